@@ -1,0 +1,220 @@
+//! The one error type, and what an SQLite result code means for a writer.
+//!
+//! Errors are sorted by SQLite's *extended* result code, never by message
+//! (<https://sqlite.org/rescode.html>). Plain data: any thread may make, clone and read one.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ffi;
+
+/// `code` of every error that SQLite itself reported; the same as node:sqlite's.
+pub const SQLITE_ERROR: &str = "ERR_SQLITE_ERROR";
+
+/// What went wrong, for a program (`code`, `errcode`) and for a person (`message`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// `ERR_SQLITE_ERROR`, or one of this package's `ERR_FUSION_…` codes.
+    pub code: &'static str,
+    /// SQLite's extended result code; 0 where SQLite was not involved.
+    pub errcode: i32,
+    /// SQLite's fixed English text for `errcode`; empty where `errcode` is 0.
+    pub errstr: String,
+    /// The database file, where one is known.
+    pub path: Option<PathBuf>,
+    /// What happened and, where it is not obvious, what to do.
+    pub message: String,
+}
+
+/// Result of the engine's operations.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a writer does about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody else has the lock, or the moment was wrong: keep, retry soon.
+    Transient,
+    /// This row cannot be stored: reject it alone.
+    Row,
+    /// The disk, its permissions or the schema: keep, tell, retry slowly.
+    Disk,
+    /// The file is damaged: stop writing at once, keep, tell.
+    Corrupt,
+    /// A virtual table's index is damaged, the file is not: rebuild the index.
+    Index,
+    /// The path no longer leads to the file that is open: stop writing at once, keep, tell.
+    Replaced,
+    /// A mistake of the caller or of this package.
+    Misuse,
+}
+
+impl Error {
+    /// An error of this package; SQLite was not involved.
+    pub fn fusion(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            errcode: 0,
+            errstr: String::new(),
+            path: None,
+            message: message.into(),
+        }
+    }
+
+    /// An error that SQLite reported with extended code `errcode`.
+    pub fn sqlite(errcode: i32, message: impl Into<String>) -> Self {
+        Self {
+            code: SQLITE_ERROR,
+            errcode,
+            errstr: errstr(errcode),
+            path: None,
+            message: message.into(),
+        }
+    }
+
+    /// The most recent error of `db`, with its extended code and message.
+    ///
+    /// # Safety
+    /// `db` is an open connection that no other thread is using at this moment.
+    pub unsafe fn last(db: *mut ffi::sqlite3) -> Self {
+        // SAFETY: the caller guarantees an open connection; sqlite3_errmsg returns a
+        // NUL-terminated string that lives until the connection's next call.
+        unsafe {
+            let errcode = ffi::sqlite3_extended_errcode(db);
+            let message = CStr::from_ptr(ffi::sqlite3_errmsg(db))
+                .to_string_lossy()
+                .into_owned();
+            Self::sqlite(errcode, message)
+        }
+    }
+
+    /// The same error, naming its file.
+    #[must_use]
+    pub fn at(mut self, path: &Path) -> Self {
+        self.path.get_or_insert_with(|| path.to_path_buf());
+        self
+    }
+
+    /// The same error with `code` of this package in place of `ERR_SQLITE_ERROR`, and its
+    /// message led by what it means for the caller.
+    #[must_use]
+    pub fn explained(mut self, code: &'static str, lead: &str) -> Self {
+        self.code = code;
+        self.message = format!("{lead} ({})", self.message);
+        self
+    }
+
+    /// What a writer does about it.
+    pub fn class(&self) -> Class {
+        match self.code {
+            "ERR_FUSION_REPLACED" | "ERR_FUSION_UNLINKED" => Class::Replaced,
+            _ if self.errcode == 0 => Class::Misuse,
+            _ => classify(self.errcode),
+        }
+    }
+}
+
+/// The class of an extended result code, where it is not known which statement failed.
+///
+/// | class | codes |
+/// |---|---|
+/// | transient | BUSY*, LOCKED*, PROTOCOL, INTERRUPT, SCHEMA, IOERR on a lock or for memory |
+/// | row | CONSTRAINT*, TOOBIG, MISMATCH |
+/// | disk | FULL, READONLY*, CANTOPEN*, PERM, NOMEM, other IOERR*, ERROR (a missing table) |
+/// | corrupt | CORRUPT*, NOTADB, IOERR_DATA, IOERR_CORRUPTFS |
+/// | index | CORRUPT_VTAB |
+/// | replaced | READONLY_DBMOVED, IOERR_VNODE |
+pub fn classify(errcode: i32) -> Class {
+    match errcode {
+        ffi::SQLITE_CORRUPT_VTAB => return Class::Index,
+        ffi::SQLITE_READONLY_DBMOVED | ffi::SQLITE_IOERR_VNODE => return Class::Replaced,
+        ffi::SQLITE_IOERR_DATA | ffi::SQLITE_IOERR_CORRUPTFS => return Class::Corrupt,
+        ffi::SQLITE_IOERR_LOCK
+        | ffi::SQLITE_IOERR_RDLOCK
+        | ffi::SQLITE_IOERR_UNLOCK
+        | ffi::SQLITE_IOERR_SHMLOCK
+        | ffi::SQLITE_IOERR_BLOCKED
+        | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
+        | ffi::SQLITE_IOERR_NOMEM => return Class::Transient,
+        _ => {}
+    }
+    match errcode & 0xff {
+        ffi::SQLITE_BUSY
+        | ffi::SQLITE_LOCKED
+        | ffi::SQLITE_PROTOCOL
+        | ffi::SQLITE_INTERRUPT
+        | ffi::SQLITE_SCHEMA => Class::Transient,
+        ffi::SQLITE_CONSTRAINT | ffi::SQLITE_TOOBIG | ffi::SQLITE_MISMATCH => Class::Row,
+        ffi::SQLITE_FULL
+        | ffi::SQLITE_READONLY
+        | ffi::SQLITE_CANTOPEN
+        | ffi::SQLITE_PERM
+        | ffi::SQLITE_NOMEM
+        | ffi::SQLITE_IOERR
+        | ffi::SQLITE_NOLFS
+        | ffi::SQLITE_ERROR => Class::Disk,
+        ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => Class::Corrupt,
+        _ => Class::Misuse,
+    }
+}
+
+/// SQLite's English text for a result code.
+pub fn errstr(errcode: i32) -> String {
+    // SAFETY: sqlite3_errstr takes any integer and returns a static NUL-terminated string.
+    unsafe { CStr::from_ptr(ffi::sqlite3_errstr(errcode)) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        if let Some(path) = &self.path {
+            write!(f, " [{}]", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error {
+            rusqlite::Error::SqliteFailure(code, message) => {
+                let message = message.unwrap_or_else(|| errstr(code.extended_code));
+                Self::sqlite(code.extended_code, message)
+            }
+            rusqlite::Error::SqlInputError { error, msg, .. } => {
+                Self::sqlite(error.extended_code, msg)
+            }
+            other => Self::sqlite(ffi::SQLITE_ERROR, other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_full_text_index_is_not_a_damaged_file() {
+        assert_eq!(classify(267), Class::Index);
+        assert_eq!(classify(11), Class::Corrupt);
+        assert_eq!(classify(26), Class::Corrupt);
+    }
+
+    #[test]
+    fn contention_is_transient_whatever_its_kind() {
+        for code in [5, 261, 517, 773, 6, 262, 15] {
+            assert_eq!(classify(code), Class::Transient, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_moved_file_is_replaced_and_not_merely_readonly() {
+        assert_eq!(classify(1032), Class::Replaced);
+        assert_eq!(classify(8), Class::Disk);
+        assert_eq!(classify(13), Class::Disk);
+    }
+}

@@ -1,0 +1,43 @@
+//! The database files that this process has open: one [`DatabaseFile`] per (device, inode),
+//! whatever path, symbolic link, hard link or thread it was opened through.
+//!
+//! Any thread. The registry holds weak references: a file is forgotten with its last connection.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::{FileId, Turn};
+
+/// What the connections of this process to one database file share.
+#[derive(Debug)]
+pub struct DatabaseFile {
+    /// The file's identity. While a connection has the file open the system cannot give its
+    /// inode to another file, so the identity is unambiguous.
+    pub id: FileId,
+    /// The path through which it was first opened, as SQLite resolved it.
+    pub path: PathBuf,
+    /// Turns at writing.
+    pub turn: Turn,
+}
+
+static OPEN: Mutex<Option<HashMap<FileId, Weak<DatabaseFile>>>> = Mutex::new(None);
+
+impl DatabaseFile {
+    /// The shared state of the file `id`, made if no connection of this process has it open.
+    pub(super) fn shared(id: FileId, path: &Path) -> Arc<Self> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = open.get_or_insert_with(HashMap::new);
+        if let Some(file) = files.get(&id).and_then(Weak::upgrade) {
+            return file;
+        }
+        files.retain(|_, file| file.strong_count() > 0);
+        let file = Arc::new(Self {
+            id,
+            path: path.to_path_buf(),
+            turn: Turn::default(),
+        });
+        files.insert(id, Arc::downgrade(&file));
+        file
+    }
+}

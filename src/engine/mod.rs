@@ -1,0 +1,74 @@
+//! The one SQLite of this process. Knows nothing of logs or of Node.
+//!
+//! [`init`] must have succeeded before anything is opened; [`Connection::open`] sees to it.
+
+mod connection;
+mod error;
+mod error_log;
+mod file;
+mod file_id;
+mod locks;
+mod profile;
+mod turn;
+
+use std::sync::OnceLock;
+
+pub use connection::Connection;
+pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
+pub use error_log::{Logged, recent as error_log};
+pub use file::DatabaseFile;
+pub use file_id::FileId;
+pub use locks::{LockKind, kind as lock_kind};
+pub use profile::{Profile, Synchronous};
+pub use turn::{Expectation, Held, Turn, during};
+
+/// Versions of SQLite whose checkpointer can lose committed frames (the WAL-reset bug, fixed in
+/// 3.51.3), or that were withdrawn (3.52.0), or whose rollback journal regressed (3.53.3).
+fn refused(version: i32) -> bool {
+    version < 3_051_003 || version == 3_052_000 || version == 3_053_003
+}
+
+/// Makes this process's SQLite ready: version gate, error log, lock shim, turns. Idempotent, any
+/// thread. The first call decides; later ones repeat its answer.
+pub fn init() -> Result<()> {
+    static INIT: OnceLock<Result<()>> = OnceLock::new();
+    INIT.get_or_init(|| {
+        let version = rusqlite::version_number();
+        if refused(version) {
+            return Err(Error::fusion(
+                "ERR_FUSION_SQLITE_VERSION",
+                format!(
+                    "SQLite {} corrupts or may corrupt WAL databases, so fusion-sqlite does not \
+                     run on it. Build with 3.51.3 or newer, but not with 3.52.0 or 3.53.3.",
+                    rusqlite::version()
+                ),
+            ));
+        }
+        // Before sqlite3_initialize: the log hook can be set only then.
+        error_log::install();
+        // SAFETY: may be called at any time, by any thread.
+        let rc = unsafe { rusqlite::ffi::sqlite3_initialize() };
+        if rc != rusqlite::ffi::SQLITE_OK {
+            return Err(Error::sqlite(rc, "SQLite could not be initialised"));
+        }
+        locks::install();
+        turn::install();
+        Ok(())
+    })
+    .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refused;
+
+    #[test]
+    fn versions_that_corrupt_are_refused() {
+        for version in [3_050_004, 3_051_002, 3_052_000, 3_053_003] {
+            assert!(refused(version), "{version}");
+        }
+        for version in [3_051_003, 3_052_001, 3_053_004, 3_054_001] {
+            assert!(!refused(version), "{version}");
+        }
+    }
+}

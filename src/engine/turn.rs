@@ -1,0 +1,311 @@
+//! Turns at writing, among the connections of this process to one file.
+//!
+//! SQLite makes a connection that finds the write lock taken *sleep and try again*. Inside one
+//! process that is both unfair (a background writer that commits batch after batch wins every
+//! race against a sleeper) and slow (the sleeper sleeps on when the lock is already free).
+//! A [`Turn`] mends both without touching SQLite's locks, which alone decide who writes:
+//!
+//! * the background writer holds the turn while its transaction is open; a synchronous call that
+//!   SQLite sends to sleep meanwhile waits for the turn's end instead of the clock, and is *owed*
+//!   the next turn: the writer does not begin again until that call got in or found somebody else
+//!   in its way. So a synchronous call waits for at most one batch;
+//! * the writer, when it is the one to wait, is woken by the end of the synchronous call or
+//!   transaction that was in its way.
+//!
+//! SQLite's sleep is the `xSleep` method of its VFS, which `PRAGMA busy_timeout` and
+//! `sqlite3_busy_timeout` both use; replacing it there keeps those settings, and what reading
+//! them back answers, exactly as they are. Other processes cannot wake anybody here, so every
+//! wait also ends after the time that SQLite asked for.
+//!
+//! Threads: the writer calls [`Turn::take`] and [`Turn::wait_for_release`]; JavaScript threads
+//! run their SQLite calls inside [`during`].
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::ffi;
+
+/// How long the writer lets one synchronous call have precedence. A call that was woken retries
+/// within microseconds; the bound only matters where its thread was stopped, by a debugger say.
+const PRECEDENCE: Duration = Duration::from_millis(500);
+
+/// The turns of one database file. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Turn {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Threads (of whatever kind) that wait for a release. Read without the mutex at the end of
+    /// every synchronous call, so that a call nobody waits for costs one load.
+    sleepers: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The writer's transaction is open.
+    held: bool,
+    /// Releases so far, of whatever connection.
+    releases: u64,
+    /// Synchronous calls that waited for the writer's turn to end and have not retried yet.
+    owed: u32,
+}
+
+/// The writer's turn; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Held<'a>(&'a Turn);
+
+/// One synchronous call under way on this thread.
+struct Call {
+    turn: *const Turn,
+    owed: Cell<bool>,
+    outer: *const Call,
+}
+
+thread_local! {
+    /// The innermost synchronous call of this thread, for `xSleep`, which is told no connection.
+    static CURRENT: Cell<*const Call> = const { Cell::new(ptr::null()) };
+}
+
+impl Turn {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the writer's turn, after the synchronous calls that are owed one.
+    pub fn take(&self) -> Held<'_> {
+        let deadline = Instant::now() + PRECEDENCE;
+        let mut state = self.lock();
+        while state.owed > 0 {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                break;
+            };
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        state.held = true;
+        Held(self)
+    }
+
+    /// Announces that the caller is about to try for the write lock and wants to be woken.
+    /// Made before the try, so that a release between the try and the wait is not missed.
+    pub fn expect_release(&self) -> Expectation<'_> {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        Expectation {
+            turn: self,
+            seen: self.lock().releases,
+        }
+    }
+
+    fn release(&self) {
+        self.lock().releases += 1;
+        self.changed.notify_all();
+    }
+
+    /// A synchronous call found the write lock taken, and SQLite asks it to sleep.
+    fn sleep(&self, call: &Call, time: Duration) {
+        let deadline = Instant::now() + time;
+        let expectation = self.expect_release();
+        let mut state = self.lock();
+        if call.owed.replace(false) {
+            // It has retried and somebody else is in its way: the writer need not stand back.
+            state.owed = state.owed.saturating_sub(1);
+            self.changed.notify_all();
+        }
+        if state.held {
+            state.owed += 1;
+            call.owed.set(true);
+        }
+        while state.held || state.releases == expectation.seen {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                break;
+            };
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.held = false;
+        state.releases += 1;
+        drop(state);
+        self.0.changed.notify_all();
+    }
+}
+
+/// A thread's wish to be woken by the next release. See [`Turn::expect_release`].
+#[derive(Debug)]
+pub struct Expectation<'a> {
+    turn: &'a Turn,
+    seen: u64,
+}
+
+impl Expectation<'_> {
+    /// Waits until a connection of this process released the write lock since the expectation
+    /// was made, or until `time` has passed: another process's release wakes nobody.
+    pub fn wait(self, time: Duration) {
+        let deadline = Instant::now() + time;
+        let mut state = self.turn.lock();
+        while state.releases == self.seen {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                break;
+            };
+            state = self
+                .turn
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+impl Drop for Expectation<'_> {
+    fn drop(&mut self) {
+        self.turn.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Runs `call`, everything of a synchronous operation from its first step to its reset, as a
+/// synchronous call on a file whose turns are `turn`. A file-less database has none.
+pub fn during<R>(turn: Option<&Turn>, call: impl FnOnce() -> R) -> R {
+    let Some(turn) = turn else { return call() };
+    let entry = Call {
+        turn,
+        owed: Cell::new(false),
+        outer: CURRENT.get(),
+    };
+    CURRENT.set(&entry);
+    /// Restores the outer call even if `call` unwinds.
+    struct End<'a>(&'a Call, &'a Turn);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            CURRENT.set(self.0.outer);
+            if self.0.owed.get() {
+                let mut state = self.1.lock();
+                state.owed = state.owed.saturating_sub(1);
+            } else if self.1.sleepers.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            self.1.release();
+        }
+    }
+    let _end = End(&entry, turn);
+    call()
+}
+
+/// Replaces the default VFS's `xSleep`. Called once, before the first connection is opened.
+pub(super) fn install() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        // SAFETY: the default VFS is a static of SQLite that lives for ever; nothing has been
+        // opened yet, so no other thread reads the field while it is written.
+        unsafe {
+            let vfs = ffi::sqlite3_vfs_find(ptr::null());
+            if !vfs.is_null() {
+                (*vfs).xSleep = Some(sleep);
+            }
+        }
+    });
+}
+
+/// `sqlite3_vfs.xSleep`: returns the microseconds that it slept, as SQLite's own does.
+unsafe extern "C" fn sleep(_vfs: *mut ffi::sqlite3_vfs, microseconds: c_int) -> c_int {
+    let time = Duration::from_micros(u64::try_from(microseconds).unwrap_or(0));
+    let call = CURRENT.get();
+    if call.is_null() {
+        std::thread::sleep(time);
+    } else {
+        // SAFETY: CURRENT points to the entry of a `during` further up this thread's stack, and
+        // that entry's turn outlives it by borrow.
+        unsafe { (*(*call).turn).sleep(&*call, time) };
+    }
+    microseconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::mpsc;
+
+    /// Starts a synchronous call that sleeps for as long as `time`, and reports when it ended.
+    fn sleeper(turn: &Arc<Turn>, time: Duration) -> mpsc::Receiver<()> {
+        let (done, ended) = mpsc::channel();
+        let turn = Arc::clone(turn);
+        std::thread::spawn(move || {
+            during(Some(&turn), || {
+                // SAFETY: the VFS pointer is not used.
+                unsafe { sleep(ptr::null_mut(), c_int::try_from(time.as_micros()).unwrap()) };
+            });
+            done.send(()).unwrap();
+        });
+        ended
+    }
+
+    fn until(condition: impl Fn() -> bool) {
+        while !condition() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_writers_turn_wakes_a_synchronous_call() {
+        let turn = Arc::new(Turn::default());
+        let held = turn.take();
+        let ended = sleeper(&turn, Duration::from_secs(1000));
+        until(|| turn.lock().owed == 1);
+        drop(held);
+        ended.recv().unwrap();
+    }
+
+    #[test]
+    fn the_writer_stands_back_until_the_call_that_waited_has_ended() {
+        let turn = Arc::new(Turn::default());
+        let held = turn.take();
+        let (go_on, proceed) = mpsc::channel::<()>();
+        let (told, order) = mpsc::channel();
+        let call_told = told.clone();
+        let call_turn = Arc::clone(&turn);
+        let call = std::thread::spawn(move || {
+            during(Some(&call_turn), || {
+                // SAFETY: the VFS pointer is not used.
+                unsafe { sleep(ptr::null_mut(), 1_000_000_000) };
+                proceed.recv().unwrap();
+                call_told.send("call").unwrap();
+            });
+        });
+        until(|| turn.lock().owed == 1);
+        drop(held);
+        let writer_turn = Arc::clone(&turn);
+        let writer = std::thread::spawn(move || {
+            let _held = writer_turn.take();
+            told.send("writer").unwrap();
+        });
+        go_on.send(()).unwrap();
+        assert_eq!(order.recv().unwrap(), "call");
+        assert_eq!(order.recv().unwrap(), "writer");
+        call.join().unwrap();
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn the_end_of_a_synchronous_call_wakes_the_writer() {
+        let turn = Turn::default();
+        let expectation = turn.expect_release();
+        during(Some(&turn), || ());
+        expectation.wait(Duration::from_secs(3600));
+        assert_eq!(turn.sleepers.load(Ordering::SeqCst), 0);
+    }
+}

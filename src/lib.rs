@@ -1,0 +1,16 @@
+//! fusion-sqlite: one SQLite per process, whose locks hold, and one background writer per
+//! database file.
+//!
+//! Imports go down only:
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`node`] | the N-API surface: converts values, holds no logic |
+//! | [`agent_log`] | batched appends: queue, transaction, writer thread, registry |
+//! | [`checkpoint`] | when and how the WAL is checkpointed |
+//! | [`engine`] | the one SQLite of this process: locks, file identity, profile, errors |
+
+pub mod agent_log;
+pub mod checkpoint;
+pub mod engine;
+pub mod node;
