@@ -1,1 +1,37 @@
-//! (skeleton)
+//! Batched appends to `agentLogEntries`. Knows the engine, not Node.
+//!
+//! A JavaScript thread encodes entries ([`Entries`]) and hands them to the file's one [`Log`],
+//! which is a bounded queue and a writer thread. The writer groups what is queued into
+//! transactions, answers through callbacks, and checkpoints the WAL between transactions.
+//!
+//! ```text
+//!  JavaScript threads          writer thread, one per file
+//!  ------------------          ---------------------------------------------
+//!  Entries ──▶ Queue ────────▶ take a turn ▶ BEGIN IMMEDIATE ▶ take a batch ▶
+//!                              insert rows ▶ bump change counter ▶ COMMIT ▶
+//!  Reply   ◀────────────────── settle receipts ▶ checkpoint if due
+//! ```
+//!
+//! What holds everywhere in here:
+//!
+//! 1. An accepted entry is in exactly one place: the queue, the batch of the transaction under
+//!    way, the database, or the hands of whoever took it back.
+//! 2. The queue is first in, first out; a batch that failed goes back to its front.
+//! 3. A batch leaves the queue only once the write lock is held, so that a thread which holds
+//!    that lock itself can always take the queue over ([`Log::write_on`]).
+//! 4. A receipt is settled after COMMIT, never before.
+
+mod batch;
+mod borrowed;
+mod entry;
+mod queue;
+mod registry;
+mod stats;
+mod writer;
+
+pub use borrowed::Borrowed;
+pub use entry::{Entries, Entry, Field};
+pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
+pub use registry::{Log, flush_all, open};
+pub use stats::{Latency, Stats};
+pub use writer::{Event, Listener, Options, WalStatus};

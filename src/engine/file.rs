@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::wal::Wal;
 use super::{FileId, Turn};
 
 /// What the connections of this process to one database file share.
@@ -19,6 +20,8 @@ pub struct DatabaseFile {
     pub path: PathBuf,
     /// Turns at writing.
     pub turn: Turn,
+    /// What this process's commits have put into the WAL.
+    pub wal: Wal,
 }
 
 static OPEN: Mutex<Option<HashMap<FileId, Weak<DatabaseFile>>>> = Mutex::new(None);
@@ -36,6 +39,7 @@ impl DatabaseFile {
             id,
             path: path.to_path_buf(),
             turn: Turn::default(),
+            wal: Wal::default(),
         });
         files.insert(id, Arc::downgrade(&file));
         file

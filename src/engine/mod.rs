@@ -9,7 +9,9 @@ mod file;
 mod file_id;
 mod locks;
 mod profile;
+mod temporary;
 mod turn;
+mod wal;
 
 use std::sync::OnceLock;
 
@@ -21,6 +23,7 @@ pub use file_id::FileId;
 pub use locks::{LockKind, kind as lock_kind};
 pub use profile::{Profile, Synchronous};
 pub use turn::{Expectation, Held, Turn, during};
+pub use wal::{Wal, watch as watch_wal};
 
 /// Versions of SQLite whose checkpointer can lose committed frames (the WAL-reset bug, fixed in
 /// 3.51.3), or that were withdrawn (3.52.0), or whose rollback journal regressed (3.53.3).

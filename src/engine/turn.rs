@@ -117,11 +117,12 @@ impl Turn {
             state.owed = state.owed.saturating_sub(1);
             self.changed.notify_all();
         }
-        if state.held {
+        let behind_writer = state.held;
+        if behind_writer {
             state.owed += 1;
             call.owed.set(true);
         }
-        while state.held || state.releases == expectation.seen {
+        while state.releases == expectation.seen && (state.held || !behind_writer) {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break;
             };
@@ -131,6 +132,17 @@ impl Turn {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+}
+
+impl Held<'_> {
+    /// Ends the turn of a writer that did not get the write lock: nothing was released, so only
+    /// those are woken who waited for this turn's end.
+    pub fn abandon(self) {
+        let turn = self.0;
+        std::mem::forget(self);
+        turn.lock().held = false;
+        turn.changed.notify_all();
     }
 }
 

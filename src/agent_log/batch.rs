@@ -1,0 +1,243 @@
+//! One transaction's worth of rows on one connection.
+//!
+//! The statements are prepared once. Values are bound where they lie in the arena. Who opens
+//! and commits the transaction is the caller's business: the writer its own, a JavaScript
+//! thread the one it is in.
+//!
+//! A row that SQLite refuses is rejected alone: its statement is rolled back, the transaction
+//! goes on. Where a trigger's `RAISE(ROLLBACK)` ends the whole transaction, the caller begins a
+//! new one and writes the batch again without the rows that are known to be refused.
+
+use std::ffi::{CStr, c_int};
+use std::ptr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::ffi;
+
+use super::queue::{Batch, RowOutcome};
+use crate::engine::{Class, Connection, Error, Result};
+
+const INSERT: &CStr =
+    c"INSERT INTO agentLogEntries (taskId, timestamp, text, type, detail, agent) \
+                        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+/// The value never goes back, so that whoever polls it sees every transaction.
+const BUMP: &CStr = c"INSERT INTO __meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE \
+    SET value = CAST(max(CAST(value AS INTEGER) + 1, CAST(excluded.value AS INTEGER)) AS TEXT)";
+
+/// A prepared statement.
+struct Statement(*mut ffi::sqlite3_stmt);
+
+/// The statements of appending, prepared on one connection.
+///
+/// Not tied to the connection's lifetime by a borrow, because both live in one struct of the
+/// writer; closing the connection first is prevented by the order of that struct's fields.
+pub(super) struct Statements {
+    insert: Statement,
+    bump: Option<(Statement, String)>,
+}
+
+/// How writing a batch ended, short of an error.
+pub(super) enum Written {
+    /// Every row of the batch has an outcome; the transaction is open.
+    All,
+    /// A row's refusal ended the transaction: begin again, with the same outcomes.
+    TransactionEnded,
+}
+
+/// Outcomes by row; `None` where it is not known yet.
+pub(super) type Outcomes = Vec<Option<RowOutcome>>;
+
+impl Statement {
+    fn prepare(connection: &Connection, sql: &CStr) -> Result<Self> {
+        let mut statement = ptr::null_mut();
+        // SAFETY: the connection is open and used by this thread alone; `sql` is
+        // NUL-terminated; the out-pointer is valid.
+        let rc = unsafe {
+            ffi::sqlite3_prepare_v3(
+                connection.raw(),
+                sql.as_ptr(),
+                -1,
+                ffi::SQLITE_PREPARE_PERSISTENT as _,
+                &mut statement,
+                ptr::null_mut(),
+            )
+        };
+        if rc == ffi::SQLITE_OK {
+            return Ok(Self(statement));
+        }
+        // SAFETY: as above.
+        Err(unsafe { Error::last(connection.raw()) }.at(connection.path()))
+    }
+
+    /// Runs to the end and resets; the values bound must still be alive.
+    fn run(&self, connection: &Connection) -> Result<()> {
+        // SAFETY: the statement belongs to `connection`, which is open; the caller keeps the
+        // bound values alive until this returns.
+        unsafe {
+            let mut rc = ffi::sqlite3_step(self.0);
+            while rc == ffi::SQLITE_ROW {
+                rc = ffi::sqlite3_step(self.0);
+            }
+            let error = (rc != ffi::SQLITE_DONE).then(|| Error::last(connection.raw()));
+            ffi::sqlite3_reset(self.0);
+            error.map_or(Ok(()), |error| Err(error.at(connection.path())))
+        }
+    }
+
+    /// # Safety
+    /// `value` stays alive and unchanged until the statement is reset or bound again.
+    unsafe fn bind(&self, parameter: c_int, value: Option<&[u8]>) -> c_int {
+        // SAFETY: the statement is alive; the pointer is valid for the length given, and stays
+        // so until the next reset by the caller's promise (SQLITE_STATIC). Text is taken by
+        // length, so NUL bytes inside it are kept.
+        unsafe {
+            match value {
+                Some(value) => ffi::sqlite3_bind_text64(
+                    self.0,
+                    parameter,
+                    value.as_ptr().cast(),
+                    value.len() as u64,
+                    ffi::SQLITE_STATIC(),
+                    ffi::SQLITE_UTF8 as u8,
+                ),
+                None => ffi::sqlite3_bind_null(self.0, parameter),
+            }
+        }
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: finalised once, here; the connection outlives its statements (see
+        // `Statements`).
+        unsafe { ffi::sqlite3_finalize(self.0) };
+    }
+}
+
+impl Statements {
+    /// Prepares them. `change_counter` is the key in `__meta`.
+    ///
+    /// # Errors
+    /// SQLite's: most often, that a table is missing.
+    pub fn prepare(connection: &Connection, change_counter: Option<&str>) -> Result<Self> {
+        let explain = |error: Error| {
+            if error.errcode == ffi::SQLITE_ERROR {
+                error.explained(
+                    "ERR_FUSION_SCHEMA",
+                    "Log entries cannot be written, because a table or column they need is \
+                     missing: create Fusion's schema first. For a database without __meta set \
+                     changeCounter to null.",
+                )
+            } else {
+                error
+            }
+        };
+        let insert = Statement::prepare(connection, INSERT).map_err(explain)?;
+        let bump = match change_counter {
+            Some(key) => Some((
+                Statement::prepare(connection, BUMP).map_err(explain)?,
+                key.to_owned(),
+            )),
+            None => None,
+        };
+        Ok(Self { insert, bump })
+    }
+
+    /// Inserts the rows of `batch` that have no outcome yet, within the transaction that is open
+    /// on `connection`, and bumps the change counter if any row was inserted.
+    ///
+    /// # Errors
+    /// Any that is not a single row's fault. The caller rolls back.
+    pub fn write(
+        &self,
+        connection: &Connection,
+        batch: &Batch,
+        outcomes: &mut Outcomes,
+    ) -> Result<Written> {
+        let db = connection.raw();
+        let (mut row, mut bytes, mut inserted) = (0, 0, false);
+        'batch: for chunk in &batch.chunks {
+            let mut position = chunk.position;
+            while let Some((entry, next)) = chunk.entries.at(position) {
+                if row == batch.limit_rows || bytes >= batch.limit_bytes {
+                    break 'batch;
+                }
+                bytes += chunk.entries.bytes_from(position) - chunk.entries.bytes_from(next);
+                position = next;
+                if row == outcomes.len() {
+                    outcomes.push(None);
+                }
+                let Some(outcome) = outcomes.get_mut(row) else {
+                    break 'batch;
+                };
+                row += 1;
+                if matches!(outcome, Some(RowOutcome::Rejected(_))) {
+                    continue;
+                }
+                match self.insert_row(connection, &entry.values) {
+                    Ok(()) => {
+                        inserted = true;
+                        // SAFETY: the connection is open and used by this thread alone.
+                        *outcome = Some(RowOutcome::Inserted(unsafe {
+                            ffi::sqlite3_last_insert_rowid(db)
+                        }));
+                    }
+                    // An expression of the schema that fails for this row's values (a generated
+                    // column on malformed JSON, say) is SQLITE_ERROR.
+                    Err(error)
+                        if error.class() == Class::Row || error.errcode == ffi::SQLITE_ERROR =>
+                    {
+                        *outcome = Some(RowOutcome::Rejected(error));
+                        if connection.is_autocommit() {
+                            return Ok(Written::TransactionEnded);
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if inserted {
+            self.bump(connection)?;
+        }
+        Ok(Written::All)
+    }
+
+    fn insert_row(&self, connection: &Connection, values: &[Option<&[u8]>; 6]) -> Result<()> {
+        for (parameter, value) in (1..).zip(values) {
+            // SAFETY: `values` outlives the run below, which resets the statement; the next
+            // run binds every parameter anew.
+            let rc = unsafe { self.insert.bind(parameter, *value) };
+            if rc != ffi::SQLITE_OK {
+                return Err(Error::sqlite(
+                    rc,
+                    "a value of the log entry is too large for SQLite",
+                ));
+            }
+        }
+        self.insert.run(connection)
+    }
+
+    fn bump(&self, connection: &Connection) -> Result<()> {
+        let Some((statement, key)) = &self.bump else {
+            return Ok(());
+        };
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_millis())
+            .to_string();
+        for (parameter, value) in [(1, key), (2, &now)] {
+            // SAFETY: both strings outlive the run below.
+            let rc = unsafe { statement.bind(parameter, Some(value.as_bytes())) };
+            if rc != ffi::SQLITE_OK {
+                return Err(Error::sqlite(rc, "the change counter could not be bound"));
+            }
+        }
+        statement.run(connection)
+    }
+}
+
+/// The outcomes of a batch whose every row has one.
+pub(super) fn complete(outcomes: Outcomes) -> Vec<RowOutcome> {
+    outcomes.into_iter().flatten().collect()
+}

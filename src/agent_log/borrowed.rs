@@ -1,0 +1,408 @@
+//! Rows written inside a transaction that belongs to the caller.
+//!
+//! A thread that holds the write lock cannot wait for the writer, which waits for that lock. So
+//! its barrier takes the queue over and writes the rows on its own connection, as part of its
+//! transaction. They are *lent* until that transaction's fate is known:
+//!
+//! | SQLite says | the lent rows |
+//! |---|---|
+//! | xCommit | are settled: receipts are given |
+//! | xRollback | go back to the front of the queue |
+//! | xRollbackTo(n) | go back if they were written after savepoint `n` was opened |
+//! | xRelease(n) | belong to the savepoint around `n` from now on |
+//!
+//! SQLite tells exactly this, savepoints included, to a virtual table that takes part in the
+//! transaction (<https://sqlite.org/vtab.html#xsavepoint>), and to nobody else; so the rows are
+//! accompanied by a write to an eponymous virtual table that stores nothing. It is registered on
+//! a connection when that connection first needs it.
+//!
+//! Runs on the thread that owns the connection.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::ffi;
+
+use super::batch::{Outcomes, Statements, Written, complete};
+use super::queue::{Batch, RowOutcome};
+use super::writer::Shared;
+use crate::engine::{Connection, Error, Result};
+
+const MODULE: &CStr = c"fusion_sqlite_watch";
+
+/// What one connection has borrowed from one log.
+#[derive(Debug)]
+pub struct Borrowed {
+    watch: Arc<Watch>,
+}
+
+struct Watch {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Savepoints open in the transaction, as far as the virtual table was told.
+    depth: c_int,
+    lent: Vec<Lent>,
+}
+
+struct Lent {
+    /// Savepoints that were open when the rows were written.
+    depth: c_int,
+    batch: Batch,
+    outcomes: Vec<RowOutcome>,
+}
+
+impl Borrowed {
+    /// Writes everything queued in `shared` on `connection`: as part of its transaction if one
+    /// is open, else in one of its own.
+    pub(super) fn write(
+        shared: &Arc<Shared>,
+        connection: &Connection,
+        borrowed: &mut Option<Self>,
+    ) -> Result<()> {
+        if connection.is_autocommit() {
+            return write_alone(shared, connection);
+        }
+        let watch = match borrowed {
+            Some(borrowed) => &borrowed.watch,
+            None => {
+                &borrowed
+                    .insert(Self {
+                        watch: register(shared, connection)?,
+                    })
+                    .watch
+            }
+        };
+        // Takes the write lock if the transaction did not have it, before the queue is taken:
+        // from here on the writer cannot be in the middle of a batch for long.
+        execute(connection, "INSERT INTO fusion_sqlite_watch VALUES (NULL)")?;
+        let depth = watch.lock().depth;
+        let statements = Statements::prepare(connection, shared.options.change_counter.as_deref())?;
+        execute(connection, "SAVEPOINT fusion_sqlite_rows")?;
+        let batch = shared.queue.take_all();
+        let mut outcomes = Outcomes::new();
+        let written = statements.write(connection, &batch, &mut outcomes);
+        let result = match written {
+            Ok(Written::All) => execute(connection, "RELEASE fusion_sqlite_rows"),
+            Ok(Written::TransactionEnded) => Err(Error::fusion(
+                "ERR_FUSION_TRANSACTION_ENDED",
+                "a trigger ended the transaction (RAISE(ROLLBACK)) while pending log entries \
+                 were written in it; the entries are still pending.",
+            )
+            .at(connection.path())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            if !connection.is_autocommit() {
+                drop(execute(connection, "ROLLBACK TO fusion_sqlite_rows"));
+                drop(execute(connection, "RELEASE fusion_sqlite_rows"));
+            }
+            shared.queue.give_back(batch);
+            return Err(error);
+        }
+        watch.lock().lent.push(Lent {
+            depth,
+            batch,
+            outcomes: complete(outcomes),
+        });
+        Ok(())
+    }
+}
+
+/// In a transaction of its own: how a database without a file, and so without a writer, is
+/// served.
+fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
+    let statements = Statements::prepare(connection, shared.options.change_counter.as_deref())?;
+    let batch = shared.queue.take_all();
+    let mut outcomes = Outcomes::new();
+    let mut write = || {
+        execute(connection, "BEGIN IMMEDIATE")?;
+        while let Written::TransactionEnded = statements.write(connection, &batch, &mut outcomes)? {
+            execute(connection, "BEGIN IMMEDIATE")?;
+        }
+        execute(connection, "COMMIT")
+    };
+    match write() {
+        Ok(()) => {
+            shared.tell(
+                shared
+                    .queue
+                    .settle(batch, complete(outcomes), &shared.options),
+            );
+            Ok(())
+        }
+        Err(error) => {
+            if !connection.is_autocommit() {
+                drop(execute(connection, "ROLLBACK"));
+            }
+            shared.queue.give_back(batch);
+            Err(error)
+        }
+    }
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<()> {
+    connection
+        .sql()?
+        .execute_batch(sql)
+        .map_err(|error| Error::from(error).at(connection.path()))
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn committed(&self) {
+        let lent = std::mem::take(&mut *self.lock()).lent;
+        for Lent {
+            batch, outcomes, ..
+        } in lent
+        {
+            let queue = &self.shared.queue;
+            self.shared
+                .tell(queue.settle(batch, outcomes, &self.shared.options));
+        }
+    }
+
+    /// Savepoint `savepoint` and what is inside it was rolled back; -1 is the transaction.
+    fn rolled_back_to(&self, savepoint: c_int) {
+        let mut state = self.lock();
+        state.depth = savepoint + 1;
+        let kept = state
+            .lent
+            .iter()
+            .take_while(|lent| lent.depth <= savepoint)
+            .count();
+        let undone = state.lent.split_off(kept);
+        drop(state);
+        for lent in undone.into_iter().rev() {
+            self.shared.queue.give_back(lent.batch);
+        }
+    }
+
+    fn released(&self, savepoint: c_int) {
+        let mut state = self.lock();
+        state.depth = savepoint;
+        for lent in &mut state.lent {
+            lent.depth = lent.depth.min(savepoint);
+        }
+    }
+}
+
+fn register(shared: &Arc<Shared>, connection: &Connection) -> Result<Arc<Watch>> {
+    let watch = Arc::new(Watch {
+        shared: Arc::clone(shared),
+        state: Mutex::default(),
+    });
+    let context = Arc::into_raw(Arc::clone(&watch)).cast_mut().cast();
+    // SAFETY: the connection is open and used by this thread alone; the module is a static; the
+    // context is an Arc's pointer that `release_context` gives back, which SQLite calls even if
+    // this call fails.
+    let rc = unsafe {
+        ffi::sqlite3_create_module_v2(
+            connection.raw(),
+            MODULE.as_ptr(),
+            &MODULE_METHODS,
+            context,
+            Some(release_context),
+        )
+    };
+    if rc == ffi::SQLITE_OK {
+        return Ok(watch);
+    }
+    // SAFETY: as above.
+    Err(unsafe { Error::last(connection.raw()) }.at(connection.path()))
+}
+
+unsafe extern "C" fn release_context(context: *mut c_void) {
+    // SAFETY: the pointer that `register` made of an Arc, given back once.
+    drop(unsafe { Arc::from_raw(context.cast::<Watch>()) });
+}
+
+/// The virtual table: SQLite's base, then what the methods need.
+#[repr(C)]
+struct Table {
+    base: ffi::sqlite3_vtab,
+    watch: *const Watch,
+}
+
+static MODULE_METHODS: ffi::sqlite3_module = ffi::sqlite3_module {
+    iVersion: 2,
+    // None makes the table eponymous only: it exists without CREATE VIRTUAL TABLE.
+    xCreate: None,
+    xConnect: Some(connect),
+    xBestIndex: Some(best_index),
+    xDisconnect: Some(disconnect),
+    xDestroy: Some(disconnect),
+    xOpen: Some(open_cursor),
+    xClose: Some(close_cursor),
+    xFilter: Some(filter),
+    xNext: Some(next),
+    xEof: Some(eof),
+    xColumn: Some(column),
+    xRowid: Some(rowid),
+    xUpdate: Some(update),
+    xBegin: Some(begin),
+    xSync: Some(sync),
+    xCommit: Some(commit),
+    xRollback: Some(rollback),
+    xFindFunction: None,
+    xRename: None,
+    xSavepoint: Some(savepoint),
+    xRelease: Some(release),
+    xRollbackTo: Some(rollback_to),
+    xShadowName: None,
+    xIntegrity: None,
+};
+
+unsafe extern "C" fn connect(
+    db: *mut ffi::sqlite3,
+    context: *mut c_void,
+    _: c_int,
+    _: *const *const std::ffi::c_char,
+    table: *mut *mut ffi::sqlite3_vtab,
+    _: *mut *mut std::ffi::c_char,
+) -> c_int {
+    // SAFETY: `db` is the connection that is connecting; the declaration is NUL-terminated; the
+    // out-pointer is SQLite's. The context outlives the table: SQLite disconnects tables before
+    // it destroys their module.
+    unsafe {
+        let rc = ffi::sqlite3_declare_vtab(db, c"CREATE TABLE watch (mark)".as_ptr());
+        if rc == ffi::SQLITE_OK {
+            let base = std::mem::zeroed();
+            *table = Box::into_raw(Box::new(Table {
+                base,
+                watch: context.cast(),
+            }))
+            .cast();
+        }
+        rc
+    }
+}
+
+unsafe extern "C" fn disconnect(table: *mut ffi::sqlite3_vtab) -> c_int {
+    // SAFETY: the box that `connect` made, given back once.
+    drop(unsafe { Box::from_raw(table.cast::<Table>()) });
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn best_index(
+    _: *mut ffi::sqlite3_vtab,
+    _: *mut ffi::sqlite3_index_info,
+) -> c_int {
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn open_cursor(
+    _: *mut ffi::sqlite3_vtab,
+    cursor: *mut *mut ffi::sqlite3_vtab_cursor,
+) -> c_int {
+    // SAFETY: the out-pointer is SQLite's; a zeroed cursor is what SQLite asks for, it fills in
+    // the table itself.
+    unsafe { *cursor = Box::into_raw(Box::new(std::mem::zeroed::<ffi::sqlite3_vtab_cursor>())) };
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn close_cursor(cursor: *mut ffi::sqlite3_vtab_cursor) -> c_int {
+    // SAFETY: the box that `open_cursor` made, given back once.
+    drop(unsafe { Box::from_raw(cursor) });
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn filter(
+    _: *mut ffi::sqlite3_vtab_cursor,
+    _: c_int,
+    _: *const std::ffi::c_char,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+) -> c_int {
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn next(_: *mut ffi::sqlite3_vtab_cursor) -> c_int {
+    ffi::SQLITE_OK
+}
+
+/// The table has no rows.
+unsafe extern "C" fn eof(_: *mut ffi::sqlite3_vtab_cursor) -> c_int {
+    1
+}
+
+unsafe extern "C" fn column(
+    _: *mut ffi::sqlite3_vtab_cursor,
+    _: *mut ffi::sqlite3_context,
+    _: c_int,
+) -> c_int {
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn rowid(_: *mut ffi::sqlite3_vtab_cursor, _: *mut ffi::sqlite3_int64) -> c_int {
+    ffi::SQLITE_OK
+}
+
+/// A write stores nothing: that the table takes part in the transaction is its whole effect.
+unsafe extern "C" fn update(
+    _: *mut ffi::sqlite3_vtab,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+    _: *mut ffi::sqlite3_int64,
+) -> c_int {
+    ffi::SQLITE_OK
+}
+
+/// # Safety
+/// `table` was made by `connect`.
+unsafe fn watch<'a>(table: *mut ffi::sqlite3_vtab) -> &'a Watch {
+    // SAFETY: by the caller; the context outlives the table (see `connect`).
+    unsafe { &*(*table.cast::<Table>()).watch }
+}
+
+unsafe extern "C" fn begin(table: *mut ffi::sqlite3_vtab) -> c_int {
+    // SAFETY: SQLite passes the table that `connect` made.
+    unsafe { watch(table) }.lock().depth = 0;
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn sync(_: *mut ffi::sqlite3_vtab) -> c_int {
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn commit(table: *mut ffi::sqlite3_vtab) -> c_int {
+    // SAFETY: SQLite passes the table that `connect` made.
+    unsafe { watch(table) }.committed();
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn rollback(table: *mut ffi::sqlite3_vtab) -> c_int {
+    // SAFETY: SQLite passes the table that `connect` made.
+    unsafe { watch(table) }.rolled_back_to(-1);
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn savepoint(table: *mut ffi::sqlite3_vtab, savepoint: c_int) -> c_int {
+    // SAFETY: SQLite passes the table that `connect` made.
+    unsafe { watch(table) }.lock().depth = savepoint + 1;
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn release(table: *mut ffi::sqlite3_vtab, savepoint: c_int) -> c_int {
+    // SAFETY: SQLite passes the table that `connect` made.
+    unsafe { watch(table) }.released(savepoint);
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn rollback_to(table: *mut ffi::sqlite3_vtab, savepoint: c_int) -> c_int {
+    // SAFETY: SQLite passes the table that `connect` made.
+    unsafe { watch(table) }.rolled_back_to(savepoint);
+    ffi::SQLITE_OK
+}

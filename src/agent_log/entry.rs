@@ -1,0 +1,248 @@
+//! A batch of entries: one arena of bytes.
+//!
+//! An entry is its six column values in the order of [`Field`], one after the other:
+//!
+//! | offset | size | content |
+//! |---|---|---|
+//! | 0 | 6 × 4 | length in bytes of each value, native byte order; `u32::MAX` means NULL |
+//! | 24 | sum of the lengths | the values, UTF-8, without terminators |
+//!
+//! Entries follow each other without padding. The arena is filled on a JavaScript thread and
+//! read on the writer, which binds the values where they lie: text is copied once, out of V8.
+
+use std::ops::Range;
+
+/// Columns of an entry, in the order of the arena and of the INSERT's parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// `taskId`, required.
+    TaskId,
+    /// `timestamp`, required.
+    Timestamp,
+    /// `text`, required.
+    Text,
+    /// `type`, required.
+    Type,
+    /// `detail`, may be NULL.
+    Detail,
+    /// `agent`, may be NULL.
+    Agent,
+}
+
+impl Field {
+    /// All fields in order.
+    pub const ALL: [Self; 6] = [
+        Self::TaskId,
+        Self::Timestamp,
+        Self::Text,
+        Self::Type,
+        Self::Detail,
+        Self::Agent,
+    ];
+
+    /// The column's and the JavaScript property's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TaskId => "taskId",
+            Self::Timestamp => "timestamp",
+            Self::Text => "text",
+            Self::Type => "type",
+            Self::Detail => "detail",
+            Self::Agent => "agent",
+        }
+    }
+
+    /// Whether the value may be absent.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::Detail | Self::Agent)
+    }
+}
+
+const HEADER: usize = 4 * Field::ALL.len();
+const NULL: u32 = u32::MAX;
+
+/// Entries in an arena. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Entries {
+    bytes: Vec<u8>,
+    rows: usize,
+    /// Start of the entry that is being written; `bytes.len()` between entries.
+    open: usize,
+}
+
+/// One entry's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// By [`Field`]; `None` is NULL.
+    pub values: [Option<&'a [u8]>; 6],
+}
+
+/// A place between two entries of an arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    offset: usize,
+    /// Entries before this place.
+    pub row: usize,
+}
+
+impl Entries {
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Bytes in the arena, headers included: what counts against a queue's limit.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Empties the arena and keeps its memory, up to a bound.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(1 << 20);
+        self.rows = 0;
+        self.open = 0;
+    }
+
+    /// Begins an entry; its values follow in order, then [`Self::finish`] or [`Self::abandon`].
+    pub fn begin(&mut self) {
+        self.open = self.bytes.len();
+        self.bytes.extend_from_slice(&[0xff; HEADER]);
+    }
+
+    /// Appends the value of `field` by letting `write` extend the arena.
+    ///
+    /// # Errors
+    /// Those of `write`, and a value of 4 GiB or more, which SQLite could not hold anyway.
+    pub fn value<E>(
+        &mut self,
+        field: Field,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.bytes.len();
+        write(&mut self.bytes)?;
+        let length = u32::try_from(self.bytes.len().saturating_sub(start)).unwrap_or(NULL);
+        let at = self.open + 4 * field as usize;
+        if let Some(slot) = self.bytes.get_mut(at..at + 4) {
+            slot.copy_from_slice(&length.to_ne_bytes());
+        }
+        Ok(())
+    }
+
+    /// Completes the entry that was begun.
+    pub fn finish(&mut self) {
+        self.rows += 1;
+        self.open = self.bytes.len();
+    }
+
+    /// Takes the entry that was begun, and not finished, out again.
+    pub fn abandon(&mut self) {
+        self.bytes.truncate(self.open);
+    }
+
+    /// Appends one entry whose values are at hand.
+    pub fn push(&mut self, values: [Option<&[u8]>; 6]) {
+        self.begin();
+        for (field, value) in Field::ALL.into_iter().zip(values) {
+            if let Some(value) = value {
+                let copied: Result<(), std::convert::Infallible> = self.value(field, |bytes| {
+                    bytes.extend_from_slice(value);
+                    Ok(())
+                });
+                match copied {
+                    Ok(()) => {}
+                    Err(never) => match never {},
+                }
+            }
+        }
+        self.finish();
+    }
+
+    /// Appends all entries of `other`.
+    pub fn append(&mut self, other: &Self) {
+        self.bytes.extend_from_slice(&other.bytes);
+        self.rows += other.rows;
+        self.open = self.bytes.len();
+    }
+
+    /// Bytes from `from` to the end.
+    pub fn bytes_from(&self, from: Position) -> usize {
+        self.bytes.len().saturating_sub(from.offset)
+    }
+
+    /// The entry at `position`, and the place after it; `None` at the end.
+    pub fn at(&self, position: Position) -> Option<(Entry<'_>, Position)> {
+        let header = self.bytes.get(position.offset..position.offset + HEADER)?;
+        let mut offset = position.offset + HEADER;
+        let mut values = [None; 6];
+        for (value, length) in values.iter_mut().zip(header.chunks_exact(4)) {
+            let length = u32::from_ne_bytes(length.try_into().ok()?);
+            if length != NULL {
+                let range: Range<usize> = offset..offset + length as usize;
+                offset = range.end;
+                *value = Some(self.bytes.get(range)?);
+            }
+        }
+        Some((
+            Entry { values },
+            Position {
+                offset,
+                row: position.row + 1,
+            },
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row<'a>(text: &'a str, detail: Option<&'a str>) -> [Option<&'a [u8]>; 6] {
+        [
+            Some(b"FN-1"),
+            Some(b"2026"),
+            Some(text.as_bytes()),
+            Some(b"text"),
+            detail.map(str::as_bytes),
+            None,
+        ]
+    }
+
+    #[test]
+    fn entries_come_back_as_they_went_in() {
+        let mut entries = Entries::default();
+        entries.push(row("", None));
+        entries.push(row("nul \0 and \u{1F980}", Some("")));
+        let (first, next) = entries.at(Position::default()).unwrap();
+        assert_eq!(first.values, row("", None));
+        let (second, end) = entries.at(next).unwrap();
+        assert_eq!(second.values, row("nul \0 and \u{1F980}", Some("")));
+        assert_eq!(end.row, 2);
+        assert!(entries.at(end).is_none());
+        assert_eq!(entries.bytes_from(end), 0);
+    }
+
+    #[test]
+    fn an_abandoned_entry_leaves_no_trace() {
+        let mut entries = Entries::default();
+        entries.push(row("kept", None));
+        let bytes = entries.byte_len();
+        entries.begin();
+        entries
+            .value::<()>(Field::TaskId, |bytes| {
+                bytes.extend_from_slice(b"half");
+                Ok(())
+            })
+            .unwrap();
+        entries.abandon();
+        assert_eq!((entries.len(), entries.byte_len()), (1, bytes));
+        entries.push(row("next", None));
+        let (_, second) = entries.at(Position::default()).unwrap();
+        assert_eq!(entries.at(second).unwrap().0.values, row("next", None));
+    }
+}

@@ -1,0 +1,287 @@
+//! One log per database file for the whole process: the map from file identity to log, and the
+//! handles through which JavaScript threads use one.
+//!
+//! Any thread. A log lives while a handle does, and until what was accepted through it is
+//! written; another open of the same file meanwhile starts a new one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::borrowed::Borrowed;
+use super::entry::{Entries, Entry, Position};
+use super::queue::{Batch, Refusal, Reply};
+use super::stats::Stats;
+use super::writer::{self, Event, Listener, Options, Shared, WalStatus};
+use crate::checkpoint;
+use crate::engine::{Connection, DatabaseFile, Error, Result};
+
+/// Logs whose writer runs, closing ones included, with their number of handles.
+static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A handle on a file's log. Dropping it does not wait; what was accepted is still written.
+pub struct Log {
+    shared: Arc<Shared>,
+    id: u64,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("file", &self.shared.file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle on the log of `file`, whose writer is started if it is not running. `options` count
+/// for the first handle; a later one gets what the first one set, or, where it `insists` on its
+/// own, an error if they differ.
+///
+/// # Errors
+/// `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_THREAD`.
+pub fn open(
+    file: &Arc<DatabaseFile>,
+    options: Options,
+    insists: bool,
+    listener: Arc<dyn Listener>,
+) -> Result<Log> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut logs = running();
+    let found = logs
+        .iter_mut()
+        .find(|(shared, _)| shared.file.id == file.id && !shared.queue.lock().closing);
+    let shared = if let Some((shared, handles)) = found {
+        if insists && shared.options != options {
+            return Err(Error::fusion(
+                "ERR_FUSION_OPTIONS_CONFLICT",
+                "this process already has a log open on this file, with other options. The first \
+                 open decides for the file's one writer: use the same options everywhere.",
+            )
+            .at(&file.path));
+        }
+        *handles += 1;
+        Arc::clone(shared)
+    } else {
+        let shared = Arc::new(Shared::new(Arc::clone(file), options));
+        writer::start(&shared)?;
+        logs.push((Arc::clone(&shared), 1));
+        shared
+    };
+    drop(logs);
+    shared.listen(id, listener);
+    Ok(Log {
+        shared,
+        id,
+        closed: false,
+    })
+}
+
+/// The writer of `shared` has ended.
+pub(super) fn forget(shared: &Arc<Shared>) {
+    running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
+}
+
+/// Waits until every log of the process has written what it accepted, for at most `timeout`
+/// together: what a process does before it ends.
+pub fn flush_all(timeout: Duration) {
+    let deadline = Instant::now() + timeout;
+    let logs: Vec<_> = running()
+        .iter()
+        .map(|(shared, _)| Arc::clone(shared))
+        .collect();
+    for shared in logs {
+        // A log that cannot be flushed has said so by its events; the others still can.
+        drop(
+            shared
+                .queue
+                .flush(deadline.saturating_duration_since(Instant::now())),
+        );
+    }
+}
+
+impl Log {
+    /// Accepts one entry that nobody waits for.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub fn append_one(&self, entry: &Entries) -> std::result::Result<(), Refusal> {
+        self.check_open()?;
+        let taken = self.shared.queue.push_one(entry, &self.shared.options);
+        if let Err(Refusal::Full { .. }) = &taken {
+            self.shared.tell_refusal();
+        }
+        taken
+    }
+
+    /// Accepts the entries of a call that waits for `reply`, and returns an empty arena. Where
+    /// they are refused `reply` is dropped.
+    ///
+    /// # Errors
+    /// Why nothing was taken.
+    pub fn append(&self, entries: Entries, reply: Reply) -> std::result::Result<Entries, Refusal> {
+        self.check_open()?;
+        if let Some(error) = self.shared.queue.lock().stopped.clone() {
+            return Err(Refusal::Stopped(Box::new(error)));
+        }
+        let taken = self
+            .shared
+            .queue
+            .push_batch(entries, reply, &self.shared.options);
+        if let Err(Refusal::Full { .. }) = &taken {
+            self.shared.tell_refusal();
+        }
+        taken
+    }
+
+    fn check_open(&self) -> std::result::Result<(), Refusal> {
+        if self.closed {
+            Err(Refusal::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Has `reply` called once everything accepted so far is settled.
+    pub fn barrier(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
+        self.shared.queue.barrier(Box::new(reply));
+    }
+
+    /// Waits until everything accepted so far is settled.
+    ///
+    /// # Errors
+    /// `ERR_FUSION_FLUSH_TIMEOUT`, or why the writer has stopped; the entries are kept.
+    pub fn flush(&self, timeout: Duration) -> Result<()> {
+        self.shared.queue.flush(timeout)
+    }
+
+    /// Writes everything queued on `connection`, inside the transaction that is open there.
+    ///
+    /// # Errors
+    /// SQLite's; the entries are then queued as before.
+    pub fn write_on(&self, connection: &Connection, borrowed: &mut Option<Borrowed>) -> Result<()> {
+        Borrowed::write(&self.shared, connection, borrowed)
+    }
+
+    /// Takes back everything that was accepted and is not committed. Calls that wait for some of
+    /// it are told.
+    pub fn take_pending(&self) -> Vec<Entries> {
+        let batch = self.shared.queue.take_all();
+        let pending = copies(&batch);
+        self.shared
+            .tell(self.shared.queue.forget(batch, &self.shared.options));
+        pending
+    }
+
+    /// Asks the writer for a checkpoint.
+    pub fn checkpoint(
+        &self,
+        mode: checkpoint::Mode,
+        reply: impl FnOnce(Result<checkpoint::Outcome>) + Send + 'static,
+    ) {
+        self.shared.queue.request_checkpoint(mode, Box::new(reply));
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<DatabaseFile> {
+        &self.shared.file
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// Figures, rows and bytes queued, the WAL's status, and the failure that lasts, if one does.
+    pub fn stats(&self) -> (Stats, usize, usize, WalStatus, Option<(bool, Error)>) {
+        let state = self.shared.queue.lock();
+        let failure = match (&state.stopped, &state.failing) {
+            (Some(error), _) => Some((true, error.clone())),
+            (None, Some((_, error))) => Some((false, error.clone())),
+            (None, None) => None,
+        };
+        let (stats, rows, bytes) = (state.stats.clone(), state.rows, state.bytes);
+        drop(state);
+        (stats, rows, bytes, self.shared.wal().clone(), failure)
+    }
+
+    /// Gives the handle up. The last one lets the writer end once the queue is written; `true`
+    /// says that this was the last.
+    pub fn release(&mut self) -> bool {
+        if std::mem::replace(&mut self.closed, true) {
+            return false;
+        }
+        self.shared.unlisten(self.id);
+        let mut logs = running();
+        let Some((_, handles)) = logs
+            .iter_mut()
+            .find(|(log, _)| Arc::ptr_eq(log, &self.shared))
+        else {
+            return false;
+        };
+        *handles = handles.saturating_sub(1);
+        if *handles > 0 {
+            return false;
+        }
+        self.shared.queue.lock().closing = true;
+        drop(logs);
+        self.shared.queue.work.notify_one();
+        true
+    }
+
+    /// Waits until the writer has ended, after the last handle was released.
+    pub fn wait_ended(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.shared.queue.lock();
+        while !state.ended {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            state = self
+                .shared
+                .queue
+                .progress
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+}
+
+impl Shared {
+    /// Tells listeners once that the queue is full, until it has room again.
+    fn tell_refusal(&self) {
+        if !self.queue.lock().start_refusing() {
+            self.emit(&Event::Backpressure(true));
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// The unsettled entries of a batch, in order.
+fn copies(batch: &Batch) -> Vec<Entries> {
+    batch
+        .chunks
+        .iter()
+        .map(|chunk| {
+            let mut rest = Entries::default();
+            let mut position: Position = chunk.position;
+            while let Some((Entry { values }, next)) = chunk.entries.at(position) {
+                rest.push(values);
+                position = next;
+            }
+            rest
+        })
+        .collect()
+}

@@ -1,0 +1,670 @@
+//! The writer: the thread that commits a file's log entries and cares for its WAL.
+//!
+//! | state | leaves it when |
+//! |---|---|
+//! | waiting | a batch is due, a checkpoint is due or asked for, the last handle is gone |
+//! | committing | the transaction is committed, or failed |
+//! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
+//! | stopped (damaged or replaced file) | never: entries are kept to be taken back |
+//! | ending | the queue is empty, or has failed for the whole retry deadline |
+//!
+//! A failure is answered by its class (`engine::Class`): transient ones are retried at once and
+//! then with growing pauses, disk ones slowly on a fresh connection, damage and replacement stop
+//! the writer with everything kept. A panic in here is caught, puts the batch back and stops
+//! the writer: nothing dies quietly.
+//!
+//! It never waits inside SQLite (its busy timeout is 0): waiting is done on the file's turn,
+//! where a release in this process wakes it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::OpenFlags;
+
+use super::batch::{Outcomes, Statements, Written, complete};
+use super::entry::Entries;
+use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled};
+use super::registry;
+use crate::checkpoint::{self, Mode, Policy, Situation};
+use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Result, Wal};
+
+/// How a log writes. The first handle of a file decides for all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Settings of the writer's connection.
+    pub profile: Profile,
+    /// Rows that close a batch.
+    pub batch_rows: usize,
+    /// Bytes that close a batch.
+    pub batch_bytes: usize,
+    /// How long an entry that nobody waits for may wait for company.
+    pub linger: Duration,
+    /// The same once somebody waits.
+    pub awaited_linger: Duration,
+    /// Bytes that may be queued.
+    pub queue_bytes: usize,
+    /// How long a call that waits is kept waiting by failures.
+    pub retry_deadline: Duration,
+    /// Key in `__meta` of the counter that each transaction increases; none: no counter.
+    pub change_counter: Option<String>,
+    /// When to checkpoint.
+    pub checkpoints: Policy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            profile: Profile::default(),
+            batch_rows: 1000,
+            batch_bytes: 1 << 20,
+            linger: Duration::from_millis(500),
+            awaited_linger: Duration::from_millis(5),
+            queue_bytes: 64 << 20,
+            retry_deadline: Duration::from_secs(60),
+            change_counter: Some("lastModified".to_owned()),
+            checkpoints: Policy::default(),
+        }
+    }
+}
+
+/// What a log tells its listeners.
+#[derive(Debug)]
+pub enum Event {
+    /// Writing failed; the entries are kept and it is tried again.
+    Error(Error),
+    /// The file is damaged; writing has stopped, the entries are kept.
+    Corrupt(Error),
+    /// The path leads to another file, or to none; writing has stopped, the entries are kept.
+    Replaced(Error),
+    /// A checkpoint reset the WAL, or was prevented.
+    Checkpoint(checkpoint::Outcome),
+    /// A row that nobody waits for was rejected.
+    Rejected(Entries, Error),
+    /// The queue refused entries (`true`), or has room again (`false`).
+    Backpressure(bool),
+}
+
+/// Takes events. Called on any thread, never with a lock held; must not wait.
+pub trait Listener: Send + Sync {
+    /// Takes one event.
+    fn event(&self, event: &Event);
+}
+
+/// What is known of the WAL and its checkpoints.
+#[derive(Debug, Clone, Default)]
+pub struct WalStatus {
+    /// Frames after the last commit or checkpoint.
+    pub frames: u32,
+    /// How many of them the last checkpoint found in the database.
+    pub backfilled: u32,
+    /// Size of the file, in bytes.
+    pub bytes: u64,
+    /// Largest size seen.
+    pub peak_bytes: u64,
+    /// Checkpoints carried out, by [`Mode`].
+    pub completed: [u64; 4],
+    /// Checkpoints that a reader, a writer or another checkpointer prevented.
+    pub prevented: u64,
+    /// Since when they have been, without one that completed.
+    pub prevented_since: Option<SystemTime>,
+    /// Checkpoints that failed.
+    pub failed: u64,
+}
+
+/// A log as its handles and its writer share it.
+pub(super) struct Shared {
+    pub file: Arc<DatabaseFile>,
+    pub options: Options,
+    pub queue: Queue,
+    wal: Mutex<WalStatus>,
+    listeners: Mutex<Vec<(u64, Arc<dyn Listener>)>>,
+}
+
+impl Shared {
+    pub fn new(file: Arc<DatabaseFile>, options: Options) -> Self {
+        Self {
+            file,
+            options,
+            queue: Queue::new(),
+            wal: Mutex::default(),
+            listeners: Mutex::default(),
+        }
+    }
+
+    pub fn wal(&self) -> MutexGuard<'_, WalStatus> {
+        self.wal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<(u64, Arc<dyn Listener>)>> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn listen(&self, id: u64, listener: Arc<dyn Listener>) {
+        self.listeners().push((id, listener));
+    }
+
+    pub fn unlisten(&self, id: u64) {
+        self.listeners().retain(|(listener, _)| *listener != id);
+    }
+
+    pub fn emit(&self, event: &Event) {
+        let listeners: Vec<_> = self
+            .listeners()
+            .iter()
+            .map(|(_, listener)| Arc::clone(listener))
+            .collect();
+        for listener in listeners {
+            listener.event(event);
+        }
+    }
+
+    /// Tells what a settled batch left to be told.
+    pub fn tell(&self, mut settled: Settled) {
+        let unawaited = std::mem::take(&mut settled.unawaited);
+        let relieved = settled.relieved;
+        settled.reply();
+        for (entries, error) in unawaited {
+            self.emit(&Event::Rejected(entries, error));
+        }
+        if relieved {
+            self.emit(&Event::Backpressure(false));
+        }
+    }
+
+    /// Ends writing for good: entries stay, whoever waits is told.
+    fn stop(&self, error: &Error) {
+        self.queue.lock().stopped = Some(error.clone());
+        self.tell(self.queue.fail_waiting(error, None));
+        self.emit(&match error.class() {
+            Class::Replaced => Event::Replaced(error.clone()),
+            Class::Corrupt => Event::Corrupt(error.clone()),
+            _ => Event::Error(error.clone()),
+        });
+    }
+}
+
+/// Starts the writer of `shared`.
+///
+/// # Errors
+/// `ERR_FUSION_THREAD` where the system gives no thread.
+pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name("fusion-sqlite".to_owned())
+        .spawn(move || supervise(&shared))
+        .map(drop)
+        .map_err(|error| {
+            Error::fusion(
+                "ERR_FUSION_THREAD",
+                format!("the system refused to start the log's writer thread: {error}"),
+            )
+        })
+}
+
+fn supervise(shared: &Arc<Shared>) {
+    let weak = Arc::downgrade(shared);
+    shared.file.wal.set_wake(
+        shared.options.checkpoints.due_frames,
+        Some(Arc::new(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.queue.lock().look_at_wal = true;
+                shared.queue.work.notify_one();
+            }
+        })),
+    );
+    let mut writer = Writer::new(shared);
+    while catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+        // The transaction, if one was open, goes with the connection.
+        drop(catch_unwind(AssertUnwindSafe(|| writer.open = None)));
+        if let Some(batch) = writer.batch.take() {
+            shared.queue.give_back(batch);
+        }
+        shared.stop(&Error::fusion(
+            "ERR_FUSION_WRITER_PANIC",
+            "the log's writer met a defect of fusion-sqlite and has stopped; entries are kept, \
+             takePending() takes them back. Please report it with the process's standard error.",
+        ));
+    }
+    shared.file.wal.set_wake(0, None);
+    registry::forget(shared);
+    let mut state = shared.queue.lock();
+    state.ended = true;
+    drop(state);
+    shared.queue.progress.notify_all();
+}
+
+/// The writer's connection. Fields drop in order: statements before their connection.
+struct Open {
+    statements: Option<Statements>,
+    connection: Connection,
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    open: Option<Open>,
+    /// The batch of the transaction under way: here, so that a panic does not lose it.
+    batch: Option<Batch>,
+    /// So many rows are still to be written one by one, because together they failed at COMMIT.
+    alone: usize,
+    /// Failures in a row.
+    attempts: u32,
+    /// The failure that was last told; told once until something else happens.
+    told: Option<i32>,
+    last_commit: Instant,
+    seen_commits: u32,
+    last_truncate: Instant,
+    last_prevented: Option<Instant>,
+    told_prevented: Option<Instant>,
+    look_at_wal: Option<Instant>,
+    random: u64,
+}
+
+/// What woke the writer.
+enum Step {
+    Next(Next),
+    LookAtWal,
+}
+
+impl<'a> Writer<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            open: None,
+            batch: None,
+            alone: 0,
+            attempts: 0,
+            told: None,
+            last_commit: now,
+            seen_commits: 0,
+            last_truncate: now,
+            last_prevented: None,
+            told_prevented: None,
+            // A WAL left by an earlier process is looked at soon.
+            look_at_wal: Some(now),
+            random: u64::from(std::process::id()) << 32 | shared.file.id.inode | 1,
+        }
+    }
+
+    fn run(&mut self) {
+        loop {
+            match self.wait() {
+                Step::LookAtWal => self.care_for_wal(),
+                Step::Next(Next::Commit) => {
+                    match self.commit() {
+                        Ok(()) => self.succeeded(),
+                        Err(error) => self.failed(error),
+                    }
+                    self.care_for_wal();
+                }
+                Step::Next(Next::Checkpoint(mode, reply)) => self.checkpoint_for(mode, reply),
+                Step::Next(Next::Wait(_)) => {}
+                Step::Next(Next::Stop) => return self.end(),
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Step {
+        let queue = &self.shared.queue;
+        let mut state = queue.lock();
+        loop {
+            let now = Instant::now();
+            if std::mem::take(&mut state.look_at_wal) {
+                return Step::LookAtWal;
+            }
+            let due = match state.next(now, &self.shared.options) {
+                Next::Wait(due) => due,
+                next => return Step::Next(next),
+            };
+            // Nothing is done to a file that is damaged or replaced.
+            let look = self.look_at_wal.filter(|_| state.stopped.is_none());
+            if look.is_some_and(|look| look <= now) {
+                return Step::LookAtWal;
+            }
+            state = match [due, look].into_iter().flatten().min() {
+                Some(until) => {
+                    let time = until.saturating_duration_since(now);
+                    queue
+                        .work
+                        .wait_timeout(state, time)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+                None => queue
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    fn connection(&mut self) -> Result<&Connection> {
+        if self.open.is_none() {
+            let file = &self.shared.file;
+            // No CREATE: a file that has vanished must not come back empty.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+            let profile = &self.shared.options.profile;
+            let connection = Connection::open_hardened(&file.path, flags, profile)?;
+            if connection.file().is_none_or(|opened| opened.id != file.id) {
+                return Err(Error::fusion(
+                    "ERR_FUSION_REPLACED",
+                    "the path leads to another file than the one that is open: it was replaced, \
+                     by a checkout or a restore. Writing has stopped; close the database and \
+                     open it again.",
+                )
+                .at(&file.path));
+            }
+            connection.sql()?.busy_timeout(Duration::ZERO)?;
+            engine::watch_wal(&connection);
+            self.open = Some(Open {
+                statements: None,
+                connection,
+            });
+        }
+        match &self.open {
+            Some(open) => Ok(&open.connection),
+            None => Err(Error::fusion("ERR_INVALID_STATE", "database is not open")),
+        }
+    }
+
+    /// One transaction. `Ok` also where nothing was left to write.
+    fn commit(&mut self) -> Result<()> {
+        let started = Instant::now();
+        self.connection()?.check_identity()?;
+        if let Some(open) = self.open.as_mut().filter(|open| open.statements.is_none()) {
+            let counter = self.shared.options.change_counter.as_deref();
+            open.statements = Some(Statements::prepare(&open.connection, counter)?);
+        }
+        let shared = self.shared;
+        let expectation = shared.file.turn.expect_release();
+        let turn = shared.file.turn.take();
+        if let Err(error) = self.execute("BEGIN IMMEDIATE") {
+            turn.abandon();
+            if error.class() == Class::Transient {
+                let pause = self.pause(Duration::from_millis(1), Duration::from_millis(100));
+                expectation.wait(pause);
+            }
+            return Err(error);
+        }
+        drop(expectation);
+        let rows = if self.alone > 0 {
+            1
+        } else {
+            shared.options.batch_rows
+        };
+        self.batch = Some(shared.queue.take_batch(rows, shared.options.batch_bytes));
+        let written = self.write_batch();
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| !open.connection.is_autocommit())
+        {
+            // Only after a failure; SQLite may have rolled back by itself already.
+            drop(self.execute("ROLLBACK"));
+        }
+        drop(turn);
+        let batch = self.batch.take().unwrap_or_default();
+        match written {
+            Ok(outcomes) => {
+                if !outcomes.is_empty() {
+                    self.alone = self.alone.saturating_sub(outcomes.len());
+                    let mut state = shared.queue.lock();
+                    state.stats.batches += 1;
+                    state.stats.commit.record(started.elapsed(), 1);
+                }
+                shared.tell(shared.queue.settle(batch, outcomes, &shared.options));
+                Ok(())
+            }
+            Err(error) => {
+                shared.queue.give_back(batch);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes `self.batch` and commits. On an error a transaction may still be open.
+    fn write_batch(&mut self) -> Result<Vec<RowOutcome>> {
+        let mut outcomes = Outcomes::new();
+        loop {
+            let (
+                Some(batch),
+                Some(Open {
+                    statements: Some(statements),
+                    connection,
+                }),
+            ) = (&self.batch, &self.open)
+            else {
+                return Ok(Vec::new());
+            };
+            match statements.write(connection, batch, &mut outcomes)? {
+                Written::TransactionEnded => self.execute("BEGIN IMMEDIATE")?,
+                Written::All => break,
+            }
+        }
+        match self.execute("COMMIT") {
+            Ok(()) => Ok(complete(outcomes)),
+            // A deferred constraint speaks up only now, and does not say which row broke it.
+            Err(error) if error.class() == Class::Row => {
+                self.execute("ROLLBACK")?;
+                if outcomes.len() == 1 {
+                    return Ok(vec![RowOutcome::Rejected(error)]);
+                }
+                self.alone = outcomes.len();
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn execute(&mut self, sql: &str) -> Result<()> {
+        let path = &self.shared.file.path;
+        self.connection()?
+            .sql()?
+            .execute_batch(sql)
+            .map_err(|error| Error::from(error).at(path))
+    }
+
+    fn succeeded(&mut self) {
+        self.attempts = 0;
+        self.told = None;
+        self.last_commit = Instant::now();
+        let mut state = self.shared.queue.lock();
+        state.failing = None;
+        state.retry_at = None;
+    }
+
+    fn failed(&mut self, error: Error) {
+        self.attempts = self.attempts.saturating_add(1);
+        let class = error.class();
+        if matches!(class, Class::Corrupt | Class::Replaced) {
+            return self.shared.stop(&error);
+        }
+        let now = Instant::now();
+        let deadline = self.shared.options.retry_deadline;
+        let mut retry_at = None;
+        if class != Class::Transient {
+            // A fresh connection next time: whatever made this one fail is not carried along.
+            self.open = None;
+            retry_at = Some(now + self.pause(Duration::from_millis(50), Duration::from_secs(5)));
+        }
+        let mut state = self.shared.queue.lock();
+        if class == Class::Transient {
+            state.stats.retries += 1
+        } else {
+            state.stats.failures += 1
+        }
+        let since = state.failing.take().map_or(now, |(since, _)| since);
+        state.failing = Some((since, error.clone()));
+        state.retry_at = retry_at;
+        let overdue = now.duration_since(since) >= deadline;
+        if overdue && state.closing {
+            state.stopped = Some(error.clone());
+        }
+        drop(state);
+        if (class != Class::Transient || overdue) && self.told != Some(error.errcode) {
+            self.told = Some(error.errcode);
+            self.shared.emit(&Event::Error(error.clone()));
+        }
+        if overdue {
+            let before = now.checked_sub(deadline);
+            self.shared
+                .tell(self.shared.queue.fail_waiting(&error, before));
+        }
+    }
+
+    /// A pause that doubles with each failure in a row, from `first` to `longest`, and is drawn
+    /// from its upper half, so that processes which collided once do not collide again.
+    fn pause(&mut self, first: Duration, longest: Duration) -> Duration {
+        // xorshift64: any spread will do.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let full = first
+            .saturating_mul(1 << self.attempts.min(16))
+            .min(longest);
+        full.mul_f64(0.5 + (self.random % 1000) as f64 / 2000.0)
+    }
+
+    /// Looks at the WAL, and checkpoints if the policy says so.
+    fn care_for_wal(&mut self) {
+        let shared = self.shared;
+        let now = Instant::now();
+        self.look_at_wal = None;
+        if shared.queue.lock().stopped.is_some() {
+            return;
+        }
+        let commits = shared.file.wal.commits();
+        if commits != self.seen_commits {
+            self.seen_commits = commits;
+            self.last_commit = now;
+        }
+        let bytes = wal_size(&shared.file.path);
+        let situation = {
+            let mut wal = shared.wal();
+            wal.frames = shared.file.wal.frames();
+            wal.backfilled = wal.backfilled.min(wal.frames);
+            wal.bytes = bytes;
+            wal.peak_bytes = wal.peak_bytes.max(bytes);
+            Situation {
+                frames: wal.frames,
+                backfilled: wal.backfilled,
+                wal_bytes: bytes,
+                idle: now.duration_since(self.last_commit),
+                since_truncate: now.duration_since(self.last_truncate),
+                since_prevented: self.last_prevented.map(|at| now.duration_since(at)),
+            }
+        };
+        match checkpoint::decide(&shared.options.checkpoints, &situation) {
+            Ok(mode) => {
+                drop(self.checkpoint(mode));
+                // What remains to be done, if anything, is decided afresh.
+                self.look_at_wal = Some(now + Duration::from_millis(1));
+            }
+            Err(look_again) => {
+                shared.file.wal.set_asleep(look_again.is_none());
+                self.look_at_wal = look_again.map(|time| now + time);
+            }
+        }
+    }
+
+    fn checkpoint_for(&mut self, mode: Mode, reply: CheckpointReply) {
+        reply(self.checkpoint(mode));
+    }
+
+    fn checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
+        let shared = self.shared;
+        let outcome = self.run_checkpoint(mode);
+        let now = Instant::now();
+        let mut wal = shared.wal();
+        match &outcome {
+            Ok(outcome) => {
+                wal.frames = outcome.frames;
+                wal.backfilled = outcome.backfilled;
+                wal.bytes = wal_size(&shared.file.path);
+                if outcome.busy {
+                    wal.prevented += 1;
+                    wal.prevented_since.get_or_insert_with(SystemTime::now);
+                    self.last_prevented = Some(now);
+                } else {
+                    if let Some(count) = wal.completed.get_mut(mode as usize) {
+                        *count += 1;
+                    }
+                    wal.prevented_since = None;
+                    self.last_prevented = None;
+                    if mode == Mode::Truncate {
+                        self.last_truncate = now;
+                    }
+                }
+                shared.file.wal.set_frames(outcome.frames);
+            }
+            Err(_) => {
+                wal.failed += 1;
+                self.last_prevented = Some(now);
+            }
+        }
+        drop(wal);
+        match &outcome {
+            Ok(outcome) => self.tell_checkpoint(*outcome, now),
+            Err(error) if matches!(error.class(), Class::Corrupt | Class::Replaced) => {
+                shared.stop(error);
+            }
+            Err(error) => shared.emit(&Event::Error(error.clone())),
+        }
+        outcome
+    }
+
+    fn run_checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
+        let turns = &self.shared.file.turn;
+        let connection = self.connection()?;
+        // A checkpoint is what makes damage by a replaced file permanent.
+        connection.check_identity()?;
+        if mode == Mode::Passive {
+            return checkpoint::run(connection, mode);
+        }
+        let _turn = turns.take();
+        checkpoint::run(connection, mode)
+    }
+
+    /// Tells of resets, and of prevented checkpoints at most once a second.
+    fn tell_checkpoint(&mut self, outcome: checkpoint::Outcome, now: Instant) {
+        if outcome.busy {
+            let recent = self
+                .told_prevented
+                .is_some_and(|told| now.duration_since(told) < Duration::from_secs(1));
+            if recent {
+                return;
+            }
+            self.told_prevented = Some(now);
+        } else {
+            let was_prevented = self.told_prevented.take().is_some();
+            if outcome.mode == Mode::Passive && !was_prevented {
+                return;
+            }
+        }
+        self.shared.emit(&Event::Checkpoint(outcome));
+    }
+
+    /// Leaves the file as a clean shutdown should: WAL in the database, connection closed.
+    fn end(&mut self) {
+        let stopped = self.shared.queue.lock().stopped.is_some();
+        if !stopped && wal_size(&self.shared.file.path) > 0 {
+            drop(self.checkpoint(Mode::Truncate));
+        }
+        if let Some(mut open) = self.open.take() {
+            open.statements = None;
+            if !stopped {
+                open.connection.checkpoint_on_close(true);
+            }
+            drop(open.connection);
+        }
+    }
+}
+
+/// Size of the file's WAL, by `stat`; 0 where there is none.
+fn wal_size(database: &Path) -> u64 {
+    std::fs::metadata(Wal::path(database)).map_or(0, |metadata| metadata.len())
+}

@@ -1,0 +1,186 @@
+//! What to do about the WAL: a pure function of what is known about it.
+//!
+//! | situation, the first that applies | action |
+//! |---|---|
+//! | nothing in the WAL file | none |
+//! | a checkpoint was prevented less than a pause ago | none, for now |
+//! | the file exceeds its limit | TRUNCATE when idle, else RESTART |
+//! | idle, or the last reset is `interval` ago | TRUNCATE |
+//! | `due_frames` or more are not in the database | PASSIVE |
+//! | otherwise | none |
+//!
+//! Why TRUNCATE waits for idleness: cutting the file makes the next commits grow it again. Why
+//! a prevented checkpoint is retried after a pause: whoever prevents it (a long read) will go on
+//! doing so for a while, and an attempt beyond PASSIVE takes the write lock from the writers of
+//! other processes.
+
+use std::time::Duration;
+
+use super::Mode;
+
+/// Pause after a checkpoint that was prevented, while the WAL is growing.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The same for a WAL that is short and only waits to be truncated: nothing presses.
+const IDLE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The figures of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Frames not yet in the database that make a checkpoint due.
+    pub due_frames: u32,
+    /// Size in bytes above which the WAL file is cut; `PRAGMA journal_size_limit`.
+    pub limit_bytes: u64,
+    /// Time without a commit after which the WAL is truncated.
+    pub idle: Duration,
+    /// The WAL is truncated at the latest this long after the last time it was.
+    pub interval: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            due_frames: 100,
+            limit_bytes: 4 << 20,
+            idle: Duration::from_secs(2),
+            interval: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What is known about the WAL at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Situation {
+    /// Frames in the WAL.
+    pub frames: u32,
+    /// How many of them are known to be in the database.
+    pub backfilled: u32,
+    /// Size of the WAL file.
+    pub wal_bytes: u64,
+    /// Time since the last commit that this process knows of.
+    pub idle: Duration,
+    /// Time since the WAL was last truncated, or since the start.
+    pub since_truncate: Duration,
+    /// Time since a checkpoint was prevented, if the last one was.
+    pub since_prevented: Option<Duration>,
+}
+
+/// What to do, and otherwise after which time to look again (`None`: when something happens).
+pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Duration>> {
+    if situation.wal_bytes == 0 {
+        return Err(None);
+    }
+    let oversized = situation.wal_bytes > policy.limit_bytes;
+    let idle = situation.idle >= policy.idle;
+    let due = situation.frames.saturating_sub(situation.backfilled) >= policy.due_frames;
+    let pause = if oversized || due { PAUSE } else { IDLE_PAUSE };
+    if let Some(left) = situation
+        .since_prevented
+        .and_then(|since| pause.checked_sub(since))
+    {
+        if !left.is_zero() {
+            return Err(Some(left));
+        }
+    }
+    if oversized && !idle {
+        return Ok(Mode::Restart);
+    }
+    if oversized || idle || situation.since_truncate >= policy.interval {
+        return Ok(Mode::Truncate);
+    }
+    if due {
+        return Ok(Mode::Passive);
+    }
+    let until_idle = policy.idle.saturating_sub(situation.idle);
+    let until_interval = policy.interval.saturating_sub(situation.since_truncate);
+    Err(Some(until_idle.min(until_interval)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn busy_database() -> Situation {
+        Situation {
+            frames: 50,
+            backfilled: 0,
+            wal_bytes: 50 * 4120,
+            idle: Duration::ZERO,
+            since_truncate: Duration::from_secs(10),
+            since_prevented: None,
+        }
+    }
+
+    #[test]
+    fn a_short_wal_of_a_busy_database_is_left_alone_until_it_is_idle() {
+        let look_again = decide(&Policy::default(), &busy_database());
+        assert_eq!(look_again, Err(Some(Duration::from_secs(2))));
+    }
+
+    #[test]
+    fn a_hundred_frames_are_due() {
+        let due = Situation {
+            frames: 100,
+            ..busy_database()
+        };
+        assert_eq!(decide(&Policy::default(), &due), Ok(Mode::Passive));
+        let done = Situation {
+            backfilled: 1,
+            ..due
+        };
+        assert!(decide(&Policy::default(), &done).is_err());
+    }
+
+    #[test]
+    fn an_idle_or_long_untruncated_wal_is_truncated() {
+        let idle = Situation {
+            idle: Duration::from_secs(2),
+            ..busy_database()
+        };
+        assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
+        let old = Situation {
+            since_truncate: Duration::from_secs(300),
+            ..busy_database()
+        };
+        assert_eq!(decide(&Policy::default(), &old), Ok(Mode::Truncate));
+    }
+
+    #[test]
+    fn an_oversized_wal_is_restarted_under_load_and_cut_when_idle() {
+        let oversized = Situation {
+            wal_bytes: (4 << 20) + 1,
+            ..busy_database()
+        };
+        assert_eq!(decide(&Policy::default(), &oversized), Ok(Mode::Restart));
+        let idle = Situation {
+            idle: Duration::from_secs(9),
+            ..oversized
+        };
+        assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
+    }
+
+    #[test]
+    fn a_prevented_checkpoint_is_tried_again_after_a_pause() {
+        let mut due = Situation {
+            frames: 5000,
+            ..busy_database()
+        };
+        due.since_prevented = Some(Duration::from_millis(50));
+        assert_eq!(
+            decide(&Policy::default(), &due),
+            Err(Some(Duration::from_millis(200)))
+        );
+        due.since_prevented = Some(PAUSE);
+        assert_eq!(decide(&Policy::default(), &due), Ok(Mode::Passive));
+    }
+
+    #[test]
+    fn an_empty_wal_wakes_nobody() {
+        let empty = Situation {
+            frames: 0,
+            wal_bytes: 0,
+            ..busy_database()
+        };
+        assert_eq!(decide(&Policy::default(), &empty), Err(None));
+    }
+}
