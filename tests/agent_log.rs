@@ -42,10 +42,7 @@ fn open(path: &std::path::Path) -> Connection {
 fn log_of(connection: &Connection, options: Options) -> (Log, mpsc::Receiver<String>) {
     let (sender, events) = mpsc::channel();
     let listener = Arc::new(Events(Mutex::new(sender)));
-    (
-        agent_log::open(connection.file().unwrap(), options, false, listener).unwrap(),
-        events,
-    )
+    (agent_log::open(connection.file().unwrap(), options, false, listener).unwrap(), events)
 }
 
 fn fixture_with(options: Options, schema: &str) -> Fixture {
@@ -53,12 +50,7 @@ fn fixture_with(options: Options, schema: &str) -> Fixture {
     let connection = open(&folder.path().join("fusion.db"));
     connection.sql().unwrap().execute_batch(schema).unwrap();
     let (log, events) = log_of(&connection, options);
-    Fixture {
-        folder,
-        connection,
-        log,
-        events,
-    }
+    Fixture { folder, connection, log, events }
 }
 
 fn fixture() -> Fixture {
@@ -69,22 +61,14 @@ fn entries(task: &str, texts: impl IntoIterator<Item = impl AsRef<str>>) -> Entr
     let mut entries = Entries::default();
     for text in texts {
         let text = text.as_ref().as_bytes();
-        entries.push([
-            Some(task.as_bytes()),
-            Some(b"2026"),
-            Some(text),
-            Some(b"text"),
-            None,
-            None,
-        ]);
+        entries.push([Some(task.as_bytes()), Some(b"2026"), Some(text), Some(b"text"), None, None]);
     }
     entries
 }
 
 fn append(log: &Log, entries: Entries) -> mpsc::Receiver<Answer> {
     let (sender, answer) = mpsc::channel();
-    log.append(entries, Box::new(move |outcome| drop(sender.send(outcome))))
-        .unwrap();
+    log.append(entries, Box::new(move |outcome| drop(sender.send(outcome)))).unwrap();
     answer
 }
 
@@ -100,52 +84,30 @@ fn event(events: &mpsc::Receiver<String>, words: &[&str]) {
 
 fn texts(connection: &Connection) -> Vec<String> {
     let sql = connection.sql().unwrap();
-    let mut statement = sql
-        .prepare("SELECT text FROM agentLogEntries ORDER BY id")
-        .unwrap();
-    statement
-        .query_map([], |row| row.get(0))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect()
+    let mut statement = sql.prepare("SELECT text FROM agentLogEntries ORDER BY id").unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
 #[test]
 fn a_receipt_says_what_was_committed() {
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture();
+    let Fixture { connection, log, folder: _folder, .. } = fixture();
     let answer = append(&log, entries("FN-1", ["a", "b", "c"]));
     let receipt = answer.recv_timeout(WAIT).unwrap().unwrap();
-    assert_eq!(
-        (receipt.committed, receipt.first_id, receipt.last_id),
-        (3, Some(1), Some(3))
-    );
+    assert_eq!((receipt.committed, receipt.first_id, receipt.last_id), (3, Some(1), Some(3)));
     assert!(receipt.rejected.is_empty());
     assert_eq!(texts(&connection), ["a", "b", "c"]);
 }
 
 #[test]
 fn a_row_of_a_deleted_task_is_rejected_alone() {
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture();
+    let Fixture { connection, log, folder: _folder, .. } = fixture();
     let mut mixed = entries("FN-1", ["a"]);
     mixed.append(&entries("gone", ["b"]));
     mixed.append(&entries("FN-1", ["c"]));
     let receipt = append(&log, mixed).recv_timeout(WAIT).unwrap().unwrap();
     assert_eq!(receipt.committed, 2);
-    let rejected: Vec<_> = receipt
-        .rejected
-        .iter()
-        .map(|row| (row.index, row.error.errcode))
-        .collect();
+    let rejected: Vec<_> =
+        receipt.rejected.iter().map(|row| (row.index, row.error.errcode)).collect();
     assert_eq!(rejected, [(1, 787)]);
     assert_eq!(texts(&connection), ["a", "c"]);
 }
@@ -153,21 +115,14 @@ fn a_row_of_a_deleted_task_is_rejected_alone() {
 #[test]
 fn a_constraint_that_speaks_up_at_commit_rejects_its_row_alone() {
     let schema = SCHEMA.replace("ON DELETE CASCADE", "DEFERRABLE INITIALLY DEFERRED");
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture_with(Options::default(), &schema);
+    let Fixture { connection, log, folder: _folder, .. } =
+        fixture_with(Options::default(), &schema);
     let mut mixed = entries("FN-1", ["a"]);
     mixed.append(&entries("gone", ["b"]));
     mixed.append(&entries("FN-1", ["c"]));
     let receipt = append(&log, mixed).recv_timeout(WAIT).unwrap().unwrap();
-    let rejected: Vec<_> = receipt
-        .rejected
-        .iter()
-        .map(|row| (row.index, row.error.errcode))
-        .collect();
+    let rejected: Vec<_> =
+        receipt.rejected.iter().map(|row| (row.index, row.error.errcode)).collect();
     assert_eq!((receipt.committed, rejected), (2, vec![(1, 787)]));
     assert_eq!(texts(&connection), ["a", "c"]);
 }
@@ -178,16 +133,10 @@ fn a_trigger_that_ends_the_transaction_costs_its_row_alone() {
         "{SCHEMA} CREATE TRIGGER poison BEFORE INSERT ON agentLogEntries WHEN new.text = 'b'
          BEGIN SELECT RAISE(ROLLBACK, 'no b'); END;"
     );
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture_with(Options::default(), &schema);
-    let receipt = append(&log, entries("FN-1", ["a", "b", "c"]))
-        .recv_timeout(WAIT)
-        .unwrap()
-        .unwrap();
+    let Fixture { connection, log, folder: _folder, .. } =
+        fixture_with(Options::default(), &schema);
+    let receipt =
+        append(&log, entries("FN-1", ["a", "b", "c"])).recv_timeout(WAIT).unwrap().unwrap();
     assert_eq!(receipt.committed, 2);
     assert_eq!(receipt.rejected.first().map(|row| row.index), Some(1));
     assert_eq!(texts(&connection), ["a", "c"]);
@@ -195,21 +144,10 @@ fn a_trigger_that_ends_the_transaction_costs_its_row_alone() {
 
 #[test]
 fn a_long_call_is_written_in_bounded_batches_and_answered_once() {
-    let options = Options {
-        batch_rows: 10,
-        ..Options::default()
-    };
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture_with(options, SCHEMA);
+    let options = Options { batch_rows: 10, ..Options::default() };
+    let Fixture { connection, log, folder: _folder, .. } = fixture_with(options, SCHEMA);
     let expected: Vec<_> = (0..95).map(|n| n.to_string()).collect();
-    let receipt = append(&log, entries("FN-1", &expected))
-        .recv_timeout(WAIT)
-        .unwrap()
-        .unwrap();
+    let receipt = append(&log, entries("FN-1", &expected)).recv_timeout(WAIT).unwrap().unwrap();
     assert_eq!((receipt.committed, receipt.last_id), (95, Some(95)));
     assert_eq!(texts(&connection), expected);
     assert_eq!(log.stats().0.batches, 10);
@@ -217,44 +155,25 @@ fn a_long_call_is_written_in_bounded_batches_and_answered_once() {
 
 #[test]
 fn the_change_counter_never_goes_back_and_moves_once_a_batch() {
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture();
+    let Fixture { connection, log, folder: _folder, .. } = fixture();
     let future = "9999999999999";
     let sql = connection.sql().unwrap();
-    sql.execute("INSERT INTO __meta VALUES ('lastModified', ?1)", [future])
-        .unwrap();
-    append(&log, entries("FN-1", ["a", "b"]))
-        .recv_timeout(WAIT)
-        .unwrap()
-        .unwrap();
+    sql.execute("INSERT INTO __meta VALUES ('lastModified', ?1)", [future]).unwrap();
+    append(&log, entries("FN-1", ["a", "b"])).recv_timeout(WAIT).unwrap().unwrap();
     let value: String = sql
-        .query_row(
-            "SELECT value FROM __meta WHERE key = 'lastModified'",
-            [],
-            |row| row.get(0),
-        )
+        .query_row("SELECT value FROM __meta WHERE key = 'lastModified'", [], |row| row.get(0))
         .unwrap();
     assert_eq!(value, "10000000000000");
 }
 
 #[test]
 fn entries_of_one_thread_commit_in_the_order_of_its_calls() {
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture();
+    let Fixture { connection, log, folder: _folder, .. } = fixture();
     let mut expected = Vec::new();
     let mut last = None;
     for n in 0..200 {
         expected.push(format!("single {n}"));
-        log.append_one(&entries("FN-1", [format!("single {n}")]))
-            .unwrap();
+        log.append_one(&entries("FN-1", [format!("single {n}")])).unwrap();
         expected.push(format!("batch {n}"));
         last = Some(append(&log, entries("FN-1", [format!("batch {n}")])));
     }
@@ -264,17 +183,8 @@ fn entries_of_one_thread_commit_in_the_order_of_its_calls() {
 
 #[test]
 fn another_connections_lock_only_delays() {
-    let Fixture {
-        connection,
-        log,
-        folder,
-        ..
-    } = fixture();
-    connection
-        .sql()
-        .unwrap()
-        .execute_batch("BEGIN IMMEDIATE")
-        .unwrap();
+    let Fixture { connection, log, folder, .. } = fixture();
+    connection.sql().unwrap().execute_batch("BEGIN IMMEDIATE").unwrap();
     let answer = append(&log, entries("FN-1", ["a"]));
     // The writer has met the lock at least once.
     while log.stats().0.retries == 0 {
@@ -287,34 +197,21 @@ fn another_connections_lock_only_delays() {
 
 #[test]
 fn a_barrier_inside_a_write_transaction_writes_on_it() {
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture();
+    let Fixture { connection, log, folder: _folder, .. } = fixture();
     let sql = connection.sql().unwrap();
     sql.execute_batch("BEGIN IMMEDIATE").unwrap();
     let answer = append(&log, entries("FN-1", ["a"]));
     let mut borrowed: Option<Borrowed> = None;
     log.write_on(&connection, &mut borrowed).unwrap();
     assert_eq!(texts(&connection), ["a"]);
-    assert!(
-        answer.try_recv().is_err(),
-        "nothing is promised before COMMIT"
-    );
+    assert!(answer.try_recv().is_err(), "nothing is promised before COMMIT");
     sql.execute_batch("COMMIT").unwrap();
     assert_eq!(answer.recv_timeout(WAIT).unwrap().unwrap().committed, 1);
 }
 
 #[test]
 fn rows_lent_to_a_transaction_that_rolls_back_are_written_later() {
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture();
+    let Fixture { connection, log, folder: _folder, .. } = fixture();
     let sql = connection.sql().unwrap();
     let mut borrowed: Option<Borrowed> = None;
     sql.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -329,12 +226,7 @@ fn rows_lent_to_a_transaction_that_rolls_back_are_written_later() {
 
 #[test]
 fn rows_lent_inside_a_savepoint_share_its_fate() {
-    let Fixture {
-        connection,
-        log,
-        folder: _folder,
-        ..
-    } = fixture();
+    let Fixture { connection, log, folder: _folder, .. } = fixture();
     let sql = connection.sql().unwrap();
     let mut borrowed: Option<Borrowed> = None;
     sql.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -353,11 +245,9 @@ fn rows_lent_inside_a_savepoint_share_its_fate() {
     // A released savepoint's rows belong to the transaction.
     sql.execute_batch("SAVEPOINT outermost").unwrap();
     let kept = append(&log, entries("FN-1", ["kept"]));
-    sql.execute_batch("DELETE FROM agentLogEntries WHERE 0; SAVEPOINT inner")
-        .unwrap();
+    sql.execute_batch("DELETE FROM agentLogEntries WHERE 0; SAVEPOINT inner").unwrap();
     log.write_on(&connection, &mut borrowed).unwrap();
-    sql.execute_batch("RELEASE inner; SAVEPOINT other; ROLLBACK TO other")
-        .unwrap();
+    sql.execute_batch("RELEASE inner; SAVEPOINT other; ROLLBACK TO other").unwrap();
     sql.execute_batch("RELEASE outermost").unwrap();
     assert_eq!(kept.recv_timeout(WAIT).unwrap().unwrap().committed, 1);
     assert_eq!(texts(&connection), ["outside", "inside", "kept"]);
@@ -365,90 +255,46 @@ fn rows_lent_inside_a_savepoint_share_its_fate() {
 
 #[test]
 fn what_the_queue_cannot_hold_is_refused_and_nothing_is_dropped() {
-    let options = Options {
-        queue_bytes: 1000,
-        ..Options::default()
-    };
-    let Fixture {
-        connection,
-        log,
-        events,
-        folder: _folder,
-    } = fixture_with(options, SCHEMA);
-    connection
-        .sql()
-        .unwrap()
-        .execute_batch("BEGIN IMMEDIATE")
-        .unwrap();
+    let options = Options { queue_bytes: 1000, ..Options::default() };
+    let Fixture { connection, log, events, folder: _folder } = fixture_with(options, SCHEMA);
+    connection.sql().unwrap().execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut accepted = 0;
     while log.append_one(&entries("FN-1", ["x"])).is_ok() {
         accepted += 1;
     }
-    assert!(
-        events
-            .recv_timeout(WAIT)
-            .unwrap()
-            .contains("Backpressure(true)")
-    );
+    event(&events, &["Backpressure(true)"]);
     connection.sql().unwrap().execute_batch("COMMIT").unwrap();
-    assert!(
-        events
-            .recv_timeout(WAIT)
-            .unwrap()
-            .contains("Backpressure(false)")
-    );
+    event(&events, &["Backpressure(false)"]);
     log.flush(WAIT).unwrap();
     assert_eq!(texts(&connection).len(), accepted);
 }
 
 #[test]
 fn entries_wait_for_a_missing_table_and_can_be_taken_back() {
-    let Fixture {
-        connection,
-        log,
-        events,
-        folder: _folder,
-    } = fixture_with(Options::default(), "");
+    let Fixture { connection, log, events, folder: _folder } = fixture_with(Options::default(), "");
     let answer = append(&log, entries("FN-1", ["a", "b"]));
     event(&events, &["ERR_FUSION_SCHEMA"]);
     let pending = log.take_pending();
     assert_eq!(pending.iter().map(Entries::len).sum::<usize>(), 2);
     let (error, receipt) = answer.recv_timeout(WAIT).unwrap().unwrap_err();
-    assert_eq!(
-        (error.code, receipt.committed),
-        ("ERR_FUSION_TAKEN_BACK", 0)
-    );
+    assert_eq!((error.code, receipt.committed), ("ERR_FUSION_TAKEN_BACK", 0));
     connection.sql().unwrap().execute_batch(SCHEMA).unwrap();
-    append(&log, entries("FN-1", ["c"]))
-        .recv_timeout(WAIT)
-        .unwrap()
-        .unwrap();
+    append(&log, entries("FN-1", ["c"])).recv_timeout(WAIT).unwrap().unwrap();
     assert_eq!(texts(&connection), ["c"]);
 }
 
 #[test]
 fn handles_of_one_file_share_a_writer_and_the_last_one_ends_it() {
-    let Fixture {
-        connection,
-        mut log,
-        folder,
-        ..
-    } = fixture();
+    let Fixture { connection, mut log, folder, .. } = fixture();
     let link = folder.path().join("link.db");
     #[cfg(unix)]
     std::os::unix::fs::symlink(folder.path().join("fusion.db"), &link).unwrap();
     let second = open(&link);
     let (mut other, _events) = log_of(&second, Options::default());
-    append(&log, entries("FN-1", ["a"]))
-        .recv_timeout(WAIT)
-        .unwrap()
-        .unwrap();
+    append(&log, entries("FN-1", ["a"])).recv_timeout(WAIT).unwrap().unwrap();
     assert_eq!(other.stats().0.rows, 1, "one writer, one set of figures");
     assert!(!log.release());
-    append(&other, entries("FN-1", ["b"]))
-        .recv_timeout(WAIT)
-        .unwrap()
-        .unwrap();
+    append(&other, entries("FN-1", ["b"])).recv_timeout(WAIT).unwrap().unwrap();
     other.append_one(&entries("FN-1", ["c"])).unwrap();
     assert!(other.release());
     assert!(other.wait_ended(WAIT));
@@ -457,16 +303,8 @@ fn handles_of_one_file_share_a_writer_and_the_last_one_ends_it() {
 
 #[test]
 fn a_later_handle_that_insists_on_other_options_is_told() {
-    let Fixture {
-        connection,
-        log: _log,
-        folder: _folder,
-        ..
-    } = fixture();
-    let options = Options {
-        batch_rows: 7,
-        ..Options::default()
-    };
+    let Fixture { connection, log: _log, folder: _folder, .. } = fixture();
+    let options = Options { batch_rows: 7, ..Options::default() };
     let (sender, _events) = mpsc::channel();
     let listener = Arc::new(Events(Mutex::new(sender)));
     let refused = agent_log::open(connection.file().unwrap(), options, true, listener);
@@ -499,40 +337,19 @@ fn the_wal_stays_bounded_under_sustained_appends() {
 
 #[test]
 fn a_long_reader_delays_checkpoints_and_is_told() {
-    let Fixture {
-        log,
-        folder,
-        events,
-        ..
-    } = fixture();
+    let Fixture { log, folder, events, .. } = fixture();
     let reader = open(&folder.path().join("fusion.db"));
     let sql = reader.sql().unwrap();
-    append(&log, entries("FN-1", ["before"]))
-        .recv_timeout(WAIT)
-        .unwrap()
-        .unwrap();
-    sql.execute_batch("BEGIN; SELECT count(*) FROM agentLogEntries")
-        .unwrap();
+    append(&log, entries("FN-1", ["before"])).recv_timeout(WAIT).unwrap().unwrap();
+    sql.execute_batch("BEGIN; SELECT count(*) FROM agentLogEntries").unwrap();
     let text = "x".repeat(1000);
-    append(&log, entries("FN-1", vec![text.as_str(); 1000]))
-        .recv_timeout(WAIT)
-        .unwrap()
-        .unwrap();
+    append(&log, entries("FN-1", vec![text.as_str(); 1000])).recv_timeout(WAIT).unwrap().unwrap();
     let told = events.recv_timeout(WAIT).unwrap();
-    assert!(
-        told.contains("Checkpoint") && told.contains("busy: true"),
-        "{told}"
-    );
+    assert!(told.contains("Checkpoint") && told.contains("busy: true"), "{told}");
     let status = log.stats().3;
-    assert!(
-        status.prevented > 0 && status.prevented_since.is_some(),
-        "{status:?}"
-    );
+    assert!(status.prevented > 0 && status.prevented_since.is_some(), "{status:?}");
     sql.execute_batch("COMMIT").unwrap();
     let told = events.recv_timeout(WAIT).unwrap();
-    assert!(
-        told.contains("Checkpoint") && told.contains("busy: false"),
-        "{told}"
-    );
+    assert!(told.contains("Checkpoint") && told.contains("busy: false"), "{told}");
     assert_eq!(log.stats().3.prevented_since, None);
 }

@@ -135,10 +135,9 @@ impl Statements {
         };
         let insert = Statement::prepare(connection, INSERT).map_err(explain)?;
         let bump = match change_counter {
-            Some(key) => Some((
-                Statement::prepare(connection, BUMP).map_err(explain)?,
-                key.to_owned(),
-            )),
+            Some(key) => {
+                Some((Statement::prepare(connection, BUMP).map_err(explain)?, key.to_owned()))
+            }
             None => None,
         };
         Ok(Self { insert, bump })
@@ -209,10 +208,7 @@ impl Statements {
             // run binds every parameter anew.
             let rc = unsafe { self.insert.bind(parameter, *value) };
             if rc != ffi::SQLITE_OK {
-                return Err(Error::sqlite(
-                    rc,
-                    "a value of the log entry is too large for SQLite",
-                ));
+                return Err(Error::sqlite(rc, "a value of the log entry is too large for SQLite"));
             }
         }
         self.insert.run(connection)

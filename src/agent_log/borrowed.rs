@@ -74,13 +74,7 @@ impl Borrowed {
         }
         let watch = match borrowed {
             Some(borrowed) => &borrowed.watch,
-            None => {
-                &borrowed
-                    .insert(Self {
-                        watch: register(shared, connection)?,
-                    })
-                    .watch
-            }
+            None => &borrowed.insert(Self { watch: register(shared, connection)? }).watch,
         };
         // Takes the write lock if the transaction did not have it, before the queue is taken:
         // from here on the writer cannot be in the middle of a batch for long.
@@ -109,11 +103,7 @@ impl Borrowed {
             shared.queue.give_back(batch);
             return Err(error);
         }
-        watch.lock().lent.push(Lent {
-            depth,
-            batch,
-            outcomes: complete(outcomes),
-        });
+        watch.lock().lent.push(Lent { depth, batch, outcomes: complete(outcomes) });
         Ok(())
     }
 }
@@ -133,11 +123,7 @@ fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
     };
     match write() {
         Ok(()) => {
-            shared.tell(
-                shared
-                    .queue
-                    .settle(batch, complete(outcomes), &shared.options),
-            );
+            shared.tell(shared.queue.settle(batch, complete(outcomes), &shared.options));
             Ok(())
         }
         Err(error) => {
@@ -151,10 +137,7 @@ fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
 }
 
 fn execute(connection: &Connection, sql: &str) -> Result<()> {
-    connection
-        .sql()?
-        .execute_batch(sql)
-        .map_err(|error| Error::from(error).at(connection.path()))
+    connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(connection.path()))
 }
 
 impl Watch {
@@ -164,13 +147,9 @@ impl Watch {
 
     fn committed(&self) {
         let lent = std::mem::take(&mut *self.lock()).lent;
-        for Lent {
-            batch, outcomes, ..
-        } in lent
-        {
+        for Lent { batch, outcomes, .. } in lent {
             let queue = &self.shared.queue;
-            self.shared
-                .tell(queue.settle(batch, outcomes, &self.shared.options));
+            self.shared.tell(queue.settle(batch, outcomes, &self.shared.options));
         }
     }
 
@@ -178,11 +157,7 @@ impl Watch {
     fn rolled_back_to(&self, savepoint: c_int) {
         let mut state = self.lock();
         state.depth = savepoint + 1;
-        let kept = state
-            .lent
-            .iter()
-            .take_while(|lent| lent.depth <= savepoint)
-            .count();
+        let kept = state.lent.iter().take_while(|lent| lent.depth <= savepoint).count();
         let undone = state.lent.split_off(kept);
         drop(state);
         for lent in undone.into_iter().rev() {
@@ -200,10 +175,7 @@ impl Watch {
 }
 
 fn register(shared: &Arc<Shared>, connection: &Connection) -> Result<Arc<Watch>> {
-    let watch = Arc::new(Watch {
-        shared: Arc::clone(shared),
-        state: Mutex::default(),
-    });
+    let watch = Arc::new(Watch { shared: Arc::clone(shared), state: Mutex::default() });
     let context = Arc::into_raw(Arc::clone(&watch)).cast_mut().cast();
     // SAFETY: the connection is open and used by this thread alone; the module is a static; the
     // context is an Arc's pointer that `release_context` gives back, which SQLite calls even if
@@ -280,11 +252,7 @@ unsafe extern "C" fn connect(
         let rc = ffi::sqlite3_declare_vtab(db, c"CREATE TABLE watch (mark)".as_ptr());
         if rc == ffi::SQLITE_OK {
             let base = std::mem::zeroed();
-            *table = Box::into_raw(Box::new(Table {
-                base,
-                watch: context.cast(),
-            }))
-            .cast();
+            *table = Box::into_raw(Box::new(Table { base, watch: context.cast() })).cast();
         }
         rc
     }

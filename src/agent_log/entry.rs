@@ -31,14 +31,8 @@ pub enum Field {
 
 impl Field {
     /// All fields in order.
-    pub const ALL: [Self; 6] = [
-        Self::TaskId,
-        Self::Timestamp,
-        Self::Text,
-        Self::Type,
-        Self::Detail,
-        Self::Agent,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::TaskId, Self::Timestamp, Self::Text, Self::Type, Self::Detail, Self::Agent];
 
     /// The column's and the JavaScript property's name.
     pub const fn name(self) -> &'static str {
@@ -188,13 +182,7 @@ impl Entries {
                 *value = Some(self.bytes.get(range)?);
             }
         }
-        Some((
-            Entry { values },
-            Position {
-                offset,
-                row: position.row + 1,
-            },
-        ))
+        Some((Entry { values }, Position { offset, row: position.row + 1 }))
     }
 }
 

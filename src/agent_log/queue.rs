@@ -188,11 +188,7 @@ impl Chunk {
 
 impl Queue {
     pub fn new() -> Self {
-        Self {
-            state: Mutex::default(),
-            work: Condvar::new(),
-            progress: Condvar::new(),
-        }
+        Self { state: Mutex::default(), work: Condvar::new(), progress: Condvar::new() }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -247,10 +243,7 @@ impl Queue {
             entries,
             position: Position::default(),
             since: Instant::now(),
-            ticket: Some(Ticket {
-                reply,
-                receipt: Receipt::default(),
-            }),
+            ticket: Some(Ticket { reply, receipt: Receipt::default() }),
         });
         state.add(rows, bytes);
         let first = state.awaited_since.is_none();
@@ -311,11 +304,8 @@ impl Queue {
                     ),
                 ));
             };
-            state = self
-                .progress
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         };
         state.urgent -= 1;
         outcome
@@ -325,9 +315,7 @@ impl Queue {
     pub fn request_checkpoint(&self, mode: checkpoint::Mode, reply: CheckpointReply) {
         let mut state = self.lock();
         let refused = state.stopped.clone().or_else(|| {
-            state
-                .ended
-                .then(|| Error::fusion("ERR_INVALID_STATE", "database is not open"))
+            state.ended.then(|| Error::fusion("ERR_INVALID_STATE", "database is not open"))
         });
         if let Some(error) = refused {
             drop(state);
@@ -343,10 +331,7 @@ impl Queue {
     pub fn take_all(&self) -> Batch {
         let mut state = self.lock();
         while state.batch_open {
-            state = self
-                .progress
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.take(usize::MAX, usize::MAX)
     }
@@ -415,11 +400,7 @@ impl Queue {
             rows += count;
             bytes += before.1 - chunk.bytes_left();
             append.push((now.duration_since(chunk.since), count as u64));
-            if chunk.rows_left() == 0 {
-                done.push(chunk)
-            } else {
-                rest = Some(chunk)
-            }
+            if chunk.rows_left() == 0 { done.push(chunk) } else { rest = Some(chunk) }
         }
         let mut state = self.lock();
         if let Some(chunk) = rest {
@@ -465,8 +446,7 @@ impl Queue {
                     "ERR_FUSION_TAKEN_BACK",
                     "the entries were taken back by takePending() before they were committed",
                 );
-                told.replies
-                    .push((ticket.reply, Err((error, ticket.receipt))));
+                told.replies.push((ticket.reply, Err((error, ticket.receipt))));
             }
         }
         state.finish(&mut told, options);
@@ -484,8 +464,7 @@ impl Queue {
             if before.is_none_or(|before| chunk.since <= before)
                 && let Some(ticket) = chunk.ticket.take()
             {
-                told.replies
-                    .push((ticket.reply, Err((error.clone(), ticket.receipt))));
+                told.replies.push((ticket.reply, Err((error.clone(), ticket.receipt))));
             }
         }
         if before.is_none_or(|before| state.awaited_since.is_none_or(|since| since <= before)) {
@@ -507,18 +486,11 @@ impl State {
             return Err(Refusal::Closed);
         }
         if bytes > limit {
-            return Err(Refusal::TooLarge {
-                offered: bytes,
-                limit,
-            });
+            return Err(Refusal::TooLarge { offered: bytes, limit });
         }
         if self.bytes + bytes > limit {
             self.stats.refused += 1;
-            return Err(Refusal::Full {
-                queued: self.bytes,
-                offered: bytes,
-                limit,
-            });
+            return Err(Refusal::Full { queued: self.bytes, offered: bytes, limit });
         }
         Ok(())
     }
@@ -542,11 +514,7 @@ impl State {
     }
 
     fn take(&mut self, limit_rows: usize, limit_bytes: usize) -> Batch {
-        let mut batch = Batch {
-            chunks: Vec::new(),
-            limit_rows,
-            limit_bytes,
-        };
+        let mut batch = Batch { chunks: Vec::new(), limit_rows, limit_bytes };
         let (mut rows, mut bytes) = (0, 0);
         while rows < limit_rows && bytes < limit_bytes {
             let Some(chunk) = self.chunks.pop_front() else {
@@ -571,11 +539,8 @@ impl State {
 
     /// Recomputes since when somebody waits for what is queued.
     fn await_rest(&mut self) {
-        let first = self
-            .chunks
-            .iter()
-            .find(|chunk| chunk.ticket.is_some())
-            .map(|chunk| chunk.since);
+        let first =
+            self.chunks.iter().find(|chunk| chunk.ticket.is_some()).map(|chunk| chunk.since);
         self.awaited_since = match (first, self.barriers.is_empty()) {
             (Some(since), true) => Some(since),
             (since, false) => Some(self.awaited_since.or(since).unwrap_or_else(Instant::now)),
@@ -591,8 +556,7 @@ impl State {
             .partition(|(target, _)| *target <= settled);
         self.barriers = waiting;
         let reached: Vec<(u64, BarrierReply)> = reached;
-        told.barriers
-            .extend(reached.into_iter().map(|(_, reply)| (reply, Ok(()))));
+        told.barriers.extend(reached.into_iter().map(|(_, reply)| (reply, Ok(()))));
         self.await_rest();
         if self.refusing && self.bytes <= options.queue_bytes / 2 {
             self.refusing = false;
@@ -603,21 +567,13 @@ impl State {
     /// What is to be done at `now`.
     pub fn next(&mut self, now: Instant, options: &Options) -> Next {
         if self.stopped.is_some() {
-            return if self.closing {
-                Next::Stop
-            } else {
-                Next::Wait(None)
-            };
+            return if self.closing { Next::Stop } else { Next::Wait(None) };
         }
         if let Some((mode, reply)) = self.checkpoints.pop_front() {
             return Next::Checkpoint(mode, reply);
         }
         if self.queued_rows == 0 {
-            return if self.closing && self.rows == 0 {
-                Next::Stop
-            } else {
-                Next::Wait(None)
-            };
+            return if self.closing && self.rows == 0 { Next::Stop } else { Next::Wait(None) };
         }
         if let Some(retry_at) = self.retry_at.filter(|retry_at| now < *retry_at) {
             return Next::Wait(Some(retry_at));
@@ -625,13 +581,8 @@ impl State {
         if self.closing || self.urgent > 0 || self.is_full(options) {
             return Next::Commit;
         }
-        let lazy = self
-            .chunks
-            .front()
-            .map(|chunk| chunk.since + options.linger);
-        let awaited = self
-            .awaited_since
-            .map(|since| since + options.awaited_linger);
+        let lazy = self.chunks.front().map(|chunk| chunk.since + options.linger);
+        let awaited = self.awaited_since.map(|since| since + options.awaited_linger);
         match [lazy, awaited].into_iter().flatten().min() {
             Some(due) if due <= now => Next::Commit,
             due => Next::Wait(due),

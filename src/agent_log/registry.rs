@@ -32,9 +32,7 @@ pub struct Log {
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log")
-            .field("file", &self.shared.file)
-            .finish_non_exhaustive()
+        f.debug_struct("Log").field("file", &self.shared.file).finish_non_exhaustive()
     }
 }
 
@@ -75,11 +73,7 @@ pub fn open(
     };
     drop(logs);
     shared.listen(id, listener);
-    Ok(Log {
-        shared,
-        id,
-        closed: false,
-    })
+    Ok(Log { shared, id, closed: false })
 }
 
 /// The writer of `shared` has ended.
@@ -91,17 +85,10 @@ pub(super) fn forget(shared: &Arc<Shared>) {
 /// together: what a process does before it ends.
 pub fn flush_all(timeout: Duration) {
     let deadline = Instant::now() + timeout;
-    let logs: Vec<_> = running()
-        .iter()
-        .map(|(shared, _)| Arc::clone(shared))
-        .collect();
+    let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     for shared in logs {
         // A log that cannot be flushed has said so by its events; the others still can.
-        drop(
-            shared
-                .queue
-                .flush(deadline.saturating_duration_since(Instant::now())),
-        );
+        drop(shared.queue.flush(deadline.saturating_duration_since(Instant::now())));
     }
 }
 
@@ -129,10 +116,7 @@ impl Log {
         if let Some(error) = self.shared.queue.lock().stopped.clone() {
             return Err(Refusal::Stopped(Box::new(error)));
         }
-        let taken = self
-            .shared
-            .queue
-            .push_batch(entries, reply, &self.shared.options);
+        let taken = self.shared.queue.push_batch(entries, reply, &self.shared.options);
         if let Err(Refusal::Full { .. }) = &taken {
             self.shared.tell_refusal();
         }
@@ -140,11 +124,7 @@ impl Log {
     }
 
     fn check_open(&self) -> std::result::Result<(), Refusal> {
-        if self.closed {
-            Err(Refusal::Closed)
-        } else {
-            Ok(())
-        }
+        if self.closed { Err(Refusal::Closed) } else { Ok(()) }
     }
 
     /// Has `reply` called once everything accepted so far is settled.
@@ -173,8 +153,7 @@ impl Log {
     pub fn take_pending(&self) -> Vec<Entries> {
         let batch = self.shared.queue.take_all();
         let pending = copies(&batch);
-        self.shared
-            .tell(self.shared.queue.forget(batch, &self.shared.options));
+        self.shared.tell(self.shared.queue.forget(batch, &self.shared.options));
         pending
     }
 
@@ -218,9 +197,7 @@ impl Log {
         }
         self.shared.unlisten(self.id);
         let mut logs = running();
-        let Some((_, handles)) = logs
-            .iter_mut()
-            .find(|(log, _)| Arc::ptr_eq(log, &self.shared))
+        let Some((_, handles)) = logs.iter_mut().find(|(log, _)| Arc::ptr_eq(log, &self.shared))
         else {
             return false;
         };
@@ -257,7 +234,7 @@ impl Log {
 impl Shared {
     /// Tells listeners once that the queue is full, until it has room again.
     fn tell_refusal(&self) {
-        if !self.queue.lock().start_refusing() {
+        if self.queue.lock().start_refusing() {
             self.emit(&Event::Backpressure(true));
         }
     }

@@ -12,11 +12,7 @@ pub struct Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        Self {
-            buckets: [0; 128],
-            count: 0,
-            max: Duration::ZERO,
-        }
+        Self { buckets: [0; 128], count: 0, max: Duration::ZERO }
     }
 }
 
@@ -25,11 +21,7 @@ impl Latency {
     pub fn record(&mut self, time: Duration, times: u64) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
         let octave = micros.ilog2();
-        let quarter = if octave < 2 {
-            0
-        } else {
-            (micros >> (octave - 2)) & 3
-        };
+        let quarter = if octave < 2 { 0 } else { (micros >> (octave - 2)) & 3 };
         let index = usize::try_from(u64::from(octave) * 4 + quarter).unwrap_or(usize::MAX);
         let index = index.min(self.buckets.len() - 1);
         if let Some(bucket) = self.buckets.get_mut(index) {
@@ -48,11 +40,7 @@ impl Latency {
         for (index, bucket) in (0_u32..).zip(self.buckets) {
             if bucket >= left {
                 let (octave, quarter) = (index / 4, u64::from(index % 4));
-                let upper = if octave < 2 {
-                    2 << octave
-                } else {
-                    (5 + quarter) << (octave - 2)
-                };
+                let upper = if octave < 2 { 2 << octave } else { (5 + quarter) << (octave - 2) };
                 return Duration::from_micros(upper).min(self.max);
             }
             left -= bucket;

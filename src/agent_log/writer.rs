@@ -138,9 +138,7 @@ impl Shared {
     }
 
     fn listeners(&self) -> MutexGuard<'_, Vec<(u64, Arc<dyn Listener>)>> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn listen(&self, id: u64, listener: Arc<dyn Listener>) {
@@ -152,11 +150,8 @@ impl Shared {
     }
 
     pub fn emit(&self, event: &Event) {
-        let listeners: Vec<_> = self
-            .listeners()
-            .iter()
-            .map(|(_, listener)| Arc::clone(listener))
-            .collect();
+        let listeners: Vec<_> =
+            self.listeners().iter().map(|(_, listener)| Arc::clone(listener)).collect();
         for listener in listeners {
             listener.event(event);
         }
@@ -328,16 +323,9 @@ impl<'a> Writer<'a> {
             state = match [due, look].into_iter().flatten().min() {
                 Some(until) => {
                     let time = until.saturating_duration_since(now);
-                    queue
-                        .work
-                        .wait_timeout(state, time)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    queue.work.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => queue
-                    .work
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => queue.work.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -360,10 +348,7 @@ impl<'a> Writer<'a> {
             }
             connection.sql()?.busy_timeout(Duration::ZERO)?;
             engine::watch_wal(&connection);
-            self.open = Some(Open {
-                statements: None,
-                connection,
-            });
+            self.open = Some(Open { statements: None, connection });
         }
         match &self.open {
             Some(open) => Ok(&open.connection),
@@ -391,18 +376,10 @@ impl<'a> Writer<'a> {
             return Err(error);
         }
         drop(expectation);
-        let rows = if self.alone > 0 {
-            1
-        } else {
-            shared.options.batch_rows
-        };
+        let rows = if self.alone > 0 { 1 } else { shared.options.batch_rows };
         self.batch = Some(shared.queue.take_batch(rows, shared.options.batch_bytes));
         let written = self.write_batch();
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| !open.connection.is_autocommit())
-        {
+        if self.open.as_ref().is_some_and(|open| !open.connection.is_autocommit()) {
             // Only after a failure; SQLite may have rolled back by itself already.
             drop(self.execute("ROLLBACK"));
         }
@@ -430,13 +407,8 @@ impl<'a> Writer<'a> {
     fn write_batch(&mut self) -> Result<Vec<RowOutcome>> {
         let mut outcomes = Outcomes::new();
         loop {
-            let (
-                Some(batch),
-                Some(Open {
-                    statements: Some(statements),
-                    connection,
-                }),
-            ) = (&self.batch, &self.open)
+            let (Some(batch), Some(Open { statements: Some(statements), connection })) =
+                (&self.batch, &self.open)
             else {
                 return Ok(Vec::new());
             };
@@ -462,10 +434,7 @@ impl<'a> Writer<'a> {
 
     fn execute(&mut self, sql: &str) -> Result<()> {
         let path = &self.shared.file.path;
-        self.connection()?
-            .sql()?
-            .execute_batch(sql)
-            .map_err(|error| Error::from(error).at(path))
+        self.connection()?.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     }
 
     fn succeeded(&mut self) {
@@ -511,8 +480,7 @@ impl<'a> Writer<'a> {
         }
         if overdue {
             let before = now.checked_sub(deadline);
-            self.shared
-                .tell(self.shared.queue.fail_waiting(&error, before));
+            self.shared.tell(self.shared.queue.fail_waiting(&error, before));
         }
     }
 
@@ -523,9 +491,7 @@ impl<'a> Writer<'a> {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let full = first
-            .saturating_mul(1 << self.attempts.min(16))
-            .min(longest);
+        let full = first.saturating_mul(1 << self.attempts.min(16)).min(longest);
         full.mul_f64(0.5 + (self.random % 1000) as f64 / 2000.0)
     }
 

@@ -100,22 +100,12 @@ fn step(connection: &Connection, mode: Mode) -> Result<Outcome> {
     let count = |n: c_int| u32::try_from(n).unwrap_or(0);
     let (frames, backfilled) = (count(frames), count(backfilled));
     if rc == ffi::SQLITE_OK {
-        return Ok(Outcome {
-            mode,
-            busy: backfilled < frames,
-            frames,
-            backfilled,
-        });
+        return Ok(Outcome { mode, busy: backfilled < frames, frames, backfilled });
     }
     // SAFETY: as above.
     let error = unsafe { Error::last(db) }.at(connection.path());
     match error.class() {
-        Class::Transient => Ok(Outcome {
-            mode,
-            busy: true,
-            frames,
-            backfilled,
-        }),
+        Class::Transient => Ok(Outcome { mode, busy: true, frames, backfilled }),
         _ => Err(error),
     }
 }

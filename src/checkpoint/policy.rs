@@ -74,10 +74,7 @@ pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Dur
     let idle = situation.idle >= policy.idle;
     let due = situation.frames.saturating_sub(situation.backfilled) >= policy.due_frames;
     let pause = if oversized || due { PAUSE } else { IDLE_PAUSE };
-    if let Some(left) = situation
-        .since_prevented
-        .and_then(|since| pause.checked_sub(since))
-    {
+    if let Some(left) = situation.since_prevented.and_then(|since| pause.checked_sub(since)) {
         if !left.is_zero() {
             return Err(Some(left));
         }
@@ -119,68 +116,40 @@ mod tests {
 
     #[test]
     fn a_hundred_frames_are_due() {
-        let due = Situation {
-            frames: 100,
-            ..busy_database()
-        };
+        let due = Situation { frames: 100, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &due), Ok(Mode::Passive));
-        let done = Situation {
-            backfilled: 1,
-            ..due
-        };
+        let done = Situation { backfilled: 1, ..due };
         assert!(decide(&Policy::default(), &done).is_err());
     }
 
     #[test]
     fn an_idle_or_long_untruncated_wal_is_truncated() {
-        let idle = Situation {
-            idle: Duration::from_secs(2),
-            ..busy_database()
-        };
+        let idle = Situation { idle: Duration::from_secs(2), ..busy_database() };
         assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
-        let old = Situation {
-            since_truncate: Duration::from_secs(300),
-            ..busy_database()
-        };
+        let old = Situation { since_truncate: Duration::from_secs(300), ..busy_database() };
         assert_eq!(decide(&Policy::default(), &old), Ok(Mode::Truncate));
     }
 
     #[test]
     fn an_oversized_wal_is_restarted_under_load_and_cut_when_idle() {
-        let oversized = Situation {
-            wal_bytes: (4 << 20) + 1,
-            ..busy_database()
-        };
+        let oversized = Situation { wal_bytes: (4 << 20) + 1, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &oversized), Ok(Mode::Restart));
-        let idle = Situation {
-            idle: Duration::from_secs(9),
-            ..oversized
-        };
+        let idle = Situation { idle: Duration::from_secs(9), ..oversized };
         assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
     }
 
     #[test]
     fn a_prevented_checkpoint_is_tried_again_after_a_pause() {
-        let mut due = Situation {
-            frames: 5000,
-            ..busy_database()
-        };
+        let mut due = Situation { frames: 5000, ..busy_database() };
         due.since_prevented = Some(Duration::from_millis(50));
-        assert_eq!(
-            decide(&Policy::default(), &due),
-            Err(Some(Duration::from_millis(200)))
-        );
+        assert_eq!(decide(&Policy::default(), &due), Err(Some(Duration::from_millis(200))));
         due.since_prevented = Some(PAUSE);
         assert_eq!(decide(&Policy::default(), &due), Ok(Mode::Passive));
     }
 
     #[test]
     fn an_empty_wal_wakes_nobody() {
-        let empty = Situation {
-            frames: 0,
-            wal_bytes: 0,
-            ..busy_database()
-        };
+        let empty = Situation { frames: 0, wal_bytes: 0, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &empty), Err(None));
     }
 }

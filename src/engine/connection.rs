@@ -33,11 +33,7 @@ impl Connection {
             rusqlite::Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
                 .map_err(at)?;
         inner.busy_timeout(busy_timeout).map_err(at)?;
-        let mut connection = Self {
-            inner: Some(inner),
-            file: None,
-            path: path.to_path_buf(),
-        };
+        let mut connection = Self { inner: Some(inner), file: None, path: path.to_path_buf() };
         if let Some(resolved) = connection.file_name() {
             let id = FileId::of(&resolved).map_err(|error| {
                 Error::sqlite(
@@ -65,9 +61,7 @@ impl Connection {
     /// SQLite's handle; null once closed.
     pub fn raw(&self) -> *mut ffi::sqlite3 {
         // SAFETY: the handle is only handed on; whoever uses it borrows `self` meanwhile.
-        self.inner
-            .as_ref()
-            .map_or(ptr::null_mut(), |inner| unsafe { inner.handle() })
+        self.inner.as_ref().map_or(ptr::null_mut(), |inner| unsafe { inner.handle() })
     }
 
     /// rusqlite's view of this connection.
@@ -82,9 +76,7 @@ impl Connection {
 
     /// Whether no explicit transaction is open (`sqlite3_get_autocommit`).
     pub fn is_autocommit(&self) -> bool {
-        self.inner
-            .as_ref()
-            .is_none_or(rusqlite::Connection::is_autocommit)
+        self.inner.as_ref().is_none_or(rusqlite::Connection::is_autocommit)
     }
 
     /// Finalises every statement and closes. Closing twice is harmless.

@@ -52,13 +52,7 @@ pub enum Class {
 impl Error {
     /// An error of this package; SQLite was not involved.
     pub fn fusion(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            errcode: 0,
-            errstr: String::new(),
-            path: None,
-            message: message.into(),
-        }
+        Self { code, errcode: 0, errstr: String::new(), path: None, message: message.into() }
     }
 
     /// An error that SQLite reported with extended code `errcode`.
@@ -81,9 +75,7 @@ impl Error {
         // NUL-terminated string that lives until the connection's next call.
         unsafe {
             let errcode = ffi::sqlite3_extended_errcode(db);
-            let message = CStr::from_ptr(ffi::sqlite3_errmsg(db))
-                .to_string_lossy()
-                .into_owned();
+            let message = CStr::from_ptr(ffi::sqlite3_errmsg(db)).to_string_lossy().into_owned();
             Self::sqlite(errcode, message)
         }
     }
@@ -161,9 +153,7 @@ pub fn classify(errcode: i32) -> Class {
 /// SQLite's English text for a result code.
 pub fn errstr(errcode: i32) -> String {
     // SAFETY: sqlite3_errstr takes any integer and returns a static NUL-terminated string.
-    unsafe { CStr::from_ptr(ffi::sqlite3_errstr(errcode)) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(ffi::sqlite3_errstr(errcode)) }.to_string_lossy().into_owned()
 }
 
 impl fmt::Display for Error {

@@ -32,19 +32,11 @@ struct Ring {
     count: u64,
 }
 
-static RING: Mutex<Ring> = Mutex::new(Ring {
-    messages: VecDeque::new(),
-    count: 0,
-});
+static RING: Mutex<Ring> = Mutex::new(Ring { messages: VecDeque::new(), count: 0 });
 
 /// The newest messages, oldest first.
 pub fn recent() -> Vec<Logged> {
-    RING.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .messages
-        .iter()
-        .cloned()
-        .collect()
+    RING.lock().unwrap_or_else(PoisonError::into_inner).messages.iter().cloned().collect()
 }
 
 /// Sets the hook. Must be called before SQLite is initialised.
@@ -65,25 +57,16 @@ unsafe extern "C" fn record(_: *mut c_void, errcode: c_int, message: *const c_ch
         String::new()
     } else {
         // SAFETY: SQLite passes a NUL-terminated string that is valid during the call.
-        unsafe { CStr::from_ptr(message) }
-            .to_string_lossy()
-            .into_owned()
+        unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned()
     };
     let time_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| {
-            u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-        });
+        .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let mut ring = RING.lock().unwrap_or_else(PoisonError::into_inner);
     ring.count += 1;
     let sequence = ring.count;
     if ring.messages.len() == CAPACITY {
         ring.messages.pop_front();
     }
-    ring.messages.push_back(Logged {
-        sequence,
-        time_ms,
-        errcode,
-        message,
-    });
+    ring.messages.push_back(Logged { sequence, time_ms, errcode, message });
 }

@@ -82,11 +82,8 @@ impl Turn {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break;
             };
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.held = true;
         Held(self)
@@ -96,10 +93,7 @@ impl Turn {
     /// Made before the try, so that a release between the try and the wait is not missed.
     pub fn expect_release(&self) -> Expectation<'_> {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        Expectation {
-            turn: self,
-            seen: self.lock().releases,
-        }
+        Expectation { turn: self, seen: self.lock().releases }
     }
 
     fn release(&self) {
@@ -126,11 +120,8 @@ impl Turn {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break;
             };
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -193,11 +184,7 @@ impl Drop for Expectation<'_> {
 /// synchronous call on a file whose turns are `turn`. A file-less database has none.
 pub fn during<R>(turn: Option<&Turn>, call: impl FnOnce() -> R) -> R {
     let Some(turn) = turn else { return call() };
-    let entry = Call {
-        turn,
-        owed: Cell::new(false),
-        outer: CURRENT.get(),
-    };
+    let entry = Call { turn, owed: Cell::new(false), outer: CURRENT.get() };
     CURRENT.set(&entry);
     /// Restores the outer call even if `call` unwinds.
     struct End<'a>(&'a Call, &'a Turn);

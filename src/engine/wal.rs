@@ -29,9 +29,7 @@ pub struct Wal {
 
 impl fmt::Debug for Wal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wal")
-            .field("frames", &self.frames)
-            .finish_non_exhaustive()
+        f.debug_struct("Wal").field("frames", &self.frames).finish_non_exhaustive()
     }
 }
 
@@ -67,11 +65,7 @@ impl Wal {
         self.commits.fetch_add(1, Ordering::Relaxed);
         let due = self.due.load(Ordering::Relaxed);
         if self.asleep.swap(false, Ordering::SeqCst) || (before < due && due <= frames) {
-            let wake = self
-                .wake
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
+            let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(wake) = wake {
                 wake();
             }
@@ -96,11 +90,7 @@ pub fn watch(connection: &Connection) {
     // long as the hook can be called, because the connection holds the file's Arc until after
     // it is closed.
     unsafe {
-        ffi::sqlite3_wal_hook(
-            connection.raw(),
-            Some(on_commit),
-            Arc::as_ptr(file) as *mut c_void,
-        );
+        ffi::sqlite3_wal_hook(connection.raw(), Some(on_commit), Arc::as_ptr(file) as *mut c_void);
     }
 }
 
@@ -111,12 +101,8 @@ unsafe extern "C" fn on_commit(
     frames: c_int,
 ) -> c_int {
     // SAFETY: `file` is what `watch` passed; `schema` is SQLite's NUL-terminated name.
-    let (file, schema) = unsafe {
-        (
-            &*file.cast::<DatabaseFile>(),
-            std::ffi::CStr::from_ptr(schema),
-        )
-    };
+    let (file, schema) =
+        unsafe { (&*file.cast::<DatabaseFile>(), std::ffi::CStr::from_ptr(schema)) };
     if schema == c"main" {
         file.wal.committed(u32::try_from(frames).unwrap_or(0));
     }
