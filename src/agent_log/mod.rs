@@ -30,8 +30,8 @@ mod stats;
 mod writer;
 
 pub use borrowed::Borrowed;
-pub use entry::{Entries, Entry, Field};
+pub use entry::{Entries, Entry, Field, Position};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
-pub use registry::{Log, flush_all, open};
+pub use registry::{Log, flush_all, open, open_in_memory};
 pub use stats::{Latency, Stats};
 pub use writer::{Event, Listener, Options, WalStatus};

@@ -161,6 +161,8 @@ pub(super) struct State {
     pub closing: bool,
     /// The writer thread has ended.
     pub ended: bool,
+    /// Who wants to be told of that.
+    pub when_ended: Vec<BarrierReply>,
     /// Something of the WAL changed that the checkpoint policy wants to look at.
     pub look_at_wal: bool,
     refusing: bool,

@@ -76,6 +76,14 @@ pub fn open(
     Ok(Log { shared, id, closed: false })
 }
 
+/// The log of a database without a file: no writer, no other handles. What is appended is
+/// queued until [`Log::write_on`] writes it.
+pub fn open_in_memory(options: Options, listener: Arc<dyn Listener>) -> Log {
+    let shared = Arc::new(Shared::new(DatabaseFile::in_memory(), options));
+    shared.listen(0, listener);
+    Log { shared, id: 0, closed: false }
+}
+
 /// The writer of `shared` has ended.
 pub(super) fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
@@ -209,6 +217,21 @@ impl Log {
         drop(logs);
         self.shared.queue.work.notify_one();
         true
+    }
+
+    /// Has `reply` called once the writer has ended, after the last handle was released.
+    pub fn when_ended(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
+        let mut state = self.shared.queue.lock();
+        if state.ended {
+            drop(state);
+            return reply(Ok(()));
+        }
+        state.when_ended.push(Box::new(reply));
+    }
+
+    /// Tells everybody who waits that writing failed; the entries stay queued.
+    pub fn fail_waiting(&self, error: &Error) {
+        self.shared.tell(self.shared.queue.fail_waiting(error, None));
     }
 
     /// Waits until the writer has ended, after the last handle was released.

@@ -228,8 +228,12 @@ fn supervise(shared: &Arc<Shared>) {
     registry::forget(shared);
     let mut state = shared.queue.lock();
     state.ended = true;
+    let waiting = std::mem::take(&mut state.when_ended);
     drop(state);
     shared.queue.progress.notify_all();
+    for reply in waiting {
+        reply(Ok(()));
+    }
 }
 
 /// The writer's connection. Fields drop in order: statements before their connection.

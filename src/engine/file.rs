@@ -27,8 +27,18 @@ pub struct DatabaseFile {
 static OPEN: Mutex<Option<HashMap<FileId, Weak<DatabaseFile>>>> = Mutex::new(None);
 
 impl DatabaseFile {
+    /// Stands in for the file of a database that has none. Not registered.
+    pub fn in_memory() -> Arc<Self> {
+        Arc::new(Self {
+            id: FileId { device: 0, inode: 0 },
+            path: PathBuf::from(":memory:"),
+            turn: Turn::default(),
+            wal: Wal::default(),
+        })
+    }
+
     /// The shared state of the file `id`, made if no connection of this process has it open.
-    pub(super) fn shared(id: FileId, path: &Path) -> Arc<Self> {
+    pub fn shared(id: FileId, path: &Path) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let files = open.get_or_insert_with(HashMap::new);
         if let Some(file) = files.get(&id).and_then(Weak::upgrade) {

@@ -9,7 +9,6 @@ mod file;
 mod file_id;
 mod locks;
 mod profile;
-mod temporary;
 mod turn;
 mod wal;
 

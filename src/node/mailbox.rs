@@ -1,0 +1,193 @@
+//! Answers and events on their way to one JavaScript thread.
+//!
+//! Any thread posts; one thread-safe function an environment delivers. It is called only when
+//! the mailbox was empty, so that a burst costs one wake-up of the event loop.
+//!
+//! Invariant: the thread-safe function is called under the mailbox's mutex and only while it is
+//! not closed, and it is closed, under the same mutex, by an environment cleanup hook that runs
+//! before Node frees the function. A writer that outlives a worker posts into the void.
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use napi::sys;
+
+use super::errors::{Outcome, check};
+use crate::agent_log::{Answer, Entries};
+use crate::checkpoint;
+use crate::engine::{Error, Result};
+
+/// Something for JavaScript to know. `ticket` and `log` are numbers that JavaScript gave.
+#[derive(Debug)]
+pub enum Message {
+    /// An append call is settled.
+    Receipt(f64, Answer),
+    /// A barrier is reached, or the writer has ended.
+    Done(f64, Result<()>),
+    /// A checkpoint that was asked for is over.
+    Checkpoint(f64, Result<checkpoint::Outcome>),
+    /// An event of log `log`.
+    Event(f64, Happening),
+}
+
+/// An event, in a form that can be kept.
+#[derive(Debug)]
+pub enum Happening {
+    /// `error`, `corrupt` or `replaced`.
+    Failure(&'static str, Error),
+    /// `checkpoint`
+    Checkpoint(checkpoint::Outcome),
+    /// `rejected`
+    Rejected(Entries, Error),
+    /// `backpressure`
+    Backpressure(bool),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Mailbox {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    messages: Vec<Message>,
+    /// Null once the environment is ending.
+    function: sys::napi_threadsafe_function,
+}
+
+// SAFETY: the function's handle may be used by any thread (that is its purpose), and is used
+// only under the mutex while the environment is alive.
+unsafe impl Send for State {}
+
+/// Delivers the messages: given the JavaScript function and what is in the mailbox.
+pub type Deliver = fn(sys::napi_env, sys::napi_value, Vec<Message>);
+
+struct Context {
+    mailbox: Arc<Mailbox>,
+    deliver: Deliver,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A mailbox whose messages `deliver` hands to the JavaScript function `receiver`. It does
+    /// not keep the process alive, unless [`Self::keep_alive`] says so.
+    ///
+    /// # Errors
+    /// Node-API's.
+    pub fn create(
+        env: sys::napi_env,
+        receiver: sys::napi_value,
+        deliver: Deliver,
+    ) -> Outcome<Arc<Self>> {
+        let mailbox = Arc::new(Self {
+            state: Mutex::new(State { messages: Vec::new(), function: ptr::null_mut() }),
+        });
+        let context = Box::into_raw(Box::new(Context { mailbox: Arc::clone(&mailbox), deliver }));
+        let mut function = ptr::null_mut();
+        let mut name = ptr::null_mut();
+        // SAFETY: `env` and `receiver` are those of the running callback; the context is freed
+        // by `finalize`, which Node calls once, after the last `drain`; the cleanup hook's Arc is
+        // given back by `close`.
+        unsafe {
+            check(sys::napi_create_string_utf8(env, c"fusion-sqlite".as_ptr(), 13, &mut name))?;
+            check(sys::napi_create_threadsafe_function(
+                env,
+                receiver,
+                ptr::null_mut(),
+                name,
+                0,
+                1,
+                context.cast(),
+                Some(finalize),
+                context.cast(),
+                Some(drain),
+                &mut function,
+            ))?;
+            check(sys::napi_unref_threadsafe_function(env, function))?;
+            mailbox.lock().function = function;
+            // Hooks run last in, first out: this one before the function's own.
+            check(sys::napi_add_env_cleanup_hook(
+                env,
+                Some(close),
+                Arc::into_raw(Arc::clone(&mailbox)).cast_mut().cast(),
+            ))?;
+        }
+        Ok(mailbox)
+    }
+
+    /// Leaves a message. Any thread.
+    pub fn post(&self, message: Message) {
+        let mut state = self.lock();
+        if state.function.is_null() {
+            return;
+        }
+        let first = state.messages.is_empty();
+        state.messages.push(message);
+        if first {
+            // SAFETY: not closed, by the check above under the mutex. An unbounded queue cannot
+            // be full; while the environment is closing Node answers `napi_closing`, and nobody
+            // is left to be told.
+            unsafe {
+                sys::napi_call_threadsafe_function(
+                    state.function,
+                    ptr::null_mut(),
+                    sys::ThreadsafeFunctionCallMode::nonblocking,
+                );
+            }
+        }
+    }
+
+    /// Whether the event loop shall wait for messages: while somebody awaits one.
+    ///
+    /// # Errors
+    /// Node-API's.
+    pub fn keep_alive(&self, env: sys::napi_env, alive: bool) -> Outcome<()> {
+        let state = self.lock();
+        if state.function.is_null() {
+            return Ok(());
+        }
+        // SAFETY: not closed; called on the environment's thread.
+        check(unsafe {
+            if alive {
+                sys::napi_ref_threadsafe_function(env, state.function)
+            } else {
+                sys::napi_unref_threadsafe_function(env, state.function)
+            }
+        })
+    }
+}
+
+unsafe extern "C" fn drain(
+    env: sys::napi_env,
+    receiver: sys::napi_value,
+    context: *mut c_void,
+    _: *mut c_void,
+) {
+    // SAFETY: the context that `create` passed; Node frees it after the last call.
+    let context = unsafe { &*context.cast::<Context>() };
+    let messages = std::mem::take(&mut context.mailbox.lock().messages);
+    // Null while the environment ends: no JavaScript can run any more.
+    if !env.is_null() && !receiver.is_null() {
+        let deliver = std::panic::AssertUnwindSafe(|| (context.deliver)(env, receiver, messages));
+        drop(std::panic::catch_unwind(deliver));
+    }
+}
+
+unsafe extern "C" fn finalize(_: sys::napi_env, context: *mut c_void, _: *mut c_void) {
+    // SAFETY: the box that `create` made, given back once.
+    let context = unsafe { Box::from_raw(context.cast::<Context>()) };
+    context.mailbox.lock().function = ptr::null_mut();
+}
+
+unsafe extern "C" fn close(mailbox: *mut c_void) {
+    // SAFETY: the count that `create` gave to the hook.
+    let mailbox = unsafe { Arc::<Mailbox>::from_raw(mailbox.cast()) };
+    let mut state = mailbox.lock();
+    state.function = ptr::null_mut();
+    state.messages.clear();
+}
