@@ -2,4 +2,11 @@
 
 fn main() {
     napi_build::setup();
+    println!("cargo:rerun-if-changed=src/engine/fcntl.c");
+    if std::env::var_os("CARGO_CFG_UNIX").is_some() {
+        cc::Build::new()
+            .file("src/engine/fcntl.c")
+            .warnings_into_errors(false)
+            .compile("fusion_fcntl");
+    }
 }

@@ -18,7 +18,9 @@ pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
 pub use file_id::FileId;
-pub use locks::{LockKind, kind as lock_kind};
+pub use locks::{
+    LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
+};
 pub use profile::{Profile, Synchronous};
 pub use turn::{Expectation, Held, Turn, during};
 
