@@ -2,6 +2,8 @@
 //!
 //! Used by one thread at a time (`SQLITE_OPEN_NO_MUTEX`); which thread is the owner's business.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -12,13 +14,25 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::{DatabaseFile, Error, FileId, Result};
 
+/// The longest busy timeout that SQLite can be told: 24 days.
+pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// An open connection. Dropping it finalises its statements and closes it.
 #[derive(Debug)]
 pub struct Connection {
     inner: Option<rusqlite::Connection>,
     file: Option<Arc<DatabaseFile>>,
     path: PathBuf,
+    adopted: RefCell<BTreeSet<Adopted>>,
 }
+
+/// A prepared statement that closing finalises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Adopted(*mut ffi::sqlite3_stmt);
+
+// SAFETY: a statement has no thread of its own; it may be used by whichever thread uses its
+// connection, and moves with that.
+unsafe impl Send for Adopted {}
 
 impl Connection {
     /// Opens `path` as `sqlite3_open_v2` does, with `busy_timeout` set before anything else.
@@ -32,11 +46,15 @@ impl Connection {
         let inner =
             rusqlite::Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
                 .map_err(at)?;
-        inner.busy_timeout(busy_timeout).map_err(at)?;
+        // rusqlite panics at a timeout that SQLite's int cannot hold.
+        inner
+            .busy_timeout(busy_timeout.min(LONGEST_TIMEOUT))
+            .map_err(at)?;
         let mut connection = Self {
             inner: Some(inner),
             file: None,
             path: path.to_path_buf(),
+            adopted: RefCell::default(),
         };
         if let Some(resolved) = connection.file_name() {
             let id = FileId::of(&resolved).map_err(|error| {
@@ -87,24 +105,43 @@ impl Connection {
             .is_none_or(rusqlite::Connection::is_autocommit)
     }
 
-    /// Finalises every statement and closes. Closing twice is harmless.
+    /// Has [`Self::close`] finalise `statement`, if [`Self::finalize`] has not done so before.
+    ///
+    /// # Safety
+    /// `statement` was prepared on this connection, is finalised by nobody else, and is not used
+    /// once the connection is closed.
+    pub unsafe fn adopt(&self, statement: *mut ffi::sqlite3_stmt) {
+        self.adopted.borrow_mut().insert(Adopted(statement));
+    }
+
+    /// Finalises an adopted statement; after [`Self::close`] there is nothing left to do.
+    ///
+    /// # Safety
+    /// `statement` was adopted by this connection, and this is its only call with it: SQLite may
+    /// give a later statement the same address.
+    pub unsafe fn finalize(&self, statement: *mut ffi::sqlite3_stmt) {
+        if self.adopted.borrow_mut().remove(&Adopted(statement)) {
+            // SAFETY: adopted, hence prepared here and, still being listed, not finalised yet.
+            unsafe { ffi::sqlite3_finalize(statement) };
+        }
+    }
+
+    /// Finalises every adopted statement and closes. Closing twice is harmless.
+    ///
+    /// Not every statement that `sqlite3_next_stmt` lists: FTS5, R-Tree and other virtual tables
+    /// have statements of their own, which they finalise when the connection lets go of them.
     ///
     /// # Errors
-    /// SQLite's; the connection is then still open.
+    /// SQLite's, `SQLITE_BUSY` if a statement that was not adopted is left; the connection is
+    /// then still open.
     pub fn close(&mut self) -> Result<()> {
         let Some(inner) = self.inner.take() else {
             return Ok(());
         };
-        // SAFETY: the connection is open and exclusively borrowed; each statement returned by
-        // sqlite3_next_stmt belongs to it. Their other owners learn of it as `raw` turns null.
-        unsafe {
-            loop {
-                let statement = ffi::sqlite3_next_stmt(inner.handle(), ptr::null_mut());
-                if statement.is_null() {
-                    break;
-                }
-                ffi::sqlite3_finalize(statement);
-            }
+        for Adopted(statement) in std::mem::take(self.adopted.get_mut()) {
+            // SAFETY: listed, hence prepared on this open connection and not finalised yet. Its
+            // other owner learns of it as `raw` turns null.
+            unsafe { ffi::sqlite3_finalize(statement) };
         }
         match inner.close() {
             Ok(()) => Ok(()),
