@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::{DatabaseFile, Error, FileId, Result};
+use super::{DatabaseFile, Error, FileId, Result, file_id};
 
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
@@ -64,10 +64,53 @@ impl Connection {
                 )
                 .at(path)
             })?;
+            // The identity was asked of the path. SQLite knows the inode that it opened: if the
+            // path leads there still, it did so when it was asked.
+            if connection.has_moved()? {
+                return Err(file_id::replaced(path));
+            }
             connection.file = Some(DatabaseFile::shared(id, &resolved));
             connection.path = resolved;
         }
         Ok(connection)
+    }
+
+    /// That this connection's path still leads to the file that it has open. One `stat`: cheap
+    /// enough before each batch. True of a database without a file.
+    ///
+    /// # Errors
+    /// As [`FileId::check_presence`].
+    pub fn check_identity(&self) -> Result<()> {
+        match &self.file {
+            Some(file) => file.id.check_presence(&self.path),
+            None => Ok(()),
+        }
+    }
+
+    /// SQLite's own answer to whether the path leads elsewhere by now
+    /// (`SQLITE_FCNTL_HAS_MOVED`). It compares inodes alone; [`Self::check_identity`] compares
+    /// devices, too, and says which way the file went.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn has_moved(&self) -> Result<bool> {
+        self.sql()?;
+        let mut moved: c_int = 0;
+        // SAFETY: the connection is open, and this file control writes one int.
+        let rc = unsafe {
+            ffi::sqlite3_file_control(
+                self.raw(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_HAS_MOVED,
+                (&raw mut moved).cast(),
+            )
+        };
+        match rc {
+            ffi::SQLITE_OK => Ok(moved != 0),
+            // A VFS that has no files to move.
+            ffi::SQLITE_NOTFOUND => Ok(false),
+            _ => Err(Error::sqlite(rc, super::errstr(rc)).at(&self.path)),
+        }
     }
 
     /// The file this connection has open; none for `:memory:` and temporary databases.

@@ -486,7 +486,7 @@ fn errno() -> Errno {
         .unwrap_or(libc::EIO)
 }
 
-#[expect(
+#[allow(
     clippy::unnecessary_cast,
     reason = "the fields' types differ between platforms"
 )]
