@@ -118,6 +118,24 @@ fn a_copy_of_the_live_files_loses_no_row() {
 }
 
 #[test]
+fn threads_of_two_processes_that_read_the_live_files_lose_no_row() {
+    for journal_mode in ["wal", "delete"] {
+        let (_directory, path) = database(journal_mode);
+        let mut processes = [SecondProcess::start(), SecondProcess::start()];
+        for process in &mut processes {
+            process.send(&["insert-from-threads", path.to_str().unwrap(), "3", "40"]);
+        }
+        for process in &mut processes {
+            process.answer().unwrap();
+        }
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let ask = |sql| connection.query_row(sql, [], |row| row.get::<_, String>(0));
+        assert_eq!(ask("PRAGMA integrity_check").unwrap(), "ok");
+        assert_eq!(ask("SELECT count(*) || '' FROM t").unwrap(), "240");
+    }
+}
+
+#[test]
 fn ten_thousand_files_leave_no_descriptor_behind() {
     let directory = tempfile::tempdir().unwrap();
     let counts = SecondProcess::start()

@@ -93,6 +93,12 @@ impl SecondProcess {
 
     /// Sends a command and returns its answer.
     pub fn ask(&mut self, command: &[&str]) -> Result<String, Refused> {
+        self.send(command);
+        self.answer()
+    }
+
+    /// Sends a command. Its answer is to be fetched before the next one is sent.
+    pub fn send(&mut self, command: &[&str]) {
         let mut line = command.join("\t");
         assert!(!line.contains('\n'));
         line.push('\n');
@@ -101,10 +107,14 @@ impl SecondProcess {
             .unwrap()
             .write_all(line.as_bytes())
             .unwrap();
+    }
+
+    /// The answer to the command that was sent.
+    pub fn answer(&mut self) -> Result<String, Refused> {
         loop {
             let mut line = String::new();
             let read = self.output.read_line(&mut line).unwrap();
-            assert_ne!(read, 0, "the second process died at {command:?}");
+            assert_ne!(read, 0, "the second process died");
             let Some((_, answer)) = line.trim_end().split_once(MARK) else {
                 continue;
             };
@@ -222,6 +232,14 @@ fn carry_out(
                 engine::lock_fallback_reason().unwrap_or("none")
             );
         }
+        ["insert-from-threads", path, threads, rows] => {
+            let rows: u32 = rows.parse().unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..threads.parse::<u32>().unwrap() {
+                    scope.spawn(|| insert_and_meddle(Path::new(path), rows).unwrap());
+                }
+            });
+        }
         ["open-and-close-many", directory, count] => {
             engine::init()?;
             let before = descriptors();
@@ -237,6 +255,27 @@ fn carry_out(
         _ => panic!("{words:?}"),
     }
     Ok(done)
+}
+
+/// Inserts row by row, opening the database anew now and then, and reads its files as nobody
+/// should in between.
+fn insert_and_meddle(path: &Path, rows: u32) -> Result<(), Error> {
+    let patience = Duration::from_secs(3600);
+    let mut connection = Connection::open(path, OpenFlags::default(), patience)?;
+    for row in 0..rows {
+        if row % 16 == 15 {
+            connection = Connection::open(path, OpenFlags::default(), patience)?;
+        }
+        connection
+            .sql()?
+            .execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (randomblob(300)); COMMIT")?;
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = path.as_os_str().to_owned();
+            file.push(suffix);
+            drop(std::fs::read(file));
+        }
+    }
+    connection.close()
 }
 
 fn descriptors() -> usize {
