@@ -6,7 +6,6 @@ fn main() {
     if std::env::var_os("CARGO_CFG_UNIX").is_some() {
         cc::Build::new()
             .file("src/engine/fcntl.c")
-            .warnings_into_errors(false)
             .compile("fusion_fcntl");
     }
 }
