@@ -2,7 +2,9 @@
 //!
 //! Used by one thread at a time (`SQLITE_OPEN_NO_MUTEX`); which thread is the owner's business.
 
-use std::ffi::CStr;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
@@ -10,7 +12,10 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::{DatabaseFile, Error, FileId, Result};
+use super::{DatabaseFile, Error, FileId, Result, file_id};
+
+/// The longest busy timeout that SQLite can be told: 24 days.
+pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// An open connection. Dropping it finalises its statements and closes it.
 #[derive(Debug)]
@@ -18,7 +23,16 @@ pub struct Connection {
     inner: Option<rusqlite::Connection>,
     file: Option<Arc<DatabaseFile>>,
     path: PathBuf,
+    adopted: RefCell<BTreeSet<Adopted>>,
 }
+
+/// A prepared statement that closing finalises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Adopted(*mut ffi::sqlite3_stmt);
+
+// SAFETY: a statement has no thread of its own; it may be used by whichever thread uses its
+// connection, and moves with that.
+unsafe impl Send for Adopted {}
 
 impl Connection {
     /// Opens `path` as `sqlite3_open_v2` does, with `busy_timeout` set before anything else.
@@ -32,8 +46,14 @@ impl Connection {
         let inner =
             rusqlite::Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
                 .map_err(at)?;
-        inner.busy_timeout(busy_timeout).map_err(at)?;
-        let mut connection = Self { inner: Some(inner), file: None, path: path.to_path_buf() };
+        // rusqlite panics at a timeout that SQLite's int cannot hold.
+        inner.busy_timeout(busy_timeout.min(LONGEST_TIMEOUT)).map_err(at)?;
+        let mut connection = Self {
+            inner: Some(inner),
+            file: None,
+            path: path.to_path_buf(),
+            adopted: RefCell::default(),
+        };
         if let Some(resolved) = connection.file_name() {
             let id = FileId::of(&resolved).map_err(|error| {
                 Error::sqlite(
@@ -42,10 +62,53 @@ impl Connection {
                 )
                 .at(path)
             })?;
+            // The identity was asked of the path. SQLite knows the inode that it opened: if the
+            // path leads there still, it did so when it was asked.
+            if connection.has_moved()? {
+                return Err(file_id::replaced(path));
+            }
             connection.file = Some(DatabaseFile::shared(id, &resolved));
             connection.path = resolved;
         }
         Ok(connection)
+    }
+
+    /// That this connection's path still leads to the file that it has open. One `stat`: cheap
+    /// enough before each batch. True of a database without a file.
+    ///
+    /// # Errors
+    /// As [`FileId::check_presence`].
+    pub fn check_identity(&self) -> Result<()> {
+        match &self.file {
+            Some(file) => file.id.check_presence(&self.path),
+            None => Ok(()),
+        }
+    }
+
+    /// SQLite's own answer to whether the path leads elsewhere by now
+    /// (`SQLITE_FCNTL_HAS_MOVED`). It compares inodes alone; [`Self::check_identity`] compares
+    /// devices, too, and says which way the file went.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn has_moved(&self) -> Result<bool> {
+        self.sql()?;
+        let mut moved: c_int = 0;
+        // SAFETY: the connection is open, and this file control writes one int.
+        let rc = unsafe {
+            ffi::sqlite3_file_control(
+                self.raw(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_HAS_MOVED,
+                (&raw mut moved).cast(),
+            )
+        };
+        match rc {
+            ffi::SQLITE_OK => Ok(moved != 0),
+            // A VFS that has no files to move.
+            ffi::SQLITE_NOTFOUND => Ok(false),
+            _ => Err(Error::sqlite(rc, super::errstr(rc)).at(&self.path)),
+        }
     }
 
     /// The file this connection has open; none for `:memory:` and temporary databases.
@@ -79,24 +142,43 @@ impl Connection {
         self.inner.as_ref().is_none_or(rusqlite::Connection::is_autocommit)
     }
 
-    /// Finalises every statement and closes. Closing twice is harmless.
+    /// Has [`Self::close`] finalise `statement`, if [`Self::finalize`] has not done so before.
+    ///
+    /// # Safety
+    /// `statement` was prepared on this connection, is finalised by nobody else, and is not used
+    /// once the connection is closed.
+    pub unsafe fn adopt(&self, statement: *mut ffi::sqlite3_stmt) {
+        self.adopted.borrow_mut().insert(Adopted(statement));
+    }
+
+    /// Finalises an adopted statement; after [`Self::close`] there is nothing left to do.
+    ///
+    /// # Safety
+    /// `statement` was adopted by this connection, and this is its only call with it: SQLite may
+    /// give a later statement the same address.
+    pub unsafe fn finalize(&self, statement: *mut ffi::sqlite3_stmt) {
+        if self.adopted.borrow_mut().remove(&Adopted(statement)) {
+            // SAFETY: adopted, hence prepared here and, still being listed, not finalised yet.
+            unsafe { ffi::sqlite3_finalize(statement) };
+        }
+    }
+
+    /// Finalises every adopted statement and closes. Closing twice is harmless.
+    ///
+    /// Not every statement that `sqlite3_next_stmt` lists: FTS5, R-Tree and other virtual tables
+    /// have statements of their own, which they finalise when the connection lets go of them.
     ///
     /// # Errors
-    /// SQLite's; the connection is then still open.
+    /// SQLite's, `SQLITE_BUSY` if a statement that was not adopted is left; the connection is
+    /// then still open.
     pub fn close(&mut self) -> Result<()> {
         let Some(inner) = self.inner.take() else {
             return Ok(());
         };
-        // SAFETY: the connection is open and exclusively borrowed; each statement returned by
-        // sqlite3_next_stmt belongs to it. Their other owners learn of it as `raw` turns null.
-        unsafe {
-            loop {
-                let statement = ffi::sqlite3_next_stmt(inner.handle(), ptr::null_mut());
-                if statement.is_null() {
-                    break;
-                }
-                ffi::sqlite3_finalize(statement);
-            }
+        for Adopted(statement) in std::mem::take(self.adopted.get_mut()) {
+            // SAFETY: listed, hence prepared on this open connection and not finalised yet. Its
+            // other owner learns of it as `raw` turns null.
+            unsafe { ffi::sqlite3_finalize(statement) };
         }
         match inner.close() {
             Ok(()) => Ok(()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::wal::Wal;
-use super::{FileId, Turn};
+use super::{FileId, Result, Turn};
 
 /// What the connections of this process to one database file share.
 #[derive(Debug)]
@@ -53,5 +53,13 @@ impl DatabaseFile {
         });
         files.insert(id, Arc::downgrade(&file));
         file
+    }
+
+    /// That [`Self::path`] still leads to this file. One `stat`: cheap enough before each batch.
+    ///
+    /// # Errors
+    /// As [`FileId::check_presence`].
+    pub fn check_identity(&self) -> Result<()> {
+        self.id.check_presence(&self.path)
     }
 }

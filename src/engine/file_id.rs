@@ -1,7 +1,20 @@
-//! Identity of a database file.
+//! Identity of a database file, and whether its path still leads to it.
+//!
+//! A database is more than the file that is open: SQLite finds `-wal` and `-shm` by the *path*.
+//! So a path that leads elsewhere by now (a `git checkout`, a restore that renames over the
+//! file), leads nowhere, or is one of two names for the same file, pairs a database with a WAL
+//! that is not its own (<https://sqlite.org/howtocorrupt.html>, 2.4 to 2.6).
+//!
+//! Everything here is told by `stat`: on unix nothing is opened, so nothing is closed, which is
+//! what would drop POSIX locks. Windows knows identity by handle only; the handle has no access
+//! rights, shares everything, and locks there belong to other handles. Any thread.
 
 use std::io;
 use std::path::Path;
+
+use rusqlite::ffi;
+
+use super::{Error, Result};
 
 /// A file's identity on this machine: device and inode, or volume and file index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,15 +25,159 @@ pub struct FileId {
     pub inode: u64,
 }
 
+/// Where a path leads, compared with a file that was opened through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// To the same file.
+    Same,
+    /// To another file.
+    Replaced,
+    /// Nowhere.
+    Unlinked,
+}
+
 impl FileId {
-    /// The identity of the file that `path` leads to now, by `stat`; nothing is opened.
+    /// The identity of the file that `path` leads to now.
     ///
     /// # Errors
     /// Those of `stat`.
-    #[cfg(unix)]
     pub fn of(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = std::fs::metadata(path)?;
-        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+        Ok(stat(path)?.0)
     }
+
+    /// Where `path` leads now, compared with this file. The answer is exact only while this file
+    /// is open: the system may give a closed and unlinked file's inode to its successor.
+    ///
+    /// # Errors
+    /// Those of `stat`, except that the file is not there.
+    pub fn presence(self, path: &Path) -> io::Result<Presence> {
+        match Self::of(path) {
+            Ok(id) if id == self => Ok(Presence::Same),
+            Ok(_) => Ok(Presence::Replaced),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Presence::Unlinked),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// That `path` still leads to this file. One `stat`.
+    ///
+    /// # Errors
+    /// `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`, or `SQLITE_IOERR_FSTAT` where it cannot be
+    /// known.
+    pub fn check_presence(self, path: &Path) -> Result<()> {
+        match self.presence(path) {
+            Ok(Presence::Same) => Ok(()),
+            Ok(Presence::Replaced) => Err(replaced(path)),
+            Ok(Presence::Unlinked) => Err(Error::fusion(
+                "ERR_FUSION_UNLINKED",
+                "the database file was deleted or renamed while it was open, so that whatever is \
+                 written to it now is lost with its last connection. Nothing more is written. \
+                 Close the database, then open it again: that makes a new file unless the old \
+                 one is put back first",
+            )
+            .at(path)),
+            Err(error) => Err(Error::sqlite(
+                ffi::SQLITE_IOERR_FSTAT,
+                format!("it cannot be told whether the path still leads to the file: {error}"),
+            )
+            .at(path)),
+        }
+    }
+}
+
+pub(super) fn replaced(path: &Path) -> Error {
+    Error::fusion(
+        "ERR_FUSION_REPLACED",
+        "another file was put in the database's place while it was open (by a restore, a git \
+         checkout or a sync tool), and the -wal beside it belongs to the old one. Nothing more \
+         is written. Close the database in every process and put its -wal and -shm aside before \
+         it is opened again",
+    )
+    .at(path)
+}
+
+/// How many names the file has.
+///
+/// # Errors
+/// Those of `stat`.
+pub fn hard_links(path: &Path) -> io::Result<u64> {
+    Ok(stat(path)?.1)
+}
+
+/// That the file has one name. A file that is not there has no other.
+///
+/// # Errors
+/// `ERR_FUSION_HARD_LINKS`.
+pub(super) fn check_hard_links(path: &Path) -> Result<()> {
+    match hard_links(path) {
+        Ok(links) if links > 1 => Err(Error::fusion(
+            "ERR_FUSION_HARD_LINKS",
+            format!(
+                "the database file has {links} names (hard links). SQLite names the -wal after \
+                 the path, so processes that open it by different names use different WALs and \
+                 corrupt it. Remove the other names (find -samefile lists them) or use symbolic \
+                 links, which SQLite resolves. To open it all the same, allow hard links in the \
+                 profile"
+            ),
+        )
+        .at(path)),
+        _ => Ok(()),
+    }
+}
+
+/// Identity and number of names.
+#[cfg(unix)]
+fn stat(path: &Path) -> io::Result<(FileId, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path)?;
+    let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+    Ok((id, metadata.nlink()))
+}
+
+/// Identity and number of names.
+#[cfg(windows)]
+fn stat(path: &Path) -> io::Result<(FileId, u64)> {
+    use std::mem::MaybeUninit;
+    use std::os::windows::fs::OpenOptionsExt;
+    use std::os::windows::io::{AsRawHandle, RawHandle};
+
+    /// `BY_HANDLE_FILE_INFORMATION`; a `FILETIME` is two 32-bit words.
+    #[repr(C)]
+    struct Information {
+        attributes: u32,
+        times: [u32; 6],
+        volume: u32,
+        size: [u32; 2],
+        links: u32,
+        index_high: u32,
+        index_low: u32,
+    }
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn GetFileInformationByHandle(file: RawHandle, information: *mut Information) -> i32;
+    }
+    const SHARE_EVERYTHING: u32 = 7;
+    const BACKUP_SEMANTICS: u32 = 0x0200_0000; // without it a directory cannot be looked at
+
+    let file = std::fs::OpenOptions::new()
+        .access_mode(0)
+        .share_mode(SHARE_EVERYTHING)
+        .custom_flags(BACKUP_SEMANTICS)
+        .open(path)?;
+    let mut information = MaybeUninit::<Information>::uninit();
+    // SAFETY: the handle is open; the function fills the whole structure when it succeeds, and
+    // only then is it read.
+    let information = unsafe {
+        if GetFileInformationByHandle(file.as_raw_handle(), information.as_mut_ptr()) == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        information.assume_init()
+    };
+    let id = FileId {
+        device: u64::from(information.volume),
+        inode: u64::from(information.index_high) << 32 | u64::from(information.index_low),
+    };
+    Ok((id, u64::from(information.links)))
 }

@@ -1,4 +1,27 @@
 //! Open-file-description locks under SQLite's unix VFS.
+//!
+//! SQLite locks with `fcntl(F_SETLK)`. Those POSIX locks belong to the pair (process, inode), and
+//! the kernel drops all of them when the process closes *any* descriptor on the inode: one
+//! `fs.readFile` of the database, its `-wal` or its `-shm` and the process writes without a lock
+//! (<https://sqlite.org/howtocorrupt.html>, 2.2). An open-file-description (OFD) lock belongs to
+//! what `open` made, and nothing but its own last descriptor's close ends it
+//! (<https://man7.org/linux/man-pages/man2/fcntl_locking.2.html>).
+//!
+//! This module owns SQLite's `fcntl` and `close` (`sqlite3_vfs.xSetSystemCall`) and gives them to
+//! a [`space::LockSpace`], which turns one into the other without SQLite's noticing. It decides
+//! once, in [`install`], before anything is opened: both lock kinds are tried on a temporary file,
+//! and where OFD locks do not hold, POSIX locks stay and [`fallback_reason`] says why.
+//!
+//! The hooks run on whatever thread is inside SQLite, with SQLite's mutexes held. They call the
+//! kernel and nothing else.
+//!
+//! `FUSION_SQLITE_LOCKS=posix` in the environment leaves POSIX locks in place, for diagnosis.
+//! Windows locks by handle and needs nothing.
+
+#[cfg(unix)]
+mod space;
+
+use std::sync::OnceLock;
 
 /// How this process's SQLite locks database files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,10 +34,195 @@ pub enum LockKind {
     Windows,
 }
 
-/// The kind in use.
-pub fn kind() -> LockKind {
-    LockKind::Posix
+/// What [`install`] decided.
+#[derive(Debug)]
+struct Installed {
+    kind: LockKind,
+    fallback_reason: Option<String>,
 }
 
-/// Probes for open-file-description locks and installs them.
-pub(super) fn install() {}
+static INSTALLED: OnceLock<Installed> = OnceLock::new();
+
+/// The kind in use. Decided by [`super::init`]; before it, what the platform does by itself.
+pub fn kind() -> LockKind {
+    let untouched = if cfg!(windows) { LockKind::Windows } else { LockKind::Posix };
+    INSTALLED.get().map_or(untouched, |it| it.kind)
+}
+
+/// Why POSIX locks stayed in use; none where nothing was given up.
+pub fn fallback_reason() -> Option<&'static str> {
+    INSTALLED.get().and_then(|it| it.fallback_reason.as_deref())
+}
+
+/// How many files, since this process began, were on a file system that refuses OFD locks and
+/// were locked with POSIX locks although [`kind`] is [`LockKind::Ofd`].
+pub fn posix_files() -> u64 {
+    #[cfg(unix)]
+    return unix::BUNDLED.posix_files();
+    #[cfg(not(unix))]
+    0
+}
+
+/// Probes for open-file-description locks and installs them. Called once, before the first
+/// connection is opened.
+pub(super) fn install() {
+    INSTALLED.get_or_init(|| {
+        #[cfg(unix)]
+        return match unix::install() {
+            Ok(()) => Installed { kind: LockKind::Ofd, fallback_reason: None },
+            Err(reason) => Installed { kind: LockKind::Posix, fallback_reason: Some(reason) },
+        };
+        #[cfg(not(unix))]
+        Installed { kind: LockKind::Windows, fallback_reason: None }
+    });
+}
+
+#[cfg(unix)]
+mod unix {
+    //! Installation into the bundled SQLite.
+
+    use std::ffi::c_int;
+    use std::fs::{File, OpenOptions};
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::path::{Path, PathBuf};
+
+    use rusqlite::ffi;
+
+    use super::space::{self, Commands, LockSpace};
+
+    /// The bundled SQLite's locks. Another copy of SQLite in this process would be another owner
+    /// and need a space of its own.
+    pub(super) static BUNDLED: LockSpace = LockSpace::new(Commands::OFD);
+
+    /// A system call as `xSetSystemCall` takes it.
+    type Syscall = unsafe extern "C" fn();
+
+    unsafe extern "C" {
+        /// Stores `request` and returns the variadic function that calls it (`fcntl.c`).
+        fn fusion_bundled_fcntl(
+            request: unsafe extern "C" fn(c_int, c_int, *mut libc::flock) -> c_int,
+        ) -> Option<Syscall>;
+    }
+
+    /// The lock requests of the bundled SQLite: 0, or an error number.
+    unsafe extern "C" fn request(fd: c_int, cmd: c_int, lock: *mut libc::flock) -> c_int {
+        // SAFETY: SQLite passes a flock of its own to every locking command, valid and unshared
+        // during the call.
+        let Some(lock) = (unsafe { lock.as_mut() }) else {
+            return libc::EFAULT;
+        };
+        // Unwind-safe: the space's mutexes tolerate poison, and an answer of EIO has no result in
+        // `lock`.
+        catch_unwind(AssertUnwindSafe(|| BUNDLED.request(fd, cmd, lock).err().unwrap_or(0)))
+            .unwrap_or(libc::EIO)
+    }
+
+    /// `close(2)` for the bundled SQLite.
+    unsafe extern "C" fn close(fd: c_int) -> c_int {
+        // Forgotten first: once it is closed, another thread may be given the same number.
+        // A panic leaves the descriptor remembered, which is a leak; closing goes on.
+        let _ = catch_unwind(|| BUNDLED.forget(fd));
+        // SAFETY: SQLite closes a descriptor that it opened itself.
+        unsafe { libc::close(fd) }
+    }
+
+    /// Replaces `fcntl` and `close`, or says why they were left alone.
+    pub(super) fn install() -> Result<(), String> {
+        if std::env::var_os("FUSION_SQLITE_LOCKS").is_some_and(|kind| kind == "posix") {
+            return Err("FUSION_SQLITE_LOCKS=posix is set in the environment".to_owned());
+        }
+        // SQLite's struct flock has 64-bit offsets even where the C library's default has not.
+        if size_of::<libc::off_t>() != 8 {
+            return Err("the platform's file offsets are not 64 bits wide".to_owned());
+        }
+        probe()?;
+        // SAFETY: the unix VFSes are statics of SQLite and share one table of system calls.
+        // Nothing is open yet, so no thread reads the table while it is written. The functions
+        // have the signatures that os_unix.c casts the entries "fcntl" and "close" to.
+        unsafe {
+            let vfs = ffi::sqlite3_vfs_find(c"unix".as_ptr());
+            let set = vfs
+                .as_ref()
+                .filter(|vfs| vfs.iVersion >= 3)
+                .and_then(|vfs| vfs.xSetSystemCall)
+                .ok_or("this SQLite's VFS does not let its system calls be replaced")?;
+            let close = std::mem::transmute::<unsafe extern "C" fn(c_int) -> c_int, Syscall>(close);
+            // `close` first: with it alone nothing has changed, without it descriptors leak.
+            if set(vfs, c"close".as_ptr(), Some(close)) != ffi::SQLITE_OK {
+                return Err("SQLite refused to have its close replaced".to_owned());
+            }
+            let fcntl = fusion_bundled_fcntl(request);
+            if set(vfs, c"fcntl".as_ptr(), fcntl) != ffi::SQLITE_OK {
+                set(vfs, c"close".as_ptr(), None);
+                return Err("SQLite refused to have its fcntl replaced".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether OFD locks hold here, tried in the first directory that takes a file.
+    fn probe() -> Result<(), String> {
+        let directories = [
+            std::env::temp_dir(),
+            PathBuf::from("/dev/shm"),
+            PathBuf::from("/var/tmp"),
+            PathBuf::from("."),
+        ];
+        let mut reasons = Vec::new();
+        for directory in directories {
+            match probe_in(&directory) {
+                Ok(()) => return Ok(()),
+                Err(reason) => reasons.push(format!("{}: {reason}", directory.display())),
+            }
+        }
+        Err(format!(
+            "open-file-description locks could not be shown to work ({})",
+            reasons.join("; ")
+        ))
+    }
+
+    /// Two descriptions must conflict, and the close of a third must change nothing.
+    fn probe_in(directory: &Path) -> Result<(), String> {
+        let [holder, other, foreign] =
+            scratch(directory).map_err(|error| format!("no temporary file: {error}"))?;
+        space::try_write_lock(holder.as_raw_fd(), Commands::OFD)
+            .map_err(|error| format!("not supported ({})", io::Error::from_raw_os_error(error)))?;
+        let conflicts = || {
+            matches!(
+                space::try_write_lock(other.as_raw_fd(), Commands::OFD),
+                Err(libc::EAGAIN | libc::EACCES)
+            )
+        };
+        if !conflicts() {
+            return Err("two descriptions do not conflict".to_owned());
+        }
+        drop(foreign);
+        if !conflicts() {
+            return Err("a foreign close drops the lock".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Three descriptions of one new file that has no name any more.
+    fn scratch(directory: &Path) -> io::Result<[File; 3]> {
+        let mut attempt = 0_u32;
+        let (path, first) = loop {
+            let path =
+                directory.join(format!(".fusion-sqlite-probe-{}-{attempt}", std::process::id()));
+            let new = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+            match new {
+                Ok(file) => break (path, file),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let again = || OpenOptions::new().read(true).write(true).open(&path);
+        let (second, third) = (again(), again());
+        std::fs::remove_file(&path)?;
+        Ok([first, second?, third?])
+    }
+}

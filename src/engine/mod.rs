@@ -7,6 +7,7 @@ mod error;
 mod error_log;
 mod file;
 mod file_id;
+mod file_system;
 mod locks;
 mod profile;
 mod turn;
@@ -18,8 +19,11 @@ pub use connection::Connection;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
-pub use file_id::FileId;
-pub use locks::{LockKind, kind as lock_kind};
+pub use file_id::{FileId, Presence, hard_links};
+pub use file_system::{FileSystem, describe as describe_file_system};
+pub use locks::{
+    LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
+};
 pub use profile::{Profile, Synchronous};
 pub use turn::{Expectation, Held, Turn, during};
 pub use wal::{Wal, watch as watch_wal};

@@ -1,4 +1,47 @@
-//! The hardened connection profile.
+//! The hardened connection profile: every setting of a connection that may write a shared
+//! database, and the order in which a file is opened, looked at and only then used.
+//!
+//! [`Connection::open_hardened`] is the way in, for the writer's connection and for JavaScript's
+//! alike. What it does, in order; each step has reasons to come before the next:
+//!
+//! 1. The directory's file system, where the file is to be made: a refused one gets no file.
+//! 2. `sqlite3_open_v2`, the busy timeout. Nothing has been read.
+//! 3. Neither checkpoint on close nor automatic checkpoint. A WAL that is not the file's own does
+//!    no damage until it is checkpointed, and every later step may fail and close.
+//! 4. By `stat`: the file system, hard links, whether the path still leads to the open file; and
+//!    whether SQLite got the write access that was asked for.
+//! 5. The first read: not a database, damaged, held by another process.
+//! 6. Pages that are neither in the file nor in its WAL.
+//! 7. `journal_mode`, the one setting that may write to the file, verified.
+//! 8. All others ([`SETTINGS`]), each read back.
+//!
+//! A connection that fails on the way is closed, and has changed nothing that SQLite's own
+//! recovery of a hot journal did not have to.
+//!
+//! Databases without a file (`:memory:`, temporary ones) skip the steps that are about files.
+//! A *read-only* connection is hardened, too, if the database is in WAL mode already; otherwise
+//! it is refused with `ERR_FUSION_NOT_WAL`, because it may not change that. A file without write
+//! permission, opened for writing, is `SQLITE_READONLY`: SQLite itself would open it read-only
+//! and say so only at the first write.
+//!
+//! Settings left at SQLite's defaults on purpose:
+//! * `trusted_schema` (on): off, triggers, views and indexes could not call functions that the
+//!   application defines. FTS5's tables are marked innocuous and work either way. The schema is
+//!   the application's own; a file from elsewhere is no case for this profile.
+//! * `recursive_triggers` (off): on, `INSERT OR REPLACE` fires delete triggers, which changes
+//!   what an application's schema means.
+//!
+//! Thread: whichever opens the connection. Sources: <https://sqlite.org/pragma.html>,
+//! <https://sqlite.org/c3ref/c_dbconfig_defensive.html>.
+
+use std::ffi::c_int;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::connection::LONGEST_TIMEOUT;
+use super::{Connection, Error, Result, file_id, file_system};
 
 /// `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,11 +50,450 @@ pub enum Synchronous {
     Normal,
     /// Commits survive loss of power, too.
     Full,
+    /// As `Full`, with the directory synced after a rollback journal is deleted. In WAL mode the
+    /// same as `Full`.
+    Extra,
 }
 
-/// Settings of a hardened connection.
+/// Settings of a hardened connection. [`Profile::default`] is what a shared `fusion.db` needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
+    /// How long a call waits for another connection's lock.
+    pub busy_timeout: Duration,
     /// `PRAGMA synchronous`.
     pub synchronous: Synchronous,
+    /// `PRAGMA wal_autocheckpoint`, in pages. 0: no commit of this connection checkpoints.
+    pub wal_autocheckpoint: u32,
+    /// `PRAGMA journal_size_limit`, in bytes; -1: none.
+    pub journal_size_limit: i64,
+    /// `PRAGMA foreign_keys`.
+    pub foreign_keys: bool,
+    /// `PRAGMA cell_size_check`: a damaged page is noticed when it is read.
+    pub cell_size_check: bool,
+    /// `PRAGMA mmap_size`, in bytes. With 0 a truncated file is an error and not a SIGBUS.
+    pub mmap_size: i64,
+    /// `SQLITE_DBCONFIG_DEFENSIVE`: SQL cannot corrupt the file on purpose.
+    pub defensive: bool,
+    /// Double-quoted strings, in DDL and DML.
+    pub double_quoted_strings: bool,
+    /// `PRAGMA temp_store = MEMORY`.
+    pub temp_store_memory: bool,
+    /// `PRAGMA checkpoint_fullfsync`. Only macOS acts on it.
+    pub checkpoint_fullfsync: bool,
+    /// `SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`.
+    pub no_checkpoint_on_close: bool,
+    /// Open a file on a network file system instead of refusing it.
+    pub allow_network_file_system: bool,
+    /// Open a file that has several names instead of refusing it.
+    pub allow_hard_links: bool,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            busy_timeout: Duration::from_millis(5_000),
+            synchronous: Synchronous::Normal,
+            wal_autocheckpoint: 0,
+            journal_size_limit: 4 << 20,
+            foreign_keys: true,
+            cell_size_check: true,
+            mmap_size: 0,
+            defensive: true,
+            double_quoted_strings: false,
+            temp_store_memory: true,
+            checkpoint_fullfsync: cfg!(target_os = "macos"),
+            no_checkpoint_on_close: true,
+            allow_network_file_system: false,
+            allow_hard_links: false,
+        }
+    }
+}
+
+/// How a setting is made and read back.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// `PRAGMA name = value`, `PRAGMA name`.
+    Pragma,
+    /// `sqlite3_db_config` with this operation.
+    DbConfig(c_int),
+}
+
+/// One line of the profile.
+struct Setting {
+    name: &'static str,
+    kind: Kind,
+    wanted: fn(&Profile) -> i64,
+    /// Whether it means something only where there is a file.
+    of_file: bool,
+}
+
+impl Setting {
+    const fn pragma(name: &'static str, wanted: fn(&Profile) -> i64) -> Self {
+        Self { name, kind: Kind::Pragma, wanted, of_file: false }
+    }
+
+    const fn of_file(name: &'static str, wanted: fn(&Profile) -> i64) -> Self {
+        Self { of_file: true, ..Self::pragma(name, wanted) }
+    }
+
+    const fn db_config(name: &'static str, operation: c_int, wanted: fn(&Profile) -> i64) -> Self {
+        Self { name, kind: Kind::DbConfig(operation), wanted, of_file: false }
+    }
+}
+
+/// Step 3: before the file is looked at, whatever the profile says.
+const UNTIL_LOOKED_AT: &[Setting] = &[
+    Setting::db_config("no_checkpoint_on_close", ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, |_| 1),
+    Setting::pragma("wal_autocheckpoint", |_| 0),
+];
+
+/// Step 8, and what [`Profile::read_back`] reports.
+const SETTINGS: &[Setting] = &[
+    Setting::pragma("busy_timeout", |it| {
+        let told = it.busy_timeout.min(LONGEST_TIMEOUT).as_millis();
+        i64::try_from(told).unwrap_or(i64::MAX)
+    }),
+    Setting::pragma("synchronous", |it| match it.synchronous {
+        Synchronous::Normal => 1,
+        Synchronous::Full => 2,
+        Synchronous::Extra => 3,
+    }),
+    Setting::pragma("journal_size_limit", |it| it.journal_size_limit),
+    Setting::pragma("foreign_keys", |it| it.foreign_keys.into()),
+    Setting::pragma("cell_size_check", |it| it.cell_size_check.into()),
+    Setting::of_file("mmap_size", |it| it.mmap_size),
+    Setting::pragma("temp_store", |it| if it.temp_store_memory { 2 } else { 0 }),
+    Setting::pragma("checkpoint_fullfsync", |it| it.checkpoint_fullfsync.into()),
+    Setting::db_config("dqs_ddl", ffi::SQLITE_DBCONFIG_DQS_DDL, |it| {
+        it.double_quoted_strings.into()
+    }),
+    Setting::db_config("dqs_dml", ffi::SQLITE_DBCONFIG_DQS_DML, |it| {
+        it.double_quoted_strings.into()
+    }),
+    Setting::pragma("wal_autocheckpoint", |it| it.wal_autocheckpoint.into()),
+    Setting::db_config("no_checkpoint_on_close", ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, |it| {
+        it.no_checkpoint_on_close.into()
+    }),
+    Setting::db_config("defensive", ffi::SQLITE_DBCONFIG_DEFENSIVE, |it| it.defensive.into()),
+];
+
+impl Profile {
+    /// The profile's settings as `connection` has them now, by name.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn read_back(connection: &Connection) -> Result<Vec<(&'static str, i64)>> {
+        applicable(SETTINGS, connection)
+            .map(|setting| Ok((setting.name, read(connection, setting)?)))
+            .collect()
+    }
+}
+
+impl Connection {
+    /// Opens `path` with `flags`, looks at it, and gives it the settings of `profile`. Nothing is
+    /// written or checkpointed before the look.
+    ///
+    /// # Errors
+    /// * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_HARD_LINKS`, unless the profile allows them;
+    /// * `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`: the path changed meanwhile;
+    /// * `ERR_FUSION_NOT_WAL`: the database could not be put into WAL mode; the message says why;
+    /// * `ERR_FUSION_PROFILE`: a setting did not take; the message names it;
+    /// * SQLite's, their messages saying what to do: `SQLITE_CANTOPEN`, `SQLITE_NOTADB`,
+    ///   `SQLITE_CORRUPT`, `SQLITE_READONLY`, `SQLITE_BUSY`.
+    pub fn open_hardened(path: &Path, flags: OpenFlags, profile: &Profile) -> Result<Self> {
+        let is_uri = path.as_os_str().as_encoded_bytes().starts_with(b"file:");
+        let is_new = flags.contains(OpenFlags::SQLITE_OPEN_CREATE)
+            && !is_uri
+            && path != Path::new(":memory:")
+            && !path.as_os_str().is_empty()
+            && !path.exists();
+        if is_new && !profile.allow_network_file_system {
+            file_system::check_local(path)?;
+        }
+        let connection =
+            Self::open(path, flags, profile.busy_timeout).map_err(|error| advise(error, path))?;
+        apply(&connection, UNTIL_LOOKED_AT, profile)?;
+        if connection.file().is_some() {
+            check_place(&connection, flags, profile)?;
+        }
+        check_content(&connection).map_err(|error| advise(error, connection.path()))?;
+        if connection.file().is_some() {
+            enter_wal(&connection)?;
+        }
+        apply(&connection, SETTINGS, profile)?;
+        Ok(connection)
+    }
+}
+
+/// Step 4.
+fn check_place(connection: &Connection, flags: OpenFlags, profile: &Profile) -> Result<()> {
+    let path = connection.path();
+    if !profile.allow_network_file_system {
+        file_system::check_local(path)?;
+    }
+    if !profile.allow_hard_links {
+        file_id::check_hard_links(path)?;
+    }
+    connection.check_identity()?;
+    if flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) && is_readonly(connection) {
+        return Err(advise(
+            Error::sqlite(ffi::SQLITE_READONLY, "it could be opened for reading only").at(path),
+            path,
+        ));
+    }
+    Ok(())
+}
+
+/// Steps 5 and 6.
+fn check_content(connection: &Connection) -> Result<()> {
+    let path = connection.path();
+    let at = |error: rusqlite::Error| Error::from(error).at(path);
+    let sql = connection.sql()?;
+    let number = |pragma: &str| -> Result<u64> {
+        let value: i64 = sql.pragma_query_value(None, pragma, |row| row.get(0)).map_err(at)?;
+        Ok(u64::try_from(value).unwrap_or(0))
+    };
+    if connection.file().is_none() {
+        return Ok(());
+    }
+    // One read transaction: under it no checkpoint takes away what the snapshot needs, and no
+    // VACUUM shortens the file.
+    let snapshot = sql.unchecked_transaction().map_err(at)?;
+    number("schema_version")?;
+    let (pages, page_size) = (number("page_count")?, number("page_size")?.max(1));
+    // The WAL's size before the file's: a checkpoint in between lengthens the file first.
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let wal_size = std::fs::metadata(wal).map_or(0, |wal| wal.len());
+    let size = std::fs::metadata(path).map(|file| file.len());
+    snapshot.finish().map_err(at)?;
+    let Ok(size) = size else {
+        return connection.check_identity();
+    };
+    let missing = missing_pages(pages, page_size, size, wal_size);
+    if missing > 0 {
+        return Err(Error::sqlite(
+            ffi::SQLITE_CORRUPT,
+            format!(
+                "at least {missing} of {pages} pages are neither in the file nor in its -wal: \
+                 the file was cut short, or the -wal belongs to another one"
+            ),
+        )
+        .at(path));
+    }
+    Ok(())
+}
+
+/// How many pages of a database with `pages` pages can neither be in a file of `size` bytes nor
+/// among the frames (a page and a header of 24 bytes) of a WAL of `wal_size` bytes (a header of
+/// 32 bytes in front). 0 does not mean that all are there.
+fn missing_pages(pages: u64, page_size: u64, size: u64, wal_size: u64) -> u64 {
+    let frames = wal_size.saturating_sub(32) / (page_size + 24);
+    pages.saturating_sub(size / page_size).saturating_sub(frames)
+}
+
+/// Step 7: WAL mode, verified, since the PRAGMA may answer something else than was asked for.
+fn enter_wal(connection: &Connection) -> Result<()> {
+    let path = connection.path();
+    let sql = connection.sql()?;
+    let mode = |statement: &str| -> rusqlite::Result<String> {
+        sql.query_row(statement, [], |row| row.get(0))
+    };
+    let at = |error: rusqlite::Error| Error::from(error).at(path);
+    let before = mode("PRAGMA main.journal_mode").map_err(at)?;
+    if before.eq_ignore_ascii_case("wal") {
+        return Ok(());
+    }
+    if is_readonly(connection) {
+        return Err(Error::fusion(
+            "ERR_FUSION_NOT_WAL",
+            format!(
+                "the database is in journal mode {before} and was opened read-only, so that it \
+                 cannot be put into WAL mode. Open it once for writing"
+            ),
+        )
+        .at(path));
+    }
+    match mode("PRAGMA main.journal_mode = WAL") {
+        Ok(after) if after.eq_ignore_ascii_case("wal") => Ok(()),
+        Ok(after) => Err(Error::fusion(
+            "ERR_FUSION_NOT_WAL",
+            format!(
+                "the database stayed in journal mode {after}: SQLite cannot have shared memory \
+                 beside it ({}). Move it to a local disk",
+                file_system::describe(path)
+            ),
+        )
+        .at(path)),
+        Err(error) => {
+            let error = Error::from(error).at(path);
+            let lead = match error.errcode & 0xff {
+                ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => format!(
+                    "the database is in journal mode {before} and could not be put into WAL \
+                     mode, because another connection, of this process or another, had it in use \
+                     for longer than the busy timeout. Close that one first"
+                ),
+                _ => format!(
+                    "the database is in journal mode {before} and could not be put into WAL mode \
+                     ({})",
+                    file_system::describe(path)
+                ),
+            };
+            Err(error.explained("ERR_FUSION_NOT_WAL", &lead))
+        }
+    }
+}
+
+fn is_readonly(connection: &Connection) -> bool {
+    // SAFETY: the handle is null or open, and the name is NUL-terminated. With a null handle
+    // SQLite (API_ARMOR) answers -1.
+    unsafe { ffi::sqlite3_db_readonly(connection.raw(), c"main".as_ptr()) == 1 }
+}
+
+fn applicable<'a>(
+    settings: &'a [Setting],
+    connection: &Connection,
+) -> impl Iterator<Item = &'a Setting> {
+    let has_file = connection.file().is_some();
+    settings.iter().filter(move |setting| has_file || !setting.of_file)
+}
+
+/// Makes each setting and reads it back.
+fn apply(connection: &Connection, settings: &[Setting], profile: &Profile) -> Result<()> {
+    for setting in applicable(settings, connection) {
+        let wanted = (setting.wanted)(profile);
+        set(connection, setting, wanted)?;
+        let got = read(connection, setting)?;
+        if got != wanted {
+            return Err(Error::fusion(
+                "ERR_FUSION_PROFILE",
+                format!(
+                    "the setting {} is {got} after it was set to {wanted}: this build of SQLite \
+                     does not support the value",
+                    setting.name
+                ),
+            )
+            .at(connection.path()));
+        }
+    }
+    Ok(())
+}
+
+fn set(connection: &Connection, setting: &Setting, wanted: i64) -> Result<()> {
+    match setting.kind {
+        Kind::Pragma => connection
+            .sql()?
+            .pragma_update(None, setting.name, wanted)
+            .map_err(|error| Error::from(error).at(connection.path())),
+        Kind::DbConfig(operation) => {
+            db_config(connection, operation, c_int::from(wanted != 0)).map(drop)
+        }
+    }
+}
+
+fn read(connection: &Connection, setting: &Setting) -> Result<i64> {
+    match setting.kind {
+        Kind::Pragma => connection
+            .sql()?
+            .pragma_query_value(None, setting.name, |row| row.get(0))
+            .map_err(|error| Error::from(error).at(connection.path())),
+        Kind::DbConfig(operation) => db_config(connection, operation, -1),
+    }
+}
+
+/// Sets (0, 1) or only asks for (-1) an operation of `sqlite3_db_config` that is a switch.
+fn db_config(connection: &Connection, operation: c_int, value: c_int) -> Result<i64> {
+    connection.sql()?;
+    let mut now: c_int = -1;
+    // SAFETY: the connection is open; switches take an int and a pointer to an int.
+    let rc = unsafe { ffi::sqlite3_db_config(connection.raw(), operation, value, &raw mut now) };
+    if rc == ffi::SQLITE_OK {
+        Ok(now.into())
+    } else {
+        Err(Error::sqlite(rc, super::errstr(rc)).at(connection.path()))
+    }
+}
+
+/// The error with a message that says what to do. Its codes are SQLite's.
+fn advise(mut error: Error, path: &Path) -> Error {
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let advice = match error.errcode & 0xff {
+        ffi::SQLITE_CANTOPEN if path.is_dir() => {
+            "it is a directory. Name a file inside it".to_owned()
+        }
+        ffi::SQLITE_CANTOPEN if !parent.is_dir() => format!(
+            "there is no directory {}. Make it first: SQLite makes files, not directories",
+            parent.display()
+        ),
+        ffi::SQLITE_CANTOPEN if !path.exists() && is_writable(parent) => {
+            "there is no such file, and it was not to be made. Check the path".to_owned()
+        }
+        ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY if !is_writable(parent) => format!(
+            "this user may not write in the directory {}, where SQLite makes the database's -wal \
+             and -shm. Change its permissions, or run as another user",
+            parent.display()
+        ),
+        ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM | ffi::SQLITE_READONLY | ffi::SQLITE_AUTH => {
+            format!(
+                "this user may not read and write it, or its -wal or -shm. Change their \
+                 permissions, or run as another user ({})",
+                file_system::describe(path)
+            )
+        }
+        ffi::SQLITE_IOERR => {
+            format!("the system could not read or lock it ({})", file_system::describe(path))
+        }
+        ffi::SQLITE_NOTADB => "it is not a SQLite database, or it is encrypted, or its first \
+                               page was overwritten. It was left as it is. Check the path; if \
+                               this was the database, keep it with its -wal and restore a backup"
+            .to_owned(),
+        ffi::SQLITE_CORRUPT => "the database is damaged. Nothing was written or checkpointed. \
+                                Keep the file and its -wal together, and repair a copy or \
+                                restore a backup"
+            .to_owned(),
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
+            "another connection, of this process or another, holds it exclusively and did not \
+             let go within the busy timeout. Close that one, or wait longer"
+                .to_owned()
+        }
+        _ => return error,
+    };
+    error.message = format!("{advice} ({})", error.message);
+    error
+}
+
+/// Whether this user may make files in `directory`.
+#[cfg(unix)]
+fn is_writable(directory: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(directory.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: the path is NUL-terminated.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+/// Whether this user may make files in `directory`. Windows's read-only attribute says nothing
+/// about a directory, and its access lists cannot be asked without trying.
+#[cfg(not(unix))]
+fn is_writable(_: &Path) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing_pages;
+
+    #[test]
+    fn pages_may_be_in_the_file_or_in_the_wal() {
+        const PAGE: u64 = 4096;
+        let wal = |frames: u64| 32 + frames * (PAGE + 24);
+        assert_eq!(missing_pages(0, PAGE, 0, 0), 0);
+        assert_eq!(missing_pages(10, PAGE, 10 * PAGE, 0), 0);
+        assert_eq!(missing_pages(10, PAGE, 4 * PAGE, wal(6)), 0);
+        assert_eq!(missing_pages(10, PAGE, 4 * PAGE, wal(5)), 1);
+        assert_eq!(missing_pages(10, PAGE, 4 * PAGE + 1, 0), 6);
+        assert_eq!(missing_pages(u64::MAX, 1, 0, 0), u64::MAX);
+    }
 }

@@ -1,0 +1,41 @@
+/*
+** The replacement of fcntl(2) that SQLite calls. It is C because fcntl is variadic: on Apple
+** arm64 variadic arguments travel on the stack, where a function of fixed arity does not look.
+**
+** The third argument is read as a pointer whatever the command, as glibc's and musl's own fcntl
+** do: SQLite always passes one, and an int arrives in a slot that is at least as wide on every
+** ABI that this is built for. Its upper half may be garbage, which whoever takes an int ignores.
+*/
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+
+/* Answers 0, or the error number. Never unwinds. */
+typedef int (*fusion_request)(int fd, int cmd, struct flock *lock);
+
+static int dispatch(fusion_request request, int fd, int cmd, void *arg) {
+  int error;
+  if (cmd != F_SETLK && cmd != F_SETLKW && cmd != F_GETLK) return fcntl(fd, cmd, arg);
+  error = request(fd, cmd, (struct flock *)arg);
+  if (error == 0) return 0;
+  errno = error;
+  return -1;
+}
+
+/* One trampoline for each copy of SQLite: a system call's replacement is told of no context. */
+static fusion_request bundled_request;
+
+static int bundled_fcntl(int fd, int cmd, ...) {
+  va_list ap;
+  void *arg;
+  va_start(ap, cmd);
+  arg = va_arg(ap, void *);
+  va_end(ap);
+  return dispatch(bundled_request, fd, cmd, arg);
+}
+
+/* Hidden: a second image of this addon in the process must not be bound to the first one's. */
+__attribute__((visibility("hidden"))) void (*fusion_bundled_fcntl(fusion_request request))(void) {
+  bundled_request = request;
+  return (void (*)(void))bundled_fcntl;
+}

@@ -1,0 +1,322 @@
+//! What kind of file system a database lies on, and whether WAL can work there.
+//!
+//! A WAL's index is shared memory. Processes on two machines, or on two sides of a virtual
+//! machine's wall, do not share any, whatever their file system promises about locks
+//! (<https://sqlite.org/wal.html>, "all processes using a database must be on the same host
+//! computer"). Told by `statfs`; nothing is opened but `/proc`'s list of mounts. Any thread.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use super::{Error, Result};
+
+/// A file system, as far as SQLite is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its type: `ext4`, `nfs`, `fuse.sshfs`; a hexadecimal number where it is not a known one.
+    pub name: String,
+    /// Whether others than this machine's kernel may write to it: a network or cluster file
+    /// system, or a folder shared with a virtual machine's host.
+    ///
+    /// FUSE can be anything. Only the types known to be remote count: an encrypted folder or
+    /// `ntfs-3g` is local, and refusing it would help nobody.
+    pub network: bool,
+}
+
+impl FileSystem {
+    /// The file system of `path`, or of the directory it is to be made in.
+    ///
+    /// # Errors
+    /// Those of `statfs`.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        match platform::file_system(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                platform::file_system(parent.unwrap_or(Path::new(".")))
+            }
+            answer => answer,
+        }
+    }
+}
+
+impl fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.network { "network" } else { "local" };
+        write!(f, "{} ({kind})", self.name)
+    }
+}
+
+/// The file system of `path` in words, for an error that depends on it.
+pub fn describe(path: &Path) -> String {
+    match FileSystem::of(path) {
+        Ok(file_system) => format!("file system {file_system}"),
+        Err(error) => format!("file system unknown: {error}"),
+    }
+}
+
+/// That `path` is not on a network file system. One that cannot be told is taken for local.
+///
+/// # Errors
+/// `ERR_FUSION_NETWORK_FS`.
+pub(super) fn check_local(path: &Path) -> Result<()> {
+    match FileSystem::of(path) {
+        Ok(file_system) if file_system.network => Err(Error::fusion(
+            "ERR_FUSION_NETWORK_FS",
+            format!(
+                "the database is on a network file system ({}), where processes on different \
+                 machines do not share the WAL's index and corrupt the file. Move it to a local \
+                 disk. To open it all the same, because one machine alone uses it, allow network \
+                 file systems in the profile",
+                file_system.name
+            ),
+        )
+        .at(path)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod platform {
+    use super::FileSystem;
+    use std::ffi::CString;
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    /// `statfs.f_type` (statfs(2), linux/magic.h, and the file systems' own headers), name, and
+    /// whether it counts as a network.
+    const KNOWN: &[(u32, &str, bool)] = &[
+        (0x6969, "nfs", true),
+        (0x517B, "smb", true),
+        (0xFF53_4D42, "cifs", true),
+        (0xFE53_4D42, "smb2", true),
+        (0x0102_1997, "9p", true),
+        (0x5346_414F, "afs", true),
+        (0x6B41_4653, "afs", true),
+        (0x00C3_6400, "ceph", true),
+        (0x0BD0_0BD0, "lustre", true),
+        (0x4750_4653, "gpfs", true),
+        (0x1983_0326, "beegfs", true),
+        (0xAAD7_AAEA, "panfs", true),
+        (0x0131_11A8, "ibrix", true),
+        (0xBEEF_DEAD, "snfs", true),
+        (0x7375_7245, "coda", true),
+        (0x564C, "ncp", true),
+        (0x0116_1970, "gfs2", true),
+        (0x7461_636F, "ocfs2", true),
+        (0x786F_4256, "vboxsf", true),
+        (0xBACB_ACBC, "vmhgfs", true),
+        (0x7C7C_6673, "prl_fs", true),
+        (0xEF53, "ext4", false),
+        (0x5846_5342, "xfs", false),
+        (0x9123_683E, "btrfs", false),
+        (0x0102_1994, "tmpfs", false),
+        (0x8584_58F6, "ramfs", false),
+        (0x794C_7630, "overlay", false),
+        (0x2FC1_2FC1, "zfs", false),
+        (0xF2F5_2010, "f2fs", false),
+        (0xCA45_1A4E, "bcachefs", false),
+        (0x3153_464A, "jfs", false),
+        (0x5265_4973, "reiserfs", false),
+        (0x7366_746E, "ntfs3", false),
+        (0x5346_544E, "ntfs", false),
+        (0x4D44, "vfat", false),
+        (0x2011_BAB0, "exfat", false),
+        (0xF15F, "ecryptfs", false),
+        (0x7371_7368, "squashfs", false),
+    ];
+
+    const FUSE: u32 = 0x6573_5546;
+
+    /// FUSE file systems whose data is elsewhere.
+    const REMOTE_FUSE: &[&str] = &[
+        "sshfs",
+        "rclone",
+        "s3fs",
+        "gcsfuse",
+        "goofys",
+        "mount-s3",
+        "blobfuse",
+        "blobfuse2",
+        "glusterfs",
+        "ceph",
+        "ceph-fuse",
+        "davfs",
+        "davfs2",
+        "curlftpfs",
+        "juicefs",
+        "moosefs",
+        "mfs",
+        "lizardfs",
+        "seaweedfs",
+        "smbnetfs",
+        "vmhgfs-fuse",
+        "afpfs",
+        "hdfs",
+        "gvfsd-fuse",
+    ];
+
+    /// `f_type`'s type differs between C libraries; the magic numbers have 32 bits.
+    pub(super) fn file_system(path: &Path) -> io::Result<FileSystem> {
+        let c_path = CString::new(path.as_os_str().as_bytes())?;
+        let mut stat = MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: the path is NUL-terminated; statfs fills the whole structure when it succeeds,
+        // and only then is it read.
+        let magic = unsafe {
+            if libc::statfs(c_path.as_ptr(), stat.as_mut_ptr()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            stat.assume_init().f_type as u32
+        };
+        if magic == FUSE {
+            let name = fuse_type(path).unwrap_or_else(|| "fuse".to_owned());
+            return Ok(fuse(name));
+        }
+        let known = KNOWN.iter().find(|(number, ..)| *number == magic);
+        Ok(known.map_or_else(
+            || FileSystem { name: format!("{magic:#x}"), network: false },
+            |(_, name, network)| FileSystem { name: (*name).to_owned(), network: *network },
+        ))
+    }
+
+    fn fuse(name: String) -> FileSystem {
+        let subtype = name.strip_prefix("fuse.").unwrap_or(&name);
+        FileSystem { network: REMOTE_FUSE.contains(&subtype), name }
+    }
+
+    /// The type that the mount of `path` was given, which `statfs` does not tell.
+    fn fuse_type(path: &Path) -> Option<String> {
+        let device = std::fs::metadata(path).ok()?.dev();
+        let wanted = format!("{}:{}", libc::major(device), libc::minor(device));
+        type_of_mount(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, &wanted)
+    }
+
+    /// The type of the mount with device `major:minor`, from the text of proc(5)'s `mountinfo`:
+    /// the device is the third field, the type the first after the separator `-`.
+    fn type_of_mount(mounts: &str, device: &str) -> Option<String> {
+        mounts.lines().find_map(|line| {
+            if line.split(' ').nth(2) != Some(device) {
+                return None;
+            }
+            let (_, after) = line.split_once(" - ")?;
+            after.split(' ').next().map(str::to_owned)
+        })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_fuse_mount_is_a_network_if_its_type_is_remote() {
+            let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+                          90 22 0:57 / /mnt/a b rw shared:2 master:1 - fuse.sshfs me@host: rw\n\
+                          91 22 0:58 / /mnt/c rw - fuseblk /dev/sdb1 rw\n";
+            let at = |device| fuse(type_of_mount(mounts, device).unwrap());
+            assert!(at("0:57").network);
+            assert_eq!(at("0:57").name, "fuse.sshfs");
+            assert!(!at("0:58").network);
+            assert_eq!(type_of_mount(mounts, "0:59"), None);
+        }
+
+        #[test]
+        fn a_type_is_listed_once() {
+            for (at, (number, ..)) in KNOWN.iter().enumerate() {
+                let first = KNOWN.iter().position(|(other, ..)| other == number);
+                assert_eq!(first, Some(at), "{number:#x}");
+            }
+        }
+    }
+}
+
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "openbsd",
+    target_os = "dragonfly"
+))]
+mod platform {
+    use super::FileSystem;
+    use std::ffi::{CStr, CString};
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
+    pub(super) fn file_system(path: &Path) -> io::Result<FileSystem> {
+        let c_path = CString::new(path.as_os_str().as_bytes())?;
+        let mut stat = MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: the path is NUL-terminated; statfs fills the whole structure when it succeeds,
+        // and only then is it read. The type's name is NUL-terminated.
+        unsafe {
+            if libc::statfs(c_path.as_ptr(), stat.as_mut_ptr()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let stat = stat.assume_init();
+            Ok(FileSystem {
+                name: CStr::from_ptr(stat.f_fstypename.as_ptr()).to_string_lossy().into_owned(),
+                network: stat.f_flags as u64 & libc::MNT_LOCAL as u64 == 0,
+            })
+        }
+    }
+}
+
+#[cfg(windows)]
+mod platform {
+    use super::FileSystem;
+    use std::io;
+    use std::os::windows::ffi::OsStrExt;
+    use std::path::Path;
+
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn GetVolumePathNameW(path: *const u16, root: *mut u16, length: u32) -> i32;
+        fn GetDriveTypeW(root: *const u16) -> u32;
+    }
+
+    const DRIVE_NO_ROOT_DIR: u32 = 1;
+    const DRIVE_REMOTE: u32 = 4;
+    const LONGEST: u32 = 32_768;
+
+    pub(super) fn file_system(path: &Path) -> io::Result<FileSystem> {
+        let wide: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
+        let mut root = vec![0_u16; LONGEST as usize];
+        // SAFETY: both strings are NUL-terminated and live during the calls; the buffer is as
+        // long as it is said to be.
+        let drive = unsafe {
+            if GetVolumePathNameW(wide.as_ptr(), root.as_mut_ptr(), LONGEST) == 0 {
+                return Err(io::Error::last_os_error());
+            }
+            GetDriveTypeW(root.as_ptr())
+        };
+        if drive == DRIVE_NO_ROOT_DIR {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let network = drive == DRIVE_REMOTE;
+        let name = if network { "remote drive" } else { "drive" };
+        Ok(FileSystem { name: name.to_owned(), network })
+    }
+}
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    windows
+)))]
+mod platform {
+    use super::FileSystem;
+    use std::io;
+    use std::path::Path;
+
+    pub(super) fn file_system(_: &Path) -> io::Result<FileSystem> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}

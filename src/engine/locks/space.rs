@@ -1,0 +1,637 @@
+//! The locks of one copy of SQLite, held on open file descriptions.
+//!
+//! SQLite's unix VFS assumes POSIX's owner: the process. It takes a lock through the descriptor
+//! of one connection and drops it through another's, and keeps its own account of which of its
+//! connections may do what (`unixInodeInfo`). An OFD lock's owner is the open file description, so
+//! every request for an inode has to go through *one* description, whichever descriptor SQLite
+//! names. A [`LockSpace`] keeps, for each inode that has been locked, a duplicate of the first
+//! descriptor: the *canonical* one.
+//!
+//! # Invariants
+//!
+//! 1. A descriptor is a *member* of exactly the file that `fstat` told at its first lock request,
+//!    until the `close` hook. Descriptor numbers are reused, so the hook forgets a member before
+//!    the descriptor is closed.
+//! 2. All locks of a file are held by its canonical description. Otherwise two connections of
+//!    this process would conflict where SQLite knows that they do not.
+//! 3. The canonical duplicate lives exactly as long as the file has members. It keeps the
+//!    description alive when SQLite closes the descriptor that it was made of, and the inode from
+//!    being reused; and a process that opens thousands of files does not run out of descriptors.
+//! 4. At the end all locks are dropped explicitly. SQLite drops the `-shm`'s dead-man-switch lock
+//!    by closing alone, but a child between `fork` and `exec` holds a copy of every descriptor,
+//!    and with it the description.
+//! 5. Only a writable description can hold a write lock. While the canonical one is read-only
+//!    (a read-only connection came first) it holds read locks only, and they are written down:
+//!    the first write lock through a writable member moves them to that member's description.
+//!    Read locks do not conflict, so both hold them for a moment, and no other process sees a gap.
+//! 6. A write lock through a read-only member is EBADF, as it is with POSIX locks: the canonical
+//!    description may be able to, but SQLite must see its own descriptor's limits.
+//! 7. Where the file system refuses OFD locks at the file's first request, that file stays on
+//!    POSIX locks until its last member is closed, without a duplicate: closing one would drop
+//!    them.
+//!
+//! # Locking
+//!
+//! `table` is held for look-ups, never during a lock request. `Locks` of one file is held during
+//! its requests (a stalled network file system stalls its own files only). No thread holds both,
+//! and nothing else is locked below them; SQLite's own mutexes are above. A request that waits
+//! (`F_SETLKW`, which the bundled SQLite does not make) polls, because waiting with the mutex
+//! held would keep other threads from dropping the lock that another process waits for.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_short};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const READ: c_short = libc::F_RDLCK as c_short;
+const WRITE: c_short = libc::F_WRLCK as c_short;
+const UNLOCK: c_short = libc::F_UNLCK as c_short;
+const FROM_START: c_short = libc::SEEK_SET as c_short;
+
+/// How often a waiting request tries again.
+const POLL: Duration = Duration::from_millis(1);
+
+/// A `errno` value.
+pub(super) type Errno = c_int;
+
+/// The `fcntl` commands that lock an open file description.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Commands {
+    set: c_int,
+    get: c_int,
+}
+
+impl Commands {
+    /// Linux since 3.15.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) const OFD: Self = Self { set: libc::F_OFD_SETLK, get: libc::F_OFD_GETLK };
+    /// XNU's, which its public headers leave out.
+    #[cfg(target_vendor = "apple")]
+    pub(super) const OFD: Self = Self { set: 90, get: 92 };
+    /// No other system has them. This one's number is nobody's command: EINVAL.
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+    pub(super) const OFD: Self = Self { set: -1, get: -1 };
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Set,
+    Get,
+}
+
+/// The lock owner that one copy of SQLite is. See the module's documentation.
+#[derive(Debug)]
+pub(super) struct LockSpace {
+    commands: Commands,
+    table: Mutex<Table>,
+    posix_files: AtomicU64,
+}
+
+/// Who belongs to which file.
+#[derive(Debug)]
+struct Table {
+    members: BTreeMap<RawFd, Member>,
+    files: BTreeMap<Inode, Listed>,
+}
+
+/// Device and inode number.
+type Inode = (u64, u64);
+
+/// A file in the table.
+#[derive(Debug)]
+struct Listed {
+    file: Arc<File>,
+    members: usize,
+}
+
+/// A descriptor of SQLite's through which a lock has been requested.
+#[derive(Debug, Clone)]
+struct Member {
+    file: Arc<File>,
+    writable: bool,
+}
+
+/// A file that has been locked.
+#[derive(Debug)]
+struct File {
+    inode: Inode,
+    locks: Mutex<Locks>,
+}
+
+/// Who holds a file's locks. `Undecided` becomes one of the others at the first request that the
+/// file system answers, and neither changes into the other.
+#[derive(Debug)]
+enum Locks {
+    Undecided,
+    Description(Canonical),
+    Posix,
+}
+
+/// The description that holds a file's locks.
+#[derive(Debug)]
+struct Canonical {
+    fd: OwnedFd,
+    writable: bool,
+    /// The read locks held. Kept only while `writable` is false.
+    reads: Ranges,
+}
+
+impl LockSpace {
+    /// A space that holds nothing and locks with `commands`.
+    pub(super) const fn new(commands: Commands) -> Self {
+        Self {
+            commands,
+            table: Mutex::new(Table { members: BTreeMap::new(), files: BTreeMap::new() }),
+            posix_files: AtomicU64::new(0),
+        }
+    }
+
+    /// Files that fell back to POSIX locks so far.
+    pub(super) fn posix_files(&self) -> u64 {
+        self.posix_files.load(Ordering::Relaxed)
+    }
+
+    /// `fcntl(fd, F_SETLK | F_SETLKW | F_GETLK, lock)`.
+    pub(super) fn request(
+        &self,
+        fd: RawFd,
+        cmd: c_int,
+        lock: &mut libc::flock,
+    ) -> Result<(), Errno> {
+        // SQLite's requests all have this form, and ranges are kept in it.
+        if lock.l_whence != FROM_START || lock.l_start < 0 || lock.l_len < 0 {
+            return Err(libc::EINVAL);
+        }
+        let member = self.member(fd)?;
+        let request = if cmd == libc::F_GETLK { Request::Get } else { Request::Set };
+        loop {
+            match self.attempt(&member, fd, request, lock) {
+                Err(libc::EAGAIN | libc::EACCES) if cmd == libc::F_SETLKW => {
+                    std::thread::sleep(POLL);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Forgets `fd`, which is about to be closed.
+    pub(super) fn forget(&self, fd: RawFd) {
+        let mut table = self.table();
+        let Some(member) = table.members.remove(&fd) else {
+            return;
+        };
+        let Some(listed) = table.files.get_mut(&member.file.inode) else {
+            return;
+        };
+        listed.members = listed.members.saturating_sub(1);
+        if listed.members > 0 {
+            return;
+        }
+        table.files.remove(&member.file.inode);
+        drop(table);
+        member.file.retire(self.commands);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The membership of `fd`, made at its first request.
+    fn member(&self, fd: RawFd) -> Result<Member, Errno> {
+        if let Some(member) = self.table().members.get(&fd) {
+            return Ok(member.clone());
+        }
+        let inode = inode(fd)?;
+        let writable = is_writable(fd)?;
+        let mut table = self.table();
+        if let Some(member) = table.members.get(&fd) {
+            // Another thread's first request came in between.
+            return Ok(member.clone());
+        }
+        let listed = table.files.entry(inode).or_insert_with(|| Listed {
+            file: Arc::new(File { inode, locks: Mutex::new(Locks::Undecided) }),
+            members: 0,
+        });
+        listed.members += 1;
+        let member = Member { file: Arc::clone(&listed.file), writable };
+        table.members.insert(fd, member.clone());
+        Ok(member)
+    }
+
+    fn attempt(
+        &self,
+        member: &Member,
+        fd: RawFd,
+        request: Request,
+        lock: &mut libc::flock,
+    ) -> Result<(), Errno> {
+        let writes = request == Request::Set && lock.l_type == WRITE;
+        if writes && !member.writable {
+            return Err(libc::EBADF);
+        }
+        let mut locks = member.file.locks();
+        match &mut *locks {
+            Locks::Posix => posix(fd, request, lock),
+            Locks::Description(canonical) => {
+                if writes && !canonical.writable {
+                    canonical.migrate(fd, self.commands)?;
+                }
+                canonical.request(request, lock, self.commands)
+            }
+            Locks::Undecided => {
+                // Through SQLite's own descriptor, which is of the description to be.
+                match ofd(fd, request, lock, self.commands) {
+                    // EINVAL and its kin may mean that the file system has no OFD locks. If it
+                    // has no locks at all, POSIX's answer is the one to give.
+                    Err(error) if may_be_unsupported(error) => {
+                        let answer = posix(fd, request, lock);
+                        if matches!(answer, Ok(()) | Err(libc::EAGAIN | libc::EACCES)) {
+                            *locks = Locks::Posix;
+                            self.posix_files.fetch_add(1, Ordering::Relaxed);
+                        }
+                        answer
+                    }
+                    answer => {
+                        match Canonical::of(fd, member.writable) {
+                            Ok(mut canonical) => {
+                                if answer.is_ok() {
+                                    canonical.remember(request, lock);
+                                }
+                                *locks = Locks::Description(canonical);
+                            }
+                            Err(error) => {
+                                // No descriptor left. Nothing else is held on this description.
+                                unlock_all(fd, self.commands);
+                                return Err(error);
+                            }
+                        }
+                        answer
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl File {
+    fn locks(&self) -> MutexGuard<'_, Locks> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops every lock; the last member is about to be closed.
+    fn retire(&self, commands: Commands) {
+        let mut locks = self.locks();
+        if let Locks::Description(canonical) = &*locks {
+            unlock_all(canonical.fd.as_raw_fd(), commands);
+        }
+        *locks = Locks::Undecided;
+    }
+}
+
+impl Canonical {
+    /// A duplicate of `fd`, away from the standard streams' numbers.
+    fn of(fd: RawFd, writable: bool) -> Result<Self, Errno> {
+        // SAFETY: F_DUPFD_CLOEXEC takes an integer and touches no memory of ours.
+        let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+        if duplicate < 0 {
+            return Err(errno());
+        }
+        Ok(Self {
+            // SAFETY: the kernel just made this descriptor, and nobody else knows of it.
+            fd: unsafe { OwnedFd::from_raw_fd(duplicate) },
+            writable,
+            reads: Ranges::default(),
+        })
+    }
+
+    fn request(
+        &mut self,
+        request: Request,
+        lock: &mut libc::flock,
+        commands: Commands,
+    ) -> Result<(), Errno> {
+        ofd(self.fd.as_raw_fd(), request, lock, commands)?;
+        self.remember(request, lock);
+        Ok(())
+    }
+
+    /// Writes down what a successful request changed.
+    fn remember(&mut self, request: Request, lock: &libc::flock) {
+        if self.writable || request == Request::Get {
+            return;
+        }
+        let range = Range::of(lock);
+        self.reads.remove(range);
+        if lock.l_type == READ {
+            self.reads.0.push(range);
+        }
+    }
+
+    /// Moves the read locks held to the description of `fd`, a writable member.
+    fn migrate(&mut self, fd: RawFd, commands: Commands) -> Result<(), Errno> {
+        let new = Self::of(fd, true)?;
+        for range in &self.reads.0 {
+            let mut lock = range.lock(READ);
+            if let Err(error) = ofd(new.fd.as_raw_fd(), Request::Set, &mut lock, commands) {
+                unlock_all(new.fd.as_raw_fd(), commands);
+                return Err(error);
+            }
+        }
+        // Explicitly: the read-only member keeps this description open.
+        unlock_all(self.fd.as_raw_fd(), commands);
+        *self = new;
+        Ok(())
+    }
+}
+
+/// Bytes `start..=last` of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    start: libc::off_t,
+    last: libc::off_t,
+}
+
+impl Range {
+    fn of(lock: &libc::flock) -> Self {
+        let last = match lock.l_len {
+            0 => libc::off_t::MAX,
+            len => lock.l_start.saturating_add(len - 1),
+        };
+        Self { start: lock.l_start, last }
+    }
+
+    fn lock(self, kind: c_short) -> libc::flock {
+        let len = if self.last == libc::off_t::MAX { 0 } else { self.last - self.start + 1 };
+        flock(kind, self.start, len)
+    }
+}
+
+/// Disjoint ranges, in no order. SQLite holds at most a handful on a file.
+#[derive(Debug, Default)]
+struct Ranges(Vec<Range>);
+
+impl Ranges {
+    fn remove(&mut self, gone: Range) {
+        let mut left = Vec::with_capacity(self.0.len() + 1);
+        for range in self.0.drain(..) {
+            if range.last < gone.start || gone.last < range.start {
+                left.push(range);
+                continue;
+            }
+            if range.start < gone.start {
+                left.push(Range { last: gone.start - 1, ..range });
+            }
+            if gone.last < range.last {
+                left.push(Range { start: gone.last + 1, ..range });
+            }
+        }
+        self.0 = left;
+    }
+}
+
+fn flock(kind: c_short, start: libc::off_t, len: libc::off_t) -> libc::flock {
+    // SAFETY: flock consists of integers, for which all zeros is a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind;
+    lock.l_whence = FROM_START;
+    lock.l_start = start;
+    lock.l_len = len;
+    lock
+}
+
+fn may_be_unsupported(error: Errno) -> bool {
+    [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP].contains(&error)
+}
+
+/// A write lock on the whole file, for the probe.
+pub(super) fn try_write_lock(fd: RawFd, commands: Commands) -> Result<(), Errno> {
+    ofd(fd, Request::Set, &mut flock(WRITE, 0, 0), commands)
+}
+
+/// Cannot fail on a lock that is held, and there is nobody to tell: what stays behind makes
+/// others wait, which is the safe side.
+fn unlock_all(fd: RawFd, commands: Commands) {
+    let _ = ofd(fd, Request::Set, &mut flock(UNLOCK, 0, 0), commands);
+}
+
+fn ofd(
+    fd: RawFd,
+    request: Request,
+    lock: &mut libc::flock,
+    commands: Commands,
+) -> Result<(), Errno> {
+    let mut copy = *lock;
+    // Required: it is how the kernel tells these requests from POSIX ones.
+    copy.l_pid = 0;
+    match request {
+        Request::Set => fcntl(fd, commands.set, &mut copy),
+        Request::Get => {
+            fcntl(fd, commands.get, &mut copy)?;
+            *lock = copy;
+            Ok(())
+        }
+    }
+}
+
+fn posix(fd: RawFd, request: Request, lock: &mut libc::flock) -> Result<(), Errno> {
+    let command = match request {
+        Request::Set => libc::F_SETLK,
+        Request::Get => libc::F_GETLK,
+    };
+    fcntl(fd, command, lock)
+}
+
+fn fcntl(fd: RawFd, command: c_int, lock: &mut libc::flock) -> Result<(), Errno> {
+    // SAFETY: locking commands read and write one flock, which is borrowed for the call.
+    let result = unsafe { libc::fcntl(fd, command, std::ptr::from_mut(lock)) };
+    if result == -1 { Err(errno()) } else { Ok(()) }
+}
+
+fn errno() -> Errno {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+#[allow(clippy::unnecessary_cast, reason = "the fields' types differ between platforms")]
+fn inode(fd: RawFd) -> Result<Inode, Errno> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: fstat fills the whole structure when it succeeds, and only then is it read.
+    unsafe {
+        if libc::fstat(fd, stat.as_mut_ptr()) != 0 {
+            return Err(errno());
+        }
+        let stat = stat.assume_init();
+        Ok((stat.st_dev as u64, stat.st_ino as u64))
+    }
+}
+
+fn is_writable(fd: RawFd) -> Result<bool, Errno> {
+    // SAFETY: F_GETFL takes no argument and touches no memory.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    if flags < 0 {
+        return Err(errno());
+    }
+    Ok(flags & libc::O_ACCMODE != libc::O_RDONLY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::OpenOptions;
+    use std::path::{Path, PathBuf};
+
+    const SHARED_FIRST: libc::off_t = 0x4000_0002;
+
+    fn file() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, b"x").unwrap();
+        (directory, path)
+    }
+
+    fn writable(path: &Path) -> std::fs::File {
+        OpenOptions::new().read(true).write(true).open(path).unwrap()
+    }
+
+    fn read_only(path: &Path) -> std::fs::File {
+        std::fs::File::open(path).unwrap()
+    }
+
+    fn set(
+        space: &LockSpace,
+        file: &std::fs::File,
+        kind: c_short,
+        start: i64,
+        len: i64,
+    ) -> Result<(), Errno> {
+        let lock = &mut flock(kind, start, len);
+        space.request(file.as_raw_fd(), libc::F_SETLK, lock)
+    }
+
+    /// What another owner finds on the range: a read lock, a write lock or nothing.
+    fn seen(path: &Path, start: i64, len: i64) -> c_short {
+        let file = writable(path);
+        let mut lock = flock(WRITE, start, len);
+        ofd(file.as_raw_fd(), Request::Get, &mut lock, Commands::OFD).unwrap();
+        lock.l_type
+    }
+
+    fn canonicals(space: &LockSpace) -> usize {
+        space.table().files.len()
+    }
+
+    #[test]
+    fn descriptors_of_one_file_are_one_owner_and_other_spaces_are_others() {
+        let (_directory, path) = file();
+        let (space, other) = (LockSpace::new(Commands::OFD), LockSpace::new(Commands::OFD));
+        let (a, b, c) = (writable(&path), writable(&path), writable(&path));
+        set(&space, &a, WRITE, 0, 1).unwrap();
+        set(&space, &b, WRITE, 0, 1).unwrap();
+        assert_eq!(set(&other, &c, READ, 0, 1), Err(libc::EAGAIN));
+        set(&space, &b, UNLOCK, 0, 0).unwrap();
+        set(&other, &c, READ, 0, 1).unwrap();
+        assert_eq!(set(&space, &a, WRITE, 0, 1), Err(libc::EAGAIN));
+    }
+
+    #[test]
+    fn locks_outlive_the_descriptor_that_took_them_but_not_the_last_one() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let (a, b) = (writable(&path), writable(&path));
+        set(&space, &a, WRITE, 0, 1).unwrap();
+        set(&space, &b, READ, 5, 1).unwrap();
+        space.forget(a.as_raw_fd());
+        drop(a);
+        drop(read_only(&path));
+        assert_eq!(seen(&path, 0, 1), WRITE);
+        space.forget(b.as_raw_fd());
+        // Before the descriptor itself is closed: a child's copy of it must not matter.
+        assert_eq!(seen(&path, 0, 0), UNLOCK);
+        assert_eq!(canonicals(&space), 0);
+    }
+
+    #[test]
+    fn read_locks_move_to_the_first_writable_description() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let (reader, writer) = (read_only(&path), writable(&path));
+        set(&space, &reader, READ, SHARED_FIRST, 510).unwrap();
+        set(&space, &reader, READ, 120, 5).unwrap();
+        set(&space, &reader, UNLOCK, 122, 1).unwrap();
+        assert_eq!(set(&space, &reader, WRITE, 0, 1), Err(libc::EBADF));
+        set(&space, &writer, WRITE, 0, 1).unwrap();
+        assert_eq!(seen(&path, 0, 1), WRITE);
+        assert_eq!(seen(&path, SHARED_FIRST, 510), READ);
+        assert_eq!(seen(&path, 120, 2), READ);
+        assert_eq!(seen(&path, 122, 1), UNLOCK);
+        assert_eq!(seen(&path, 123, 2), READ);
+        // SQLite's way to an exclusive lock: over its own shared one.
+        set(&space, &writer, WRITE, SHARED_FIRST, 510).unwrap();
+        assert_eq!(set(&space, &reader, WRITE, 7, 1), Err(libc::EBADF));
+        set(&space, &reader, UNLOCK, 0, 0).unwrap();
+        assert_eq!(seen(&path, 0, 0), UNLOCK);
+    }
+
+    #[test]
+    fn a_file_system_without_such_locks_gets_posix_locks_and_is_counted() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands { set: -1, get: -1 });
+        let a = writable(&path);
+        set(&space, &a, WRITE, 0, 1).unwrap();
+        set(&space, &a, READ, 4, 1).unwrap();
+        assert_eq!(seen(&path, 0, 1), WRITE);
+        assert_eq!(space.posix_files(), 1);
+        // What they are known for.
+        drop(read_only(&path));
+        assert_eq!(seen(&path, 0, 1), UNLOCK);
+    }
+
+    #[test]
+    fn errors_are_the_kernels() {
+        let space = LockSpace::new(Commands::OFD);
+        let lock = &mut flock(WRITE, 0, 1);
+        assert_eq!(space.request(-1, libc::F_SETLK, lock), Err(libc::EBADF));
+        let (_directory, path) = file();
+        let a = writable(&path);
+        let lock = &mut flock(WRITE, 0, -1);
+        assert_eq!(space.request(a.as_raw_fd(), libc::F_SETLK, lock), Err(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_number_used_again_belongs_to_its_new_file() {
+        let (_first, one) = file();
+        let (_second, two) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let a = writable(&one);
+        set(&space, &a, WRITE, 0, 1).unwrap();
+        space.forget(a.as_raw_fd());
+        let b = writable(&two);
+        // SAFETY: both descriptors are open and owned here; `a` stays owned, of another file now.
+        assert!(unsafe { libc::dup2(b.as_raw_fd(), a.as_raw_fd()) } >= 0);
+        set(&space, &a, WRITE, 0, 1).unwrap();
+        assert_eq!(seen(&one, 0, 1), UNLOCK);
+        assert_eq!(seen(&two, 0, 1), WRITE);
+    }
+
+    #[test]
+    fn a_waiting_request_waits_for_the_other_owner() {
+        let (_directory, path) = file();
+        let other = writable(&path);
+        let range = &mut flock(WRITE, 0, 1);
+        ofd(other.as_raw_fd(), Request::Set, range, Commands::OFD).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let space = LockSpace::new(Commands::OFD);
+                let a = writable(&path);
+                let answer = space.request(a.as_raw_fd(), libc::F_SETLKW, &mut flock(WRITE, 0, 1));
+                (answer, seen(&path, 0, 1))
+            });
+            std::thread::yield_now();
+            unlock_all(other.as_raw_fd(), Commands::OFD);
+            assert_eq!(waiting.join().unwrap(), (Ok(()), WRITE));
+        });
+    }
+}

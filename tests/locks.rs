@@ -1,0 +1,222 @@
+//! Locks that nobody else in the process can drop, seen from a second process.
+//!
+//! Each promise is checked with open-file-description locks, and where it is what POSIX locks
+//! break, with those, too: a test that passes with both would show nothing.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![cfg(any(target_os = "linux", target_vendor = "apple"))]
+
+mod second_process;
+
+use std::path::{Path, PathBuf};
+
+use second_process::SecondProcess;
+
+const BUSY: i32 = 5;
+
+#[test]
+fn serve() {
+    second_process::serve();
+}
+
+/// A database in the given journal mode, with one empty table.
+fn database(journal_mode: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("test.sqlite");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch(&format!("PRAGMA journal_mode = {journal_mode}; CREATE TABLE t (x)"))
+        .unwrap();
+    (directory, path)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Whether a second process is kept out while the first has a transaction open and has opened,
+/// read and closed the database's files.
+fn holds_through_a_foreign_close(mut first: SecondProcess, journal_mode: &str) -> bool {
+    let (_directory, path) = database(journal_mode);
+    first.open("a", &path);
+    first.sql("a", "BEGIN IMMEDIATE").unwrap();
+    first.sql("a", "INSERT INTO t VALUES (1)").unwrap();
+    let mut second = SecondProcess::start();
+    second.open("b", &path);
+    assert_eq!(second.refused("b", "BEGIN IMMEDIATE"), BUSY);
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let file = beside(&path, suffix);
+        if file.exists() {
+            first.read_file(&file);
+        }
+    }
+    match second.sql("b", "BEGIN IMMEDIATE") {
+        Ok(_) => false,
+        Err(refused) => {
+            assert_eq!(refused.errcode, BUSY);
+            first.sql("a", "COMMIT").unwrap();
+            assert_eq!(second.sql("b", "SELECT count(*) FROM t").unwrap(), "1");
+            true
+        }
+    }
+}
+
+#[test]
+fn a_foreign_close_drops_no_lock() {
+    for journal_mode in ["wal", "delete"] {
+        let ofd = SecondProcess::start();
+        assert!(holds_through_a_foreign_close(ofd, journal_mode));
+        let posix = SecondProcess::with_posix_locks();
+        assert!(!holds_through_a_foreign_close(posix, journal_mode));
+    }
+}
+
+/// How many of the rows that a long-lived writer was told are stored can be read at the end, if
+/// it copies its own files once and another process comes, writes and goes.
+fn rows_kept(mut writer: SecondProcess) -> Result<u32, String> {
+    let (_directory, path) = database("wal");
+    let write = |process: &mut SecondProcess, name| {
+        for _ in 0..50 {
+            process.sql(name, "INSERT INTO t VALUES (randomblob(300))").unwrap();
+        }
+    };
+    writer.open("long", &path);
+    write(&mut writer, "long");
+    for suffix in ["", "-wal", "-shm"] {
+        writer.read_file(&beside(&path, suffix));
+    }
+    for _ in 0..2 {
+        let mut short = SecondProcess::start();
+        short.open("short", &path);
+        write(&mut short, "short");
+        short.ask(&["close", "short"]).unwrap();
+        write(&mut writer, "long");
+    }
+    let mut reader = SecondProcess::start();
+    reader.open("reader", &path);
+    let mut ask = |sql| reader.sql("reader", sql).map_err(|refused| refused.message);
+    let integrity = ask("PRAGMA integrity_check")?;
+    if integrity != "ok" {
+        return Err(integrity);
+    }
+    Ok(ask("SELECT count(*) FROM t")?.parse().unwrap())
+}
+
+#[test]
+fn a_copy_of_the_live_files_loses_no_row() {
+    assert_eq!(rows_kept(SecondProcess::start()), Ok(250));
+    assert_ne!(rows_kept(SecondProcess::with_posix_locks()), Ok(250));
+}
+
+#[test]
+fn threads_of_two_processes_that_read_the_live_files_lose_no_row() {
+    for journal_mode in ["wal", "delete"] {
+        let (_directory, path) = database(journal_mode);
+        let mut processes = [SecondProcess::start(), SecondProcess::start()];
+        for process in &mut processes {
+            process.send(&["insert-from-threads", path.to_str().unwrap(), "3", "40"]);
+        }
+        for process in &mut processes {
+            process.answer().unwrap();
+        }
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let ask = |sql| connection.query_row(sql, [], |row| row.get::<_, String>(0));
+        assert_eq!(ask("PRAGMA integrity_check").unwrap(), "ok");
+        assert_eq!(ask("SELECT count(*) || '' FROM t").unwrap(), "240");
+    }
+}
+
+#[test]
+fn ten_thousand_files_leave_no_descriptor_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let counts = SecondProcess::start()
+        .ask(&["open-and-close-many", directory.path().to_str().unwrap(), "10000"])
+        .unwrap();
+    let (before, after) = counts.split_once(' ').unwrap();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_writer_may_come_after_a_read_only_connection() {
+    for journal_mode in ["delete", "wal"] {
+        let (_directory, path) = database(journal_mode);
+        let mut first = SecondProcess::start();
+        let mut second = SecondProcess::start();
+        second.open("b", &path);
+        first.ask(&["open-read-only", "r", path.to_str().unwrap()]).unwrap();
+        first.sql("r", "BEGIN").unwrap();
+        first.sql("r", "SELECT count(*) FROM t").unwrap();
+        first.open("w", &path);
+        first.sql("w", "BEGIN IMMEDIATE").unwrap();
+        first.sql("w", "INSERT INTO t VALUES (1)").unwrap();
+        first.read_file(&path);
+        assert_eq!(second.refused("b", "BEGIN IMMEDIATE"), BUSY);
+        // The reader's lock moved with the writer's and is let go through the reader.
+        first.sql("r", "COMMIT").unwrap();
+        first.ask(&["close", "r"]).unwrap();
+        first.sql("w", "COMMIT").unwrap();
+        assert_eq!(second.sql("b", "SELECT count(*) FROM t").unwrap(), "1");
+        second.sql("b", "INSERT INTO t VALUES (2)").unwrap();
+        assert_eq!(first.sql("w", "SELECT count(*) FROM t").unwrap(), "2");
+    }
+}
+
+#[test]
+fn the_first_connections_close_leaves_the_seconds_locks() {
+    for journal_mode in ["delete", "wal"] {
+        let (_directory, path) = database(journal_mode);
+        let mut first = SecondProcess::start();
+        first.open("a", &path);
+        first.sql("a", "SELECT * FROM t").unwrap();
+        first.open("b", &path);
+        first.sql("b", "BEGIN IMMEDIATE").unwrap();
+        first.sql("b", "INSERT INTO t VALUES (1)").unwrap();
+        first.ask(&["close", "a"]).unwrap();
+        let mut second = SecondProcess::start();
+        second.open("c", &path);
+        assert_eq!(second.refused("c", "BEGIN IMMEDIATE"), BUSY);
+        first.sql("b", "COMMIT").unwrap();
+        second.sql("c", "INSERT INTO t VALUES (2)").unwrap();
+        first.ask(&["close", "b"]).unwrap();
+        assert_eq!(second.sql("c", "SELECT count(*) FROM t").unwrap(), "2");
+    }
+}
+
+#[test]
+fn processes_with_posix_locks_and_with_these_respect_each_other() {
+    let (_directory, path) = database("wal");
+    let mut posix = SecondProcess::with_posix_locks();
+    let mut ofd = SecondProcess::start();
+    posix.open("p", &path);
+    ofd.open("o", &path);
+    ofd.sql("o", "BEGIN IMMEDIATE").unwrap();
+    assert_eq!(posix.refused("p", "BEGIN IMMEDIATE"), BUSY);
+    ofd.sql("o", "COMMIT").unwrap();
+    posix.sql("p", "BEGIN IMMEDIATE").unwrap();
+    assert_eq!(ofd.refused("o", "BEGIN IMMEDIATE"), BUSY);
+    posix.sql("p", "COMMIT").unwrap();
+    ofd.sql("o", "BEGIN IMMEDIATE").unwrap();
+}
+
+#[test]
+fn two_connections_of_a_process_respect_each_other() {
+    for journal_mode in ["delete", "wal"] {
+        let (_directory, path) = database(journal_mode);
+        let mut first = SecondProcess::start();
+        first.open("a", &path);
+        first.open("b", &path);
+        first.sql("a", "BEGIN IMMEDIATE").unwrap();
+        assert_eq!(first.refused("b", "BEGIN IMMEDIATE"), BUSY);
+        first.sql("a", "INSERT INTO t VALUES (1)").unwrap();
+        first.sql("a", "COMMIT").unwrap();
+        assert_eq!(first.sql("b", "SELECT count(*) FROM t").unwrap(), "1");
+    }
+}
+
+#[test]
+fn the_lock_kind_and_why_it_is_not_another_are_told() {
+    assert_eq!(SecondProcess::start().ask(&["locks"]).unwrap(), "Ofd none");
+    let told = SecondProcess::with_posix_locks().ask(&["locks"]).unwrap();
+    assert!(told.starts_with("Posix FUSION_SQLITE_LOCKS=posix"), "{told}");
+}
