@@ -1,1 +1,49 @@
-//! (skeleton)
+//! The N-API surface: converts values, holds no logic.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`callback`] | how a JavaScript call enters Rust: arguments, panics, exceptions |
+//! | [`environment`] | what one JavaScript thread has open, and the numbers it is handed |
+//! | [`database`] | opening, closing, scripts |
+//! | [`statement`] | preparing, running, iterating |
+//! | [`bind`] | JavaScript values to SQL parameters |
+//! | [`rows`] | SQL values to JavaScript values |
+//! | [`info`] | what the engine is |
+//! | [`errors`] | errors as node:sqlite throws them |
+//! | [`keyword`] | which statements leave prepared statements valid |
+//!
+//! The classes, their argument checks and the statement cache are JavaScript (`lib/`). It hands
+//! connections and statements back as numbers, which [`environment`] looks up: a wrong or stale
+//! number is an error, never a wrong pointer. Calls that are made per statement are raw
+//! callbacks, because the wrappers that `#[napi]` generates cost as much as a short statement;
+//! what is called rarely may use `#[napi]`.
+
+pub(crate) mod bind;
+pub(crate) mod callback;
+pub(crate) mod database;
+pub(crate) mod environment;
+pub(crate) mod errors;
+pub(crate) mod info;
+pub(crate) mod keyword;
+pub(crate) mod rows;
+pub(crate) mod slab;
+pub(crate) mod statement;
+
+use napi::bindgen_prelude::Object;
+use napi::{Env, JsValue};
+use napi_derive::napi;
+
+/// Adds the raw callbacks to the addon's exports, once for each JavaScript thread.
+///
+/// # Errors
+/// When Node could not create them.
+#[napi(module_exports)]
+pub fn register(exports: Object, env: Env) -> napi::Result<()> {
+    let environment = environment::Environment::create(env.raw())?;
+    for functions in [database::FUNCTIONS, statement::FUNCTIONS] {
+        for (name, function) in functions {
+            callback::export(env.raw(), exports.raw(), name, *function, &environment)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+'use strict';
+
+// Names by which the classes of this package reach each other. None of them is exported from the
+// package, so that its users cannot meet them.
+
+module.exports = {
+  /**
+   * Property of the third argument of DatabaseSync's constructor, for subclasses: a function
+   * `(path, settings, timeout) => number` that opens the connection in place of the native
+   * `open`, each time the database is opened, and returns the number that the native `adopt` gave.
+   */
+  kOpen: Symbol('open'),
+  /**
+   * Method of a subclass of DatabaseSync, called with no arguments after each synchronous call
+   * that ended a transaction, be it by COMMIT, ROLLBACK or an error. What it throws, the call
+   * throws.
+   */
+  kTransactionEnded: Symbol('transactionEnded'),
+  /** Method of DatabaseSync: the number of its open connection; throws if there is none. */
+  kNumber: Symbol('number'),
+};

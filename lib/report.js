@@ -1,0 +1,21 @@
+'use strict';
+
+// What native calls report beside their results. The layout is that of `Report` in
+// src/node/environment.rs.
+
+const binding = require('../binding.js');
+
+const buffer = binding.takeReport();
+
+module.exports = {
+  /** The bits of the last call, at index 0; two small numbers; whether they are too small. */
+  ints: new Int32Array(buffer),
+  doubles: new Float64Array(buffer),
+  bigints: new BigInt64Array(buffer),
+  REPREPARED: 1,
+  TRANSACTION_ENDED: 2,
+  SCHEMA_UNSURE: 4,
+  CACHEABLE: 8,
+  NAMED: 16,
+  DONE: 32,
+};

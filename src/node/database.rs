@@ -1,0 +1,382 @@
+//! Opening, closing, scripts.
+//!
+//! Seams for other modules of this crate, all on the connection's own JavaScript thread:
+//! * [`adopt`] makes a connection that was opened elsewhere (with another profile, say) one that
+//!   `DatabaseSync` uses: a native function of its own opens and adopts it, and a subclass passes
+//!   that function to the constructor (see `lib/internal.js`);
+//! * [`with_connection`] lends the connection behind the number that JavaScript has.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::PathBuf;
+use std::ptr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use napi::sys;
+use rusqlite::{OpenFlags, ffi};
+
+use super::bind::Parameters;
+use super::callback::{Call, Raw, callback, text};
+use super::environment::{Environment, flag};
+use super::errors::{Outcome, Thrown, check, is_schema_neutral};
+use super::keyword;
+use crate::engine::{Connection, Error, Turn, during};
+
+/// Raw callbacks by name.
+pub const FUNCTIONS: &[(&CStr, Raw)] = &[
+    (c"takeReport", callback!(take_report)),
+    (c"open", callback!(open)),
+    (c"owner", callback!(owner)),
+    (c"close", callback!(close)),
+    (c"exec", callback!(exec)),
+    (c"location", callback!(location)),
+    (c"isTransaction", callback!(is_transaction)),
+];
+
+/// Settings of [`open`], as bits.
+mod setting {
+    pub const READ_ONLY: u32 = 1;
+    pub const FOREIGN_KEYS: u32 = 2;
+    pub const DOUBLE_QUOTED_STRINGS: u32 = 4;
+    pub const DEFENSIVE: u32 = 8;
+}
+
+/// A connection that JavaScript has open.
+///
+/// The `RefCell` is the rule that a connection is not closed while it runs a statement: running
+/// borrows it, closing borrows it mutably.
+#[derive(Debug)]
+pub struct Database {
+    connection: RefCell<Connection>,
+}
+
+impl Database {
+    /// Lends the connection.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STATE` while it is being closed, or once it is closed.
+    #[inline]
+    pub fn using<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
+        match self.connection.try_borrow() {
+            Ok(connection) if !connection.raw().is_null() => body(&connection),
+            _ => Err(closed()),
+        }
+    }
+
+    /// Finalises the statements and closes.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STATE` while a statement runs; SQLite's.
+    pub fn close(self: &Rc<Self>, environment: &Environment) -> Outcome<()> {
+        let Ok(mut connection) = self.connection.try_borrow_mut() else {
+            return Err(Thrown::state("database is busy: a statement is running"));
+        };
+        {
+            let mut statements = environment.statements.borrow_mut();
+            for number in statements.numbers(|statement| Rc::ptr_eq(statement.database(), self)) {
+                if let Some(statement) = statements.remove(number) {
+                    // The connection finalises it.
+                    statement.forget();
+                }
+            }
+        }
+        connection.close().map_err(Thrown::from)
+    }
+}
+
+fn closed() -> Thrown {
+    Thrown::state("database is not open")
+}
+
+/// The turns of the file that `connection` has open.
+#[inline]
+pub fn turn(connection: &Connection) -> Option<&Turn> {
+    connection.file().map(|file| &file.turn)
+}
+
+/// Takes `connection` in and returns its number, which `DatabaseSync` is made with.
+///
+/// # Errors
+/// `ERR_INVALID_STATE` when the environment has ended or a million connections are open.
+pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
+    let environment = Environment::of(env)?;
+    let database = Rc::new(Database {
+        connection: RefCell::new(connection),
+    });
+    let number = environment.databases.borrow_mut().insert(database);
+    number.ok_or_else(|| Thrown::state("too many open databases"))
+}
+
+/// Lends the connection with `number`, which a `DatabaseSync` has from [`adopt`].
+///
+/// # Errors
+/// `ERR_INVALID_STATE` if there is none, or it is closed.
+#[expect(dead_code, reason = "the agent log's native calls come next")]
+pub fn with_connection<R>(
+    env: sys::napi_env,
+    number: u32,
+    body: impl FnOnce(&Connection) -> Outcome<R>,
+) -> Outcome<R> {
+    let environment = Environment::of(env)?;
+    let database = find(&environment, number)?;
+    database.using(body)
+}
+
+pub(super) fn find(environment: &Environment, number: u32) -> Outcome<Rc<Database>> {
+    environment
+        .databases
+        .borrow()
+        .get(number)
+        .map(Rc::clone)
+        .ok_or_else(closed)
+}
+
+/// `takeReport()`: the buffer of the reports, once.
+fn take_report(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    call.environment.take_report()
+}
+
+/// `open(path, settings, timeout)`: the number of a new connection. `path` is a string or a
+/// `Uint8Array`; `settings` are bits of [`setting`]; `timeout` is in milliseconds.
+fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let path = path(call.env, call.arg(0)?)?;
+    let settings = call.number(1)?;
+    let timeout = Duration::from_millis(u64::from(call.number(2)?));
+    let set = |bit: u32| settings & bit != 0;
+    let flags = OpenFlags::SQLITE_OPEN_URI
+        | if set(setting::READ_ONLY) {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+        };
+    let connection = Connection::open(&path, flags, timeout).map_err(opening)?;
+    for (option, enabled) in [
+        (
+            ffi::SQLITE_DBCONFIG_DQS_DML,
+            set(setting::DOUBLE_QUOTED_STRINGS),
+        ),
+        (
+            ffi::SQLITE_DBCONFIG_DQS_DDL,
+            set(setting::DOUBLE_QUOTED_STRINGS),
+        ),
+        (ffi::SQLITE_DBCONFIG_ENABLE_FKEY, set(setting::FOREIGN_KEYS)),
+        (ffi::SQLITE_DBCONFIG_DEFENSIVE, set(setting::DEFENSIVE)),
+    ] {
+        // SAFETY: the connection is open and this thread's; these options take an int and a
+        // pointer to an int, which may be null.
+        let code = unsafe {
+            ffi::sqlite3_db_config(
+                connection.raw(),
+                option,
+                c_int::from(enabled),
+                ptr::null_mut::<c_int>(),
+            )
+        };
+        if code != ffi::SQLITE_OK {
+            return Err(Thrown::sqlite(code));
+        }
+    }
+    number(call.env, adopt(call.env, connection)?)
+}
+
+/// What node:sqlite says when a file cannot be opened. rusqlite adds the path to the message.
+fn opening(mut error: Error) -> Thrown {
+    if error.errcode & 0xff == ffi::SQLITE_CANTOPEN {
+        error.errcode = ffi::SQLITE_CANTOPEN;
+        error.message.clone_from(&error.errstr);
+    }
+    error.into()
+}
+
+fn path(env: sys::napi_env, value: sys::napi_value) -> Outcome<PathBuf> {
+    let mut parameters = Parameters::default();
+    parameters.read(env, &[value], 1)?;
+    let bytes = parameters.into_bytes();
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStringExt;
+        Ok(std::ffi::OsString::from_vec(bytes).into())
+    }
+    #[cfg(not(unix))]
+    {
+        Ok(String::from_utf8_lossy(&bytes).into_owned().into())
+    }
+}
+
+fn number(env: sys::napi_env, number: u32) -> Outcome<sys::napi_value> {
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is that of the running callback.
+    check(unsafe { sys::napi_create_uint32(env, number, &mut value) })?;
+    Ok(value)
+}
+
+/// `owner(database)`: a value that closes the connection when it is collected.
+fn owner(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let number = call.number(0)?;
+    let environment = Rc::into_raw(Rc::clone(call.environment)).cast_mut();
+    let mut value = ptr::null_mut();
+    // SAFETY: the finaliser runs once, on this thread, and takes back the count given to it;
+    // the hint is a number in the guise of a pointer.
+    let status = unsafe {
+        sys::napi_create_external(
+            call.env,
+            environment.cast(),
+            Some(collected),
+            ptr::without_provenance_mut(number as usize),
+            &mut value,
+        )
+    };
+    if status != sys::Status::napi_ok {
+        // SAFETY: N-API did not take the count.
+        drop(unsafe { Rc::from_raw(environment) });
+    }
+    check(status)?;
+    Ok(value)
+}
+
+unsafe extern "C" fn collected(_env: sys::napi_env, data: *mut c_void, hint: *mut c_void) {
+    // SAFETY: `owner` gave this count to the finaliser.
+    let environment = unsafe { Rc::<Environment>::from_raw(data.cast()) };
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        if let Ok(number) = u32::try_from(hint.addr()) {
+            // A connection that cannot be closed stays open: nobody is left to be told.
+            let _ = dispose(&environment, number);
+        }
+    }));
+}
+
+/// `close(database)`.
+fn close(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let number = call.number(0)?;
+    dispose(call.environment, number)?;
+    call.undefined()
+}
+
+fn dispose(environment: &Environment, number: u32) -> Outcome<()> {
+    let database = find(environment, number)?;
+    database.close(environment)?;
+    let removed = environment.databases.borrow_mut().remove(number);
+    drop(removed);
+    Ok(())
+}
+
+/// `exec(database, sql)`: runs every statement of `sql`, up to the first that fails.
+fn exec(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    call.environment.report(0);
+    let database = find(call.environment, call.number(0)?)?;
+    let mut sql = call.environment.take_parameters();
+    let result = sql
+        .read(call.env, &[call.arg(1)?], 1)
+        .and_then(|()| database.using(|connection| run_script(call, connection, sql.terminated())));
+    call.environment.give_parameters(sql);
+    result?;
+    call.undefined()
+}
+
+/// `sql` ends with a NUL byte.
+fn run_script(call: &Call<'_>, connection: &Connection, sql: &[u8]) -> Outcome<()> {
+    let db = connection.raw();
+    // SAFETY: the connection is open, as `using` saw to, and this thread's.
+    let in_transaction = || unsafe { ffi::sqlite3_get_autocommit(db) } == 0;
+    let before = in_transaction();
+    let mut flags = 0;
+    let result: Result<(), Error> = during(turn(connection), || {
+        let mut rest = sql;
+        loop {
+            rest = keyword::skip_space(rest);
+            if matches!(rest, [] | [0, ..]) {
+                return Ok(());
+            }
+            let neutral = keyword::is_neutral(rest);
+            if !neutral {
+                flags |= flag::SCHEMA_UNSURE;
+            }
+            let mut statement = ptr::null_mut();
+            let mut tail = ptr::null();
+            // SAFETY: `rest` is readable for its length, which includes the terminating NUL, and
+            // outlives the statement, which is finalised at once; `tail` points into it.
+            let code = unsafe {
+                let mut code = ffi::sqlite3_prepare_v2(
+                    db,
+                    rest.as_ptr().cast::<c_char>(),
+                    c_int::try_from(rest.len()).unwrap_or(c_int::MAX),
+                    &mut statement,
+                    &mut tail,
+                );
+                if code == ffi::SQLITE_OK && !statement.is_null() {
+                    loop {
+                        code = ffi::sqlite3_step(statement);
+                        if code != ffi::SQLITE_ROW {
+                            break;
+                        }
+                    }
+                    if ffi::sqlite3_stmt_status(statement, ffi::SQLITE_STMTSTATUS_REPREPARE, 0) > 0
+                    {
+                        flags |= flag::SCHEMA_UNSURE;
+                    }
+                }
+                code
+            };
+            let result = match code {
+                ffi::SQLITE_OK | ffi::SQLITE_DONE => Ok(()),
+                // SAFETY: the connection is open and this thread's.
+                _ => Err(unsafe { Error::last(db) }),
+            };
+            // SAFETY: the statement is null or was prepared above.
+            unsafe { ffi::sqlite3_finalize(statement) };
+            result?;
+            let used = (tail.addr()).saturating_sub(rest.as_ptr().addr());
+            rest = rest.get(used.max(1)..).unwrap_or_default();
+        }
+    });
+    if before && !in_transaction() {
+        flags |= flag::TRANSACTION_ENDED;
+    }
+    if let Err(error) = &result
+        && (flags & flag::TRANSACTION_ENDED != 0 || !is_schema_neutral(error.errcode))
+    {
+        flags |= flag::SCHEMA_UNSURE;
+    }
+    call.environment.report(flags);
+    result.map_err(Thrown::from)
+}
+
+/// `location(database, name)`: the path of the database `name`, or null.
+fn location(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let database = find(call.environment, call.number(0)?)?;
+    let mut name = Parameters::default();
+    name.read(call.env, &[call.arg(1)?], 1)?;
+    let name = name.terminated();
+    database.using(|connection| {
+        // SAFETY: the connection is open and this thread's; `name` ends with a NUL. The result
+        // is null or NUL-terminated and lives as long as the database is attached.
+        let file = unsafe {
+            let file = ffi::sqlite3_db_filename(connection.raw(), name.as_ptr().cast());
+            if file.is_null() {
+                c""
+            } else {
+                CStr::from_ptr(file)
+            }
+        };
+        if file.is_empty() {
+            let mut null = ptr::null_mut();
+            // SAFETY: `env` is that of the running callback.
+            check(unsafe { sys::napi_get_null(call.env, &mut null) })?;
+            Ok(null)
+        } else {
+            text(call.env, file.to_bytes())
+        }
+    })
+}
+
+/// `isTransaction(database)`.
+fn is_transaction(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let database = find(call.environment, call.number(0)?)?;
+    database.using(|connection| {
+        let mut value = ptr::null_mut();
+        // SAFETY: `env` is that of the running callback.
+        check(unsafe { sys::napi_get_boolean(call.env, !connection.is_autocommit(), &mut value) })?;
+        Ok(value)
+    })
+}

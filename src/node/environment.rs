@@ -1,0 +1,194 @@
+//! What one JavaScript thread (one N-API environment) has open, and the numbers it is handed.
+//!
+//! Used on that thread only. When the environment ends, by a natural exit or a worker's end,
+//! everything is closed; on `process.exit()` Node calls nobody, and the operating system does.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::ptr;
+use std::rc::Rc;
+
+use napi::sys;
+
+use super::bind::Parameters;
+use super::database::Database;
+use super::errors::{Outcome, Thrown, check};
+use super::slab::Slab;
+use super::statement::Statement;
+
+/// What a call reports beside its result, to save JavaScript a property or an object each: 48
+/// bytes that JavaScript reads through three typed arrays.
+///
+/// | bytes | view | content |
+/// |---|---|---|
+/// | 0..4 | `Int32Array[0]` | the bits of [`flag`] |
+/// | 4..12 | `Int32Array[1..3]` | both numbers, unless one does not fit |
+/// | 12..16 | `Int32Array[3]` | 1 if one does not fit, else 0 |
+/// | 16..32 | `Float64Array[2..4]` | both numbers, nearest double |
+/// | 32..48 | `BigInt64Array[4..6]` | both numbers, exactly |
+#[derive(Debug)]
+#[repr(C, align(16))]
+struct Report {
+    flags: i32,
+    narrow: [i32; 2],
+    wide: i32,
+    double: [f64; 2],
+    exact: [i64; 2],
+}
+
+/// Bits of a call's report.
+pub mod flag {
+    /// SQLite prepared the statement anew: the schema had changed.
+    pub const REPREPARED: i32 = 1;
+    /// The call ended a transaction that was open before it.
+    pub const TRANSACTION_ENDED: i32 = 2;
+    /// Statements that were prepared earlier may mean something else now, or nothing.
+    pub const SCHEMA_UNSURE: i32 = 4;
+    /// The statement may be kept for the next one with the same text.
+    pub const CACHEABLE: i32 = 8;
+    /// The statement has parameters with names other than `?NNN`.
+    pub const NAMED: i32 = 16;
+    /// The statement has no more rows.
+    pub const DONE: i32 = 32;
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Environment {
+    env: sys::napi_env,
+    /// Open connections.
+    pub databases: RefCell<Slab<Rc<Database>>>,
+    /// Prepared statements.
+    pub statements: RefCell<Slab<Rc<Statement>>>,
+    /// Room for one call's parameters; taken by the call that uses it.
+    parameters: RefCell<Option<Box<Parameters>>>,
+    /// Lives in an `ArrayBuffer` that `buffer` keeps.
+    report: *mut Report,
+    buffer: Cell<sys::napi_ref>,
+    handed_out: Cell<bool>,
+}
+
+thread_local! {
+    /// The environments of this thread, of which Node has one.
+    static ALL: RefCell<Vec<Rc<Environment>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Environment {
+    /// Makes the state of `env` and sees to its end.
+    pub(super) fn create(env: sys::napi_env) -> napi::Result<Rc<Self>> {
+        let mut report = ptr::null_mut();
+        let mut buffer = ptr::null_mut();
+        let mut reference = ptr::null_mut();
+        // SAFETY: `env` is the environment that is being registered. The reference keeps the
+        // buffer, and so its memory, for the environment's whole life: see `take_report`.
+        unsafe {
+            for status in [
+                sys::napi_create_arraybuffer(env, size_of::<Report>(), &mut report, &mut buffer),
+                sys::napi_create_reference(env, buffer, 1, &mut reference),
+            ] {
+                if status != sys::Status::napi_ok {
+                    return Err(napi::Error::from_status(napi::Status::from(status)));
+                }
+            }
+        }
+        let this = Rc::new(Self {
+            env,
+            databases: RefCell::default(),
+            statements: RefCell::default(),
+            parameters: RefCell::default(),
+            report: report.cast(),
+            buffer: Cell::new(reference),
+            handed_out: Cell::new(false),
+        });
+        ALL.with_borrow_mut(|all| all.push(Rc::clone(&this)));
+        // SAFETY: the hook runs once, on this thread, with the count given to it here.
+        unsafe {
+            sys::napi_add_env_cleanup_hook(
+                env,
+                Some(end),
+                Rc::into_raw(Rc::clone(&this)).cast_mut().cast::<c_void>(),
+            );
+        }
+        Ok(this)
+    }
+
+    /// The state of `env`, for callbacks that were not made by [`super::callback::export`].
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STATE` when the environment has ended.
+    pub fn of(env: sys::napi_env) -> Outcome<Rc<Self>> {
+        ALL.with_borrow(|all| all.iter().find(|one| one.env == env).map(Rc::clone))
+            .ok_or_else(|| Thrown::state("the environment has ended"))
+    }
+
+    /// The buffer of the reports, to the first who asks: whoever has it could detach it, so it
+    /// belongs to this package's own JavaScript, which asks while it is loaded.
+    ///
+    /// # Errors
+    /// N-API's.
+    pub fn take_report(&self) -> Outcome<sys::napi_value> {
+        let mut buffer = ptr::null_mut();
+        if !self.handed_out.replace(true) {
+            // SAFETY: the reference was made in `create` and is not deleted.
+            check(unsafe {
+                sys::napi_get_reference_value(self.env, self.buffer.get(), &mut buffer)
+            })?;
+        }
+        Ok(buffer)
+    }
+
+    /// Reports `flags`.
+    #[inline]
+    pub fn report(&self, flags: i32) {
+        // SAFETY: the buffer lives as long as the environment, nobody detaches it, and this
+        // thread is the only one to use it.
+        unsafe { (*self.report).flags = flags };
+    }
+
+    /// Reports two numbers.
+    #[inline]
+    pub fn report_numbers(&self, numbers: [i64; 2]) {
+        let [first, second] = numbers;
+        // SAFETY: as in `report`; JavaScript does not run while the reference lives.
+        let report = unsafe { &mut *self.report };
+        report.wide = match (i32::try_from(first), i32::try_from(second)) {
+            (Ok(first), Ok(second)) => {
+                report.narrow = [first, second];
+                0
+            }
+            _ => 1,
+        };
+        report.exact = numbers;
+        report.double = [first as f64, second as f64];
+    }
+
+    /// Room for parameters; give it back with [`Self::give_parameters`].
+    #[inline]
+    pub fn take_parameters(&self) -> Box<Parameters> {
+        self.parameters.take().unwrap_or_default()
+    }
+
+    /// Takes back what [`Self::take_parameters`] gave.
+    #[inline]
+    pub fn give_parameters(&self, mut parameters: Box<Parameters>) {
+        parameters.clear();
+        self.parameters.replace(Some(parameters));
+    }
+}
+
+/// The environment ends: closes everything in it.
+unsafe extern "C" fn end(data: *mut c_void) {
+    // SAFETY: `create` gave this count to the hook.
+    let environment = unsafe { Rc::<Environment>::from_raw(data.cast()) };
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        ALL.with_borrow_mut(|all| all.retain(|one| !Rc::ptr_eq(one, &environment)));
+        let databases = environment.databases.take();
+        for number in databases.numbers(|_| true) {
+            if let Some(database) = databases.get(number) {
+                let _ = database.close(&environment);
+            }
+        }
+        drop(environment.statements.take());
+        drop(environment.parameters.take());
+    }));
+}

@@ -1,0 +1,151 @@
+//! Errors as node:sqlite throws them.
+
+use std::ptr;
+
+use napi::sys;
+use rusqlite::ffi;
+
+use super::callback::text;
+use crate::engine::Error;
+
+/// Why a callback did not return a value.
+#[derive(Debug)]
+pub enum Thrown {
+    /// A JavaScript exception is pending already.
+    Pending,
+    /// An error to be thrown.
+    Error(Box<Exception>),
+}
+
+/// The result of a callback.
+pub type Outcome<T> = std::result::Result<T, Thrown>;
+
+/// The JavaScript class of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `Error`
+    Plain,
+    /// `TypeError`
+    Type,
+    /// `RangeError`
+    Range,
+}
+
+/// A JavaScript error before it is thrown.
+#[derive(Debug)]
+pub struct Exception {
+    /// Its class.
+    pub kind: Kind,
+    /// Its `code`.
+    pub code: &'static str,
+    /// Its `message`.
+    pub message: String,
+    /// Its `errcode`, SQLite's extended result code, and `errstr`, SQLite's text for it.
+    pub sqlite: Option<(i32, String)>,
+}
+
+impl Thrown {
+    /// An error that SQLite had no part in.
+    pub fn of(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
+        Self::Error(Box::new(Exception {
+            kind,
+            code,
+            message: message.into(),
+            sqlite: None,
+        }))
+    }
+
+    /// The handle is in the wrong state for the call.
+    pub fn state(message: &str) -> Self {
+        Self::of(Kind::Plain, "ERR_INVALID_STATE", message)
+    }
+
+    /// SQLite's own words for a result code, where no connection has better ones.
+    pub fn sqlite(errcode: i32) -> Self {
+        Error::sqlite(errcode, crate::engine::errstr(errcode)).into()
+    }
+
+    /// N-API failed without an exception of its own: it was handed what this module never hands
+    /// it, or memory is exhausted.
+    pub fn node(status: sys::napi_status) -> Self {
+        if status == sys::Status::napi_pending_exception {
+            return Self::Pending;
+        }
+        Self::of(
+            Kind::Plain,
+            "ERR_INVALID_STATE",
+            format!("Node-API call failed with status {status}"),
+        )
+    }
+}
+
+impl From<Error> for Thrown {
+    fn from(error: Error) -> Self {
+        Self::Error(Box::new(Exception {
+            kind: Kind::Plain,
+            code: error.code,
+            message: error.message,
+            sqlite: (error.errcode != 0).then_some((error.errcode, error.errstr)),
+        }))
+    }
+}
+
+impl From<napi::Error> for Thrown {
+    fn from(error: napi::Error) -> Self {
+        Self::of(Kind::Plain, "ERR_INVALID_STATE", error.reason.clone())
+    }
+}
+
+/// Turns a status of N-API into a result.
+///
+/// # Errors
+/// Any status but `napi_ok`.
+#[inline]
+pub fn check(status: sys::napi_status) -> Outcome<()> {
+    if status == sys::Status::napi_ok {
+        Ok(())
+    } else {
+        Err(Thrown::node(status))
+    }
+}
+
+/// Whether a failed statement says nothing about the schema: contention and constraints.
+pub fn is_schema_neutral(errcode: i32) -> bool {
+    matches!(
+        errcode & 0xff,
+        ffi::SQLITE_CONSTRAINT | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED
+    )
+}
+
+/// Throws `exception` in `env`. What fails on the way leaves another exception pending.
+pub fn throw(env: sys::napi_env, exception: &Exception) {
+    let _ = try_throw(env, exception);
+}
+
+fn try_throw(env: sys::napi_env, exception: &Exception) -> Outcome<()> {
+    let code = text(env, exception.code.as_bytes())?;
+    let message = text(env, exception.message.as_bytes())?;
+    let mut error = ptr::null_mut();
+    // SAFETY: `env` is the environment of the running callback; the handles were made in it.
+    unsafe {
+        check(match exception.kind {
+            Kind::Plain => sys::napi_create_error(env, code, message, &mut error),
+            Kind::Type => sys::napi_create_type_error(env, code, message, &mut error),
+            Kind::Range => sys::napi_create_range_error(env, code, message, &mut error),
+        })?;
+        if let Some((errcode, errstr)) = &exception.sqlite {
+            let errstr = text(env, errstr.as_bytes())?;
+            let mut number = ptr::null_mut();
+            check(sys::napi_create_int32(env, *errcode, &mut number))?;
+            for (name, value) in [(c"errcode", number), (c"errstr", errstr)] {
+                check(sys::napi_set_named_property(
+                    env,
+                    error,
+                    name.as_ptr(),
+                    value,
+                ))?;
+            }
+        }
+        check(sys::napi_throw(env, error))
+    }
+}

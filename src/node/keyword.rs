@@ -1,0 +1,90 @@
+//! Which statements leave every prepared statement of their connection valid.
+
+/// First keywords of statements that change neither the schema nor a setting which the meaning
+/// of other statements depends on. `ROLLBACK` is missing because it can undo a schema change,
+/// `EXPLAIN` because some `PRAGMA`s act while they are parsed.
+const NEUTRAL: [&[u8]; 12] = [
+    b"SELECT",
+    b"INSERT",
+    b"UPDATE",
+    b"DELETE",
+    b"REPLACE",
+    b"WITH",
+    b"VALUES",
+    b"BEGIN",
+    b"COMMIT",
+    b"END",
+    b"SAVEPOINT",
+    b"RELEASE",
+];
+
+/// Whether the first statement of `sql` is one after which statements prepared earlier mean what
+/// they meant. Says no when in doubt.
+pub fn is_neutral(sql: &[u8]) -> bool {
+    let sql = skip_space(sql);
+    let length = sql
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphabetic())
+        .count();
+    sql.get(..length).is_some_and(|word| {
+        NEUTRAL
+            .iter()
+            .any(|keyword| word.eq_ignore_ascii_case(keyword))
+    })
+}
+
+/// `sql` without the white space, comments and empty statements in front.
+pub fn skip_space(mut sql: &[u8]) -> &[u8] {
+    loop {
+        sql = match sql {
+            [b' ' | b'\t' | b'\n' | b'\r' | b'\x0c' | b';', rest @ ..] => rest,
+            [0xef, 0xbb, 0xbf, rest @ ..] => rest,
+            [b'-', b'-', rest @ ..] => after(rest, b"\n"),
+            [b'/', b'*', rest @ ..] => after(rest, b"*/"),
+            _ => return sql,
+        };
+    }
+}
+
+fn after<'a>(text: &'a [u8], end: &[u8]) -> &'a [u8] {
+    text.windows(end.len())
+        .position(|window| window == end)
+        .and_then(|at| text.get(at + end.len()..))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_on_rows_and_transactions_are_neutral() {
+        for sql in [
+            "select 1",
+            "  \n-- a comment\n/* another; */ ;INSERT INTO t VALUES (1)",
+            "With x as (select 1) select * from x",
+            "\u{feff}begin immediate",
+            "release a",
+            "(select 1)",
+        ] {
+            assert_eq!(is_neutral(sql.as_bytes()), !sql.starts_with('('), "{sql}");
+        }
+    }
+
+    #[test]
+    fn schema_settings_and_rollback_are_not() {
+        for sql in [
+            "",
+            "-- select",
+            "/* select",
+            "create table t (a)",
+            "pragma foreign_keys = on",
+            "rollback to a",
+            "explain pragma foreign_keys = on",
+            "selects",
+            "attach 'a' as b",
+        ] {
+            assert!(!is_neutral(sql.as_bytes()), "{sql}");
+        }
+    }
+}

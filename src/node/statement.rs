@@ -1,0 +1,649 @@
+//! Preparing, running, iterating.
+//!
+//! JavaScript decides which statement a call uses (its cache shares them); here a statement is
+//! bound, stepped, reset and cleared within one call, so that between calls it holds no lock and
+//! no value. The exception is iteration, `start` and `next`, during which the statement belongs
+//! to one iterator.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int};
+use std::ptr;
+use std::rc::Rc;
+
+use napi::sys;
+use rusqlite::ffi;
+
+use super::bind::Parameters;
+use super::callback::{Call, Raw, callback, text};
+use super::database::{Database, find as find_database, turn};
+use super::environment::{Environment, flag};
+use super::errors::{Kind, Outcome, Thrown, check, is_schema_neutral};
+use super::keyword;
+use super::rows::{CHUNK, Scope, hand_over, read};
+use crate::engine::{Connection, Error, during};
+
+/// Raw callbacks by name.
+pub const FUNCTIONS: &[(&CStr, Raw)] = &[
+    (c"prepare", callback!(prepare)),
+    (c"finalize", callback!(finalize)),
+    (c"run", callback!(run)),
+    (c"get", callback!(get)),
+    (c"all", callback!(all)),
+    (c"start", callback!(start)),
+    (c"next", callback!(next)),
+    (c"reset", callback!(reset)),
+    (c"columnNames", callback!(column_names)),
+    (c"columns", callback!(columns)),
+    (c"parameterNames", callback!(parameter_names)),
+    (c"sourceSQL", callback!(source_sql)),
+    (c"expandedSQL", callback!(expanded_sql)),
+];
+
+/// A prepared statement.
+#[derive(Debug)]
+pub struct Statement {
+    /// Null once the connection finalised it.
+    raw: Cell<*mut ffi::sqlite3_stmt>,
+    /// Keeps the connection in existence until the statement is finalised.
+    database: Rc<Database>,
+    parameters: usize,
+    /// Running it leaves prepared statements valid.
+    neutral: bool,
+    columns: Cell<c_int>,
+    /// `SQLITE_STMTSTATUS_REPREPARE` when `columns` was read.
+    reprepared: Cell<c_int>,
+    /// A call is binding or stepping it.
+    running: Cell<bool>,
+}
+
+impl Statement {
+    /// The database it belongs to.
+    pub fn database(&self) -> &Rc<Database> {
+        &self.database
+    }
+
+    /// The connection is about to finalise the statement.
+    pub fn forget(&self) {
+        self.raw.set(ptr::null_mut());
+    }
+
+    /// Makes the statement this call's.
+    #[inline]
+    fn enter(&self) -> Outcome<Running<'_>> {
+        if self.raw.get().is_null() {
+            return Err(finalized());
+        }
+        if self.running.replace(true) {
+            return Err(Thrown::state("statement is busy: it is running"));
+        }
+        Ok(Running {
+            statement: self,
+            reprepared: Cell::new(false),
+        })
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: the statement is null or prepared on a connection that `database` keeps open
+        // (closing it sets the pointer to null), and no call uses it: calls hold a count.
+        unsafe { ffi::sqlite3_finalize(self.raw.get()) };
+    }
+}
+
+fn finalized() -> Thrown {
+    Thrown::state("statement has been finalized")
+}
+
+/// The use of a statement by one call. No other call can use or finalise it meanwhile.
+struct Running<'a> {
+    statement: &'a Statement,
+    reprepared: Cell<bool>,
+}
+
+impl Running<'_> {
+    #[inline]
+    fn raw(&self) -> *mut ffi::sqlite3_stmt {
+        self.statement.raw.get()
+    }
+
+    /// Ends what the statement does, and forgets its values.
+    #[inline]
+    fn reset(&self) {
+        // SAFETY: the statement is prepared: `enter` saw to it and nobody closed it since.
+        unsafe {
+            ffi::sqlite3_reset(self.raw());
+            if self.statement.parameters > 0 {
+                ffi::sqlite3_clear_bindings(self.raw());
+            }
+        }
+    }
+
+    /// Binds `parameters` in place of what was bound.
+    ///
+    /// # Safety
+    /// Unless `copy`, the bindings are cleared before `parameters` changes.
+    #[inline]
+    unsafe fn bind(
+        &self,
+        connection: &Connection,
+        parameters: &Parameters,
+        copy: bool,
+    ) -> Outcome<()> {
+        // SAFETY: the statement is prepared and was reset; the rest is the caller's.
+        match unsafe { parameters.bind(self.raw(), copy) } {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                // SAFETY: the connection is open and this thread's.
+                let error = unsafe { Error::last(connection.raw()) };
+                self.reset();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Steps; whether there is a row.
+    #[inline]
+    fn step(&self, connection: &Connection) -> Outcome<bool> {
+        // SAFETY: the statement is prepared and the connection open; both are this thread's.
+        unsafe {
+            match ffi::sqlite3_step(self.raw()) {
+                ffi::SQLITE_ROW => Ok(true),
+                ffi::SQLITE_DONE => Ok(false),
+                _ => Err(Error::last(connection.raw()).into()),
+            }
+        }
+    }
+
+    /// Notices that SQLite prepared the statement anew since its columns were counted.
+    #[inline]
+    fn notice_columns(&self) -> bool {
+        let statement = self.statement;
+        // SAFETY: the statement is prepared.
+        let count =
+            unsafe { ffi::sqlite3_stmt_status(self.raw(), ffi::SQLITE_STMTSTATUS_REPREPARE, 0) };
+        if statement.reprepared.replace(count) != count {
+            // SAFETY: the statement is prepared.
+            let columns = unsafe { ffi::sqlite3_column_count(self.raw()) };
+            statement.columns.set(columns);
+            self.reprepared.set(true);
+        }
+        self.reprepared.get()
+    }
+
+    /// Steps to the first row. JavaScript learns of new columns before it is handed values.
+    #[inline]
+    fn first_row(&self, call: &Call<'_>, connection: &Connection) -> Outcome<bool> {
+        let row = self.step(connection)?;
+        if row && self.notice_columns() {
+            call.environment.report(flag::REPREPARED);
+        }
+        Ok(row)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.statement.running.set(false);
+    }
+}
+
+/// Resets the statement when a call ends, however it ends.
+struct Reset<'a, 'b>(&'a Running<'b>);
+
+impl Drop for Reset<'_, '_> {
+    fn drop(&mut self) {
+        self.0.reset();
+    }
+}
+
+/// Watches what a call does to its connection beside its result.
+struct Watch {
+    db: *mut ffi::sqlite3,
+    in_transaction: bool,
+}
+
+impl Watch {
+    #[inline]
+    fn start(connection: &Connection) -> Self {
+        let db = connection.raw();
+        Self {
+            db,
+            // SAFETY: the connection is open and this thread's.
+            in_transaction: unsafe { ffi::sqlite3_get_autocommit(db) } == 0,
+        }
+    }
+
+    #[inline]
+    fn end<T>(&self, running: &Running<'_>, result: &Outcome<T>) -> i32 {
+        let mut flags = if running.statement.neutral {
+            0
+        } else {
+            flag::SCHEMA_UNSURE
+        };
+        // SAFETY: the connection is open and this thread's.
+        if self.in_transaction && unsafe { ffi::sqlite3_get_autocommit(self.db) } != 0 {
+            flags |= flag::TRANSACTION_ENDED;
+        }
+        if running.notice_columns() {
+            flags |= flag::REPREPARED | flag::SCHEMA_UNSURE;
+        }
+        if let Err(Thrown::Error(exception)) = result
+            && let Some((errcode, _)) = exception.sqlite
+            && (flags & flag::TRANSACTION_ENDED != 0 || !is_schema_neutral(errcode))
+        {
+            flags |= flag::SCHEMA_UNSURE;
+        }
+        flags
+    }
+}
+
+/// The statement with `number`, for a call that has nothing to report yet.
+fn find(environment: &Environment, number: u32) -> Outcome<Rc<Statement>> {
+    environment.report(0);
+    look_up(environment, number)
+}
+
+fn look_up(environment: &Environment, number: u32) -> Outcome<Rc<Statement>> {
+    environment
+        .statements
+        .borrow()
+        .get(number)
+        .map(Rc::clone)
+        .ok_or_else(finalized)
+}
+
+/// One run of the statement that argument 0 names, with the arguments from `first` on as values:
+/// binds, runs `body`, resets, and reports what else happened.
+#[inline]
+fn once(
+    call: &Call<'_>,
+    first: usize,
+    body: impl FnOnce(&Connection, &Running<'_>) -> Outcome<sys::napi_value>,
+) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let mut parameters = call.environment.take_parameters();
+    let result = statement.database.using(|connection| {
+        parameters.read(call.env, call.rest(first), statement.parameters)?;
+        let running = statement.enter()?;
+        let watch = Watch::start(connection);
+        let result = during(turn(connection), || {
+            let _reset = Reset(&running);
+            // SAFETY: `_reset` clears the bindings before `parameters` is given back.
+            unsafe { running.bind(connection, &parameters, false) }?;
+            body(connection, &running)
+        });
+        call.environment.report(watch.end(&running, &result));
+        result
+    });
+    call.environment.give_parameters(parameters);
+    result
+}
+
+/// `run(statement, ...values)`: runs to the end; reports changes and last row id.
+fn run(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    once(call, 1, |connection, running| {
+        while running.step(connection)? {}
+        // SAFETY: the connection is open and this thread's.
+        let numbers = unsafe {
+            [
+                ffi::sqlite3_changes64(connection.raw()),
+                ffi::sqlite3_last_insert_rowid(connection.raw()),
+            ]
+        };
+        call.environment.report_numbers(numbers);
+        call.undefined()
+    })
+}
+
+/// `get(statement, bigints, row, ...values)`: what `row` makes of the first row's values, or
+/// `undefined`.
+fn get(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let bigints = call.flag(1);
+    let row = call.arg(2)?;
+    once(call, 3, |connection, running| {
+        if !running.first_row(call, connection)? {
+            return call.undefined();
+        }
+        running.row(call, bigints, row)
+    })
+}
+
+/// `all(statement, bigints, rows, ...values)`: calls `rows` with the values of some rows, again
+/// and again.
+fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let bigints = call.flag(1);
+    let rows = call.arg(2)?;
+    once(call, 3, |connection, running| {
+        let mut more = running.first_row(call, connection)?;
+        let columns = running.statement.columns.get();
+        let width = usize::try_from(columns).unwrap_or(0);
+        let mut values = Vec::new();
+        // The first values' handles go with the callback's own scope.
+        let mut scope = None;
+        while more {
+            if values.len() + width > CHUNK && !values.is_empty() {
+                hand_over(call.env, rows, &values)?;
+                values.clear();
+                drop(scope.take());
+                scope = Some(Scope::open(call.env)?);
+            }
+            // SAFETY: there is a row.
+            unsafe { read(call.env, running.raw(), columns, bigints, &mut values) }?;
+            more = running.step(connection)?;
+        }
+        if !values.is_empty() {
+            hand_over(call.env, rows, &values)?;
+        }
+        drop(scope);
+        call.undefined()
+    })
+}
+
+/// `start(statement, ...values)`: binds the values for `next`.
+fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let mut parameters = call.environment.take_parameters();
+    let result = statement.database.using(|connection| {
+        parameters.read(call.env, call.rest(1), statement.parameters)?;
+        let running = statement.enter()?;
+        running.reset();
+        // SAFETY: the values are copied.
+        unsafe { running.bind(connection, &parameters, true) }
+    });
+    call.environment.give_parameters(parameters);
+    result?;
+    call.undefined()
+}
+
+/// `next(statement, bigints, row)`: what `row` makes of the next row's values; after the last
+/// reports [`flag::DONE`] and is reset. An error keeps the values, as in node:sqlite, where the
+/// call after it runs the statement again.
+fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let bigints = call.flag(1);
+    let row = call.arg(2)?;
+    statement.database.using(|connection| {
+        let running = statement.enter()?;
+        let watch = Watch::start(connection);
+        let mut done = 0;
+        let result = during(turn(connection), || {
+            match running.first_row(call, connection) {
+                Ok(true) => return running.row(call, bigints, row),
+                Ok(false) => {
+                    done = flag::DONE;
+                    running.reset();
+                }
+                Err(error) => {
+                    // SAFETY: the statement is prepared.
+                    unsafe { ffi::sqlite3_reset(running.raw()) };
+                    return Err(error);
+                }
+            }
+            call.undefined()
+        });
+        call.environment.report(watch.end(&running, &result) | done);
+        result
+    })
+}
+
+/// `reset(statement)`: ends an iteration.
+fn reset(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    statement.database.using(|connection| {
+        let running = statement.enter()?;
+        let watch = Watch::start(connection);
+        during(turn(connection), || running.reset());
+        call.environment.report(watch.end(&running, &Ok(())));
+        Ok(())
+    })?;
+    call.undefined()
+}
+
+impl Running<'_> {
+    /// What the JavaScript function `row` makes of the current row's values.
+    #[inline]
+    fn row(
+        &self,
+        call: &Call<'_>,
+        bigints: bool,
+        row: sys::napi_value,
+    ) -> Outcome<sys::napi_value> {
+        let columns = self.statement.columns.get();
+        let mut values = Vec::with_capacity(usize::try_from(columns).unwrap_or(0));
+        // SAFETY: there is a row.
+        unsafe { read(call.env, self.raw(), columns, bigints, &mut values) }?;
+        hand_over(call.env, row, &values)
+    }
+}
+
+/// `prepare(database, sql)`: the number of a new statement; reports [`flag::CACHEABLE`],
+/// [`flag::NAMED`] and the number of columns.
+fn prepare(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let database = find_database(call.environment, call.number(0)?)?;
+    let mut sql = call.environment.take_parameters();
+    call.environment.report(flag::SCHEMA_UNSURE);
+    let result = sql.read(call.env, &[call.arg(1)?], 1).and_then(|()| {
+        database
+            .using(|connection| prepare_statement(call, &database, connection, sql.terminated()))
+    });
+    call.environment.give_parameters(sql);
+    let number = result?;
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is that of the running callback.
+    check(unsafe { sys::napi_create_uint32(call.env, number, &mut value) })?;
+    Ok(value)
+}
+
+/// `sql` ends with a NUL byte.
+fn prepare_statement(
+    call: &Call<'_>,
+    database: &Rc<Database>,
+    connection: &Connection,
+    sql: &[u8],
+) -> Outcome<u32> {
+    let neutral = keyword::is_neutral(sql);
+    // A statement that is kept must not hold the connection's few lookaside slots.
+    let persistence = if neutral {
+        ffi::SQLITE_PREPARE_PERSISTENT
+    } else {
+        0
+    };
+    let mut raw = ptr::null_mut();
+    // SAFETY: the connection is open and this thread's; `sql` is readable for its length, which
+    // includes the terminating NUL.
+    let code = during(turn(connection), || unsafe {
+        ffi::sqlite3_prepare_v3(
+            connection.raw(),
+            sql.as_ptr().cast::<c_char>(),
+            c_int::try_from(sql.len()).unwrap_or(c_int::MAX),
+            persistence,
+            &mut raw,
+            ptr::null_mut(),
+        )
+    });
+    if code != ffi::SQLITE_OK {
+        // SAFETY: the connection is open and this thread's.
+        return Err(unsafe { Error::last(connection.raw()) }.into());
+    }
+    if raw.is_null() {
+        return Err(Thrown::of(
+            Kind::Type,
+            "ERR_INVALID_ARG_VALUE",
+            "The SQL query contains no statements.",
+        ));
+    }
+    // SAFETY: the statement was just prepared; a parameter's name is null or NUL-terminated.
+    let (parameters, columns, named) = unsafe {
+        let count = ffi::sqlite3_bind_parameter_count(raw);
+        let named = (1..=count).any(|index| {
+            let name = ffi::sqlite3_bind_parameter_name(raw, index);
+            !name.is_null() && *name.cast::<u8>() != b'?'
+        });
+        (count, ffi::sqlite3_column_count(raw), named)
+    };
+    let statement = Rc::new(Statement {
+        raw: Cell::new(raw),
+        database: Rc::clone(database),
+        parameters: usize::try_from(parameters).unwrap_or(0),
+        neutral,
+        columns: Cell::new(columns),
+        reprepared: Cell::new(0),
+        running: Cell::new(false),
+    });
+    let number = call.environment.statements.borrow_mut().insert(statement);
+    let number = number.ok_or_else(|| Thrown::state("too many prepared statements"))?;
+    call.environment
+        .report_numbers([i64::from(columns), i64::from(parameters)]);
+    call.environment.report(
+        if neutral {
+            flag::CACHEABLE
+        } else {
+            flag::SCHEMA_UNSURE
+        } | if named { flag::NAMED } else { 0 },
+    );
+    Ok(number)
+}
+
+/// `finalize(statement)`: does nothing if it is finalised already.
+fn finalize(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let number = call.number(0)?;
+    let Ok(statement) = find(call.environment, number) else {
+        return call.undefined();
+    };
+    let _: Outcome<()> = statement.database.using(|connection| {
+        let running = statement.enter()?;
+        during(turn(connection), || running.reset());
+        Ok(())
+    });
+    let removed = call.environment.statements.borrow_mut().remove(number);
+    drop(removed);
+    call.undefined()
+}
+
+/// A list of what `item` returns for the indices from 0 to `count`.
+fn list(
+    env: sys::napi_env,
+    count: c_int,
+    mut item: impl FnMut(c_int) -> Outcome<sys::napi_value>,
+) -> Outcome<sys::napi_value> {
+    let mut list = ptr::null_mut();
+    // SAFETY: `env` is that of the running callback, in which all handles are made.
+    unsafe {
+        check(sys::napi_create_array_with_length(
+            env,
+            usize::try_from(count).unwrap_or(0),
+            &mut list,
+        ))?;
+        for index in 0..count {
+            let value = item(index)?;
+            check(sys::napi_set_element(
+                env,
+                list,
+                index.cast_unsigned(),
+                value,
+            ))?;
+        }
+    }
+    Ok(list)
+}
+
+/// A string, or null for a null pointer.
+///
+/// # Safety
+/// `start` is null or NUL-terminated.
+unsafe fn nullable(env: sys::napi_env, start: *const c_char) -> Outcome<sys::napi_value> {
+    if start.is_null() {
+        let mut null = ptr::null_mut();
+        // SAFETY: `env` is that of the running callback.
+        check(unsafe { sys::napi_get_null(env, &mut null) })?;
+        return Ok(null);
+    }
+    // SAFETY: the caller's.
+    text(env, unsafe { CStr::from_ptr(start) }.to_bytes())
+}
+
+/// `columnNames(statement)`, also while it is running.
+fn column_names(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = look_up(call.environment, call.number(0)?)?;
+    let raw = statement.prepared()?;
+    // SAFETY: the statement is prepared and the index one of its columns'.
+    list(call.env, statement.columns.get(), |index| unsafe {
+        nullable(call.env, ffi::sqlite3_column_name(raw, index))
+    })
+}
+
+/// `columns(statement)`: column, database, name, table and type of each column, one after the
+/// other.
+fn columns(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    const FACTS: [unsafe extern "C" fn(*mut ffi::sqlite3_stmt, c_int) -> *const c_char; 5] = [
+        ffi::sqlite3_column_origin_name,
+        ffi::sqlite3_column_database_name,
+        ffi::sqlite3_column_name,
+        ffi::sqlite3_column_table_name,
+        ffi::sqlite3_column_decltype,
+    ];
+    let statement = find(call.environment, call.number(0)?)?;
+    let raw = statement.prepared()?;
+    // SAFETY: the statement is prepared.
+    let count = unsafe { ffi::sqlite3_column_count(raw) };
+    list(call.env, count.saturating_mul(5), |index| {
+        match FACTS.get(index.cast_unsigned() as usize % 5) {
+            // SAFETY: the statement is prepared and the index one of its columns'; the result is
+            // null or NUL-terminated.
+            Some(fact) => unsafe { nullable(call.env, fact(raw, index / 5)) },
+            None => call.undefined(),
+        }
+    })
+}
+
+/// `parameterNames(statement)`: the names of the parameters, null for those without.
+fn parameter_names(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let raw = statement.prepared()?;
+    let count = c_int::try_from(statement.parameters).unwrap_or(0);
+    // SAFETY: the statement is prepared; the result is null or NUL-terminated.
+    list(call.env, count, |index| unsafe {
+        nullable(call.env, ffi::sqlite3_bind_parameter_name(raw, index + 1))
+    })
+}
+
+/// `sourceSQL(statement)`.
+fn source_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    // SAFETY: the statement is prepared; its text is NUL-terminated.
+    unsafe { nullable(call.env, ffi::sqlite3_sql(statement.prepared()?)) }
+}
+
+/// `expandedSQL(statement, asBound, ...values)`: the text with the values in place of the
+/// parameters; with those that are bound now if `asBound`.
+fn expanded_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let expand = |running: &Running<'_>| {
+        // SAFETY: the statement is prepared; the text is null or NUL-terminated and freed once.
+        unsafe {
+            let expanded = ffi::sqlite3_expanded_sql(running.raw());
+            if expanded.is_null() {
+                return Err(Thrown::sqlite(ffi::SQLITE_TOOBIG));
+            }
+            let value = nullable(call.env, expanded);
+            ffi::sqlite3_free(expanded.cast());
+            value
+        }
+    };
+    if call.flag(1) {
+        return expand(&statement.enter()?);
+    }
+    once(call, 2, |_, running| expand(running))
+}
+
+impl Statement {
+    /// The statement, if it is still prepared.
+    fn prepared(&self) -> Outcome<*mut ffi::sqlite3_stmt> {
+        let raw = self.raw.get();
+        if raw.is_null() {
+            return Err(finalized());
+        }
+        Ok(raw)
+    }
+}
