@@ -1,4 +1,5 @@
 //! The log of a real file, without Node: what was accepted is committed, in order, once.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;

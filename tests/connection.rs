@@ -41,41 +41,13 @@ fn virtual_tables_finalise_their_own_statements() {
              INSERT INTO r VALUES (1, 2, 3)",
         )
         .unwrap();
-    let statement = prepare(&connection, c"SELECT * FROM f WHERE f MATCH 'one'");
-    // SAFETY: the statement is alive, and nobody else finalises it.
-    unsafe {
-        assert_eq!(ffi::sqlite3_step(statement), ffi::SQLITE_ROW);
-        connection.adopt(statement);
-    }
     connection.close().unwrap();
     assert!(connection.raw().is_null());
     connection.close().unwrap();
 }
 
 #[test]
-fn adopted_statements_keep_no_wal() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("test.sqlite");
-    let mut connection = open(&path);
-    let sql = connection.sql().unwrap();
-    sql.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
-    let (first, second) = (
-        prepare(&connection, c"SELECT * FROM sqlite_schema"),
-        prepare(&connection, c"INSERT INTO t VALUES (1)"),
-    );
-    // SAFETY: both are alive, nobody else finalises them, and each is finalised once.
-    unsafe {
-        connection.adopt(first);
-        connection.adopt(second);
-        assert_eq!(ffi::sqlite3_step(first), ffi::SQLITE_ROW);
-        connection.finalize(second);
-    }
-    connection.close().unwrap();
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-}
-
-#[test]
-fn a_statement_that_was_not_adopted_keeps_the_connection_open() {
+fn a_statement_that_is_left_keeps_the_connection_open() {
     let mut connection = open(Path::new(":memory:"));
     let statement = prepare(&connection, c"SELECT 1");
     assert_eq!(connection.close().unwrap_err().errcode, ffi::SQLITE_BUSY);

@@ -74,10 +74,9 @@ pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Dur
     let idle = situation.idle >= policy.idle;
     let due = situation.frames.saturating_sub(situation.backfilled) >= policy.due_frames;
     let pause = if oversized || due { PAUSE } else { IDLE_PAUSE };
-    if let Some(left) = situation.since_prevented.and_then(|since| pause.checked_sub(since)) {
-        if !left.is_zero() {
-            return Err(Some(left));
-        }
+    let left = situation.since_prevented.map(|since| pause.saturating_sub(since));
+    if let Some(left) = left.filter(|left| !left.is_zero()) {
+        return Err(Some(left));
     }
     if oversized && !idle {
         return Ok(Mode::Restart);

@@ -2,8 +2,6 @@
 //!
 //! Used by one thread at a time (`SQLITE_OPEN_NO_MUTEX`); which thread is the owner's business.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -17,22 +15,13 @@ use super::{DatabaseFile, Error, FileId, Result, file_id};
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// An open connection. Dropping it finalises its statements and closes it.
+/// An open connection. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
     inner: Option<rusqlite::Connection>,
     file: Option<Arc<DatabaseFile>>,
     path: PathBuf,
-    adopted: RefCell<BTreeSet<Adopted>>,
 }
-
-/// A prepared statement that closing finalises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Adopted(*mut ffi::sqlite3_stmt);
-
-// SAFETY: a statement has no thread of its own; it may be used by whichever thread uses its
-// connection, and moves with that.
-unsafe impl Send for Adopted {}
 
 impl Connection {
     /// Opens `path` as `sqlite3_open_v2` does, with `busy_timeout` set before anything else.
@@ -48,12 +37,7 @@ impl Connection {
                 .map_err(at)?;
         // rusqlite panics at a timeout that SQLite's int cannot hold.
         inner.busy_timeout(busy_timeout.min(LONGEST_TIMEOUT)).map_err(at)?;
-        let mut connection = Self {
-            inner: Some(inner),
-            file: None,
-            path: path.to_path_buf(),
-            adopted: RefCell::default(),
-        };
+        let mut connection = Self { inner: Some(inner), file: None, path: path.to_path_buf() };
         if let Some(resolved) = connection.file_name() {
             let id = FileId::of(&resolved).map_err(|error| {
                 Error::sqlite(
@@ -142,44 +126,33 @@ impl Connection {
         self.inner.as_ref().is_none_or(rusqlite::Connection::is_autocommit)
     }
 
-    /// Has [`Self::close`] finalise `statement`, if [`Self::finalize`] has not done so before.
-    ///
-    /// # Safety
-    /// `statement` was prepared on this connection, is finalised by nobody else, and is not used
-    /// once the connection is closed.
-    pub unsafe fn adopt(&self, statement: *mut ffi::sqlite3_stmt) {
-        self.adopted.borrow_mut().insert(Adopted(statement));
-    }
-
-    /// Finalises an adopted statement; after [`Self::close`] there is nothing left to do.
-    ///
-    /// # Safety
-    /// `statement` was adopted by this connection, and this is its only call with it: SQLite may
-    /// give a later statement the same address.
-    pub unsafe fn finalize(&self, statement: *mut ffi::sqlite3_stmt) {
-        if self.adopted.borrow_mut().remove(&Adopted(statement)) {
-            // SAFETY: adopted, hence prepared here and, still being listed, not finalised yet.
-            unsafe { ffi::sqlite3_finalize(statement) };
+    /// Whether closing the file's last connection checkpoints the WAL and removes it. The
+    /// hardened profile says no; a clean shutdown of a healthy file says yes again.
+    pub fn checkpoint_on_close(&self, yes: bool) {
+        // SAFETY: the connection is open; the operation takes an int and a pointer that may be
+        // null. It cannot fail.
+        unsafe {
+            ffi::sqlite3_db_config(
+                self.raw(),
+                ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
+                c_int::from(!yes),
+                ptr::null_mut::<c_int>(),
+            );
         }
     }
 
-    /// Finalises every adopted statement and closes. Closing twice is harmless.
+    /// Closes. Closing twice is harmless.
     ///
-    /// Not every statement that `sqlite3_next_stmt` lists: FTS5, R-Tree and other virtual tables
-    /// have statements of their own, which they finalise when the connection lets go of them.
+    /// Whoever prepared a statement finalises it first. Closing cannot do that for them: among
+    /// the statements that `sqlite3_next_stmt` lists are those that FTS5, R-Tree and other
+    /// virtual tables keep and finalise themselves.
     ///
     /// # Errors
-    /// SQLite's, `SQLITE_BUSY` if a statement that was not adopted is left; the connection is
-    /// then still open.
+    /// SQLite's, `SQLITE_BUSY` if a statement is left; the connection is then still open.
     pub fn close(&mut self) -> Result<()> {
         let Some(inner) = self.inner.take() else {
             return Ok(());
         };
-        for Adopted(statement) in std::mem::take(self.adopted.get_mut()) {
-            // SAFETY: listed, hence prepared on this open connection and not finalised yet. Its
-            // other owner learns of it as `raw` turns null.
-            unsafe { ffi::sqlite3_finalize(statement) };
-        }
         match inner.close() {
             Ok(()) => Ok(()),
             Err((inner, error)) => {

@@ -262,11 +262,11 @@ fn connect_mailbox(call: &Call<'_>) -> Outcome<sys::napi_value> {
 
 unsafe extern "C" fn end_thread(_: *mut c_void) {
     // Only fails once the thread's locals are gone, and with them the logs.
-    drop(THREAD.try_with(|thread| {
+    let _ = THREAD.try_with(|thread| {
         thread.logs.take();
         thread.mailbox.take();
         thread.stages.take();
-    }));
+    });
 }
 
 /// `keepAlive(alive)`
@@ -302,7 +302,7 @@ fn profile(call: &Call<'_>, first: usize) -> Outcome<Profile> {
     Ok(Profile {
         busy_timeout: millis(call, first)?,
         synchronous,
-        journal_size_limit: integer(call, first + 2)?,
+        journal_size_limit: integer(call, first + 2)?.cast_signed(),
         allow_hard_links: call.flag(first + 3),
         allow_network_file_system: call.flag(first + 4),
         foreign_keys: call.flag(first + 5),
@@ -427,13 +427,12 @@ fn submit(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let mut entry = with_thread(|thread| Ok(thread.spare.take()))?;
-    let taken = read_entry(call, 1, &mut entry).and_then(|()| {
-        match handle.log.append_one(&entry) {
+    let taken =
+        read_entry(call, 1, &mut entry).and_then(|()| match handle.log.append_one(&entry) {
             Ok(()) => Ok(true),
             Err(Refusal::Full { .. }) => Ok(false),
             Err(refusal) => Err(refused(refusal)),
-        }
-    });
+        });
     entry.clear();
     with_thread(|thread| {
         thread.spare.set(entry);
@@ -470,8 +469,7 @@ impl Handle {
         let Some(number) = self.database else { return Ok(false) };
         with_connection(call.env, number, |connection| {
             // SAFETY: the connection is open and used by this thread alone.
-            let state =
-                unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
+            let state = unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
             Ok(state == ffi::SQLITE_TXN_WRITE)
         })
     }
@@ -623,7 +621,7 @@ fn deliver_one(env: sys::napi_env, receiver: sys::napi_value, message: Message) 
         check(sys::napi_open_handle_scope(env, &mut scope))?;
         check(sys::napi_get_undefined(env, &mut undefined))?;
     }
-    let called = arguments(env, message, undefined).and_then(|arguments| {
+    let called = arguments(env, message, undefined).map(|arguments| {
         let mut result = ptr::null_mut();
         // SAFETY: the handles are alive in the scope above.
         let status = unsafe {
@@ -644,7 +642,6 @@ fn deliver_one(env: sys::napi_env, receiver: sys::napi_value, message: Message) 
                 sys::napi_fatal_exception(env, exception);
             }
         }
-        Ok(())
     });
     // SAFETY: opened above.
     unsafe { sys::napi_close_handle_scope(env, scope) };
@@ -656,7 +653,9 @@ fn arguments(
     message: Message,
     undefined: sys::napi_value,
 ) -> Outcome<[sys::napi_value; 7]> {
-    let named = |kind: &str, number: f64| Ok::<_, Thrown>((text(env, kind.as_bytes())?, number_value(env, number)?));
+    let named = |kind: &str, number: f64| {
+        Ok::<_, Thrown>((text(env, kind.as_bytes())?, number_value(env, number)?))
+    };
     let ok = |kind: &str, number: f64| {
         let (kind, number) = named(kind, number)?;
         Ok::<_, Thrown>([kind, number, undefined, undefined, undefined, undefined, undefined])
@@ -723,10 +722,7 @@ fn arguments(
     }
 }
 
-fn checkpoint_value(
-    env: sys::napi_env,
-    outcome: &checkpoint::Outcome,
-) -> Outcome<sys::napi_value> {
+fn checkpoint_value(env: sys::napi_env, outcome: &checkpoint::Outcome) -> Outcome<sys::napi_value> {
     let object = new_object(env)?;
     let mut busy = ptr::null_mut();
     // SAFETY: `env` is alive on this thread.
@@ -760,7 +756,8 @@ fn stats(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let object = new_object(env)?;
     let quantile = |latency: &Latency, share| latency.quantile(share).as_secs_f64() * 1000.0;
     let [passive, full, restart, truncate] = wal.completed;
-    let since = wal.prevented_since.and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
+    let since =
+        wal.prevented_since.and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
     let figures: [(&CStr, f64); 31] = [
         (c"queuedRows", rows as f64),
         (c"queuedBytes", bytes as f64),

@@ -188,11 +188,7 @@ impl Parameters {
     /// SQLite's, TOOBIG say.
     #[inline]
     pub unsafe fn bind(&self, statement: *mut ffi::sqlite3_stmt, copy: bool) -> Result<(), c_int> {
-        let destructor = if copy {
-            ffi::SQLITE_TRANSIENT()
-        } else {
-            ffi::SQLITE_STATIC()
-        };
+        let destructor = if copy { ffi::SQLITE_TRANSIENT() } else { ffi::SQLITE_STATIC() };
         for (index, value) in (1..).zip(&self.values) {
             // SAFETY: the caller vouches for `statement`; start and length of a value are those
             // of bytes that `self` holds, whose vector is never null.
@@ -250,11 +246,7 @@ fn buffer(env: sys::napi_env, value: sys::napi_value) -> Outcome<Option<(*const 
             ))?;
             return Ok(Some((
                 present(data),
-                if data.is_null() {
-                    0
-                } else {
-                    length * width(kind)
-                },
+                if data.is_null() { 0 } else { length * width(kind) },
             )));
         }
         check(sys::napi_is_dataview(env, value, &mut is))?;
@@ -267,19 +259,11 @@ fn buffer(env: sys::napi_env, value: sys::napi_value) -> Outcome<Option<(*const 
                 ptr::null_mut(),
                 ptr::null_mut(),
             ))?;
-            return Ok(Some((
-                present(data),
-                if data.is_null() { 0 } else { length },
-            )));
+            return Ok(Some((present(data), if data.is_null() { 0 } else { length })));
         }
         check(sys::napi_is_arraybuffer(env, value, &mut is))?;
         if is {
-            check(sys::napi_get_arraybuffer_info(
-                env,
-                value,
-                &mut data,
-                &mut length,
-            ))?;
+            check(sys::napi_get_arraybuffer_info(env, value, &mut data, &mut length))?;
             return Ok(Some((data.cast_const().cast(), length)));
         }
     }
@@ -288,11 +272,7 @@ fn buffer(env: sys::napi_env, value: sys::napi_value) -> Outcome<Option<(*const 
 
 /// A pointer that SQLite does not take for NULL.
 fn present(data: *mut std::ffi::c_void) -> *const u8 {
-    if data.is_null() {
-        ptr::NonNull::dangling().as_ptr()
-    } else {
-        data.cast_const().cast()
-    }
+    if data.is_null() { ptr::NonNull::dangling().as_ptr() } else { data.cast_const().cast() }
 }
 
 /// Bytes an element of a typed array.

@@ -52,11 +52,7 @@ impl Call<'_> {
         let mut number = 0;
         // SAFETY: the argument is a handle of the running callback.
         let status = unsafe { sys::napi_get_value_uint32(self.env, self.arg(index)?, &mut number) };
-        if status == sys::Status::napi_ok {
-            Ok(number)
-        } else {
-            Err(missing())
-        }
+        if status == sys::Status::napi_ok { Ok(number) } else { Err(missing()) }
     }
 
     /// Argument `index` as a boolean; anything else is `false`.
@@ -103,14 +99,7 @@ pub unsafe fn enter(
     let mut data = ptr::null_mut();
     // SAFETY: `inline` has room for `argc` handles; the caller vouches for `env` and `info`.
     let status = unsafe {
-        sys::napi_get_cb_info(
-            env,
-            info,
-            &mut argc,
-            inline.as_mut_ptr(),
-            ptr::null_mut(),
-            &mut data,
-        )
+        sys::napi_get_cb_info(env, info, &mut argc, inline.as_mut_ptr(), ptr::null_mut(), &mut data)
     };
     if status != sys::Status::napi_ok || data.is_null() {
         return ptr::null_mut();
@@ -137,11 +126,7 @@ pub unsafe fn enter(
         many = room;
         &many
     };
-    let call = Call {
-        env,
-        environment: &environment,
-        args,
-    };
+    let call = Call { env, environment: &environment, args };
     match catch_unwind(AssertUnwindSafe(|| body(&call))) {
         Ok(Ok(value)) => return value,
         Ok(Err(Thrown::Pending)) => {}
@@ -187,9 +172,7 @@ pub fn export(
 ) -> napi::Result<()> {
     // The callback may be called as long as JavaScript can reach it, which nothing tells: so
     // this count is never given back. What it keeps is small and empty once the thread ends.
-    let data = Rc::into_raw(Rc::clone(environment))
-        .cast_mut()
-        .cast::<c_void>();
+    let data = Rc::into_raw(Rc::clone(environment)).cast_mut().cast::<c_void>();
     let mut value = ptr::null_mut();
     // SAFETY: `env` and `exports` are those of the module's registration.
     let status = unsafe {

@@ -72,13 +72,14 @@ impl Database {
         let Ok(mut connection) = self.connection.try_borrow_mut() else {
             return Err(Thrown::state("database is busy: a statement is running"));
         };
-        {
-            let mut statements = environment.statements.borrow_mut();
-            for number in statements.numbers(|statement| Rc::ptr_eq(statement.database(), self)) {
-                if let Some(statement) = statements.remove(number) {
-                    // The connection finalises it.
-                    statement.forget();
-                }
+        let numbers = environment
+            .statements
+            .borrow()
+            .numbers(|statement| Rc::ptr_eq(statement.database(), self));
+        for number in numbers {
+            let statement = environment.statements.borrow_mut().remove(number);
+            if let Some(statement) = statement {
+                statement.finalize();
             }
         }
         connection.close().map_err(Thrown::from)
@@ -101,9 +102,7 @@ pub fn turn(connection: &Connection) -> Option<&Turn> {
 /// `ERR_INVALID_STATE` when the environment has ended or a million connections are open.
 pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
     let environment = Environment::of(env)?;
-    let database = Rc::new(Database {
-        connection: RefCell::new(connection),
-    });
+    let database = Rc::new(Database { connection: RefCell::new(connection) });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))
 }
@@ -112,7 +111,6 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
 ///
 /// # Errors
 /// `ERR_INVALID_STATE` if there is none, or it is closed.
-#[expect(dead_code, reason = "the agent log's native calls come next")]
 pub fn with_connection<R>(
     env: sys::napi_env,
     number: u32,
@@ -124,12 +122,7 @@ pub fn with_connection<R>(
 }
 
 pub(super) fn find(environment: &Environment, number: u32) -> Outcome<Rc<Database>> {
-    environment
-        .databases
-        .borrow()
-        .get(number)
-        .map(Rc::clone)
-        .ok_or_else(closed)
+    environment.databases.borrow().get(number).map(Rc::clone).ok_or_else(closed)
 }
 
 /// `takeReport()`: the buffer of the reports, once.
@@ -152,14 +145,8 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
         };
     let connection = Connection::open(&path, flags, timeout).map_err(opening)?;
     for (option, enabled) in [
-        (
-            ffi::SQLITE_DBCONFIG_DQS_DML,
-            set(setting::DOUBLE_QUOTED_STRINGS),
-        ),
-        (
-            ffi::SQLITE_DBCONFIG_DQS_DDL,
-            set(setting::DOUBLE_QUOTED_STRINGS),
-        ),
+        (ffi::SQLITE_DBCONFIG_DQS_DML, set(setting::DOUBLE_QUOTED_STRINGS)),
+        (ffi::SQLITE_DBCONFIG_DQS_DDL, set(setting::DOUBLE_QUOTED_STRINGS)),
         (ffi::SQLITE_DBCONFIG_ENABLE_FKEY, set(setting::FOREIGN_KEYS)),
         (ffi::SQLITE_DBCONFIG_DEFENSIVE, set(setting::DEFENSIVE)),
     ] {
@@ -182,6 +169,7 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
 
 /// What node:sqlite says when a file cannot be opened. rusqlite adds the path to the message.
 fn opening(mut error: Error) -> Thrown {
+    error.path = None;
     if error.errcode & 0xff == ffi::SQLITE_CANTOPEN {
         error.errcode = ffi::SQLITE_CANTOPEN;
         error.message.clone_from(&error.errstr);
@@ -353,11 +341,7 @@ fn location(call: &Call<'_>) -> Outcome<sys::napi_value> {
         // is null or NUL-terminated and lives as long as the database is attached.
         let file = unsafe {
             let file = ffi::sqlite3_db_filename(connection.raw(), name.as_ptr().cast());
-            if file.is_null() {
-                c""
-            } else {
-                CStr::from_ptr(file)
-            }
+            if file.is_null() { c"" } else { CStr::from_ptr(file) }
         };
         if file.is_empty() {
             let mut null = ptr::null_mut();

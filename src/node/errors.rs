@@ -1,5 +1,6 @@
 //! Errors as node:sqlite throws them.
 
+use std::path::PathBuf;
 use std::ptr;
 
 use napi::sys;
@@ -40,6 +41,8 @@ pub struct Exception {
     pub code: &'static str,
     /// Its `message`.
     pub message: String,
+    /// Its `path`: the database file. node:sqlite's errors have none.
+    pub path: Option<PathBuf>,
     /// Its `errcode`, SQLite's extended result code, and `errstr`, SQLite's text for it.
     pub sqlite: Option<(i32, String)>,
 }
@@ -51,6 +54,7 @@ impl Thrown {
             kind,
             code,
             message: message.into(),
+            path: None,
             sqlite: None,
         }))
     }
@@ -85,6 +89,7 @@ impl From<Error> for Thrown {
             kind: Kind::Plain,
             code: error.code,
             message: error.message,
+            path: error.path,
             sqlite: (error.errcode != 0).then_some((error.errcode, error.errstr)),
         }))
     }
@@ -102,19 +107,24 @@ impl From<napi::Error> for Thrown {
 /// Any status but `napi_ok`.
 #[inline]
 pub fn check(status: sys::napi_status) -> Outcome<()> {
-    if status == sys::Status::napi_ok {
-        Ok(())
-    } else {
-        Err(Thrown::node(status))
-    }
+    if status == sys::Status::napi_ok { Ok(()) } else { Err(Thrown::node(status)) }
 }
 
 /// Whether a failed statement says nothing about the schema: contention and constraints.
 pub fn is_schema_neutral(errcode: i32) -> bool {
-    matches!(
-        errcode & 0xff,
-        ffi::SQLITE_CONSTRAINT | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED
-    )
+    matches!(errcode & 0xff, ffi::SQLITE_CONSTRAINT | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED)
+}
+
+/// `error` as a JavaScript error with all it has: `code`, `errcode` and `errstr` where SQLite
+/// reported it, and `path` where a file is known.
+///
+/// # Errors
+/// N-API's.
+pub fn error_value(env: sys::napi_env, error: &Error) -> Outcome<sys::napi_value> {
+    let Thrown::Error(exception) = Thrown::from(error.clone()) else {
+        return Err(Thrown::Pending);
+    };
+    exception_value(env, &exception)
 }
 
 /// Throws `exception` in `env`. What fails on the way leaves another exception pending.
@@ -123,6 +133,12 @@ pub fn throw(env: sys::napi_env, exception: &Exception) {
 }
 
 fn try_throw(env: sys::napi_env, exception: &Exception) -> Outcome<()> {
+    let error = exception_value(env, exception)?;
+    // SAFETY: `env` is the environment of the running callback; the handle was made in it.
+    check(unsafe { sys::napi_throw(env, error) })
+}
+
+fn exception_value(env: sys::napi_env, exception: &Exception) -> Outcome<sys::napi_value> {
     let code = text(env, exception.code.as_bytes())?;
     let message = text(env, exception.message.as_bytes())?;
     let mut error = ptr::null_mut();
@@ -138,14 +154,13 @@ fn try_throw(env: sys::napi_env, exception: &Exception) -> Outcome<()> {
             let mut number = ptr::null_mut();
             check(sys::napi_create_int32(env, *errcode, &mut number))?;
             for (name, value) in [(c"errcode", number), (c"errstr", errstr)] {
-                check(sys::napi_set_named_property(
-                    env,
-                    error,
-                    name.as_ptr(),
-                    value,
-                ))?;
+                check(sys::napi_set_named_property(env, error, name.as_ptr(), value))?;
             }
         }
-        check(sys::napi_throw(env, error))
+        if let Some(path) = &exception.path {
+            let path = text(env, path.to_string_lossy().as_bytes())?;
+            check(sys::napi_set_named_property(env, error, c"path".as_ptr(), path))?;
+        }
     }
+    Ok(error)
 }

@@ -1,4 +1,4 @@
-//! What the engine is and which kind of locks it found, for `engineInfo()`.
+//! What the engine is, which kind of locks it found, and what SQLite logged.
 
 use napi_derive::napi;
 
@@ -13,6 +13,12 @@ pub struct EngineInfo {
     /// else in this process opens and closes the file), "posix" or "windows".
     #[napi(ts_type = "'ofd' | 'posix' | 'windows'")]
     pub lock_kind: String,
+    /// Why the locks are POSIX locks, where they are: then any `close()` of a database file in
+    /// this process, by whatever code, drops them.
+    #[napi(ts_type = "string | null")]
+    pub lock_fallback_reason: Option<String>,
+    /// Open database files whose file system refused open file description locks.
+    pub posix_files: f64,
 }
 
 /// The SQLite of this process and what it found at hand.
@@ -30,5 +36,35 @@ pub fn engine_info() -> napi::Result<EngineInfo> {
             LockKind::Windows => "windows",
         }
         .to_owned(),
+        lock_fallback_reason: engine::lock_fallback_reason().map(str::to_owned),
+        posix_files: engine::posix_files() as f64,
     })
+}
+
+/// One message of SQLite's error log.
+#[napi(object)]
+pub struct LoggedMessage {
+    /// Number of the message in this process, from 1. A gap: older ones were let go.
+    pub sequence: f64,
+    /// When, in milliseconds since 1970-01-01 UTC.
+    pub time: f64,
+    /// SQLite's extended result code.
+    pub errcode: i32,
+    /// SQLite's text.
+    pub message: String,
+}
+
+/// The newest 256 messages of SQLite's error log in this process, oldest first: "file unlinked
+/// while open", pages found corrupt, statements prepared anew.
+#[napi]
+pub fn error_log() -> Vec<LoggedMessage> {
+    engine::error_log()
+        .into_iter()
+        .map(|logged| LoggedMessage {
+            sequence: logged.sequence as f64,
+            time: logged.time_ms as f64,
+            errcode: logged.errcode,
+            message: logged.message,
+        })
+        .collect()
 }

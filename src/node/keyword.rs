@@ -22,15 +22,9 @@ const NEUTRAL: [&[u8]; 12] = [
 /// they meant. Says no when in doubt.
 pub fn is_neutral(sql: &[u8]) -> bool {
     let sql = skip_space(sql);
-    let length = sql
-        .iter()
-        .take_while(|byte| byte.is_ascii_alphabetic())
-        .count();
-    sql.get(..length).is_some_and(|word| {
-        NEUTRAL
-            .iter()
-            .any(|keyword| word.eq_ignore_ascii_case(keyword))
-    })
+    let length = sql.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    sql.get(..length)
+        .is_some_and(|word| NEUTRAL.iter().any(|keyword| word.eq_ignore_ascii_case(keyword)))
 }
 
 /// `sql` without the white space, comments and empty statements in front.

@@ -9,6 +9,8 @@
 //! | [`bind`] | JavaScript values to SQL parameters |
 //! | [`rows`] | SQL values to JavaScript values |
 //! | [`info`] | what the engine is |
+//! | [`agent_log`] | hardened connections and their logs |
+//! | [`mailbox`] | answers and events on their way to a JavaScript thread |
 //! | [`errors`] | errors as node:sqlite throws them |
 //! | [`keyword`] | which statements leave prepared statements valid |
 //!
@@ -18,6 +20,7 @@
 //! callbacks, because the wrappers that `#[napi]` generates cost as much as a short statement;
 //! what is called rarely may use `#[napi]`.
 
+pub(crate) mod agent_log;
 pub(crate) mod bind;
 pub(crate) mod callback;
 pub(crate) mod database;
@@ -25,6 +28,7 @@ pub(crate) mod environment;
 pub(crate) mod errors;
 pub(crate) mod info;
 pub(crate) mod keyword;
+pub(crate) mod mailbox;
 pub(crate) mod rows;
 pub(crate) mod slab;
 pub(crate) mod statement;
@@ -40,7 +44,7 @@ use napi_derive::napi;
 #[napi(module_exports)]
 pub fn register(exports: Object, env: Env) -> napi::Result<()> {
     let environment = environment::Environment::create(env.raw())?;
-    for functions in [database::FUNCTIONS, statement::FUNCTIONS] {
+    for functions in [database::FUNCTIONS, statement::FUNCTIONS, agent_log::FUNCTIONS] {
         for (name, function) in functions {
             callback::export(env.raw(), exports.raw(), name, *function, &environment)?;
         }

@@ -110,12 +110,7 @@ unsafe fn blob(env: sys::napi_env, start: *const u8, length: c_int) -> Outcome<s
     let (mut data, mut buffer, mut value) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
     // SAFETY: the new buffer has room for `length` bytes.
     unsafe {
-        check(sys::napi_create_arraybuffer(
-            env,
-            length,
-            &mut data,
-            &mut buffer,
-        ))?;
+        check(sys::napi_create_arraybuffer(env, length, &mut data, &mut buffer))?;
         if length > 0 {
             ptr::copy_nonoverlapping(start, data.cast::<u8>(), length);
         }

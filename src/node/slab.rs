@@ -21,10 +21,7 @@ struct Slot<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { slots: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -38,10 +35,7 @@ impl<T> Slab<T> {
                 if index > INDEX_MASK {
                     return None;
                 }
-                self.slots.push(Slot {
-                    generation: 0,
-                    value: None,
-                });
+                self.slots.push(Slot { generation: 0, value: None });
                 index
             }
         };
@@ -53,11 +47,7 @@ impl<T> Slab<T> {
     /// The value under `number`.
     pub fn get(&self, number: u32) -> Option<&T> {
         let slot = self.slots.get((number & INDEX_MASK) as usize)?;
-        if slot.generation == number >> INDEX_BITS {
-            slot.value.as_ref()
-        } else {
-            None
-        }
+        if slot.generation == number >> INDEX_BITS { slot.value.as_ref() } else { None }
     }
 
     /// Takes the value under `number` out.

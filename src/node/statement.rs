@@ -42,7 +42,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
 /// A prepared statement.
 #[derive(Debug)]
 pub struct Statement {
-    /// Null once the connection finalised it.
+    /// Null once it is finalised.
     raw: Cell<*mut ffi::sqlite3_stmt>,
     /// Keeps the connection in existence until the statement is finalised.
     database: Rc<Database>,
@@ -62,9 +62,12 @@ impl Statement {
         &self.database
     }
 
-    /// The connection is about to finalise the statement.
-    pub fn forget(&self) {
-        self.raw.set(ptr::null_mut());
+    /// Finalises it; nothing if that was done. No call may be using it: closing sees to that by
+    /// borrowing the connection mutably.
+    pub fn finalize(&self) {
+        // SAFETY: the statement is null or prepared on a connection that `database` keeps open,
+        // no call uses it, and the pointer is forgotten here.
+        unsafe { ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut())) };
     }
 
     /// Makes the statement this call's.
@@ -76,18 +79,13 @@ impl Statement {
         if self.running.replace(true) {
             return Err(Thrown::state("statement is busy: it is running"));
         }
-        Ok(Running {
-            statement: self,
-            reprepared: Cell::new(false),
-        })
+        Ok(Running { statement: self, reprepared: Cell::new(false) })
     }
 }
 
 impl Drop for Statement {
     fn drop(&mut self) {
-        // SAFETY: the statement is null or prepared on a connection that `database` keeps open
-        // (closing it sets the pointer to null), and no call uses it: calls hold a count.
-        unsafe { ffi::sqlite3_finalize(self.raw.get()) };
+        self.finalize();
     }
 }
 
@@ -216,11 +214,7 @@ impl Watch {
 
     #[inline]
     fn end<T>(&self, running: &Running<'_>, result: &Outcome<T>) -> i32 {
-        let mut flags = if running.statement.neutral {
-            0
-        } else {
-            flag::SCHEMA_UNSURE
-        };
+        let mut flags = if running.statement.neutral { 0 } else { flag::SCHEMA_UNSURE };
         // SAFETY: the connection is open and this thread's.
         if self.in_transaction && unsafe { ffi::sqlite3_get_autocommit(self.db) } != 0 {
             flags |= flag::TRANSACTION_ENDED;
@@ -245,12 +239,7 @@ fn find(environment: &Environment, number: u32) -> Outcome<Rc<Statement>> {
 }
 
 fn look_up(environment: &Environment, number: u32) -> Outcome<Rc<Statement>> {
-    environment
-        .statements
-        .borrow()
-        .get(number)
-        .map(Rc::clone)
-        .ok_or_else(finalized)
+    environment.statements.borrow().get(number).map(Rc::clone).ok_or_else(finalized)
 }
 
 /// One run of the statement that argument 0 names, with the arguments from `first` on as values:
@@ -444,11 +433,7 @@ fn prepare_statement(
 ) -> Outcome<u32> {
     let neutral = keyword::is_neutral(sql);
     // A statement that is kept must not hold the connection's few lookaside slots.
-    let persistence = if neutral {
-        ffi::SQLITE_PREPARE_PERSISTENT
-    } else {
-        0
-    };
+    let persistence = if neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
     let mut raw = ptr::null_mut();
     // SAFETY: the connection is open and this thread's; `sql` is readable for its length, which
     // includes the terminating NUL.
@@ -493,14 +478,10 @@ fn prepare_statement(
     });
     let number = call.environment.statements.borrow_mut().insert(statement);
     let number = number.ok_or_else(|| Thrown::state("too many prepared statements"))?;
-    call.environment
-        .report_numbers([i64::from(columns), i64::from(parameters)]);
+    call.environment.report_numbers([i64::from(columns), i64::from(parameters)]);
     call.environment.report(
-        if neutral {
-            flag::CACHEABLE
-        } else {
-            flag::SCHEMA_UNSURE
-        } | if named { flag::NAMED } else { 0 },
+        if neutral { flag::CACHEABLE } else { flag::SCHEMA_UNSURE }
+            | if named { flag::NAMED } else { 0 },
     );
     Ok(number)
 }
@@ -537,12 +518,7 @@ fn list(
         ))?;
         for index in 0..count {
             let value = item(index)?;
-            check(sys::napi_set_element(
-                env,
-                list,
-                index.cast_unsigned(),
-                value,
-            ))?;
+            check(sys::napi_set_element(env, list, index.cast_unsigned(), value))?;
         }
     }
     Ok(list)
