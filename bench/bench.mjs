@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { compileCounters, countingEnvironment } from './io-counters.mjs'
 import { report } from './report.mjs'
+import { readRows } from './rows.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const exampleInput = path.join(root, 'examples/agent-logs.jsonl')
@@ -142,6 +143,7 @@ function measure(job, { folder, limit, counters, input }) {
 async function main() {
   const settings = options()
   if (settings.help) return console.log(usage)
+  readRows(settings.input)
   const list = configurations(settings)
   const folder = mkdtempSync(path.join(settings.dir, 'fusion-sqlite-bench-'))
   const started = Date.now()

@@ -156,11 +156,18 @@ function targets(middle) {
     0.125,
   )
   compare(
+    'the same, CPU of the main thread with receipts and commits',
+    ['ours-batch', 'cpuNsPerRow'],
+    ['node-batch', 'cpuNsPerRow'],
+    0.125,
+  )
+  compare(
     "appendAgentLog against node:sqlite's one-row commit, wall in the call",
     ['ours-single', 'wallNsPerRow'],
     ['node-single', 'wallNsPerRow'],
     0.25,
   )
+  compare('the same, CPU of the main thread', ['ours-single', 'cpuNsPerRow'], ['node-single', 'cpuNsPerRow'], 0.25)
   compare('rows/s, (d) against (e)', ['d', 'rowsPerSecond'], ['e', 'rowsPerSecond'], 0.9, { least: true })
   compare('WAL bytes a row, (d) against (a), saturated', ['d', 'walBytesPerRow'], ['a', 'walBytesPerRow'], 0.1)
   compare('syncs a row, (d) against (a), saturated', ['d', 'syncsPerRow'], ['a', 'syncsPerRow'], 0.01)

@@ -1,0 +1,5 @@
+// The package for `import`; index.js is the same for `require`.
+import fusionSqlite from './index.js'
+
+export const { DatabaseSync, HardenedDatabase, StatementSync, appendAgentLogs, engineInfo } = fusionSqlite
+export default fusionSqlite
