@@ -57,7 +57,8 @@ test('the packed package installs offline and loads by import and by require, wi
   const folder = await mkdtemp(path.join(os.tmpdir(), 'fusion-sqlite-packaging-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
 
-  const addon = (await readdir(root)).find((name) => /^fusion-sqlite\..*\.node$/.test(name))
+  const prefix = `fusion-sqlite.${process.platform}-${process.arch}`
+  const addon = (await readdir(root)).find((name) => name.startsWith(prefix) && name.endsWith('.node'))
   if (!addon) return t.fail('the addon is not built')
   const platform = addon.split('.')[1] ?? ''
   const platformFolder = path.join(folder, 'platform')

@@ -7,6 +7,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { HardenedDatabase, engineInfo } from '../index.mjs'
 import { InputError, MissingInputError, readEntries } from './entries.mjs'
@@ -17,6 +18,7 @@ const usage = `Usage: npm run demo [-- OPTIONS]
 
   --input FILE   agent log entries as JSON Lines (default: the excerpt under examples/)
   --agents N     how many agents write at the same time, 1 to 100 (default: 4)
+  --rate N       entries a second of all agents together (default: as fast as they are taken)
   --disturb      meanwhile two other processes write to the file, and this one copies it with fs.cp
   --keep         keep the database and print its path
   --help         this text`
@@ -30,6 +32,7 @@ function options() {
       options: {
         input: { type: 'string', default: path.join(examples, 'agent-logs.jsonl') },
         agents: { type: 'string', default: '4' },
+        rate: { type: 'string' },
         disturb: { type: 'boolean', default: false },
         keep: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
@@ -41,7 +44,9 @@ function options() {
   const agents = Number(values.agents)
   if (!Number.isInteger(agents) || agents < 1 || agents > 100)
     throw new UsageError(`--agents: ${values.agents} is not a whole number from 1 to 100`)
-  return { ...values, agents }
+  const rate = Number(values.rate ?? Infinity)
+  if (!(rate >= 1)) throw new UsageError(`--rate: ${values.rate} is not a number of 1 or more`)
+  return { ...values, agents, rate }
 }
 
 /** Fusion's schema and the tasks that the entries belong to. */
@@ -69,10 +74,14 @@ function share(entries, agents) {
   return shares
 }
 
-/** One agent: now a single entry that nobody waits for, now a burst whose commit it awaits. */
-async function play(db, entries, progress) {
+/** One agent: now single entries that nobody waits for, now a burst whose commit it awaits. */
+async function play(db, entries, progress, rate) {
+  const started = performance.now()
+  const burstSize = Math.min(240, Math.ceil(rate))
   for (let next = 0, round = 0; next < entries.length; round += 1) {
-    const burst = entries.slice(next, next + (round % 2 === 0 ? 10 : 240))
+    const early = started + (next / rate) * 1000 - performance.now()
+    if (early > 0) await sleep(early)
+    const burst = entries.slice(next, next + (round % 2 === 0 ? Math.ceil(burstSize / 24) : burstSize))
     next += burst.length
     if (round % 2 === 0) {
       for (const entry of burst) while (!db.appendAgentLog(entry)) await db.flushAgentLogs()
@@ -145,6 +154,16 @@ function figures(stats) {
   }
 }
 
+/** The lines of integrity_check; "ok" alone when the database is sound. */
+function checkIntegrity(db) {
+  try {
+    const rows = db.prepare('PRAGMA integrity_check').all()
+    return rows.map((row) => row.integrity_check)
+  } catch (error) {
+    return [`failed: ${error.message}`]
+  }
+}
+
 const integer = (value) => Math.round(value).toLocaleString('en-US')
 const mebibytes = (bytes) => (bytes === undefined ? 'not known' : `${(bytes / 1024 / 1024).toFixed(2)} MiB`)
 const milliseconds = (nanoseconds) => (Math.max(0, nanoseconds - 1e6) / 1e6).toFixed(2)
@@ -154,7 +173,7 @@ function checkpointText(checkpoints = {}) {
   return counted.map(([kind, count]) => `${kind} ${integer(count)}`).join(', ') || 'not known'
 }
 
-async function runDemo({ input, agents, keep, disturb: disturbed }) {
+async function runDemo({ input, agents, rate, keep, disturb: disturbed }) {
   const entries = await readEntries(input)
   const folder = await mkdtemp(path.join(os.tmpdir(), 'fusion-sqlite-demo-'))
   const file = path.join(folder, 'fusion.db')
@@ -174,7 +193,7 @@ async function runDemo({ input, agents, keep, disturb: disturbed }) {
     delay.enable()
     const started = performance.now()
     const disturbance = disturbed ? disturb(file, folder, entries[0].taskId) : 0
-    await Promise.all(share(entries, agents).map((entriesOfAgent) => play(db, entriesOfAgent, progress)))
+    await Promise.all(share(entries, agents).map((entriesOfAgent) => play(db, entriesOfAgent, progress, rate / agents)))
     await db.flushAgentLogs()
     const seconds = (performance.now() - started) / 1000
     delay.disable()
@@ -182,10 +201,7 @@ async function runDemo({ input, agents, keep, disturb: disturbed }) {
     const foreignRows = await disturbance
 
     const { batches, bytes, retries, syncs, walBytes, walPeakBytes, checkpoints } = figures(db.stats())
-    const integrity = db
-      .prepare('PRAGMA integrity_check')
-      .all()
-      .map((row) => row.integrity_check)
+    const integrity = checkIntegrity(db)
     await db.closeAsync()
     db = undefined
 
@@ -204,7 +220,7 @@ bytes a row        ${perRow(bytes)} of text, ${perRow(walBytes)} written to the 
 fsyncs a row       ${perRow(syncs)}
 checkpoints        ${checkpointText(checkpoints)}
 database           ${mebibytes(size)}
-integrity check    ${integrity.join('; ')}
+integrity check    ${integrity.slice(0, 5).join('; ')}
 rows counted       ${integer(stored)} of ${integer(expected)}, by another process${disturbed ? `; ${integer(foreignRows)} are of other writers` : ''}`)
     if (keep) console.log(`kept               ${file}`)
 

@@ -105,7 +105,8 @@ function ensureNode24() {
 
 /** The addon of this platform, as napi build names it; null before the first build. */
 export function builtAddon() {
-  const name = readdirSync(root).find((file) => /^fusion-sqlite\..*\.node$/.test(file))
+  const prefix = `fusion-sqlite.${process.platform}-${process.arch}`
+  const name = readdirSync(root).find((file) => file.startsWith(prefix) && file.endsWith('.node'))
   return name ? path.join(root, name) : null
 }
 
