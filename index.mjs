@@ -1,4 +1,12 @@
-import fusionSqlite from './index.js';
+// The package for `import`; index.js is the same for `require`.
+import fusionSqlite from './index.js'
 
-export const { DatabaseSync, StatementSync } = fusionSqlite;
-export default fusionSqlite;
+export const {
+  DatabaseSync,
+  HardenedDatabase,
+  StatementSync,
+  appendAgentLogs,
+  engineInfo,
+  errorLog,
+} = fusionSqlite
+export default fusionSqlite

@@ -12,6 +12,11 @@ function invalidArgType(message) {
   return withCode(new TypeError(message), 'ERR_INVALID_ARG_TYPE');
 }
 
+/** An argument of the right type with an impossible value. */
+function outOfRange(message) {
+  return withCode(new RangeError(message), 'ERR_OUT_OF_RANGE');
+}
+
 /** A call that the object's state does not allow. */
 function invalidState(message) {
   return withCode(new Error(message), 'ERR_INVALID_STATE');
@@ -47,4 +52,5 @@ module.exports = {
   invalidArgType,
   invalidState,
   invalidUrlScheme,
+  outOfRange,
 };

@@ -1,0 +1,57 @@
+// The checks of every change, as .ci/run calls them: formatters, linters, types, generated files,
+// then `npm test`. A check that fails counts as one failure in the last line.
+
+import { existsSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import { SetupError, main, node24, prepare, root, run, runAndRead, tool } from './bootstrap.mjs'
+
+const checks = [
+  ['cargo fmt', () => run('cargo', ['fmt', '--check'])],
+  ['cargo clippy', () => run('cargo', ['clippy', '--locked', '--all-targets', '--', '-D', 'warnings'])],
+  ['prettier', () => run(node24, [tool.prettier, '--check', '.'])],
+  ['oxlint', () => run(node24, [tool.oxlint])],
+  ['tsc', () => run(node24, [tool.tsc, '--noEmit'])],
+]
+
+/** The build rewrites these; the committed ones must be what it writes. */
+const generated = ['binding.js', 'binding.d.ts']
+
+function readGenerated() {
+  return generated.map((name) => {
+    const file = path.join(root, name)
+    return existsSync(file) ? readFileSync(file, 'utf8') : null
+  })
+}
+
+await main(async () => {
+  const failures = []
+  const check = async (name, body) => {
+    console.log(`\n== ${name}`)
+    if ((await body()) !== 0) failures.push(name)
+  }
+  const committed = readGenerated()
+  try {
+    prepare()
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error
+    console.error(`error: ${error.message}`)
+    console.log('0 passed, 1 failed')
+    return 1
+  }
+  await check('generated files', () => {
+    const built = readGenerated()
+    const stale = generated.filter((_, index) => built[index] === null || built[index] !== committed[index])
+    for (const name of stale) console.error(`${name} is not what the build writes: run npm run build and commit it`)
+    return stale.length === 0 ? 0 : 1
+  })
+  for (const [name, body] of checks) await check(name, body)
+
+  console.log('\n== tests')
+  const tests = await runAndRead(node24, ['scripts/test.mjs'])
+  const [, passed = '0', failed = '1'] = /^(\d+) passed, (\d+) failed$/m.exec(tests.output) ?? []
+  const ownFailures = Math.max(Number(failed), tests.code === 0 ? 0 : 1)
+
+  console.log(failures.length === 0 ? 'checks: all passed' : `checks failed: ${failures.join(', ')}`)
+  console.log(`${passed} passed, ${ownFailures + failures.length} failed`)
+  return ownFailures + failures.length === 0 ? 0 : 1
+})

@@ -1,0 +1,55 @@
+// `npm test`: installs and builds what is missing, runs cargo's tests and every ava test under
+// Node 24. The last line adds both runners up.
+
+import { stripVTControlCharacters } from 'node:util'
+import { SetupError, main, node24, prepare, runAndRead, tool } from './bootstrap.mjs'
+
+const sum = (text, pattern) => [...text.matchAll(pattern)].reduce((total, match) => total + Number(match[1]), 0)
+
+/** A runner that fails without a failed test (a crash, a compile error) counts one. */
+const counted = (code, passed, failed) => ({ passed, failed: code === 0 ? failed : Math.max(failed, 1) })
+
+async function cargo() {
+  const { code, output } = await runAndRead('cargo', ['test', '--locked', '--no-fail-fast'])
+  const text = stripVTControlCharacters(output)
+  const passed = sum(text, /^test result: .*?(\d+) passed;/gm)
+  return counted(code, passed, sum(text, /^test result: .*? (\d+) failed;/gm))
+}
+
+async function ava(args) {
+  const { code, output } = await runAndRead(node24, [tool.ava, ...args])
+  const text = stripVTControlCharacters(output)
+  // The summary leaves the passed ones out when one failed; every passed test has a line.
+  const passed = [...text.matchAll(/^ *[✔√] /gm)].length
+  const failures = [
+    /^ *(\d+) tests? failed\b/gm,
+    /^ *(\d+) uncaught exceptions?\b/gm,
+    /^ *(\d+) unhandled rejections?\b/gm,
+  ]
+  return counted(
+    code,
+    passed,
+    failures.reduce((total, pattern) => total + sum(text, pattern), 0),
+  )
+}
+
+await main(async () => {
+  const totals = { passed: 0, failed: 0 }
+  const add = ({ passed, failed }) => {
+    totals.passed += passed
+    totals.failed += failed
+  }
+  try {
+    prepare()
+    // Arguments select ava's files or tests; cargo's then stay out of the way.
+    const args = process.argv.slice(2)
+    if (args.length === 0) add(await cargo())
+    add(await ava(args))
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error
+    console.error(`error: ${error.message}`)
+    totals.failed += 1
+  }
+  console.log(`${totals.passed} passed, ${totals.failed} failed`)
+  return totals.failed === 0 && totals.passed > 0 ? 0 : 1
+})
