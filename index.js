@@ -1,10 +1,10 @@
-'use strict';
+'use strict'
 
-const { engineInfo, errorLog } = require('./binding.js');
-const { appendAgentLogs } = require('./lib/append.js');
-const { DatabaseSync } = require('./lib/database-sync.js');
-const { HardenedDatabase } = require('./lib/hardened-database.js');
-const { StatementSync } = require('./lib/statement-sync.js');
+const { engineInfo, errorLog } = require('./binding.js')
+const { appendAgentLogs } = require('./lib/append.js')
+const { DatabaseSync } = require('./lib/database-sync.js')
+const { HardenedDatabase } = require('./lib/hardened-database.js')
+const { StatementSync } = require('./lib/statement-sync.js')
 
 module.exports = {
   DatabaseSync,
@@ -13,4 +13,4 @@ module.exports = {
   appendAgentLogs,
   engineInfo,
   errorLog,
-};
+}

@@ -4,10 +4,7 @@
 //! Usage: `limit <database> <schema> <entries.jsonl> <rows>`. Prints one line of JSON: rows a second
 //! until the last row is committed, WAL bytes and syncs a row until the database is closed (when
 //! `BENCH_IO_COUNTERS` names the counters' file; see `bench/count_io.c`).
-#![allow(
-    clippy::print_stdout,
-    reason = "a command-line program that prints its result"
-)]
+#![allow(clippy::print_stdout, reason = "a command-line program that prints its result")]
 
 use std::collections::BTreeSet;
 use std::error::Error;

@@ -1,111 +1,107 @@
-'use strict';
+'use strict'
 
 // A handle on a file's log: takes entries apart, and gives figures their shape.
 
-const binding = require('../binding.js');
-const { invalidArgType } = require('./errors.js');
-const { logArguments } = require('./log-options.js');
-const { ask, connect, ignore, listen } = require('./mailbox.js');
+const binding = require('../binding.js')
+const { invalidArgType } = require('./errors.js')
+const { logArguments } = require('./log-options.js')
+const { ask, connect, ignore, listen } = require('./mailbox.js')
 
-let lastId = 0;
-let stamped = 0;
-let stamp = '';
+let lastId = 0
+let stamped = 0
+let stamp = ''
 
 /** The time now, as Fusion writes it: ISO-8601, milliseconds, Z. */
 function timestamp() {
-  const now = Date.now();
+  const now = Date.now()
   if (now !== stamped) {
-    stamped = now;
-    stamp = new Date(now).toISOString();
+    stamped = now
+    stamp = new Date(now).toISOString()
   }
-  return stamp;
+  return stamp
 }
 
 /** Says which entry a complaint of the native side is about. */
 function complain(error, where) {
-  if (error?.code === 'ERR_INVALID_ARG_TYPE') error.message = `${where}.${error.message}`;
-  return error;
+  if (error?.code === 'ERR_INVALID_ARG_TYPE') error.message = `${where}.${error.message}`
+  return error
 }
 
 function requireEntry(entry, where) {
   if (typeof entry !== 'object' || entry === null) {
-    throw invalidArgType(`${where} must be an object with taskId, text and type.`);
+    throw invalidArgType(`${where} must be an object with taskId, text and type.`)
   }
 }
 
 class AgentLog {
-  #id = ++lastId;
+  #id = ++lastId
   /** The native number; null once released. */
-  #number;
+  #number
 
   /** @param {number | null} database number of the open database; null: the file at `path` */
   constructor(database, path, options, insists, takeEvent) {
-    connect();
-    this.#number = binding.logOpen(
-      this.#id, database, path, insists, ...logArguments(options),
-    );
-    listen(this.#id, takeEvent);
+    connect()
+    this.#number = binding.logOpen(this.#id, database, path, insists, ...logArguments(options))
+    listen(this.#id, takeEvent)
   }
 
   /** Takes all of `entries`, or none of them. */
   append(entries) {
     return ask((ticket) => {
       if (!Array.isArray(entries)) {
-        throw invalidArgType('The "entries" argument must be an array.');
+        throw invalidArgType('The "entries" argument must be an array.')
       }
-      binding.logBegin();
-      let i = 0;
+      binding.logBegin()
+      let i = 0
       try {
         for (; i < entries.length; i++) {
-          const entry = entries[i];
-          requireEntry(entry, `entries[${i}]`);
-          const { taskId, text, type, detail, agent } = entry;
-          binding.logStage(taskId, entry.timestamp ?? timestamp(), text, type, detail, agent);
+          const entry = entries[i]
+          requireEntry(entry, `entries[${i}]`)
+          const { taskId, text, type, detail, agent } = entry
+          binding.logStage(taskId, entry.timestamp ?? timestamp(), text, type, detail, agent)
         }
       } catch (error) {
-        binding.logAbort();
-        throw complain(error, `entries[${i}]`);
+        binding.logAbort()
+        throw complain(error, `entries[${i}]`)
       }
-      binding.logSubmit(this.#number, ticket);
-    });
+      binding.logSubmit(this.#number, ticket)
+    })
   }
 
   /** Takes one entry; false: the queue is full. */
   appendOne(entry) {
-    requireEntry(entry, 'entry');
-    const { taskId, text, type, detail, agent } = entry;
+    requireEntry(entry, 'entry')
+    const { taskId, text, type, detail, agent } = entry
     try {
-      return binding.logAppendOne(
-        this.#number, taskId, entry.timestamp ?? timestamp(), text, type, detail, agent,
-      );
+      return binding.logAppendOne(this.#number, taskId, entry.timestamp ?? timestamp(), text, type, detail, agent)
     } catch (error) {
-      throw complain(error, 'entry');
+      throw complain(error, 'entry')
     }
   }
 
   flush() {
-    return ask((ticket) => binding.logFlush(this.#number, ticket));
+    return ask((ticket) => binding.logFlush(this.#number, ticket))
   }
 
   flushSync(timeout) {
-    binding.logFlushSync(this.#number, timeout);
+    binding.logFlushSync(this.#number, timeout)
   }
 
   takePending() {
-    return binding.logTakePending(this.#number);
+    return binding.logTakePending(this.#number)
   }
 
   checkpoint(mode) {
-    return ask((ticket) => binding.logCheckpoint(this.#number, mode, ticket));
+    return ask((ticket) => binding.logCheckpoint(this.#number, mode, ticket))
   }
 
   stats() {
-    const figures = binding.logStats(this.#number);
+    const figures = binding.logStats(this.#number)
     const latency = (name) => ({
       p50: figures[`${name}P50`],
       p99: figures[`${name}P99`],
       max: figures[`${name}Max`],
-    });
+    })
     return {
       state: figures.state ?? 'writing',
       error: figures.error ?? null,
@@ -139,24 +135,24 @@ class AgentLog {
         busySince: Number.isNaN(figures.busySince) ? null : new Date(figures.busySince),
         failed: figures.checkpointsFailed,
       },
-    };
+    }
   }
 
   /** Gives the handle up. Returns what `waitEnded` and `whenEnded` take, if it was the last. */
   release() {
-    ignore(this.#id);
-    return binding.logRelease(this.#number);
+    ignore(this.#id)
+    return binding.logRelease(this.#number)
   }
 
   /** Stands still until the writer of a released log has ended, at most `timeout` ms. */
   static waitEnded(released, timeout) {
-    if (released !== undefined) binding.logWaitEnded(released, timeout);
+    if (released !== undefined) binding.logWaitEnded(released, timeout)
   }
 
   static whenEnded(released) {
-    if (released === undefined) return Promise.resolve();
-    return ask((ticket) => binding.logWhenEnded(released, ticket));
+    if (released === undefined) return Promise.resolve()
+    return ask((ticket) => binding.logWhenEnded(released, ticket))
   }
 }
 
-module.exports = { AgentLog };
+module.exports = { AgentLog }

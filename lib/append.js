@@ -1,53 +1,53 @@
-'use strict';
+'use strict'
 
 // appendAgentLogs(path, entries): for callers without a database of their own.
 
-const { AgentLog } = require('./agent-log.js');
-const { invalidArgType } = require('./errors.js');
-const { flushAtExit } = require('./exit.js');
-const { logOptions } = require('./log-options.js');
+const { AgentLog } = require('./agent-log.js')
+const { invalidArgType } = require('./errors.js')
+const { flushAtExit } = require('./exit.js')
+const { logOptions } = require('./log-options.js')
 
 /** How long a log stays open after its last append, in milliseconds. */
-const IDLE = 5000;
+const IDLE = 5000
 
 /** Path to the log that is open for it. */
-const open = new Map();
+const open = new Map()
 
 class Shared {
   constructor(path, given) {
-    const { options, insists } = logOptions(given);
-    this.path = path;
-    this.pending = 0;
-    this.timer = undefined;
+    const { options, insists } = logOptions(given)
+    this.path = path
+    this.pending = 0
+    this.timer = undefined
     // The promises tell of failures.
-    this.log = new AgentLog(null, path, options, insists, () => {});
-    open.set(path, this);
-    flushAtExit();
+    this.log = new AgentLog(null, path, options, insists, () => {})
+    open.set(path, this)
+    flushAtExit()
   }
 
   async append(entries) {
-    clearTimeout(this.timer);
-    this.pending++;
+    clearTimeout(this.timer)
+    this.pending++
     try {
-      return await this.log.append(entries);
+      return await this.log.append(entries)
     } finally {
       // Does not keep the process alive: there is nothing left to write.
-      if (--this.pending === 0) this.timer = setTimeout(() => this.close(), IDLE).unref();
+      if (--this.pending === 0) this.timer = setTimeout(() => this.close(), IDLE).unref()
     }
   }
 
   close() {
-    open.delete(this.path);
-    this.log.release();
+    open.delete(this.path)
+    this.log.release()
   }
 }
 
 /** See index.d.ts. */
 async function appendAgentLogs(path, entries, options) {
   if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalidArgType('The "path" argument must be a non-empty string without null bytes.');
+    throw invalidArgType('The "path" argument must be a non-empty string without null bytes.')
   }
-  return (open.get(path) ?? new Shared(path, options)).append(entries);
+  return (open.get(path) ?? new Shared(path, options)).append(entries)
 }
 
-module.exports = { appendAgentLogs };
+module.exports = { appendAgentLogs }

@@ -1,108 +1,103 @@
-'use strict';
+'use strict'
 
-const binding = require('../binding.js');
-const {
-  constructCallRequired,
-  illegalInvocation,
-  invalidArgType,
-  invalidState,
-} = require('./errors.js');
-const { kNumber, kOpen } = require('./internal.js');
-const { faceOf } = require('./native-class.js');
-const { databaseOptions, databasePath, statementOptions } = require('./options.js');
-const { Connection } = require('./prepared.js');
-const { ints } = require('./report.js');
-const { makeStatement } = require('./statement-sync.js');
+const binding = require('../binding.js')
+const { constructCallRequired, illegalInvocation, invalidArgType, invalidState } = require('./errors.js')
+const { kNumber, kOpen } = require('./internal.js')
+const { faceOf } = require('./native-class.js')
+const { databaseOptions, databasePath, statementOptions } = require('./options.js')
+const { Connection } = require('./prepared.js')
+const { ints } = require('./report.js')
+const { makeStatement } = require('./statement-sync.js')
 
 /** How libraries tell node:sqlite's objects, which these stand in for. */
-const kSqliteType = Symbol.for('sqlite-type');
+const kSqliteType = Symbol.for('sqlite-type')
 
 class Database {
-  #path;
-  #options;
+  #path
+  #options
   /** Opens the connection: see kOpen. */
-  #opener;
+  #opener
   /** Null while the database is not open. */
-  #connection = null;
+  #connection = null
 
   constructor(args) {
-    this.#path = databasePath(args[0]);
-    this.#options = databaseOptions(args[1], args.length > 1);
-    this.#opener = args[2]?.[kOpen] ?? binding.open;
-    Object.defineProperties(this, accessors);
-    this[kSqliteType] = 'node:sqlite';
-    if (this.#options.open) this.open();
+    this.#path = databasePath(args[0])
+    this.#options = databaseOptions(args[1], args.length > 1)
+    this.#opener = args[2]?.[kOpen] ?? binding.open
+    Object.defineProperties(this, accessors)
+    this[kSqliteType] = 'node:sqlite'
+    if (this.#options.open) this.open()
   }
 
   open() {
-    if (Database.#connectionOf(this) !== null) throw invalidState('database is already open');
-    const { settings, timeout } = this.#options;
-    const opener = this.#opener;
-    this.#connection = new Connection(opener(this.#path, settings, timeout), this);
+    if (Database.#connectionOf(this) !== null) throw invalidState('database is already open')
+    const { settings, timeout } = this.#options
+    const opener = this.#opener
+    this.#connection = new Connection(opener(this.#path, settings, timeout), this)
   }
 
   close() {
-    Database.#openConnectionOf(this).close();
-    this.#connection = null;
+    Database.#openConnectionOf(this).close()
+    this.#connection = null
   }
 
   prepare(sql, options) {
-    const connection = Database.#openConnectionOf(this);
-    if (typeof sql !== 'string') throw invalidArgType('The "sql" argument must be a string.');
-    const settings = statementOptions(options, this.#options.statement);
+    const connection = Database.#openConnectionOf(this)
+    if (typeof sql !== 'string') throw invalidArgType('The "sql" argument must be a string.')
+    const settings = statementOptions(options, this.#options.statement)
     // The getters of `options` may have closed the database.
-    if (!connection.isOpen) throw invalidState('database is not open');
-    return makeStatement(connection.prepared(sql), settings);
+    if (!connection.isOpen) throw invalidState('database is not open')
+    return makeStatement(connection.prepared(sql), settings)
   }
 
   exec(sql) {
-    const connection = Database.#openConnectionOf(this);
-    if (typeof sql !== 'string') throw invalidArgType('The "sql" argument must be a string.');
+    const connection = Database.#openConnectionOf(this)
+    if (typeof sql !== 'string') throw invalidArgType('The "sql" argument must be a string.')
     try {
-      binding.exec(connection.number, sql);
+      binding.exec(connection.number, sql)
     } catch (error) {
-      connection.attend(ints[0]);
-      throw error;
+      connection.attend(ints[0])
+      throw error
     }
-    if (ints[0] !== 0) connection.attend(ints[0]);
+    if (ints[0] !== 0) connection.attend(ints[0])
   }
 
   location(dbName) {
-    const connection = Database.#openConnectionOf(this);
-    if (dbName === undefined) dbName = 'main';
+    const connection = Database.#openConnectionOf(this)
+    if (dbName === undefined) dbName = 'main'
     if (typeof dbName !== 'string') {
-      throw invalidArgType('The "dbName" argument must be a string.');
+      throw invalidArgType('The "dbName" argument must be a string.')
     }
-    return binding.location(connection.number, dbName);
+    return binding.location(connection.number, dbName)
   }
 
   [Symbol.dispose]() {
-    if (Database.#connectionOf(this) !== null) this.close();
+    if (Database.#connectionOf(this) !== null) this.close()
   }
 
   [kNumber]() {
-    return Database.#openConnectionOf(this).number;
+    return Database.#openConnectionOf(this).number
   }
 
   static #connectionOf(database) {
     if (typeof database !== 'object' || database === null || !(#connection in database)) {
-      throw illegalInvocation();
+      throw illegalInvocation()
     }
-    return database.#connection;
+    return database.#connection
   }
 
   static #openConnectionOf(database) {
-    const connection = Database.#connectionOf(database);
-    if (connection === null) throw invalidState('database is not open');
-    return connection;
+    const connection = Database.#connectionOf(database)
+    if (connection === null) throw invalidState('database is not open')
+    return connection
   }
 
   static isOpen(database) {
-    return Database.#connectionOf(database) !== null;
+    return Database.#connectionOf(database) !== null
   }
 
   static isTransaction(database) {
-    return binding.isTransaction(Database.#openConnectionOf(database).number);
+    return binding.isTransaction(Database.#openConnectionOf(database).number)
   }
 }
 
@@ -110,22 +105,22 @@ class Database {
 const accessors = {
   isOpen: {
     get() {
-      return Database.isOpen(this);
+      return Database.isOpen(this)
     },
     enumerable: true,
   },
   isTransaction: {
     get() {
-      return Database.isTransaction(this);
+      return Database.isTransaction(this)
     },
     enumerable: true,
   },
-};
+}
 
 const DatabaseSync = faceOf(Database, 'DatabaseSync', function (...args) {
-  if (new.target === undefined) throw constructCallRequired();
-  return Reflect.construct(Database, [args], new.target);
-});
-Object.defineProperty(Database.prototype, kNumber, { enumerable: false });
+  if (new.target === undefined) throw constructCallRequired()
+  return Reflect.construct(Database, [args], new.target)
+})
+Object.defineProperty(Database.prototype, kNumber, { enumerable: false })
 
-module.exports = { DatabaseSync };
+module.exports = { DatabaseSync }

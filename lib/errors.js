@@ -1,48 +1,45 @@
-'use strict';
+'use strict'
 
 // Errors as Node makes them: a plain class of JavaScript with an own `code`.
 
 function withCode(error, code) {
-  error.code = code;
-  return error;
+  error.code = code
+  return error
 }
 
 /** An argument of the wrong type. */
 function invalidArgType(message) {
-  return withCode(new TypeError(message), 'ERR_INVALID_ARG_TYPE');
+  return withCode(new TypeError(message), 'ERR_INVALID_ARG_TYPE')
 }
 
 /** An argument of the right type with an impossible value. */
 function outOfRange(message) {
-  return withCode(new RangeError(message), 'ERR_OUT_OF_RANGE');
+  return withCode(new RangeError(message), 'ERR_OUT_OF_RANGE')
 }
 
 /** A call that the object's state does not allow. */
 function invalidState(message) {
-  return withCode(new Error(message), 'ERR_INVALID_STATE');
+  return withCode(new Error(message), 'ERR_INVALID_STATE')
 }
 
 /** A method called on an object that is not of its class. */
 function illegalInvocation() {
-  return new TypeError('Illegal invocation');
+  return new TypeError('Illegal invocation')
 }
 
 /** A class whose objects only this package makes. */
 function illegalConstructor() {
-  return withCode(new Error('Illegal constructor'), 'ERR_ILLEGAL_CONSTRUCTOR');
+  return withCode(new Error('Illegal constructor'), 'ERR_ILLEGAL_CONSTRUCTOR')
 }
 
 /** A class called without `new`. */
 function constructCallRequired() {
-  return withCode(
-    new TypeError('Cannot call constructor without `new`'),
-    'ERR_CONSTRUCT_CALL_REQUIRED',
-  );
+  return withCode(new TypeError('Cannot call constructor without `new`'), 'ERR_CONSTRUCT_CALL_REQUIRED')
 }
 
 /** A URL that does not lead to a file. */
 function invalidUrlScheme() {
-  return withCode(new TypeError('The URL must be of scheme file:'), 'ERR_INVALID_URL_SCHEME');
+  return withCode(new TypeError('The URL must be of scheme file:'), 'ERR_INVALID_URL_SCHEME')
 }
 
 module.exports = {
@@ -53,4 +50,4 @@ module.exports = {
   invalidState,
   invalidUrlScheme,
   outOfRange,
-};
+}

@@ -1,23 +1,23 @@
-'use strict';
+'use strict'
 
 // What is accepted is written before the process ends: Node runs 'exit' listeners on a natural
 // exit, on process.exit(), after an uncaught exception and after an unhandled rejection. Nothing
 // runs on a signal that is not handled. A worker's entries are in the process's own queues, so
 // its end needs nothing here.
 
-const { isMainThread } = require('node:worker_threads');
-const binding = require('../binding.js');
+const { isMainThread } = require('node:worker_threads')
+const binding = require('../binding.js')
 
 /** How long the process's end may be delayed, in milliseconds. */
-const DEADLINE = 5000;
+const DEADLINE = 5000
 
-let armed = false;
+let armed = false
 
 /** Sees to it that the process's end waits for its logs. */
 function flushAtExit() {
-  if (armed || !isMainThread) return;
-  armed = true;
-  process.on('exit', () => binding.flushAll(DEADLINE));
+  if (armed || !isMainThread) return
+  armed = true
+  process.on('exit', () => binding.flushAll(DEADLINE))
 }
 
-module.exports = { flushAtExit };
+module.exports = { flushAtExit }

@@ -1,184 +1,185 @@
-'use strict';
+'use strict'
 
-const { EventEmitter } = require('node:events');
-const binding = require('../binding.js');
-const { AgentLog } = require('./agent-log.js');
-const { DatabaseSync } = require('./database-sync.js');
-const { invalidArgType, invalidState } = require('./errors.js');
-const { flushAtExit } = require('./exit.js');
-const { kNumber, kOpen } = require('./internal.js');
-const { logOptions, profileArguments } = require('./log-options.js');
+const { EventEmitter } = require('node:events')
+const binding = require('../binding.js')
+const { AgentLog } = require('./agent-log.js')
+const { DatabaseSync } = require('./database-sync.js')
+const { invalidArgType, invalidState } = require('./errors.js')
+const { flushAtExit } = require('./exit.js')
+const { kNumber, kOpen } = require('./internal.js')
+const { logOptions, profileArguments } = require('./log-options.js')
 
-const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure'];
-const MODES = ['passive', 'full', 'restart', 'truncate'];
+const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure']
+const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
-const leftOpen = new FinalizationRegistry((log) => log.release());
+const leftOpen = new FinalizationRegistry((log) => log.release())
 
 /** `path` as the native open takes it. */
 function pathText(path) {
-  return typeof path === 'string' ? path : Buffer.from(path).toString();
+  return typeof path === 'string' ? path : Buffer.from(path).toString()
 }
 
 function knownEvent(event) {
-  if (EVENTS.includes(event)) return event;
-  throw invalidArgType(`The "event" argument must be one of ${EVENTS.join(', ')}.`);
+  if (EVENTS.includes(event)) return event
+  throw invalidArgType(`The "event" argument must be one of ${EVENTS.join(', ')}.`)
 }
 
 class HardenedDatabase extends DatabaseSync {
-  #options;
-  #insists;
-  #emitter = new EventEmitter();
+  #options
+  #insists
+  #emitter = new EventEmitter()
   /** Null while closed, and for a database that was opened to be read only. */
-  #log = null;
+  #log = null
 
   constructor(path, options) {
-    const { options: checked, base, insists } = logOptions(options);
-    const open = base.open;
-    super(path, { ...base, open: false }, {
-      [kOpen]: (given) =>
-        binding.openHardened(pathText(given), checked.readOnly, ...profileArguments(checked)),
-    });
-    this.#options = checked;
-    this.#insists = insists;
-    if (open) this.open();
+    const { options: checked, base, insists } = logOptions(options)
+    const open = base.open
+    super(
+      path,
+      { ...base, open: false },
+      {
+        [kOpen]: (given) => binding.openHardened(pathText(given), checked.readOnly, ...profileArguments(checked)),
+      },
+    )
+    this.#options = checked
+    this.#insists = insists
+    if (open) this.open()
   }
 
   open() {
-    super.open();
-    if (this.#options.readOnly) return;
+    super.open()
+    if (this.#options.readOnly) return
     try {
       // A listener that captured `this` would keep a forgotten database alive.
-      const self = new WeakRef(this);
+      const self = new WeakRef(this)
       this.#log = new AgentLog(this[kNumber](), null, this.#options, this.#insists, (...event) => {
-        const database = self.deref();
-        if (database !== undefined) HardenedDatabase.#tell(database, ...event);
-      });
-      leftOpen.register(this, this.#log, this);
-      flushAtExit();
+        const database = self.deref()
+        if (database !== undefined) HardenedDatabase.#tell(database, ...event)
+      })
+      leftOpen.register(this, this.#log, this)
+      flushAtExit()
     } catch (error) {
-      super.close();
-      throw error;
+      super.close()
+      throw error
     }
   }
 
   static #tell(database, name, first, second) {
-    const emitter = database.#emitter;
+    const emitter = database.#emitter
     if (emitter.listenerCount(name) > 0) {
-      emitter.emit(name, first, second);
+      emitter.emit(name, first, second)
     } else if (name === 'error' || name === 'corrupt' || name === 'replaced') {
       // An 'error' nobody listens to must not end the process: the entries are kept.
-      process.emitWarning(first);
+      process.emitWarning(first)
     } else if (name === 'rejected') {
       process.emitWarning(`a log entry of task ${second?.taskId} was rejected: ${first.message}`, {
         type: 'FusionSqliteWarning',
         code: 'FUSION_LOG_ENTRY_REJECTED',
-      });
+      })
     }
   }
 
   #openLog() {
     if (this.#log === null) {
-      throw invalidState(
-        this.isOpen ? 'the database was opened to be read only' : 'database is not open',
-      );
+      throw invalidState(this.isOpen ? 'the database was opened to be read only' : 'database is not open')
     }
-    return this.#log;
+    return this.#log
   }
 
   appendAgentLogs(entries) {
     try {
-      return this.#openLog().append(entries);
+      return this.#openLog().append(entries)
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(error)
     }
   }
 
   appendAgentLog(entry) {
-    return this.#openLog().appendOne(entry);
+    return this.#openLog().appendOne(entry)
   }
 
   flushAgentLogs() {
     try {
-      return this.#openLog().flush();
+      return this.#openLog().flush()
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(error)
     }
   }
 
   flushAgentLogsSync(timeoutMs = this.#options.closeTimeout) {
     if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0)) {
-      throw invalidArgType('The "timeoutMs" argument must be a number of milliseconds, 0 or more.');
+      throw invalidArgType('The "timeoutMs" argument must be a number of milliseconds, 0 or more.')
     }
-    this.#openLog().flushSync(timeoutMs);
+    this.#openLog().flushSync(timeoutMs)
   }
 
   takePending() {
-    return this.#openLog().takePending();
+    return this.#openLog().takePending()
   }
 
   checkpoint(mode = 'passive') {
     try {
       if (!MODES.includes(mode)) {
-        throw invalidArgType(`The "mode" argument must be one of ${MODES.join(', ')}.`);
+        throw invalidArgType(`The "mode" argument must be one of ${MODES.join(', ')}.`)
       }
-      return this.#openLog().checkpoint(mode);
+      return this.#openLog().checkpoint(mode)
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(error)
     }
   }
 
   stats() {
-    return this.#openLog().stats();
+    return this.#openLog().stats()
   }
 
   on(event, listener) {
-    this.#emitter.on(knownEvent(event), listener);
-    return this;
+    this.#emitter.on(knownEvent(event), listener)
+    return this
   }
 
   once(event, listener) {
-    this.#emitter.once(knownEvent(event), listener);
-    return this;
+    this.#emitter.once(knownEvent(event), listener)
+    return this
   }
 
   off(event, listener) {
-    this.#emitter.off(knownEvent(event), listener);
-    return this;
+    this.#emitter.off(knownEvent(event), listener)
+    return this
   }
 
   close() {
-    const log = this.#log;
+    const log = this.#log
     if (log !== null) {
-      log.flushSync(this.#options.closeTimeout);
-      AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout);
+      log.flushSync(this.#options.closeTimeout)
+      AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout)
     }
-    super.close();
+    super.close()
   }
 
   async closeAsync() {
     if (this.#log !== null) {
-      await this.#log.flush();
+      await this.#log.flush()
       // Another call may have closed it meanwhile.
-      if (this.#log !== null) await AgentLog.whenEnded(this.#letGo());
+      if (this.#log !== null) await AgentLog.whenEnded(this.#letGo())
     }
-    super.close();
+    super.close()
   }
 
   #letGo() {
-    const log = this.#log;
-    this.#log = null;
-    leftOpen.unregister(this);
-    return log.release();
+    const log = this.#log
+    this.#log = null
+    leftOpen.unregister(this)
+    return log.release()
   }
 
   [Symbol.dispose]() {
-    if (this.isOpen) this.close();
+    if (this.isOpen) this.close()
   }
 
   async [Symbol.asyncDispose]() {
-    if (this.isOpen) await this.closeAsync();
+    if (this.isOpen) await this.closeAsync()
   }
 }
 
-module.exports = { HardenedDatabase };
+module.exports = { HardenedDatabase }

@@ -1,4 +1,4 @@
-'use strict';
+'use strict'
 
 // Names by which the classes of this package reach each other. None of them is exported from the
 // package, so that its users cannot meet them.
@@ -18,4 +18,4 @@ module.exports = {
   kTransactionEnded: Symbol('transactionEnded'),
   /** Method of DatabaseSync: the number of its open connection; throws if there is none. */
   kNumber: Symbol('number'),
-};
+}

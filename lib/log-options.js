@@ -1,10 +1,10 @@
-'use strict';
+'use strict'
 
 // Options of HardenedDatabase and appendAgentLogs: their defaults, and their checks.
 
-const { invalidArgType, outOfRange } = require('./errors.js');
+const { invalidArgType, outOfRange } = require('./errors.js')
 
-const MIB = 1024 * 1024;
+const MIB = 1024 * 1024
 
 /** Name, default, smallest, largest. Durations are in milliseconds, sizes in bytes. */
 const NUMBERS = [
@@ -20,25 +20,40 @@ const NUMBERS = [
   ['checkpointIdle', 2000, 10, 2 ** 31 - 1],
   ['checkpointInterval', 300_000, 10, 2 ** 31 - 1],
   ['closeTimeout', 5000, 0, 2 ** 31 - 1],
-];
+]
 const BOOLEANS = [
   ['readOnly', false],
   ['foreignKeys', true],
   ['allowHardLinks', false],
   ['allowNetworkFileSystem', false],
-];
-const SYNCHRONOUS = ['NORMAL', 'FULL', 'EXTRA'];
+]
+const SYNCHRONOUS = ['NORMAL', 'FULL', 'EXTRA']
 /** Options by which a file's one writer works: a second handle may not ask for others. */
 const OF_THE_WRITER = new Set([
-  'journalSizeLimit', 'batchRows', 'batchBytes', 'linger', 'awaitedLinger', 'queueBytes',
-  'retryDeadline', 'checkpointFrames', 'checkpointIdle', 'checkpointInterval', 'synchronous',
-  'changeCounter', 'foreignKeys', 'allowHardLinks', 'allowNetworkFileSystem',
-]);
+  'journalSizeLimit',
+  'batchRows',
+  'batchBytes',
+  'linger',
+  'awaitedLinger',
+  'queueBytes',
+  'retryDeadline',
+  'checkpointFrames',
+  'checkpointIdle',
+  'checkpointInterval',
+  'synchronous',
+  'changeCounter',
+  'foreignKeys',
+  'allowHardLinks',
+  'allowNetworkFileSystem',
+])
 /** What DatabaseSync's constructor checks itself. */
 const OF_DATABASE_SYNC = new Set([
-  'open', 'readBigInts', 'returnArrays', 'allowBareNamedParameters',
+  'open',
+  'readBigInts',
+  'returnArrays',
+  'allowBareNamedParameters',
   'allowUnknownNamedParameters',
-]);
+])
 /** What node:sqlite calls differently, and what the profile decides. */
 const ELSEWHERE = {
   timeout: 'busyTimeout',
@@ -47,66 +62,67 @@ const ELSEWHERE = {
   defensive: null,
   allowExtension: null,
   limits: null,
-};
+}
 
 function unknown(name) {
   if (name in ELSEWHERE) {
-    const other = ELSEWHERE[name];
-    return other === null
-      ? `the hardened profile decides it`
-      : `it is called "${other}" here`;
+    const other = ELSEWHERE[name]
+    return other === null ? `the hardened profile decides it` : `it is called "${other}" here`
   }
-  const known = [...NUMBERS, ...BOOLEANS].map(([option]) => option);
-  known.push('synchronous', 'changeCounter', ...OF_DATABASE_SYNC);
-  return `the options are ${known.join(', ')}`;
+  const known = [...NUMBERS, ...BOOLEANS].map(([option]) => option)
+  known.push('synchronous', 'changeCounter', ...OF_DATABASE_SYNC)
+  return `the options are ${known.join(', ')}`
 }
 
 /** The options given, checked, over the defaults. */
 function logOptions(given) {
-  if (given === undefined) given = {};
+  if (given === undefined) given = {}
   if (typeof given !== 'object' || given === null) {
-    throw invalidArgType('The "options" argument must be an object.');
+    throw invalidArgType('The "options" argument must be an object.')
   }
-  const options = {};
-  const base = { open: true };
-  let insists = false;
+  const options = {}
+  const base = { open: true }
+  let insists = false
   for (const name of Object.keys(given)) {
-    if (OF_DATABASE_SYNC.has(name)) base[name] = given[name];
-    else if (name !== 'synchronous' && name !== 'changeCounter'
-      && ![...NUMBERS, ...BOOLEANS].some(([option]) => option === name)) {
-      throw invalidArgType(`"options.${name}" is no option of HardenedDatabase: ${unknown(name)}.`);
+    if (OF_DATABASE_SYNC.has(name)) base[name] = given[name]
+    else if (
+      name !== 'synchronous' &&
+      name !== 'changeCounter' &&
+      ![...NUMBERS, ...BOOLEANS].some(([option]) => option === name)
+    ) {
+      throw invalidArgType(`"options.${name}" is no option of HardenedDatabase: ${unknown(name)}.`)
     }
-    if (OF_THE_WRITER.has(name) && given[name] !== undefined) insists = true;
+    if (OF_THE_WRITER.has(name) && given[name] !== undefined) insists = true
   }
   for (const [name, otherwise, smallest, largest] of NUMBERS) {
-    const value = given[name] ?? otherwise;
+    const value = given[name] ?? otherwise
     if (typeof value !== 'number') {
-      throw invalidArgType(`The "options.${name}" argument must be a number.`);
+      throw invalidArgType(`The "options.${name}" argument must be a number.`)
     }
     if (!Number.isInteger(value) || value < smallest || value > largest) {
       throw outOfRange(
         `The value of "options.${name}" is out of range. ` +
           `It must be an integer from ${smallest} to ${largest}. Received ${value}`,
-      );
+      )
     }
-    options[name] = value;
+    options[name] = value
   }
   for (const [name, otherwise] of BOOLEANS) {
-    const value = given[name] ?? otherwise;
+    const value = given[name] ?? otherwise
     if (typeof value !== 'boolean') {
-      throw invalidArgType(`The "options.${name}" argument must be a boolean.`);
+      throw invalidArgType(`The "options.${name}" argument must be a boolean.`)
     }
-    options[name] = value;
+    options[name] = value
   }
-  options.synchronous = given.synchronous ?? 'NORMAL';
+  options.synchronous = given.synchronous ?? 'NORMAL'
   if (!SYNCHRONOUS.includes(options.synchronous)) {
-    throw outOfRange(`"options.synchronous" must be one of ${SYNCHRONOUS.join(', ')}.`);
+    throw outOfRange(`"options.synchronous" must be one of ${SYNCHRONOUS.join(', ')}.`)
   }
-  options.changeCounter = given.changeCounter === undefined ? 'lastModified' : given.changeCounter;
+  options.changeCounter = given.changeCounter === undefined ? 'lastModified' : given.changeCounter
   if (options.changeCounter !== null && typeof options.changeCounter !== 'string') {
-    throw invalidArgType('The "options.changeCounter" argument must be a string or null.');
+    throw invalidArgType('The "options.changeCounter" argument must be a string or null.')
   }
-  return { options, base, insists };
+  return { options, base, insists }
 }
 
 /** The profile's part, in the order in which src/node/agent_log.rs reads it. */
@@ -118,7 +134,7 @@ function profileArguments(options) {
     options.allowHardLinks,
     options.allowNetworkFileSystem,
     options.foreignKeys,
-  ];
+  ]
 }
 
 /** The log's part, likewise. */
@@ -135,7 +151,7 @@ function logArguments(options) {
     options.checkpointIdle,
     options.checkpointInterval,
     ...profileArguments(options),
-  ];
+  ]
 }
 
-module.exports = { logArguments, logOptions, profileArguments };
+module.exports = { logArguments, logOptions, profileArguments }

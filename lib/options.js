@@ -1,104 +1,102 @@
-'use strict';
+'use strict'
 
 // The arguments of DatabaseSync's constructor and of prepare(), checked in node:sqlite's order.
 
-const { invalidArgType, invalidUrlScheme } = require('./errors.js');
+const { invalidArgType, invalidUrlScheme } = require('./errors.js')
 
 /** Bits of the native `open`. */
-const READ_ONLY = 1;
-const FOREIGN_KEYS = 2;
-const DOUBLE_QUOTED_STRINGS = 4;
-const DEFENSIVE = 8;
+const READ_ONLY = 1
+const FOREIGN_KEYS = 2
+const DOUBLE_QUOTED_STRINGS = 4
+const DEFENSIVE = 8
 
-const LARGEST_TIMEOUT = 2 ** 31 - 1;
+const LARGEST_TIMEOUT = 2 ** 31 - 1
 
 /** What is opened: a string, or bytes where the path was given as bytes. */
 function databasePath(path) {
   if (typeof path === 'string') {
-    if (!path.includes('\0')) return path;
+    if (!path.includes('\0')) return path
   } else if (path instanceof Uint8Array) {
-    if (!path.includes(0)) return path;
+    if (!path.includes(0)) return path
   } else if (typeof path === 'object' && path !== null) {
-    let href;
+    let href
     try {
-      href = path.href;
+      href = path.href
     } catch {
       // As in node:sqlite, the same as no href at all.
     }
     if (typeof href === 'string' && !href.includes('\0')) {
-      if (!href.startsWith('file:')) throw invalidUrlScheme();
+      if (!href.startsWith('file:')) throw invalidUrlScheme()
       // SQLite reads file: URLs itself, with their parameters.
-      return href;
+      return href
     }
   }
-  throw invalidArgType(
-    'The "path" argument must be a string, Uint8Array, or URL without null bytes.',
-  );
+  throw invalidArgType('The "path" argument must be a string, Uint8Array, or URL without null bytes.')
 }
 
 function requireObject(options) {
   if ((typeof options !== 'object' || options === null) && typeof options !== 'function') {
-    throw invalidArgType('The "options" argument must be an object.');
+    throw invalidArgType('The "options" argument must be an object.')
   }
 }
 
 function boolean(options, name, otherwise) {
-  const value = options[name];
-  if (value === undefined) return otherwise;
+  const value = options[name]
+  if (value === undefined) return otherwise
   if (typeof value !== 'boolean') {
-    throw invalidArgType(`The "options.${name}" argument must be a boolean.`);
+    throw invalidArgType(`The "options.${name}" argument must be a boolean.`)
   }
-  return value;
+  return value
 }
 
 function busyTimeout(options) {
-  const value = options.timeout;
-  if (value === undefined) return 0;
+  const value = options.timeout
+  if (value === undefined) return 0
   if (!Number.isInteger(value) || Object.is(value, -0) || value > LARGEST_TIMEOUT || value < -LARGEST_TIMEOUT - 1) {
-    throw invalidArgType('The "options.timeout" argument must be an integer.');
+    throw invalidArgType('The "options.timeout" argument must be an integer.')
   }
-  return Math.max(value, 0);
+  return Math.max(value, 0)
 }
 
 /** The settings of DatabaseSync's `options`, of which there may be none. */
 function databaseOptions(given, isGiven) {
-  if (isGiven) requireObject(given);
-  const options = isGiven ? given : {};
-  const open = boolean(options, 'open', true);
-  let settings = 0;
-  if (boolean(options, 'readOnly', false)) settings |= READ_ONLY;
-  if (boolean(options, 'enableForeignKeyConstraints', true)) settings |= FOREIGN_KEYS;
+  if (isGiven) requireObject(given)
+  const options = isGiven ? given : {}
+  const open = boolean(options, 'open', true)
+  let settings = 0
+  if (boolean(options, 'readOnly', false)) settings |= READ_ONLY
+  if (boolean(options, 'enableForeignKeyConstraints', true)) settings |= FOREIGN_KEYS
   if (boolean(options, 'enableDoubleQuotedStringLiterals', false)) {
-    settings |= DOUBLE_QUOTED_STRINGS;
+    settings |= DOUBLE_QUOTED_STRINGS
   }
-  boolean(options, 'allowExtension', false);
-  const timeout = busyTimeout(options);
-  const readBigInts = boolean(options, 'readBigInts', false);
-  const returnArrays = boolean(options, 'returnArrays', false);
-  const bareNames = boolean(options, 'allowBareNamedParameters', true);
-  const unknownNames = boolean(options, 'allowUnknownNamedParameters', false);
-  if (boolean(options, 'defensive', true)) settings |= DEFENSIVE;
-  const limits = options.limits;
+  boolean(options, 'allowExtension', false)
+  const timeout = busyTimeout(options)
+  const readBigInts = boolean(options, 'readBigInts', false)
+  const returnArrays = boolean(options, 'returnArrays', false)
+  const bareNames = boolean(options, 'allowBareNamedParameters', true)
+  const unknownNames = boolean(options, 'allowUnknownNamedParameters', false)
+  if (boolean(options, 'defensive', true)) settings |= DEFENSIVE
+  const limits = options.limits
   if (limits !== undefined && (typeof limits !== 'object' || limits === null)) {
-    throw invalidArgType('The "options.limits" argument must be an object.');
+    throw invalidArgType('The "options.limits" argument must be an object.')
   }
   return {
     open,
     settings,
     timeout,
     statement: { readBigInts, returnArrays, bareNames, unknownNames },
-  };
+  }
 }
 
 /** The settings of one statement: prepare()'s `options` over those of its database. */
 function statementOptions(options, defaults) {
-  if (options === undefined) return defaults;
-  requireObject(options);
-  const returnArrays = boolean(options, 'returnArrays', defaults.returnArrays);
-  const readBigInts = boolean(options, 'readBigInts', defaults.readBigInts);
-  const bareNames = boolean(options, 'allowBareNamedParameters', defaults.bareNames);
-  const unknownNames = boolean(options, 'allowUnknownNamedParameters', defaults.unknownNames);
-  return { readBigInts, returnArrays, bareNames, unknownNames };
+  if (options === undefined) return defaults
+  requireObject(options)
+  const returnArrays = boolean(options, 'returnArrays', defaults.returnArrays)
+  const readBigInts = boolean(options, 'readBigInts', defaults.readBigInts)
+  const bareNames = boolean(options, 'allowBareNamedParameters', defaults.bareNames)
+  const unknownNames = boolean(options, 'allowUnknownNamedParameters', defaults.unknownNames)
+  return { readBigInts, returnArrays, bareNames, unknownNames }
 }
 
-module.exports = { databaseOptions, databasePath, statementOptions };
+module.exports = { databaseOptions, databasePath, statementOptions }

@@ -1,44 +1,38 @@
-'use strict';
+'use strict'
 
 // Named parameters, arranged by position for the native calls, which know positions only.
 
-const { types } = require('node:util');
-const { invalidArgType, invalidState } = require('./errors.js');
+const { types } = require('node:util')
+const { invalidArgType, invalidState } = require('./errors.js')
 
 /** Whether `value`, as first argument, holds named parameters: an object that is not binary. */
 function isNamedParameters(value) {
-  if (typeof value === 'function') return true;
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    !ArrayBuffer.isView(value) &&
-    !types.isAnyArrayBuffer(value)
-  );
+  if (typeof value === 'function') return true
+  return typeof value === 'object' && value !== null && !ArrayBuffer.isView(value) && !types.isAnyArrayBuffer(value)
 }
 
 /** The positions of parameters by the names that a named parameter may be given. */
 function positionsOf(names, bareNames) {
-  const positions = new Map();
+  const positions = new Map()
   names.forEach((name, index) => {
-    if (name !== null) positions.set(name, index);
-  });
-  if (!bareNames) return positions;
-  const bare = new Map();
+    if (name !== null) positions.set(name, index)
+  })
+  if (!bareNames) return positions
+  const bare = new Map()
   for (const name of positions.keys()) {
-    const short = name.slice(1);
-    const other = bare.get(short);
+    const short = name.slice(1)
+    const other = bare.get(short)
     if (other !== undefined) {
       throw invalidState(
-        `Cannot create bare named parameter '${short}' because of conflicting names ` +
-          `'${other}' and '${name}'.`,
-      );
+        `Cannot create bare named parameter '${short}' because of conflicting names ` + `'${other}' and '${name}'.`,
+      )
     }
-    bare.set(short, name);
+    bare.set(short, name)
   }
   for (const [short, name] of bare) {
-    if (!positions.has(short)) positions.set(short, positions.get(name));
+    if (!positions.has(short)) positions.set(short, positions.get(name))
   }
-  return positions;
+  return positions
 }
 
 function requireBindable(value, position) {
@@ -47,16 +41,16 @@ function requireBindable(value, position) {
     case 'number':
     case 'bigint':
     case 'boolean':
-      return;
+      return
     case 'object':
-      if (value === null || ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value)) return;
+      if (value === null || ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value)) return
   }
-  throw invalidArgType(`Provided value cannot be bound to SQLite parameter ${position + 1}.`);
+  throw invalidArgType(`Provided value cannot be bound to SQLite parameter ${position + 1}.`)
 }
 
 /** N-API has no access to a SharedArrayBuffer but through a view. */
 function readable(value) {
-  return types.isSharedArrayBuffer(value) ? new Uint8Array(value) : value;
+  return types.isSharedArrayBuffer(value) ? new Uint8Array(value) : value
 }
 
 /**
@@ -67,33 +61,33 @@ function readable(value) {
  * @param {readonly (string | null)[]} names of the statement's parameters
  */
 function arrange(names, args, { bareNames, unknownNames }) {
-  const values = [];
+  const values = []
   const put = (position, value) => {
-    while (values.length < position) values.push(null);
-    values[position] = readable(value);
-  };
-  let next = 0;
+    while (values.length < position) values.push(null)
+    values[position] = readable(value)
+  }
+  let next = 0
   if (isNamedParameters(args[0])) {
-    next = 1;
-    const given = args[0];
-    const positions = positionsOf(names, bareNames);
+    next = 1
+    const given = args[0]
+    const positions = positionsOf(names, bareNames)
     for (const name of Object.keys(given)) {
-      const position = positions.get(name);
+      const position = positions.get(name)
       if (position === undefined) {
-        if (unknownNames) continue;
-        throw invalidState(`Unknown named parameter '${name}'`);
+        if (unknownNames) continue
+        throw invalidState(`Unknown named parameter '${name}'`)
       }
-      const value = given[name];
-      requireBindable(value, position);
-      put(position, value);
+      const value = given[name]
+      requireBindable(value, position)
+      put(position, value)
     }
   }
   for (let position = 0; next < args.length; position++) {
-    const name = names[position];
-    if (typeof name === 'string' && !name.startsWith('?')) continue;
-    put(position, args[next++]);
+    const name = names[position]
+    if (typeof name === 'string' && !name.startsWith('?')) continue
+    put(position, args[next++])
   }
-  return values;
+  return values
 }
 
-module.exports = { arrange };
+module.exports = { arrange }

@@ -1,4 +1,4 @@
-'use strict';
+'use strict'
 
 // Prepared statements of SQLite, and which of them a connection keeps.
 //
@@ -11,97 +11,97 @@
 // A statement that must not be prepared twice, as a PRAGMA that acts while it is prepared, or
 // that is not worth keeping, is *loose*: its StatementSync's alone, until that is collected.
 
-const binding = require('../binding.js');
-const { ints, REPREPARED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED } = require('./report.js');
-const { kTransactionEnded } = require('./internal.js');
+const binding = require('../binding.js')
+const { ints, REPREPARED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED } = require('./report.js')
+const { kTransactionEnded } = require('./internal.js')
 
 /** Statements that a connection keeps. */
-const KEPT = 128;
+const KEPT = 128
 /** Length, in UTF-16 units, up to which a text is worth keeping. */
-const LONGEST = 16384;
+const LONGEST = 16384
 /** The number of no statement. */
-const NONE = -1;
+const NONE = -1
 
 /** A statement of SQLite. */
 class Prepared {
   /** @param {number} flags what `prepare` reported */
   constructor(connection, sql, number, flags) {
-    this.connection = connection;
-    this.sql = sql;
+    this.connection = connection
+    this.sql = sql
     /** NONE once it is finalised. */
-    this.number = number;
+    this.number = number
     /** It has parameters with names. */
-    this.named = (flags & NAMED) !== 0;
-    this.loose = (flags & CACHEABLE) === 0 || sql.length > LONGEST;
+    this.named = (flags & NAMED) !== 0
+    this.loose = (flags & CACHEABLE) === 0 || sql.length > LONGEST
     /** A call or an iterator is using it. */
-    this.inUse = false;
+    this.inUse = false
     /** It was used since it was last looked at for eviction. */
-    this.recent = true;
+    this.recent = true
     /** Counts its uses by iterators. */
-    this.lease = 0;
+    this.lease = 0
     /** The rows of the running `all`. */
-    this.rows = null;
-    this.objectRow = null;
-    this.objectRows = null;
-    this.arrayRows = null;
-    this.names = null;
-    this.parameters = null;
+    this.rows = null
+    this.objectRow = null
+    this.objectRows = null
+    this.arrayRows = null
+    this.names = null
+    this.parameters = null
   }
 
   parameterNames() {
-    return (this.parameters ??= binding.parameterNames(this.number));
+    return (this.parameters ??= binding.parameterNames(this.number))
   }
 
   /** The function that makes a row's values an object. */
   rowMaker() {
     if (this.objectRow === null) {
-      let names = binding.columnNames(this.number);
+      let names = binding.columnNames(this.number)
       this.objectRow = (...values) => {
-        if ((ints[0] & REPREPARED) !== 0) names = binding.columnNames(this.number);
-        const row = { __proto__: null };
-        for (let i = 0; i < names.length; i++) row[names[i]] = values[i];
-        return row;
-      };
+        if ((ints[0] & REPREPARED) !== 0) names = binding.columnNames(this.number)
+        const row = { __proto__: null }
+        for (let i = 0; i < names.length; i++) row[names[i]] = values[i]
+        return row
+      }
     }
-    return this.objectRow;
+    return this.objectRow
   }
 
   /** The function that adds objects, made of the values of some rows, to `rows`. */
   objectsMaker() {
     if (this.objectRows === null) {
-      let names = binding.columnNames(this.number);
+      let names = binding.columnNames(this.number)
       this.objectRows = (...values) => {
-        if ((ints[0] & REPREPARED) !== 0) names = binding.columnNames(this.number);
-        const rows = this.rows;
-        const width = names.length;
+        if ((ints[0] & REPREPARED) !== 0) names = binding.columnNames(this.number)
+        const rows = this.rows
+        const width = names.length
         for (let at = 0; at < values.length; at += width) {
-          const row = { __proto__: null };
-          for (let i = 0; i < width; i++) row[names[i]] = values[at + i];
-          rows.push(row);
+          const row = { __proto__: null }
+          for (let i = 0; i < width; i++) row[names[i]] = values[at + i]
+          rows.push(row)
         }
-      };
+      }
     }
-    return this.objectRows;
+    return this.objectRows
   }
 
   /** The function that adds arrays, made of the values of some rows, to `rows`. */
   arraysMaker() {
     if (this.arrayRows === null) {
-      let width = binding.columnNames(this.number).length;
+      let width = binding.columnNames(this.number).length
       this.arrayRows = (...values) => {
-        if ((ints[0] & REPREPARED) !== 0) width = binding.columnNames(this.number).length;
+        if ((ints[0] & REPREPARED) !== 0) width = binding.columnNames(this.number).length
         for (let at = 0; at < values.length; at += width) {
-          this.rows.push(values.slice(at, at + width));
+          this.rows.push(values.slice(at, at + width))
         }
-      };
+      }
     }
-    return this.arrayRows;
+    return this.arrayRows
   }
 
   finalize() {
-    const number = this.number;
-    this.number = NONE;
-    binding.finalize(number);
+    const number = this.number
+    this.number = NONE
+    binding.finalize(number)
   }
 }
 
@@ -113,94 +113,94 @@ class Connection {
    * @param {DatabaseSync} database whose connection it is
    */
   constructor(number, database) {
-    this.number = number;
-    this.owner = binding.owner(number);
-    this.isOpen = true;
-    this.database = database;
+    this.number = number
+    this.owner = binding.owner(number)
+    this.isOpen = true
+    this.database = database
     /** By text, in the order in which they are looked at for eviction. */
-    this.kept = new Map();
+    this.kept = new Map()
   }
 
   close() {
-    binding.close(this.number);
-    this.isOpen = false;
-    this.kept.clear();
+    binding.close(this.number)
+    this.isOpen = false
+    this.kept.clear()
   }
 
   /** A statement for `sql` that is not in use. */
   prepared(sql) {
-    const kept = this.kept.get(sql);
+    const kept = this.kept.get(sql)
     if (kept !== undefined && !kept.inUse) {
-      kept.recent = true;
-      return kept;
+      kept.recent = true
+      return kept
     }
-    return this.prepare(sql);
+    return this.prepare(sql)
   }
 
   prepare(sql) {
-    let number;
+    let number
     try {
-      number = binding.prepare(this.number, sql);
+      number = binding.prepare(this.number, sql)
     } catch (error) {
-      this.attend(ints[0]);
-      throw error;
+      this.attend(ints[0])
+      throw error
     }
-    const flags = ints[0];
-    const prepared = new Prepared(this, sql, number, flags);
-    if (!prepared.loose) this.keep(prepared);
-    if ((flags & SCHEMA_UNSURE) !== 0) this.forget();
-    return prepared;
+    const flags = ints[0]
+    const prepared = new Prepared(this, sql, number, flags)
+    if (!prepared.loose) this.keep(prepared)
+    if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
+    return prepared
   }
 
   /** Keeps `prepared`, in place of one that was not used for a while. */
   keep(prepared) {
     if (this.kept.size >= KEPT) {
       for (const [sql, candidate] of this.kept) {
-        this.kept.delete(sql);
+        this.kept.delete(sql)
         if (candidate.recent || candidate.inUse) {
-          candidate.recent = false;
-          this.kept.set(sql, candidate);
+          candidate.recent = false
+          this.kept.set(sql, candidate)
         } else {
-          candidate.finalize();
-          break;
+          candidate.finalize()
+          break
         }
       }
     }
-    const other = this.kept.get(prepared.sql);
-    this.kept.set(prepared.sql, prepared);
-    if (other !== undefined && !other.inUse) other.finalize();
+    const other = this.kept.get(prepared.sql)
+    this.kept.set(prepared.sql, prepared)
+    if (other !== undefined && !other.inUse) other.finalize()
   }
 
   /** Gives `prepared` to an iterator: for as long as that takes, nobody else finds it. */
   lend(prepared) {
-    prepared.inUse = true;
-    prepared.lease++;
-    if (this.kept.get(prepared.sql) === prepared) this.kept.delete(prepared.sql);
+    prepared.inUse = true
+    prepared.lease++
+    if (this.kept.get(prepared.sql) === prepared) this.kept.delete(prepared.sql)
   }
 
   /** Takes back what was lent. */
   takeBack(prepared) {
-    prepared.inUse = false;
-    if (prepared.loose || !this.isOpen) return;
-    if (this.kept.has(prepared.sql)) prepared.finalize();
-    else this.keep(prepared);
+    prepared.inUse = false
+    if (prepared.loose || !this.isOpen) return
+    if (this.kept.has(prepared.sql)) prepared.finalize()
+    else this.keep(prepared)
   }
 
   /** Sees to what a call reported. */
   attend(flags) {
-    if ((flags & SCHEMA_UNSURE) !== 0) this.forget();
-    if ((flags & TRANSACTION_ENDED) !== 0) this.database[kTransactionEnded]?.();
+    if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
+    if ((flags & TRANSACTION_ENDED) !== 0) this.database[kTransactionEnded]?.()
   }
 
   /** Drops what is kept: it may mean something else now. */
   forget() {
-    if (!this.isOpen) return;
+    if (!this.isOpen) return
     for (const [sql, prepared] of this.kept) {
-      if (prepared.inUse) continue;
-      this.kept.delete(sql);
-      prepared.finalize();
+      if (prepared.inUse) continue
+      this.kept.delete(sql)
+      prepared.finalize()
     }
   }
 }
 
-module.exports = { Connection, NONE };
+module.exports = { Connection, NONE }

@@ -1,11 +1,11 @@
-'use strict';
+'use strict'
 
 // What native calls report beside their results. The layout is that of `Report` in
 // src/node/environment.rs.
 
-const binding = require('../binding.js');
+const binding = require('../binding.js')
 
-const buffer = binding.takeReport();
+const buffer = binding.takeReport()
 
 module.exports = {
   /** The bits of the last call, at index 0; two small numbers; whether they are too small. */
@@ -18,4 +18,4 @@ module.exports = {
   CACHEABLE: 8,
   NAMED: 16,
   DONE: 32,
-};
+}

@@ -257,6 +257,7 @@ struct Writer<'a> {
     seen_commits: u32,
     last_truncate: Instant,
     last_prevented: Option<Instant>,
+    frames_at_last: u32,
     told_prevented: Option<Instant>,
     look_at_wal: Option<Instant>,
     random: u64,
@@ -282,6 +283,7 @@ impl<'a> Writer<'a> {
             seen_commits: 0,
             last_truncate: now,
             last_prevented: None,
+            frames_at_last: 0,
             told_prevented: None,
             // A WAL left by an earlier process is looked at soon.
             look_at_wal: Some(now),
@@ -522,6 +524,7 @@ impl<'a> Writer<'a> {
             Situation {
                 frames: wal.frames,
                 backfilled: wal.backfilled,
+                frames_at_last: self.frames_at_last,
                 wal_bytes: bytes,
                 idle: now.duration_since(self.last_commit),
                 since_truncate: now.duration_since(self.last_truncate),
@@ -554,6 +557,7 @@ impl<'a> Writer<'a> {
             Ok(outcome) => {
                 wal.frames = outcome.frames;
                 wal.backfilled = outcome.backfilled;
+                self.frames_at_last = outcome.frames;
                 wal.bytes = wal_size(&shared.file.path);
                 if outcome.busy {
                     wal.prevented += 1;

@@ -3,23 +3,25 @@
 //! | situation, the first that applies | action |
 //! |---|---|
 //! | nothing in the WAL file | none |
-//! | a checkpoint was prevented less than a pause ago | none, for now |
-//! | the file exceeds its limit | TRUNCATE when idle, else RESTART |
-//! | idle, or the last reset is `interval` ago | TRUNCATE |
+//! | the file exceeds its limit, and is not idle | RESTART |
+//! | the file exceeds its limit, or is idle, or was last truncated `interval` ago | TRUNCATE |
 //! | `due_frames` or more are not in the database | PASSIVE |
 //! | otherwise | none |
 //!
+//! RESTART and TRUNCATE pass their turn for a pause after a checkpoint was prevented, and PASSIVE
+//! passes it until the WAL has grown by `due_frames` again.
+//!
 //! Why TRUNCATE waits for idleness: cutting the file makes the next commits grow it again. Why
-//! a prevented checkpoint is retried after a pause: whoever prevents it (a long read) will go on
-//! doing so for a while, and an attempt beyond PASSIVE takes the write lock from the writers of
-//! other processes.
+//! a prevented RESTART is retried after a pause: whoever prevents it (a long read) will go on doing
+//! so for a while, and the attempt takes the write lock from the writers of other processes. A
+//! PASSIVE attempt costs nobody anything.
 
 use std::time::Duration;
 
 use super::Mode;
 
 /// Pause after a checkpoint that was prevented, while the WAL is growing.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The same for a WAL that is short and only waits to be truncated: nothing presses.
 const IDLE_PAUSE: Duration = Duration::from_secs(5);
@@ -55,6 +57,8 @@ pub struct Situation {
     pub frames: u32,
     /// How many of them are known to be in the database.
     pub backfilled: u32,
+    /// Frames that the last checkpoint, completed or not, found.
+    pub frames_at_last: u32,
     /// Size of the WAL file.
     pub wal_bytes: u64,
     /// Time since the last commit that this process knows of.
@@ -74,18 +78,26 @@ pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Dur
     let idle = situation.idle >= policy.idle;
     let due = situation.frames.saturating_sub(situation.backfilled) >= policy.due_frames;
     let pause = if oversized || due { PAUSE } else { IDLE_PAUSE };
-    let left = situation.since_prevented.map(|since| pause.saturating_sub(since));
-    if let Some(left) = left.filter(|left| !left.is_zero()) {
-        return Err(Some(left));
+    let left =
+        situation.since_prevented.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
+    if left.is_zero() {
+        if oversized && !idle {
+            return Ok(Mode::Restart);
+        }
+        if oversized || idle || situation.since_truncate >= policy.interval {
+            return Ok(Mode::Truncate);
+        }
     }
-    if oversized && !idle {
-        return Ok(Mode::Restart);
-    }
-    if oversized || idle || situation.since_truncate >= policy.interval {
-        return Ok(Mode::Truncate);
-    }
-    if due {
+    // A WAL that is shorter than before was started afresh.
+    let grown = match situation.frames.checked_sub(situation.frames_at_last) {
+        Some(grown) => grown,
+        None => situation.frames,
+    };
+    if due && (situation.since_prevented.is_none() || grown >= policy.due_frames) {
         return Ok(Mode::Passive);
+    }
+    if !left.is_zero() {
+        return Err(Some(left));
     }
     let until_idle = policy.idle.saturating_sub(situation.idle);
     let until_interval = policy.interval.saturating_sub(situation.since_truncate);
@@ -100,6 +112,7 @@ mod tests {
         Situation {
             frames: 50,
             backfilled: 0,
+            frames_at_last: 0,
             wal_bytes: 50 * 4120,
             idle: Duration::ZERO,
             since_truncate: Duration::from_secs(10),
@@ -138,12 +151,27 @@ mod tests {
     }
 
     #[test]
-    fn a_prevented_checkpoint_is_tried_again_after_a_pause() {
-        let mut due = Situation { frames: 5000, ..busy_database() };
-        due.since_prevented = Some(Duration::from_millis(50));
-        assert_eq!(decide(&Policy::default(), &due), Err(Some(Duration::from_millis(200))));
-        due.since_prevented = Some(PAUSE);
-        assert_eq!(decide(&Policy::default(), &due), Ok(Mode::Passive));
+    fn a_prevented_reset_is_tried_again_after_a_pause() {
+        let mut oversized = Situation { wal_bytes: 5 << 20, ..busy_database() };
+        oversized.since_prevented = Some(PAUSE / 5);
+        assert_eq!(decide(&Policy::default(), &oversized), Err(Some(PAUSE * 4 / 5)));
+        oversized.since_prevented = Some(PAUSE);
+        assert_eq!(decide(&Policy::default(), &oversized), Ok(Mode::Restart));
+    }
+
+    #[test]
+    fn a_prevented_passive_checkpoint_is_tried_again_when_the_wal_has_grown() {
+        let prevented = Situation {
+            frames: 500,
+            frames_at_last: 450,
+            since_prevented: Some(Duration::ZERO),
+            ..busy_database()
+        };
+        assert!(decide(&Policy::default(), &prevented).is_err());
+        let grown = Situation { frames: 550, ..prevented.clone() };
+        assert_eq!(decide(&Policy::default(), &grown), Ok(Mode::Passive));
+        let restarted = Situation { frames: 120, ..prevented };
+        assert_eq!(decide(&Policy::default(), &restarted), Ok(Mode::Passive));
     }
 
     #[test]
