@@ -23,14 +23,14 @@ function timestamp() {
 
 /** Says which entry a complaint of the native side is about. */
 function complain(error, where) {
-  if (error?.code === 'ERR_INVALID_ARG_TYPE') error.message = `${where}.${error.message}`
+  if (error?.code === 'ERR_INVALID_ARG_TYPE' && !error.message.startsWith(where)) {
+    error.message = `${where}.${error.message}`
+  }
   return error
 }
 
-function requireEntry(entry, where) {
-  if (typeof entry !== 'object' || entry === null) {
-    throw invalidArgType(`${where} must be an object with taskId, text and type.`)
-  }
+function notAnEntry(where) {
+  return invalidArgType(`${where} must be an object with taskId, text and type.`)
 }
 
 class AgentLog {
@@ -56,7 +56,7 @@ class AgentLog {
       try {
         for (; i < entries.length; i++) {
           const entry = entries[i]
-          requireEntry(entry, `entries[${i}]`)
+          if (typeof entry !== 'object' || entry === null) throw notAnEntry(`entries[${i}]`)
           const { taskId, text, type, detail, agent } = entry
           binding.logStage(taskId, entry.timestamp ?? timestamp(), text, type, detail, agent)
         }
@@ -70,7 +70,7 @@ class AgentLog {
 
   /** Takes one entry; false: the queue is full. */
   appendOne(entry) {
-    requireEntry(entry, 'entry')
+    if (typeof entry !== 'object' || entry === null) throw notAnEntry('entry')
     const { taskId, text, type, detail, agent } = entry
     try {
       return binding.logAppendOne(this.#number, taskId, entry.timestamp ?? timestamp(), text, type, detail, agent)
