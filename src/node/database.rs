@@ -142,7 +142,8 @@ fn take_report(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let path = path(call.env, call.arg(0)?)?;
     let settings = call.number(1)?;
-    let timeout = Duration::from_millis(u64::from(call.number(2)?));
+    // SQLite's own limit: an int.
+    let timeout = Duration::from_millis(u64::from(call.number(2)?.min(i32::MAX.cast_unsigned())));
     let set = |bit: u32| settings & bit != 0;
     let flags = OpenFlags::SQLITE_OPEN_URI
         | if set(setting::READ_ONLY) {
