@@ -27,9 +27,19 @@ const changes: [change: string, back: string][] = [
   ['CREATE INDEX i ON t (a)', 'DROP INDEX i'],
 ];
 
-const uses = ['SELECT * FROM t', 'SELECT b FROM t', 'INSERT INTO t (b) VALUES (4)', "SELECT 'A' LIKE 'a' x", 'SELECT a FROM t INDEXED BY i'];
+const uses = [
+  'SELECT * FROM t',
+  'SELECT b FROM t',
+  'INSERT INTO t (b) VALUES (4)',
+  "SELECT 'A' LIKE 'a' x",
+  'SELECT a FROM t INDEXED BY i',
+];
 
-function lookAround(db: InstanceType<Api['DatabaseSync']>, look: (label: string, use: () => unknown) => void, label: string) {
+function lookAround(
+  db: InstanceType<Api['DatabaseSync']>,
+  look: (label: string, use: () => unknown) => void,
+  label: string,
+) {
   for (const sql of uses) {
     look(`${label}: prepare ${sql}`, () => void db.prepare(sql));
     look(`${label}: all ${sql}`, () => db.prepare(sql).all());
@@ -94,7 +104,12 @@ same('columns of a statement that SQLite prepared anew', ({ DatabaseSync }, look
   const statement = db.prepare('SELECT * FROM t');
   const arrays = db.prepare('SELECT * FROM t', { returnArrays: true } as never);
   for (const column of ['b', 'c', 'd']) {
-    look('rows', () => [statement.get(), statement.all(), [...statement.iterate()], statement.columns().length]);
+    look('rows', () => [
+      statement.get(),
+      statement.all(),
+      [...statement.iterate()],
+      statement.columns().length,
+    ]);
     look('arrays', () => [arrays.get(), arrays.all(), [...arrays.iterate()]]);
     const begun = statement.iterate();
     db.exec(`ALTER TABLE t ADD COLUMN ${column} DEFAULT '${column}'`);

@@ -13,7 +13,11 @@ same('the iterator protocol', (api, look) => {
   const statement = db.prepare('SELECT a FROM t');
   const iterator = statement.iterate() as unknown as Iterator<unknown> & Iterable<unknown>;
   const prototype = Object.getPrototypeOf(iterator);
-  look('iterator', () => [iterator, Reflect.ownKeys(iterator), iterator[Symbol.iterator]() === iterator]);
+  look('iterator', () => [
+    iterator,
+    Reflect.ownKeys(iterator),
+    iterator[Symbol.iterator]() === iterator,
+  ]);
   look('prototype', () => Reflect.ownKeys(prototype).sort());
   look('constructor', () => prototype.constructor.name);
   look('construct', () => new prototype.constructor());
@@ -24,24 +28,38 @@ same('the iterator protocol', (api, look) => {
   look('receivers of return', () => prototype.return.call(statement));
   for (const name of ['next', 'return', 'constructor']) {
     look(name, () => {
-      const { writable, enumerable, configurable, value } = Object.getOwnPropertyDescriptor(prototype, name)!;
+      const { writable, enumerable, configurable, value } = Object.getOwnPropertyDescriptor(
+        prototype,
+        name,
+      )!;
       return { writable, enumerable, configurable, length: value.length, name: value.name };
     });
   }
   look('result', () => Object.getOwnPropertyDescriptors(iterator.next()));
   for (let call = 0; call < 5; call++) look(`next ${call}`, () => iterator.next());
   look('return', () => iterator.return!(7));
-  look('helpers', () => [...(statement.iterate() as unknown as IteratorObject<{ a: number }>).map((row) => row.a).take(2)]);
+  look('helpers', () => [
+    ...(statement.iterate() as unknown as IteratorObject<{ a: number }>)
+      .map((row) => row.a)
+      .take(2),
+  ]);
 });
 
 same('what ends an iteration', (api, look) => {
   const db = open(api);
   const statement = db.prepare('SELECT a FROM t');
   const others: [string, () => unknown][] = [
-    ['get', () => statement.get()], ['all', () => statement.all()], ['run', () => statement.run().changes],
-    ['iterate', () => statement.iterate().next()], ['columns', () => statement.columns()], ['sourceSQL', () => statement.sourceSQL],
-    ['expandedSQL', () => statement.expandedSQL], ['a failed get', () => statement.get(1)], ['a failed iterate', () => statement.iterate(1)],
-    ['setReturnArrays', () => statement.setReturnArrays(true)], ['setReadBigInts', () => statement.setReadBigInts(true)],
+    ['get', () => statement.get()],
+    ['all', () => statement.all()],
+    ['run', () => statement.run().changes],
+    ['iterate', () => statement.iterate().next()],
+    ['columns', () => statement.columns()],
+    ['sourceSQL', () => statement.sourceSQL],
+    ['expandedSQL', () => statement.expandedSQL],
+    ['a failed get', () => statement.get(1)],
+    ['a failed iterate', () => statement.iterate(1)],
+    ['setReturnArrays', () => statement.setReturnArrays(true)],
+    ['setReadBigInts', () => statement.setReadBigInts(true)],
     ['setReturnArrays back', () => statement.setReturnArrays(false)],
   ];
   for (const [name, other] of others) {
@@ -69,11 +87,15 @@ same('what ends an iteration', (api, look) => {
 
 same('namesakes do not disturb each other', (api, look) => {
   const db = open(api);
-  const [first, second] = [db.prepare('SELECT a FROM t WHERE a >= ?'), db.prepare('SELECT a FROM t WHERE a >= ?')];
+  const [first, second] = [
+    db.prepare('SELECT a FROM t WHERE a >= ?'),
+    db.prepare('SELECT a FROM t WHERE a >= ?'),
+  ];
   look('nested', () => {
     const seen = [];
     for (const x of first.iterate(1)) {
-      for (const y of second.iterate(2)) seen.push([x.a, y.a, db.prepare('SELECT a FROM t WHERE a >= ?').get(3)]);
+      for (const y of second.iterate(2))
+        seen.push([x.a, y.a, db.prepare('SELECT a FROM t WHERE a >= ?').get(3)]);
     }
     return seen;
   });
@@ -99,9 +121,16 @@ same('rows are read one by one', (api, look) => {
   });
   look('returning', () => {
     const iterator = db.prepare('INSERT INTO t VALUES (8), (9) RETURNING a').iterate();
-    return [iterator.next(), db.prepare('SELECT count(*) n FROM t').get(), iterator.next(), iterator.next()];
+    return [
+      iterator.next(),
+      db.prepare('SELECT count(*) n FROM t').get(),
+      iterator.next(),
+      iterator.next(),
+    ];
   });
-  const failing = db.prepare('SELECT abs(a) v FROM (SELECT 1 a UNION ALL SELECT -9223372036854775808)').iterate();
+  const failing = db
+    .prepare('SELECT abs(a) v FROM (SELECT 1 a UNION ALL SELECT -9223372036854775808)')
+    .iterate();
   for (let call = 0; call < 4; call++) look(`failing ${call}`, () => failing.next());
   look('return', () => failing.return!());
   const large = db.prepare('SELECT 9007199254740993 v UNION ALL SELECT 2').iterate();

@@ -16,29 +16,64 @@ function open() {
 
 same('wrong receivers', ({ DatabaseSync, StatementSync }, look) => {
   const db = new DatabaseSync(':memory:');
-  const receivers = [undefined, null, 1, 'a', {}, Object.create(db), Object.create(StatementSync.prototype), db, db.prepare('SELECT 1'), new Proxy(db, {})];
+  const receivers = [
+    undefined,
+    null,
+    1,
+    'a',
+    {},
+    Object.create(db),
+    Object.create(StatementSync.prototype),
+    db,
+    db.prepare('SELECT 1'),
+    new Proxy(db, {}),
+  ];
   for (const method of ['open', 'close', 'prepare', 'exec', 'location', Symbol.dispose] as const) {
     receivers.forEach((receiver, index) => {
       if (receiver === db) return;
-      look(`${String(method)} of ${index}`, () => (DatabaseSync.prototype[method] as () => void).call(receiver));
+      look(`${String(method)} of ${index}`, () =>
+        (DatabaseSync.prototype[method] as () => void).call(receiver),
+      );
     });
   }
-  for (const method of ['get', 'all', 'run', 'iterate', 'columns', 'setReadBigInts', 'setReturnArrays', 'setAllowBareNamedParameters', 'setAllowUnknownNamedParameters'] as const) {
+  for (const method of [
+    'get',
+    'all',
+    'run',
+    'iterate',
+    'columns',
+    'setReadBigInts',
+    'setReturnArrays',
+    'setAllowBareNamedParameters',
+    'setAllowUnknownNamedParameters',
+  ] as const) {
     receivers.forEach((receiver, index) => {
       if (receiver instanceof StatementSync && index === 8) return;
-      look(`${method} of ${index}`, () => (StatementSync.prototype[method] as () => void).call(receiver));
+      look(`${method} of ${index}`, () =>
+        (StatementSync.prototype[method] as () => void).call(receiver),
+      );
     });
   }
   look('isOpen', () => Object.getOwnPropertyDescriptor(db, 'isOpen')!.get!.call({}));
   look('StatementSync', () => new (StatementSync as unknown as new () => unknown)());
   look('StatementSync()', () => (StatementSync as unknown as () => unknown)());
-  look('subclass of StatementSync', () => new (class extends (StatementSync as unknown as new () => object) {})());
+  look(
+    'subclass of StatementSync',
+    () => new (class extends (StatementSync as unknown as new () => object) {})(),
+  );
   look('subclass', () => {
     class Sub extends DatabaseSync {
-      extra() { return this.prepare('SELECT 1 a').get(); }
+      extra() {
+        return this.prepare('SELECT 1 a').get();
+      }
     }
     const sub = new Sub(':memory:');
-    return [sub instanceof DatabaseSync, sub.extra(), sub.constructor === Sub, Object.keys(sub).includes('isOpen')];
+    return [
+      sub instanceof DatabaseSync,
+      sub.extra(),
+      sub.constructor === Sub,
+      Object.keys(sub).includes('isOpen'),
+    ];
   });
 });
 
@@ -46,7 +81,16 @@ test('a getter among the parameters may close the database', (t) => {
   for (const method of ['get', 'all', 'run', 'iterate'] as const) {
     const db = open();
     const statement = db.prepare('SELECT * FROM t WHERE a = $a');
-    t.throws(() => statement[method]({ get a() { db.close(); return 1; } }), { code: 'ERR_INVALID_STATE', message: 'statement has been finalized' });
+    t.throws(
+      () =>
+        statement[method]({
+          get a() {
+            db.close();
+            return 1;
+          },
+        }),
+      { code: 'ERR_INVALID_STATE', message: 'statement has been finalized' },
+    );
     t.false(db.isOpen);
   }
 });
@@ -54,45 +98,97 @@ test('a getter among the parameters may close the database', (t) => {
 test('a getter among the parameters may reopen the database', (t) => {
   const db = open();
   const statement = db.prepare('SELECT $a');
-  t.throws(() => statement.get({ get a() { db.close(); db.open(); return 1; } }), { code: 'ERR_INVALID_STATE' });
+  t.throws(
+    () =>
+      statement.get({
+        get a() {
+          db.close();
+          db.open();
+          return 1;
+        },
+      }),
+    { code: 'ERR_INVALID_STATE' },
+  );
   t.is((db.prepare('SELECT 1 v').get() as { v: number }).v, 1);
 });
 
 test('a getter among the options may close the database', (t) => {
   const db = open();
-  t.throws(() => db.prepare('SELECT 1', { get readBigInts() { db.close(); return true; } }), { code: 'ERR_INVALID_STATE', message: 'database is not open' });
+  t.throws(
+    () =>
+      db.prepare('SELECT 1', {
+        get readBigInts() {
+          db.close();
+          return true;
+        },
+      }),
+    { code: 'ERR_INVALID_STATE', message: 'database is not open' },
+  );
 });
 
 test('a getter among the parameters may use the statement', (t) => {
   const db = open();
   const statement = db.prepare('SELECT $a v');
-  const outer = statement.get({ get a() { return (statement.get({ a: 20 }) as { v: number }).v + 1; } });
+  const outer = statement.get({
+    get a() {
+      return (statement.get({ a: 20 }) as { v: number }).v + 1;
+    },
+  });
   t.deepEqual({ ...outer }, { v: 21 });
   let iterator: Iterator<unknown>;
-  t.deepEqual({ ...statement.get({ get a() { iterator = statement.iterate({ a: 1 }); iterator.next(); return 2; } }) }, { v: 2 });
+  t.deepEqual(
+    {
+      ...statement.get({
+        get a() {
+          iterator = statement.iterate({ a: 1 });
+          iterator.next();
+          return 2;
+        },
+      }),
+    },
+    { v: 2 },
+  );
   t.throws(() => iterator.next(), { message: 'iterator was invalidated' });
 });
 
 test('a getter among the parameters may change the schema', (t) => {
   const db = open();
   const statement = db.prepare('SELECT * FROM t WHERE a = $a');
-  t.throws(() => statement.get({ get a() { db.exec('DROP TABLE t'); return 1; } }), { message: 'no such table: t' });
+  t.throws(
+    () =>
+      statement.get({
+        get a() {
+          db.exec('DROP TABLE t');
+          return 1;
+        },
+      }),
+    { message: 'no such table: t' },
+  );
 });
 
 test('a getter among the parameters may detach a buffer', (t) => {
   const db = open();
   const blob = new Uint8Array(1000).fill(1);
-  const row = db.prepare('SELECT length($a) a, length($b) b').get({ a: blob, get b() { structuredClone(blob.buffer, { transfer: [blob.buffer] }); return blob; } });
+  const row = db.prepare('SELECT length($a) a, length($b) b').get({
+    a: blob,
+    get b() {
+      structuredClone(blob.buffer, { transfer: [blob.buffer] });
+      return blob;
+    },
+  });
   t.deepEqual({ ...row }, { a: 0, b: 0 });
 });
 
 test('closing in the middle of loops', (t) => {
   const db = open();
-  t.throws(() => {
-    for (const _ of db.prepare('SELECT * FROM t').iterate()) {
-      for (const _ of db.prepare('SELECT * FROM t').iterate()) db.close();
-    }
-  }, { code: 'ERR_INVALID_STATE' });
+  t.throws(
+    () => {
+      for (const _ of db.prepare('SELECT * FROM t').iterate()) {
+        for (const _ of db.prepare('SELECT * FROM t').iterate()) db.close();
+      }
+    },
+    { code: 'ERR_INVALID_STATE' },
+  );
   t.false(db.isOpen);
   db.open();
   db.exec('CREATE TABLE t (a)');
@@ -106,18 +202,45 @@ test('an error leaves the connection as it was', (t) => {
     t.throws(() => statement.run(any(Symbol())), { code: 'ERR_INVALID_ARG_TYPE' });
     t.throws(() => statement.run(1, 2), { message: 'column index out of range' });
     t.throws(() => db.prepare('SELECT * FROM missing'), { message: 'no such table: missing' });
-    t.throws(() => db.prepare('SELECT 9007199254740993 FROM t').all(), { code: 'ERR_OUT_OF_RANGE' });
+    t.throws(() => db.prepare('SELECT 9007199254740993 FROM t').all(), {
+      code: 'ERR_OUT_OF_RANGE',
+    });
     t.is(statement.run(i).changes, 1);
   }
   db.exec('DROP TABLE t');
 });
 
 test('native functions refuse what is not theirs', (t) => {
-  const binding = createRequire(import.meta.url)('../binding.js') as Record<string, (...args: unknown[]) => unknown>;
-  const strange = [undefined, null, -1, 0, 1, 2 ** 20, 2 ** 32, 1.5, NaN, 'a', {}, [], () => {}, Symbol(), 1n, new Uint8Array(2), new DatabaseSync(':memory:')];
+  const binding = createRequire(import.meta.url)('../binding.js') as Record<
+    string,
+    (...args: unknown[]) => unknown
+  >;
+  const strange = [
+    undefined,
+    null,
+    -1,
+    0,
+    1,
+    2 ** 20,
+    2 ** 32,
+    1.5,
+    NaN,
+    'a',
+    {},
+    [],
+    () => {},
+    Symbol(),
+    1n,
+    new Uint8Array(2),
+    new DatabaseSync(':memory:'),
+  ];
   t.is(binding['takeReport']!(), undefined);
   for (const name of Object.keys(binding)) {
-    if (['engineInfo', 'open', 'close', 'finalize'].includes(name) || typeof binding[name] !== 'function') continue;
+    if (
+      ['engineInfo', 'open', 'close', 'finalize'].includes(name) ||
+      typeof binding[name] !== 'function'
+    )
+      continue;
     for (const first of strange) {
       for (const second of strange) {
         try {
@@ -130,13 +253,20 @@ test('native functions refuse what is not theirs', (t) => {
   }
   for (const path of strange.slice(0, -1)) {
     for (const number of strange) {
-      t.notThrows(() => { try { binding['open']!(typeof path === 'string' ? ':memory:' : path, number, number); } catch { /* refused */ } });
+      t.notThrows(() => {
+        try {
+          binding['open']!(typeof path === 'string' ? ':memory:' : path, number, number);
+        } catch {
+          /* refused */
+        }
+      });
     }
   }
 });
 
 test('garbage is collected in any order', (t) => {
-  const child = run(`
+  const child = run(
+    `
     const keep = [];
     for (let round = 0; round < 60; round++) {
       let db = new sqlite.DatabaseSync(':memory:');
@@ -166,12 +296,15 @@ test('garbage is collected in any order', (t) => {
       for (let i = 0; i < 10; i++) { gc(); await wait(); }
       console.log('alive', rows > 0);
     })();
-  `, '--expose-gc');
+  `,
+    '--expose-gc',
+  );
   t.deepEqual([child.status, child.out], [0, 'alive true'], child.err);
 });
 
 test('an abandoned iteration gives its lock back when it is collected', (t) => {
-  const child = run(`
+  const child = run(
+    `
     const db = new sqlite.DatabaseSync(':memory:');
     db.exec('CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)');
     (() => { db.prepare('SELECT * FROM t').iterate().next(); })();
@@ -181,12 +314,15 @@ test('an abandoned iteration gives its lock back when it is collected', (t) => {
       db.exec('DROP TABLE t');
       console.log(before);
     })();
-  `, '--expose-gc');
+  `,
+    '--expose-gc',
+  );
   t.deepEqual([child.status, child.out], [0, '6'], child.err);
 });
 
 test('memory does not grow with statements, iterations, or databases', (t) => {
-  const child = run(`
+  const child = run(
+    `
     const wait = () => new Promise((resolve) => setImmediate(resolve));
     const db = new sqlite.DatabaseSync(':memory:');
     db.exec('CREATE TABLE t (a)');
@@ -207,12 +343,15 @@ test('memory does not grow with statements, iterations, or databases', (t) => {
       for (let i = 0; i < 4; i++) await round();
       console.log((await round()) - before < 30e6);
     })();
-  `, '--expose-gc');
+  `,
+    '--expose-gc',
+  );
   t.deepEqual([child.status, child.out], [0, 'true'], child.err);
 });
 
 test('a worker may be terminated at any moment', (t) => {
-  const child = run(`
+  const child = run(
+    `
     const { Worker } = require('node:worker_threads');
     const source = 'const sqlite = require(' + JSON.stringify(require.resolve(${JSON.stringify('__INDEX__')})) + ');' + \`
       const db = new sqlite.DatabaseSync(':memory:');
@@ -236,12 +375,16 @@ test('a worker may be terminated at any moment', (t) => {
       }
       console.log('alive');
     })();
-  `.replace('"__INDEX__"', JSON.stringify(createRequire(import.meta.url).resolve('../index.js'))));
+  `.replace('"__INDEX__"', JSON.stringify(createRequire(import.meta.url).resolve('../index.js'))),
+  );
   t.deepEqual([child.status, child.out], [0, 'alive'], child.err);
 });
 
 test('works where code may not be generated from strings', (t) => {
-  const child = run(`console.log(new sqlite.DatabaseSync(':memory:').prepare('SELECT 1 a').all()[0].a)`, '--disallow-code-generation-from-strings');
+  const child = run(
+    `console.log(new sqlite.DatabaseSync(':memory:').prepare('SELECT 1 a').all()[0].a)`,
+    '--disallow-code-generation-from-strings',
+  );
   t.deepEqual([child.status, child.out], [0, '1'], child.err);
 });
 
@@ -254,7 +397,10 @@ test('a deep stack throws, and the statement works afterwards', (t) => {
       dive();
     } catch (error) {
       failures++;
-      if (failures < 400) { statement.all(); statement.get(); }
+      if (failures < 400) {
+        statement.all();
+        statement.get();
+      }
       throw error;
     }
   };

@@ -5,15 +5,44 @@ import { same } from './helpers/differential.ts';
 same('members', ({ DatabaseSync, StatementSync }, look) => {
   const attributes = (object: object, key: PropertyKey) => {
     const { value, ...rest } = Object.getOwnPropertyDescriptor(object, key)!;
-    return { ...rest, name: key === Symbol.dispose ? '' : value.name, length: value.length, constructs: 'prototype' in value };
+    return {
+      ...rest,
+      name: key === Symbol.dispose ? '' : value.name,
+      length: value.length,
+      constructs: 'prototype' in value,
+    };
   };
-  for (const key of ['open', 'close', 'prepare', 'exec', 'location', 'constructor', Symbol.dispose]) {
+  for (const key of [
+    'open',
+    'close',
+    'prepare',
+    'exec',
+    'location',
+    'constructor',
+    Symbol.dispose,
+  ]) {
     look(String(key), () => attributes(DatabaseSync.prototype, key));
   }
-  for (const key of ['iterate', 'all', 'get', 'run', 'columns', 'setAllowBareNamedParameters', 'setAllowUnknownNamedParameters', 'setReadBigInts', 'setReturnArrays', 'constructor']) {
+  for (const key of [
+    'iterate',
+    'all',
+    'get',
+    'run',
+    'columns',
+    'setAllowBareNamedParameters',
+    'setAllowUnknownNamedParameters',
+    'setReadBigInts',
+    'setReturnArrays',
+    'constructor',
+  ]) {
     look(key, () => attributes(StatementSync.prototype, key));
   }
-  look('classes', () => [DatabaseSync.name, DatabaseSync.length, StatementSync.name, StatementSync.length]);
+  look('classes', () => [
+    DatabaseSync.name,
+    DatabaseSync.length,
+    StatementSync.name,
+    StatementSync.length,
+  ]);
 });
 
 same('properties of a database', ({ DatabaseSync }, look) => {
@@ -26,5 +55,9 @@ same('properties of a database', ({ DatabaseSync }, look) => {
   }
   look('tag', () => Object.prototype.toString.call(db));
   look('read-only', () => Reflect.set(db, 'isOpen', false));
-  look('instanceof', () => [db instanceof DatabaseSync, db.constructor === DatabaseSync, db.prepare('SELECT 1').constructor.name]);
+  look('instanceof', () => [
+    db instanceof DatabaseSync,
+    db.constructor === DatabaseSync,
+    db.prepare('SELECT 1').constructor.name,
+  ]);
 });

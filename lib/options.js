@@ -55,7 +55,12 @@ function boolean(options, name, otherwise) {
 function busyTimeout(options) {
   const value = options.timeout;
   if (value === undefined) return 0;
-  if (!Number.isInteger(value) || Object.is(value, -0) || value > LARGEST_TIMEOUT || value < -LARGEST_TIMEOUT - 1) {
+  if (
+    !Number.isInteger(value) ||
+    Object.is(value, -0) ||
+    value > LARGEST_TIMEOUT ||
+    value < -LARGEST_TIMEOUT - 1
+  ) {
     throw invalidArgType('The "options.timeout" argument must be an integer.');
   }
   return Math.max(value, 0);

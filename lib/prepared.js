@@ -12,7 +12,14 @@
 // that is not worth keeping, is *loose*: its StatementSync's alone, until that is collected.
 
 const binding = require('../binding.js');
-const { ints, REPREPARED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED } = require('./report.js');
+const {
+  ints,
+  RENAMED,
+  TRANSACTION_ENDED,
+  SCHEMA_UNSURE,
+  CACHEABLE,
+  NAMED,
+} = require('./report.js');
 const { kTransactionEnded } = require('./internal.js');
 
 /** Statements that a connection keeps. */
@@ -57,7 +64,7 @@ class Prepared {
 
   /** The names of the columns, for a function that is handed values. */
   columnNames() {
-    if (this.names === null || (ints[0] & REPREPARED) !== 0) {
+    if (this.names === null || (ints[0] & RENAMED) !== 0) {
       this.names = binding.columnNames(this.number);
     }
     return this.names;
@@ -208,7 +215,7 @@ class Connection {
 
   /** Sees to what a call reported. */
   attend(flags, prepared) {
-    if ((flags & REPREPARED) !== 0) prepared.names = null;
+    if ((flags & RENAMED) !== 0) prepared.names = null;
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget();
     if ((flags & TRANSACTION_ENDED) !== 0) this.database[kTransactionEnded]?.();
   }

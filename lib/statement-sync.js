@@ -2,7 +2,12 @@
 
 const { types } = require('node:util');
 const binding = require('../binding.js');
-const { illegalConstructor, illegalInvocation, invalidArgType, invalidState } = require('./errors.js');
+const {
+  illegalConstructor,
+  illegalInvocation,
+  invalidArgType,
+  invalidState,
+} = require('./errors.js');
 const { faceOf } = require('./native-class.js');
 const { arrange } = require('./parameters.js');
 const { NONE } = require('./prepared.js');

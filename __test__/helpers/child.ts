@@ -12,5 +12,10 @@ export function run(script: string, ...flags: string[]) {
     encoding: 'utf8',
     timeout: 60_000,
   });
-  return { status: child.status, signal: child.signal, out: child.stdout.trim(), err: child.stderr };
+  return {
+    status: child.status,
+    signal: child.signal,
+    out: child.stdout.trim(),
+    err: child.stderr,
+  };
 }

@@ -19,7 +19,8 @@ interface Failure {
 /** What `probe` sees of `api`: each value with its prototype and key order, each error in full. */
 export function observe(api: Api, probe: (api: Api, look: Look) => void): string[] {
   const seen: string[] = [];
-  const show = (value: unknown) => inspect(value, { depth: 9, maxStringLength: 200, breakLength: Infinity });
+  const show = (value: unknown) =>
+    inspect(value, { depth: 9, maxStringLength: 200, breakLength: Infinity });
   probe(api, (label, look) => {
     try {
       seen.push(`${label}: ${show(look())}`);

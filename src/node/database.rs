@@ -6,7 +6,7 @@
 //!   that function to the constructor (see `lib/internal.js`);
 //! * [`with_connection`] lends the connection behind the number that JavaScript has.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::ptr;
@@ -49,6 +49,19 @@ mod setting {
 #[derive(Debug)]
 pub struct Database {
     connection: RefCell<Connection>,
+    schema: Schema,
+}
+
+/// The version of the schema that this connection saw last.
+///
+/// SQLite prepares statements anew for two reasons, and does not tell which: the schema changed,
+/// or a value was bound that the plan may depend on (`LIMIT ?`, `LIKE ?`). The second is frequent
+/// and says nothing about other statements.
+#[derive(Debug)]
+struct Schema {
+    /// `PRAGMA schema_version`, prepared when it is first needed; the connection finalises it.
+    query: Cell<*mut ffi::sqlite3_stmt>,
+    version: Cell<Option<i64>>,
 }
 
 impl Database {
@@ -62,6 +75,37 @@ impl Database {
             Ok(connection) if !connection.raw().is_null() => body(&connection),
             _ => Err(closed()),
         }
+    }
+
+    /// Whether the schema may have changed since this was asked last. Says yes when in doubt:
+    /// the first time, when the version cannot be read, and with databases attached.
+    pub fn schema_changed(&self, connection: &Connection) -> bool {
+        let db = connection.raw();
+        // SAFETY: the connection is open and this thread's; the query is null or prepared on it:
+        // `close` forgets it.
+        let version = unsafe {
+            if !ffi::sqlite3_db_name(db, 2).is_null() {
+                return true;
+            }
+            let mut query = self.schema.query.get();
+            if query.is_null() {
+                ffi::sqlite3_prepare_v3(
+                    db,
+                    c"PRAGMA main.schema_version".as_ptr(),
+                    -1,
+                    ffi::SQLITE_PREPARE_PERSISTENT,
+                    &mut query,
+                    ptr::null_mut(),
+                );
+                self.schema.query.set(query);
+            }
+            let version = (ffi::sqlite3_step(query) == ffi::SQLITE_ROW)
+                .then(|| ffi::sqlite3_column_int64(query, 0));
+            ffi::sqlite3_reset(query);
+            version
+        };
+        let before = self.schema.version.replace(version);
+        version.is_none() || version != before
     }
 
     /// Finalises the statements and closes.
@@ -81,6 +125,7 @@ impl Database {
                 }
             }
         }
+        self.schema.query.set(ptr::null_mut());
         connection.close().map_err(Thrown::from)
     }
 }
@@ -103,6 +148,10 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
     let environment = Environment::of(env)?;
     let database = Rc::new(Database {
         connection: RefCell::new(connection),
+        schema: Schema {
+            query: Cell::new(ptr::null_mut()),
+            version: Cell::new(None),
+        },
     });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))
