@@ -2,7 +2,7 @@
 
 import { createRequire } from 'node:module';
 import test from 'ava';
-import { DatabaseSync, StatementSync } from '../index.js';
+import { DatabaseSync } from '../index.js';
 import { run } from './helpers/child.ts';
 import { same } from './helpers/differential.ts';
 
