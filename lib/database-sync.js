@@ -12,6 +12,9 @@ const { makeStatement } = require('./statement-sync.js')
 /** How libraries tell node:sqlite's objects, which these stand in for. */
 const kSqliteType = Symbol.for('sqlite-type')
 
+/** Scripts of one statement that are run over and over: prepared once for each connection. */
+const FREQUENT = new Set(['BEGIN', 'BEGIN IMMEDIATE', 'COMMIT'])
+
 class Database {
   #path
   #options
@@ -53,8 +56,10 @@ class Database {
   exec(sql) {
     const connection = Database.#openConnectionOf(this)
     if (typeof sql !== 'string') throw invalidArgType('The "sql" argument must be a string.')
+    const kept = FREQUENT.has(sql) ? connection.prepared(sql) : undefined
     try {
-      binding.exec(connection.number, sql)
+      if (kept === undefined) binding.exec(connection.number, sql)
+      else binding.run(kept.number)
     } catch (error) {
       connection.attend(ints[0])
       throw error

@@ -17,7 +17,8 @@ function databasePath(path) {
   if (typeof path === 'string') {
     if (!path.includes('\0')) return path
   } else if (path instanceof Uint8Array) {
-    if (!path.includes(0)) return path
+    // The bytes of a detached array cannot be searched.
+    if (path.length === 0 || !path.includes(0)) return path
   } else if (typeof path === 'object' && path !== null) {
     let href
     try {

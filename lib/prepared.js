@@ -12,7 +12,7 @@
 // that is not worth keeping, is *loose*: its StatementSync's alone, until that is collected.
 
 const binding = require('../binding.js')
-const { ints, REPREPARED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED } = require('./report.js')
+const { ints, RENAMED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED } = require('./report.js')
 const { kTransactionEnded } = require('./internal.js')
 
 /** Statements that a connection keeps. */
@@ -39,6 +39,9 @@ class Prepared {
     this.recent = true
     /** Counts its uses by iterators. */
     this.lease = 0
+    /** The connection's epoch in which it was prepared. */
+    this.epoch = connection.epoch
+    this.retired = false
     /** The rows of the running `all`. */
     this.rows = null
     this.objectRow = null
@@ -52,50 +55,46 @@ class Prepared {
     return (this.parameters ??= binding.parameterNames(this.number))
   }
 
+  /** The names of the columns, for a function that is handed values. */
+  columnNames() {
+    if (this.names === null || (ints[0] & RENAMED) !== 0) {
+      this.names = binding.columnNames(this.number)
+    }
+    return this.names
+  }
+
   /** The function that makes a row's values an object. */
   rowMaker() {
-    if (this.objectRow === null) {
-      let names = binding.columnNames(this.number)
-      this.objectRow = (...values) => {
-        if ((ints[0] & REPREPARED) !== 0) names = binding.columnNames(this.number)
-        const row = { __proto__: null }
-        for (let i = 0; i < names.length; i++) row[names[i]] = values[i]
-        return row
-      }
-    }
-    return this.objectRow
+    return (this.objectRow ??= (...values) => {
+      const names = this.columnNames()
+      const row = { __proto__: null }
+      for (let i = 0; i < names.length; i++) row[names[i]] = values[i]
+      return row
+    })
   }
 
   /** The function that adds objects, made of the values of some rows, to `rows`. */
   objectsMaker() {
-    if (this.objectRows === null) {
-      let names = binding.columnNames(this.number)
-      this.objectRows = (...values) => {
-        if ((ints[0] & REPREPARED) !== 0) names = binding.columnNames(this.number)
-        const rows = this.rows
-        const width = names.length
-        for (let at = 0; at < values.length; at += width) {
-          const row = { __proto__: null }
-          for (let i = 0; i < width; i++) row[names[i]] = values[at + i]
-          rows.push(row)
-        }
+    return (this.objectRows ??= (...values) => {
+      const rows = this.rows
+      const names = this.columnNames()
+      const width = names.length
+      for (let at = 0; at < values.length; at += width) {
+        const row = { __proto__: null }
+        for (let i = 0; i < width; i++) row[names[i]] = values[at + i]
+        rows.push(row)
       }
-    }
-    return this.objectRows
+    })
   }
 
   /** The function that adds arrays, made of the values of some rows, to `rows`. */
   arraysMaker() {
-    if (this.arrayRows === null) {
-      let width = binding.columnNames(this.number).length
-      this.arrayRows = (...values) => {
-        if ((ints[0] & REPREPARED) !== 0) width = binding.columnNames(this.number).length
-        for (let at = 0; at < values.length; at += width) {
-          this.rows.push(values.slice(at, at + width))
-        }
+    return (this.arrayRows ??= (...values) => {
+      const width = this.columnNames().length
+      for (let at = 0; at < values.length; at += width) {
+        this.rows.push(values.slice(at, at + width))
       }
-    }
-    return this.arrayRows
+    })
   }
 
   finalize() {
@@ -119,12 +118,17 @@ class Connection {
     this.database = database
     /** By text, in the order in which they are looked at for eviction. */
     this.kept = new Map()
+    /** Counts how often what was kept might have changed its meaning. */
+    this.epoch = 0
+    /** Statements of earlier epochs, which only their own StatementSyncs still use. */
+    this.retired = []
   }
 
   close() {
     binding.close(this.number)
     this.isOpen = false
     this.kept.clear()
+    this.retired = []
   }
 
   /** A statement for `sql` that is not in use. */
@@ -146,9 +150,10 @@ class Connection {
       throw error
     }
     const flags = ints[0]
+    // One that acted while it was prepared ends the epoch of those before it.
+    if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
     const prepared = new Prepared(this, sql, number, flags)
     if (!prepared.loose) this.keep(prepared)
-    if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
     return prepared
   }
 
@@ -168,7 +173,7 @@ class Connection {
     }
     const other = this.kept.get(prepared.sql)
     this.kept.set(prepared.sql, prepared)
-    if (other !== undefined && !other.inUse) other.finalize()
+    if (other !== undefined) this.retire(other)
   }
 
   /** Gives `prepared` to an iterator: for as long as that takes, nobody else finds it. */
@@ -182,24 +187,39 @@ class Connection {
   takeBack(prepared) {
     prepared.inUse = false
     if (prepared.loose || !this.isOpen) return
-    if (this.kept.has(prepared.sql)) prepared.finalize()
+    if (prepared.epoch !== this.epoch || this.kept.has(prepared.sql)) this.retire(prepared)
     else this.keep(prepared)
   }
 
+  /**
+   * Sees to the end of a statement that nobody finds any more. It comes late, for the sake of
+   * StatementSyncs which have it: SQLite prepares it anew when it is next run, and not before,
+   * and until then it answers questions about its columns as they were.
+   */
+  retire(prepared) {
+    if (prepared.retired) return
+    prepared.retired = true
+    this.retired.push(prepared)
+    if (this.retired.length <= KEPT) return
+    const oldest = this.retired.shift()
+    if (oldest.inUse) this.retired.push(oldest)
+    else oldest.finalize()
+  }
+
   /** Sees to what a call reported. */
-  attend(flags) {
+  attend(flags, prepared) {
+    if ((flags & RENAMED) !== 0) prepared.names = null
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
     if ((flags & TRANSACTION_ENDED) !== 0) this.database[kTransactionEnded]?.()
   }
 
-  /** Drops what is kept: it may mean something else now. */
+  /** Ends an epoch: what is kept may mean something else now. */
   forget() {
     if (!this.isOpen) return
-    for (const [sql, prepared] of this.kept) {
-      if (prepared.inUse) continue
-      this.kept.delete(sql)
-      prepared.finalize()
-    }
+    this.epoch++
+    const kept = [...this.kept.values()]
+    this.kept.clear()
+    for (const prepared of kept) this.retire(prepared)
   }
 }
 

@@ -12,7 +12,7 @@ module.exports = {
   ints: new Int32Array(buffer),
   doubles: new Float64Array(buffer),
   bigints: new BigInt64Array(buffer),
-  REPREPARED: 1,
+  RENAMED: 1,
   TRANSACTION_ENDED: 2,
   SCHEMA_UNSURE: 4,
   CACHEABLE: 8,

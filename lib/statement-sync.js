@@ -89,7 +89,7 @@ class Statement {
       throw error
     }
     prepared.inUse = false
-    if (ints[0] !== 0) this.#connection.attend(ints[0])
+    if (ints[0] !== 0) this.#connection.attend(ints[0], prepared)
     return row
   }
 
@@ -113,7 +113,7 @@ class Statement {
     }
     prepared.inUse = false
     prepared.rows = null
-    if (ints[0] !== 0) this.#connection.attend(ints[0])
+    if (ints[0] !== 0) this.#connection.attend(ints[0], prepared)
     return rows
   }
 
@@ -137,7 +137,7 @@ class Statement {
     } else {
       result = { changes: doubles[2], lastInsertRowid: doubles[3] }
     }
-    if (flags !== 0) this.#connection.attend(flags)
+    if (flags !== 0) this.#connection.attend(flags, prepared)
     return result
   }
 
@@ -259,7 +259,7 @@ class Statement {
     const flags = ints[0]
     prepared.inUse = false
     prepared.rows = null
-    if (flags !== 0) this.#connection.attend(flags)
+    if (flags !== 0) this.#connection.attend(flags, prepared)
   }
 }
 
@@ -288,7 +288,7 @@ class Iteration {
       value = binding.next(prepared.number, options.readBigInts, options.returnArrays ? asArray : prepared.rowMaker())
     } catch (error) {
       const flags = ints[0]
-      if (flags !== 0) connection.attend(flags)
+      if (flags !== 0) connection.attend(flags, prepared)
       throw error
     }
     const flags = ints[0]
@@ -299,7 +299,7 @@ class Iteration {
       this.registered = true
       abandoned.register(this, { prepared, lease: prepared.lease })
     }
-    if (flags !== 0) connection.attend(flags)
+    if (flags !== 0) connection.attend(flags, prepared)
     return { __proto__: null, done: (flags & DONE) !== 0, value }
   }
 
@@ -318,7 +318,7 @@ class Iteration {
     binding.reset(this.prepared.number)
     const flags = ints[0]
     this.release(state)
-    if (flags !== 0) this.prepared.connection.attend(flags)
+    if (flags !== 0) this.prepared.connection.attend(flags, this.prepared)
   }
 
   /** The statement of SQLite has been reset. */

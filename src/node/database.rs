@@ -6,7 +6,7 @@
 //!   that function to the constructor (see `lib/internal.js`);
 //! * [`with_connection`] lends the connection behind the number that JavaScript has.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::ptr;
@@ -49,6 +49,27 @@ mod setting {
 #[derive(Debug)]
 pub struct Database {
     connection: RefCell<Connection>,
+    schema: Schema,
+}
+
+/// The version of the schema that this connection saw last.
+///
+/// SQLite prepares statements anew for two reasons, and does not tell which: the schema changed,
+/// or a value was bound that the plan may depend on (`LIMIT ?`, `LIKE ?`). The second is frequent
+/// and says nothing about other statements.
+#[derive(Debug)]
+struct Schema {
+    /// `PRAGMA schema_version`, prepared when it is first needed.
+    query: Cell<*mut ffi::sqlite3_stmt>,
+    version: Cell<Option<i64>>,
+}
+
+impl Schema {
+    fn finalize(&self) {
+        // SAFETY: the statement is null or prepared on the connection beside this, which is
+        // still open, and the pointer is forgotten here.
+        unsafe { ffi::sqlite3_finalize(self.query.replace(ptr::null_mut())) };
+    }
 }
 
 impl Database {
@@ -62,6 +83,37 @@ impl Database {
             Ok(connection) if !connection.raw().is_null() => body(&connection),
             _ => Err(closed()),
         }
+    }
+
+    /// Whether the schema may have changed since this was asked last. Says yes when in doubt:
+    /// the first time, when the version cannot be read, and with databases attached.
+    pub fn schema_changed(&self, connection: &Connection) -> bool {
+        let db = connection.raw();
+        // SAFETY: the connection is open and this thread's; the query is null or prepared on it:
+        // `close` forgets it.
+        let version = unsafe {
+            if !ffi::sqlite3_db_name(db, 2).is_null() {
+                return true;
+            }
+            let mut query = self.schema.query.get();
+            if query.is_null() {
+                ffi::sqlite3_prepare_v3(
+                    db,
+                    c"PRAGMA main.schema_version".as_ptr(),
+                    -1,
+                    ffi::SQLITE_PREPARE_PERSISTENT,
+                    &mut query,
+                    ptr::null_mut(),
+                );
+                self.schema.query.set(query);
+            }
+            let version = (ffi::sqlite3_step(query) == ffi::SQLITE_ROW)
+                .then(|| ffi::sqlite3_column_int64(query, 0));
+            ffi::sqlite3_reset(query);
+            version
+        };
+        let before = self.schema.version.replace(version);
+        version.is_none() || version != before
     }
 
     /// Finalises the statements and closes.
@@ -82,7 +134,15 @@ impl Database {
                 statement.finalize();
             }
         }
+        self.schema.finalize();
         connection.close().map_err(Thrown::from)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Before the connection, which cannot be closed while a statement is left.
+        self.schema.finalize();
     }
 }
 
@@ -102,7 +162,10 @@ pub fn turn(connection: &Connection) -> Option<&Turn> {
 /// `ERR_INVALID_STATE` when the environment has ended or a million connections are open.
 pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
     let environment = Environment::of(env)?;
-    let database = Rc::new(Database { connection: RefCell::new(connection) });
+    let database = Rc::new(Database {
+        connection: RefCell::new(connection),
+        schema: Schema { query: Cell::new(ptr::null_mut()), version: Cell::new(None) },
+    });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))
 }
@@ -135,7 +198,8 @@ fn take_report(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let path = path(call.env, call.arg(0)?)?;
     let settings = call.number(1)?;
-    let timeout = Duration::from_millis(u64::from(call.number(2)?));
+    // SQLite's own limit: an int.
+    let timeout = Duration::from_millis(u64::from(call.number(2)?.min(i32::MAX.cast_unsigned())));
     let set = |bit: u32| settings & bit != 0;
     let flags = OpenFlags::SQLITE_OPEN_URI
         | if set(setting::READ_ONLY) {

@@ -38,8 +38,8 @@ struct Report {
 
 /// Bits of a call's report.
 pub mod flag {
-    /// SQLite prepared the statement anew: the schema had changed.
-    pub const REPREPARED: i32 = 1;
+    /// The statement's columns have other names than before.
+    pub const RENAMED: i32 = 1;
     /// The call ended a transaction that was open before it.
     pub const TRANSACTION_ENDED: i32 = 2;
     /// Statements that were prepared earlier may mean something else now, or nothing.

@@ -26,7 +26,7 @@ pub(crate) mod callback;
 pub(crate) mod database;
 pub(crate) mod environment;
 pub(crate) mod errors;
-pub(crate) mod info;
+pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod mailbox;
 pub(crate) mod rows;

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr;
 use std::rc::Rc;
 
@@ -50,6 +51,8 @@ pub struct Statement {
     /// Running it leaves prepared statements valid.
     neutral: bool,
     columns: Cell<c_int>,
+    /// Hash of the columns' names when SQLite prepared the statement anew, if it did.
+    names: Cell<Option<u64>>,
     /// `SQLITE_STMTSTATUS_REPREPARE` when `columns` was read.
     reprepared: Cell<c_int>,
     /// A call is binding or stepping it.
@@ -79,7 +82,7 @@ impl Statement {
         if self.running.replace(true) {
             return Err(Thrown::state("statement is busy: it is running"));
         }
-        Ok(Running { statement: self, reprepared: Cell::new(false) })
+        Ok(Running { statement: self, reprepared: Cell::new(false), renamed: Cell::new(false) })
     }
 }
 
@@ -97,6 +100,7 @@ fn finalized() -> Thrown {
 struct Running<'a> {
     statement: &'a Statement,
     reprepared: Cell<bool>,
+    renamed: Cell<bool>,
 }
 
 impl Running<'_> {
@@ -153,28 +157,48 @@ impl Running<'_> {
         }
     }
 
-    /// Notices that SQLite prepared the statement anew since its columns were counted.
+    /// Notices that SQLite prepared the statement anew since it was last looked at.
     #[inline]
-    fn notice_columns(&self) -> bool {
-        let statement = self.statement;
+    fn notice_reprepared(&self) -> bool {
         // SAFETY: the statement is prepared.
         let count =
             unsafe { ffi::sqlite3_stmt_status(self.raw(), ffi::SQLITE_STMTSTATUS_REPREPARE, 0) };
-        if statement.reprepared.replace(count) != count {
-            // SAFETY: the statement is prepared.
-            let columns = unsafe { ffi::sqlite3_column_count(self.raw()) };
-            statement.columns.set(columns);
+        if self.statement.reprepared.replace(count) != count {
             self.reprepared.set(true);
+            self.look_at_columns();
         }
         self.reprepared.get()
+    }
+
+    /// Counts the columns and compares their names with those seen last.
+    #[cold]
+    fn look_at_columns(&self) {
+        let mut names = DefaultHasher::new();
+        // SAFETY: the statement is prepared; a name is null or NUL-terminated.
+        let columns = unsafe {
+            let columns = ffi::sqlite3_column_count(self.raw());
+            for column in 0..columns {
+                let name = ffi::sqlite3_column_name(self.raw(), column);
+                if !name.is_null() {
+                    CStr::from_ptr(name).hash(&mut names);
+                }
+            }
+            columns
+        };
+        let names = Some(names.finish());
+        let statement = self.statement;
+        if statement.names.replace(names) != names || statement.columns.get() != columns {
+            self.renamed.set(true);
+        }
+        statement.columns.set(columns);
     }
 
     /// Steps to the first row. JavaScript learns of new columns before it is handed values.
     #[inline]
     fn first_row(&self, call: &Call<'_>, connection: &Connection) -> Outcome<bool> {
         let row = self.step(connection)?;
-        if row && self.notice_columns() {
-            call.environment.report(flag::REPREPARED);
+        if row && self.notice_reprepared() && self.renamed.get() {
+            call.environment.report(flag::RENAMED);
         }
         Ok(row)
     }
@@ -213,14 +237,19 @@ impl Watch {
     }
 
     #[inline]
-    fn end<T>(&self, running: &Running<'_>, result: &Outcome<T>) -> i32 {
+    fn end<T>(&self, connection: &Connection, running: &Running<'_>, result: &Outcome<T>) -> i32 {
         let mut flags = if running.statement.neutral { 0 } else { flag::SCHEMA_UNSURE };
         // SAFETY: the connection is open and this thread's.
         if self.in_transaction && unsafe { ffi::sqlite3_get_autocommit(self.db) } != 0 {
             flags |= flag::TRANSACTION_ENDED;
         }
-        if running.notice_columns() {
-            flags |= flag::REPREPARED | flag::SCHEMA_UNSURE;
+        if running.notice_reprepared() {
+            if running.renamed.get() {
+                flags |= flag::RENAMED;
+            }
+            if running.statement.database.schema_changed(connection) {
+                flags |= flag::SCHEMA_UNSURE;
+            }
         }
         if let Err(Thrown::Error(exception)) = result
             && let Some((errcode, _)) = exception.sqlite
@@ -262,7 +291,7 @@ fn once(
             unsafe { running.bind(connection, &parameters, false) }?;
             body(connection, &running)
         });
-        call.environment.report(watch.end(&running, &result));
+        call.environment.report(watch.end(connection, &running, &result));
         result
     });
     call.environment.give_parameters(parameters);
@@ -371,7 +400,7 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
             }
             call.undefined()
         });
-        call.environment.report(watch.end(&running, &result) | done);
+        call.environment.report(watch.end(connection, &running, &result) | done);
         result
     })
 }
@@ -383,7 +412,7 @@ fn reset(call: &Call<'_>) -> Outcome<sys::napi_value> {
         let running = statement.enter()?;
         let watch = Watch::start(connection);
         during(turn(connection), || running.reset());
-        call.environment.report(watch.end(&running, &Ok(())));
+        call.environment.report(watch.end(connection, &running, &Ok(())));
         Ok(())
     })?;
     call.undefined()
@@ -473,6 +502,7 @@ fn prepare_statement(
         parameters: usize::try_from(parameters).unwrap_or(0),
         neutral,
         columns: Cell::new(columns),
+        names: Cell::new(None),
         reprepared: Cell::new(0),
         running: Cell::new(false),
     });
