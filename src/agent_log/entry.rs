@@ -62,6 +62,8 @@ pub struct Entries {
     rows: usize,
     /// Start of the entry that is being written; `bytes.len()` between entries.
     open: usize,
+    /// Start of the entry before it.
+    previous: usize,
 }
 
 /// One entry's values.
@@ -101,6 +103,12 @@ impl Entries {
         self.bytes.shrink_to(1 << 20);
         self.rows = 0;
         self.open = 0;
+        self.previous = 0;
+    }
+
+    /// Makes room for `bytes` more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
     }
 
     /// Begins an entry; its values follow in order, then [`Self::finish`] or [`Self::abandon`].
@@ -128,9 +136,27 @@ impl Entries {
         Ok(())
     }
 
+    /// Appends the value that `field` has in the entry before, if there is one.
+    pub fn repeat(&mut self, field: Field) {
+        let position = Position { offset: self.previous, row: 0 };
+        let Some((entry, _)) = self.at(position).filter(|_| self.rows > 0) else { return };
+        let Some(Some(value)) = entry.values.get(field as usize) else { return };
+        let start = value.as_ptr().addr() - self.bytes.as_ptr().addr();
+        let range = start..start + value.len();
+        let copied: Result<(), std::convert::Infallible> = self.value(field, |bytes| {
+            bytes.extend_from_within(range);
+            Ok(())
+        });
+        match copied {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
+    }
+
     /// Completes the entry that was begun.
     pub fn finish(&mut self) {
         self.rows += 1;
+        self.previous = self.open;
         self.open = self.bytes.len();
     }
 
@@ -159,6 +185,7 @@ impl Entries {
 
     /// Appends all entries of `other`.
     pub fn append(&mut self, other: &Self) {
+        self.previous = self.open + other.previous;
         self.bytes.extend_from_slice(&other.bytes);
         self.rows += other.rows;
         self.open = self.bytes.len();
@@ -213,6 +240,28 @@ mod tests {
         assert_eq!(end.row, 2);
         assert!(entries.at(end).is_none());
         assert_eq!(entries.bytes_from(end), 0);
+    }
+
+    #[test]
+    fn a_value_can_be_that_of_the_entry_before() {
+        let mut entries = Entries::default();
+        let mut other = Entries::default();
+        other.push(row("first", None));
+        other.push(row("second", Some("detail")));
+        entries.push(row("zeroth", None));
+        entries.append(&other);
+        entries.begin();
+        for field in Field::ALL {
+            entries.repeat(field);
+        }
+        entries.finish();
+        let mut position = Position::default();
+        let mut last = None;
+        while let Some((entry, next)) = entries.at(position) {
+            last = Some(entry.values);
+            position = next;
+        }
+        assert_eq!((position.row, last), (4, Some(row("second", Some("detail")))));
     }
 
     #[test]

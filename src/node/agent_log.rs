@@ -39,6 +39,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logOpen", callback!(open)),
     (c"logBegin", callback!(begin)),
     (c"logStage", callback!(stage)),
+    (c"logLearn", callback!(learn)),
     (c"logAbort", callback!(abort)),
     (c"logSubmit", callback!(submit)),
     (c"logAppendOne", callback!(append_one)),
@@ -68,7 +69,11 @@ struct Thread {
     /// Arenas being filled, innermost last.
     stages: RefCell<Vec<Entries>>,
     spare: Cell<Entries>,
+    /// Size of the arena that was handed over last.
+    last_bytes: Cell<usize>,
     mailbox: RefCell<Option<Arc<Mailbox>>>,
+    /// Types that entries may name by number.
+    learnt: RefCell<Vec<Box<[u8]>>>,
 }
 
 thread_local! {
@@ -179,38 +184,104 @@ fn is_absent(env: sys::napi_env, value: sys::napi_value) -> bool {
     kind == sys::ValueType::napi_undefined || kind == sys::ValueType::napi_null
 }
 
-/// Reads the six values of an entry, from argument `first` on, to the end of `entries`.
+/// How JavaScript abbreviates an entry: bits of `shape`, the number in front of its values.
+mod shape {
+    /// `taskId`, `timestamp` and `agent` are those of the entry before.
+    pub const SAME_TASK: u32 = 1;
+    pub const SAME_TIMESTAMP: u32 = 2;
+    pub const SAME_AGENT: u32 = 4;
+    /// `detail` and `agent` are NULL.
+    pub const NO_DETAIL: u32 = 8;
+    pub const NO_AGENT: u32 = 16;
+    /// `type` is one that was learnt: its number is in the bits from `LEARNT_SHIFT` on.
+    pub const LEARNT_TYPE: u32 = 32;
+    pub const LEARNT_SHIFT: u32 = 8;
+}
+
+/// Reads an entry to the end of `entries`: its shape and its six values, from argument `first`
+/// on. Most of its values are usually known, and need not be read out of V8 again.
 #[inline]
-fn read_entry(call: &Call<'_>, first: usize, entries: &mut Entries) -> Outcome<()> {
+fn read_entry(
+    call: &Call<'_>,
+    first: usize,
+    learnt: &[Box<[u8]>],
+    entries: &mut Entries,
+) -> Outcome<()> {
+    let shape = call.number(first)?;
+    let is = |bit: u32| shape & bit != 0;
     entries.begin();
-    for (field, value) in Field::ALL.into_iter().zip(call.rest(first)) {
+    for (field, value) in Field::ALL.into_iter().zip(call.rest(first + 1)) {
+        let (same, absent) = match field {
+            Field::TaskId => (is(shape::SAME_TASK), false),
+            Field::Timestamp => (is(shape::SAME_TIMESTAMP), false),
+            Field::Agent => (is(shape::SAME_AGENT), is(shape::NO_AGENT)),
+            Field::Detail => (false, is(shape::NO_DETAIL)),
+            Field::Text | Field::Type => (false, false),
+        };
+        if absent {
+            // The header says NULL from the start.
+            continue;
+        }
+        if same {
+            entries.repeat(field);
+            continue;
+        }
         let read = entries.value(field, |bytes| {
-            let start = bytes.len();
-            if read_string(call.env, *value, bytes)? {
-                if !field.is_optional() && field != Field::Text && bytes.len() == start {
-                    return Err(bad_value(field, "must not be empty"));
-                }
+            if field == Field::Type && is(shape::LEARNT_TYPE) {
+                let known = learnt.get((shape >> shape::LEARNT_SHIFT) as usize);
+                bytes.extend_from_slice(known.map_or(&[][..], |known| known));
                 return Ok(());
             }
-            if field.is_optional() && is_absent(call.env, *value) {
-                return Err(Thrown::Pending);
-            }
-            let wanted =
-                if field.is_optional() { "must be a string or null" } else { "must be a string" };
-            Err(bad_value(field, wanted))
+            read_value(call.env, field, *value, bytes)
         });
-        match read {
-            Ok(()) => {}
-            // NULL: nothing was written, and the header says NULL from the start.
-            Err(Thrown::Pending) if field.is_optional() => {}
-            Err(thrown) => {
-                entries.abandon();
-                return Err(thrown);
-            }
+        if let Err(thrown) = read {
+            entries.abandon();
+            return Err(thrown);
         }
     }
     entries.finish();
     Ok(())
+}
+
+#[inline]
+fn read_value(
+    env: sys::napi_env,
+    field: Field,
+    value: sys::napi_value,
+    bytes: &mut Vec<u8>,
+) -> Outcome<()> {
+    let start = bytes.len();
+    if !read_string(env, value, bytes)? {
+        return Err(bad_value(
+            field,
+            if field.is_optional() { "must be a string or null" } else { "must be a string" },
+        ));
+    }
+    if bytes.len() == start && !field.is_optional() && field != Field::Text {
+        return Err(bad_value(field, "must not be empty"));
+    }
+    Ok(())
+}
+
+/// `logLearn(type)`: the number under which a type is known from now on; undefined if it is too
+/// long, or too many are.
+fn learn(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let mut bytes = Vec::new();
+    if !read_string(call.env, call.arg(0)?, &mut bytes)? || bytes.is_empty() || bytes.len() > 64 {
+        return call.undefined();
+    }
+    let number = with_thread(|thread| {
+        let mut learnt = thread.learnt.borrow_mut();
+        let number = (learnt.len() < 256).then_some(learnt.len());
+        if number.is_some() {
+            learnt.push(bytes.into_boxed_slice());
+        }
+        Ok(number)
+    })?;
+    match number {
+        Some(number) => number_value(call.env, number as f64),
+        None => call.undefined(),
+    }
 }
 
 /// Names the property; the call's JavaScript adds which entry it was.
@@ -248,8 +319,11 @@ fn refused(refusal: Refusal) -> Thrown {
     error.into()
 }
 
-/// `connectMailbox(receiver)`: where this thread's answers and events go.
+/// `connectMailbox(receiver)`: where this thread's answers and events go. Once a thread.
 fn connect_mailbox(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    if mailbox().is_ok() {
+        return Err(Thrown::state("the mailbox is connected already"));
+    }
     let created = Mailbox::create(call.env, call.arg(0)?, deliver)?;
     with_thread(|thread| {
         *thread.mailbox.borrow_mut() = Some(created);
@@ -377,18 +451,21 @@ fn options(call: &Call<'_>) -> Outcome<Options> {
 /// `logBegin()`: a new, empty arena is to be filled.
 fn begin(call: &Call<'_>) -> Outcome<sys::napi_value> {
     with_thread(|thread| {
-        thread.stages.borrow_mut().push(thread.spare.take());
+        let mut entries = thread.spare.take();
+        // As much as the last batch needed: growing step by step would copy it each time.
+        entries.reserve(thread.last_bytes.get());
+        thread.stages.borrow_mut().push(entries);
         Ok(())
     })?;
     call.undefined()
 }
 
-/// `logStage(taskId, timestamp, text, type, detail, agent)`: adds an entry to the arena.
+/// `logStage(shape, taskId, timestamp, text, type, detail, agent)`: adds an entry to the arena.
 fn stage(call: &Call<'_>) -> Outcome<sys::napi_value> {
     with_thread(|thread| {
         let mut stages = thread.stages.borrow_mut();
         let entries = stages.last_mut().ok_or_else(|| Thrown::state("no batch was begun"))?;
-        read_entry(call, 0, entries)
+        read_entry(call, 0, &thread.learnt.borrow(), entries)
     })?;
     call.undefined()
 }
@@ -410,11 +487,13 @@ fn abort(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn submit(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let entries = with_thread(|thread| Ok(thread.stages.borrow_mut().pop()))?.unwrap_or_default();
     let handle = find(call)?;
+    let size = entries.byte_len().min(1 << 20);
     let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
     let reply = Box::new(move |answer| mailbox.post(Message::Receipt(ticket, answer)));
     let spare = handle.log.append(entries, reply).map_err(refused)?;
     with_thread(|thread| {
         thread.spare.set(spare);
+        thread.last_bytes.set(size);
         Ok(())
     })?;
     if handle.in_memory {
@@ -423,12 +502,12 @@ fn submit(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `logAppendOne(log, taskId, timestamp, text, type, detail, agent)`: whether it was taken.
+/// `logAppendOne(log, shape, taskId, timestamp, text, type, detail, agent)`: whether it was taken.
 fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let mut entry = with_thread(|thread| Ok(thread.spare.take()))?;
-    let taken =
-        read_entry(call, 1, &mut entry).and_then(|()| match handle.log.append_one(&entry) {
+    let taken = with_thread(|thread| read_entry(call, 1, &thread.learnt.borrow(), &mut entry))
+        .and_then(|()| match handle.log.append_one(&entry) {
             Ok(()) => Ok(true),
             Err(Refusal::Full { .. }) => Ok(false),
             Err(refusal) => Err(refused(refusal)),
