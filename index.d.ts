@@ -121,3 +121,273 @@ export class StatementSync {
   setReadBigInts(enabled: boolean): void
   setReturnArrays(enabled: boolean): void
 }
+
+/** Kinds of log rows that Fusion writes today; others are accepted. */
+export type AgentLogType = 'text' | 'thinking' | 'tool' | 'tool_result' | 'tool_error' | (string & {})
+
+/** One row of `agentLogEntries`. */
+export interface AgentLogEntry {
+  /** Id of a row in `tasks`. Not empty. */
+  taskId: string
+  /** Lone surrogates are stored as U+FFFD, as by node:sqlite; NUL is kept. */
+  text: string
+  type: AgentLogType
+  /** ISO-8601. Default: the time of the call. */
+  timestamp?: string | undefined
+  /** Default: NULL. */
+  detail?: string | null | undefined
+  /** Default: NULL. */
+  agent?: string | null | undefined
+}
+
+/** An entry that was handed back. */
+export interface PendingAgentLogEntry {
+  taskId: string
+  timestamp: string
+  text: string
+  type: string
+  detail: string | null
+  agent: string | null
+}
+
+/** A row that could not be stored, of a call whose other rows were. */
+export interface RejectedEntry {
+  /** Index in the array that was given. */
+  index: number
+  /** `ERR_SQLITE_ERROR` */
+  code: string
+  /** SQLite's extended result code: 787 where the task does not exist (any more). */
+  errcode: number
+  message: string
+}
+
+/** What became of the entries of one call. */
+export interface AppendReceipt {
+  /** Rows committed. */
+  committed: number
+  /** Rows rejected, each alone. */
+  rejected: RejectedEntry[]
+  /** Smallest `id` given; null if no row was committed. */
+  firstId: number | null
+  /** Largest `id` given. */
+  lastId: number | null
+}
+
+/** An error of this package: an `Error` with what a program and a person need. */
+export interface FusionSqliteError extends Error {
+  /** `ERR_SQLITE_ERROR`, or one of the `ERR_FUSION_…` codes that the README lists. */
+  code: string
+  /** SQLite's extended result code, where SQLite reported the error. */
+  errcode?: number
+  /** SQLite's text for `errcode`. */
+  errstr?: string
+  /** The database file. */
+  path?: string
+  /** On a rejected append: what had been committed before. The rest is kept; see `takePending`. */
+  receipt?: AppendReceipt
+}
+
+export type CheckpointMode = 'passive' | 'full' | 'restart' | 'truncate'
+
+/** What a checkpoint did. */
+export interface CheckpointResult {
+  mode: CheckpointMode
+  /** A reader, a writer or another checkpointer prevented it from completing. */
+  busy: boolean
+  /** Frames in the WAL afterwards. */
+  frames: number
+  /** How many of them are in the database file. */
+  backfilled: number
+}
+
+/** A distribution of durations in milliseconds, to a quarter of an octave. */
+export interface Latencies {
+  p50: number
+  p99: number
+  max: number
+}
+
+/** Figures of a file's log, since its writer was started. */
+export interface DatabaseStats {
+  /** `retrying`: attempts fail, see `error`; `stopped`: for good, see `takePending`. */
+  state: 'writing' | 'retrying' | 'stopped'
+  error: FusionSqliteError | null
+  /** Accepted and not committed; `refused` counts appends that found the queue full. */
+  queue: { rows: number; bytes: number; limitBytes: number; refused: number }
+  /** Transactions committed. */
+  batches: number
+  rows: number
+  rejected: number
+  takenBack: number
+  /** Bytes of the committed rows' values. */
+  bytes: number
+  /** Attempts that met a lock; attempts that met another failure. */
+  retries: number
+  failures: number
+  /** BEGIN to COMMIT. */
+  commitMs: Latencies
+  /** Acceptance to COMMIT, of the oldest row of a group. */
+  appendMs: Latencies
+  wal: { frames: number; backfilled: number; bytes: number; peakBytes: number }
+  checkpoints: {
+    passive: number
+    full: number
+    restart: number
+    truncate: number
+    /** Prevented by a reader, a writer or another checkpointer; since when without a success. */
+    busy: number
+    busySince: Date | null
+    failed: number
+  }
+}
+
+/** Durations are in milliseconds, sizes in bytes. */
+export interface HardenedDatabaseOptions extends StatementOptions {
+  /** Open the database in the constructor. Default `true`. */
+  open?: boolean | undefined
+  /** Open for reading only: no log, no checkpoints. The file must be in WAL mode. Default `false`. */
+  readOnly?: boolean | undefined
+  /** How long a statement waits for a lock. Set before any other PRAGMA. Default 5000. */
+  busyTimeout?: number | undefined
+  /**
+   * `NORMAL`: commits survive any crash of the process. `FULL`: loss of power, too. `EXTRA`: as
+   * `FULL`. Default `NORMAL`.
+   */
+  synchronous?: 'NORMAL' | 'FULL' | 'EXTRA' | undefined
+  /** Size above which the WAL is cut. Default 4 MiB. */
+  journalSizeLimit?: number | undefined
+  /** Enforce foreign keys. Default `true`. */
+  foreignKeys?: boolean | undefined
+  /** Open a file that has several hard links. Default `false`: an error. */
+  allowHardLinks?: boolean | undefined
+  /** Open a file on a network file system. Default `false`: an error. */
+  allowNetworkFileSystem?: boolean | undefined
+  /** Rows that close a batch. Default 1000. */
+  batchRows?: number | undefined
+  /** Bytes that close a batch. Default 1 MiB. */
+  batchBytes?: number | undefined
+  /** How long an entry that nobody waits for may wait for company. Default 500. */
+  linger?: number | undefined
+  /** The same once somebody waits. Default 5. */
+  awaitedLinger?: number | undefined
+  /** Bytes that may be queued. Default 64 MiB. */
+  queueBytes?: number | undefined
+  /** After how long of failures a call that waits is told; its entries are kept. Default 60000. */
+  retryDeadline?: number | undefined
+  /** Key in `__meta` that each transaction increases; null: none. Default `lastModified`. */
+  changeCounter?: string | null | undefined
+  /** Frames not yet in the database that make a checkpoint due. Default 100. */
+  checkpointFrames?: number | undefined
+  /** Time without a commit after which the WAL is truncated. Default 2000. */
+  checkpointIdle?: number | undefined
+  /** The WAL is truncated at the latest this long after the last time. Default 300000. */
+  checkpointInterval?: number | undefined
+  /** How long `close()` and `flushAgentLogsSync()` wait for the writer. Default 5000. */
+  closeTimeout?: number | undefined
+}
+
+export interface HardenedDatabaseEvents {
+  /** Writing or a checkpoint failed; entries are kept and it is tried again. */
+  error: [error: FusionSqliteError]
+  /** The file is damaged: writing has stopped, entries are kept. */
+  corrupt: [error: FusionSqliteError]
+  /** The path leads to another file, or none: writing has stopped, entries are kept. */
+  replaced: [error: FusionSqliteError]
+  /** The WAL was reset, or a checkpoint was prevented (told at most once a second). */
+  checkpoint: [result: CheckpointResult]
+  /** A row of `appendAgentLog` was rejected; rows of `appendAgentLogs` are in its receipt. */
+  rejected: [error: FusionSqliteError, entry: PendingAgentLogEntry]
+  /** The queue refused an append (`true`), or has room again (`false`). */
+  backpressure: [full: boolean]
+}
+
+/**
+ * A `DatabaseSync` with the hardened profile, and the log of its file.
+ *
+ * All handles of one file in one process, on whatever thread and through whatever path, share one
+ * writer thread. The first decides the options of the log; a later one that asks for others
+ * throws `ERR_FUSION_OPTIONS_CONFLICT`.
+ *
+ * Without a listener for them, `error`, `corrupt`, `replaced` and `rejected` become process
+ * warnings.
+ */
+export class HardenedDatabase extends DatabaseSync {
+  /**
+   * Opens `path`, looks at it before anything is written, and puts it into WAL mode.
+   *
+   * @throws `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
+   * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_SQLITE_ERROR`; TypeError and
+   * RangeError for options
+   */
+  constructor(path: string | Uint8Array | URL, options?: HardenedDatabaseOptions)
+  /**
+   * Appends `entries`, in order, after all that this thread appended before. Resolves once they
+   * are committed. Costs this thread well under a microsecond an entry and waits for nothing.
+   *
+   * Rejects with a TypeError, `ERR_FUSION_QUEUE_FULL`, `ERR_FUSION_TOO_LARGE` or the error that
+   * stopped the writer, and has taken nothing; or, after `retryDeadline`, with the error that
+   * lasts: then the entries are kept and written as soon as that is possible, unless
+   * `takePending` takes them back.
+   */
+  appendAgentLogs(entries: readonly AgentLogEntry[]): Promise<AppendReceipt>
+  /**
+   * Appends one entry and tells nobody when it is committed (see the `rejected` event).
+   *
+   * @returns false if the queue is full: nothing was taken
+   * @throws TypeError for an entry that is none
+   */
+  appendAgentLog(entry: AgentLogEntry): boolean
+  /**
+   * Resolves once everything appended so far, by whomever in this process, is committed. Inside a
+   * write transaction of this database it is written in that transaction, at once.
+   */
+  flushAgentLogs(): Promise<void>
+  /**
+   * The same, and waits for the disk. Call it before deleting a task whose entries may be pending.
+   *
+   * @param timeoutMs default `closeTimeout`
+   * @throws `ERR_FUSION_FLUSH_TIMEOUT`; the entries are kept
+   */
+  flushAgentLogsSync(timeoutMs?: number): void
+  /**
+   * Hands back, in order, what was accepted through any handle and is not committed: it will not
+   * be written any more. Calls that wait for it reject with `ERR_FUSION_TAKEN_BACK`.
+   */
+  takePending(): PendingAgentLogEntry[]
+  /**
+   * Flushes and closes; the file's last handle checkpoints and removes the WAL. Waits for the
+   * disk for up to `closeTimeout`.
+   *
+   * @throws `ERR_FUSION_FLUSH_TIMEOUT`; the database stays open, the entries are kept
+   */
+  close(): void
+  /** The same without waiting on this thread. */
+  closeAsync(): Promise<void>
+  /** Checkpoints the WAL on the writer thread. Default mode `passive`. */
+  checkpoint(mode?: CheckpointMode): Promise<CheckpointResult>
+  /** Figures of the file's log. */
+  stats(): DatabaseStats
+  on<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
+  once<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
+  off<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Options of the log alone. */
+export type AgentLogOptions = Omit<
+  HardenedDatabaseOptions,
+  'open' | 'readOnly' | 'closeTimeout' | keyof StatementOptions
+>
+
+/**
+ * Appends to the database at `path` without a handle on it. The file must exist, with Fusion's
+ * tables. Its log stays open for five seconds after the last append. Everything else as
+ * `HardenedDatabase.appendAgentLogs`; `options` count for the first append.
+ */
+export function appendAgentLogs(
+  path: string,
+  entries: readonly AgentLogEntry[],
+  options?: AgentLogOptions,
+): Promise<AppendReceipt>
+
+export { engineInfo, errorLog, type EngineInfo, type LoggedMessage } from './binding.js'
