@@ -3,13 +3,10 @@
 // What is accepted is written before the process ends: Node runs 'exit' listeners on a natural
 // exit, on process.exit(), after an uncaught exception and after an unhandled rejection. Nothing
 // runs on a signal that is not handled. A worker's entries are in the process's own queues, so
-// its end needs nothing here.
+// its end needs nothing here. The native side asks once more when the C library exits.
 
 const { isMainThread } = require('node:worker_threads')
 const binding = require('../binding.js')
-
-/** How long the process's end may be delayed, in milliseconds. */
-const DEADLINE = 5000
 
 let armed = false
 
@@ -17,7 +14,7 @@ let armed = false
 function flushAtExit() {
   if (armed || !isMainThread) return
   armed = true
-  process.on('exit', () => binding.flushAll(DEADLINE))
+  process.on('exit', binding.flushAtExit)
 }
 
 module.exports = { flushAtExit }

@@ -5,7 +5,7 @@
 //! written; another open of the same file meanwhile starts a new one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::borrowed::Borrowed;
@@ -68,6 +68,7 @@ pub fn open(
     } else {
         let shared = Arc::new(Shared::new(Arc::clone(file), options));
         writer::start(&shared)?;
+        arm_exit();
         logs.push((Arc::clone(&shared), 1));
         shared
     };
@@ -89,14 +90,36 @@ pub(super) fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
-/// Waits until every log of the process has written what it accepted, for at most `timeout`
-/// together: what a process does before it ends.
-pub fn flush_all(timeout: Duration) {
-    let deadline = Instant::now() + timeout;
+/// How long the process's end may wait for its logs, whoever asks for it and how often.
+const AT_EXIT: Duration = Duration::from_secs(5);
+
+/// Waits until every log of the process has written what it accepted: what a process does before
+/// it ends. At most five seconds, counted from the first call.
+pub fn flush_at_exit() {
+    static DEADLINE: OnceLock<Instant> = OnceLock::new();
+    let deadline = *DEADLINE.get_or_init(|| Instant::now() + AT_EXIT);
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     for shared in logs {
         // A log that cannot be flushed has said so by its events; the others still can.
         drop(shared.queue.flush(deadline.saturating_duration_since(Instant::now())));
+    }
+}
+
+/// Has the C library flush the logs when the process exits: after JavaScript's `exit` listeners,
+/// and also where those do not run. Not on Windows, where other threads are gone by then.
+fn arm_exit() {
+    #[cfg(unix)]
+    {
+        extern "C" fn at_exit() {
+            // A panic has nowhere to go; the process is ending.
+            let _ = std::panic::catch_unwind(flush_at_exit);
+        }
+        static ARM: std::sync::Once = std::sync::Once::new();
+        ARM.call_once(|| {
+            // SAFETY: the function is a static one of an image that is never unloaded
+            // (`-z nodelete`, by napi-build), and does not unwind.
+            unsafe { libc::atexit(at_exit) };
+        });
     }
 }
 

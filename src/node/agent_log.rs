@@ -51,7 +51,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logRelease", callback!(release)),
     (c"logWaitEnded", callback!(wait_ended)),
     (c"logWhenEnded", callback!(when_ended)),
-    (c"flushAll", callback!(flush_all)),
+    (c"flushAtExit", callback!(flush_at_exit)),
 ];
 
 /// A log that JavaScript has open.
@@ -653,9 +653,9 @@ fn when_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `flushAll(timeout)`: stands still until every log of the process is written.
-fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    agent_log::flush_all(millis(call, 0)?);
+/// `flushAtExit()`: stands still until every log of the process is written.
+fn flush_at_exit(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    agent_log::flush_at_exit();
     call.undefined()
 }
 
