@@ -166,11 +166,17 @@ class HardenedDatabase extends DatabaseSync {
     super.close()
   }
 
+  /** Gives the log up. Returns what waits for its writer's end, if this was the last handle. */
   #letGo() {
     const log = this.#log
+    const healthy = log.stats().state !== 'stopped'
     this.#log = null
     leftOpen.unregister(this)
-    return log.release()
+    const released = log.release()
+    // The writer's last act is to empty the WAL, so that removing it costs this thread nothing.
+    // The WAL of a damaged file is evidence.
+    if (released !== undefined && healthy) binding.checkpointOnClose(this[kNumber]())
+    return released
   }
 
   [Symbol.dispose]() {

@@ -359,13 +359,13 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Settles a batch whose transaction has committed: row by row as `outcomes` says. What of
-    /// the last chunk lies beyond them goes back to the front.
+    /// Settles a batch whose transaction has committed: row by row as `outcomes` says. What
+    /// lies beyond them goes back to the front.
     pub fn settle(&self, batch: Batch, outcomes: Vec<RowOutcome>, options: &Options) -> Settled {
         let now = Instant::now();
         let mut told = Settled::default();
         let mut done = Vec::new();
-        let mut rest = None;
+        let mut rest = Vec::new();
         let (mut rows, mut bytes, mut inserted, mut rejected) = (0, 0, 0, 0);
         let mut outcomes = outcomes.into_iter();
         let mut append = Vec::with_capacity(batch.chunks.len());
@@ -402,10 +402,14 @@ impl Queue {
             rows += count;
             bytes += before.1 - chunk.bytes_left();
             append.push((now.duration_since(chunk.since), count as u64));
-            if chunk.rows_left() == 0 { done.push(chunk) } else { rest = Some(chunk) }
+            if chunk.rows_left() == 0 {
+                done.push(chunk);
+            } else {
+                rest.push(chunk);
+            }
         }
         let mut state = self.lock();
-        if let Some(chunk) = rest {
+        for chunk in rest.into_iter().rev() {
             state.put_front(chunk);
         }
         for (time, count) in append {

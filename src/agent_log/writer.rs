@@ -251,6 +251,8 @@ struct Writer<'a> {
     alone: usize,
     /// Failures in a row.
     attempts: u32,
+    /// The last failure has been waited out already.
+    waited: bool,
     /// The failure that was last told; told once until something else happens.
     told: Option<i32>,
     last_commit: Instant,
@@ -278,6 +280,7 @@ impl<'a> Writer<'a> {
             batch: None,
             alone: 0,
             attempts: 0,
+            waited: false,
             told: None,
             last_commit: now,
             seen_commits: 0,
@@ -378,6 +381,7 @@ impl<'a> Writer<'a> {
             if error.class() == Class::Transient {
                 let pause = self.pause(Duration::from_millis(1), Duration::from_millis(100));
                 expectation.wait(pause);
+                self.waited = true;
             }
             return Err(error);
         }
@@ -460,12 +464,16 @@ impl<'a> Writer<'a> {
         }
         let now = Instant::now();
         let deadline = self.shared.options.retry_deadline;
-        let mut retry_at = None;
-        if class != Class::Transient {
+        let waited = std::mem::take(&mut self.waited);
+        let retry_at = if class != Class::Transient {
             // A fresh connection next time: whatever made this one fail is not carried along.
             self.open = None;
-            retry_at = Some(now + self.pause(Duration::from_millis(50), Duration::from_secs(5)));
-        }
+            Some(now + self.pause(Duration::from_millis(50), Duration::from_secs(5)))
+        } else if waited {
+            None
+        } else {
+            Some(now + self.pause(Duration::from_millis(1), Duration::from_millis(100)))
+        };
         let mut state = self.shared.queue.lock();
         if class == Class::Transient {
             state.stats.retries += 1

@@ -36,6 +36,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"connectMailbox", callback!(connect_mailbox)),
     (c"keepAlive", callback!(keep_alive)),
     (c"openHardened", callback!(open_hardened)),
+    (c"checkpointOnClose", callback!(checkpoint_on_close)),
     (c"logOpen", callback!(open)),
     (c"logBegin", callback!(begin)),
     (c"logStage", callback!(stage)),
@@ -366,6 +367,16 @@ fn open_hardened(call: &Call<'_>) -> Outcome<sys::napi_value> {
     number_value(call.env, f64::from(number))
 }
 
+/// `checkpointOnClose(database)`: the file's last connection may remove the WAL, which the writer
+/// has emptied.
+fn checkpoint_on_close(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    with_connection(call.env, call.number(0)?, |connection| {
+        connection.checkpoint_on_close(true);
+        Ok(())
+    })?;
+    call.undefined()
+}
+
 /// The profile that arguments from `first` on describe.
 fn profile(call: &Call<'_>, first: usize) -> Outcome<Profile> {
     let synchronous = match string(call, first + 1)?.as_deref() {
@@ -444,7 +455,8 @@ fn options(call: &Call<'_>) -> Outcome<Options> {
             interval: millis(call, 13)?,
             limit_bytes: integer(call, 16)?,
         },
-        profile: profile(call, 14)?,
+        // Each connection has its own patience; the writer's waits are not SQLite's.
+        profile: Profile { busy_timeout: Profile::default().busy_timeout, ..profile(call, 14)? },
     })
 }
 
