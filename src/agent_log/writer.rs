@@ -30,6 +30,9 @@ use super::registry;
 use crate::checkpoint::{self, Mode, Policy, Situation};
 use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Result, Wal};
 
+/// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
+const RESET_ATTEMPTS: u32 = 8;
+
 /// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -255,6 +258,8 @@ struct Writer<'a> {
     told: Option<i32>,
     last_commit: Instant,
     seen_commits: u32,
+    /// The WAL was restarted when the file had seen so many commits.
+    restarted_at: Option<u32>,
     last_truncate: Instant,
     last_prevented: Option<Instant>,
     frames_at_last: u32,
@@ -281,6 +286,7 @@ impl<'a> Writer<'a> {
             told: None,
             last_commit: now,
             seen_commits: 0,
+            restarted_at: None,
             last_truncate: now,
             last_prevented: None,
             frames_at_last: 0,
@@ -526,6 +532,7 @@ impl<'a> Writer<'a> {
                 backfilled: wal.backfilled,
                 frames_at_last: self.frames_at_last,
                 wal_bytes: bytes,
+                restarted: self.restarted_at == Some(commits),
                 idle: now.duration_since(self.last_commit),
                 since_truncate: now.duration_since(self.last_truncate),
                 since_prevented: self.last_prevented.map(|at| now.duration_since(at)),
@@ -550,6 +557,8 @@ impl<'a> Writer<'a> {
 
     fn checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
         let shared = self.shared;
+        // Counted before: a commit during the checkpoint may be what the restart is undone by.
+        let commits = shared.file.wal.commits();
         let outcome = self.run_checkpoint(mode);
         let now = Instant::now();
         let mut wal = shared.wal();
@@ -571,6 +580,9 @@ impl<'a> Writer<'a> {
                     self.last_prevented = None;
                     if mode == Mode::Truncate {
                         self.last_truncate = now;
+                    }
+                    if mode == Mode::Restart {
+                        self.restarted_at = Some(commits);
                     }
                 }
                 shared.file.wal.set_frames(outcome.frames);
@@ -599,8 +611,19 @@ impl<'a> Writer<'a> {
         if mode == Mode::Passive {
             return checkpoint::run(connection, mode);
         }
-        let _turn = turns.take();
-        checkpoint::run(connection, mode)
+        let mut attempts = 0;
+        loop {
+            let expectation = turns.expect_release();
+            let turn = turns.take();
+            let outcome = checkpoint::run(connection, mode)?;
+            attempts += 1;
+            if !outcome.busy || attempts == RESET_ATTEMPTS {
+                return Ok(outcome);
+            }
+            // Perhaps a commit of this process was under way, which is over in a moment.
+            turn.abandon();
+            expectation.wait(Duration::from_millis(1));
+        }
     }
 
     /// Tells of resets, and of prevented checkpoints at most once a second.
