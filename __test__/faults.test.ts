@@ -90,6 +90,36 @@ test('a full disk keeps the rows, says so, and gets them when there is room', as
   t.deepEqual(found.texts, expected)
 })
 
+test('a disk too full to checkpoint is told of once, and checkpoints go on when there is room', async (t) => {
+  const folder = await smallDisk(t)
+  if (typeof folder !== 'string') {
+    t.log(`skipped: ${folder.reason}`)
+    t.pass()
+    return
+  }
+  const file = path.join(folder, 'fusion.db')
+  await createDatabase(file)
+  const db = new HardenedDatabase(file, { checkpointFrames: 100_000 })
+  t.is((await db.appendAgentLogs(entriesOf('before', 300, 'd'.repeat(500)))).committed, 300)
+  // The rows are in the WAL; the database has no room to grow by them.
+  const ballast = path.join(folder, 'ballast')
+  await fillUp(ballast, 0)
+  const told: Failed[] = []
+  db.on('error', (error: Failed) => told.push(error))
+  for (let attempt = 0; attempt < 10; attempt++) {
+    const error = await t.throwsAsync(db.checkpoint('restart'), { code: 'ERR_SQLITE_ERROR' })
+    t.is((error as Failed).errcode & PRIMARY, SQLITE_FULL)
+  }
+  t.true(db.stats().checkpoints.failed >= 10)
+  t.is(told.length, 1)
+  await rm(ballast)
+  t.false((await db.checkpoint('truncate')).busy)
+  await db.closeAsync()
+  const found = await findings(file)
+  t.deepEqual(found.integrity, ['ok'])
+  t.is(found.texts.length, 300)
+})
+
 test('damage under the writer stops it, hands back the entries and preserves the files', async (t) => {
   const folder = await temporaryFolder(t)
   const file = path.join(folder, 'fusion.db')

@@ -256,6 +256,8 @@ struct Writer<'a> {
     attempts: u32,
     /// The failure that was last told; told once until something else happens.
     told: Option<i32>,
+    /// The same for checkpoints: a full disk fails each of them, many times a second.
+    told_checkpoint: Option<i32>,
     last_commit: Instant,
     seen_commits: u32,
     /// The WAL was restarted when the file had seen so many commits.
@@ -284,6 +286,7 @@ impl<'a> Writer<'a> {
             alone: 0,
             attempts: 0,
             told: None,
+            told_checkpoint: None,
             last_commit: now,
             seen_commits: 0,
             restarted_at: None,
@@ -594,11 +597,17 @@ impl<'a> Writer<'a> {
         }
         drop(wal);
         match &outcome {
-            Ok(outcome) => self.tell_checkpoint(*outcome, now),
+            Ok(outcome) => {
+                self.told_checkpoint = None;
+                self.tell_checkpoint(*outcome, now);
+            }
             Err(error) if matches!(error.class(), Class::Corrupt | Class::Replaced) => {
                 shared.stop(error);
             }
-            Err(error) => shared.emit(&Event::Error(error.clone())),
+            Err(error) if self.told_checkpoint.replace(error.errcode) != Some(error.errcode) => {
+                shared.emit(&Event::Error(error.clone()));
+            }
+            Err(_) => {}
         }
         outcome
     }
