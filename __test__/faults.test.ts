@@ -105,12 +105,18 @@ test('a disk too full to checkpoint is told of once, and checkpoints go on when 
   const ballast = path.join(folder, 'ballast')
   await fillUp(ballast, 0)
   const told: Failed[] = []
-  db.on('error', (error: Failed) => told.push(error))
+  const first = new Promise<void>((resolve) => {
+    db.on('error', (error: Failed) => {
+      told.push(error)
+      resolve()
+    })
+  })
   for (let attempt = 0; attempt < 10; attempt++) {
     const error = await t.throwsAsync(db.checkpoint('restart'), { code: 'ERR_SQLITE_ERROR' })
     t.is((error as Failed).errcode & PRIMARY, SQLITE_FULL)
   }
   t.true(db.stats().checkpoints.failed >= 10)
+  await first
   t.is(told.length, 1)
   await rm(ballast)
   t.false((await db.checkpoint('truncate')).busy)
@@ -137,12 +143,18 @@ test('damage under the writer stops it, hands back the entries and preserves the
   t.true(wal.length > 0)
 
   const corrupt: Failed[] = []
-  db.on('corrupt', (error: Failed) => corrupt.push(error))
+  const told = new Promise<void>((resolve) => {
+    db.on('corrupt', (error: Failed) => {
+      corrupt.push(error)
+      resolve()
+    })
+  })
   db.on('error', (error: Failed) => t.fail(error.message))
   const entries = entriesOf('after', 30)
   t.true(db.appendAgentLog(entriesOf('unawaited', 1)[0]))
   const rejected = await t.throwsAsync(db.appendAgentLogs(entries), { code: 'ERR_SQLITE_ERROR' })
   t.is((rejected as Failed).errcode & PRIMARY, SQLITE_CORRUPT)
+  await told
   t.is(corrupt.length, 1)
   t.is((corrupt[0]?.errcode ?? 0) & PRIMARY, SQLITE_CORRUPT)
   t.is(db.stats().state, 'stopped')

@@ -25,18 +25,19 @@ interface Run {
 /** What happens in a run. It rejects when a process dies. */
 type Course = (daemon: Child, first: Child, second: Child) => Promise<unknown>
 
+async function visits(visitor: Child) {
+  for (let visit = 0; visit < VISITS; visit++) await visitor.hear('visited')
+  // Closes while the other is still at work.
+  visitor.say('stop')
+  await visitor.ended
+}
+
 /** The daemon appends and two processes come and go, all the time. In the midst of it, one copy. */
 const together: Course = async (daemon, first, second) => {
   for (const child of [daemon, first, second]) child.say('go')
   await Promise.all([first.hear('visited'), second.hear('visited')])
   daemon.say('copy')
   await daemon.hear('copied')
-  const visits = async (visitor: Child) => {
-    for (let visit = 0; visit < VISITS; visit++) await visitor.hear('visited')
-    // Closes while the other is still at work.
-    visitor.say('stop')
-    await visitor.ended
-  }
   await Promise.all([visits(first), visits(second)])
 }
 

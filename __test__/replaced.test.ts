@@ -26,7 +26,7 @@ async function fill(file: string, name: string, count: number) {
   await db.closeAsync()
 }
 
-/** Hashes are not needed: the files are small. The database is closed or its locks are its own. */
+/** Reading it here is safe: the locks of this package do not mind. */
 const contentOf = (file: string) => readFile(file)
 
 function eventsOf(db: HardenedDatabase) {
@@ -40,9 +40,11 @@ function eventsOf(db: HardenedDatabase) {
 /** What a handle owes whose path leads elsewhere: it says so, writes nothing, keeps the entries. */
 async function stopsWriting(t: ExecutionContext, db: HardenedDatabase, code: string) {
   const told = eventsOf(db)
+  const replaced = new Promise<void>((resolve) => db.once('replaced', () => resolve()))
   const entries = entriesOf('late', 30)
   const rejected = await t.throwsAsync(db.appendAgentLogs(entries), { code })
   t.truthy(rejected?.message)
+  await replaced
   t.deepEqual(told, [{ event: 'replaced', code }])
   t.is(db.stats().state, 'stopped')
   await t.throwsAsync(db.appendAgentLogs(entries), { code })

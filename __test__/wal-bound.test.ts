@@ -56,7 +56,7 @@ test('synchronous commits of this process are checkpointed, too, though not insi
     if (mode === 'restart') restarts++
   })
   // Until the writer has reset a WAL of synchronous commits, which go on without a pause.
-  for (let row = 0; row < 3000 || restarts === 0; row++) {
+  for (let row = 0; row < 3000 || db.stats().checkpoints.restart === 0; row++) {
     insert.run(`row ${row}`)
     if (row % 10 === 0) peak = Math.max(peak, await walSize(file))
   }
@@ -95,7 +95,6 @@ test('a long reader is told of, counted, and outlived', async (t) => {
     }
     await db.appendAgentLogs(entriesOf(`meanwhile ${batch}`, 50, detail))
   }
-  t.true(told.backfilled < told.frames, JSON.stringify(told))
   const busy = db.stats()
   t.true(busy.checkpoints.busy > 0)
   t.true(busy.checkpoints.busySince instanceof Date)

@@ -13,7 +13,9 @@ let going = true
 
 async function produce(producer) {
   const entry = (number) => ({ taskId: `T-${producer}`, type: 'text', text: `${name} ${producer} ${number}` })
-  for (let number = 0; going;) {
+  let number = 0
+  for (;;) {
+    if (!going) return
     // Now and then an entry that nobody waits for, between those that are acknowledged.
     if (number % 5 === 0) db.appendAgentLog(entry(number++))
     const batch = Array.from({ length: 1 + ((number + producer) % 4) }, () => entry(number++))

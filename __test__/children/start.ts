@@ -88,9 +88,9 @@ export class Child {
 /** What a fresh process, which opens the file through this package, finds in it. */
 export async function findings(file: string): Promise<Findings> {
   const child = new Child('inspect.mjs', [file])
-  const { kind: _kind, ...found } = await child.hear('found')
+  const { error, integrity, texts } = await child.hear('found')
   await child.ended
-  return found as unknown as Findings
+  return { error, integrity, texts } as Findings
 }
 
 /** The lines of a file; none if it does not exist. */

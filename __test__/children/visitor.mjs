@@ -36,7 +36,8 @@ async function visit(round) {
 let going = true
 let rounds = 0
 async function visits(count) {
-  for (let done = 0; going && done < count; done++) {
+  for (let done = 0; done < count; done++) {
+    if (!going) return
     await visit(++rounds).catch(tellFailure)
     tell('visited')
     // Synchronous visits leave no moment to read commands.
