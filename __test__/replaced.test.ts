@@ -103,6 +103,24 @@ test('git checkout under an open database stops writing and leaves both files as
   t.is(found.texts.filter((text) => text.startsWith('of other')).length, 700)
 })
 
+// Not yet: the opener does not tell a stale WAL from the file's own, and its writer checkpoints it,
+// at the latest on close, which makes the damage permanent. The recovery work has to look first.
+test.failing('a fresh open of a file that was replaced does not apply the WAL of the old one', async (t) => {
+  const { folder, file } = await repository(t)
+  const db = new HardenedDatabase(file)
+  await db.appendAgentLogs(entriesOf('before', 50))
+  await git(folder, 'checkout', '--quiet', '--force', 'other')
+  await stopsWriting(t, db, 'ERR_FUSION_REPLACED')
+
+  await findings(file)
+  await rm(`${file}-wal`, { force: true })
+  await rm(`${file}-shm`, { force: true })
+  const found = await findings(file)
+  t.is(found.error, null)
+  t.deepEqual(found.integrity, ['ok'])
+  t.is(found.texts.length, 1000)
+})
+
 test('deleting the file under an open database stops writing', async (t) => {
   const folder = await temporaryFolder(t)
   const file = path.join(folder, 'fusion.db')
