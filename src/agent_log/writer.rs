@@ -30,6 +30,9 @@ use super::registry;
 use crate::checkpoint::{self, Mode, Policy, Situation};
 use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Result, Wal};
 
+/// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
+const RESET_ATTEMPTS: u32 = 8;
+
 /// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -255,8 +258,12 @@ struct Writer<'a> {
     waited: bool,
     /// The failure that was last told; told once until something else happens.
     told: Option<i32>,
+    /// The same for checkpoints: a full disk fails each of them, many times a second.
+    told_checkpoint: Option<i32>,
     last_commit: Instant,
     seen_commits: u32,
+    /// The WAL was restarted when the file had seen so many commits.
+    restarted_at: Option<u32>,
     last_truncate: Instant,
     last_prevented: Option<Instant>,
     frames_at_last: u32,
@@ -282,8 +289,10 @@ impl<'a> Writer<'a> {
             attempts: 0,
             waited: false,
             told: None,
+            told_checkpoint: None,
             last_commit: now,
             seen_commits: 0,
+            restarted_at: None,
             last_truncate: now,
             last_prevented: None,
             frames_at_last: 0,
@@ -534,6 +543,7 @@ impl<'a> Writer<'a> {
                 backfilled: wal.backfilled,
                 frames_at_last: self.frames_at_last,
                 wal_bytes: bytes,
+                restarted: self.restarted_at == Some(commits),
                 idle: now.duration_since(self.last_commit),
                 since_truncate: now.duration_since(self.last_truncate),
                 since_prevented: self.last_prevented.map(|at| now.duration_since(at)),
@@ -558,6 +568,8 @@ impl<'a> Writer<'a> {
 
     fn checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
         let shared = self.shared;
+        // Counted before: a commit during the checkpoint may be what the restart is undone by.
+        let commits = shared.file.wal.commits();
         let outcome = self.run_checkpoint(mode);
         let now = Instant::now();
         let mut wal = shared.wal();
@@ -580,6 +592,9 @@ impl<'a> Writer<'a> {
                     if mode == Mode::Truncate {
                         self.last_truncate = now;
                     }
+                    if mode == Mode::Restart {
+                        self.restarted_at = Some(commits);
+                    }
                 }
                 shared.file.wal.set_frames(outcome.frames);
             }
@@ -590,11 +605,17 @@ impl<'a> Writer<'a> {
         }
         drop(wal);
         match &outcome {
-            Ok(outcome) => self.tell_checkpoint(*outcome, now),
+            Ok(outcome) => {
+                self.told_checkpoint = None;
+                self.tell_checkpoint(*outcome, now);
+            }
             Err(error) if matches!(error.class(), Class::Corrupt | Class::Replaced) => {
                 shared.stop(error);
             }
-            Err(error) => shared.emit(&Event::Error(error.clone())),
+            Err(error) if self.told_checkpoint.replace(error.errcode) != Some(error.errcode) => {
+                shared.emit(&Event::Error(error.clone()));
+            }
+            Err(_) => {}
         }
         outcome
     }
@@ -607,8 +628,19 @@ impl<'a> Writer<'a> {
         if mode == Mode::Passive {
             return checkpoint::run(connection, mode);
         }
-        let _turn = turns.take();
-        checkpoint::run(connection, mode)
+        let mut attempts = 0;
+        loop {
+            let expectation = turns.expect_release();
+            let turn = turns.take();
+            let outcome = checkpoint::run(connection, mode)?;
+            attempts += 1;
+            if !outcome.busy || attempts == RESET_ATTEMPTS {
+                return Ok(outcome);
+            }
+            // Perhaps a commit of this process was under way, which is over in a moment.
+            turn.abandon();
+            expectation.wait(Duration::from_millis(1));
+        }
     }
 
     /// Tells of resets, and of prevented checkpoints at most once a second.
