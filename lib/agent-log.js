@@ -190,14 +190,24 @@ class AgentLog {
     return binding.logRelease(this.#number)
   }
 
-  /** Stands still until the writer of a released log has ended, at most `timeout` ms. */
+  /**
+   * Stands still until the writer of a released log has ended, at most `timeout` ms. Whether it
+   * has, and left the file in order.
+   */
   static waitEnded(released, timeout) {
-    if (released !== undefined) binding.logWaitEnded(released, timeout)
+    return released !== undefined && binding.logWaitEnded(released, timeout)
   }
 
-  static whenEnded(released) {
-    if (released === undefined) return Promise.resolve()
-    return ask((ticket) => binding.logWhenEnded(released, ticket))
+  /** The same without standing still. */
+  static async whenEnded(released) {
+    if (released === undefined) return false
+    try {
+      await ask((ticket) => binding.logWhenEnded(released, ticket))
+      return true
+    } catch {
+      // Its events have told.
+      return false
+    }
   }
 }
 

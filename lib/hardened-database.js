@@ -152,7 +152,7 @@ class HardenedDatabase extends DatabaseSync {
     const log = this.#log
     if (log !== null) {
       log.flushSync(this.#options.closeTimeout)
-      AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout)
+      if (AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout)) this.#removeWal()
     }
     super.close()
   }
@@ -161,7 +161,7 @@ class HardenedDatabase extends DatabaseSync {
     if (this.#log !== null) {
       await this.#log.flush()
       // Another call may have closed it meanwhile.
-      if (this.#log !== null) await AgentLog.whenEnded(this.#letGo())
+      if (this.#log !== null && (await AgentLog.whenEnded(this.#letGo()))) this.#removeWal()
     }
     super.close()
   }
@@ -169,14 +169,14 @@ class HardenedDatabase extends DatabaseSync {
   /** Gives the log up. Returns what waits for its writer's end, if this was the last handle. */
   #letGo() {
     const log = this.#log
-    const healthy = log.stats().state !== 'stopped'
     this.#log = null
     leftOpen.unregister(this)
-    const released = log.release()
-    // The writer's last act is to empty the WAL, so that removing it costs this thread nothing.
-    // The WAL of a damaged file is evidence.
-    if (released !== undefined && healthy) binding.checkpointOnClose(this[kNumber]())
-    return released
+    return log.release()
+  }
+
+  /** Lets the connection take the WAL with it: the writer has emptied it, so that is quick. */
+  #removeWal() {
+    binding.checkpointOnClose(this[kNumber]())
   }
 
   [Symbol.dispose]() {

@@ -192,8 +192,7 @@ fn register(shared: &Arc<Shared>, connection: &Connection) -> Result<Arc<Watch>>
     if rc == ffi::SQLITE_OK {
         return Ok(watch);
     }
-    // SAFETY: as above.
-    Err(unsafe { Error::last(connection.raw()) }.at(connection.path()))
+    Err(connection.last_error().at(connection.path()))
 }
 
 unsafe extern "C" fn release_context(context: *mut c_void) {

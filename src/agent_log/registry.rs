@@ -242,12 +242,14 @@ impl Log {
         true
     }
 
-    /// Has `reply` called once the writer has ended, after the last handle was released.
+    /// Has `reply` called once the writer has ended, after the last handle was released: with the
+    /// failure that had stopped it for good, if one had.
     pub fn when_ended(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.queue.lock();
         if state.ended {
+            let stopped = state.stopped.clone();
             drop(state);
-            return reply(Ok(()));
+            return reply(stopped.map_or(Ok(()), Err));
         }
         state.when_ended.push(Box::new(reply));
     }
@@ -257,7 +259,8 @@ impl Log {
         self.shared.tell(self.shared.queue.fail_waiting(error, None));
     }
 
-    /// Waits until the writer has ended, after the last handle was released.
+    /// Waits until the writer has ended, after the last handle was released. `true` says that it
+    /// has, and left the file in order.
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.queue.lock();
@@ -273,7 +276,7 @@ impl Log {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        true
+        state.stopped.is_none()
     }
 }
 

@@ -176,12 +176,13 @@ impl Shared {
     /// Ends writing for good: entries stay, whoever waits is told.
     fn stop(&self, error: &Error) {
         self.queue.lock().stopped = Some(error.clone());
-        self.tell(self.queue.fail_waiting(error, None));
+        // The event first, so that whoever is told of a failed append knows the reason.
         self.emit(&match error.class() {
             Class::Replaced => Event::Replaced(error.clone()),
             Class::Corrupt => Event::Corrupt(error.clone()),
             _ => Event::Error(error.clone()),
         });
+        self.tell(self.queue.fail_waiting(error, None));
     }
 }
 
@@ -232,10 +233,11 @@ fn supervise(shared: &Arc<Shared>) {
     let mut state = shared.queue.lock();
     state.ended = true;
     let waiting = std::mem::take(&mut state.when_ended);
+    let stopped = state.stopped.clone();
     drop(state);
     shared.queue.progress.notify_all();
     for reply in waiting {
-        reply(Ok(()));
+        reply(stopped.clone().map_or(Ok(()), Err));
     }
 }
 
@@ -374,10 +376,26 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// The connection, if the file may be written to and checkpointed: its path still leads to
+    /// it, and where there was reason to doubt it, it has been checked.
+    fn sound_connection(&mut self) -> Result<&Connection> {
+        let file = &self.shared.file;
+        let connection = self.connection()?;
+        connection.check_identity()?;
+        if file.take_suspicion()
+            && let Err(error) = check(connection)
+        {
+            // Not answered, or answered badly: either way the doubt remains.
+            file.suspect();
+            return Err(error);
+        }
+        Ok(connection)
+    }
+
     /// One transaction. `Ok` also where nothing was left to write.
     fn commit(&mut self) -> Result<()> {
         let started = Instant::now();
-        self.connection()?.check_identity()?;
+        self.sound_connection()?;
         if let Some(open) = self.open.as_mut().filter(|open| open.statements.is_none()) {
             let counter = self.shared.options.change_counter.as_deref();
             open.statements = Some(Statements::prepare(&open.connection, counter)?);
@@ -622,9 +640,9 @@ impl<'a> Writer<'a> {
 
     fn run_checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
         let turns = &self.shared.file.turn;
-        let connection = self.connection()?;
-        // A checkpoint is what makes damage by a replaced file permanent.
-        connection.check_identity()?;
+        // A checkpoint is what makes damage by a replaced file, or by a WAL that is not its own,
+        // permanent.
+        let connection = self.sound_connection()?;
         if mode == Mode::Passive {
             return checkpoint::run(connection, mode);
         }
@@ -664,10 +682,12 @@ impl<'a> Writer<'a> {
 
     /// Leaves the file as a clean shutdown should: WAL in the database, connection closed.
     fn end(&mut self) {
-        let stopped = self.shared.queue.lock().stopped.is_some();
-        if !stopped && wal_size(&self.shared.file.path) > 0 {
+        let is_stopped = |shared: &Shared| shared.queue.lock().stopped.is_some();
+        if !is_stopped(self.shared) && wal_size(&self.shared.file.path) > 0 {
             drop(self.checkpoint(Mode::Truncate));
         }
+        // The checkpoint may have found damage.
+        let stopped = is_stopped(self.shared);
         if let Some(mut open) = self.open.take() {
             open.statements = None;
             if !stopped {
@@ -676,6 +696,30 @@ impl<'a> Writer<'a> {
             drop(open.connection);
         }
     }
+}
+
+/// Looks through the whole file, but does not compare indexes with tables.
+fn check(connection: &Connection) -> Result<()> {
+    let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
+    let mut statement = connection.sql()?.prepare("PRAGMA quick_check(20)").map_err(at)?;
+    let found = statement
+        .query_map([], |row| row.get::<_, String>(0))
+        .map_err(at)?
+        .collect::<rusqlite::Result<Vec<_>>>()
+        .map_err(at)?;
+    if found == ["ok"] {
+        return Ok(());
+    }
+    Err(Error::sqlite(
+        rusqlite::ffi::SQLITE_CORRUPT,
+        format!(
+            "the file is damaged, or the -wal beside it belongs to another one. Nothing has been \
+             written to it: keep a copy of both, then see whether the file passes without its \
+             -wal. SQLite says: {}",
+            found.join("; ")
+        ),
+    )
+    .at(connection.path()))
 }
 
 /// Size of the file's WAL, by `stat`; 0 where there is none.

@@ -640,15 +640,17 @@ fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
     number_value(call.env, f64::from(number))
 }
 
-/// `logWaitEnded(log, timeout)`: stands still until the writer of a released log has ended.
+/// `logWaitEnded(log, timeout)`: stands still until the writer of a released log has ended;
+/// whether it has, and left the file in order.
 fn wait_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let number = call.number(0)?;
     let timeout = millis(call, 1)?;
     let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
-    if let Some(handle) = handle {
-        handle.log.wait_ended(timeout);
-    }
-    call.undefined()
+    let in_order = handle.is_some_and(|handle| handle.log.wait_ended(timeout));
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is the running callback's.
+    check(unsafe { sys::napi_get_boolean(call.env, in_order, &mut value) })?;
+    Ok(value)
 }
 
 /// `logWhenEnded(log, ticket)`: the same, and answers by mail.
