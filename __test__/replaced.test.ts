@@ -103,8 +103,8 @@ test('git checkout under an open database stops writing and leaves both files as
   t.is(found.texts.filter((text) => text.startsWith('of other')).length, 700)
 })
 
-// Not yet: the opener does not tell a stale WAL from the file's own, and its writer checkpoints it,
-// at the latest on close, which makes the damage permanent. The recovery work has to look first.
+// The opener reads the new file through the old WAL and finds it damaged; only a checkpoint, which
+// its writer therefore does not make, would damage it for good.
 test('a fresh open of a file that was replaced does not apply the WAL of the old one', async (t) => {
   const { folder, file } = await repository(t)
   const db = new HardenedDatabase(file)
