@@ -87,6 +87,10 @@ class AgentLog {
     binding.logFlushSync(this.#number, timeout)
   }
 
+  transactionEnded() {
+    binding.logTransactionEnded(this.#number)
+  }
+
   takePending() {
     return binding.logTakePending(this.#number)
   }

@@ -2,8 +2,9 @@
 
 // appendAgentLogs(path, entries): for callers without a database of their own.
 
+const { isDeepStrictEqual } = require('node:util')
 const { AgentLog } = require('./agent-log.js')
-const { invalidArgType } = require('./errors.js')
+const { invalidArgType, optionsConflict } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
 const { logOptions } = require('./log-options.js')
 
@@ -17,12 +18,19 @@ class Shared {
   constructor(path, given) {
     const { options, insists } = logOptions(given)
     this.path = path
+    this.options = options
     this.pending = 0
     this.timer = undefined
     // The promises tell of failures.
     this.log = new AgentLog(null, path, options, insists, () => {})
     open.set(path, this)
     flushAtExit()
+  }
+
+  /** The first call decides; a later one may ask for the same only. */
+  check(given) {
+    const { options, insists } = logOptions(given)
+    if (insists && !isDeepStrictEqual(options, this.options)) throw optionsConflict(this.path)
   }
 
   async append(entries) {
@@ -47,7 +55,9 @@ async function appendAgentLogs(path, entries, options) {
   if (typeof path !== 'string' || path === '' || path.includes('\0')) {
     throw invalidArgType('The "path" argument must be a non-empty string without null bytes.')
   }
-  return (open.get(path) ?? new Shared(path, options)).append(entries)
+  const shared = open.get(path)
+  shared?.check(options)
+  return (shared ?? new Shared(path, options)).append(entries)
 }
 
 module.exports = { appendAgentLogs }

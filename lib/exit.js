@@ -2,14 +2,11 @@
 
 // What is accepted is written before the process ends: Node runs 'exit' listeners on a natural
 // exit, on process.exit(), after an uncaught exception and after an unhandled rejection. Nothing
-// runs on a signal that is not handled. A worker's entries are in the process's own queues, so
-// its end needs nothing here.
+// runs on a signal that is not handled. A worker's entries are in the process's own queues, which the
+// native side waits for too, so that its end needs nothing here.
 
 const { isMainThread } = require('node:worker_threads')
 const binding = require('../binding.js')
-
-/** How long the process's end may be delayed, in milliseconds. */
-const DEADLINE = 5000
 
 let armed = false
 
@@ -17,7 +14,10 @@ let armed = false
 function flushAtExit() {
   if (armed || !isMainThread) return
   armed = true
-  process.on('exit', () => binding.flushAll(DEADLINE))
+  process.on('exit', () => {
+    // Nobody is left to be told in any other way.
+    for (const sentence of binding.flushAll()) console.error(`fusion-sqlite: ${sentence}`)
+  })
 }
 
 module.exports = { flushAtExit }

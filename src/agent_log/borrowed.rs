@@ -123,6 +123,9 @@ fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
     };
     match write() {
         Ok(()) => {
+            if !outcomes.is_empty() {
+                shared.queue.lock().stats.batches += 1;
+            }
             shared.tell(shared.queue.settle(batch, complete(outcomes), &shared.options));
             Ok(())
         }
@@ -147,6 +150,9 @@ impl Watch {
 
     fn committed(&self) {
         let lent = std::mem::take(&mut *self.lock()).lent;
+        if lent.iter().any(|lent| !lent.outcomes.is_empty()) {
+            self.shared.queue.lock().stats.batches += 1;
+        }
         for Lent { batch, outcomes, .. } in lent {
             let queue = &self.shared.queue;
             self.shared.tell(queue.settle(batch, outcomes, &self.shared.options));

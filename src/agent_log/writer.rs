@@ -174,6 +174,9 @@ impl Shared {
     fn stop(&self, error: &Error) {
         self.queue.lock().stopped = Some(error.clone());
         self.tell(self.queue.fail_waiting(error, None));
+        for reply in self.queue.take_checkpoints() {
+            reply(Err(error.clone()));
+        }
         self.emit(&match error.class() {
             Class::Replaced => Event::Replaced(error.clone()),
             Class::Corrupt => Event::Corrupt(error.clone()),
@@ -233,6 +236,10 @@ fn supervise(shared: &Arc<Shared>) {
     shared.queue.progress.notify_all();
     for reply in waiting {
         reply(Ok(()));
+    }
+    // Asked for between the writer's last look at the queue and its end.
+    for reply in shared.queue.take_checkpoints() {
+        reply(Err(Error::fusion("ERR_INVALID_STATE", "database is not open")));
     }
 }
 
