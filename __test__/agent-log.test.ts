@@ -918,3 +918,14 @@ test('methods refuse other receivers', (t: ExecutionContext) => {
   t.throws(() => stats.call({} as never), { instanceOf: TypeError })
   t.throws(() => on.call({} as never, 'error', () => {}), { instanceOf: TypeError })
 })
+
+test('a flush that resolves has told of every rejected entry before it', async (t) => {
+  const db = open(t)
+  let told = 0
+  db.on('rejected', () => told++)
+  for (let i = 1; i <= 50; i++) {
+    db.appendAgentLog(entry('x', { taskId: 'gone' }))
+    await db.flushAgentLogs()
+    t.is(told, i)
+  }
+})
