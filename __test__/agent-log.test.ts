@@ -55,7 +55,7 @@ test('every column is stored as given, absent ones as NULL', async (t) => {
     db
       .prepare('SELECT * FROM agentLogEntries ORDER BY id')
       .all()
-      .map((row) => ({ ...row })),
+      .map((row: object) => Object.assign({}, row)),
     [
       { id: 1, taskId: 'T', timestamp: 'whenever', text: '', type: 'tool', detail: '', agent: 'coder' },
       {
@@ -90,8 +90,9 @@ test('singles and batches are committed in the order of their calls', async (t) 
   let last = 0
   for (const { firstId, lastId, committed } of await Promise.all(receipts)) {
     if (committed === 0) continue
-    t.true(firstId! > last && lastId! - firstId! === committed - 1)
-    last = lastId!
+    t.true(Number(firstId) > last)
+    last = Number(lastId)
+    t.is(last - Number(firstId) + 1, committed)
   }
 })
 
@@ -150,15 +151,12 @@ test('the change counter moves with the rows, once a transaction, and never back
     `SELECT (SELECT count(*) FROM agentLogEntries) AS rows, CAST(value AS INTEGER) AS counter FROM __meta WHERE key = 'lastModified'`,
   )
   const appended = db.appendAgentLogs(entries(500))
-  let done = false
-  void appended.then(() => {
-    done = true
-  })
-  while (!done) {
+  while (db.stats().queue.rows > 0) {
     const { rows, counter } = seen.get() as { rows: number; counter: number }
     t.is(counter, ahead + rows / 10)
     await new Promise(setImmediate)
   }
+  await appended
   t.is(changeCounter(second), ahead + 50)
 })
 
@@ -498,13 +496,12 @@ test('close flushes', async (t) => {
 test('closeAsync flushes, and settles what was awaited before it resolves', async (t) => {
   const file = database(t)
   const db = open(t, { linger: 60_000 }, file)
-  let settled = false
-  void db.appendAgentLogs(entries(10)).then(() => {
-    settled = true
-  })
+  const settled: string[] = []
+  const receipt = db.appendAgentLogs(entries(10)).then(() => settled.push('rows'))
   db.appendAgentLog(entry('last'))
-  await db.closeAsync()
-  t.true(settled)
+  await db.closeAsync().then(() => settled.push('database'))
+  await receipt
+  t.deepEqual(settled, ['rows', 'database'])
   t.false(db.isOpen)
   t.is((await seenByAnotherProcess(t, file)).texts.length, 11)
 })
@@ -851,14 +848,16 @@ test('a listener that throws is an uncaught exception, and loses nothing', async
   t.deepEqual((await seenByAnotherProcess(t, file)).texts, ['a', 'b', 'c', 'd'])
 })
 
+/** An entry whose property `name` throws. */
+const bomb = (name: string) => ({
+  ...entry('x'),
+  get [name](): string {
+    throw new RangeError(`${name}!`)
+  },
+})
+
 test('a getter of an entry that throws takes nothing of its call, and loses nothing else', async (t) => {
   const db = open(t)
-  const bomb = (name: string) => ({
-    ...entry('x'),
-    get [name](): string {
-      throw new RangeError(`${name}!`)
-    },
-  })
   const before = db.appendAgentLogs(entries(2, 'before '))
   for (const name of ['taskId', 'timestamp', 'text', 'type', 'detail', 'agent']) {
     await t.throwsAsync(db.appendAgentLogs([entry('not taken'), bomb(name)]), { instanceOf: RangeError })
@@ -927,5 +926,18 @@ test('a flush that resolves has told of every rejected entry before it', async (
     db.appendAgentLog(entry('x', { taskId: 'gone' }))
     await db.flushAgentLogs()
     t.is(told, i)
+  }
+})
+
+test('a database without the tables of a log is closed and flushed like any other', async (t) => {
+  for (const file of [':memory:', path.join(folder(t), 'other.db')]) {
+    const db = open(t, undefined, file)
+    db.exec('CREATE TABLE mine (x); BEGIN IMMEDIATE')
+    db.flushAgentLogsSync()
+    await db.flushAgentLogs()
+    db.exec('COMMIT')
+    t.notThrows(() => db.close())
+    db.open()
+    await t.notThrowsAsync(db.closeAsync())
   }
 })

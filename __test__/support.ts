@@ -54,8 +54,8 @@ export function entry(text: string, more: object = {}) {
   return { taskId: 'T', text, type: 'text' as const, ...more }
 }
 
-export function entries(count: number, prefix = 'row '): ReturnType<typeof entry>[] {
-  return Array.from({ length: count }, (_, i) => entry(`${prefix}${i}`))
+export function entries(rows: number, prefix = 'row '): ReturnType<typeof entry>[] {
+  return Array.from({ length: rows }, (_, i) => entry(`${prefix}${i}`))
 }
 
 interface Reader {

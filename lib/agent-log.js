@@ -27,10 +27,8 @@ function complain(error, where) {
   return error
 }
 
-function requireEntry(entry, where) {
-  if (typeof entry !== 'object' || entry === null) {
-    throw invalidArgType(`${where} must be an object with taskId, text and type.`)
-  }
+function noEntry(where) {
+  return invalidArgType(`${where} must be an object with taskId, text and type.`)
 }
 
 class AgentLog {
@@ -53,16 +51,21 @@ class AgentLog {
       }
       binding.logBegin()
       let i = 0
+      let staging = false
       try {
         for (; i < entries.length; i++) {
           const entry = entries[i]
-          requireEntry(entry, `entries[${i}]`)
+          if (typeof entry !== 'object' || entry === null) throw noEntry(`entries[${i}]`)
           const { taskId, text, type, detail, agent } = entry
-          binding.logStage(taskId, entry.timestamp ?? timestamp(), text, type, detail, agent)
+          const time = entry.timestamp ?? timestamp()
+          staging = true
+          binding.logStage(taskId, time, text, type, detail, agent)
+          staging = false
         }
       } catch (error) {
         binding.logAbort()
-        throw complain(error, `entries[${i}]`)
+        // What a getter of the entry throws is the caller's own.
+        throw staging ? complain(error, `entries[${i}]`) : error
       }
       binding.logSubmit(this.#number, ticket)
     })
@@ -70,10 +73,11 @@ class AgentLog {
 
   /** Takes one entry; false: the queue is full. */
   appendOne(entry) {
-    requireEntry(entry, 'entry')
+    if (typeof entry !== 'object' || entry === null) throw noEntry('entry')
     const { taskId, text, type, detail, agent } = entry
+    const time = entry.timestamp ?? timestamp()
     try {
-      return binding.logAppendOne(this.#number, taskId, entry.timestamp ?? timestamp(), text, type, detail, agent)
+      return binding.logAppendOne(this.#number, taskId, time, text, type, detail, agent)
     } catch (error) {
       throw complain(error, 'entry')
     }

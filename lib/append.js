@@ -39,9 +39,20 @@ class Shared {
     try {
       return await this.log.append(entries)
     } finally {
-      // Does not keep the process alive: there is nothing left to write.
-      if (--this.pending === 0) this.timer = setTimeout(() => this.close(), IDLE).unref()
+      if (--this.pending === 0) this.leave()
     }
+  }
+
+  /** Closes the log once it is not in use. Does not keep the process alive for that. */
+  leave() {
+    const { state } = this.log.stats()
+    // Nothing more comes of it, and whoever opens the file again is not to find it.
+    if (state === 'stopped') return this.close()
+    this.timer = setTimeout(() => {
+      // A closed log gives rows up that cannot be written; an open one keeps them.
+      if (this.log.stats().queue.rows > 0) this.leave()
+      else this.close()
+    }, IDLE).unref()
   }
 
   close() {

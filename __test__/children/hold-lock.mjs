@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline'
 const db = new DatabaseSync(process.argv[2], { timeout: 10_000 })
 db.exec('BEGIN IMMEDIATE')
 console.log('locked')
-for await (const _ of createInterface({ input: process.stdin })) break
+await createInterface({ input: process.stdin })[Symbol.asyncIterator]().next()
 db.exec('COMMIT')
 console.log('released')
 db.close()

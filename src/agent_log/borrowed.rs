@@ -69,6 +69,11 @@ impl Borrowed {
         connection: &Connection,
         borrowed: &mut Option<Self>,
     ) -> Result<()> {
+        // While this connection may write, the writer has no batch: what is not queued is settled,
+        // or part of this transaction already. A database without Fusion's tables comes here too.
+        if !shared.queue.has_queued() {
+            return Ok(());
+        }
         if connection.is_autocommit() {
             return write_alone(shared, connection);
         }
