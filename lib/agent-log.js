@@ -76,6 +76,7 @@ class AgentLog {
       }
       binding.logBegin()
       let i = 0
+      let staging = false
       try {
         let lastTask, lastTimestamp, lastAgent
         for (; i < entries.length; i++) {
@@ -89,14 +90,17 @@ class AgentLog {
           if (detail === undefined || detail === null) shape |= NO_DETAIL
           if (agent === undefined || agent === null) shape |= NO_AGENT
           else if (agent === lastAgent) shape |= SAME_AGENT
+          staging = true
           binding.logStage(shape, taskId, at, text, type, detail, agent)
+          staging = false
           lastTask = taskId
           lastTimestamp = at
           lastAgent = agent
         }
       } catch (error) {
         binding.logAbort()
-        throw complain(error, `entries[${i}]`)
+        // What a getter of the entry throws is the caller's own.
+        throw staging ? complain(error, `entries[${i}]`) : error
       }
       binding.logSubmit(this.#number, ticket)
     })
@@ -106,20 +110,12 @@ class AgentLog {
   appendOne(entry) {
     if (typeof entry !== 'object' || entry === null) throw notAnEntry('entry')
     const { taskId, text, type, detail, agent } = entry
+    const time = entry.timestamp ?? timestamp()
     try {
       let shape = typeBits(type)
       if (detail === undefined || detail === null) shape |= NO_DETAIL
       if (agent === undefined || agent === null) shape |= NO_AGENT
-      return binding.logAppendOne(
-        this.#number,
-        shape,
-        taskId,
-        entry.timestamp ?? timestamp(),
-        text,
-        type,
-        detail,
-        agent,
-      )
+      return binding.logAppendOne(this.#number, shape, taskId, time, text, type, detail, agent)
     } catch (error) {
       throw complain(error, 'entry')
     }
@@ -131,6 +127,10 @@ class AgentLog {
 
   flushSync(timeout) {
     binding.logFlushSync(this.#number, timeout)
+  }
+
+  transactionEnded() {
+    binding.logTransactionEnded(this.#number)
   }
 
   takePending() {

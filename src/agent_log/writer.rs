@@ -160,14 +160,14 @@ impl Shared {
         }
     }
 
-    /// Tells what a settled batch left to be told.
+    /// Tells what a settled batch left to be told. Rejections first: a flush that resolves has
+    /// told of them, and once it has, nothing may keep the process alive to hear more.
     pub fn tell(&self, mut settled: Settled) {
-        let unawaited = std::mem::take(&mut settled.unawaited);
-        let relieved = settled.relieved;
-        settled.reply();
-        for (entries, error) in unawaited {
+        for (entries, error) in std::mem::take(&mut settled.unawaited) {
             self.emit(&Event::Rejected(entries, error));
         }
+        let relieved = settled.relieved;
+        settled.reply();
         if relieved {
             self.emit(&Event::Backpressure(false));
         }
@@ -183,6 +183,9 @@ impl Shared {
             _ => Event::Error(error.clone()),
         });
         self.tell(self.queue.fail_waiting(error, None));
+        for reply in self.queue.take_checkpoints() {
+            reply(Err(error.clone()));
+        }
     }
 }
 
@@ -238,6 +241,10 @@ fn supervise(shared: &Arc<Shared>) {
     shared.queue.progress.notify_all();
     for reply in waiting {
         reply(stopped.clone().map_or(Ok(()), Err));
+    }
+    // Asked for between the writer's last look at the queue and its end.
+    for reply in shared.queue.take_checkpoints() {
+        reply(Err(Error::fusion("ERR_INVALID_STATE", "database is not open")));
     }
 }
 
@@ -310,9 +317,8 @@ impl<'a> Writer<'a> {
             match self.wait() {
                 Step::LookAtWal => self.care_for_wal(),
                 Step::Next(Next::Commit) => {
-                    match self.commit() {
-                        Ok(()) => self.succeeded(),
-                        Err(error) => self.failed(error),
+                    if let Err(error) = self.commit() {
+                        self.failed(error);
                     }
                     self.care_for_wal();
                 }
@@ -430,7 +436,10 @@ impl<'a> Writer<'a> {
                     state.stats.batches += 1;
                     state.stats.commit.record(started.elapsed(), 1);
                 }
-                shared.tell(shared.queue.settle(batch, outcomes, &shared.options));
+                let settled = shared.queue.settle(batch, outcomes, &shared.options);
+                // Before anybody who waits can ask for the state.
+                self.succeeded();
+                shared.tell(settled);
                 Ok(())
             }
             Err(error) => {
