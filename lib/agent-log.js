@@ -34,7 +34,7 @@ function notAnEntry(where) {
 }
 
 // How an entry is abbreviated for the native side: see `shape` in src/node/agent_log.rs. Reading a
-// string out of V8 costs a fifth of an entry, and most are those of the entry before.
+// string out of V8 costs a fifth of an entry, and most are the same as before.
 const SAME_TASK = 1
 const SAME_TIMESTAMP = 2
 const SAME_AGENT = 4
@@ -83,10 +83,14 @@ class AgentLog {
           const entry = entries[i]
           if (typeof entry !== 'object' || entry === null) throw notAnEntry(`entries[${i}]`)
           const { taskId, text, type, detail, agent } = entry
-          const at = entry.timestamp ?? timestamp()
           let shape = typeBits(type)
           if (taskId === lastTask && i > 0) shape |= SAME_TASK
-          if (at === lastTimestamp) shape |= SAME_TIMESTAMP
+          let at = entry.timestamp
+          if (at === undefined || at === null) {
+            at = timestamp()
+            // Given ones differ as a rule, and comparing two strings that do costs like reading one.
+            if (at === lastTimestamp) shape |= SAME_TIMESTAMP
+          }
           if (detail === undefined || detail === null) shape |= NO_DETAIL
           if (agent === undefined || agent === null) shape |= NO_AGENT
           else if (agent === lastAgent) shape |= SAME_AGENT
