@@ -14,7 +14,7 @@ same('the iterator protocol', (api, look) => {
   const iterator = statement.iterate() as unknown as Iterator<unknown> & Iterable<unknown>
   const prototype = Object.getPrototypeOf(iterator)
   look('iterator', () => [iterator, Reflect.ownKeys(iterator), iterator[Symbol.iterator]() === iterator])
-  look('prototype', () => Reflect.ownKeys(prototype).sort())
+  look('prototype', () => Reflect.ownKeys(prototype).toSorted())
   look('constructor', () => prototype.constructor.name)
   look('construct', () => new prototype.constructor())
   look('call', () => prototype.constructor())

@@ -6,11 +6,11 @@ import { execFileSync } from 'node:child_process'
 import { readFile, rm, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { HardenedDatabase } from '../index.js'
+import { type FusionSqliteError, HardenedDatabase } from '../index.js'
 import { createDatabase, entriesOf, temporaryFolder } from './children/database.ts'
 import { Child, findings } from './children/start.ts'
 
-type Failed = Error & { code: string; errcode: number }
+type Failed = FusionSqliteError & { errcode: number }
 
 const PRIMARY = 0xff
 const SQLITE_FULL = 13
@@ -57,12 +57,12 @@ test('a full disk keeps the rows, says so, and gets them when there is room', as
   const ballast = path.join(folder, 'ballast')
   await fillUp(ballast, 16 * 1024)
 
-  const failed = new Promise<Failed>((resolve) => db.once('error', resolve))
+  const failed = new Promise<Failed>((resolve) => db.once('error', (error) => resolve(error as Failed)))
   let settled = false
   const appended = Array.from({ length: 5 }, (_, call) =>
     db.appendAgentLogs(entriesOf(`full ${call}`, 40, 'd'.repeat(500))),
   )
-  for (let row = 0; row < 40; row++) t.true(db.appendAgentLog(entriesOf(`unawaited ${row}`, 1)[0]))
+  for (let row = 0; row < 40; row++) t.true(db.appendAgentLog(entriesOf(`unawaited ${row}`, 1)[0]!))
   void Promise.allSettled(appended).then(() => (settled = true))
   const error = await failed
   t.is(error.code, 'ERR_SQLITE_ERROR')
@@ -104,9 +104,9 @@ test('a disk too full to checkpoint is told of once, and checkpoints go on when 
   // The rows are in the WAL; the database has no room to grow by them.
   const ballast = path.join(folder, 'ballast')
   await fillUp(ballast, 0)
-  const told: Failed[] = []
+  const told: FusionSqliteError[] = []
   const first = new Promise<void>((resolve) => {
-    db.on('error', (error: Failed) => {
+    db.on('error', (error: FusionSqliteError) => {
       told.push(error)
       resolve()
     })
@@ -142,16 +142,16 @@ test('damage under the writer stops it, hands back the entries and preserves the
   const [database, wal] = [await readFile(file), await readFile(`${file}-wal`)]
   t.true(wal.length > 0)
 
-  const corrupt: Failed[] = []
+  const corrupt: FusionSqliteError[] = []
   const told = new Promise<void>((resolve) => {
-    db.on('corrupt', (error: Failed) => {
+    db.on('corrupt', (error: FusionSqliteError) => {
       corrupt.push(error)
       resolve()
     })
   })
-  db.on('error', (error: Failed) => t.fail(error.message))
+  db.on('error', (error: FusionSqliteError) => t.fail(error.message))
   const entries = entriesOf('after', 30)
-  t.true(db.appendAgentLog(entriesOf('unawaited', 1)[0]))
+  t.true(db.appendAgentLog(entriesOf('unawaited', 1)[0]!))
   const rejected = await t.throwsAsync(db.appendAgentLogs(entries), { code: 'ERR_SQLITE_ERROR' })
   t.is((rejected as Failed).errcode & PRIMARY, SQLITE_CORRUPT)
   await told

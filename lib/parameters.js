@@ -24,7 +24,7 @@ function positionsOf(names, bareNames) {
     const other = bare.get(short)
     if (other !== undefined) {
       throw invalidState(
-        `Cannot create bare named parameter '${short}' because of conflicting names ` + `'${other}' and '${name}'.`,
+        `Cannot create bare named parameter '${short}' because of conflicting names '${other}' and '${name}'.`,
       )
     }
     bare.set(short, name)
