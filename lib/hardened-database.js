@@ -173,6 +173,13 @@ class HardenedDatabase extends DatabaseSync {
     return log.release()
   }
 
+  deserialize(...args) {
+    if (this.#log !== null) {
+      throw invalidState('a database with a log cannot be replaced: open another one with new DatabaseSync()')
+    }
+    super.deserialize(...args)
+  }
+
   [Symbol.dispose]() {
     if (this.isOpen) this.close()
   }
