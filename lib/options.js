@@ -50,7 +50,7 @@ function boolean(options, name, otherwise) {
 
 /** Whether `value` is an integer as SQLite has them: of 32 bits, and not -0. */
 function isInt(value) {
-  return (value | 0) === value && !Object.is(value, -0)
+  return typeof value === 'number' && (value | 0) === value && !Object.is(value, -0)
 }
 
 function busyTimeout(options) {

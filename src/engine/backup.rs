@@ -17,7 +17,8 @@ use super::{Connection, Error, Result, errstr};
 #[derive(Debug)]
 pub struct Backup {
     raw: NonNull<ffi::sqlite3_backup>,
-    destination: Connection,
+    /// Closed once the backup has ended.
+    _destination: Connection,
 }
 
 /// How far a backup is, as of its last step.
@@ -34,21 +35,6 @@ pub struct Progress {
 // SAFETY: a backup is not bound to a thread; the contracts of its methods keep two threads from
 // using one of its connections at once.
 unsafe impl Send for Backup {}
-
-/// Why a step failed.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// SQLite's result.
-    pub cause: Error,
-    /// The words of the destination, which knows nothing of it where the source was to blame.
-    pub destination: Error,
-}
-
-impl From<Error> for Box<Failure> {
-    fn from(error: Error) -> Self {
-        Self::new(Failure { cause: error.clone(), destination: error })
-    }
-}
 
 impl Backup {
     /// Begins to copy the database `name` of the connection `source` into the database `target`
@@ -72,7 +58,7 @@ impl Backup {
             ffi::sqlite3_backup_init(destination.raw(), target.as_ptr(), source, name.as_ptr())
         };
         match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw, destination }),
+            Some(raw) => Ok(Self { raw, _destination: destination }),
             // SAFETY: the destination is open and this thread's.
             None => Err(unsafe { Error::last(destination.raw()) }),
         }
@@ -85,7 +71,7 @@ impl Backup {
     ///
     /// # Errors
     /// SQLite's. Where the source or the destination is locked the step may be tried again.
-    pub unsafe fn step(&mut self, pages: c_int) -> std::result::Result<Progress, Box<Failure>> {
+    pub unsafe fn step(&mut self, pages: c_int) -> Result<Progress> {
         // SAFETY: the backup was begun and not ended, by this type's invariant; the rest is the
         // caller's.
         let (code, total, remaining) = unsafe {
@@ -100,11 +86,7 @@ impl Backup {
             ffi::SQLITE_OK | ffi::SQLITE_DONE => {
                 Ok(Progress { total, remaining, done: code == ffi::SQLITE_DONE })
             }
-            _ => Err(Box::new(Failure {
-                cause: Error::sqlite(code, errstr(code)),
-                // SAFETY: the destination is open and this thread's.
-                destination: unsafe { Error::last(self.destination.raw()) },
-            })),
+            _ => Err(Error::sqlite(code, errstr(code))),
         }
     }
 }
@@ -157,7 +139,7 @@ mod tests {
         source.sql().unwrap().execute_batch("UPDATE t SET a = 'new'").unwrap();
         // SAFETY: as above.
         while !unsafe { backup.step(10) }.unwrap().done {}
-        let news = backup.destination.sql().unwrap().query_row(
+        let news = backup._destination.sql().unwrap().query_row(
             "SELECT count(*) FROM t WHERE a = 'new'",
             [],
             |row| row.get::<_, i64>(0),

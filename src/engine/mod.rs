@@ -17,7 +17,7 @@ mod wal;
 
 use std::sync::OnceLock;
 
-pub use backup::{Backup, Failure, Progress};
+pub use backup::{Backup, Progress};
 pub use connection::Connection;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};

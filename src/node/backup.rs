@@ -30,7 +30,7 @@ use super::database::{Database, find as find_database, number, opening, path};
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown, check, error_value};
 use super::sharing::Gate;
-use crate::engine::{Backup, Connection, Error, Failure, Progress};
+use crate::engine::{Backup, Connection, Error, Progress, errstr};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -160,7 +160,7 @@ struct Slice {
     task: Arc<Mutex<Task>>,
     gate: Arc<Gate>,
     pages: c_int,
-    result: Option<Result<Progress, Box<Failure>>>,
+    result: Option<Result<Progress, Error>>,
     backing: Rc<Backing>,
     deferred: sys::napi_deferred,
     work: sys::napi_async_work,
@@ -228,7 +228,7 @@ unsafe extern "C" fn execute(_: sys::napi_env, slice: *mut c_void) {
     *result = catch_unwind(AssertUnwindSafe(|| carry_out(task, gate, pages))).ok();
 }
 
-fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, Box<Failure>> {
+fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, Error> {
     let plan = lock(task).plan.take();
     // Opening takes its time and does not need the source.
     let destination = match &plan {
@@ -238,7 +238,7 @@ fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, 
     let _inside = gate.go_in();
     let mut task = lock(task);
     if task.ended {
-        return Err(Error::fusion("ERR_INVALID_STATE", "backup was cut off").into());
+        return Err(Error::fusion("ERR_INVALID_STATE", "backup was cut off"));
     }
     if pages == 0 {
         task.backup = None;
@@ -253,7 +253,7 @@ fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, 
         task.backup = Some(backup?);
     }
     let Some(backup) = &mut task.backup else {
-        return Err(Error::fusion("ERR_INVALID_STATE", "backup has ended").into());
+        return Err(Error::fusion("ERR_INVALID_STATE", "backup has ended"));
     };
     // SAFETY: as above.
     let result = unsafe { backup.step(pages) };
@@ -291,7 +291,7 @@ fn settle(env: sys::napi_env, slice: &Slice) -> Outcome<()> {
             "ERR_FUSION_INTERNAL",
             "internal error in fusion-sqlite: a backup panicked",
         );
-        Err(error.into())
+        Err(error)
     };
     match slice.result.clone().unwrap_or_else(panicked) {
         Ok(Progress { total, remaining, done }) => {
@@ -309,12 +309,18 @@ fn settle(env: sys::napi_env, slice: &Slice) -> Outcome<()> {
                 check(sys::napi_resolve_deferred(env, slice.deferred, pair))
             }
         }
-        Err(failure) => {
-            // node:sqlite asks the destination, also where the source was to blame.
-            let error = error_value(env, &failure.destination)?;
-            if failure.cause.errcode != failure.destination.errcode {
-                add_cause(env, error, &failure.cause)?;
-            }
+        Err(cause) => {
+            let is_lock = matches!(cause.errcode, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED);
+            let error = if is_lock {
+                // What node:sqlite says of a lock, since it asks a connection that knows nothing
+                // of it. The truth is its cause.
+                let error =
+                    error_value(env, &Error::sqlite(ffi::SQLITE_OK, errstr(ffi::SQLITE_OK)))?;
+                add_cause(env, error, &cause)?;
+                error
+            } else {
+                error_value(env, &cause)?
+            };
             // SAFETY: as above.
             check(unsafe { sys::napi_reject_deferred(env, slice.deferred, error) })
         }

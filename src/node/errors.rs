@@ -100,10 +100,12 @@ impl From<Error> for Thrown {
     fn from(error: Error) -> Self {
         Self::Error(Box::new(Exception {
             kind: Kind::Plain,
+            // SQLite reports errors with code 0, too: "not an error".
+            sqlite: (error.errcode != 0 || error.code == SQLITE_ERROR)
+                .then_some((error.errcode, error.errstr)),
             code: error.code,
             message: error.message,
             path: error.path,
-            sqlite: (error.errcode != 0).then_some((error.errcode, error.errstr)),
         }))
     }
 }
