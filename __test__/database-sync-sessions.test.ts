@@ -2,7 +2,7 @@
 
 import test from 'ava'
 import { constants, type DatabaseSync as NodeDatabase } from 'node:sqlite'
-import { DatabaseSync, Session } from '../index.js'
+import * as ours from '../index.js'
 import { run } from './helpers/child.ts'
 import { same, type Api } from './helpers/differential.ts'
 
@@ -90,7 +90,7 @@ same('the life of a session', ({ DatabaseSync, Session }, look) => {
   for (const method of ['changeset', 'patchset', 'close'] as const) look(method, () => left[method]())
   for (const receiver of [undefined, null, 1, {}, db, Object.create(session), new Proxy(session, {})]) {
     for (const method of ['changeset', 'patchset', 'close', Symbol.dispose] as const) {
-      look('receiver', () => Session.prototype[method].call(receiver as never))
+      look('receiver', () => (Session.prototype[method] as () => unknown).call(receiver))
     }
   }
   look('new', () => new (Session as never as new () => object)())
@@ -171,6 +171,11 @@ same('conflicts', ({ DatabaseSync }, look) => {
   }
 })
 
+function refuseOther(table: string): boolean {
+  if (table === 'other') throw new Error('second')
+  return true
+}
+
 same('what the functions throw', ({ DatabaseSync }, look) => {
   const inserts = changesetOf(DatabaseSync, INSERTS)
   for (const thrown of [new Error('mine'), null, undefined, 5]) {
@@ -186,11 +191,7 @@ same('what the functions throw', ({ DatabaseSync }, look) => {
     }
   }
   const db = open(DatabaseSync)
-  const filter = (table: string) => {
-    if (table === 'other') throw new Error('second')
-    return true
-  }
-  look('second table', () => db.applyChangeset(inserts, { filter }))
+  look('second table', () => db.applyChangeset(inserts, { filter: refuseOther }))
   look('rows', () => rows(db))
 })
 
@@ -233,9 +234,12 @@ same('what the functions do', ({ DatabaseSync }, look) => {
 })
 
 test('a callback cannot close or replace the database that a changeset is applied to', (t) => {
-  const inserts = changesetOf(any(DatabaseSync), INSERTS)
-  for (const act of [(db: DatabaseSync) => db.close(), (db: DatabaseSync) => db.deserialize(db.serialize())]) {
-    const db = new DatabaseSync(':memory:')
+  const inserts = changesetOf(any(ours.DatabaseSync), INSERTS)
+  for (const act of [
+    (db: ours.DatabaseSync) => db.close(),
+    (db: ours.DatabaseSync) => db.deserialize(db.serialize()),
+  ]) {
+    const db = new ours.DatabaseSync(':memory:')
     db.exec(TABLES)
     const statement = db.prepare('SELECT 1 AS a')
     t.throws(() => db.applyChangeset(inserts, { filter: () => (act(db), true) }), {
@@ -250,7 +254,7 @@ test('a callback cannot close or replace the database that a changeset is applie
 })
 
 test('getters among the options may close the database', (t) => {
-  const db = new DatabaseSync(':memory:')
+  const db = new ours.DatabaseSync(':memory:')
   const close = () => db.close()
   const closed = { code: 'ERR_INVALID_STATE', message: 'database is not open' }
   t.throws(() => db.createSession(getting('table', () => (close(), 'data'))), closed)
@@ -259,8 +263,8 @@ test('getters among the options may close the database', (t) => {
 })
 
 test('a session closed by a callback stops recording, and the database can be closed', (t) => {
-  const inserts = changesetOf(any(DatabaseSync), INSERTS)
-  const db = new DatabaseSync(':memory:')
+  const inserts = changesetOf(any(ours.DatabaseSync), INSERTS)
+  const db = new ours.DatabaseSync(':memory:')
   db.exec(TABLES)
   const session = db.createSession()
   db.applyChangeset(inserts, {
@@ -278,12 +282,12 @@ test('a session closed by a callback stops recording, and the database can be cl
 })
 
 test('damaged changesets are errors', (t) => {
-  const inserts = changesetOf(any(DatabaseSync), INSERTS)
+  const inserts = changesetOf(any(ours.DatabaseSync), INSERTS)
   for (let at = 0; at < inserts.length; at++) {
     for (const byte of [0, 1, 0x7f, 0xff]) {
       const damaged = new Uint8Array(inserts)
       damaged[at] = byte
-      const db = new DatabaseSync(':memory:')
+      const db = new ours.DatabaseSync(':memory:')
       db.exec(TABLES)
       try {
         db.applyChangeset(damaged, { onConflict: () => 0 })
@@ -332,5 +336,5 @@ test('sessions and their databases are collected in any order', (t) => {
 })
 
 test('Session is a class of its own', (t) => {
-  t.true(new DatabaseSync(':memory:').createSession() instanceof Session)
+  t.true(new ours.DatabaseSync(':memory:').createSession() instanceof ours.Session)
 })

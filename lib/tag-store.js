@@ -131,11 +131,11 @@ class TagStore {
 const accessors = Object.fromEntries(
   ['capacity', 'db', 'size'].map((name) => {
     const read = TagStore[name]
-    const get = function () {
+    const getter = function () {
       return read(this)
     }
-    Object.defineProperty(get, 'name', { value: '' })
-    return [name, { get, enumerable: true }]
+    Object.defineProperty(getter, 'name', { value: '' })
+    return [name, { get: getter, enumerable: true }]
   }),
 )
 

@@ -2,11 +2,11 @@
 //!
 //! A backup goes as node:sqlite's does: slice by slice, on threads of libuv's pool, over the
 //! source's *own* connection. Only so does it see what that connection sees (a database in memory,
-//! a transaction that is open, a password, attached databases), and take over what it writes
-//! meanwhile without starting again. The connection has no mutex; [`super::sharing`] keeps the
-//! slices and the JavaScript thread apart, which waits where it would wait for SQLite's mutex in
-//! node:sqlite: if it uses the source in the middle of a slice. Between slices JavaScript hears of
-//! the progress (`lib/backup.js`).
+//! settings of its own, attached databases), and what it writes to a file meanwhile is taken over
+//! without starting again. The connection has no mutex; [`super::sharing`] keeps the slices and
+//! the JavaScript thread apart, which waits where it would wait for SQLite's mutex in node:sqlite:
+//! if it uses the source in the middle of a slice. Between slices JavaScript hears of the progress
+//! (`lib/backup.js`).
 //!
 //! Closing the source in the middle of a backup closes it for JavaScript; the connection stays
 //! open until the backup is done. When the environment ends, its backups are cut off: what they

@@ -184,12 +184,9 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let _entered = self.sharing.enter();
-        // Before the connection, which cannot be closed while a statement is left.
+        // Before the connection, which cannot be closed while a statement is left. There are no
+        // backups: each has a count of this.
         self.schema.finalize();
-        if self.sharing.is_shared() {
-            self.sharing.keep(self.connection.get_mut().take());
-        }
     }
 }
 
