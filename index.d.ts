@@ -72,9 +72,123 @@ export class DatabaseSync implements Disposable {
    * if there is none. Default `main`.
    */
   location(dbName?: string): string | null
+  /**
+   * Records what this connection changes from now on, in tables with a primary key.
+   *
+   * @throws TypeError; `ERR_INVALID_STATE`
+   */
+  createSession(options?: CreateSessionOptions): Session
+  /**
+   * Applies a changeset or patchset, all of it or nothing.
+   *
+   * @returns false if `onConflict` answered `SQLITE_CHANGESET_ABORT`, as it does by default
+   * @throws what the functions throw; an error of SQLite
+   */
+  applyChangeset(changeset: Uint8Array, options?: ApplyChangesetOptions): boolean
+  /** The content of the database `dbName` (default `main`), as it would be in a file. */
+  serialize(dbName?: string): Uint8Array<ArrayBuffer>
+  /**
+   * Replaces a database of this connection by one in memory with the content `buffer`. Every
+   * statement is finalised first, also if this fails.
+   *
+   * @throws TypeError; `ERR_INVALID_STATE` while a statement runs; an error of SQLite
+   */
+  deserialize(buffer: Uint8Array, options?: DeserializeOptions): void
+  /** A cache of up to `maxSize` (default 1000) statements for template literals. */
+  createTagStore(maxSize?: number): SQLTagStore
   /** Closes the database if it is open. */
   [Symbol.dispose](): void
 }
+
+export interface CreateSessionOptions {
+  /** The table to record. Default: every table. */
+  table?: string
+  /** The database it is in. Default `main`. */
+  db?: string
+}
+
+export interface ApplyChangesetOptions {
+  /** Whether the changes of a table are applied. Default: of every table. */
+  filter?: (tableName: string) => boolean
+  /**
+   * What becomes of a change that conflicts: one of `SQLITE_CHANGESET_OMIT`, `_REPLACE` and
+   * `_ABORT`, the default. Any other answer fails with `errcode` 21.
+   */
+  onConflict?: ((conflictType: number) => number) | undefined
+}
+
+export interface DeserializeOptions {
+  /** The database to replace. Default `main`. */
+  dbName?: string | undefined
+}
+
+/**
+ * What a connection changed; made by `DatabaseSync.createSession` only. Every method throws
+ * `ERR_INVALID_STATE` once the session or its database is closed.
+ */
+export class Session {
+  private constructor()
+  /** The changes so far, with the values from before. */
+  changeset(): Uint8Array<ArrayBuffer>
+  /** The changes so far, with the values from before of primary keys only. */
+  patchset(): Uint8Array<ArrayBuffer>
+  /** Ends the recording. */
+  close(): void
+  /** Ends the recording if it has not ended. */
+  [Symbol.dispose](): void
+}
+
+/**
+ * Statements by template literal, the least recently used of which is dropped when there are more
+ * than `capacity`; made by `DatabaseSync.createTagStore` only.
+ */
+export interface SQLTagStore {
+  /** Every row. */
+  all(strings: TemplateStringsArray, ...values: SQLInputValue[]): Row[]
+  /** The first row, or `undefined`. */
+  get(strings: TemplateStringsArray, ...values: SQLInputValue[]): Row | undefined
+  /** Rows one by one. */
+  iterate(strings: TemplateStringsArray, ...values: SQLInputValue[]): IteratorObject<Row, null, undefined>
+  /** Runs to the end. */
+  run(strings: TemplateStringsArray, ...values: SQLInputValue[]): RunResult
+  /** Forgets the statements. */
+  clear(): void
+  readonly capacity: number
+  readonly db: DatabaseSync
+  /** Statements kept at present. */
+  readonly size: number
+}
+
+export interface BackupProgressInfo {
+  totalPages: number
+  remainingPages: number
+}
+
+export interface BackupOptions {
+  /** The database to copy. Default `main`. */
+  source?: string | undefined
+  /** The database of `path` to overwrite. Default `main`. */
+  target?: string | undefined
+  /** Pages copied at a time. Default 100. */
+  rate?: number | undefined
+  /** Called after each time but the last. What it throws rejects the promise. */
+  progress?: ((progressInfo: BackupProgressInfo) => void) | undefined
+}
+
+/**
+ * Copies a database to `path`, off this thread. The source can be used meanwhile: what its own
+ * connection writes is copied, too; what another connection writes makes the backup begin again.
+ * Closing the source does not stop it.
+ *
+ * @returns a promise for the number of pages. It rejects with SQLite's errors; where the source or
+ * `path` is locked with "not an error", as in node:sqlite, and the lock's error as its `cause`
+ * @throws TypeError, RangeError, `ERR_INVALID_STATE` for the arguments
+ */
+export function backup(
+  sourceDb: DatabaseSync,
+  path: string | Uint8Array | URL,
+  options?: BackupOptions,
+): Promise<number>
 
 /** What a column of a result is made of; null where it is not a table's column. */
 export interface StatementColumn {

@@ -2,15 +2,19 @@
 
 const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
+const { backup } = require('./lib/backup.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
+const { Session } = require('./lib/session.js')
 const { StatementSync } = require('./lib/statement-sync.js')
 
 module.exports = {
   DatabaseSync,
   HardenedDatabase,
+  Session,
   StatementSync,
   appendAgentLogs,
+  backup,
   engineInfo,
   errorLog,
 }

@@ -2,7 +2,7 @@
 
 import { same } from './helpers/differential.ts'
 
-same('members', ({ DatabaseSync, StatementSync }, look) => {
+same('members', ({ DatabaseSync, StatementSync, Session, backup }, look) => {
   const attributes = (object: object, key: PropertyKey) => {
     const { value, ...rest } = Object.getOwnPropertyDescriptor(object, key)!
     return {
@@ -12,7 +12,20 @@ same('members', ({ DatabaseSync, StatementSync }, look) => {
       constructs: 'prototype' in value,
     }
   }
-  for (const key of ['open', 'close', 'prepare', 'exec', 'location', 'constructor', Symbol.dispose]) {
+  for (const key of [
+    'open',
+    'close',
+    'prepare',
+    'exec',
+    'location',
+    'createSession',
+    'applyChangeset',
+    'serialize',
+    'deserialize',
+    'createTagStore',
+    'constructor',
+    Symbol.dispose,
+  ]) {
     look(String(key), () => attributes(DatabaseSync.prototype, key))
   }
   for (const key of [
@@ -29,7 +42,30 @@ same('members', ({ DatabaseSync, StatementSync }, look) => {
   ]) {
     look(key, () => attributes(StatementSync.prototype, key))
   }
-  look('classes', () => [DatabaseSync.name, DatabaseSync.length, StatementSync.name, StatementSync.length])
+  for (const key of ['changeset', 'patchset', 'close', 'constructor', Symbol.dispose]) {
+    look(`Session ${String(key)}`, () => attributes(Session.prototype, key))
+  }
+  const store = new DatabaseSync(':memory:').createTagStore()
+  const prototype = Object.getPrototypeOf(store) as object
+  look('tag store', () => [Reflect.ownKeys(store).toSorted(), store.constructor.name])
+  for (const key of ['get', 'all', 'iterate', 'run', 'clear', 'constructor']) {
+    look(`tag store ${key}`, () => attributes(prototype, key))
+  }
+  for (const key of ['capacity', 'db', 'size']) {
+    look(`tag store ${key}`, () => {
+      const { get, ...rest } = Object.getOwnPropertyDescriptor(store, key)!
+      return [get!.name, get!.length, rest]
+    })
+  }
+  look('backup', () => [backup.name, backup.length])
+  look('classes', () => [
+    DatabaseSync.name,
+    DatabaseSync.length,
+    StatementSync.name,
+    StatementSync.length,
+    Session.name,
+    Session.length,
+  ])
 })
 
 same('properties of a database', ({ DatabaseSync }, look) => {

@@ -1,13 +1,30 @@
 'use strict'
 
+const { types } = require('node:util')
 const binding = require('../binding.js')
-const { constructCallRequired, illegalInvocation, invalidArgType, invalidState } = require('./errors.js')
+const {
+  constructCallRequired,
+  illegalInvocation,
+  invalidArgType,
+  invalidArgValue,
+  invalidState,
+} = require('./errors.js')
 const { kNumber, kOpen } = require('./internal.js')
 const { faceOf } = require('./native-class.js')
-const { databaseOptions, databasePath, statementOptions } = require('./options.js')
+const {
+  changesetOptions,
+  databaseOptions,
+  databasePath,
+  deserializeTarget,
+  sessionOptions,
+  statementOptions,
+  tagStoreCapacity,
+} = require('./options.js')
 const { Connection } = require('./prepared.js')
 const { ints } = require('./report.js')
+const { makeSession } = require('./session.js')
 const { makeStatement } = require('./statement-sync.js')
+const { makeTagStore } = require('./tag-store.js')
 
 /** How libraries tell node:sqlite's objects, which these stand in for. */
 const kSqliteType = Symbol.for('sqlite-type')
@@ -76,6 +93,53 @@ class Database {
     return binding.location(connection.number, dbName)
   }
 
+  createSession(...args) {
+    // The one method that looks at its arguments before it looks whether the database is open.
+    Database.#connectionOf(this)
+    const { table, db } = sessionOptions(args[0], args.length > 0)
+    const connection = Database.#openConnectionOf(this)
+    return makeSession(this, connection, binding.createSession(connection.number, table, db))
+  }
+
+  applyChangeset(changeset, options) {
+    Database.#openConnectionOf(this)
+    if (!types.isUint8Array(changeset)) throw invalidArgType('The "changeset" argument must be a Uint8Array.')
+    const { onConflict, filter } = changesetOptions(options)
+    // The getters of `options` may have closed the database.
+    const connection = Database.#openConnectionOf(this)
+    try {
+      return binding.applyChangeset(connection.number, changeset, onConflict, filter)
+    } finally {
+      if (ints[0] !== 0) connection.attend(ints[0])
+    }
+  }
+
+  serialize(dbName) {
+    const connection = Database.#openConnectionOf(this)
+    if (dbName === undefined) dbName = 'main'
+    if (typeof dbName !== 'string') throw invalidArgType('The "dbName" argument must be a string.')
+    return binding.serialize(connection.number, dbName)
+  }
+
+  deserialize(buffer, options) {
+    Database.#openConnectionOf(this)
+    if (!types.isUint8Array(buffer)) throw invalidArgType('The "buffer" argument must be a Uint8Array.')
+    if (buffer.length === 0) throw invalidArgValue('The "buffer" argument must not be empty.')
+    // Copied before the getters of `options` run, which may detach it.
+    const content = options === undefined ? buffer : new Uint8Array(buffer)
+    const dbName = deserializeTarget(options)
+    const connection = Database.#openConnectionOf(this).succeed()
+    this.#connection = connection
+    binding.deserialize(connection.number, content, dbName)
+  }
+
+  createTagStore(maxSize) {
+    Database.#openConnectionOf(this)
+    return makeTagStore(this, tagStoreCapacity(maxSize), this.#options.statement, () =>
+      Database.#openConnectionOf(this),
+    )
+  }
+
   [Symbol.dispose]() {
     if (Database.#connectionOf(this) !== null) this.close()
   }
@@ -95,6 +159,12 @@ class Database {
     const connection = Database.#connectionOf(database)
     if (connection === null) throw invalidState('database is not open')
     return connection
+  }
+
+  /** The open connection of `database`, or undefined if that is no DatabaseSync. */
+  static connection(database) {
+    if (typeof database !== 'object' || database === null || !(#connection in database)) return undefined
+    return Database.#openConnectionOf(database)
   }
 
   static isOpen(database) {
@@ -128,4 +198,4 @@ const DatabaseSync = faceOf(Database, 'DatabaseSync', function (...args) {
 })
 Object.defineProperty(Database.prototype, kNumber, { enumerable: false })
 
-module.exports = { DatabaseSync }
+module.exports = { DatabaseSync, connectionOf: Database.connection }

@@ -12,6 +12,11 @@ function invalidArgType(message) {
   return withCode(new TypeError(message), 'ERR_INVALID_ARG_TYPE')
 }
 
+/** An argument of the right type that makes no sense. */
+function invalidArgValue(message) {
+  return withCode(new TypeError(message), 'ERR_INVALID_ARG_VALUE')
+}
+
 /** An argument of the right type with an impossible value. */
 function outOfRange(message) {
   return withCode(new RangeError(message), 'ERR_OUT_OF_RANGE')
@@ -56,6 +61,7 @@ module.exports = {
   illegalConstructor,
   illegalInvocation,
   invalidArgType,
+  invalidArgValue,
   invalidState,
   invalidUrlScheme,
   optionsConflict,

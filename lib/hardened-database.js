@@ -199,6 +199,13 @@ class HardenedDatabase extends DatabaseSync {
     binding.checkpointOnClose(this[kNumber]())
   }
 
+  deserialize(...args) {
+    if (this.#log !== null) {
+      throw invalidState('a database with a log cannot be replaced: open another one with new DatabaseSync()')
+    }
+    super.deserialize(...args)
+  }
+
   [Symbol.dispose]() {
     if (this.isOpen) this.close()
   }

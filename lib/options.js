@@ -2,15 +2,13 @@
 
 // The arguments of DatabaseSync's constructor and of prepare(), checked in node:sqlite's order.
 
-const { invalidArgType, invalidUrlScheme } = require('./errors.js')
+const { invalidArgType, invalidUrlScheme, outOfRange } = require('./errors.js')
 
 /** Bits of the native `open`. */
 const READ_ONLY = 1
 const FOREIGN_KEYS = 2
 const DOUBLE_QUOTED_STRINGS = 4
 const DEFENSIVE = 8
-
-const LARGEST_TIMEOUT = 2 ** 31 - 1
 
 /** What is opened: a string, or bytes where the path was given as bytes. */
 function databasePath(path) {
@@ -50,12 +48,15 @@ function boolean(options, name, otherwise) {
   return value
 }
 
+/** Whether `value` is an integer as SQLite has them: of 32 bits, and not -0. */
+function isInt(value) {
+  return typeof value === 'number' && (value | 0) === value && !Object.is(value, -0)
+}
+
 function busyTimeout(options) {
   const value = options.timeout
   if (value === undefined) return 0
-  if (!Number.isInteger(value) || Object.is(value, -0) || value > LARGEST_TIMEOUT || value < -LARGEST_TIMEOUT - 1) {
-    throw invalidArgType('The "options.timeout" argument must be an integer.')
-  }
+  if (!isInt(value)) throw invalidArgType('The "options.timeout" argument must be an integer.')
   return Math.max(value, 0)
 }
 
@@ -100,4 +101,75 @@ function statementOptions(options, defaults) {
   return { readBigInts, returnArrays, bareNames, unknownNames }
 }
 
-module.exports = { databaseOptions, databasePath, statementOptions }
+function requireString(value, name) {
+  if (typeof value !== 'string') throw invalidArgType(`The "options.${name}" argument must be a string.`)
+  return value
+}
+
+function requireFunction(value, name) {
+  if (typeof value !== 'function') throw invalidArgType(`The "options.${name}" argument must be a function.`)
+  return value
+}
+
+/** What createSession()'s `options`, of which there may be none, ask to be recorded. */
+function sessionOptions(options, isGiven) {
+  if (!isGiven) return { table: '', db: 'main' }
+  requireObject(options)
+  // Unlike elsewhere, an own property that is undefined is a mistake.
+  const own = (name, otherwise) => (Object.hasOwn(options, name) ? requireString(options[name], name) : otherwise)
+  return { table: own('table', ''), db: own('db', 'main') }
+}
+
+/** applyChangeset()'s `options`. */
+function changesetOptions(options) {
+  if (options === undefined) return { onConflict: undefined, filter: undefined }
+  requireObject(options)
+  let { onConflict } = options
+  if (onConflict !== undefined) requireFunction(onConflict, 'onConflict')
+  const filter = Object.hasOwn(options, 'filter') ? requireFunction(options.filter, 'filter') : undefined
+  return { onConflict, filter }
+}
+
+/** The database that deserialize()'s `options` name. */
+function deserializeTarget(options) {
+  if (options === undefined) return 'main'
+  requireObject(options)
+  const { dbName } = options
+  return dbName === undefined ? 'main' : requireString(dbName, 'dbName')
+}
+
+/** createTagStore()'s `maxSize`. */
+function tagStoreCapacity(maxSize) {
+  if (maxSize === undefined) return 1000
+  const message = 'The "maxSize" argument must be a positive integer.'
+  if (typeof maxSize !== 'number') throw invalidArgType(message)
+  if (!isInt(maxSize) || maxSize <= 0) throw outOfRange(message)
+  return maxSize
+}
+
+/** backup()'s `options`, of which there may be none. */
+function backupOptions(given, isGiven) {
+  if (isGiven) requireObject(given)
+  const options = isGiven ? given : {}
+  const { rate = 100 } = options
+  if (!isInt(rate)) throw invalidArgType('The "options.rate" argument must be an integer.')
+  if (rate <= 0) throw outOfRange('The "options.rate" argument must be a positive integer.')
+  const { source = 'main' } = options
+  requireString(source, 'source')
+  const { target = 'main' } = options
+  requireString(target, 'target')
+  const { progress } = options
+  if (progress !== undefined) requireFunction(progress, 'progress')
+  return { rate, source, target, progress }
+}
+
+module.exports = {
+  backupOptions,
+  changesetOptions,
+  deserializeTarget,
+  sessionOptions,
+  tagStoreCapacity,
+  databaseOptions,
+  databasePath,
+  statementOptions,
+}

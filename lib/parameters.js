@@ -90,4 +90,4 @@ function arrange(names, args, { bareNames, unknownNames }) {
   return values
 }
 
-module.exports = { arrange }
+module.exports = { arrange, isNamedParameters, requireBindable }

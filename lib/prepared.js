@@ -110,10 +110,14 @@ class Connection {
    * @param {number} number that of the native connection, which from here on is closed when this
    *   is collected
    * @param {DatabaseSync} database whose connection it is
+   * @param {Connection} [before] what stood for the same native connection until now
    */
-  constructor(number, database) {
+  constructor(number, database, before) {
     this.number = number
-    this.owner = binding.owner(number)
+    this.owner = before?.owner ?? binding.owner(number)
+    /** Whether the native connection is closed; shared by all that stand for it. */
+    this.life = before?.life ?? { ended: false }
+    /** Whether its statements can be used. */
     this.isOpen = true
     this.database = database
     /** By text, in the order in which they are looked at for eviction. */
@@ -126,6 +130,22 @@ class Connection {
 
   close() {
     binding.close(this.number)
+    this.life.ended = true
+    this.end()
+  }
+
+  /**
+   * Finalises every statement, for good. What takes this one's place has the native connection.
+   *
+   * @throws `ERR_INVALID_STATE` while a statement runs
+   */
+  succeed() {
+    binding.finalizeStatements(this.number)
+    this.end()
+    return new Connection(this.number, this.database, this)
+  }
+
+  end() {
     this.isOpen = false
     this.kept.clear()
     this.retired = []

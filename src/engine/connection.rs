@@ -174,6 +174,12 @@ impl Connection {
         }
     }
 
+    /// Takes the open connection out and leaves a closed one.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        Self { inner: self.inner.take(), file: self.file.take(), path: self.path.clone() }
+    }
+
     fn file_name(&self) -> Option<PathBuf> {
         // SAFETY: the connection is open; the name lives as long as it is, and is copied here.
         let name = unsafe {

@@ -2,6 +2,7 @@
 //!
 //! [`init`] must have succeeded before anything is opened; [`Connection::open`] sees to it.
 
+mod backup;
 mod connection;
 mod error;
 mod error_log;
@@ -10,11 +11,13 @@ mod file_id;
 mod file_system;
 mod locks;
 mod profile;
+pub mod session_ffi;
 mod turn;
 mod wal;
 
 use std::sync::OnceLock;
 
+pub use backup::{Backup, Progress};
 pub use connection::Connection;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};

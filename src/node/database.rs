@@ -21,6 +21,8 @@ use super::callback::{Call, Raw, callback, text};
 use super::environment::{Environment, flag};
 use super::errors::{Outcome, Thrown, check, is_schema_neutral};
 use super::keyword;
+use super::session;
+use super::sharing::{Entered, Sharing};
 use crate::engine::{Connection, Error, Turn, during};
 
 /// Raw callbacks by name.
@@ -32,6 +34,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"exec", callback!(exec)),
     (c"location", callback!(location)),
     (c"isTransaction", callback!(is_transaction)),
+    (c"finalizeStatements", callback!(finalize_statements)),
 ];
 
 /// Settings of [`open`], as bits.
@@ -50,6 +53,7 @@ mod setting {
 pub struct Database {
     connection: RefCell<Connection>,
     schema: Schema,
+    sharing: Sharing,
 }
 
 /// The version of the schema that this connection saw last.
@@ -79,10 +83,55 @@ impl Database {
     /// `ERR_INVALID_STATE` while it is being closed, or once it is closed.
     #[inline]
     pub fn using<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
+        let _entered = self.enter();
         match self.connection.try_borrow() {
             Ok(connection) if !connection.raw().is_null() => body(&connection),
             _ => Err(closed()),
         }
+    }
+
+    /// Keeps backups off the connection while the result lives, for what touches SQLite outside
+    /// of [`Self::using`].
+    #[inline]
+    pub fn enter(&self) -> Entered<'_> {
+        self.sharing.enter()
+    }
+
+    /// The backups of this connection.
+    pub fn sharing(&self) -> &Sharing {
+        &self.sharing
+    }
+
+    /// Whether no call is using the connection.
+    pub fn is_idle(&self) -> bool {
+        self.connection.try_borrow_mut().is_ok()
+    }
+
+    /// Finalises every statement, and lends the connection to `body` if that is done.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STATE` while a statement runs; those of `body`.
+    pub fn emptied<R>(
+        self: &Rc<Self>,
+        environment: &Environment,
+        body: impl FnOnce(&mut Connection) -> Outcome<R>,
+    ) -> Outcome<R> {
+        let _entered = self.enter();
+        let Ok(mut connection) = self.connection.try_borrow_mut() else {
+            return Err(Thrown::state("database is busy: a statement is running"));
+        };
+        let numbers = environment
+            .statements
+            .borrow()
+            .numbers(|statement| Rc::ptr_eq(statement.database(), self));
+        for number in numbers {
+            let statement = environment.statements.borrow_mut().remove(number);
+            if let Some(statement) = statement {
+                statement.finalize();
+            }
+        }
+        self.schema.finalize();
+        body(&mut connection)
     }
 
     /// Whether the schema may have changed since this was asked last. Says yes when in doubt:
@@ -116,32 +165,27 @@ impl Database {
         version.is_none() || version != before
     }
 
-    /// Finalises the statements and closes.
+    /// Finalises the statements, deletes the sessions and closes. A connection that is being
+    /// backed up stays open out of reach, until the last of its backups has ended.
     ///
     /// # Errors
     /// `ERR_INVALID_STATE` while a statement runs; SQLite's.
     pub fn close(self: &Rc<Self>, environment: &Environment) -> Outcome<()> {
-        let Ok(mut connection) = self.connection.try_borrow_mut() else {
-            return Err(Thrown::state("database is busy: a statement is running"));
-        };
-        let numbers = environment
-            .statements
-            .borrow()
-            .numbers(|statement| Rc::ptr_eq(statement.database(), self));
-        for number in numbers {
-            let statement = environment.statements.borrow_mut().remove(number);
-            if let Some(statement) = statement {
-                statement.finalize();
+        self.emptied(environment, |connection| {
+            session::delete_all(environment, self);
+            if self.sharing.is_shared() {
+                self.sharing.keep(connection.take());
+                return Ok(());
             }
-        }
-        self.schema.finalize();
-        connection.close().map_err(Thrown::from)
+            connection.close().map_err(Thrown::from)
+        })
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // Before the connection, which cannot be closed while a statement is left.
+        // Before the connection, which cannot be closed while a statement is left. There are no
+        // backups: each has a count of this.
         self.schema.finalize();
     }
 }
@@ -165,6 +209,7 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
     let database = Rc::new(Database {
         connection: RefCell::new(connection),
         schema: Schema { query: Cell::new(ptr::null_mut()), version: Cell::new(None) },
+        sharing: Sharing::default(),
     });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))
@@ -232,16 +277,17 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
 }
 
 /// What node:sqlite says when a file cannot be opened. rusqlite adds the path to the message.
-fn opening(mut error: Error) -> Thrown {
+pub(super) fn opening(mut error: Error) -> Error {
     error.path = None;
     if error.errcode & 0xff == ffi::SQLITE_CANTOPEN {
         error.errcode = ffi::SQLITE_CANTOPEN;
         error.message.clone_from(&error.errstr);
     }
-    error.into()
+    error
 }
 
-fn path(env: sys::napi_env, value: sys::napi_value) -> Outcome<PathBuf> {
+/// A path that JavaScript gave as a string or a `Uint8Array`.
+pub(super) fn path(env: sys::napi_env, value: sys::napi_value) -> Outcome<PathBuf> {
     let mut parameters = Parameters::default();
     parameters.read(env, &[value], 1)?;
     let bytes = parameters.into_bytes();
@@ -256,7 +302,8 @@ fn path(env: sys::napi_env, value: sys::napi_value) -> Outcome<PathBuf> {
     }
 }
 
-fn number(env: sys::napi_env, number: u32) -> Outcome<sys::napi_value> {
+/// `number` for JavaScript.
+pub(super) fn number(env: sys::napi_env, number: u32) -> Outcome<sys::napi_value> {
     let mut value = ptr::null_mut();
     // SAFETY: `env` is that of the running callback.
     check(unsafe { sys::napi_create_uint32(env, number, &mut value) })?;
@@ -302,6 +349,12 @@ unsafe extern "C" fn collected(_env: sys::napi_env, data: *mut c_void, hint: *mu
 fn close(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let number = call.number(0)?;
     dispose(call.environment, number)?;
+    call.undefined()
+}
+
+/// `finalizeStatements(database)`: all of them; the connection stays open.
+fn finalize_statements(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    find(call.environment, call.number(0)?)?.emptied(call.environment, |_| Ok(()))?;
     call.undefined()
 }
 

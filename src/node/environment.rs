@@ -10,9 +10,11 @@ use std::rc::Rc;
 
 use napi::sys;
 
+use super::backup::{self, Backing};
 use super::bind::Parameters;
 use super::database::Database;
 use super::errors::{Outcome, Thrown, check};
+use super::session::Session;
 use super::slab::Slab;
 use super::statement::Statement;
 
@@ -60,6 +62,10 @@ pub struct Environment {
     pub databases: RefCell<Slab<Rc<Database>>>,
     /// Prepared statements.
     pub statements: RefCell<Slab<Rc<Statement>>>,
+    /// Sessions, of open connections.
+    pub sessions: RefCell<Slab<Rc<Session>>>,
+    /// Backups that are under way.
+    pub backups: RefCell<Slab<Rc<Backing>>>,
     /// Room for one call's parameters; taken by the call that uses it.
     parameters: RefCell<Option<Box<Parameters>>>,
     /// Lives in an `ArrayBuffer` that `buffer` keeps.
@@ -95,6 +101,8 @@ impl Environment {
             env,
             databases: RefCell::default(),
             statements: RefCell::default(),
+            sessions: RefCell::default(),
+            backups: RefCell::default(),
             parameters: RefCell::default(),
             report: report.cast(),
             buffer: Cell::new(reference),
@@ -182,6 +190,7 @@ unsafe extern "C" fn end(data: *mut c_void) {
     let environment = unsafe { Rc::<Environment>::from_raw(data.cast()) };
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         ALL.with_borrow_mut(|all| all.retain(|one| !Rc::ptr_eq(one, &environment)));
+        backup::end_all(&environment);
         let databases = environment.databases.take();
         for number in databases.numbers(|_| true) {
             if let Some(database) = databases.get(number) {

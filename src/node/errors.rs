@@ -7,7 +7,7 @@ use napi::sys;
 use rusqlite::ffi;
 
 use super::callback::text;
-use crate::engine::Error;
+use crate::engine::{Error, SQLITE_ERROR, errstr};
 
 /// Why a callback did not return a value.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ pub struct Exception {
     pub message: String,
     /// Its `path`: the database file. node:sqlite's errors have none.
     pub path: Option<PathBuf>,
-    /// Its `errcode`, SQLite's extended result code, and `errstr`, SQLite's text for it.
+    /// Its `errcode`, SQLite's extended result code, and `errstr`, SQLite's text for it. Where
+    /// that is empty the error has none, as some of node:sqlite's.
     pub sqlite: Option<(i32, String)>,
 }
 
@@ -66,7 +67,19 @@ impl Thrown {
 
     /// SQLite's own words for a result code, where no connection has better ones.
     pub fn sqlite(errcode: i32) -> Self {
-        Error::sqlite(errcode, crate::engine::errstr(errcode)).into()
+        Error::sqlite(errcode, errstr(errcode)).into()
+    }
+
+    /// An error that is a result code and nothing else: node:sqlite's, where it does not ask the
+    /// connection.
+    pub fn code(errcode: i32) -> Self {
+        Self::Error(Box::new(Exception {
+            kind: Kind::Plain,
+            code: SQLITE_ERROR,
+            message: errstr(errcode),
+            path: None,
+            sqlite: Some((errcode, String::new())),
+        }))
     }
 
     /// N-API failed without an exception of its own: it was handed what this module never hands
@@ -87,10 +100,12 @@ impl From<Error> for Thrown {
     fn from(error: Error) -> Self {
         Self::Error(Box::new(Exception {
             kind: Kind::Plain,
+            // SQLite reports errors with code 0, too: "not an error".
+            sqlite: (error.errcode != 0 || error.code == SQLITE_ERROR)
+                .then_some((error.errcode, error.errstr)),
             code: error.code,
             message: error.message,
             path: error.path,
-            sqlite: (error.errcode != 0).then_some((error.errcode, error.errstr)),
         }))
     }
 }
@@ -150,11 +165,12 @@ fn exception_value(env: sys::napi_env, exception: &Exception) -> Outcome<sys::na
             Kind::Range => sys::napi_create_range_error(env, code, message, &mut error),
         })?;
         if let Some((errcode, errstr)) = &exception.sqlite {
-            let errstr = text(env, errstr.as_bytes())?;
             let mut number = ptr::null_mut();
             check(sys::napi_create_int32(env, *errcode, &mut number))?;
-            for (name, value) in [(c"errcode", number), (c"errstr", errstr)] {
-                check(sys::napi_set_named_property(env, error, name.as_ptr(), value))?;
+            check(sys::napi_set_named_property(env, error, c"errcode".as_ptr(), number))?;
+            if !errstr.is_empty() {
+                let errstr = text(env, errstr.as_bytes())?;
+                check(sys::napi_set_named_property(env, error, c"errstr".as_ptr(), errstr))?;
             }
         }
         if let Some(path) = &exception.path {

@@ -8,6 +8,11 @@
 //! | [`statement`] | preparing, running, iterating |
 //! | [`bind`] | JavaScript values to SQL parameters |
 //! | [`rows`] | SQL values to JavaScript values |
+//! | [`session`] | sessions: changesets of what a connection changed |
+//! | [`changeset`] | applying changesets |
+//! | [`serialize`] | databases as bytes, and bytes as databases |
+//! | [`backup`] | backups off the event loop |
+//! | [`sharing`] | keeping backups and this thread off a connection at the same time |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
@@ -21,8 +26,10 @@
 //! what is called rarely may use `#[napi]`.
 
 pub(crate) mod agent_log;
+pub(crate) mod backup;
 pub(crate) mod bind;
 pub(crate) mod callback;
+pub(crate) mod changeset;
 pub(crate) mod database;
 pub(crate) mod environment;
 pub(crate) mod errors;
@@ -30,6 +37,9 @@ pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod mailbox;
 pub(crate) mod rows;
+pub(crate) mod serialize;
+pub(crate) mod session;
+pub(crate) mod sharing;
 pub(crate) mod slab;
 pub(crate) mod statement;
 
@@ -44,7 +54,15 @@ use napi_derive::napi;
 #[napi(module_exports)]
 pub fn register(exports: Object, env: Env) -> napi::Result<()> {
     let environment = environment::Environment::create(env.raw())?;
-    for functions in [database::FUNCTIONS, statement::FUNCTIONS, agent_log::FUNCTIONS] {
+    for functions in [
+        database::FUNCTIONS,
+        statement::FUNCTIONS,
+        session::FUNCTIONS,
+        changeset::FUNCTIONS,
+        serialize::FUNCTIONS,
+        backup::FUNCTIONS,
+        agent_log::FUNCTIONS,
+    ] {
         for (name, function) in functions {
             callback::export(env.raw(), exports.raw(), name, *function, &environment)?;
         }

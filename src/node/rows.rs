@@ -82,7 +82,7 @@ unsafe fn value(
             ffi::SQLITE_BLOB => {
                 let start = ffi::sqlite3_column_blob(statement, column);
                 let length = ffi::sqlite3_column_bytes(statement, column);
-                value = blob(env, start.cast(), length)?;
+                value = blob(env, start.cast(), usize::try_from(length).unwrap_or(0))?;
             }
             _ => check(sys::napi_get_null(env, &mut value))?,
         }
@@ -105,8 +105,14 @@ unsafe fn bytes<'a>(start: *const u8, length: c_int) -> Outcome<&'a [u8]> {
 ///
 /// # Safety
 /// `start` has `length` readable bytes, or `length` is 0.
-unsafe fn blob(env: sys::napi_env, start: *const u8, length: c_int) -> Outcome<sys::napi_value> {
-    let length = usize::try_from(length).unwrap_or(0);
+///
+/// # Errors
+/// N-API's.
+pub unsafe fn blob(
+    env: sys::napi_env,
+    start: *const u8,
+    length: usize,
+) -> Outcome<sys::napi_value> {
     let (mut data, mut buffer, mut value) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
     // SAFETY: the new buffer has room for `length` bytes.
     unsafe {

@@ -68,6 +68,7 @@ impl Statement {
     /// Finalises it; nothing if that was done. No call may be using it: closing sees to that by
     /// borrowing the connection mutably.
     pub fn finalize(&self) {
+        let _entered = self.database.enter();
         // SAFETY: the statement is null or prepared on a connection that `database` keeps open,
         // no call uses it, and the pointer is forgotten here.
         unsafe { ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut())) };

@@ -1,0 +1,166 @@
+// Databases as bytes, and bytes as databases.
+
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import test from 'ava'
+import * as ours from '../index.js'
+import { same } from './helpers/differential.ts'
+
+const any = (value: unknown) => value as never
+const SQL = 'CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)'
+const directory = mkdtempSync(path.join(tmpdir(), 'fusion-serialize-'))
+let files = 0
+
+const describe = (bytes: Uint8Array) => [
+  bytes.constructor.name,
+  bytes.length,
+  bytes.buffer.byteLength,
+  String.fromCharCode(...bytes.subarray(0, 15)),
+]
+
+same('serialize', ({ DatabaseSync }, look) => {
+  const db = new DatabaseSync(':memory:')
+  look('empty', () => describe(db.serialize()))
+  db.exec(SQL)
+  for (const name of [undefined, null, 1, {}, 'main', 'main\0x', 'temp', 'nope', '']) {
+    look(String(name), () => describe(db.serialize(any(name))))
+  }
+  db.exec("ATTACH ':memory:' AS x; CREATE TABLE x.y (a)")
+  look('attached', () => describe(db.serialize('x')))
+  db.close()
+  look('closed', () => db.serialize(any(1)))
+  look('receiver', () => DatabaseSync.prototype.serialize.call({} as never))
+})
+
+same("deserialize's arguments", ({ DatabaseSync }, look) => {
+  const source = new DatabaseSync(':memory:')
+  source.exec(SQL)
+  const bytes = source.serialize()
+  const detached = new Uint8Array(bytes)
+  structuredClone(detached.buffer, { transfer: [detached.buffer] })
+  const shared = new Uint8Array(new SharedArrayBuffer(bytes.length))
+  shared.set(bytes)
+  const junk = new Uint8Array(100).fill(7)
+  const strange = [
+    undefined,
+    null,
+    1,
+    'a',
+    {},
+    new ArrayBuffer(3),
+    new DataView(new ArrayBuffer(3)),
+    new Uint16Array(2),
+  ]
+  for (const buffer of [...strange, new Uint8Array(0), detached, shared, junk, Buffer.from(bytes)]) {
+    const db = new DatabaseSync(':memory:')
+    look('buffer', () => db.deserialize(buffer as never))
+    look('rows', () => db.prepare('SELECT * FROM t').all())
+  }
+  const options: unknown[] = [undefined, null, 1, 'a', () => {}, [], Object.create({ dbName: 1 })]
+  for (const dbName of [1, null, undefined, '', 'main', 'temp', 'nope', 'x']) options.push({ dbName })
+  for (const option of options) {
+    const db = new DatabaseSync(':memory:')
+    db.exec("ATTACH ':memory:' AS x")
+    const statement = db.prepare('SELECT 1')
+    look('options', () => db.deserialize(bytes, option as never))
+    look('rows', () => db.prepare('SELECT * FROM t').all())
+    look('statement', () => statement.all())
+  }
+  for (const thrown of [new Error('mine'), null, 5]) {
+    const option = {
+      get dbName() {
+        throw thrown
+      },
+    }
+    look('throwing', () => new DatabaseSync(':memory:').deserialize(bytes, any(option)))
+  }
+  const buffer = new Uint8Array(bytes)
+  const detaching = {
+    get dbName() {
+      structuredClone(buffer.buffer, { transfer: [buffer.buffer] })
+      return 'main'
+    },
+  }
+  const db = new DatabaseSync(':memory:')
+  look('detaching', () => db.deserialize(buffer, detaching))
+  look('rows', () => db.prepare('SELECT * FROM t').all())
+  look('empty and bad options', () => db.deserialize(new Uint8Array(0), any(1)))
+  look('closed', () => new DatabaseSync(':memory:', { open: false }).deserialize(any(1)))
+})
+
+same('what deserialize does to what was there', ({ DatabaseSync }, look) => {
+  const source = new DatabaseSync(':memory:')
+  source.exec(SQL)
+  const bytes = source.serialize()
+  const db = new DatabaseSync(':memory:')
+  db.exec('CREATE TABLE t (a, b); INSERT INTO t VALUES (7, 8), (9, 10)')
+  const statement = db.prepare('SELECT * FROM t')
+  const iterator = statement.iterate()
+  iterator.next()
+  const session = db.createSession()
+  look('deserialize', () => db.deserialize(bytes))
+  look('open', () => [db.isOpen, db.isTransaction, db.location()])
+  look('statement', () => statement.all())
+  look('iterator', () => iterator.next())
+  look('return', () => iterator.return!())
+  look('text', () => statement.sourceSQL)
+  look('setting', () => statement.setReadBigInts(true))
+  look('same text again', () => db.prepare('SELECT * FROM t').all())
+  db.exec('CREATE TABLE k (a INTEGER PRIMARY KEY); INSERT INTO k VALUES (1)')
+  look('session', () => session.changeset())
+  look('grows', () => {
+    db.exec(
+      'WITH RECURSIVE c (x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c WHERE x < 5000) INSERT INTO t SELECT x FROM c',
+    )
+    return db.prepare('SELECT count(*) AS c FROM t').get()
+  })
+  db.exec('BEGIN')
+  look('in a transaction', () => db.deserialize(bytes))
+  look('transaction', () => db.isTransaction)
+  db.exec('INSERT INTO t VALUES (9)')
+  look('in a write transaction', () => db.deserialize(bytes))
+  look('rows', () => [db.isTransaction, db.prepare('SELECT * FROM t').all()])
+  db.close()
+  look('closed', () => session.changeset())
+})
+
+test('a deserialised file is left as it was', (t) => {
+  const file = path.join(directory, `${files++}.db`)
+  const source = new ours.DatabaseSync(':memory:')
+  source.exec(SQL)
+  const db = new ours.DatabaseSync(file)
+  db.exec('CREATE TABLE mine (a)')
+  db.deserialize(source.serialize())
+  db.exec('INSERT INTO t VALUES (3)')
+  t.is(db.location(), null)
+  db.close()
+  const again = new ours.DatabaseSync(file)
+  t.deepEqual(
+    again
+      .prepare('SELECT name FROM sqlite_schema')
+      .all()
+      .map(({ name }) => name),
+    ['mine'],
+  )
+  again.close()
+})
+
+test('a getter among the options may close the database', (t) => {
+  const db = new ours.DatabaseSync(':memory:')
+  const bytes = db.serialize()
+  const options = {
+    get dbName() {
+      db.close()
+      return 'main'
+    },
+  }
+  t.throws(() => db.deserialize(bytes, options), { code: 'ERR_INVALID_STATE', message: 'database is not open' })
+})
+
+test('a database with a log cannot be replaced', (t) => {
+  const db = new ours.HardenedDatabase(path.join(directory, `${files++}.db`))
+  t.throws(() => db.deserialize(new ours.DatabaseSync(':memory:').serialize()), { code: 'ERR_INVALID_STATE' })
+  t.true(db.isOpen)
+  db.close()
+})

@@ -1,0 +1,84 @@
+'use strict'
+
+const binding = require('../binding.js')
+const { illegalConstructor, illegalInvocation, invalidState } = require('./errors.js')
+const { faceOf } = require('./native-class.js')
+
+/** Whoever has it may make sessions. */
+const token = Symbol('token')
+
+/** The number of no session. */
+const NONE = -1
+
+/** A session that nobody can read any more need not record. */
+const forgotten = new FinalizationRegistry(({ number, life }) => {
+  if (!life.ended) binding.closeSession(number)
+})
+
+class NativeSession {
+  #database
+  /** Keeps the connection open: a database may be forgotten before its sessions. */
+  #connection
+  /** NONE once it is closed. */
+  #number
+
+  constructor(given, database, connection, number) {
+    if (given !== token) throw illegalConstructor()
+    this.#database = database
+    this.#connection = connection
+    this.#number = number
+    forgotten.register(this, { number, life: connection.life }, this)
+  }
+
+  changeset() {
+    return binding.changeset(NativeSession.#open(this), false)
+  }
+
+  patchset() {
+    return binding.changeset(NativeSession.#open(this), true)
+  }
+
+  close() {
+    NativeSession.#close(this)
+  }
+
+  [Symbol.dispose]() {
+    NativeSession.#require(this)
+    try {
+      NativeSession.#close(this)
+    } catch {
+      // As in node:sqlite: what is closed already need not be closed.
+    }
+  }
+
+  static #require(value) {
+    if (typeof value !== 'object' || value === null || !(#number in value)) throw illegalInvocation()
+  }
+
+  /** The number of an open session of an open database. */
+  static #open(session) {
+    NativeSession.#require(session)
+    if (!session.#database.isOpen) throw invalidState('database is not open')
+    const { life } = session.#connection
+    if (session.#number === NONE || life.ended) throw invalidState('session is not open')
+    return session.#number
+  }
+
+  static #close(session) {
+    const number = NativeSession.#open(session)
+    session.#number = NONE
+    forgotten.unregister(session)
+    binding.closeSession(number)
+  }
+}
+
+const Session = faceOf(NativeSession, 'Session', function () {
+  throw illegalConstructor()
+})
+
+/** The session `number` of `connection`, the connection of `database`. */
+function makeSession(database, connection, number) {
+  return new NativeSession(token, database, connection, number)
+}
+
+module.exports = { Session, makeSession }

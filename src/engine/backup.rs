@@ -1,0 +1,157 @@
+//! Copying a database through SQLite, some pages at a time
+//! (<https://sqlite.org/c3ref/backup_finish.html>).
+//!
+//! A backup works on two connections. It owns its destination and borrows its source, of which it
+//! is a part between its steps, too: what the source connection writes meanwhile is written to the
+//! destination at once. So whoever owns the source keeps every use of it apart from the backup's.
+
+use std::ffi::{CStr, c_int};
+use std::ptr::NonNull;
+
+use rusqlite::ffi;
+
+use super::{Connection, Error, Result, errstr};
+
+/// A backup that was begun. Dropping it ends it: what was copied of an unfinished one is rolled
+/// back.
+#[derive(Debug)]
+pub struct Backup {
+    raw: NonNull<ffi::sqlite3_backup>,
+    /// Closed once the backup has ended.
+    _destination: Connection,
+}
+
+/// How far a backup is, as of its last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Pages of the source.
+    pub total: c_int,
+    /// Pages that are still to be copied.
+    pub remaining: c_int,
+    /// The copy is complete and committed.
+    pub done: bool,
+}
+
+// SAFETY: a backup is not bound to a thread; the contracts of its methods keep two threads from
+// using one of its connections at once.
+unsafe impl Send for Backup {}
+
+impl Backup {
+    /// Begins to copy the database `name` of the connection `source` into the database `target`
+    /// of `destination`.
+    ///
+    /// # Safety
+    /// `source` is open and stays open until the backup was dropped; during this call and
+    /// [`Self::step`], and while it is dropped, nobody else uses `source`.
+    ///
+    /// # Errors
+    /// SQLite's: there is no database of such a name.
+    pub unsafe fn begin(
+        source: *mut ffi::sqlite3,
+        name: &CStr,
+        destination: Connection,
+        target: &CStr,
+    ) -> Result<Self> {
+        // SAFETY: both connections are open, and the names NUL-terminated; the rest is the
+        // caller's.
+        let raw = unsafe {
+            ffi::sqlite3_backup_init(destination.raw(), target.as_ptr(), source, name.as_ptr())
+        };
+        match NonNull::new(raw) {
+            Some(raw) => Ok(Self { raw, _destination: destination }),
+            // SAFETY: the destination is open and this thread's.
+            None => Err(unsafe { Error::last(destination.raw()) }),
+        }
+    }
+
+    /// Copies up to `pages` pages.
+    ///
+    /// # Safety
+    /// As [`Self::begin`].
+    ///
+    /// # Errors
+    /// SQLite's. Where the source or the destination is locked the step may be tried again.
+    pub unsafe fn step(&mut self, pages: c_int) -> Result<Progress> {
+        // SAFETY: the backup was begun and not ended, by this type's invariant; the rest is the
+        // caller's.
+        let (code, total, remaining) = unsafe {
+            let raw = self.raw.as_ptr();
+            (
+                ffi::sqlite3_backup_step(raw, pages),
+                ffi::sqlite3_backup_pagecount(raw),
+                ffi::sqlite3_backup_remaining(raw),
+            )
+        };
+        match code {
+            ffi::SQLITE_OK | ffi::SQLITE_DONE => {
+                Ok(Progress { total, remaining, done: code == ffi::SQLITE_DONE })
+            }
+            _ => Err(Error::sqlite(code, errstr(code))),
+        }
+    }
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        // SAFETY: ended once, before the destination is closed; the caller of `begin` keeps
+        // others from using the source meanwhile.
+        unsafe { ffi::sqlite3_backup_finish(self.raw.as_ptr()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rusqlite::OpenFlags;
+
+    use super::*;
+
+    fn memory() -> Connection {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        Connection::open(Path::new(":memory:"), flags, Duration::ZERO).unwrap()
+    }
+
+    fn filled() -> Connection {
+        let source = memory();
+        source
+            .sql()
+            .unwrap()
+            .execute_batch(
+                "CREATE TABLE t (a); WITH RECURSIVE c (x) AS (VALUES (1) UNION ALL SELECT x + 1 \
+                 FROM c WHERE x < 50) INSERT INTO t SELECT zeroblob(4000) FROM c",
+            )
+            .unwrap();
+        source
+    }
+
+    #[test]
+    fn what_the_source_connection_writes_meanwhile_is_copied_too() {
+        let source = filled();
+        // SAFETY: one thread, and `source` outlives the backup.
+        let mut backup =
+            unsafe { Backup::begin(source.raw(), c"main", memory(), c"main").unwrap() };
+        // SAFETY: as above.
+        let first = unsafe { backup.step(10) }.unwrap();
+        assert!(!first.done);
+        assert_eq!(first.total - first.remaining, 10);
+        source.sql().unwrap().execute_batch("UPDATE t SET a = 'new'").unwrap();
+        // SAFETY: as above.
+        while !unsafe { backup.step(10) }.unwrap().done {}
+        let news = backup._destination.sql().unwrap().query_row(
+            "SELECT count(*) FROM t WHERE a = 'new'",
+            [],
+            |row| row.get::<_, i64>(0),
+        );
+        assert_eq!(news.unwrap(), 50);
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_an_error() {
+        let source = filled();
+        // SAFETY: one thread.
+        let error = unsafe { Backup::begin(source.raw(), c"nope", memory(), c"main") }.unwrap_err();
+        assert_eq!((error.errcode, error.message.as_str()), (1, "unknown database nope"));
+    }
+}
