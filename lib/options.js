@@ -3,6 +3,7 @@
 // The arguments of DatabaseSync's constructor and of prepare(), checked in node:sqlite's order.
 
 const { invalidArgType, invalidUrlScheme } = require('./errors.js')
+const { foreignHandles } = require('./foreign.js')
 
 /** Bits of the native `open`. */
 const READ_ONLY = 1
@@ -85,6 +86,7 @@ function databaseOptions(given, isGiven) {
     open,
     settings,
     timeout,
+    foreignHandles: foreignHandles(options.foreignHandles),
     statement: { readBigInts, returnArrays, bareNames, unknownNames },
   }
 }

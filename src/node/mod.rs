@@ -8,6 +8,7 @@
 //! | [`statement`] | preparing, running, iterating |
 //! | [`bind`] | JavaScript values to SQL parameters |
 //! | [`rows`] | SQL values to JavaScript values |
+//! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
@@ -26,6 +27,7 @@ pub(crate) mod callback;
 pub(crate) mod database;
 pub(crate) mod environment;
 pub(crate) mod errors;
+pub(crate) mod foreign;
 pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod mailbox;
@@ -44,7 +46,9 @@ use napi_derive::napi;
 #[napi(module_exports)]
 pub fn register(exports: Object, env: Env) -> napi::Result<()> {
     let environment = environment::Environment::create(env.raw())?;
-    for functions in [database::FUNCTIONS, statement::FUNCTIONS, agent_log::FUNCTIONS] {
+    for functions in
+        [database::FUNCTIONS, statement::FUNCTIONS, agent_log::FUNCTIONS, foreign::FUNCTIONS]
+    {
         for (name, function) in functions {
             callback::export(env.raw(), exports.raw(), name, *function, &environment)?;
         }
