@@ -1,5 +1,13 @@
 // The package for `import`; index.js is the same for `require`.
 import fusionSqlite from './index.js'
 
-export const { DatabaseSync, HardenedDatabase, StatementSync, appendAgentLogs, engineInfo, errorLog, protectNodeSqlite } = fusionSqlite
+export const {
+  DatabaseSync,
+  HardenedDatabase,
+  StatementSync,
+  appendAgentLogs,
+  engineInfo,
+  errorLog,
+  protectNodeSqlite,
+} = fusionSqlite
 export default fusionSqlite

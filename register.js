@@ -11,7 +11,7 @@
 //
 // The bare name `sqlite` is no builtin in any Node and stays what it is.
 
-const module_ = require('node:module')
+const nodeModule = require('node:module')
 const path = require('node:path')
 const { pathToFileURL, fileURLToPath } = require('node:url')
 const workerThreads = require('node:worker_threads')
@@ -39,7 +39,7 @@ function facadeSource() {
 }
 
 function hookModules() {
-  module_.registerHooks({
+  nodeModule.registerHooks({
     resolve(specifier, context, nextResolve) {
       if (specifier !== NAME) return nextResolve(specifier, context)
       return context.conditions?.includes('require')
@@ -119,12 +119,12 @@ function replaceWorker() {
   }
   workerThreads.Worker = Worker
   // For those who import { Worker }.
-  module_.syncBuiltinESMExports()
+  nodeModule.syncBuiltinESMExports()
 }
 
 function register() {
   if (globalThis[kRegistered]) return
-  if (typeof module_.registerHooks !== 'function') {
+  if (typeof nodeModule.registerHooks !== 'function') {
     throw new Error(
       `${SELF} needs module.registerHooks, which Node has since 22.15.0, 23.5.0 and 24.0.0; this is ` +
         `${process.version}. Update Node, or replace the import of node:sqlite by hand.`,

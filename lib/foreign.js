@@ -5,7 +5,7 @@
 const binding = require('../binding.js')
 const { invalidArgType } = require('./errors.js')
 
-const ANSWERS = ['error', 'warn', 'ignore']
+const ANSWERS = new Set(['error', 'warn', 'ignore'])
 
 /** Files that this thread has warned of. */
 const warned = new Set()
@@ -18,7 +18,7 @@ const REMEDY =
 /** The option `foreignHandles`, checked. */
 function foreignHandles(given) {
   const answer = given === undefined ? 'warn' : given
-  if (!ANSWERS.includes(answer)) {
+  if (!ANSWERS.has(answer)) {
     throw invalidArgType('The "options.foreignHandles" argument must be "error", "warn" or "ignore".')
   }
   return answer
