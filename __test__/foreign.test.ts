@@ -298,9 +298,14 @@ ofd('worker threads that use a protected node:sqlite lose no row', (t) => {
 })
 
 ofd('what cannot be protected is told', (t) => {
-  const { seen } = play(`return [fusion.protectNodeSqlite(), fusion.engineInfo().nodeSqliteLocks]`, {
-    env: { FUSION_SQLITE_LOCKS: 'posix' },
-  })
-  const reason = 'FUSION_SQLITE_LOCKS=posix is set in the environment'
-  t.deepEqual(seen, [{ protected: false, reason }, 'posix'])
+  const script = `const told = fusion.protectNodeSqlite()
+    const { nodeSqliteLocks, nodeSqliteLocksReason } = fusion.engineInfo()
+    return [told, nodeSqliteLocks, nodeSqliteLocksReason]`
+  const posix = 'FUSION_SQLITE_LOCKS=posix is set in the environment'
+  const { seen } = play(script, { env: { FUSION_SQLITE_LOCKS: 'posix' } })
+  t.deepEqual(seen, [{ protected: false, reason: posix }, 'posix', posix])
+  // Node's permission model forbids extensions.
+  const forbidden = 'no extensions today'
+  const refused = play(`DatabaseSync.prototype.loadExtension = () => { throw new Error('${forbidden}') }; ${script}`)
+  t.deepEqual(refused.seen, [{ protected: false, reason: forbidden }, 'posix', forbidden])
 })

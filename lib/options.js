@@ -86,7 +86,8 @@ function databaseOptions(given, isGiven) {
     open,
     settings,
     timeout,
-    foreignHandles: foreignHandles(options.foreignHandles),
+    // Looked for before it is read: node:sqlite reads no such property, as a getter would notice.
+    foreignHandles: foreignHandles('foreignHandles' in options ? options.foreignHandles : undefined),
     statement: { readBigInts, returnArrays, bareNames, unknownNames },
   }
 }

@@ -9,7 +9,10 @@ const { realNodeSqlite } = require('./builtin.js')
 function protectNodeSqlite() {
   const { nodeSqliteLocks, lockKind, lockFallbackReason } = binding.engineInfo()
   if (nodeSqliteLocks !== 'posix') return { protected: true, reason: null }
-  if (lockKind !== 'ofd') return { protected: false, reason: lockFallbackReason }
+  if (lockKind !== 'ofd') {
+    binding.notLoaded(lockFallbackReason)
+    return { protected: false, reason: lockFallbackReason }
+  }
   const image = binding.image()
   if (image === undefined) return { protected: false, reason: "the addon's file is not known" }
   let database
@@ -20,8 +23,9 @@ function protectNodeSqlite() {
     // SQLite finds the entry point by the file's name: sqlite3_fusionsqlite_init.
     database.loadExtension(image)
   } catch (error) {
-    const { nodeSqliteLocksReason } = binding.engineInfo()
-    return { protected: false, reason: nodeSqliteLocksReason ?? error.message }
+    // Unless the addon was loaded and has said it better.
+    binding.notLoaded(String(error?.message))
+    return { protected: false, reason: binding.engineInfo().nodeSqliteLocksReason }
   } finally {
     database?.close()
   }

@@ -40,6 +40,14 @@ pub fn outcome() -> Option<Result<(), String>> {
     OUTCOME.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
+/// Writes down why Node's SQLite did not even load this addon.
+pub fn not_loaded(reason: String) {
+    let mut outcome = OUTCOME.lock().unwrap_or_else(PoisonError::into_inner);
+    if outcome.is_none() {
+        *outcome = Some(Err(reason));
+    }
+}
+
 /// The file that this code was loaded from, for a copy of SQLite to load it, too.
 pub fn image() -> Option<PathBuf> {
     image_of(sqlite3_fusionsqlite_init as *const c_void)
