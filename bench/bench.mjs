@@ -83,9 +83,9 @@ function configurations({ quick, only }) {
     add('paced', 'd', `d@${rate}`, { contender: 'fusion-sqlite', ...paced })
   }
 
-  const costRows = quick ? 10_000 : 29_000
+  const costRows = quick ? 29_000 : 58_000
   add('cost', 'd', 'node-batch', { cost: 'node:sqlite run() in one transaction', rows: costRows })
-  add('cost', 'd', 'node-single', { cost: 'node:sqlite run() with a commit a row', rows: quick ? 2000 : 5000 })
+  add('cost', 'd', 'node-single', { cost: 'node:sqlite run() with a commit a row', rows: quick ? 3000 : 5000 })
   add('cost', 'd', 'ours-batch', { contender: 'fusion-sqlite', cost: 'appendAgentLogs(1,000 entries)', rows: costRows })
   add('cost', 'd', 'ours-single', { contender: 'fusion-sqlite', cost: 'appendAgentLog(entry)', rows: costRows })
 

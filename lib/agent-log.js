@@ -34,7 +34,7 @@ function notAnEntry(where) {
 }
 
 // How an entry is abbreviated for the native side: see `shape` in src/node/agent_log.rs. Reading a
-// string out of V8 costs a fifth of an entry, and most are those of the entry before.
+// string out of V8 costs a fifth of an entry, and most are the same as before.
 const SAME_TASK = 1
 const SAME_TIMESTAMP = 2
 const SAME_AGENT = 4
@@ -76,27 +76,35 @@ class AgentLog {
       }
       binding.logBegin()
       let i = 0
+      let staging = false
       try {
         let lastTask, lastTimestamp, lastAgent
         for (; i < entries.length; i++) {
           const entry = entries[i]
           if (typeof entry !== 'object' || entry === null) throw notAnEntry(`entries[${i}]`)
           const { taskId, text, type, detail, agent } = entry
-          const at = entry.timestamp ?? timestamp()
           let shape = typeBits(type)
           if (taskId === lastTask && i > 0) shape |= SAME_TASK
-          if (at === lastTimestamp) shape |= SAME_TIMESTAMP
+          let at = entry.timestamp
+          if (at === undefined || at === null) {
+            at = timestamp()
+            // Given ones differ as a rule, and comparing two strings that do costs like reading one.
+            if (at === lastTimestamp) shape |= SAME_TIMESTAMP
+          }
           if (detail === undefined || detail === null) shape |= NO_DETAIL
           if (agent === undefined || agent === null) shape |= NO_AGENT
           else if (agent === lastAgent) shape |= SAME_AGENT
+          staging = true
           binding.logStage(shape, taskId, at, text, type, detail, agent)
+          staging = false
           lastTask = taskId
           lastTimestamp = at
           lastAgent = agent
         }
       } catch (error) {
         binding.logAbort()
-        throw complain(error, `entries[${i}]`)
+        // What a getter of the entry throws is the caller's own.
+        throw staging ? complain(error, `entries[${i}]`) : error
       }
       binding.logSubmit(this.#number, ticket)
     })
@@ -106,20 +114,12 @@ class AgentLog {
   appendOne(entry) {
     if (typeof entry !== 'object' || entry === null) throw notAnEntry('entry')
     const { taskId, text, type, detail, agent } = entry
+    const time = entry.timestamp ?? timestamp()
     try {
       let shape = typeBits(type)
       if (detail === undefined || detail === null) shape |= NO_DETAIL
       if (agent === undefined || agent === null) shape |= NO_AGENT
-      return binding.logAppendOne(
-        this.#number,
-        shape,
-        taskId,
-        entry.timestamp ?? timestamp(),
-        text,
-        type,
-        detail,
-        agent,
-      )
+      return binding.logAppendOne(this.#number, shape, taskId, time, text, type, detail, agent)
     } catch (error) {
       throw complain(error, 'entry')
     }
@@ -131,6 +131,10 @@ class AgentLog {
 
   flushSync(timeout) {
     binding.logFlushSync(this.#number, timeout)
+  }
+
+  transactionEnded() {
+    binding.logTransactionEnded(this.#number)
   }
 
   takePending() {
@@ -190,14 +194,24 @@ class AgentLog {
     return binding.logRelease(this.#number)
   }
 
-  /** Stands still until the writer of a released log has ended, at most `timeout` ms. */
+  /**
+   * Stands still until the writer of a released log has ended, at most `timeout` ms. Whether it
+   * has, and left the file in order.
+   */
   static waitEnded(released, timeout) {
-    if (released !== undefined) binding.logWaitEnded(released, timeout)
+    return released !== undefined && binding.logWaitEnded(released, timeout)
   }
 
-  static whenEnded(released) {
-    if (released === undefined) return Promise.resolve()
-    return ask((ticket) => binding.logWhenEnded(released, ticket))
+  /** The same without standing still. */
+  static async whenEnded(released) {
+    if (released === undefined) return false
+    try {
+      await ask((ticket) => binding.logWhenEnded(released, ticket))
+      return true
+    } catch {
+      // Its events have told.
+      return false
+    }
   }
 }
 

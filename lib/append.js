@@ -2,8 +2,9 @@
 
 // appendAgentLogs(path, entries): for callers without a database of their own.
 
+const { isDeepStrictEqual } = require('node:util')
 const { AgentLog } = require('./agent-log.js')
-const { invalidArgType } = require('./errors.js')
+const { invalidArgType, optionsConflict } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
 const { logOptions } = require('./log-options.js')
 
@@ -17,6 +18,7 @@ class Shared {
   constructor(path, given) {
     const { options, insists } = logOptions(given)
     this.path = path
+    this.options = options
     this.pending = 0
     this.timer = undefined
     // The promises tell of failures.
@@ -25,15 +27,32 @@ class Shared {
     flushAtExit()
   }
 
+  /** The first call decides; a later one may ask for the same only. */
+  check(given) {
+    const { options, insists } = logOptions(given)
+    if (insists && !isDeepStrictEqual(options, this.options)) throw optionsConflict(this.path)
+  }
+
   async append(entries) {
     clearTimeout(this.timer)
     this.pending++
     try {
       return await this.log.append(entries)
     } finally {
-      // Does not keep the process alive: there is nothing left to write.
-      if (--this.pending === 0) this.timer = setTimeout(() => this.close(), IDLE).unref()
+      if (--this.pending === 0) this.leave()
     }
+  }
+
+  /** Closes the log once it is not in use. Does not keep the process alive for that. */
+  leave() {
+    const { state } = this.log.stats()
+    // Nothing more comes of it, and whoever opens the file again is not to find it.
+    if (state === 'stopped') return this.close()
+    this.timer = setTimeout(() => {
+      // A closed log gives rows up that cannot be written; an open one keeps them.
+      if (this.log.stats().queue.rows > 0) this.leave()
+      else this.close()
+    }, IDLE).unref()
   }
 
   close() {
@@ -47,7 +66,9 @@ async function appendAgentLogs(path, entries, options) {
   if (typeof path !== 'string' || path === '' || path.includes('\0')) {
     throw invalidArgType('The "path" argument must be a non-empty string without null bytes.')
   }
-  return (open.get(path) ?? new Shared(path, options)).append(entries)
+  const shared = open.get(path)
+  shared?.check(options)
+  return (shared ?? new Shared(path, options)).append(entries)
 }
 
 module.exports = { appendAgentLogs }

@@ -42,6 +42,15 @@ function invalidUrlScheme() {
   return withCode(new TypeError('The URL must be of scheme file:'), 'ERR_INVALID_URL_SCHEME')
 }
 
+/** A second open of a file that asks for another way of writing than the first. */
+function optionsConflict(path) {
+  const error = new Error(
+    'this process already has a log open on this file, with other options. The first open decides ' +
+      "for the file's one writer: use the same options everywhere.",
+  )
+  return Object.assign(withCode(error, 'ERR_FUSION_OPTIONS_CONFLICT'), { path })
+}
+
 module.exports = {
   constructCallRequired,
   illegalConstructor,
@@ -49,5 +58,6 @@ module.exports = {
   invalidArgType,
   invalidState,
   invalidUrlScheme,
+  optionsConflict,
   outOfRange,
 }

@@ -2,8 +2,8 @@
 
 // What is accepted is written before the process ends: Node runs 'exit' listeners on a natural
 // exit, on process.exit(), after an uncaught exception and after an unhandled rejection. Nothing
-// runs on a signal that is not handled. A worker's entries are in the process's own queues, so
-// its end needs nothing here. The native side asks once more when the C library exits.
+// runs on a signal that is not handled. A worker's entries are in the process's own queues, which the
+// native side waits for too, so that its end needs nothing here.
 
 const { isMainThread } = require('node:worker_threads')
 const binding = require('../binding.js')
@@ -14,7 +14,10 @@ let armed = false
 function flushAtExit() {
   if (armed || !isMainThread) return
   armed = true
-  process.on('exit', binding.flushAtExit)
+  process.on('exit', () => {
+    // Nobody is left to be told in any other way.
+    for (const sentence of binding.flushAll()) console.error(`fusion-sqlite: ${sentence}`)
+  })
 }
 
 module.exports = { flushAtExit }

@@ -6,7 +6,7 @@ const { AgentLog } = require('./agent-log.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
-const { kNumber, kOpen } = require('./internal.js')
+const { kNumber, kOpen, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
 
 const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure']
@@ -31,6 +31,7 @@ class HardenedDatabase extends DatabaseSync {
   #emitter = new EventEmitter()
   /** Null while closed, and for a database that was opened to be read only. */
   #log = null
+  #inMemory = false
 
   constructor(path, options) {
     const { options: checked, base, insists } = logOptions(options)
@@ -50,6 +51,7 @@ class HardenedDatabase extends DatabaseSync {
   open() {
     super.open()
     if (this.#options.readOnly) return
+    this.#inMemory = this.location() === null
     try {
       // A listener that captured `this` would keep a forgotten database alive.
       const self = new WeakRef(this)
@@ -63,6 +65,11 @@ class HardenedDatabase extends DatabaseSync {
       super.close()
       throw error
     }
+  }
+
+  /** Without a file there is no writer: entries that a ROLLBACK gave back are written here. */
+  [kTransactionEnded]() {
+    if (this.#inMemory) this.#log?.transactionEnded()
   }
 
   static #tell(database, name, first, second) {
@@ -82,7 +89,8 @@ class HardenedDatabase extends DatabaseSync {
 
   #openLog() {
     if (this.#log === null) {
-      throw invalidState(this.isOpen ? 'the database was opened to be read only' : 'database is not open')
+      const readOnly = this.isOpen && this.#options.readOnly
+      throw invalidState(readOnly ? 'the database was opened to be read only' : 'database is not open')
     }
     return this.#log
   }
@@ -151,26 +159,44 @@ class HardenedDatabase extends DatabaseSync {
   close() {
     const log = this.#log
     if (log !== null) {
+      this.#endTransaction()
       log.flushSync(this.#options.closeTimeout)
-      AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout)
+      if (AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout)) this.#removeWal()
     }
     super.close()
   }
 
   async closeAsync() {
     if (this.#log !== null) {
+      this.#endTransaction()
       await this.#log.flush()
-      // Another call may have closed it meanwhile.
-      if (this.#log !== null) await AgentLog.whenEnded(this.#letGo())
+      // Other calls may have closed it meanwhile, or begun a transaction.
+      if (this.#log !== null) {
+        this.#endTransaction()
+        const inOrder = await AgentLog.whenEnded(this.#letGo())
+        if (inOrder && this.isOpen) this.#removeWal()
+      }
+      if (!this.isOpen) return
     }
     super.close()
   }
 
+  /** Closing rolls back; before the flush, because the writer waits for the transaction's end. */
+  #endTransaction() {
+    if (this.isTransaction) this.exec('ROLLBACK')
+  }
+
+  /** Gives the log up. Returns what waits for its writer's end, if this was the last handle. */
   #letGo() {
     const log = this.#log
     this.#log = null
     leftOpen.unregister(this)
     return log.release()
+  }
+
+  /** Lets the connection take the WAL with it: the writer has emptied it, so that is quick. */
+  #removeWal() {
+    binding.checkpointOnClose(this[kNumber]())
   }
 
   [Symbol.dispose]() {

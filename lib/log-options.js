@@ -115,6 +115,10 @@ function logOptions(given) {
     }
     options[name] = value
   }
+  if (base.open === undefined) base.open = true
+  if (typeof base.open !== 'boolean') {
+    throw invalidArgType('The "options.open" argument must be a boolean.')
+  }
   options.synchronous = given.synchronous ?? 'NORMAL'
   if (!SYNCHRONOUS.includes(options.synchronous)) {
     throw outOfRange(`"options.synchronous" must be one of ${SYNCHRONOUS.join(', ')}.`)

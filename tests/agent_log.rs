@@ -118,14 +118,21 @@ fn a_constraint_that_speaks_up_at_commit_rejects_its_row_alone() {
     let schema = SCHEMA.replace("ON DELETE CASCADE", "DEFERRABLE INITIALLY DEFERRED");
     let Fixture { connection, log, folder: _folder, .. } =
         fixture_with(Options::default(), &schema);
-    let mut mixed = entries("FN-1", ["a"]);
-    mixed.append(&entries("gone", ["b"]));
-    mixed.append(&entries("FN-1", ["c"]));
-    let receipt = append(&log, mixed).recv_timeout(WAIT).unwrap().unwrap();
+    // Three calls in one batch.
+    connection.sql().unwrap().execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = append(&log, entries("FN-1", ["a"]));
+    let mut mixed = entries("FN-1", ["b"]);
+    mixed.append(&entries("gone", ["c"]));
+    let second = append(&log, mixed);
+    let third = append(&log, entries("FN-1", ["d"]));
+    connection.sql().unwrap().execute_batch("COMMIT").unwrap();
+    let receipt = second.recv_timeout(WAIT).unwrap().unwrap();
     let rejected: Vec<_> =
         receipt.rejected.iter().map(|row| (row.index, row.error.errcode)).collect();
-    assert_eq!((receipt.committed, rejected), (2, vec![(1, 787)]));
-    assert_eq!(texts(&connection), ["a", "c"]);
+    assert_eq!((receipt.committed, rejected), (1, vec![(1, 787)]));
+    assert_eq!(first.recv_timeout(WAIT).unwrap().unwrap().committed, 1);
+    assert_eq!(third.recv_timeout(WAIT).unwrap().unwrap().committed, 1);
+    assert_eq!(texts(&connection), ["a", "b", "d"]);
 }
 
 #[test]

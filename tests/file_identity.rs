@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
 use std::sync::Arc;
 use std::time::Duration;
 
-use fusion_sqlite::engine::{Class, Connection, Error, FileId, FileSystem, Presence, Profile};
+#[cfg(unix)]
+use fusion_sqlite::engine::{Class, FileId, Presence};
+use fusion_sqlite::engine::{Connection, Error, FileSystem, Profile};
 use rusqlite::OpenFlags;
 
 fn open(path: &Path) -> Connection {

@@ -6,7 +6,7 @@ mod second_process;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fusion_sqlite::engine::{Class, Connection, Error, Profile, Synchronous};
+use fusion_sqlite::engine::{self, Class, Connection, Error, Profile, Synchronous};
 use rusqlite::OpenFlags;
 use second_process::SecondProcess;
 
@@ -43,6 +43,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// A database in the given journal mode with `rows` rows of about a page, closed.
 fn database(path: &Path, journal_mode: &str, rows: u32) {
+    // Before the first connection: a lock taken before the shim is installed is foreign to it.
+    engine::init().unwrap();
     let connection = rusqlite::Connection::open(path).unwrap();
     connection
         .execute_batch(&format!(

@@ -66,8 +66,7 @@ impl Statement {
         if rc == ffi::SQLITE_OK {
             return Ok(Self(statement));
         }
-        // SAFETY: as above.
-        Err(unsafe { Error::last(connection.raw()) }.at(connection.path()))
+        Err(connection.last_error().at(connection.path()))
     }
 
     /// Runs to the end and resets; the values bound must still be alive.
@@ -79,7 +78,7 @@ impl Statement {
             while rc == ffi::SQLITE_ROW {
                 rc = ffi::sqlite3_step(self.0);
             }
-            let error = (rc != ffi::SQLITE_DONE).then(|| Error::last(connection.raw()));
+            let error = (rc != ffi::SQLITE_DONE).then(|| connection.last_error());
             ffi::sqlite3_reset(self.0);
             error.map_or(Ok(()), |error| Err(error.at(connection.path())))
         }

@@ -69,6 +69,11 @@ impl Borrowed {
         connection: &Connection,
         borrowed: &mut Option<Self>,
     ) -> Result<()> {
+        // While this connection may write, the writer has no batch: what is not queued is settled,
+        // or part of this transaction already. A database without Fusion's tables comes here too.
+        if !shared.queue.has_queued() {
+            return Ok(());
+        }
         if connection.is_autocommit() {
             return write_alone(shared, connection);
         }
@@ -123,6 +128,9 @@ fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
     };
     match write() {
         Ok(()) => {
+            if !outcomes.is_empty() {
+                shared.queue.lock().stats.batches += 1;
+            }
             shared.tell(shared.queue.settle(batch, complete(outcomes), &shared.options));
             Ok(())
         }
@@ -147,6 +155,9 @@ impl Watch {
 
     fn committed(&self) {
         let lent = std::mem::take(&mut *self.lock()).lent;
+        if lent.iter().any(|lent| !lent.outcomes.is_empty()) {
+            self.shared.queue.lock().stats.batches += 1;
+        }
         for Lent { batch, outcomes, .. } in lent {
             let queue = &self.shared.queue;
             self.shared.tell(queue.settle(batch, outcomes, &self.shared.options));
@@ -192,8 +203,7 @@ fn register(shared: &Arc<Shared>, connection: &Connection) -> Result<Arc<Watch>>
     if rc == ffi::SQLITE_OK {
         return Ok(watch);
     }
-    // SAFETY: as above.
-    Err(unsafe { Error::last(connection.raw()) }.at(connection.path()))
+    Err(connection.last_error().at(connection.path()))
 }
 
 unsafe extern "C" fn release_context(context: *mut c_void) {

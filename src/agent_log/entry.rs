@@ -62,8 +62,8 @@ pub struct Entries {
     rows: usize,
     /// Start of the entry that is being written; `bytes.len()` between entries.
     open: usize,
-    /// Start of the entry before it.
-    previous: usize,
+    /// Where each field's value lies that was given last.
+    latest: [Option<(usize, usize)>; 6],
 }
 
 /// One entry's values.
@@ -103,7 +103,7 @@ impl Entries {
         self.bytes.shrink_to(1 << 20);
         self.rows = 0;
         self.open = 0;
-        self.previous = 0;
+        self.latest = [None; 6];
     }
 
     /// Makes room for `bytes` more.
@@ -128,7 +128,11 @@ impl Entries {
     ) -> Result<(), E> {
         let start = self.bytes.len();
         write(&mut self.bytes)?;
-        let length = u32::try_from(self.bytes.len().saturating_sub(start)).unwrap_or(NULL);
+        let end = self.bytes.len();
+        let length = u32::try_from(end.saturating_sub(start)).unwrap_or(NULL);
+        if let Some(latest) = self.latest.get_mut(field as usize) {
+            *latest = Some((start, end));
+        }
         let at = self.open + 4 * field as usize;
         if let Some(slot) = self.bytes.get_mut(at..at + 4) {
             slot.copy_from_slice(&length.to_ne_bytes());
@@ -136,13 +140,11 @@ impl Entries {
         Ok(())
     }
 
-    /// Appends the value that `field` has in the entry before, if there is one.
+    /// Appends the value that `field` had when it was last given, in an entry of this arena.
     pub fn repeat(&mut self, field: Field) {
-        let position = Position { offset: self.previous, row: 0 };
-        let Some((entry, _)) = self.at(position).filter(|_| self.rows > 0) else { return };
-        let Some(Some(value)) = entry.values.get(field as usize) else { return };
-        let start = value.as_ptr().addr() - self.bytes.as_ptr().addr();
-        let range = start..start + value.len();
+        let latest = self.latest.get(field as usize).copied().flatten();
+        let Some((start, end)) = latest.filter(|(_, end)| *end <= self.bytes.len()) else { return };
+        let range = start..end;
         let copied: Result<(), std::convert::Infallible> = self.value(field, |bytes| {
             bytes.extend_from_within(range);
             Ok(())
@@ -156,13 +158,13 @@ impl Entries {
     /// Completes the entry that was begun.
     pub fn finish(&mut self) {
         self.rows += 1;
-        self.previous = self.open;
         self.open = self.bytes.len();
     }
 
     /// Takes the entry that was begun, and not finished, out again.
     pub fn abandon(&mut self) {
         self.bytes.truncate(self.open);
+        self.latest = [None; 6];
     }
 
     /// Appends one entry whose values are at hand.
@@ -185,7 +187,11 @@ impl Entries {
 
     /// Appends all entries of `other`.
     pub fn append(&mut self, other: &Self) {
-        self.previous = self.open + other.previous;
+        let shift = self.bytes.len();
+        let shifted = |(start, end)| (start + shift, end + shift);
+        for (latest, other) in self.latest.iter_mut().zip(other.latest) {
+            *latest = other.map(shifted).or(*latest);
+        }
         self.bytes.extend_from_slice(&other.bytes);
         self.rows += other.rows;
         self.open = self.bytes.len();
@@ -243,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_can_be_that_of_the_entry_before() {
+    fn a_value_can_be_the_one_that_was_given_last() {
         let mut entries = Entries::default();
         let mut other = Entries::default();
         other.push(row("first", None));
@@ -251,7 +257,7 @@ mod tests {
         entries.push(row("zeroth", None));
         entries.append(&other);
         entries.begin();
-        for field in Field::ALL {
+        for field in [Field::TaskId, Field::Timestamp, Field::Text, Field::Type, Field::Detail] {
             entries.repeat(field);
         }
         entries.finish();

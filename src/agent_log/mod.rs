@@ -32,6 +32,6 @@ mod writer;
 pub use borrowed::Borrowed;
 pub use entry::{Entries, Entry, Field, Position};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
-pub use registry::{Log, flush_at_exit, open, open_in_memory};
+pub use registry::{END_DEADLINE, Log, flush_all, flush_until, open, open_in_memory};
 pub use stats::{Latency, Stats};
 pub use writer::{Event, Listener, Options, WalStatus};

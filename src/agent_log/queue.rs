@@ -87,6 +87,13 @@ pub(super) struct Chunk {
     ticket: Option<Ticket>,
 }
 
+/// Somebody who waits until `target` rows are settled.
+struct Barrier {
+    target: u64,
+    since: Instant,
+    reply: BarrierReply,
+}
+
 struct Ticket {
     reply: Reply,
     receipt: Receipt,
@@ -149,7 +156,7 @@ pub(super) struct State {
     awaited_since: Option<Instant>,
     /// A thread stands still until the queue is written: no linger.
     urgent: u32,
-    barriers: Vec<(u64, BarrierReply)>,
+    barriers: Vec<Barrier>,
     checkpoints: VecDeque<(checkpoint::Mode, CheckpointReply)>,
     /// Set by the writer: not before this moment, because the last attempt failed.
     pub retry_at: Option<Instant>,
@@ -239,6 +246,12 @@ impl Queue {
     ) -> Result<Entries, Refusal> {
         let mut state = self.lock();
         state.admit(entries.byte_len(), options)?;
+        if entries.is_empty() {
+            // Nothing to wait for, and nothing that would ever wake the writer.
+            drop(state);
+            reply(Ok(Receipt::default()));
+            return Ok(entries);
+        }
         let was_due = state.is_full(options);
         let (rows, bytes) = (entries.len(), entries.byte_len());
         state.chunks.push_back(Chunk {
@@ -271,7 +284,8 @@ impl Queue {
             return reply(Ok(()));
         }
         let target = state.accepted;
-        state.barriers.push((target, reply));
+        let since = Instant::now();
+        state.barriers.push(Barrier { target, since, reply });
         state.awaited_since.get_or_insert_with(Instant::now);
         drop(state);
         self.work.notify_one();
@@ -339,9 +353,13 @@ impl Queue {
     }
 
     /// Takes a batch for the transaction that is open. [`State::batch_open`] holds until it is
-    /// settled or given back.
+    /// settled or given back. Empty while earlier entries are lent: a ROLLBACK releases SQLite's
+    /// lock before it gives them back, and what came after them must not overtake them.
     pub fn take_batch(&self, rows: usize, bytes: usize) -> Batch {
         let mut state = self.lock();
+        if state.is_lent() {
+            return Batch::default();
+        }
         let batch = state.take(rows, bytes);
         state.batch_open = true;
         batch
@@ -359,13 +377,13 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Settles a batch whose transaction has committed: row by row as `outcomes` says. What of
-    /// the last chunk lies beyond them goes back to the front.
+    /// Settles a batch whose transaction has committed: row by row as `outcomes` says. What
+    /// lies beyond them goes back to the front.
     pub fn settle(&self, batch: Batch, outcomes: Vec<RowOutcome>, options: &Options) -> Settled {
         let now = Instant::now();
         let mut told = Settled::default();
         let mut done = Vec::new();
-        let mut rest = None;
+        let mut rest = Vec::new();
         let (mut rows, mut bytes, mut inserted, mut rejected) = (0, 0, 0, 0);
         let mut outcomes = outcomes.into_iter();
         let mut append = Vec::with_capacity(batch.chunks.len());
@@ -402,10 +420,14 @@ impl Queue {
             rows += count;
             bytes += before.1 - chunk.bytes_left();
             append.push((now.duration_since(chunk.since), count as u64));
-            if chunk.rows_left() == 0 { done.push(chunk) } else { rest = Some(chunk) }
+            if chunk.rows_left() == 0 {
+                done.push(chunk);
+            } else {
+                rest.push(chunk);
+            }
         }
         let mut state = self.lock();
-        if let Some(chunk) = rest {
+        for chunk in rest.into_iter().rev() {
             state.put_front(chunk);
         }
         for (time, count) in append {
@@ -428,8 +450,13 @@ impl Queue {
         }
         state.batch_open = false;
         state.finish(&mut told, options);
+        // Its entries may have been lent, and the writer waiting for their fate.
+        let more = state.queued_rows > 0;
         drop(state);
         self.progress.notify_all();
+        if more {
+            self.work.notify_one();
+        }
         told
     }
 
@@ -457,6 +484,16 @@ impl Queue {
         told
     }
 
+    /// Whether something is queued, and not lent or in a batch.
+    pub fn has_queued(&self) -> bool {
+        self.lock().queued_rows > 0
+    }
+
+    /// Takes the checkpoints that were asked for and will not be carried out.
+    pub fn take_checkpoints(&self) -> Vec<CheckpointReply> {
+        self.lock().checkpoints.drain(..).map(|(_, reply)| reply).collect()
+    }
+
     /// Tells everybody who waits, and has waited since before `before`, that it failed. The
     /// entries stay.
     pub fn fail_waiting(&self, error: &Error, before: Option<Instant>) -> Settled {
@@ -469,11 +506,14 @@ impl Queue {
                 told.replies.push((ticket.reply, Err((error.clone(), ticket.receipt))));
             }
         }
-        if before.is_none_or(|before| state.awaited_since.is_none_or(|since| since <= before)) {
-            for (_, reply) in state.barriers.drain(..) {
-                told.barriers.push((reply, Err(error.clone())));
-            }
+        let (failed, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut state.barriers)
+            .into_iter()
+            .partition(|barrier| before.is_none_or(|before| barrier.since <= before));
+        state.barriers = waiting;
+        for barrier in failed {
+            told.barriers.push((barrier.reply, Err(error.clone())));
         }
+        state.await_rest();
         drop(state);
         self.progress.notify_all();
         told
@@ -515,6 +555,12 @@ impl State {
         self.queued_rows >= options.batch_rows || self.queued_bytes >= options.batch_bytes
     }
 
+    /// Whether entries are part of a transaction of a JavaScript thread, whose fate is not known.
+    /// Asked by the writer, while it has no batch itself.
+    fn is_lent(&self) -> bool {
+        self.rows > self.queued_rows
+    }
+
     fn take(&mut self, limit_rows: usize, limit_bytes: usize) -> Batch {
         let mut batch = Batch { chunks: Vec::new(), limit_rows, limit_bytes };
         let (mut rows, mut bytes) = (0, 0);
@@ -541,24 +587,21 @@ impl State {
 
     /// Recomputes since when somebody waits for what is queued.
     fn await_rest(&mut self) {
-        let first =
-            self.chunks.iter().find(|chunk| chunk.ticket.is_some()).map(|chunk| chunk.since);
-        self.awaited_since = match (first, self.barriers.is_empty()) {
-            (Some(since), true) => Some(since),
-            (since, false) => Some(self.awaited_since.or(since).unwrap_or_else(Instant::now)),
-            (None, true) => None,
-        };
+        let append = self.chunks.iter().find(|chunk| chunk.ticket.is_some());
+        let barrier = self.barriers.first();
+        let append = append.map(|chunk| chunk.since);
+        let barrier = barrier.map(|barrier| barrier.since);
+        self.awaited_since = [append, barrier].into_iter().flatten().min();
     }
 
     /// Answers barriers that are reached, and notices relief.
     fn finish(&mut self, told: &mut Settled, options: &Options) {
         let settled = self.settled;
-        let (reached, waiting) = std::mem::take(&mut self.barriers)
+        let (reached, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.barriers)
             .into_iter()
-            .partition(|(target, _)| *target <= settled);
+            .partition(|barrier| barrier.target <= settled);
         self.barriers = waiting;
-        let reached: Vec<(u64, BarrierReply)> = reached;
-        told.barriers.extend(reached.into_iter().map(|(_, reply)| (reply, Ok(()))));
+        told.barriers.extend(reached.into_iter().map(|barrier| (barrier.reply, Ok(()))));
         self.await_rest();
         if self.refusing && self.bytes <= options.queue_bytes / 2 {
             self.refusing = false;
@@ -574,7 +617,7 @@ impl State {
         if let Some((mode, reply)) = self.checkpoints.pop_front() {
             return Next::Checkpoint(mode, reply);
         }
-        if self.queued_rows == 0 {
+        if self.queued_rows == 0 || self.is_lent() {
             return if self.closing && self.rows == 0 { Next::Stop } else { Next::Wait(None) };
         }
         if let Some(retry_at) = self.retry_at.filter(|retry_at| now < *retry_at) {

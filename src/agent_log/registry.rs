@@ -19,6 +19,9 @@ use crate::engine::{Connection, DatabaseFile, Error, Result};
 /// Logs whose writer runs, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
 
+/// How long the process's end may be delayed.
+pub const END_DEADLINE: Duration = Duration::from_secs(5);
+
 fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -48,6 +51,7 @@ pub fn open(
     insists: bool,
     listener: Arc<dyn Listener>,
 ) -> Result<Log> {
+    flush_at_exit();
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut logs = running();
@@ -68,7 +72,6 @@ pub fn open(
     } else {
         let shared = Arc::new(Shared::new(Arc::clone(file), options));
         writer::start(&shared)?;
-        arm_exit();
         logs.push((Arc::clone(&shared), 1));
         shared
     };
@@ -90,35 +93,47 @@ pub(super) fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
-/// How long the process's end may wait for its logs, whoever asks for it and how often.
-const AT_EXIT: Duration = Duration::from_secs(5);
-
-/// Waits until every log of the process has written what it accepted: what a process does before
-/// it ends. At most five seconds, counted from the first call.
-pub fn flush_at_exit() {
+/// The process ends: waits until every log has written what it accepted, for at most
+/// [`END_DEADLINE`] after the first call. Returns a sentence for each log that has not.
+pub fn flush_all() -> Vec<String> {
     static DEADLINE: OnceLock<Instant> = OnceLock::new();
-    let deadline = *DEADLINE.get_or_init(|| Instant::now() + AT_EXIT);
-    let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
-    for shared in logs {
-        // A log that cannot be flushed has said so by its events; the others still can.
-        drop(shared.queue.flush(deadline.saturating_duration_since(Instant::now())));
-    }
+    flush_until(*DEADLINE.get_or_init(|| Instant::now() + END_DEADLINE))
 }
 
-/// Has the C library flush the logs when the process exits: after JavaScript's `exit` listeners,
-/// and also where those do not run. Not on Windows, where other threads are gone by then.
-fn arm_exit() {
+/// The same until `deadline`, for a thread that ends.
+pub fn flush_until(deadline: Instant) -> Vec<String> {
+    let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
+    let mut lost = Vec::new();
+    for shared in logs {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if shared.queue.flush(left).is_ok() {
+            continue;
+        }
+        let state = shared.queue.lock();
+        let failure = state.stopped.as_ref().or(state.failing.as_ref().map(|(_, error)| error));
+        let reason = failure.map_or("no time was left", |error| error.message.as_str());
+        lost.push(format!(
+            "{} log entries for {} were not written before the process ended: {reason}",
+            state.rows,
+            shared.file.path.display(),
+        ));
+    }
+    lost
+}
+
+/// Has the process's end wait for its logs. Node runs JavaScript's `exit` listeners on the main
+/// thread only, where this package may not even be loaded: a worker may be its only user.
+fn flush_at_exit() {
     #[cfg(unix)]
     {
         extern "C" fn at_exit() {
-            // A panic has nowhere to go; the process is ending.
-            let _ = std::panic::catch_unwind(flush_at_exit);
+            drop(std::panic::catch_unwind(flush_all));
         }
-        static ARM: std::sync::Once = std::sync::Once::new();
-        ARM.call_once(|| {
-            // SAFETY: the function is a static one of an image that is never unloaded
-            // (`-z nodelete`, by napi-build), and does not unwind.
-            unsafe { libc::atexit(at_exit) };
+        static REGISTER: std::sync::Once = std::sync::Once::new();
+        // SAFETY: the function may run at any time of the process's end: the library is never
+        // unloaded, and the threads it waits for run until this returns.
+        REGISTER.call_once(|| unsafe {
+            libc::atexit(at_exit);
         });
     }
 }
@@ -242,22 +257,31 @@ impl Log {
         true
     }
 
-    /// Has `reply` called once the writer has ended, after the last handle was released.
+    /// Has `reply` called once the writer has ended, after the last handle was released: with the
+    /// failure that had stopped it for good, if one had.
     pub fn when_ended(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.queue.lock();
         if state.ended {
+            let stopped = state.stopped.clone();
             drop(state);
-            return reply(Ok(()));
+            return reply(stopped.map_or(Ok(()), Err));
         }
         state.when_ended.push(Box::new(reply));
     }
 
-    /// Tells everybody who waits that writing failed; the entries stay queued.
+    /// Tells everybody who waits that writing failed, and the listeners; the entries stay queued.
     pub fn fail_waiting(&self, error: &Error) {
         self.shared.tell(self.shared.queue.fail_waiting(error, None));
+        self.shared.emit(&Event::Error(error.clone()));
     }
 
-    /// Waits until the writer has ended, after the last handle was released.
+    /// Whether something is queued.
+    pub fn has_queued(&self) -> bool {
+        self.shared.queue.has_queued()
+    }
+
+    /// Waits until the writer has ended, after the last handle was released. `true` says that it
+    /// has, and left the file in order.
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.queue.lock();
@@ -273,7 +297,7 @@ impl Log {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        true
+        state.stopped.is_none()
     }
 }
 

@@ -30,6 +30,9 @@ use super::registry;
 use crate::checkpoint::{self, Mode, Policy, Situation};
 use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Result, Wal};
 
+/// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
+const RESET_ATTEMPTS: u32 = 8;
+
 /// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -157,14 +160,14 @@ impl Shared {
         }
     }
 
-    /// Tells what a settled batch left to be told.
+    /// Tells what a settled batch left to be told. Rejections first: a flush that resolves has
+    /// told of them, and once it has, nothing may keep the process alive to hear more.
     pub fn tell(&self, mut settled: Settled) {
-        let unawaited = std::mem::take(&mut settled.unawaited);
-        let relieved = settled.relieved;
-        settled.reply();
-        for (entries, error) in unawaited {
+        for (entries, error) in std::mem::take(&mut settled.unawaited) {
             self.emit(&Event::Rejected(entries, error));
         }
+        let relieved = settled.relieved;
+        settled.reply();
         if relieved {
             self.emit(&Event::Backpressure(false));
         }
@@ -173,12 +176,16 @@ impl Shared {
     /// Ends writing for good: entries stay, whoever waits is told.
     fn stop(&self, error: &Error) {
         self.queue.lock().stopped = Some(error.clone());
-        self.tell(self.queue.fail_waiting(error, None));
+        // The event first, so that whoever is told of a failed append knows the reason.
         self.emit(&match error.class() {
             Class::Replaced => Event::Replaced(error.clone()),
             Class::Corrupt => Event::Corrupt(error.clone()),
             _ => Event::Error(error.clone()),
         });
+        self.tell(self.queue.fail_waiting(error, None));
+        for reply in self.queue.take_checkpoints() {
+            reply(Err(error.clone()));
+        }
     }
 }
 
@@ -229,10 +236,15 @@ fn supervise(shared: &Arc<Shared>) {
     let mut state = shared.queue.lock();
     state.ended = true;
     let waiting = std::mem::take(&mut state.when_ended);
+    let stopped = state.stopped.clone();
     drop(state);
     shared.queue.progress.notify_all();
     for reply in waiting {
-        reply(Ok(()));
+        reply(stopped.clone().map_or(Ok(()), Err));
+    }
+    // Asked for between the writer's last look at the queue and its end.
+    for reply in shared.queue.take_checkpoints() {
+        reply(Err(Error::fusion("ERR_INVALID_STATE", "database is not open")));
     }
 }
 
@@ -251,10 +263,16 @@ struct Writer<'a> {
     alone: usize,
     /// Failures in a row.
     attempts: u32,
+    /// The last failure has been waited out already.
+    waited: bool,
     /// The failure that was last told; told once until something else happens.
     told: Option<i32>,
+    /// The same for checkpoints: a full disk fails each of them, many times a second.
+    told_checkpoint: Option<i32>,
     last_commit: Instant,
     seen_commits: u32,
+    /// The WAL was restarted when the file had seen so many commits.
+    restarted_at: Option<u32>,
     last_truncate: Instant,
     last_prevented: Option<Instant>,
     frames_at_last: u32,
@@ -278,9 +296,12 @@ impl<'a> Writer<'a> {
             batch: None,
             alone: 0,
             attempts: 0,
+            waited: false,
             told: None,
+            told_checkpoint: None,
             last_commit: now,
             seen_commits: 0,
+            restarted_at: None,
             last_truncate: now,
             last_prevented: None,
             frames_at_last: 0,
@@ -296,9 +317,8 @@ impl<'a> Writer<'a> {
             match self.wait() {
                 Step::LookAtWal => self.care_for_wal(),
                 Step::Next(Next::Commit) => {
-                    match self.commit() {
-                        Ok(()) => self.succeeded(),
-                        Err(error) => self.failed(error),
+                    if let Err(error) = self.commit() {
+                        self.failed(error);
                     }
                     self.care_for_wal();
                 }
@@ -362,10 +382,26 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// The connection, if the file may be written to and checkpointed: its path still leads to
+    /// it, and where there was reason to doubt it, it has been checked.
+    fn sound_connection(&mut self) -> Result<&Connection> {
+        let file = &self.shared.file;
+        let connection = self.connection()?;
+        connection.check_identity()?;
+        if file.take_suspicion()
+            && let Err(error) = check(connection)
+        {
+            // Not answered, or answered badly: either way the doubt remains.
+            file.suspect();
+            return Err(error);
+        }
+        Ok(connection)
+    }
+
     /// One transaction. `Ok` also where nothing was left to write.
     fn commit(&mut self) -> Result<()> {
         let started = Instant::now();
-        self.connection()?.check_identity()?;
+        self.sound_connection()?;
         if let Some(open) = self.open.as_mut().filter(|open| open.statements.is_none()) {
             let counter = self.shared.options.change_counter.as_deref();
             open.statements = Some(Statements::prepare(&open.connection, counter)?);
@@ -378,6 +414,7 @@ impl<'a> Writer<'a> {
             if error.class() == Class::Transient {
                 let pause = self.pause(Duration::from_millis(1), Duration::from_millis(100));
                 expectation.wait(pause);
+                self.waited = true;
             }
             return Err(error);
         }
@@ -399,7 +436,10 @@ impl<'a> Writer<'a> {
                     state.stats.batches += 1;
                     state.stats.commit.record(started.elapsed(), 1);
                 }
-                shared.tell(shared.queue.settle(batch, outcomes, &shared.options));
+                let settled = shared.queue.settle(batch, outcomes, &shared.options);
+                // Before anybody who waits can ask for the state.
+                self.succeeded();
+                shared.tell(settled);
                 Ok(())
             }
             Err(error) => {
@@ -460,12 +500,16 @@ impl<'a> Writer<'a> {
         }
         let now = Instant::now();
         let deadline = self.shared.options.retry_deadline;
-        let mut retry_at = None;
-        if class != Class::Transient {
+        let waited = std::mem::take(&mut self.waited);
+        let retry_at = if class != Class::Transient {
             // A fresh connection next time: whatever made this one fail is not carried along.
             self.open = None;
-            retry_at = Some(now + self.pause(Duration::from_millis(50), Duration::from_secs(5)));
-        }
+            Some(now + self.pause(Duration::from_millis(50), Duration::from_secs(5)))
+        } else if waited {
+            None
+        } else {
+            Some(now + self.pause(Duration::from_millis(1), Duration::from_millis(100)))
+        };
         let mut state = self.shared.queue.lock();
         if class == Class::Transient {
             state.stats.retries += 1
@@ -526,6 +570,7 @@ impl<'a> Writer<'a> {
                 backfilled: wal.backfilled,
                 frames_at_last: self.frames_at_last,
                 wal_bytes: bytes,
+                restarted: self.restarted_at == Some(commits),
                 idle: now.duration_since(self.last_commit),
                 since_truncate: now.duration_since(self.last_truncate),
                 since_prevented: self.last_prevented.map(|at| now.duration_since(at)),
@@ -550,6 +595,8 @@ impl<'a> Writer<'a> {
 
     fn checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
         let shared = self.shared;
+        // Counted before: a commit during the checkpoint may be what the restart is undone by.
+        let commits = shared.file.wal.commits();
         let outcome = self.run_checkpoint(mode);
         let now = Instant::now();
         let mut wal = shared.wal();
@@ -572,6 +619,9 @@ impl<'a> Writer<'a> {
                     if mode == Mode::Truncate {
                         self.last_truncate = now;
                     }
+                    if mode == Mode::Restart {
+                        self.restarted_at = Some(commits);
+                    }
                 }
                 shared.file.wal.set_frames(outcome.frames);
             }
@@ -582,25 +632,42 @@ impl<'a> Writer<'a> {
         }
         drop(wal);
         match &outcome {
-            Ok(outcome) => self.tell_checkpoint(*outcome, now),
+            Ok(outcome) => {
+                self.told_checkpoint = None;
+                self.tell_checkpoint(*outcome, now);
+            }
             Err(error) if matches!(error.class(), Class::Corrupt | Class::Replaced) => {
                 shared.stop(error);
             }
-            Err(error) => shared.emit(&Event::Error(error.clone())),
+            Err(error) if self.told_checkpoint.replace(error.errcode) != Some(error.errcode) => {
+                shared.emit(&Event::Error(error.clone()));
+            }
+            Err(_) => {}
         }
         outcome
     }
 
     fn run_checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
         let turns = &self.shared.file.turn;
-        let connection = self.connection()?;
-        // A checkpoint is what makes damage by a replaced file permanent.
-        connection.check_identity()?;
+        // A checkpoint is what makes damage by a replaced file, or by a WAL that is not its own,
+        // permanent.
+        let connection = self.sound_connection()?;
         if mode == Mode::Passive {
             return checkpoint::run(connection, mode);
         }
-        let _turn = turns.take();
-        checkpoint::run(connection, mode)
+        let mut attempts = 0;
+        loop {
+            let expectation = turns.expect_release();
+            let turn = turns.take();
+            let outcome = checkpoint::run(connection, mode)?;
+            attempts += 1;
+            if !outcome.busy || attempts == RESET_ATTEMPTS {
+                return Ok(outcome);
+            }
+            // Perhaps a commit of this process was under way, which is over in a moment.
+            turn.abandon();
+            expectation.wait(Duration::from_millis(1));
+        }
     }
 
     /// Tells of resets, and of prevented checkpoints at most once a second.
@@ -624,10 +691,12 @@ impl<'a> Writer<'a> {
 
     /// Leaves the file as a clean shutdown should: WAL in the database, connection closed.
     fn end(&mut self) {
-        let stopped = self.shared.queue.lock().stopped.is_some();
-        if !stopped && wal_size(&self.shared.file.path) > 0 {
+        let is_stopped = |shared: &Shared| shared.queue.lock().stopped.is_some();
+        if !is_stopped(self.shared) && wal_size(&self.shared.file.path) > 0 {
             drop(self.checkpoint(Mode::Truncate));
         }
+        // The checkpoint may have found damage.
+        let stopped = is_stopped(self.shared);
         if let Some(mut open) = self.open.take() {
             open.statements = None;
             if !stopped {
@@ -636,6 +705,30 @@ impl<'a> Writer<'a> {
             drop(open.connection);
         }
     }
+}
+
+/// Looks through the whole file, but does not compare indexes with tables.
+fn check(connection: &Connection) -> Result<()> {
+    let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
+    let mut statement = connection.sql()?.prepare("PRAGMA quick_check(20)").map_err(at)?;
+    let found = statement
+        .query_map([], |row| row.get::<_, String>(0))
+        .map_err(at)?
+        .collect::<rusqlite::Result<Vec<_>>>()
+        .map_err(at)?;
+    if found == ["ok"] {
+        return Ok(());
+    }
+    Err(Error::sqlite(
+        rusqlite::ffi::SQLITE_CORRUPT,
+        format!(
+            "the file is damaged, or the -wal beside it belongs to another one. Nothing has been \
+             written to it: keep a copy of both, then see whether the file passes without its \
+             -wal. SQLite says: {}",
+            found.join("; ")
+        ),
+    )
+    .at(connection.path()))
 }
 
 /// Size of the file's WAL, by `stat`; 0 where there is none.

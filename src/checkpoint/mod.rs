@@ -10,7 +10,7 @@ use std::ffi::c_int;
 
 use rusqlite::ffi;
 
-use crate::engine::{Class, Connection, Error, Result};
+use crate::engine::{Class, Connection, Result};
 
 pub use policy::{Policy, Situation, decide};
 
@@ -102,8 +102,7 @@ fn step(connection: &Connection, mode: Mode) -> Result<Outcome> {
     if rc == ffi::SQLITE_OK {
         return Ok(Outcome { mode, busy: backfilled < frames, frames, backfilled });
     }
-    // SAFETY: as above.
-    let error = unsafe { Error::last(db) }.at(connection.path());
+    let error = connection.last_error().at(connection.path());
     match error.class() {
         Class::Transient => Ok(Outcome { mode, busy: true, frames, backfilled }),
         _ => Err(error),

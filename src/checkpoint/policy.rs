@@ -3,13 +3,15 @@
 //! | situation, the first that applies | action |
 //! |---|---|
 //! | nothing in the WAL file | none |
-//! | the file exceeds its limit, and is not idle | RESTART |
-//! | the file exceeds its limit, or is idle, or was last truncated `interval` ago | TRUNCATE |
+//! | the file exceeds its limit, is not idle, and was not restarted since the last commit | RESTART |
+//! | the file is idle, or was last truncated `interval` ago | TRUNCATE |
 //! | `due_frames` or more are not in the database | PASSIVE |
 //! | otherwise | none |
 //!
 //! RESTART and TRUNCATE pass their turn for a pause after a checkpoint was prevented, and PASSIVE
 //! passes it until the WAL has grown by `due_frames` again.
+//!
+//! Why once: RESTART does not shorten the file, the commit after it does.
 //!
 //! Why TRUNCATE waits for idleness: cutting the file makes the next commits grow it again. Why
 //! a prevented RESTART is retried after a pause: whoever prevents it (a long read) will go on doing
@@ -61,6 +63,8 @@ pub struct Situation {
     pub frames_at_last: u32,
     /// Size of the WAL file.
     pub wal_bytes: u64,
+    /// It was restarted, and this process knows of no commit since.
+    pub restarted: bool,
     /// Time since the last commit that this process knows of.
     pub idle: Duration,
     /// Time since the WAL was last truncated, or since the start.
@@ -81,10 +85,10 @@ pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Dur
     let left =
         situation.since_prevented.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
     if left.is_zero() {
-        if oversized && !idle {
+        if oversized && !idle && !situation.restarted {
             return Ok(Mode::Restart);
         }
-        if oversized || idle || situation.since_truncate >= policy.interval {
+        if idle || situation.since_truncate >= policy.interval {
             return Ok(Mode::Truncate);
         }
     }
@@ -114,6 +118,7 @@ mod tests {
             backfilled: 0,
             frames_at_last: 0,
             wal_bytes: 50 * 4120,
+            restarted: false,
             idle: Duration::ZERO,
             since_truncate: Duration::from_secs(10),
             since_prevented: None,
@@ -147,6 +152,22 @@ mod tests {
         let oversized = Situation { wal_bytes: (4 << 20) + 1, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &oversized), Ok(Mode::Restart));
         let idle = Situation { idle: Duration::from_secs(9), ..oversized };
+        assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
+    }
+
+    #[test]
+    fn an_oversized_wal_is_restarted_once_until_the_next_commit() {
+        let restarted = Situation {
+            wal_bytes: 5 << 20,
+            frames: 1200,
+            backfilled: 1200,
+            restarted: true,
+            idle: Duration::from_millis(500),
+            ..busy_database()
+        };
+        let look_again = decide(&Policy::default(), &restarted);
+        assert_eq!(look_again, Err(Some(Duration::from_millis(1500))));
+        let idle = Situation { idle: Duration::from_secs(2), ..restarted };
         assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
     }
 

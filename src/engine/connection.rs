@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::{DatabaseFile, Error, FileId, Result, file_id};
+use super::{Class, DatabaseFile, Error, FileId, Result, file_id};
 
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
@@ -119,6 +119,18 @@ impl Connection {
         self.inner
             .as_ref()
             .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "database is not open"))
+    }
+
+    /// SQLite's most recent error on this connection. One that says that the file is damaged is
+    /// remembered with the file.
+    pub fn last_error(&self) -> Error {
+        // SAFETY: the connection is open or null, which SQLite answers as out of memory; a
+        // `Connection` is not `Sync`, so no other thread is using it.
+        let error = unsafe { Error::last(self.raw()) };
+        if let Some(file) = self.file.as_ref().filter(|_| error.class() == Class::Corrupt) {
+            file.suspect();
+        }
+        error
     }
 
     /// Whether no explicit transaction is open (`sqlite3_get_autocommit`).

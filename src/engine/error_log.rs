@@ -3,9 +3,13 @@
 //! It is where SQLite says what no return code carries: "file unlinked while open", which page
 //! is corrupt and at which line that was found. The hook runs on whatever thread caused the
 //! message, possibly holding SQLite's mutexes, so it only copies the text; any thread may read.
+//!
+//! It is also the only place where SQLite tells that it took over a WAL that an earlier process
+//! left, and of which file: see [`recovered`].
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,6 +37,24 @@ struct Ring {
 }
 
 static RING: Mutex<Ring> = Mutex::new(Ring { messages: VecDeque::new(), count: 0 });
+
+/// WALs that were taken over, and not asked for yet. Bounded like the ring.
+static RECOVERED: Mutex<VecDeque<PathBuf>> = Mutex::new(VecDeque::new());
+
+/// Whether this process took over frames of `wal`, a `-wal` file, since this was last asked: an
+/// earlier process ended without closing the database, or the database was replaced and the WAL
+/// is not its own.
+pub(super) fn recovered(wal: &Path) -> bool {
+    let mut recovered = RECOVERED.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = recovered.len();
+    recovered.retain(|other| other != wal);
+    recovered.len() < before
+}
+
+/// The file of "recovered N frames from WAL file PATH" (wal.c).
+fn recovered_file(message: &str) -> Option<PathBuf> {
+    message.split_once(" from WAL file ").map(|(_, path)| PathBuf::from(path))
+}
 
 /// The newest messages, oldest first.
 pub fn recent() -> Vec<Logged> {
@@ -62,6 +84,15 @@ unsafe extern "C" fn record(_: *mut c_void, errcode: c_int, message: *const c_ch
     let time_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    if errcode == ffi::SQLITE_NOTICE_RECOVER_WAL
+        && let Some(wal) = recovered_file(&message)
+    {
+        let mut recovered = RECOVERED.lock().unwrap_or_else(PoisonError::into_inner);
+        if recovered.len() == CAPACITY {
+            recovered.pop_front();
+        }
+        recovered.push_back(wal);
+    }
     let mut ring = RING.lock().unwrap_or_else(PoisonError::into_inner);
     ring.count += 1;
     let sequence = ring.count;

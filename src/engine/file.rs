@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::wal::Wal;
@@ -22,6 +23,8 @@ pub struct DatabaseFile {
     pub turn: Turn,
     /// What this process's commits have put into the WAL.
     pub wal: Wal,
+    /// See [`Self::suspect`].
+    suspect: AtomicBool,
 }
 
 static OPEN: Mutex<Option<HashMap<FileId, Weak<DatabaseFile>>>> = Mutex::new(None);
@@ -34,6 +37,7 @@ impl DatabaseFile {
             path: PathBuf::from(":memory:"),
             turn: Turn::default(),
             wal: Wal::default(),
+            suspect: AtomicBool::default(),
         })
     }
 
@@ -50,9 +54,22 @@ impl DatabaseFile {
             path: path.to_path_buf(),
             turn: Turn::default(),
             wal: Wal::default(),
+            suspect: AtomicBool::default(),
         });
         files.insert(id, Arc::downgrade(&file));
         file
+    }
+
+    /// Something gave reason to doubt the file: a connection of this process found it damaged
+    /// (`SQLITE_CORRUPT`, `SQLITE_NOTADB`), or took over a WAL that an earlier process left. A
+    /// checkpoint would make damage permanent, so whoever checkpoints checks first.
+    pub fn suspect(&self) {
+        self.suspect.store(true, Ordering::Release);
+    }
+
+    /// Whether there is reason to doubt the file; the doubt is the caller's from here on.
+    pub fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::AcqRel)
     }
 
     /// That [`Self::path`] still leads to this file. One `stat`: cheap enough before each batch.

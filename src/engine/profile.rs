@@ -41,7 +41,8 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::connection::LONGEST_TIMEOUT;
-use super::{Connection, Error, Result, file_id, file_system};
+use super::wal::Wal;
+use super::{Connection, Error, Result, error_log, file_id, file_system};
 
 /// `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,6 +222,11 @@ impl Connection {
             enter_wal(&connection)?;
         }
         apply(&connection, SETTINGS, profile)?;
+        if let Some(file) = connection.file()
+            && error_log::recovered(&Wal::path(connection.path()))
+        {
+            file.suspect();
+        }
         Ok(connection)
     }
 }

@@ -36,6 +36,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"connectMailbox", callback!(connect_mailbox)),
     (c"keepAlive", callback!(keep_alive)),
     (c"openHardened", callback!(open_hardened)),
+    (c"checkpointOnClose", callback!(checkpoint_on_close)),
     (c"logOpen", callback!(open)),
     (c"logBegin", callback!(begin)),
     (c"logStage", callback!(stage)),
@@ -45,13 +46,14 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logAppendOne", callback!(append_one)),
     (c"logFlush", callback!(flush)),
     (c"logFlushSync", callback!(flush_sync)),
+    (c"logTransactionEnded", callback!(transaction_ended)),
     (c"logTakePending", callback!(take_pending)),
     (c"logCheckpoint", callback!(checkpoint_now)),
     (c"logStats", callback!(stats)),
     (c"logRelease", callback!(release)),
     (c"logWaitEnded", callback!(wait_ended)),
     (c"logWhenEnded", callback!(when_ended)),
-    (c"flushAtExit", callback!(flush_at_exit)),
+    (c"flushAll", callback!(flush_all)),
 ];
 
 /// A log that JavaScript has open.
@@ -337,6 +339,10 @@ fn connect_mailbox(call: &Call<'_>) -> Outcome<sys::napi_value> {
 unsafe extern "C" fn end_thread(_: *mut c_void) {
     // Only fails once the thread's locals are gone, and with them the logs.
     let _ = THREAD.try_with(|thread| {
+        // Windows lets nobody wait for a thread once the process ends, so that a worker waits
+        // here; elsewhere the process's end does.
+        #[cfg(windows)]
+        drop(agent_log::flush_until(std::time::Instant::now() + agent_log::END_DEADLINE));
         thread.logs.take();
         thread.mailbox.take();
         thread.stages.take();
@@ -364,6 +370,16 @@ fn open_hardened(call: &Call<'_>) -> Outcome<sys::napi_value> {
     engine::watch_wal(&connection);
     let number = adopt(call.env, connection)?;
     number_value(call.env, f64::from(number))
+}
+
+/// `checkpointOnClose(database)`: the file's last connection may remove the WAL, which the writer
+/// has emptied.
+fn checkpoint_on_close(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    with_connection(call.env, call.number(0)?, |connection| {
+        connection.checkpoint_on_close(true);
+        Ok(())
+    })?;
+    call.undefined()
 }
 
 /// The profile that arguments from `first` on describe.
@@ -416,6 +432,14 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn file_at(path: &std::path::Path) -> Outcome<Arc<engine::DatabaseFile>> {
     engine::init()?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    if std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(Error::sqlite(
+            ffi::SQLITE_CANTOPEN,
+            "it is a directory. Name a database file inside it",
+        )
+        .at(&path)
+        .into());
+    }
     match FileId::of(&path) {
         Ok(id) => Ok(engine::DatabaseFile::shared(id, &path)),
         Err(error) => Err(Error::sqlite(
@@ -444,7 +468,8 @@ fn options(call: &Call<'_>) -> Outcome<Options> {
             interval: millis(call, 13)?,
             limit_bytes: integer(call, 16)?,
         },
-        profile: profile(call, 14)?,
+        // Each connection has its own patience; the writer's waits are not SQLite's.
+        profile: Profile { busy_timeout: Profile::default().busy_timeout, ..profile(call, 14)? },
     })
 }
 
@@ -496,9 +521,7 @@ fn submit(call: &Call<'_>) -> Outcome<sys::napi_value> {
         thread.last_bytes.set(size);
         Ok(())
     })?;
-    if handle.in_memory {
-        handle.write_here(call)?;
-    }
+    handle.write_in_memory(call)?;
     call.undefined()
 }
 
@@ -518,8 +541,8 @@ fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
         Ok(())
     })?;
     let taken = taken?;
-    if taken && handle.in_memory {
-        handle.write_here(call)?;
+    if taken {
+        handle.write_in_memory(call)?;
     }
     let mut value = ptr::null_mut();
     // SAFETY: `env` is the running callback's.
@@ -528,19 +551,27 @@ fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
 }
 
 impl Handle {
-    /// Writes what is queued on the database's own connection. Failures go to those who wait.
-    fn write_here(&self, call: &Call<'_>) -> Outcome<()> {
-        let Some(number) = self.database else { return Ok(()) };
-        let written = with_connection(call.env, number, |connection| {
+    /// Writes what is queued on the database's own connection.
+    fn write_here(&self, call: &Call<'_>) -> Outcome<crate::engine::Result<()>> {
+        let Some(number) = self.database else { return Ok(Ok(())) };
+        with_connection(call.env, number, |connection| {
             let mut borrowed = self.borrowed.borrow_mut();
             Ok(during(connection.file().map(|file| &file.turn), || {
                 self.log.write_on(connection, &mut borrowed)
             }))
-        })?;
-        if let Err(error) = &written {
-            self.log.fail_waiting(error);
+        })
+    }
+
+    /// The same for a database in memory, which has no writer, and nothing for one with a file.
+    /// The entries were taken, so a failure is not the call's own: those who wait are told, and
+    /// the listeners, and the next call tries again.
+    fn write_in_memory(&self, call: &Call<'_>) -> Outcome<()> {
+        if self.in_memory
+            && let Err(error) = self.write_here(call)?
+        {
+            self.log.fail_waiting(&error);
         }
-        written.map_err(Thrown::from)
+        Ok(())
     }
 
     /// Whether the database's own connection is in a write transaction.
@@ -560,7 +591,7 @@ fn flush(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
     if handle.in_memory || handle.is_writing(call)? {
-        handle.write_here(call)?;
+        handle.write_here(call)??;
         mailbox.post(Message::Done(ticket, Ok(())));
     } else {
         handle.log.barrier(move |outcome| mailbox.post(Message::Done(ticket, outcome)));
@@ -573,9 +604,19 @@ fn flush_sync(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let timeout = millis(call, 1)?;
     if handle.in_memory || handle.is_writing(call)? {
-        handle.write_here(call)?;
+        handle.write_here(call)??;
     } else {
         handle.log.flush(timeout)?;
+    }
+    call.undefined()
+}
+
+/// `logTransactionEnded(log)`: a transaction of a database in memory has ended, and may have given
+/// entries back.
+fn transaction_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let handle = find(call)?;
+    if handle.log.has_queued() {
+        handle.write_in_memory(call)?;
     }
     call.undefined()
 }
@@ -628,15 +669,17 @@ fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
     number_value(call.env, f64::from(number))
 }
 
-/// `logWaitEnded(log, timeout)`: stands still until the writer of a released log has ended.
+/// `logWaitEnded(log, timeout)`: stands still until the writer of a released log has ended;
+/// whether it has, and left the file in order.
 fn wait_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let number = call.number(0)?;
     let timeout = millis(call, 1)?;
     let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
-    if let Some(handle) = handle {
-        handle.log.wait_ended(timeout);
-    }
-    call.undefined()
+    let in_order = handle.is_some_and(|handle| handle.log.wait_ended(timeout));
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is the running callback's.
+    check(unsafe { sys::napi_get_boolean(call.env, in_order, &mut value) })?;
+    Ok(value)
 }
 
 /// `logWhenEnded(log, ticket)`: the same, and answers by mail.
@@ -653,10 +696,14 @@ fn when_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `flushAtExit()`: stands still until every log of the process is written.
-fn flush_at_exit(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    agent_log::flush_at_exit();
-    call.undefined()
+/// `flushAll()`: stands still until every log of the process is written, with a deadline; an
+/// array of sentences about those that are not.
+fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let lost = new_array(call.env)?;
+    for (index, sentence) in (0..).zip(agent_log::flush_all()) {
+        set_element(call.env, lost, index, text(call.env, sentence.as_bytes())?)?;
+    }
+    Ok(lost)
 }
 
 /// A log's events, for the thread that opened the handle.

@@ -372,8 +372,7 @@ fn run_script(call: &Call<'_>, connection: &Connection, sql: &[u8]) -> Outcome<(
             };
             let result = match code {
                 ffi::SQLITE_OK | ffi::SQLITE_DONE => Ok(()),
-                // SAFETY: the connection is open and this thread's.
-                _ => Err(unsafe { Error::last(db) }),
+                _ => Err(connection.last_error()),
             };
             // SAFETY: the statement is null or was prepared above.
             unsafe { ffi::sqlite3_finalize(statement) };

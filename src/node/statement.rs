@@ -21,7 +21,7 @@ use super::environment::{Environment, flag};
 use super::errors::{Kind, Outcome, Thrown, check, is_schema_neutral};
 use super::keyword;
 use super::rows::{CHUNK, Scope, hand_over, read};
-use crate::engine::{Connection, Error, during};
+use crate::engine::{Connection, during};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -136,8 +136,7 @@ impl Running<'_> {
         match unsafe { parameters.bind(self.raw(), copy) } {
             Ok(()) => Ok(()),
             Err(_) => {
-                // SAFETY: the connection is open and this thread's.
-                let error = unsafe { Error::last(connection.raw()) };
+                let error = connection.last_error();
                 self.reset();
                 Err(error.into())
             }
@@ -152,7 +151,7 @@ impl Running<'_> {
             match ffi::sqlite3_step(self.raw()) {
                 ffi::SQLITE_ROW => Ok(true),
                 ffi::SQLITE_DONE => Ok(false),
-                _ => Err(Error::last(connection.raw()).into()),
+                _ => Err(connection.last_error().into()),
             }
         }
     }
@@ -477,8 +476,7 @@ fn prepare_statement(
         )
     });
     if code != ffi::SQLITE_OK {
-        // SAFETY: the connection is open and this thread's.
-        return Err(unsafe { Error::last(connection.raw()) }.into());
+        return Err(connection.last_error().into());
     }
     if raw.is_null() {
         return Err(Thrown::of(

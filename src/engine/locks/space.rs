@@ -71,12 +71,9 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    /// Linux since 3.15.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    /// Linux since 3.15, and XNU, where the numbers are others.
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     pub(super) const OFD: Self = Self { set: libc::F_OFD_SETLK, get: libc::F_OFD_GETLK };
-    /// XNU's, which its public headers leave out.
-    #[cfg(target_vendor = "apple")]
-    pub(super) const OFD: Self = Self { set: 90, get: 92 };
     /// No other system has them. This one's number is nobody's command: EINVAL.
     #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     pub(super) const OFD: Self = Self { set: -1, get: -1 };

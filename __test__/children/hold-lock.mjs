@@ -1,0 +1,12 @@
+// Holds the write lock of a database until it is told to release it, or its parent is gone.
+import { DatabaseSync } from 'node:sqlite'
+import { createInterface } from 'node:readline'
+
+const db = new DatabaseSync(process.argv[2], { timeout: 10_000 })
+db.exec('BEGIN IMMEDIATE')
+console.log('locked')
+await createInterface({ input: process.stdin })[Symbol.asyncIterator]().next()
+db.exec('COMMIT')
+console.log('released')
+db.close()
+process.exit()

@@ -1,0 +1,72 @@
+// The process may end at any time: what was accepted is found in the file by another process.
+
+import test from 'ava'
+import { Other, database, foreignLock, run, seenByAnotherProcess } from './support.ts'
+
+const expected = Array.from({ length: 2000 }, (_, i) => `row ${i}`)
+
+const ways: [name: string, way: string, code: number][] = [
+  ['a natural end', 'natural', 0],
+  ['process.exit() right after an append', 'exit', 7],
+  ['an uncaught exception', 'uncaught', 1],
+  ['an unhandled rejection', 'rejection', 1],
+  ['SIGTERM with a handler that calls process.exit()', 'sigterm', 7],
+  ["an 'exit' listener that appends", 'listener', 0],
+  ['process.exit() after appendAgentLogs by path', 'path', 7],
+  ['the end of a worker', 'worker-natural', 0],
+  ['process.exit() in a worker', 'worker-exit', 0],
+  ['worker.terminate()', 'worker-terminate', 0],
+  ['process.exit() while a worker runs', 'worker-main', 7],
+  ['entries that nobody waits for, and a database left open', 'forgotten', 0],
+]
+for (const [name, way, code] of ways) {
+  test(`${name} loses no accepted entry`, async (t) => {
+    const file = database(t)
+    const ended = await run(t, 'ends.mjs', [file, way])
+    t.is(ended.code, code, ended.output)
+    t.regex(ended.output, /^accepted 2000$/m)
+    const { texts, integrity } = await seenByAnotherProcess(t, file)
+    t.is(integrity, 'ok')
+    t.deepEqual(texts, expected)
+  })
+}
+
+for (const end of ['natural', 'terminate', 'exit']) {
+  test(`a worker's entries are kept where the main thread never loaded the package (${end})`, async (t) => {
+    const file = database(t)
+    const ended = await run(t, 'bare-worker.cjs', [file, end])
+    t.is(ended.code, 0, ended.output)
+    t.deepEqual((await seenByAnotherProcess(t, file)).texts, expected)
+  })
+}
+
+test('a promise that is awaited keeps the process alive until it settles', async (t) => {
+  const file = database(t)
+  const lock = await foreignLock(t, file)
+  const other = new Other(t, 'ends.mjs', [file, 'awaited'])
+  await other.says('waiting')
+  await lock.release()
+  const { code, output } = await other.ended
+  t.is(code, 7, output)
+  t.regex(output, /settled/)
+  t.deepEqual((await seenByAnotherProcess(t, file)).texts, expected)
+})
+
+test('an open database keeps no process alive', async (t) => {
+  const { code, signal } = await run(t, 'ends.mjs', [database(t), 'open'])
+  t.is(code, 0)
+  t.is(signal, null)
+})
+
+for (const end of ['natural', 'exit']) {
+  test(`a lock that never goes does not keep a process from ending, and the loss is said (${end})`, async (t) => {
+    const file = database(t)
+    const lock = await foreignLock(t, file)
+    const { code, signal, output } = await run(t, 'ends-locked.mjs', [file, end])
+    t.is(signal, null, 'ended by itself')
+    t.is(code, 0)
+    t.regex(output, /1 log entries for .*fusion\.db were not written before the process ended: database is locked/)
+    await lock.release()
+    t.deepEqual((await seenByAnotherProcess(t, file)).texts, [])
+  })
+}
