@@ -33,6 +33,23 @@ export interface EngineInfo {
   lockFallbackReason?: string | null
   /** Open database files whose file system refused open file description locks. */
   posixFiles: number
+  /**
+   * How Node's own SQLite, behind node:sqlite, locks: "ofd" once `protectNodeSqlite()` has
+   * changed it.
+   */
+  nodeSqliteLocks: 'ofd' | 'posix' | 'windows'
+  /** Why the last attempt to change it failed; null if none was made. */
+  nodeSqliteLocksReason?: string | null
+  /**
+   * How another SQLite with the same file open is looked for: by this process's descriptors, or
+   * not at all, because they cannot be listed. Not "needed" on Windows, where locks belong to
+   * handles.
+   */
+  foreignCheck: 'descriptors' | 'impossible' | 'not needed'
+  /** Descriptors that are kept open because their close would drop another SQLite's locks. */
+  deferredCloses: number
+  /** Closes that were carried out all the same, because 1,024 were being kept. */
+  forcedCloses: number
 }
 
 /**

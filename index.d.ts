@@ -29,7 +29,16 @@ export interface StatementOptions {
   allowUnknownNamedParameters?: boolean | undefined
 }
 
+/** What is done when another SQLite of this process has the same file open. */
+export type ForeignHandles = 'error' | 'warn' | 'ignore'
+
 export interface DatabaseSyncOptions extends StatementOptions {
+  /**
+   * What is done when another SQLite of this process (node:sqlite, better-sqlite3, another copy of
+   * this package) has the file open already: throw `ERR_FUSION_FOREIGN_SQLITE`, warn once a file
+   * (`FusionSqliteWarning`, code `FUSION_FOREIGN_SQLITE`), or nothing. Default `'warn'`.
+   */
+  foreignHandles?: ForeignHandles | undefined
   /** Open the database in the constructor. Default `true`. */
   open?: boolean | undefined
   /** Open the file for reading only; it must exist. Default `false`. */
@@ -370,6 +379,8 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   synchronous?: 'NORMAL' | 'FULL' | 'EXTRA' | undefined
   /** Size above which the WAL is cut. Default 4 MiB. */
   journalSizeLimit?: number | undefined
+  /** As for `DatabaseSync`. */
+  foreignHandles?: ForeignHandles | undefined
   /** Enforce foreign keys. Default `true`. */
   foreignKeys?: boolean | undefined
   /** Open a file that has several hard links. Default `false`: an error. */
@@ -490,7 +501,7 @@ export class HardenedDatabase extends DatabaseSync {
 /** Options of the log alone. */
 export type AgentLogOptions = Omit<
   HardenedDatabaseOptions,
-  'open' | 'readOnly' | 'closeTimeout' | keyof StatementOptions
+  'open' | 'readOnly' | 'closeTimeout' | 'foreignHandles' | keyof StatementOptions
 >
 
 /**
@@ -503,5 +514,16 @@ export function appendAgentLogs(
   entries: readonly AgentLogEntry[],
   options?: AgentLogOptions,
 ): Promise<AppendReceipt>
+
+/**
+ * Gives Node's own SQLite, behind node:sqlite, the locks of this package: locks that no other code
+ * in the process can drop. For the whole process, at once and for good; calling it again does
+ * nothing. Files that are open when it is called stay on POSIX locks: call it before node:sqlite
+ * opens any. `fusion-sqlite/register` calls it.
+ *
+ * @returns whether it is protected, and if not, why; `engineInfo()` tells it, too. Always
+ * protected on Windows, whose locks cannot be lost that way.
+ */
+export function protectNodeSqlite(): { protected: boolean; reason: string | null }
 
 export { engineInfo, errorLog, type EngineInfo, type LoggedMessage } from './binding.js'

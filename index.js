@@ -5,6 +5,7 @@ const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
+const { protectNodeSqlite } = require('./lib/protect.js')
 const { Session } = require('./lib/session.js')
 const { StatementSync } = require('./lib/statement-sync.js')
 
@@ -17,4 +18,5 @@ module.exports = {
   backup,
   engineInfo,
   errorLog,
+  protectNodeSqlite,
 }

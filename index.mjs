@@ -1,6 +1,15 @@
 // The package for `import`; index.js is the same for `require`.
 import fusionSqlite from './index.js'
 
-export const { DatabaseSync, HardenedDatabase, Session, StatementSync, appendAgentLogs, backup, engineInfo, errorLog } =
-  fusionSqlite
+export const {
+  DatabaseSync,
+  HardenedDatabase,
+  Session,
+  StatementSync,
+  appendAgentLogs,
+  backup,
+  engineInfo,
+  errorLog,
+  protectNodeSqlite,
+} = fusionSqlite
 export default fusionSqlite

@@ -9,6 +9,7 @@ const {
   invalidArgValue,
   invalidState,
 } = require('./errors.js')
+const { checkForeign } = require('./foreign.js')
 const { kNumber, kOpen } = require('./internal.js')
 const { faceOf } = require('./native-class.js')
 const {
@@ -53,7 +54,14 @@ class Database {
     if (Database.#connectionOf(this) !== null) throw invalidState('database is already open')
     const { settings, timeout } = this.#options
     const opener = this.#opener
-    this.#connection = new Connection(opener(this.#path, settings, timeout), this)
+    const number = opener(this.#path, settings, timeout)
+    try {
+      checkForeign(number, this.#options.foreignHandles)
+    } catch (error) {
+      binding.close(number)
+      throw error
+    }
+    this.#connection = new Connection(number, this)
   }
 
   close() {

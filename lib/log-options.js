@@ -53,6 +53,7 @@ const OF_DATABASE_SYNC = new Set([
   'returnArrays',
   'allowBareNamedParameters',
   'allowUnknownNamedParameters',
+  'foreignHandles',
 ])
 /** What node:sqlite calls differently, and what the profile decides. */
 const ELSEWHERE = {

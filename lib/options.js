@@ -3,6 +3,7 @@
 // The arguments of DatabaseSync's constructor and of prepare(), checked in node:sqlite's order.
 
 const { invalidArgType, invalidUrlScheme, outOfRange } = require('./errors.js')
+const { foreignHandles } = require('./foreign.js')
 
 /** Bits of the native `open`. */
 const READ_ONLY = 1
@@ -86,6 +87,8 @@ function databaseOptions(given, isGiven) {
     open,
     settings,
     timeout,
+    // Looked for before it is read: node:sqlite reads no such property, as a getter would notice.
+    foreignHandles: foreignHandles('foreignHandles' in options ? options.foreignHandles : undefined),
     statement: { readBigInts, returnArrays, bareNames, unknownNames },
   }
 }

@@ -22,20 +22,25 @@ static int dispatch(fusion_request request, int fd, int cmd, void *arg) {
   return -1;
 }
 
-/* One trampoline for each copy of SQLite: a system call's replacement is told of no context. */
-static fusion_request bundled_request;
+/*
+** One trampoline for each copy of SQLite: a system call's replacement is told of no context.
+** The setters are hidden: a second image of this addon in the process must not be bound to the
+** first one's.
+*/
+#define TRAMPOLINE(copy) \
+  static fusion_request copy##_request; \
+  static int copy##_fcntl(int fd, int cmd, ...) { \
+    va_list ap; \
+    void *arg; \
+    va_start(ap, cmd); \
+    arg = va_arg(ap, void *); \
+    va_end(ap); \
+    return dispatch(copy##_request, fd, cmd, arg); \
+  } \
+  __attribute__((visibility("hidden"))) void (*fusion_##copy##_fcntl(fusion_request request))(void) { \
+    copy##_request = request; \
+    return (void (*)(void))copy##_fcntl; \
+  }
 
-static int bundled_fcntl(int fd, int cmd, ...) {
-  va_list ap;
-  void *arg;
-  va_start(ap, cmd);
-  arg = va_arg(ap, void *);
-  va_end(ap);
-  return dispatch(bundled_request, fd, cmd, arg);
-}
-
-/* Hidden: a second image of this addon in the process must not be bound to the first one's. */
-__attribute__((visibility("hidden"))) void (*fusion_bundled_fcntl(fusion_request request))(void) {
-  bundled_request = request;
-  return (void (*)(void))bundled_fcntl;
-}
+TRAMPOLINE(bundled)
+TRAMPOLINE(node)

@@ -7,19 +7,23 @@
 //! what `open` made, and nothing but its own last descriptor's close ends it
 //! (<https://man7.org/linux/man-pages/man2/fcntl_locking.2.html>).
 //!
-//! This module owns SQLite's `fcntl` and `close` (`sqlite3_vfs.xSetSystemCall`) and gives them to
-//! a [`space::LockSpace`], which turns one into the other without SQLite's noticing. It decides
+//! [`hooks`] replaces SQLite's `fcntl` and `close` and gives them to a [`space::LockSpace`], which
+//! turns one into the other without SQLite's noticing. This module decides
 //! once, in [`install`], before anything is opened: both lock kinds are tried on a temporary file,
 //! and where OFD locks do not hold, POSIX locks stay and [`fallback_reason`] says why.
 //!
 //! The hooks run on whatever thread is inside SQLite, with SQLite's mutexes held. They call the
-//! kernel and nothing else.
+//! kernel and nothing else. [`neighbour`] installs them in Node's own copy of SQLite, too.
 //!
 //! `FUSION_SQLITE_LOCKS=posix` in the environment leaves POSIX locks in place, for diagnosis.
 //! Windows locks by handle and needs nothing.
 
 #[cfg(unix)]
-mod space;
+pub(super) mod hooks;
+#[cfg(unix)]
+pub mod neighbour;
+#[cfg(unix)]
+pub(super) mod space;
 
 use std::sync::OnceLock;
 
@@ -58,7 +62,7 @@ pub fn fallback_reason() -> Option<&'static str> {
 /// were locked with POSIX locks although [`kind`] is [`LockKind::Ofd`].
 pub fn posix_files() -> u64 {
     #[cfg(unix)]
-    return unix::BUNDLED.posix_files();
+    return hooks::BUNDLED.space.posix_files();
     #[cfg(not(unix))]
     0
 }
@@ -81,55 +85,23 @@ pub(super) fn install() {
 mod unix {
     //! Installation into the bundled SQLite.
 
-    use std::ffi::c_int;
     use std::fs::{File, OpenOptions};
     use std::io;
     use std::os::fd::AsRawFd;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::path::{Path, PathBuf};
 
-    use rusqlite::ffi;
+    use super::hooks;
+    use super::space::{self, Commands};
 
-    use super::space::{self, Commands, LockSpace};
-
-    /// The bundled SQLite's locks. Another copy of SQLite in this process would be another owner
-    /// and need a space of its own.
-    pub(super) static BUNDLED: LockSpace = LockSpace::new(Commands::OFD);
-
-    /// A system call as `xSetSystemCall` takes it.
-    type Syscall = unsafe extern "C" fn();
-
-    unsafe extern "C" {
-        /// Stores `request` and returns the variadic function that calls it (`fcntl.c`).
-        fn fusion_bundled_fcntl(
-            request: unsafe extern "C" fn(c_int, c_int, *mut libc::flock) -> c_int,
-        ) -> Option<Syscall>;
-    }
-
-    /// The lock requests of the bundled SQLite: 0, or an error number.
-    unsafe extern "C" fn request(fd: c_int, cmd: c_int, lock: *mut libc::flock) -> c_int {
-        // SAFETY: SQLite passes a flock of its own to every locking command, valid and unshared
-        // during the call.
-        let Some(lock) = (unsafe { lock.as_mut() }) else {
-            return libc::EFAULT;
-        };
-        // Unwind-safe: the space's mutexes tolerate poison, and an answer of EIO has no result in
-        // `lock`.
-        catch_unwind(AssertUnwindSafe(|| BUNDLED.request(fd, cmd, lock).err().unwrap_or(0)))
-            .unwrap_or(libc::EIO)
-    }
-
-    /// `close(2)` for the bundled SQLite.
-    unsafe extern "C" fn close(fd: c_int) -> c_int {
-        // Forgotten first: once it is closed, another thread may be given the same number.
-        // A panic leaves the descriptor remembered, which is a leak; closing goes on.
-        let _ = catch_unwind(|| BUNDLED.forget(fd));
-        // SAFETY: SQLite closes a descriptor that it opened itself.
-        unsafe { libc::close(fd) }
-    }
-
-    /// Replaces `fcntl` and `close`, or says why they were left alone.
+    /// Replaces the locks, or says why they were left alone.
     pub(super) fn install() -> Result<(), String> {
+        let possible = is_possible();
+        // Without its locks, too: its descriptors are told from others' by its opens.
+        let hooked = hooks::install_bundled(possible.is_ok());
+        possible.and(hooked)
+    }
+
+    fn is_possible() -> Result<(), String> {
         if std::env::var_os("FUSION_SQLITE_LOCKS").is_some_and(|kind| kind == "posix") {
             return Err("FUSION_SQLITE_LOCKS=posix is set in the environment".to_owned());
         }
@@ -137,29 +109,7 @@ mod unix {
         if size_of::<libc::off_t>() != 8 {
             return Err("the platform's file offsets are not 64 bits wide".to_owned());
         }
-        probe()?;
-        // SAFETY: the unix VFSes are statics of SQLite and share one table of system calls.
-        // Nothing is open yet, so no thread reads the table while it is written. The functions
-        // have the signatures that os_unix.c casts the entries "fcntl" and "close" to.
-        unsafe {
-            let vfs = ffi::sqlite3_vfs_find(c"unix".as_ptr());
-            let set = vfs
-                .as_ref()
-                .filter(|vfs| vfs.iVersion >= 3)
-                .and_then(|vfs| vfs.xSetSystemCall)
-                .ok_or("this SQLite's VFS does not let its system calls be replaced")?;
-            let close = std::mem::transmute::<unsafe extern "C" fn(c_int) -> c_int, Syscall>(close);
-            // `close` first: with it alone nothing has changed, without it descriptors leak.
-            if set(vfs, c"close".as_ptr(), Some(close)) != ffi::SQLITE_OK {
-                return Err("SQLite refused to have its close replaced".to_owned());
-            }
-            let fcntl = fusion_bundled_fcntl(request);
-            if set(vfs, c"fcntl".as_ptr(), fcntl) != ffi::SQLITE_OK {
-                set(vfs, c"close".as_ptr(), None);
-                return Err("SQLite refused to have its fcntl replaced".to_owned());
-            }
-        }
-        Ok(())
+        probe()
     }
 
     /// Whether OFD locks hold here, tried in the first directory that takes a file.

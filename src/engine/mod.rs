@@ -9,6 +9,7 @@ mod error_log;
 mod file;
 mod file_id;
 mod file_system;
+mod foreign;
 mod locks;
 mod profile;
 pub mod session_ffi;
@@ -24,6 +25,11 @@ pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
 pub use file_id::{FileId, Presence, hard_links};
 pub use file_system::{FileSystem, describe as describe_file_system};
+pub use foreign::{
+    Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
+};
+#[cfg(unix)]
+pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };

@@ -19,6 +19,22 @@ pub struct EngineInfo {
     pub lock_fallback_reason: Option<String>,
     /// Open database files whose file system refused open file description locks.
     pub posix_files: f64,
+    /// How Node's own SQLite, behind node:sqlite, locks: "ofd" once `protectNodeSqlite()` has
+    /// changed it.
+    #[napi(ts_type = "'ofd' | 'posix' | 'windows'")]
+    pub node_sqlite_locks: String,
+    /// Why the last attempt to change it failed; null if none was made.
+    #[napi(ts_type = "string | null")]
+    pub node_sqlite_locks_reason: Option<String>,
+    /// How another SQLite with the same file open is looked for: by this process's descriptors, or
+    /// not at all, because they cannot be listed. Not "needed" on Windows, where locks belong to
+    /// handles.
+    #[napi(ts_type = "'descriptors' | 'impossible' | 'not needed'")]
+    pub foreign_check: String,
+    /// Descriptors that are kept open because their close would drop another SQLite's locks.
+    pub deferred_closes: f64,
+    /// Closes that were carried out all the same, because 1,024 were being kept.
+    pub forced_closes: f64,
 }
 
 /// The SQLite of this process and what it found at hand.
@@ -28,6 +44,8 @@ pub struct EngineInfo {
 #[napi]
 pub fn engine_info() -> napi::Result<EngineInfo> {
     engine::init().map_err(|error| napi::Error::from_reason(error.to_string()))?;
+    let (node_sqlite_locks, node_sqlite_locks_reason) = node_sqlite_locks();
+    let deferred = engine::deferred_closes();
     Ok(EngineInfo {
         sqlite_version: rusqlite::version().to_owned(),
         lock_kind: match engine::lock_kind() {
@@ -38,7 +56,30 @@ pub fn engine_info() -> napi::Result<EngineInfo> {
         .to_owned(),
         lock_fallback_reason: engine::lock_fallback_reason().map(str::to_owned),
         posix_files: engine::posix_files() as f64,
+        node_sqlite_locks: node_sqlite_locks.to_owned(),
+        node_sqlite_locks_reason,
+        foreign_check: if cfg!(windows) {
+            "not needed"
+        } else if engine::foreign_check_is_possible() {
+            "descriptors"
+        } else {
+            "impossible"
+        }
+        .to_owned(),
+        deferred_closes: deferred.waiting as f64,
+        forced_closes: deferred.forced as f64,
     })
+}
+
+fn node_sqlite_locks() -> (&'static str, Option<String>) {
+    #[cfg(unix)]
+    return match engine::neighbour::outcome() {
+        Some(Ok(())) => ("ofd", None),
+        Some(Err(reason)) => ("posix", Some(reason)),
+        None => ("posix", None),
+    };
+    #[cfg(not(unix))]
+    ("windows", None)
 }
 
 /// One message of SQLite's error log.

@@ -13,6 +13,7 @@
 //! | [`serialize`] | databases as bytes, and bytes as databases |
 //! | [`backup`] | backups off the event loop |
 //! | [`sharing`] | keeping backups and this thread off a connection at the same time |
+//! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
@@ -33,6 +34,7 @@ pub(crate) mod changeset;
 pub(crate) mod database;
 pub(crate) mod environment;
 pub(crate) mod errors;
+pub(crate) mod foreign;
 pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod mailbox;
@@ -62,6 +64,7 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         serialize::FUNCTIONS,
         backup::FUNCTIONS,
         agent_log::FUNCTIONS,
+        foreign::FUNCTIONS,
     ] {
         for (name, function) in functions {
             callback::export(env.raw(), exports.raw(), name, *function, &environment)?;

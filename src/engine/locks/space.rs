@@ -14,9 +14,11 @@
 //!    the descriptor is closed.
 //! 2. All locks of a file are held by its canonical description. Otherwise two connections of
 //!    this process would conflict where SQLite knows that they do not.
-//! 3. The canonical duplicate lives exactly as long as the file has members. It keeps the
-//!    description alive when SQLite closes the descriptor that it was made of, and the inode from
-//!    being reused; and a process that opens thousands of files does not run out of descriptors.
+//! 3. The canonical duplicate lives as long as the file has members. It keeps the description
+//!    alive when SQLite closes the descriptor that it was made of, and the inode from being
+//!    reused; and a process that opens thousands of files does not run out of descriptors. It
+//!    outlives the last member only while somebody else's POSIX locks on the inode would be
+//!    dropped by its close, until [`LockSpace::release`]: the file is then *idle*, without a lock.
 //! 4. At the end all locks are dropped explicitly. SQLite drops the `-shm`'s dead-man-switch lock
 //!    by closing alone, but a child between `fork` and `exec` holds a copy of every descriptor,
 //!    and with it the description.
@@ -29,6 +31,10 @@
 //! 7. Where the file system refuses OFD locks at the file's first request, that file stays on
 //!    POSIX locks until its last member is closed, without a duplicate: closing one would drop
 //!    them.
+//! 8. A file that was open before the space got its copy of SQLite's requests may be locked with
+//!    POSIX locks already, and a copy that holds both kinds on one inode conflicts with itself.
+//!    Such a file is [excluded](LockSpace::exclude): it stays on POSIX locks for good. So does
+//!    every file that is locked while the space is still [learning](LockSpace::learning).
 //!
 //! # Locking
 //!
@@ -38,11 +44,11 @@
 //! (`F_SETLKW`, which the bundled SQLite does not make) polls, because waiting with the mutex
 //! held would keep other threads from dropping the lock that another process waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_int, c_short};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +92,10 @@ pub(super) struct LockSpace {
     commands: Commands,
     table: Mutex<Table>,
     posix_files: AtomicU64,
+    /// Whether requests pass through as POSIX locks, and exclude their files.
+    learning: AtomicBool,
+    /// Descriptors that canonical duplicates have.
+    duplicates: Mutex<BTreeSet<RawFd>>,
 }
 
 /// Who belongs to which file.
@@ -93,10 +103,14 @@ pub(super) struct LockSpace {
 struct Table {
     members: BTreeMap<RawFd, Member>,
     files: BTreeMap<Inode, Listed>,
+    /// Files without members or locks that still have their description.
+    idle: Vec<Arc<File>>,
+    /// Files that stay on POSIX locks.
+    excluded: BTreeSet<Inode>,
 }
 
 /// Device and inode number.
-type Inode = (u64, u64);
+pub(crate) type Inode = (u64, u64);
 
 /// A file in the table.
 #[derive(Debug)]
@@ -135,6 +149,9 @@ struct Canonical {
     writable: bool,
     /// The read locks held. Kept only while `writable` is false.
     reads: Ranges,
+    /// The read-only description that held the locks before. Not closed before this one is: see
+    /// invariant 3.
+    before: Option<OwnedFd>,
 }
 
 impl LockSpace {
@@ -142,9 +159,77 @@ impl LockSpace {
     pub(super) const fn new(commands: Commands) -> Self {
         Self {
             commands,
-            table: Mutex::new(Table { members: BTreeMap::new(), files: BTreeMap::new() }),
+            table: Mutex::new(Table {
+                members: BTreeMap::new(),
+                files: BTreeMap::new(),
+                idle: Vec::new(),
+                excluded: BTreeSet::new(),
+            }),
             posix_files: AtomicU64::new(0),
+            learning: AtomicBool::new(false),
+            duplicates: Mutex::new(BTreeSet::new()),
         }
+    }
+
+    /// Begins or ends learning.
+    pub(super) fn learning(&self, yes: bool) {
+        self.learning.store(yes, Ordering::SeqCst);
+    }
+
+    /// Leaves `file` to POSIX locks for good.
+    pub(super) fn exclude(&self, file: Inode) {
+        self.table().excluded.insert(file);
+    }
+
+    /// Whether `file` was left to POSIX locks.
+    pub(super) fn excludes(&self, file: Inode) -> bool {
+        self.table().excluded.contains(&file)
+    }
+
+    /// Whether `fd` is a duplicate of this space's.
+    pub(super) fn has_duplicate(&self, fd: RawFd) -> bool {
+        self.duplicates().contains(&fd)
+    }
+
+    /// Files that have no members and are kept for [`Self::release`].
+    pub(super) fn idle(&self) -> Vec<Inode> {
+        self.table().idle.iter().map(|file| file.inode).collect()
+    }
+
+    /// Closes what is left of `inode` if it is idle.
+    pub(super) fn release(&self, inode: Inode) {
+        let gone: Vec<_> = self.table().idle.extract_if(.., |file| file.inode == inode).collect();
+        for file in gone {
+            self.disown(&file);
+        }
+    }
+
+    /// Forgets the duplicates of `file`, which are about to be closed.
+    fn disown(&self, file: &File) {
+        if let Locks::Description(canonical) = &*file.locks() {
+            let mut duplicates = self.duplicates();
+            duplicates.remove(&canonical.fd.as_raw_fd());
+            if let Some(before) = &canonical.before {
+                duplicates.remove(&before.as_raw_fd());
+            }
+        }
+    }
+
+    fn duplicates(&self) -> MutexGuard<'_, BTreeSet<RawFd>> {
+        self.duplicates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A duplicate of `fd`, away from the standard streams' numbers.
+    fn duplicate(&self, fd: RawFd) -> Result<OwnedFd, Errno> {
+        let _changing = super::hooks::CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: F_DUPFD_CLOEXEC takes an integer and touches no memory of ours.
+        let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+        if duplicate < 0 {
+            return Err(errno());
+        }
+        self.duplicates().insert(duplicate);
+        // SAFETY: the kernel just made this descriptor, and nobody else knows of it.
+        Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
     }
 
     /// Files that fell back to POSIX locks so far.
@@ -163,8 +248,13 @@ impl LockSpace {
         if lock.l_whence != FROM_START || lock.l_start < 0 || lock.l_len < 0 {
             return Err(libc::EINVAL);
         }
-        let member = self.member(fd)?;
         let request = if cmd == libc::F_GETLK { Request::Get } else { Request::Set };
+        if self.learning.load(Ordering::SeqCst) {
+            // SQLite makes one request for an inode at a time, so the next one finds it excluded.
+            self.exclude(inode(fd)?);
+            return posix(fd, request, lock);
+        }
+        let member = self.member(fd)?;
         loop {
             match self.attempt(&member, fd, request, lock) {
                 Err(libc::EAGAIN | libc::EACCES) if cmd == libc::F_SETLKW => {
@@ -175,22 +265,23 @@ impl LockSpace {
         }
     }
 
-    /// Forgets `fd`, which is about to be closed.
-    pub(super) fn forget(&self, fd: RawFd) {
+    /// Forgets `fd`, which is about to be closed. Answers the file if `fd` was its last member:
+    /// its locks are dropped, and it is idle until [`Self::release`].
+    pub(super) fn forget(&self, fd: RawFd) -> Option<Inode> {
         let mut table = self.table();
-        let Some(member) = table.members.remove(&fd) else {
-            return;
-        };
-        let Some(listed) = table.files.get_mut(&member.file.inode) else {
-            return;
-        };
+        let member = table.members.remove(&fd)?;
+        let inode = member.file.inode;
+        let listed = table.files.get_mut(&inode)?;
         listed.members = listed.members.saturating_sub(1);
         if listed.members > 0 {
-            return;
+            return None;
         }
-        table.files.remove(&member.file.inode);
+        // A member that comes before this one is idle gets a description of its own.
+        table.files.remove(&inode);
         drop(table);
         member.file.retire(self.commands);
+        self.table().idle.push(member.file);
+        Some(inode)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -209,9 +300,15 @@ impl LockSpace {
             // Another thread's first request came in between.
             return Ok(member.clone());
         }
-        let listed = table.files.entry(inode).or_insert_with(|| Listed {
-            file: Arc::new(File { inode, locks: Mutex::new(Locks::Undecided) }),
-            members: 0,
+        let Table { files, idle, excluded, .. } = &mut *table;
+        let listed = files.entry(inode).or_insert_with(|| {
+            let again = idle.iter().position(|file| file.inode == inode);
+            let file = again.map(|index| idle.swap_remove(index)).unwrap_or_else(|| {
+                let posix = excluded.contains(&inode);
+                let locks = if posix { Locks::Posix } else { Locks::Undecided };
+                Arc::new(File { inode, locks: Mutex::new(locks) })
+            });
+            Listed { file, members: 0 }
         });
         listed.members += 1;
         let member = Member { file: Arc::clone(&listed.file), writable };
@@ -235,7 +332,12 @@ impl LockSpace {
             Locks::Posix => posix(fd, request, lock),
             Locks::Description(canonical) => {
                 if writes && !canonical.writable {
-                    canonical.migrate(fd, self.commands)?;
+                    let duplicate = self.duplicate(fd)?;
+                    let number = duplicate.as_raw_fd();
+                    if let Err(error) = canonical.migrate(duplicate, self.commands) {
+                        self.duplicates().remove(&number);
+                        return Err(error);
+                    }
                 }
                 canonical.request(request, lock, self.commands)
             }
@@ -253,8 +355,9 @@ impl LockSpace {
                         answer
                     }
                     answer => {
-                        match Canonical::of(fd, member.writable) {
-                            Ok(mut canonical) => {
+                        match self.duplicate(fd) {
+                            Ok(duplicate) => {
+                                let mut canonical = Canonical::new(duplicate, member.writable);
                                 if answer.is_ok() {
                                     canonical.remember(request, lock);
                                 }
@@ -281,28 +384,16 @@ impl File {
 
     /// Drops every lock; the last member is about to be closed.
     fn retire(&self, commands: Commands) {
-        let mut locks = self.locks();
-        if let Locks::Description(canonical) = &*locks {
+        if let Locks::Description(canonical) = &mut *self.locks() {
             unlock_all(canonical.fd.as_raw_fd(), commands);
+            canonical.reads = Ranges::default();
         }
-        *locks = Locks::Undecided;
     }
 }
 
 impl Canonical {
-    /// A duplicate of `fd`, away from the standard streams' numbers.
-    fn of(fd: RawFd, writable: bool) -> Result<Self, Errno> {
-        // SAFETY: F_DUPFD_CLOEXEC takes an integer and touches no memory of ours.
-        let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
-        if duplicate < 0 {
-            return Err(errno());
-        }
-        Ok(Self {
-            // SAFETY: the kernel just made this descriptor, and nobody else knows of it.
-            fd: unsafe { OwnedFd::from_raw_fd(duplicate) },
-            writable,
-            reads: Ranges::default(),
-        })
+    fn new(fd: OwnedFd, writable: bool) -> Self {
+        Self { fd, writable, reads: Ranges::default(), before: None }
     }
 
     fn request(
@@ -328,19 +419,21 @@ impl Canonical {
         }
     }
 
-    /// Moves the read locks held to the description of `fd`, a writable member.
-    fn migrate(&mut self, fd: RawFd, commands: Commands) -> Result<(), Errno> {
-        let new = Self::of(fd, true)?;
+    /// Moves the read locks held to the description of `fd`, a duplicate of a writable member.
+    fn migrate(&mut self, fd: OwnedFd, commands: Commands) -> Result<(), Errno> {
         for range in &self.reads.0 {
             let mut lock = range.lock(READ);
-            if let Err(error) = ofd(new.fd.as_raw_fd(), Request::Set, &mut lock, commands) {
-                unlock_all(new.fd.as_raw_fd(), commands);
+            if let Err(error) = ofd(fd.as_raw_fd(), Request::Set, &mut lock, commands) {
+                unlock_all(fd.as_raw_fd(), commands);
                 return Err(error);
             }
         }
         // Explicitly: the read-only member keeps this description open.
         unlock_all(self.fd.as_raw_fd(), commands);
-        *self = new;
+        let before = std::mem::replace(&mut self.fd, fd);
+        self.before = Some(before);
+        self.writable = true;
+        self.reads = Ranges::default();
         Ok(())
     }
 }
@@ -453,7 +546,7 @@ fn errno() -> Errno {
 }
 
 #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between platforms")]
-fn inode(fd: RawFd) -> Result<Inode, Errno> {
+pub(super) fn inode(fd: RawFd) -> Result<Inode, Errno> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: fstat fills the whole structure when it succeeds, and only then is it read.
     unsafe {
@@ -544,10 +637,48 @@ mod tests {
         drop(a);
         drop(read_only(&path));
         assert_eq!(seen(&path, 0, 1), WRITE);
-        space.forget(b.as_raw_fd());
+        assert!(space.forget(b.as_raw_fd()).is_some());
         // Before the descriptor itself is closed: a child's copy of it must not matter.
         assert_eq!(seen(&path, 0, 0), UNLOCK);
+        let file = inode(b.as_raw_fd()).unwrap();
+        assert_eq!(space.idle(), [file]);
+        space.release(file);
         assert_eq!(canonicals(&space), 0);
+        assert!(space.duplicates.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_idle_file_that_is_opened_again_keeps_its_description() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands::OFD);
+        for _ in 0..3 {
+            let a = writable(&path);
+            set(&space, &a, WRITE, 0, 1).unwrap();
+            assert_eq!(seen(&path, 0, 1), WRITE);
+            assert!(space.forget(a.as_raw_fd()).is_some());
+            assert_eq!(seen(&path, 0, 1), UNLOCK);
+            assert_eq!(space.duplicates.lock().unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_open_before_stays_on_posix_locks() {
+        let (_first, before) = file();
+        let (_second, meanwhile) = file();
+        let (_third, after) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let (a, b, c) = (writable(&before), writable(&meanwhile), writable(&after));
+        space.learning(true);
+        set(&space, &b, WRITE, 0, 1).unwrap();
+        space.exclude(inode(a.as_raw_fd()).unwrap());
+        space.learning(false);
+        for file in [&a, &b, &c] {
+            set(&space, file, WRITE, 0, 1).unwrap();
+        }
+        for (path, left) in [(&before, UNLOCK), (&meanwhile, UNLOCK), (&after, WRITE)] {
+            drop(read_only(path));
+            assert_eq!(seen(path, 0, 1), left);
+        }
     }
 
     #[test]

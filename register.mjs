@@ -1,0 +1,2 @@
+// register.js for `--import`.
+import './register.js'

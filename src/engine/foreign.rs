@@ -1,0 +1,363 @@
+//! Another SQLite in this process with the same file open: node:sqlite, better-sqlite3, a second
+//! copy of this addon.
+//!
+//! POSIX locks belong to the process and the inode, and the close of any descriptor drops them.
+//! Two copies of SQLite do not know of each other's descriptors, so each drops the other's locks.
+//! This package's own locks cannot be dropped so ([`super::locks`]), but its closes drop the
+//! other's. Therefore another copy is looked for when a file is opened, for its user to be told,
+//! and before a descriptor is closed: then the close is put off.
+//!
+//! # How it is told
+//! The process's descriptors are compared by `fstat`: no file is opened. A descriptor
+//! on the database, its `-wal` or its `-shm` is another SQLite's if
+//! * neither this copy nor a protected Node's opened it ([`super::locks::hooks`]), and
+//! * it was opened with `O_NOFOLLOW`, as SQLite has opened all files since 3.39, or for reading
+//!   and writing. `fs.readFile`, `fs.cp` and streams do neither, so a copy in flight is no SQLite.
+//!   Systems that do not report `O_NOFOLLOW` (macOS) miss a copy of SQLite that only reads.
+//!
+//! # Parking
+//! A close that would drop another's locks leaves the descriptor *parked*. The next open of the
+//! same file with the same flags takes it again, so no more are parked than were ever open at one
+//! time. They are closed at the first open or close that finds the other SQLite gone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Connection, FileId};
+
+/// What [`Connection::foreign_sqlite`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignSqlite {
+    /// The file that another SQLite has open: the database, its `-wal` or its `-shm`.
+    pub file: PathBuf,
+}
+
+/// Closes put off, now and in vain.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Deferred {
+    /// Descriptors that are kept open for another SQLite's sake.
+    pub waiting: usize,
+    /// Closes that were carried out all the same, because too many were waiting.
+    pub forced: u64,
+}
+
+impl Connection {
+    /// Another SQLite of this process that has this connection's file open, if there is one.
+    ///
+    /// # Errors
+    /// Where the process's descriptors cannot be listed.
+    pub fn foreign_sqlite(&self) -> io::Result<Option<ForeignSqlite>> {
+        if self.file().is_none() {
+            return Ok(None);
+        }
+        let mut files = Vec::with_capacity(3);
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = self.path().as_os_str().to_owned();
+            name.push(suffix);
+            let path = PathBuf::from(name);
+            if let Ok(id) = FileId::of(&path) {
+                files.push((path, id));
+            }
+        }
+        platform::find(&files)
+    }
+}
+
+/// Whether the process's descriptors can be listed here.
+pub fn is_possible() -> bool {
+    platform::is_possible()
+}
+
+/// Closes that were put off.
+pub fn deferred() -> Deferred {
+    platform::deferred()
+}
+
+#[cfg(unix)]
+pub(super) use platform::{park, unknown_descriptors, unpark, would_lose_locks};
+
+#[cfg(not(unix))]
+mod platform {
+    //! Locks belong to handles: nothing drops them, so there is nothing to look for.
+
+    use super::{Deferred, FileId, ForeignSqlite, Path, PathBuf, io};
+
+    pub(super) fn find(_: &[(PathBuf, FileId)]) -> io::Result<Option<ForeignSqlite>> {
+        Ok(None)
+    }
+
+    pub(super) fn is_possible() -> bool {
+        false
+    }
+
+    pub(super) fn deferred() -> Deferred {
+        Deferred::default()
+    }
+}
+
+#[cfg(unix)]
+mod platform {
+    use std::ffi::{CStr, OsStr, c_char, c_int};
+    use std::mem::MaybeUninit;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use super::super::locks::hooks::{BUNDLED, CHANGING, NODES, Opened};
+    use super::super::locks::space::Inode;
+    use super::{Deferred, FileId, ForeignSqlite, Path, PathBuf, io};
+
+    /// Where the process's descriptors are listed.
+    const LIST: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+
+    /// Descriptors that may be parked. Reached only by who opened as many at one time.
+    const PARKING_SPACES: usize = 1024;
+
+    /// Flags by which a parked descriptor stands in for one that is to be opened.
+    const MATCHING: c_int = libc::O_ACCMODE | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+
+    /// Flags of an open that must not be answered with a descriptor that exists.
+    const NEW: c_int = libc::O_EXCL | libc::O_TRUNC;
+
+    /// A descriptor that this package no longer needs and does not close.
+    #[derive(Debug)]
+    struct Parked {
+        fd: OwnedFd,
+        opened: Opened,
+    }
+
+    static PARKED: Mutex<Vec<Parked>> = Mutex::new(Vec::new());
+    static FORCED: AtomicU64 = AtomicU64::new(0);
+
+    fn parked() -> MutexGuard<'static, Vec<Parked>> {
+        PARKED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One descriptor of this process on a regular file.
+    #[derive(Debug, Clone, Copy)]
+    struct Descriptor {
+        fd: RawFd,
+        inode: Inode,
+    }
+
+    impl Descriptor {
+        /// Whether it is that of a SQLite whose locks a close can drop.
+        fn is_foreign_sqlite(self) -> bool {
+            let harmless = BUNDLED.owns(self.fd)
+                || NODES.owns(self.fd) && !NODES.left_to_posix(self.inode)
+                || parked().iter().any(|it| it.fd.as_raw_fd() == self.fd);
+            if harmless {
+                return false;
+            }
+            // SAFETY: F_GETFL takes no argument and touches no memory.
+            let flags = unsafe { libc::fcntl(self.fd, libc::F_GETFL) };
+            flags >= 0 && (flags & libc::O_NOFOLLOW != 0 || flags & libc::O_ACCMODE == libc::O_RDWR)
+        }
+    }
+
+    /// Numbers that are tried beyond where the last descriptor should be, for those that were
+    /// opened meanwhile.
+    const MARGIN: usize = 64;
+
+    /// The process's descriptors on regular files.
+    fn descriptors() -> io::Result<Vec<Descriptor>> {
+        match count().and_then(by_number) {
+            Some(found) => Ok(found),
+            None => by_name(),
+        }
+    }
+
+    /// How many descriptors the process has, where the kernel tells (Linux 6.2).
+    fn count() -> Option<usize> {
+        let told = std::fs::metadata(LIST).ok()?.len();
+        if cfg!(target_os = "linux") && told > 0 { usize::try_from(told).ok() } else { None }
+    }
+
+    /// Asks number by number, which is several times as fast as listing. None where the numbers
+    /// are so far apart that it is not.
+    fn by_number(count: usize) -> Option<Vec<Descriptor>> {
+        let (mut found, mut open, mut beyond) = (Vec::new(), 0, 0);
+        let last = RawFd::try_from(count * 4 + 1024).ok()?;
+        for fd in 0..last {
+            match status(fd) {
+                Some(stat) => {
+                    open += 1;
+                    found.extend(regular_file(&stat).map(|inode| Descriptor { fd, inode }));
+                }
+                None if open >= count => {
+                    beyond += 1;
+                    if beyond == MARGIN {
+                        return Some(found);
+                    }
+                }
+                None => {}
+            }
+        }
+        None
+    }
+
+    fn by_name() -> io::Result<Vec<Descriptor>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(LIST)? {
+            let name = entry?.file_name();
+            let Some(fd) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // One that is closed meanwhile has nothing to tell.
+            let inode = status(fd).and_then(|stat| regular_file(&stat));
+            found.extend(inode.map(|inode| Descriptor { fd, inode }));
+        }
+        Ok(found)
+    }
+
+    fn status(fd: RawFd) -> Option<libc::stat> {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: fstat fills the whole structure when it succeeds, and only then is it read.
+        unsafe { (libc::fstat(fd, stat.as_mut_ptr()) == 0).then(|| stat.assume_init()) }
+    }
+
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between platforms")]
+    fn regular_file(stat: &libc::stat) -> Option<Inode> {
+        (stat.st_mode & libc::S_IFMT == libc::S_IFREG)
+            .then_some((stat.st_dev as u64, stat.st_ino as u64))
+    }
+
+    /// Files that are open in this process through descriptors that the bundled copy did not open.
+    pub(crate) fn unknown_descriptors() -> io::Result<Vec<Inode>> {
+        let own = |fd| BUNDLED.owns(fd) || parked().iter().any(|it| it.fd.as_raw_fd() == fd);
+        Ok(descriptors()?.into_iter().filter(|it| !own(it.fd)).map(|it| it.inode).collect())
+    }
+
+    /// Files among those that `wanted` picks that another SQLite has open.
+    fn foreign_files(wanted: impl Fn(Inode) -> bool) -> io::Result<Vec<Inode>> {
+        let look = || -> io::Result<Vec<Inode>> {
+            let mut found = descriptors()?;
+            found.retain(|it| wanted(it.inode) && it.is_foreign_sqlite());
+            Ok(found.into_iter().map(|it| it.inode).collect())
+        };
+        let found = look()?;
+        if found.is_empty() {
+            return Ok(found);
+        }
+        // Another thread may just be opening or closing one of our own.
+        let _still = CHANGING.write().unwrap_or_else(PoisonError::into_inner);
+        look()
+    }
+
+    pub(super) fn find(files: &[(PathBuf, FileId)]) -> io::Result<Option<ForeignSqlite>> {
+        let of = |inode: Inode| {
+            files.iter().find(|(_, id)| (id.device, id.inode) == inode).map(|(path, _)| path)
+        };
+        let found = foreign_files(|inode| of(inode).is_some())?;
+        Ok(found
+            .first()
+            .and_then(|inode| of(*inode))
+            .map(|file| ForeignSqlite { file: file.clone() }))
+    }
+
+    pub(super) fn is_possible() -> bool {
+        std::fs::read_dir(LIST).is_ok()
+    }
+
+    pub(super) fn deferred() -> Deferred {
+        Deferred {
+            waiting: parked().len() + BUNDLED.idle().len(),
+            forced: FORCED.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether closing a descriptor on `inode` would drop another SQLite's locks. Closes what was
+    /// parked for others that have gone. Not to be called while [`CHANGING`] is held.
+    ///
+    /// Says no where descriptors cannot be listed: they would be kept for ever.
+    pub(crate) fn would_lose_locks(inode: Inode) -> bool {
+        let waiting: Vec<Inode> =
+            parked().iter().map(|it| it.opened.inode).chain(BUNDLED.idle()).collect();
+        let Ok(foreign) = foreign_files(|it| it == inode || waiting.contains(&it)) else {
+            return false;
+        };
+        for inode in waiting {
+            if !foreign.contains(&inode) {
+                release(inode);
+            }
+        }
+        foreign.contains(&inode)
+    }
+
+    /// Takes `fd`, which the bundled SQLite no longer uses, and keeps it open. Answers whether
+    /// there was room. To be called with [`CHANGING`] held for reading.
+    pub(crate) fn park(fd: RawFd, opened: Opened) -> bool {
+        let mut parked = parked();
+        if parked.len() >= PARKING_SPACES {
+            FORCED.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        // SAFETY: SQLite closes a descriptor that it opened itself and does not use it again.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        parked.push(Parked { fd, opened });
+        true
+    }
+
+    /// Closes what is kept of `inode`.
+    fn release(inode: Inode) {
+        BUNDLED.release(inode);
+        let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<Parked> = parked().extract_if(.., |it| it.opened.inode == inode).collect();
+        drop(gone);
+    }
+
+    /// A parked descriptor for an open of `path` with `flags`, if there is one. To be called with
+    /// [`CHANGING`] held for reading, until whoever gets it has written it down as its own.
+    ///
+    /// # Safety
+    /// `path` is null, or ends with NUL and is valid during the call.
+    pub(crate) unsafe fn unpark(path: *const c_char, flags: c_int) -> Option<(RawFd, Opened)> {
+        if path.is_null() || flags & NEW != 0 || parked().is_empty() {
+            return None;
+        }
+        // SAFETY: the caller's promise.
+        let path = unsafe { CStr::from_ptr(path) };
+        let metadata = std::fs::symlink_metadata(Path::new(OsStr::from_bytes(path.to_bytes())));
+        let inode = metadata.map(|it| (it.dev(), it.ino())).ok()?;
+        let mut parked = parked();
+        let fits = |it: &Parked| {
+            it.opened.inode == inode && it.opened.flags & MATCHING == flags & MATCHING
+        };
+        let index = parked.iter().position(fits)?;
+        let Parked { fd, opened } = parked.swap_remove(index);
+        Some((fd.into_raw_fd(), opened))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn both_ways_of_listing_find_the_same() {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("file");
+            let one = std::fs::File::create(&path).unwrap();
+            // SAFETY: duplicates a descriptor that is open, to a number that nobody has.
+            let far = unsafe { libc::fcntl(one.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 700) };
+            // SAFETY: it was just made.
+            let far = unsafe { OwnedFd::from_raw_fd(far) };
+            let inode = regular_file(&status(far.as_raw_fd()).unwrap()).unwrap();
+            let of = |found: Vec<Descriptor>| -> Vec<RawFd> {
+                let mut fds: Vec<_> =
+                    found.into_iter().filter(|it| it.inode == inode).map(|it| it.fd).collect();
+                fds.sort_unstable();
+                fds
+            };
+            let expected = [one.as_raw_fd(), far.as_raw_fd()];
+            assert_eq!(of(by_name().unwrap()), expected);
+            if let Some(found) = count().and_then(by_number) {
+                assert_eq!(of(found), expected);
+            }
+            // Too far for asking one by one.
+            assert!(by_number(usize::MAX / 8).is_none());
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The system calls of a copy of SQLite, replaced (`sqlite3_vfs.xSetSystemCall`), and what is
+//! known of its descriptors thereby.
+//!
+//! | call | replaced for |
+//! |---|---|
+//! | `fcntl` | locks: see [`LockSpace`] |
+//! | `close` | the members of the lock space; closes that would drop another SQLite's locks |
+//! | `open` | telling this copy's descriptors from others' |
+//!
+//! There are two copies at most: the bundled one, and Node's own if it asked for protection
+//! ([`super::neighbour`]). A replacement is told of no context, so each copy has functions of its
+//! own, made from [`Hooked`].
+
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_int};
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use rusqlite::ffi;
+
+use super::space::{self, Commands, Inode, LockSpace};
+use crate::engine::foreign;
+
+/// A system call as `xSetSystemCall` takes it.
+type Syscall = unsafe extern "C" fn();
+
+/// Answers a lock request: 0, or an error number.
+type Request = unsafe extern "C" fn(c_int, c_int, *mut libc::flock) -> c_int;
+
+unsafe extern "C" {
+    /// Stores `request` and returns the variadic function that calls it (`fcntl.c`).
+    fn fusion_bundled_fcntl(request: Request) -> Option<Syscall>;
+    /// The same for Node's copy.
+    fn fusion_node_fcntl(request: Request) -> Option<Syscall>;
+}
+
+/// A copy of SQLite in this process: a lock owner, and its descriptors.
+#[derive(Debug)]
+pub(crate) struct SqliteCopy {
+    pub(super) space: LockSpace,
+    opened: Mutex<BTreeMap<RawFd, Opened>>,
+}
+
+/// A descriptor that a copy opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opened {
+    /// What it is open on.
+    pub inode: Inode,
+    /// With which flags.
+    pub flags: c_int,
+    /// Whether locks are taken on such a file. None are on a `-wal` or a rollback journal.
+    pub lockable: bool,
+}
+
+/// The SQLite in this addon.
+pub(crate) static BUNDLED: SqliteCopy = SqliteCopy::new();
+
+/// The SQLite in the node binary.
+pub(crate) static NODES: SqliteCopy = SqliteCopy::new();
+
+/// Held for reading while a descriptor of a copy exists that is not written down yet, or not any
+/// more; whoever holds it for writing can tell every copy's descriptors. Nothing is locked for
+/// reading twice by one thread, and the mutexes of this module and of [`space`] are below it.
+pub(crate) static CHANGING: RwLock<()> = RwLock::new(());
+
+impl SqliteCopy {
+    const fn new() -> Self {
+        Self { space: LockSpace::new(Commands::OFD), opened: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, BTreeMap<RawFd, Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this copy opened `fd`, or made it as a duplicate.
+    pub(crate) fn owns(&self, fd: RawFd) -> bool {
+        self.opened().contains_key(&fd) || self.space.has_duplicate(fd)
+    }
+
+    /// Whether locks of this copy on `file` may be POSIX locks although the shim is installed.
+    pub(crate) fn left_to_posix(&self, file: Inode) -> bool {
+        self.space.excludes(file)
+    }
+
+    /// Files whose last lock is gone and that are kept for [`Self::release`].
+    pub(crate) fn idle(&self) -> Vec<Inode> {
+        self.space.idle()
+    }
+
+    /// Closes what is left of `file` if it is idle.
+    pub(crate) fn release(&self, file: Inode) {
+        let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+        self.space.release(file);
+    }
+}
+
+/// A copy as a type, from which its replacements are made.
+trait Hooked {
+    /// Whether a close is put off while it would drop another SQLite's locks.
+    const CONSIDERATE: bool;
+    fn copy() -> &'static SqliteCopy;
+    fn fcntl() -> Option<Syscall>;
+}
+
+/// See [`BUNDLED`].
+struct Bundled;
+
+impl Hooked for Bundled {
+    const CONSIDERATE: bool = true;
+    fn copy() -> &'static SqliteCopy {
+        &BUNDLED
+    }
+    fn fcntl() -> Option<Syscall> {
+        // SAFETY: stores a pointer to a static function; called once, before SQLite uses it.
+        unsafe { fusion_bundled_fcntl(request::<Self>) }
+    }
+}
+
+/// See [`NODES`].
+struct Nodes;
+
+impl Hooked for Nodes {
+    // Its descriptors are protected from others, and others' from it as little as without us.
+    const CONSIDERATE: bool = false;
+    fn copy() -> &'static SqliteCopy {
+        &NODES
+    }
+    fn fcntl() -> Option<Syscall> {
+        // SAFETY: as above.
+        unsafe { fusion_node_fcntl(request::<Self>) }
+    }
+}
+
+/// The lock requests of a copy: 0, or an error number.
+unsafe extern "C" fn request<H: Hooked>(fd: c_int, cmd: c_int, lock: *mut libc::flock) -> c_int {
+    // SAFETY: SQLite passes a flock of its own to every locking command, valid and unshared
+    // during the call.
+    let Some(lock) = (unsafe { lock.as_mut() }) else {
+        return libc::EFAULT;
+    };
+    // Unwind-safe: the space's mutexes tolerate poison, and an answer of EIO has no result in
+    // `lock`.
+    catch_unwind(AssertUnwindSafe(|| H::copy().space.request(fd, cmd, lock).err().unwrap_or(0)))
+        .unwrap_or(libc::EIO)
+}
+
+/// `open(2)` for a copy. SQLite calls it with exactly three arguments.
+unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
+    let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+    if H::CONSIDERATE
+        && let Ok(Some(fd)) = catch_unwind(|| {
+            // SAFETY: SQLite passes a path that ends with NUL and is valid during the call.
+            let (fd, opened) = unsafe { foreign::unpark(path, flags) }?;
+            H::copy().opened().insert(fd, opened);
+            Some(fd)
+        })
+    {
+        return fd;
+    }
+    // SAFETY: SQLite's own arguments.
+    let fd = unsafe { libc::open(path, flags, mode) };
+    if fd >= 0 {
+        // A panic leaves the descriptor unknown: it would be taken for another SQLite's.
+        let _ = catch_unwind(|| {
+            if let Ok(inode) = space::inode(fd) {
+                // SAFETY: as above.
+                let lockable = unsafe { is_lockable(path) };
+                H::copy().opened().insert(fd, Opened { inode, flags, lockable });
+            }
+        });
+    }
+    // errno is open's: nothing was called after it failed.
+    fd
+}
+
+/// Whether SQLite takes locks on the file that it opens by this name.
+///
+/// # Safety
+/// `path` is null, or ends with NUL and is valid during the call.
+unsafe fn is_lockable(path: *const c_char) -> bool {
+    if path.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    let path = unsafe { std::ffi::CStr::from_ptr(path) }.to_bytes();
+    !path.ends_with(b"-wal") && !path.ends_with(b"-journal")
+}
+
+/// `close(2)` for a copy.
+unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
+    let copy = H::copy();
+    let harmful = H::CONSIDERATE
+        && catch_unwind(|| {
+            let opened = copy.opened().get(&fd).copied();
+            opened.is_some_and(|it| it.lockable && foreign::would_lose_locks(it.inode))
+        })
+        .unwrap_or(false);
+    let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+    // Forgotten first: once it is closed or parked, another thread may be given the same number.
+    // A panic leaves the descriptor remembered, which is a leak; closing goes on.
+    let parked = catch_unwind(|| {
+        let idle = copy.space.forget(fd);
+        let opened = copy.opened().remove(&fd);
+        if harmful && opened.is_some_and(|opened| foreign::park(fd, opened)) {
+            return true;
+        }
+        if let Some(inode) = idle {
+            copy.space.release(inode);
+        }
+        false
+    });
+    if parked.unwrap_or(false) {
+        return 0;
+    }
+    // SAFETY: SQLite closes a descriptor that it opened itself.
+    unsafe { libc::close(fd) }
+}
+
+/// Replaces the system calls of the bundled SQLite. With `locks`, its locks, too.
+pub(super) fn install_bundled(locks: bool) -> Result<(), String> {
+    // SAFETY: the VFS is a static of the bundled SQLite, and nothing is open yet.
+    unsafe { install::<Bundled>(ffi::sqlite3_vfs_find(c"unix".as_ptr()), locks) }
+}
+
+/// Replaces the system calls of Node's SQLite, whose unix VFS is `vfs`.
+///
+/// # Safety
+/// `vfs` is the unix VFS of another copy of SQLite than the bundled one. Its threads may be at
+/// work meanwhile: a pointer of the table is read or written whole.
+pub(super) unsafe fn install_nodes(vfs: *mut ffi::sqlite3_vfs) -> Result<(), String> {
+    // SAFETY: the caller's promise.
+    unsafe { install::<Nodes>(vfs, true) }
+}
+
+/// # Safety
+/// `vfs` is null or the unix VFS of the copy that `H` stands for.
+unsafe fn install<H: Hooked>(vfs: *mut ffi::sqlite3_vfs, locks: bool) -> Result<(), String> {
+    // SAFETY: the unix VFSes of a copy are its statics and share one table of system calls. The
+    // functions have the signatures that os_unix.c casts the entries "open", "close" and "fcntl"
+    // to.
+    unsafe {
+        let set = vfs
+            .as_ref()
+            .filter(|vfs| vfs.iVersion >= 3)
+            .and_then(|vfs| vfs.xSetSystemCall)
+            .ok_or("this SQLite's VFS does not let its system calls be replaced")?;
+        let close =
+            std::mem::transmute::<unsafe extern "C" fn(c_int) -> c_int, Syscall>(close::<H>);
+        let open = std::mem::transmute::<
+            unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int,
+            Syscall,
+        >(open::<H>);
+        // `close` first: with it alone nothing has changed, without it descriptors leak.
+        let calls = [
+            (c"close", Some(close)),
+            (c"open", Some(open)),
+            (c"fcntl", if locks { H::fcntl() } else { None }),
+        ];
+        for (index, (name, call)) in calls.iter().enumerate() {
+            // No function would mean the original one, which is there already.
+            if call.is_some() && set(vfs, name.as_ptr(), *call) != ffi::SQLITE_OK {
+                for (name, _) in calls.iter().take(index) {
+                    set(vfs, name.as_ptr(), None);
+                }
+                return Err(format!(
+                    "SQLite refused to have its {} replaced",
+                    name.to_string_lossy()
+                ));
+            }
+        }
+    }
+    Ok(())
+}

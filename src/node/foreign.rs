@@ -1,0 +1,53 @@
+//! Other copies of SQLite in this process: found, and protected.
+
+use std::ffi::CStr;
+
+use napi::sys;
+
+#[cfg(unix)]
+use super::bind::Parameters;
+use super::callback::{Call, Raw, callback, text};
+use super::database::with_connection;
+use super::errors::Outcome;
+
+/// Raw callbacks by name.
+pub const FUNCTIONS: &[(&CStr, Raw)] = &[
+    (c"foreignSqlite", callback!(foreign_sqlite)),
+    (c"image", callback!(image)),
+    (c"notLoaded", callback!(not_loaded)),
+];
+
+/// `foreignSqlite(database)`: the file of an open database that another SQLite of this process has
+/// open, if there is one.
+fn foreign_sqlite(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let number = call.number(0)?;
+    // Where it cannot be told nothing is: engineInfo() says so.
+    let found = with_connection(call.env, number, |connection| {
+        Ok(connection.foreign_sqlite().ok().flatten())
+    })?;
+    match found {
+        Some(foreign) => text(call.env, foreign.file.to_string_lossy().as_bytes()),
+        None => call.undefined(),
+    }
+}
+
+/// `image()`: the path of this addon, where Node's SQLite can be protected by it.
+fn image(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    #[cfg(unix)]
+    if let Some(path) = crate::engine::neighbour::image() {
+        return text(call.env, path.to_string_lossy().as_bytes());
+    }
+    call.undefined()
+}
+
+/// `notLoaded(reason)`: node:sqlite did not load the addon.
+fn not_loaded(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    #[cfg(unix)]
+    {
+        let mut reason = Parameters::default();
+        reason.read(call.env, &[call.arg(0)?], 1)?;
+        let reason = String::from_utf8_lossy(&reason.into_bytes()).into_owned();
+        crate::engine::neighbour::not_loaded(reason);
+    }
+    call.undefined()
+}
