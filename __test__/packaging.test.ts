@@ -68,7 +68,17 @@ test('the packed package installs offline and loads by import and by require, wi
   const main = await pack(root, folder)
   const binary = await pack(platformFolder, folder)
   t.true(binary.files.includes(addon))
-  for (const name of ['LICENSE', 'README.md', 'index.js', 'index.mjs', 'index.d.ts', 'index.d.mts', 'binding.js'])
+  for (const name of [
+    'LICENSE',
+    'README.md',
+    'index.js',
+    'index.mjs',
+    'index.d.ts',
+    'index.d.mts',
+    'binding.js',
+    'register.js',
+    'register.mjs',
+  ])
     t.true(main.files.includes(name), `${name} is not packed`)
   const foreign = main.files.filter((name) => /^(src|bench|demo|examples|__test__|npm|target)\/|\.node$/.test(name))
   t.deepEqual(foreign, [])
@@ -94,13 +104,16 @@ test('the packed package installs offline and loads by import and by require, wi
     })
     results.push(JSON.parse(stdout) as { names: string[]; x: number })
   }
+  const registered = ['--import', 'fusion-sqlite/register', '--print', "require('node:sqlite').DatabaseSync.name"]
+  const { stdout: name, stderr: said } = await run(process.execPath, registered, { cwd: app, timeout: 30_000 })
+  t.deepEqual([name.trim(), said], ['DatabaseSync', ''])
   const [esm, cjs] = results
   t.deepEqual(esm, cjs)
   t.is(esm?.x, 7)
 
   await writeFile(
     path.join(app, 'esm.mts'),
-    `import { HardenedDatabase, engineInfo } from 'fusion-sqlite'\n${typedUse}`,
+    `import 'fusion-sqlite/register'\nimport { HardenedDatabase, engineInfo } from 'fusion-sqlite'\n${typedUse}`,
   )
   await writeFile(
     path.join(app, 'cjs.cts'),
