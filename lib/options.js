@@ -3,12 +3,14 @@
 // The arguments of DatabaseSync's constructor and of prepare(), checked in node:sqlite's order.
 
 const { invalidArgType, invalidUrlScheme } = require('./errors.js')
+const { limitOptions } = require('./limits.js')
 
 /** Bits of the native `open`. */
 const READ_ONLY = 1
 const FOREIGN_KEYS = 2
 const DOUBLE_QUOTED_STRINGS = 4
 const DEFENSIVE = 8
+const EXTENSIONS = 16
 
 const LARGEST_TIMEOUT = 2 ** 31 - 1
 
@@ -70,21 +72,21 @@ function databaseOptions(given, isGiven) {
   if (boolean(options, 'enableDoubleQuotedStringLiterals', false)) {
     settings |= DOUBLE_QUOTED_STRINGS
   }
-  boolean(options, 'allowExtension', false)
+  const allowExtension = boolean(options, 'allowExtension', false)
+  if (allowExtension) settings |= EXTENSIONS
   const timeout = busyTimeout(options)
   const readBigInts = boolean(options, 'readBigInts', false)
   const returnArrays = boolean(options, 'returnArrays', false)
   const bareNames = boolean(options, 'allowBareNamedParameters', true)
   const unknownNames = boolean(options, 'allowUnknownNamedParameters', false)
   if (boolean(options, 'defensive', true)) settings |= DEFENSIVE
-  const limits = options.limits
-  if (limits !== undefined && (typeof limits !== 'object' || limits === null)) {
-    throw invalidArgType('The "options.limits" argument must be an object.')
-  }
+  const limits = limitOptions(options.limits)
   return {
     open,
     settings,
     timeout,
+    allowExtension,
+    limits,
     statement: { readBigInts, returnArrays, bareNames, unknownNames },
   }
 }
@@ -100,4 +102,4 @@ function statementOptions(options, defaults) {
   return { readBigInts, returnArrays, bareNames, unknownNames }
 }
 
-module.exports = { databaseOptions, databasePath, statementOptions }
+module.exports = { boolean, databaseOptions, databasePath, requireObject, statementOptions }

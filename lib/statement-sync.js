@@ -228,7 +228,7 @@ class Statement {
   /** A statement of SQLite for this one's text that is not in use. */
   #free() {
     let prepared = this.#prepared
-    if (prepared.number === NONE || prepared.inUse) {
+    if (prepared.number === NONE || prepared.inUse || !this.#connection.isOwn(prepared)) {
       prepared = this.#connection.prepared(prepared.sql)
       this.#prepared = prepared
       if (prepared.loose) loose.register(this, prepared)
