@@ -51,7 +51,7 @@ const CONSTANTS = {
   SQLITE_RECURSIVE: 33,
 }
 
-const constants = { __proto__: null }
+const constants = {}
 for (const [name, value] of Object.entries(CONSTANTS)) {
   Object.defineProperty(constants, name, { value, enumerable: true })
 }

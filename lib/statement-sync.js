@@ -20,7 +20,8 @@ const loose = new FinalizationRegistry((prepared) => {
 
 /** An iteration that was left in the middle ends when nobody can continue it. */
 const abandoned = new FinalizationRegistry(({ prepared, lease }) => {
-  if (prepared.inUse && prepared.lease === lease && prepared.connection.isOpen) {
+  // A loose statement may have been collected, and finalised, with its iteration.
+  if (prepared.number !== NONE && prepared.inUse && prepared.lease === lease && prepared.connection.isOpen) {
     binding.reset(prepared.number)
     prepared.connection.takeBack(prepared)
   }

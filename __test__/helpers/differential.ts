@@ -5,7 +5,7 @@ import * as node from 'node:sqlite'
 import test from 'ava'
 import * as ours from '../../index.js'
 
-export type Api = Pick<typeof node, 'DatabaseSync' | 'StatementSync'>
+export type Api = Pick<typeof node, 'DatabaseSync' | 'StatementSync' | 'constants'>
 export type Look = (label: string, look: () => unknown) => void
 
 interface Failure {

@@ -13,8 +13,8 @@ use std::ptr;
 use napi::sys;
 use rusqlite::ffi;
 
-use super::errors::{Outcome, Thrown, check, throw};
 use super::callback::text;
+use super::errors::{Outcome, Thrown, check, throw};
 use super::rows::{MAX_SAFE, Scope, blob, bytes, too_large};
 
 /// Values that are passed without allocating.

@@ -70,9 +70,8 @@ impl Statement {
     pub fn finalize(&self) {
         // SAFETY: the statement is null or prepared on a connection that `database` keeps open,
         // no call uses it, and the pointer is forgotten here.
-        self.database.abandoning(|| unsafe {
-            ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut()))
-        });
+        self.database
+            .abandoning(|| unsafe { ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut())) });
     }
 
     /// Makes the statement this call's.
