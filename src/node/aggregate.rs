@@ -112,6 +112,7 @@ fn define(call: &callback::Call<'_>) -> Outcome<sys::napi_value> {
     });
     database.using(|connection| {
         database.has_aggregates();
+        database.has_functions(call.env);
         let (argc, flags) = (signature.argc, signature.flags());
         // SAFETY: the connection is open and this thread's; the name ends with a NUL. SQLite
         // takes the count of the aggregate, also when it fails: it gives it to `forget` then.

@@ -6,6 +6,7 @@
 //! call fails by itself: N-API refuses to run JavaScript while an exception is pending, or once
 //! the thread is being terminated.
 
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -27,6 +28,117 @@ const INLINE: usize = 8;
 pub struct Callee {
     env: sys::napi_env,
     reference: sys::napi_ref,
+    /// A handle of the function, in the scope with that number.
+    handle: Cell<(u64, sys::napi_value)>,
+}
+
+/// The handle scope that the calls of one step share: opening one for each call, and looking up
+/// the function and `undefined` in it, costs a fifth of the call.
+#[derive(Debug)]
+struct Shared {
+    /// A step is under way, and no JavaScript runs in it: the scope may be used.
+    ready: Cell<bool>,
+    /// Null until the first call of the step.
+    scope: Cell<sys::napi_handle_scope>,
+    /// Calls in the scope.
+    calls: Cell<u32>,
+    /// Numbers the scopes; 0 while there is none.
+    number: Cell<u64>,
+    undefined: Cell<sys::napi_value>,
+    latest: Cell<u64>,
+}
+
+/// Calls that share a scope at most, so that its handles do not pile up.
+const SHARE: u32 = 64;
+
+thread_local! {
+    static SHARED: Shared = const {
+        Shared {
+            ready: Cell::new(false),
+            scope: Cell::new(ptr::null_mut()),
+            calls: Cell::new(0),
+            number: Cell::new(0),
+            undefined: Cell::new(ptr::null_mut()),
+            latest: Cell::new(0),
+        }
+    };
+}
+
+impl Shared {
+    fn close(&self, env: sys::napi_env) {
+        let scope = self.scope.replace(ptr::null_mut());
+        self.number.set(0);
+        if !scope.is_null() {
+            // SAFETY: `open` opened it, in the native call that still runs, and what was opened
+            // after it has been closed: JavaScript has returned.
+            unsafe { sys::napi_close_handle_scope(env, scope) };
+        }
+    }
+
+    fn open(&self, env: sys::napi_env) -> Outcome<()> {
+        let (mut scope, mut undefined) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: `env` is that of the running native call.
+        unsafe {
+            check(sys::napi_open_handle_scope(env, &mut scope))?;
+            self.scope.set(scope);
+            check(sys::napi_get_undefined(env, &mut undefined))?;
+        }
+        self.undefined.set(undefined);
+        self.calls.set(0);
+        self.latest.set(self.latest.get() + 1);
+        self.number.set(self.latest.get());
+        Ok(())
+    }
+
+    /// Makes room for another call.
+    #[inline]
+    fn renew(&self, env: sys::napi_env) -> Outcome<()> {
+        let calls = self.calls.get() + 1;
+        self.calls.set(calls);
+        if self.scope.get().is_null() || calls > SHARE {
+            self.close(env);
+            self.open(env)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs `body`, which makes SQLite run statements and no handles: the functions that it calls
+/// share scopes.
+#[inline]
+pub fn stepping<R>(env: sys::napi_env, body: impl FnOnce() -> R) -> R {
+    struct Restore<'a> {
+        shared: &'a Shared,
+        env: sys::napi_env,
+        ready: bool,
+        scope: sys::napi_handle_scope,
+        calls: u32,
+        number: u64,
+        undefined: sys::napi_value,
+    }
+    impl Drop for Restore<'_> {
+        fn drop(&mut self) {
+            let shared = self.shared;
+            shared.close(self.env);
+            shared.ready.set(self.ready);
+            shared.scope.set(self.scope);
+            shared.calls.set(self.calls);
+            shared.number.set(self.number);
+            shared.undefined.set(self.undefined);
+        }
+    }
+    SHARED.with(|shared| {
+        let _restore = Restore {
+            shared,
+            env,
+            ready: shared.ready.replace(true),
+            scope: shared.scope.replace(ptr::null_mut()),
+            calls: shared.calls.replace(0),
+            number: shared.number.replace(0),
+            undefined: shared.undefined.get(),
+        };
+        body()
+    })
 }
 
 impl Callee {
@@ -38,7 +150,7 @@ impl Callee {
         let mut reference = ptr::null_mut();
         // SAFETY: `env` is that of the running callback and `function` a handle in it.
         check(unsafe { sys::napi_create_reference(env, function, 0, &mut reference) })?;
-        Ok(Self { env, reference })
+        Ok(Self { env, reference, handle: Cell::new((0, ptr::null_mut())) })
     }
 
     /// The environment it lives in.
@@ -52,16 +164,23 @@ impl Callee {
     /// `Pending` when it throws, or cannot run because something else was thrown.
     #[inline]
     pub fn call(&self, arguments: &[sys::napi_value]) -> Outcome<sys::napi_value> {
-        let (mut function, mut receiver, mut result) =
-            (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (number, mut receiver) =
+            SHARED.with(|shared| (shared.number.get(), shared.undefined.get()));
+        let (known, mut function) = self.handle.get();
+        let mut result = ptr::null_mut();
         // SAFETY: SQLite calls this thread only within a native call, in whose scope, or one
         // that the caller opened, the handles are made. The reference was made in `new`.
         unsafe {
-            check(sys::napi_get_reference_value(self.env, self.reference, &mut function))?;
-            if function.is_null() {
-                return Err(Thrown::state("the function was collected with its database"));
+            if number == 0 || number != known {
+                check(sys::napi_get_reference_value(self.env, self.reference, &mut function))?;
+                if function.is_null() {
+                    return Err(Thrown::state("the function was collected with its database"));
+                }
+                self.handle.set((number, function));
             }
-            check(sys::napi_get_undefined(self.env, &mut receiver))?;
+            if number == 0 {
+                check(sys::napi_get_undefined(self.env, &mut receiver))?;
+            }
             check(sys::napi_call_function(
                 self.env,
                 receiver,
@@ -172,13 +291,33 @@ impl Drop for Callee {
     }
 }
 
+/// Sets a cell back.
+struct Reset<'a, T: Copy>(&'a Cell<T>, T);
+
+impl<T: Copy> Drop for Reset<'_, T> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
+}
+
 /// Runs `body` for SQLite, in a scope of its own. What it fails with becomes the pending
 /// exception; `None` says that there is one. A panic does not cross into SQLite.
 #[inline]
 pub fn attempt<R>(env: sys::napi_env, body: impl FnOnce() -> Outcome<R>) -> Option<R> {
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let _scope = Scope::open(env)?;
-        body()
+        SHARED.with(|shared| {
+            // JavaScript that runs in the meantime has scopes inside this one: until it returns,
+            // nobody else may close it.
+            if !shared.ready.replace(false) {
+                let number = shared.number.replace(0);
+                let _restore = Reset(&shared.number, number);
+                let _scope = Scope::open(env)?;
+                return body();
+            }
+            let _restore = Reset(&shared.ready, true);
+            shared.renew(env)?;
+            body()
+        })
     }));
     match result {
         Ok(Ok(value)) => Some(value),

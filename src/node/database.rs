@@ -20,6 +20,7 @@ use super::aggregate::abandoning;
 use super::authorizer::Authorizer;
 use super::bind::Parameters;
 use super::callback::{Call, Raw, callback, text};
+use super::callee::stepping;
 use super::environment::{Environment, flag};
 use super::errors::{Outcome, Thrown, check, is_schema_neutral};
 use super::keyword;
@@ -63,6 +64,8 @@ pub struct Database {
     authorizer: RefCell<Option<Rc<Authorizer>>>,
     /// JavaScript has defined aggregates.
     aggregates: Cell<bool>,
+    /// The environment of JavaScript that has defined functions; null if there are none.
+    functions: Cell<sys::napi_env>,
 }
 
 /// The version of the schema that this connection saw last.
@@ -153,6 +156,18 @@ impl Database {
         drop(self.authorizer.replace(authorizer));
     }
 
+    /// JavaScript in `env` defines a function.
+    pub(super) fn has_functions(&self, env: sys::napi_env) {
+        self.functions.set(env);
+    }
+
+    /// Runs `body`, which steps a statement: see [`stepping`].
+    #[inline]
+    pub(super) fn stepping<R>(&self, body: impl FnOnce() -> R) -> R {
+        let env = self.functions.get();
+        if env.is_null() { body() } else { stepping(env, body) }
+    }
+
     /// JavaScript defines an aggregate.
     pub(super) fn has_aggregates(&self) {
         self.aggregates.set(true);
@@ -219,6 +234,7 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
         preparing: Rc::default(),
         authorizer: RefCell::default(),
         aggregates: Cell::new(false),
+        functions: Cell::new(ptr::null_mut()),
     });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))

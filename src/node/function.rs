@@ -86,6 +86,7 @@ fn define(call: &Call<'_>) -> Outcome<sys::napi_value> {
         deterministic: signature.is(setting::DETERMINISTIC),
     });
     database.using(|connection| {
+        database.has_functions(call.env);
         let (argc, flags) = (signature.argc, signature.flags());
         // SAFETY: the connection is open and this thread's; the name ends with a NUL. SQLite
         // takes the count of the function, also when it fails: it gives it to `forget` then.

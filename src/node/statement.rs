@@ -150,7 +150,7 @@ impl Running<'_> {
     fn step(&self, connection: &Connection) -> Outcome<bool> {
         // SAFETY: the statement is prepared and the connection open; both are this thread's.
         unsafe {
-            match ffi::sqlite3_step(self.raw()) {
+            match self.statement.database.stepping(|| ffi::sqlite3_step(self.raw())) {
                 ffi::SQLITE_ROW => Ok(true),
                 ffi::SQLITE_DONE => Ok(false),
                 _ => Err(Error::last(connection.raw()).into()),
