@@ -1,15 +1,17 @@
 // Aggregate and window functions in JavaScript, as node:sqlite has them.
 
 import test from 'ava'
-import { DatabaseSync } from '../index.js'
+import { DatabaseSync as Database } from '../index.js'
 import { same } from './helpers/differential.ts'
 
 const any = (value: unknown) => value as never
 
+const step = () => 1
+const add = (a: unknown, b: unknown) => any(Number(a) + Number(b))
+
 same('arguments of aggregate()', ({ DatabaseSync }, look) => {
   const db = new DatabaseSync(':memory:')
   const define = (...args: unknown[]) => (db.aggregate as (...args: unknown[]) => void)(...args)
-  const step = () => 1
   look('nothing', () => define())
   for (const options of [undefined, null, 1, 'a', {}, [], step, { step }, { start: undefined, step }, { start: 0 }]) {
     look(`options ${String(options)}`, () => define('a', options))
@@ -26,7 +28,7 @@ same('arguments of aggregate()', ({ DatabaseSync }, look) => {
     const seen: unknown[] = []
     const log = (prefix: string, target: object) =>
       new Proxy(target, {
-        get(target, key) {
+        get(_, key) {
           seen.push(prefix + String(key))
           return Reflect.get(target, key)
         },
@@ -54,7 +56,6 @@ same('aggregates', ({ DatabaseSync }, look) => {
       calls.push([name, this, ...args])
       return any(typeof result === 'function' ? result(...args) : result)
     }
-  const add = (a: unknown, b: unknown) => Number(a) + Number(b)
   const variants: [string, Record<string, unknown>][] = [
     ['sum', { start: 0, step: (a: number, b: number) => a + b }],
     ['start null', { start: null, step: add }],
@@ -118,7 +119,6 @@ same('exceptions of an aggregate', ({ DatabaseSync }, look) => {
       const fail = (_a: unknown, _b: unknown) => {
         throw new Error(part)
       }
-      const add = (a: number, b: number) => a + b
       db.aggregate('f', any({ start: 0, step: add, inverse: add, [part]: fail }))
       look(`${part}: ${sql}`, () => db.prepare(sql).all())
       look('afterwards', () => db.prepare('SELECT count(*) n FROM t').get())
@@ -129,7 +129,7 @@ same('exceptions of an aggregate', ({ DatabaseSync }, look) => {
 test('the first exception of an aggregate is thrown, and nothing is called after it', (t) => {
   for (const part of ['start', 'step']) {
     const calls: string[] = []
-    const db = new DatabaseSync(':memory:')
+    const db = new Database(':memory:')
     db.exec('CREATE TABLE t (a); INSERT INTO t VALUES (1), (2), (3)')
     const log = (name: string) => () => {
       calls.push(name)
@@ -145,7 +145,7 @@ test('the first exception of an aggregate is thrown, and nothing is called after
 })
 
 test('an integer beyond 2^53 - 1 is an error, whether or not there is a result function', (t) => {
-  const db = new DatabaseSync(':memory:')
+  const db = new Database(':memory:')
   for (const result of [undefined, () => 1]) {
     db.aggregate('f', any({ start: 0, step: (a: unknown, _: unknown) => a, result }))
     t.throws(() => db.prepare('SELECT f(9007199254740993) v').all(), { code: 'ERR_OUT_OF_RANGE' })
@@ -153,9 +153,8 @@ test('an integer beyond 2^53 - 1 is an error, whether or not there is a result f
 })
 
 test('groups of several statements and levels do not meet', (t) => {
-  const db = new DatabaseSync(':memory:')
+  const db = new Database(':memory:')
   db.exec('CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 1), (2, 1), (3, 2), (4, 2)')
-  const add = (a: unknown, b: unknown) => any(Number(a) + Number(b))
   db.aggregate('inner', { start: 0, step: add, inverse: (a, b) => any(Number(a) - Number(b)) })
   db.aggregate('outer', {
     start: 0,
@@ -166,7 +165,10 @@ test('groups of several statements and levels do not meet', (t) => {
   const window = 'SELECT inner(a) OVER (ORDER BY a ROWS 1 PRECEDING) v FROM t'
   const iterators = Array.from({ length: 5 }, () => db.prepare(window).iterate())
   const seen = iterators.map((rows) => [rows.next().value?.['v'], rows.next().value?.['v']])
-  t.deepEqual(seen, Array(5).fill([1, 3]))
+  t.deepEqual(
+    seen,
+    Array.from({ length: 5 }, () => [1, 3]),
+  )
   iterators[1]!.return!()
   iterators[3]!.return!()
   t.deepEqual([iterators[0]!.next().value?.['v'], db.prepare(window).all().map((row) => row['v'])], [5, [1, 3, 5, 7]]) // prettier-ignore
@@ -174,7 +176,7 @@ test('groups of several statements and levels do not meet', (t) => {
 })
 
 test('an abandoned group is not asked for its result', (t) => {
-  const db = new DatabaseSync(':memory:')
+  const db = new Database(':memory:')
   db.exec('CREATE TABLE t (a); INSERT INTO t VALUES (1), (2), (3)')
   let results = 0
   db.aggregate('f', { start: 0, step: (a) => a, inverse: (a) => a, result: () => ++results, varargs: true })
@@ -191,7 +193,7 @@ test('an abandoned group is not asked for its result', (t) => {
 
 test('an aggregate cannot close its database', (t) => {
   for (const part of ['start', 'step', 'inverse', 'result']) {
-    const db = new DatabaseSync(':memory:')
+    const db = new Database(':memory:')
     db.exec('CREATE TABLE t (a); INSERT INTO t VALUES (1), (2), (3)')
     const options = { start: () => 0, step: () => 1, inverse: () => 1, result: () => 1, varargs: true }
     db.aggregate('f', any({ ...options, [part]: () => db.close() }))
@@ -203,7 +205,7 @@ test('an aggregate cannot close its database', (t) => {
 })
 
 test('getters of the options may close the database', (t) => {
-  const db = new DatabaseSync(':memory:')
+  const db = new Database(':memory:')
   const options = {
     get start() {
       db.close()

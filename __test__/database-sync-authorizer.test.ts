@@ -2,7 +2,7 @@
 // is an error.
 
 import test from 'ava'
-import { DatabaseSync, constants } from '../index.js'
+import { DatabaseSync as Database, constants as codes } from '../index.js'
 import { same } from './helpers/differential.ts'
 
 const any = (value: unknown) => value as never
@@ -122,7 +122,7 @@ same('an authorizer that replaces itself', ({ DatabaseSync }, look) => {
 })
 
 test('an authorizer cannot use its database', (t) => {
-  const db = new DatabaseSync(':memory:')
+  const db = new Database(':memory:')
   db.exec('CREATE TABLE t (a); CREATE TRIGGER tr AFTER INSERT ON t BEGIN SELECT new.a; SELECT new.a; END')
   const before = db.prepare('SELECT * FROM t')
   const uses: (() => unknown)[] = [
@@ -137,21 +137,21 @@ test('an authorizer cannot use its database', (t) => {
     () => (db.limits.length = 100),
   ]
   for (const use of uses) {
-    db.setAuthorizer(() => (use(), constants.SQLITE_OK))
+    db.setAuthorizer(() => (use(), codes.SQLITE_OK))
     t.throws(() => db.exec('INSERT INTO t VALUES (1)'), { code: 'ERR_INVALID_STATE' }, String(use))
     t.throws(() => db.prepare('INSERT INTO t VALUES (1)'), { code: 'ERR_INVALID_STATE' }, String(use))
     db.setAuthorizer(null)
   }
   const seen: unknown[] = []
-  db.setAuthorizer(() => (seen.push(db.isOpen, db.isTransaction, typeof db.limits.length), constants.SQLITE_OK))
+  db.setAuthorizer(() => (seen.push(db.isOpen, db.isTransaction, typeof db.limits.length), codes.SQLITE_OK))
   db.exec('INSERT INTO t VALUES (1)')
   t.deepEqual(seen.slice(0, 3), [true, false, 'number'])
   t.is(before.all().length, 1)
 })
 
 test('an authorizer set in a function', (t) => {
-  const db = new DatabaseSync(':memory:')
-  db.function('f', () => (db.setAuthorizer(() => constants.SQLITE_DENY), 1))
+  const db = new Database(':memory:')
+  db.function('f', () => (db.setAuthorizer(() => codes.SQLITE_DENY), 1))
   t.is(db.prepare('SELECT f() v FROM (VALUES (1), (2))').all().length, 2)
   t.throws(() => db.prepare('SELECT 1'), { message: 'not authorized' })
   db.setAuthorizer(null)

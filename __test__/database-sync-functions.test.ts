@@ -1,24 +1,25 @@
 // Functions of SQL in JavaScript, as node:sqlite has them; where that crashes, an error.
 
 import test from 'ava'
-import { DatabaseSync } from '../index.js'
+import { DatabaseSync as Database } from '../index.js'
 import { run } from './helpers/child.ts'
 import { same } from './helpers/differential.ts'
 
 const any = (value: unknown) => value as never
 
 function open() {
-  const db = new DatabaseSync(':memory:')
+  const db = new Database(':memory:')
   db.exec('CREATE TABLE t (a); INSERT INTO t VALUES (1), (2), (3)')
   return db
 }
 
-const value = (db: DatabaseSync, sql: string) => (db.prepare(`SELECT ${sql} v`).get() as { v: unknown }).v
+const value = (db: Database, sql: string) => (db.prepare(`SELECT ${sql} v`).get() as { v: unknown }).v
+
+const one = () => 1
 
 same('arguments of function()', ({ DatabaseSync }, look) => {
   const db = new DatabaseSync(':memory:')
   const define = (...args: unknown[]) => (db.function as (...args: unknown[]) => void)(...args)
-  const f = () => 1
   const lists: unknown[][] = [
     [],
     [1],
@@ -26,15 +27,21 @@ same('arguments of function()', ({ DatabaseSync }, look) => {
     ['a', 1],
     ['a', {}],
     ['a', null],
-    ['a', null, f],
-    ['a', 1, f],
-    ['a', undefined, f],
+    ['a', null, one],
+    ['a', 1, one],
+    ['a', undefined, one],
   ]
-  lists.push(['a', f, f], ['a', {}, 1], ['a', {}, undefined], ['a', { useBigIntArguments: 1 }, 1], ['a', f, f, f])
-  lists.push(['a'.repeat(255), f])
+  lists.push(
+    ['a', one, one],
+    ['a', {}, 1],
+    ['a', {}, undefined],
+    ['a', { useBigIntArguments: 1 }, 1],
+    ['a', one, one, one],
+  )
+  lists.push(['a'.repeat(255), one])
   lists.forEach((list, index) => look(`list ${index}`, () => define(...list)))
   for (const option of ['useBigIntArguments', 'varargs', 'deterministic', 'directOnly']) {
-    for (const setting of [1, null, undefined, 'true', {}]) look(option, () => define('a', { [option]: setting }, f))
+    for (const setting of [1, null, undefined, 'true', {}]) look(option, () => define('a', { [option]: setting }, one))
   }
   look('order', () => {
     const seen: unknown[] = []
@@ -46,17 +53,17 @@ same('arguments of function()', ({ DatabaseSync }, look) => {
         },
       })
     try {
-      define('a', log('', {}), log('f.', f))
+      define('a', log('', {}), log('f.', one))
     } catch {
       seen.push('failed')
     }
     return seen.slice(0, 5)
   })
-  look('getter', () => define('a', { get varargs() { throw new Error('getter') } }, f)) // prettier-ignore
-  look('no name', () => [define('', f), db.prepare('SELECT ""()').get()])
-  look('NUL in the name', () => [define('before\0after', f), db.prepare('SELECT before()').get()])
+  look('getter', () => define('a', { get varargs() { throw new Error('getter') } }, one)) // prettier-ignore
+  look('no name', () => [define('', one), db.prepare('SELECT ""()').get()])
+  look('NUL in the name', () => [define('before\0after', one), db.prepare('SELECT before()').get()])
   db.close()
-  look('closed', () => define('a', f))
+  look('closed', () => define('a', one))
   look('closed, wrong', () => define(1))
 })
 
@@ -132,7 +139,7 @@ same('results', ({ DatabaseSync }, look) => {
     Buffer.from('abc'),
   )
   values.push(detached, detached.buffer, new ArrayBuffer(0), Promise.resolve(1), new Date(0), Object('a'), new Map())
-  values.push(new Proxy({}, {}), { then() {} }, async () => 1, new Float64Array([1.5]))
+  values.push(new Proxy({}, {}), async () => 1, new Float64Array([1.5]))
   for (const length of [500, 506, 507, 508, 511, 512, 513, 100_000])
     values.push('é'.repeat(length / 2), 'x'.repeat(length))
   values.forEach((result, index) => {
@@ -292,7 +299,7 @@ test('a function cannot close its database', (t) => {
 test('getters of the options may close the database', (t) => {
   const closed = { code: 'ERR_INVALID_STATE', message: 'database is not open' }
   for (const reopen of [false, true]) {
-    const options = (db: DatabaseSync) => ({
+    const options = (db: Database) => ({
       get varargs() {
         db.close()
         if (reopen) db.open()
@@ -320,7 +327,7 @@ test('an iteration cannot be continued by its own function', (t) => {
 
 test('functions that call themselves through SQL run out of stack, and no more', (t) => {
   const db = open()
-  db.function('f', (a) => (db.prepare('SELECT f(a) v FROM t').get() as { v: number }).v)
+  db.function('f', (_a) => (db.prepare('SELECT f(a) v FROM t').get() as { v: number }).v)
   db.function('g', (a) => (db.exec(`SELECT g(${a})`), 1))
   t.throws(() => db.prepare('SELECT f(1)').get(), { instanceOf: RangeError })
   t.throws(() => db.prepare('SELECT g(1)').get(), { instanceOf: RangeError })

@@ -1,7 +1,7 @@
 // Limits, as node:sqlite has them.
 
 import test from 'ava'
-import { DatabaseSync } from '../index.js'
+import { DatabaseSync as Database } from '../index.js'
 import { same } from './helpers/differential.ts'
 
 const any = (value: unknown) => value as never
@@ -20,18 +20,17 @@ const VALUES: unknown[] = [-1, 0, 1, 1.5, -0, NaN, Infinity, -Infinity, '5', nul
 VALUES.push(2 ** 31, 2 ** 31 - 1, -(2 ** 31), 2 ** 32, 100)
 
 same('the option', ({ DatabaseSync }, look) => {
-  const limits = (limits: unknown) => ({ ...new DatabaseSync(':memory:', { limits: any(limits) }).limits })
-  for (const value of [1, null, undefined, 'a', [], {}, () => 1, { unknown: 1 }])
-    look(typeof value, () => limits(value))
+  const made = (limits: unknown) => ({ ...new DatabaseSync(':memory:', { limits: any(limits) }).limits })
+  for (const value of [1, null, undefined, 'a', [], {}, () => 1, { unknown: 1 }]) look(typeof value, () => made(value))
   VALUES.forEach((value, index) => {
-    for (const name of ['length', 'attach', 'triggerDepth']) look(`${name}, ${index}`, () => limits({ [name]: value }))
+    for (const name of ['length', 'attach', 'triggerDepth']) look(`${name}, ${index}`, () => made({ [name]: value }))
   })
   for (const proxied of ['limits', 'options']) {
     look(`order of ${proxied}`, () => {
       const seen: unknown[] = []
       const log = new Proxy({}, { get: (_, key) => void seen.push(key) })
-      new DatabaseSync(':memory:', any(proxied === 'limits' ? { limits: log } : log))
-      return seen
+      const db = new DatabaseSync(':memory:', any(proxied === 'limits' ? { limits: log } : log))
+      return [db.isOpen, seen]
     })
   }
   look('not opened, wrong', () => new DatabaseSync(':memory:', { open: false, limits: { length: -1 } }))
@@ -90,7 +89,7 @@ same('the object', ({ DatabaseSync }, look) => {
 })
 
 test('the constructor of the limits constructs nothing', (t) => {
-  const { limits } = new DatabaseSync(':memory:')
+  const { limits } = new Database(':memory:')
   const Limits = limits.constructor as unknown as new () => unknown
   t.throws(() => new Limits(), { code: 'ERR_ILLEGAL_CONSTRUCTOR' })
   t.throws(() => (Limits as unknown as () => void)(), { code: 'ERR_ILLEGAL_CONSTRUCTOR' })
