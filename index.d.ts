@@ -51,6 +51,49 @@ export interface DatabaseSyncOptions extends StatementOptions {
   timeout?: number | undefined
   /** Forbid SQL that can damage the file, `PRAGMA writable_schema` say. Default `true`. */
   defensive?: boolean | undefined
+  /** Permit `loadExtension()`. Default `false`. */
+  allowExtension?: boolean | undefined
+  /** Limits of the connection, at most SQLite's own. */
+  limits?: { [Name in keyof DatabaseLimits]?: number | undefined } | undefined
+}
+
+/** What SQLite limits (sqlite.org/limits.html). `Infinity` sets what it was built for. */
+export interface DatabaseLimits {
+  /** Bytes of a string, blob or row. */
+  length: number
+  /** Bytes of a statement's text. */
+  sqlLength: number
+  column: number
+  exprDepth: number
+  compoundSelect: number
+  vdbeOp: number
+  functionArg: number
+  attach: number
+  likePatternLength: number
+  variableNumber: number
+  triggerDepth: number
+}
+
+export interface FunctionOptions {
+  /** Same arguments, same result: the function may be used in indexes. Default `false`. */
+  deterministic?: boolean | undefined
+  /** Not to be called from the schema: triggers, views, constraints, indexes. Default `false`. */
+  directOnly?: boolean | undefined
+  /** Hand integers over as `bigint`. Default `false`: those beyond 2^53 - 1 throw. */
+  useBigIntArguments?: boolean | undefined
+  /** Take any number of arguments. Default `false`: as many as the function's `length`. */
+  varargs?: boolean | undefined
+}
+
+export interface AggregateOptions<T extends SQLInputValue = SQLInputValue> extends FunctionOptions {
+  /** What a group begins with, or a function that returns it. */
+  start: T | (() => T)
+  /** Adds a row's arguments to what was accumulated, and returns that. */
+  step: (accumulator: T, ...args: SQLOutputValue[]) => T
+  /** The result. Default: what was accumulated. */
+  result?: ((accumulator: T) => SQLInputValue) | undefined
+  /** Takes a row out of the window; makes the aggregate a window function. */
+  inverse?: ((accumulator: T, ...args: SQLOutputValue[]) => T) | undefined
 }
 
 export class DatabaseSync implements Disposable {
@@ -105,6 +148,43 @@ export class DatabaseSync implements Disposable {
   deserialize(buffer: Uint8Array, options?: DeserializeOptions): void
   /** A cache of up to `maxSize` (default 1000) statements for template literals. */
   createTagStore(maxSize?: number): SQLTagStore
+  /**
+   * Defines `fn` as SQL function `name`. It may run SQL, but not close the database. What it throws,
+   * the statement throws.
+   */
+  function(name: string, options: FunctionOptions, fn: (...args: SQLOutputValue[]) => SQLInputValue): void
+  function(name: string, fn: (...args: SQLOutputValue[]) => SQLInputValue): void
+  /** Defines an aggregate function or, with `inverse`, a window function. */
+  aggregate(name: string, options: AggregateOptions): void
+  aggregate<T extends SQLInputValue>(name: string, options: AggregateOptions<T>): void
+  /**
+   * Asks `callback` for each action of each statement that is prepared from here on, also of those
+   * that exist when they are next run. It answers `SQLITE_OK`, `SQLITE_DENY` or `SQLITE_IGNORE`; while
+   * it runs, the database cannot be used. Statements are not kept as long as there is one.
+   */
+  setAuthorizer(
+    callback:
+      | ((
+          actionCode: number,
+          arg1: string | null,
+          arg2: string | null,
+          dbName: string | null,
+          triggerOrView: string | null,
+        ) => number)
+      | null,
+  ): void
+  /** Permits or forbids `loadExtension()`. Throws `ERR_INVALID_STATE` without `allowExtension`. */
+  enableLoadExtension(allow: boolean): void
+  /**
+   * Loads a shared library into the connection.
+   *
+   * @throws `ERR_LOAD_SQLITE_EXTENSION`, or `ERR_INVALID_STATE` where that is forbidden
+   */
+  loadExtension(path: string, entryPoint?: string): void
+  /** Forbids, or permits, SQL that can damage the file. */
+  enableDefensive(active: boolean): void
+  /** The limits, to read and to set. Throws `ERR_INVALID_STATE` while the database is not open. */
+  readonly limits: DatabaseLimits;
   /** Closes the database if it is open. */
   [Symbol.dispose](): void
 }
@@ -243,6 +323,55 @@ export class StatementSync {
   setAllowUnknownNamedParameters(enabled: boolean): void
   setReadBigInts(enabled: boolean): void
   setReturnArrays(enabled: boolean): void
+}
+
+/** What authorizers and conflict handlers of changesets are told, and answer. */
+export declare const constants: {
+  readonly SQLITE_CHANGESET_OMIT: number
+  readonly SQLITE_CHANGESET_REPLACE: number
+  readonly SQLITE_CHANGESET_ABORT: number
+  readonly SQLITE_CHANGESET_DATA: number
+  readonly SQLITE_CHANGESET_NOTFOUND: number
+  readonly SQLITE_CHANGESET_CONFLICT: number
+  readonly SQLITE_CHANGESET_CONSTRAINT: number
+  readonly SQLITE_CHANGESET_FOREIGN_KEY: number
+  readonly SQLITE_OK: number
+  readonly SQLITE_DENY: number
+  readonly SQLITE_IGNORE: number
+  readonly SQLITE_CREATE_INDEX: number
+  readonly SQLITE_CREATE_TABLE: number
+  readonly SQLITE_CREATE_TEMP_INDEX: number
+  readonly SQLITE_CREATE_TEMP_TABLE: number
+  readonly SQLITE_CREATE_TEMP_TRIGGER: number
+  readonly SQLITE_CREATE_TEMP_VIEW: number
+  readonly SQLITE_CREATE_TRIGGER: number
+  readonly SQLITE_CREATE_VIEW: number
+  readonly SQLITE_DELETE: number
+  readonly SQLITE_DROP_INDEX: number
+  readonly SQLITE_DROP_TABLE: number
+  readonly SQLITE_DROP_TEMP_INDEX: number
+  readonly SQLITE_DROP_TEMP_TABLE: number
+  readonly SQLITE_DROP_TEMP_TRIGGER: number
+  readonly SQLITE_DROP_TEMP_VIEW: number
+  readonly SQLITE_DROP_TRIGGER: number
+  readonly SQLITE_DROP_VIEW: number
+  readonly SQLITE_INSERT: number
+  readonly SQLITE_PRAGMA: number
+  readonly SQLITE_READ: number
+  readonly SQLITE_SELECT: number
+  readonly SQLITE_TRANSACTION: number
+  readonly SQLITE_UPDATE: number
+  readonly SQLITE_ATTACH: number
+  readonly SQLITE_DETACH: number
+  readonly SQLITE_ALTER_TABLE: number
+  readonly SQLITE_REINDEX: number
+  readonly SQLITE_ANALYZE: number
+  readonly SQLITE_CREATE_VTABLE: number
+  readonly SQLITE_DROP_VTABLE: number
+  readonly SQLITE_FUNCTION: number
+  readonly SQLITE_SAVEPOINT: number
+  readonly SQLITE_COPY: number
+  readonly SQLITE_RECURSIVE: number
 }
 
 /** Kinds of log rows that Fusion writes today; others are accepted. */

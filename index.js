@@ -3,6 +3,7 @@
 const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
+const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
@@ -16,6 +17,7 @@ module.exports = {
   StatementSync,
   appendAgentLogs,
   backup,
+  constants,
   engineInfo,
   errorLog,
   protectNodeSqlite,

@@ -110,6 +110,24 @@ const cases = {
     let i = 0
     return () => db.prepare(`${SELECT_ONE} -- ${i++}`)
   },
+  'function of 2 numbers, 1000 rows': (api) => {
+    const db = filled(api)
+    db.function('plus', (a, b) => a + b)
+    const select = db.prepare('SELECT sum(plus(id, 1.5)) s FROM (SELECT id FROM agentLogEntries LIMIT 1000)')
+    return () => select.get()
+  },
+  'function of a text, 1000 rows': (api) => {
+    const db = filled(api)
+    db.function('shout', (text) => text.toUpperCase())
+    const select = db.prepare('SELECT count(shout(type)) n FROM (SELECT type FROM agentLogEntries LIMIT 1000)')
+    return () => select.get()
+  },
+  'aggregate, 1000 rows': (api) => {
+    const db = filled(api)
+    db.aggregate('total_of', { start: 0, step: (total, value) => total + value })
+    const select = db.prepare('SELECT total_of(id) n FROM (SELECT id FROM agentLogEntries LIMIT 1000)')
+    return () => select.get()
+  },
   'exec BEGIN + COMMIT, :memory:': (api) => {
     const db = open(api)
     return () => {

@@ -10,7 +10,9 @@ const {
   invalidState,
 } = require('./errors.js')
 const { checkForeign } = require('./foreign.js')
+const { defineAggregate, defineFunction } = require('./functions.js')
 const { kNumber, kOpen } = require('./internal.js')
+const { applyLimits, makeLimits } = require('./limits.js')
 const { faceOf } = require('./native-class.js')
 const {
   changesetOptions,
@@ -40,11 +42,15 @@ class Database {
   #opener
   /** Null while the database is not open. */
   #connection = null
+  /** Whether loadExtension() may be called. */
+  #extensions
+  #limits = null
 
   constructor(args) {
     this.#path = databasePath(args[0])
     this.#options = databaseOptions(args[1], args.length > 1)
     this.#opener = args[2]?.[kOpen] ?? binding.open
+    this.#extensions = this.#options.allowExtension
     Object.defineProperties(this, accessors)
     this[kSqliteType] = 'node:sqlite'
     if (this.#options.open) this.open()
@@ -61,7 +67,9 @@ class Database {
       binding.close(number)
       throw error
     }
-    this.#connection = new Connection(number, this)
+    const connection = new Connection(number, this)
+    applyLimits(connection, this.#options.limits)
+    this.#connection = connection
   }
 
   close() {
@@ -81,7 +89,7 @@ class Database {
   exec(sql) {
     const connection = Database.#openConnectionOf(this)
     if (typeof sql !== 'string') throw invalidArgType('The "sql" argument must be a string.')
-    const kept = FREQUENT.has(sql) ? connection.prepared(sql) : undefined
+    const kept = FREQUENT.has(sql) && connection.authorizer === null ? connection.prepared(sql) : undefined
     try {
       if (kept === undefined) binding.exec(connection.number, sql)
       else binding.run(kept.number)
@@ -148,6 +156,52 @@ class Database {
     )
   }
 
+  function(...args) {
+    defineFunction(Database.#openConnectionOf(this), args)
+  }
+
+  aggregate(...args) {
+    defineAggregate(Database.#openConnectionOf(this), args)
+  }
+
+  setAuthorizer(callback) {
+    const connection = Database.#openConnectionOf(this)
+    if (callback !== null && typeof callback !== 'function') {
+      throw invalidArgType('The "callback" argument must be a function or null.')
+    }
+    connection.authorize(callback)
+  }
+
+  enableLoadExtension(allow) {
+    const connection = Database.#openConnectionOf(this)
+    if (typeof allow !== 'boolean') throw invalidArgType('The "allow" argument must be a boolean.')
+    if (allow && !this.#options.allowExtension) {
+      throw invalidState('Cannot enable extension loading because it was disabled at database creation.')
+    }
+    binding.enableLoadExtension(connection.number, allow)
+    this.#extensions = allow
+  }
+
+  loadExtension(path, entryPoint) {
+    const connection = Database.#openConnectionOf(this)
+    if (!this.#extensions) throw invalidState('extension loading is not allowed')
+    if (typeof path !== 'string') throw invalidArgType('The "path" argument must be a string.')
+    try {
+      if (typeof entryPoint === 'string') binding.loadExtension(connection.number, path, entryPoint)
+      else binding.loadExtension(connection.number, path)
+    } finally {
+      // Its functions may take the place of others.
+      connection.forget()
+    }
+  }
+
+  enableDefensive(active) {
+    const connection = Database.#openConnectionOf(this)
+    if (typeof active !== 'boolean') throw invalidArgType('The "active" argument must be a boolean.')
+    binding.enableDefensive(connection.number, active)
+    connection.forget()
+  }
+
   [Symbol.dispose]() {
     if (Database.#connectionOf(this) !== null) this.close()
   }
@@ -179,6 +233,15 @@ class Database {
     return Database.#connectionOf(database) !== null
   }
 
+  static limits(database) {
+    const connection = Database.#openConnectionOf(database)
+    database.#limits ??= makeLimits(
+      () => Database.#openConnectionOf(database),
+      () => database.#connection !== null,
+    )
+    return database.#limits.at(connection)
+  }
+
   static isTransaction(database) {
     return binding.isTransaction(Database.#openConnectionOf(database).number)
   }
@@ -195,6 +258,12 @@ const accessors = {
   isTransaction: {
     get() {
       return Database.isTransaction(this)
+    },
+    enumerable: true,
+  },
+  limits: {
+    get() {
+      return Database.limits(this)
     },
     enumerable: true,
   },

@@ -4,12 +4,14 @@
 
 const { invalidArgType, invalidUrlScheme, outOfRange } = require('./errors.js')
 const { foreignHandles } = require('./foreign.js')
+const { limitOptions } = require('./limits.js')
 
 /** Bits of the native `open`. */
 const READ_ONLY = 1
 const FOREIGN_KEYS = 2
 const DOUBLE_QUOTED_STRINGS = 4
 const DEFENSIVE = 8
+const EXTENSIONS = 16
 
 /** What is opened: a string, or bytes where the path was given as bytes. */
 function databasePath(path) {
@@ -72,23 +74,23 @@ function databaseOptions(given, isGiven) {
   if (boolean(options, 'enableDoubleQuotedStringLiterals', false)) {
     settings |= DOUBLE_QUOTED_STRINGS
   }
-  boolean(options, 'allowExtension', false)
+  const allowExtension = boolean(options, 'allowExtension', false)
+  if (allowExtension) settings |= EXTENSIONS
   const timeout = busyTimeout(options)
   const readBigInts = boolean(options, 'readBigInts', false)
   const returnArrays = boolean(options, 'returnArrays', false)
   const bareNames = boolean(options, 'allowBareNamedParameters', true)
   const unknownNames = boolean(options, 'allowUnknownNamedParameters', false)
   if (boolean(options, 'defensive', true)) settings |= DEFENSIVE
-  const limits = options.limits
-  if (limits !== undefined && (typeof limits !== 'object' || limits === null)) {
-    throw invalidArgType('The "options.limits" argument must be an object.')
-  }
+  const limits = limitOptions(options.limits)
   return {
     open,
     settings,
     timeout,
     // Looked for before it is read: node:sqlite reads no such property, as a getter would notice.
     foreignHandles: foreignHandles('foreignHandles' in options ? options.foreignHandles : undefined),
+    allowExtension,
+    limits,
     statement: { readBigInts, returnArrays, bareNames, unknownNames },
   }
 }
@@ -167,6 +169,8 @@ function backupOptions(given, isGiven) {
 }
 
 module.exports = {
+  boolean,
+  requireObject,
   backupOptions,
   changesetOptions,
   deserializeTarget,

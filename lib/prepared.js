@@ -126,6 +126,12 @@ class Connection {
     this.epoch = 0
     /** Statements of earlier epochs, which only their own StatementSyncs still use. */
     this.retired = []
+    /**
+     * The JavaScript functions that SQLite may call, which it refers to weakly, by what they take
+     * the place of.
+     */
+    this.functions = new Map()
+    this.authorizer = null
   }
 
   close() {
@@ -149,10 +155,13 @@ class Connection {
     this.isOpen = false
     this.kept.clear()
     this.retired = []
+    this.functions.clear()
+    this.authorizer = null
   }
 
   /** A statement for `sql` that is not in use. */
   prepared(sql) {
+    // Kept or not, none is found while there is an authorizer: it is asked at each prepare().
     const kept = this.kept.get(sql)
     if (kept !== undefined && !kept.inUse) {
       kept.recent = true
@@ -172,7 +181,7 @@ class Connection {
     const flags = ints[0]
     // One that acted while it was prepared ends the epoch of those before it.
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
-    const prepared = new Prepared(this, sql, number, flags)
+    const prepared = new Prepared(this, sql, number, this.authorizer === null ? flags : flags & ~CACHEABLE)
     if (!prepared.loose) this.keep(prepared)
     return prepared
   }
@@ -231,6 +240,23 @@ class Connection {
     if ((flags & RENAMED) !== 0) prepared.names = null
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
     if ((flags & TRANSACTION_ENDED) !== 0) this.database[kTransactionEnded]?.()
+  }
+
+  /**
+   * Asks `callback`, a function or null, about what statements do from here on. SQLite prepares
+   * those that exist anew when they are next run, and asks; a statement that several
+   * StatementSyncs share would do so for the first of them only, so that each takes its own.
+   */
+  authorize(callback) {
+    if (callback === null) binding.setAuthorizer(this.number)
+    else binding.setAuthorizer(this.number, callback)
+    this.authorizer = callback
+    this.forget()
+  }
+
+  /** Whether `prepared` may be used again, as far as the authorizer is concerned. */
+  isOwn(prepared) {
+    return this.authorizer === null || prepared.loose
   }
 
   /** Ends an epoch: what is kept may mean something else now. */

@@ -20,7 +20,8 @@ const loose = new FinalizationRegistry((prepared) => {
 
 /** An iteration that was left in the middle ends when nobody can continue it. */
 const abandoned = new FinalizationRegistry(({ prepared, lease }) => {
-  if (prepared.inUse && prepared.lease === lease && prepared.connection.isOpen) {
+  // A loose statement may have been collected, and finalised, with its iteration.
+  if (prepared.number !== NONE && prepared.inUse && prepared.lease === lease && prepared.connection.isOpen) {
     binding.reset(prepared.number)
     prepared.connection.takeBack(prepared)
   }
@@ -228,7 +229,7 @@ class Statement {
   /** A statement of SQLite for this one's text that is not in use. */
   #free() {
     let prepared = this.#prepared
-    if (prepared.number === NONE || prepared.inUse) {
+    if (prepared.number === NONE || prepared.inUse || !this.#connection.isOwn(prepared)) {
       prepared = this.#connection.prepared(prepared.sql)
       this.#prepared = prepared
       if (prepared.loose) loose.register(this, prepared)

@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava'
 import * as ours from '../../index.js'
 
 /** @types/node does not know that Session is a value, too. */
-export type Api = Pick<typeof node, 'DatabaseSync' | 'StatementSync' | 'backup'> & {
+export type Api = Pick<typeof node, 'DatabaseSync' | 'StatementSync' | 'backup' | 'constants'> & {
   Session: { prototype: node.Session; name: string; length: number }
 }
 export type Look = (label: string, look: () => unknown) => void

@@ -225,7 +225,10 @@ impl Parameters {
 
 /// Where the bytes of a typed array, `DataView` or `ArrayBuffer` are. A detached view is empty;
 /// a detached `ArrayBuffer` has a null pointer, as in node:sqlite, where it binds NULL.
-fn buffer(env: sys::napi_env, value: sys::napi_value) -> Outcome<Option<(*const u8, usize)>> {
+pub(super) fn buffer(
+    env: sys::napi_env,
+    value: sys::napi_value,
+) -> Outcome<Option<(*const u8, usize)>> {
     let mut data = ptr::null_mut();
     let mut length = 0;
     let mut is = false;

@@ -130,7 +130,15 @@ pub unsafe fn enter(
     match catch_unwind(AssertUnwindSafe(|| body(&call))) {
         Ok(Ok(value)) => return value,
         Ok(Err(Thrown::Pending)) => {}
-        Ok(Err(Thrown::Error(exception))) => throw(env, &exception),
+        Ok(Err(Thrown::Error(exception))) => {
+            // What JavaScript threw while SQLite called it is the reason for SQLite's error.
+            let mut pending = false;
+            // SAFETY: `env` is the running callback's.
+            unsafe { sys::napi_is_exception_pending(env, &mut pending) };
+            if !pending {
+                throw(env, &exception);
+            }
+        }
         Err(_) => {
             if let Thrown::Error(exception) = Thrown::of(
                 Kind::Plain,

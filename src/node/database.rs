@@ -16,8 +16,11 @@ use std::time::Duration;
 use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
+use super::aggregate::abandoning;
+use super::authorizer::Authorizer;
 use super::bind::Parameters;
 use super::callback::{Call, Raw, callback, text};
+use super::callee::stepping;
 use super::environment::{Environment, flag};
 use super::errors::{Outcome, Thrown, check, is_schema_neutral};
 use super::keyword;
@@ -28,6 +31,7 @@ use crate::engine::{Connection, Error, Turn, during};
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"takeReport", callback!(take_report)),
+    (c"giveViewer", callback!(give_viewer)),
     (c"open", callback!(open)),
     (c"owner", callback!(owner)),
     (c"close", callback!(close)),
@@ -43,17 +47,29 @@ mod setting {
     pub const FOREIGN_KEYS: u32 = 2;
     pub const DOUBLE_QUOTED_STRINGS: u32 = 4;
     pub const DEFENSIVE: u32 = 8;
+    pub const EXTENSIONS: u32 = 16;
 }
 
 /// A connection that JavaScript has open.
 ///
 /// The `RefCell` is the rule that a connection is not closed while it runs a statement: running
 /// borrows it, closing borrows it mutably.
+///
+/// While it prepares a statement, nothing else may happen to a connection that could change the
+/// schema under the parser's feet; the authorizer is JavaScript that runs then. See
+/// [`Database::using`].
 #[derive(Debug)]
 pub struct Database {
     connection: RefCell<Connection>,
     schema: Schema,
     sharing: Sharing,
+    /// The authorizer is running.
+    preparing: Rc<Cell<bool>>,
+    authorizer: RefCell<Option<Rc<Authorizer>>>,
+    /// JavaScript has defined aggregates.
+    aggregates: Cell<bool>,
+    /// The environment of JavaScript that has defined functions; null if there are none.
+    functions: Cell<sys::napi_env>,
 }
 
 /// The version of the schema that this connection saw last.
@@ -80,9 +96,22 @@ impl Database {
     /// Lends the connection.
     ///
     /// # Errors
-    /// `ERR_INVALID_STATE` while it is being closed, or once it is closed.
+    /// `ERR_INVALID_STATE` while it is being closed, or once it is closed, and to the authorizer.
     #[inline]
     pub fn using<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
+        if self.preparing.get() {
+            return Err(Thrown::state("database is busy: a statement is being prepared"));
+        }
+        self.asking(body)
+    }
+
+    /// Lends the connection for what neither prepares nor runs a statement, nor changes anything
+    /// that one depends on: the authorizer may do that, too.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STATE` while it is being closed, or once it is closed.
+    #[inline]
+    pub fn asking<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
         let _entered = self.enter();
         match self.connection.try_borrow() {
             Ok(connection) if !connection.raw().is_null() => body(&connection),
@@ -135,13 +164,14 @@ impl Database {
     }
 
     /// Whether the schema may have changed since this was asked last. Says yes when in doubt:
-    /// the first time, when the version cannot be read, and with databases attached.
+    /// the first time, when the version cannot be read, with databases attached, and with an
+    /// authorizer, which must not be asked about queries of this package.
     pub fn schema_changed(&self, connection: &Connection) -> bool {
         let db = connection.raw();
         // SAFETY: the connection is open and this thread's; the query is null or prepared on it:
         // `close` forgets it.
         let version = unsafe {
-            if !ffi::sqlite3_db_name(db, 2).is_null() {
+            if self.authorizer.borrow().is_some() || !ffi::sqlite3_db_name(db, 2).is_null() {
                 return true;
             }
             let mut query = self.schema.query.get();
@@ -165,6 +195,39 @@ impl Database {
         version.is_none() || version != before
     }
 
+    /// Set while the authorizer runs.
+    pub(super) fn preparing(&self) -> &Rc<Cell<bool>> {
+        &self.preparing
+    }
+
+    /// Keeps the authorizer that SQLite was given, and lets go of the one before.
+    pub(super) fn keep_authorizer(&self, authorizer: Option<Rc<Authorizer>>) {
+        drop(self.authorizer.replace(authorizer));
+    }
+
+    /// JavaScript in `env` defines a function.
+    pub(super) fn has_functions(&self, env: sys::napi_env) {
+        self.functions.set(env);
+    }
+
+    /// Runs `body`, which steps a statement: see [`stepping`].
+    #[inline]
+    pub(super) fn stepping<R>(&self, body: impl FnOnce() -> R) -> R {
+        let env = self.functions.get();
+        if env.is_null() { body() } else { stepping(env, body) }
+    }
+
+    /// JavaScript defines an aggregate.
+    pub(super) fn has_aggregates(&self) {
+        self.aggregates.set(true);
+    }
+
+    /// Runs `body`, which resets a statement: see [`abandoning`].
+    #[inline]
+    pub(super) fn abandoning<R>(&self, body: impl FnOnce() -> R) -> R {
+        if self.aggregates.get() { abandoning(body) } else { body() }
+    }
+
     /// Finalises the statements, deletes the sessions and closes. A connection that is being
     /// backed up stays open out of reach, until the last of its backups has ended.
     ///
@@ -177,7 +240,9 @@ impl Database {
                 self.sharing.keep(connection.take());
                 return Ok(());
             }
-            connection.close().map_err(Thrown::from)
+            connection.close()?;
+            self.keep_authorizer(None);
+            Ok(())
         })
     }
 }
@@ -210,6 +275,10 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
         connection: RefCell::new(connection),
         schema: Schema { query: Cell::new(ptr::null_mut()), version: Cell::new(None) },
         sharing: Sharing::default(),
+        preparing: Rc::default(),
+        authorizer: RefCell::default(),
+        aggregates: Cell::new(false),
+        functions: Cell::new(ptr::null_mut()),
     });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))
@@ -238,6 +307,12 @@ fn take_report(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.environment.take_report()
 }
 
+/// `giveViewer(function)`: what makes a view of a `SharedArrayBuffer`; only the first counts.
+fn give_viewer(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    call.environment.give_viewer(call.arg(0)?)?;
+    call.undefined()
+}
+
 /// `open(path, settings, timeout)`: the number of a new connection. `path` is a string or a
 /// `Uint8Array`; `settings` are bits of [`setting`]; `timeout` is in milliseconds.
 fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
@@ -258,22 +333,29 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
         (ffi::SQLITE_DBCONFIG_DQS_DDL, set(setting::DOUBLE_QUOTED_STRINGS)),
         (ffi::SQLITE_DBCONFIG_ENABLE_FKEY, set(setting::FOREIGN_KEYS)),
         (ffi::SQLITE_DBCONFIG_DEFENSIVE, set(setting::DEFENSIVE)),
+        (ffi::SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, set(setting::EXTENSIONS)),
     ] {
-        // SAFETY: the connection is open and this thread's; these options take an int and a
-        // pointer to an int, which may be null.
-        let code = unsafe {
-            ffi::sqlite3_db_config(
-                connection.raw(),
-                option,
-                c_int::from(enabled),
-                ptr::null_mut::<c_int>(),
-            )
-        };
-        if code != ffi::SQLITE_OK {
-            return Err(Thrown::sqlite(code));
-        }
+        configure(&connection, option, enabled)?;
     }
     number(call.env, adopt(call.env, connection)?)
+}
+
+/// Sets an on-or-off option of an open connection.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn configure(connection: &Connection, option: c_int, enabled: bool) -> Outcome<()> {
+    // SAFETY: the connection is open and this thread's; the on-or-off options take an int and a
+    // pointer to an int, which may be null.
+    let code = unsafe {
+        ffi::sqlite3_db_config(
+            connection.raw(),
+            option,
+            c_int::from(enabled),
+            ptr::null_mut::<c_int>(),
+        )
+    };
+    if code == ffi::SQLITE_OK { Ok(()) } else { Err(Thrown::sqlite(code)) }
 }
 
 /// What node:sqlite says when a file cannot be opened. rusqlite adds the path to the message.
@@ -473,7 +555,7 @@ fn location(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// `isTransaction(database)`.
 fn is_transaction(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find(call.environment, call.number(0)?)?;
-    database.using(|connection| {
+    database.asking(|connection| {
         let mut value = ptr::null_mut();
         // SAFETY: `env` is that of the running callback.
         check(unsafe { sys::napi_get_boolean(call.env, !connection.is_autocommit(), &mut value) })?;

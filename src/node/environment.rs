@@ -72,6 +72,8 @@ pub struct Environment {
     report: *mut Report,
     buffer: Cell<sys::napi_ref>,
     handed_out: Cell<bool>,
+    /// See [`Environment::view_of`]; null until it is given.
+    viewer: Cell<sys::napi_ref>,
 }
 
 thread_local! {
@@ -107,6 +109,7 @@ impl Environment {
             report: report.cast(),
             buffer: Cell::new(reference),
             handed_out: Cell::new(false),
+            viewer: Cell::new(ptr::null_mut()),
         });
         ALL.with_borrow_mut(|all| all.push(Rc::clone(&this)));
         // SAFETY: the hook runs once, on this thread, with the count given to it here.
@@ -143,6 +146,41 @@ impl Environment {
             })?;
         }
         Ok(buffer)
+    }
+
+    /// Takes the function for [`Self::view_of`] from the first who has one: this package's own
+    /// JavaScript, while it is loaded.
+    ///
+    /// # Errors
+    /// N-API's, if it is no function or object.
+    pub fn give_viewer(&self, function: sys::napi_value) -> Outcome<()> {
+        if self.viewer.get().is_null() {
+            let mut reference = ptr::null_mut();
+            // SAFETY: the handle is one of the running callback's.
+            check(unsafe { sys::napi_create_reference(self.env, function, 1, &mut reference) })?;
+            self.viewer.set(reference);
+        }
+        Ok(())
+    }
+
+    /// A typed array on `value` if that is a `SharedArrayBuffer`, to which N-API has no access.
+    ///
+    /// # Errors
+    /// N-API's.
+    pub fn view_of(&self, value: sys::napi_value) -> Outcome<Option<sys::napi_value>> {
+        let (mut viewer, mut view) = (ptr::null_mut(), ptr::null_mut());
+        let mut kind = 0;
+        if self.viewer.get().is_null() {
+            return Ok(None);
+        }
+        // SAFETY: the reference was made in `give_viewer` and is not deleted; the handles are
+        // those of the running callback.
+        unsafe {
+            check(sys::napi_get_reference_value(self.env, self.viewer.get(), &mut viewer))?;
+            check(sys::napi_call_function(self.env, viewer, viewer, 1, &value, &mut view))?;
+            check(sys::napi_typeof(self.env, view, &mut kind))?;
+        }
+        Ok((kind == sys::ValueType::napi_object).then_some(view))
     }
 
     /// Reports `flags`.

@@ -37,7 +37,7 @@ pub enum Kind {
 pub struct Exception {
     /// Its class.
     pub kind: Kind,
-    /// Its `code`.
+    /// Its `code`; it has none if this is empty.
     pub code: &'static str,
     /// Its `message`.
     pub message: String,
@@ -63,6 +63,23 @@ impl Thrown {
     /// The handle is in the wrong state for the call.
     pub fn state(message: &str) -> Self {
         Self::of(Kind::Plain, "ERR_INVALID_STATE", message)
+    }
+
+    /// The connection's latest error, be it that there is none: node:sqlite reports that, too,
+    /// where SQLite refuses a call without noting why.
+    ///
+    /// # Safety
+    /// `db` is an open connection of this thread.
+    pub unsafe fn last(db: *mut ffi::sqlite3) -> Self {
+        // SAFETY: the caller's.
+        let error = unsafe { Error::last(db) };
+        Self::Error(Box::new(Exception {
+            kind: Kind::Plain,
+            code: error.code,
+            message: error.message,
+            path: None,
+            sqlite: Some((error.errcode, error.errstr)),
+        }))
     }
 
     /// SQLite's own words for a result code, where no connection has better ones.
@@ -154,7 +171,10 @@ fn try_throw(env: sys::napi_env, exception: &Exception) -> Outcome<()> {
 }
 
 fn exception_value(env: sys::napi_env, exception: &Exception) -> Outcome<sys::napi_value> {
-    let code = text(env, exception.code.as_bytes())?;
+    let code = match exception.code {
+        "" => ptr::null_mut(),
+        code => text(env, code.as_bytes())?,
+    };
     let message = text(env, exception.message.as_bytes())?;
     let mut error = ptr::null_mut();
     // SAFETY: `env` is the environment of the running callback; the handles were made in it.

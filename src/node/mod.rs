@@ -6,7 +6,12 @@
 //! | [`environment`] | what one JavaScript thread has open, and the numbers it is handed |
 //! | [`database`] | opening, closing, scripts |
 //! | [`statement`] | preparing, running, iterating |
+//! | [`function`], [`aggregate`] | SQL functions in JavaScript |
+//! | [`authorizer`] | JavaScript's word on what statements may do |
+//! | [`callee`] | JavaScript functions that SQLite calls |
+//! | [`extension`], [`limits`] | loadable extensions, and what a connection permits |
 //! | [`bind`] | JavaScript values to SQL parameters |
+//! | [`result`] | JavaScript values to results of SQL functions |
 //! | [`rows`] | SQL values to JavaScript values |
 //! | [`session`] | sessions: changesets of what a connection changed |
 //! | [`changeset`] | applying changesets |
@@ -27,17 +32,24 @@
 //! what is called rarely may use `#[napi]`.
 
 pub(crate) mod agent_log;
+pub(crate) mod aggregate;
+pub(crate) mod authorizer;
 pub(crate) mod backup;
 pub(crate) mod bind;
 pub(crate) mod callback;
+pub(crate) mod callee;
 pub(crate) mod changeset;
 pub(crate) mod database;
 pub(crate) mod environment;
 pub(crate) mod errors;
+pub(crate) mod extension;
 pub(crate) mod foreign;
+pub(crate) mod function;
 pub mod info;
 pub(crate) mod keyword;
+pub(crate) mod limits;
 pub(crate) mod mailbox;
+pub(crate) mod result;
 pub(crate) mod rows;
 pub(crate) mod serialize;
 pub(crate) mod session;
@@ -63,6 +75,11 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         changeset::FUNCTIONS,
         serialize::FUNCTIONS,
         backup::FUNCTIONS,
+        function::FUNCTIONS,
+        aggregate::FUNCTIONS,
+        authorizer::FUNCTIONS,
+        extension::FUNCTIONS,
+        limits::FUNCTIONS,
         agent_log::FUNCTIONS,
         foreign::FUNCTIONS,
     ] {

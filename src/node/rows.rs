@@ -18,7 +18,7 @@ pub const CHUNK: usize = 384;
 
 /// The largest integer up to which JavaScript's numbers are exact. node:sqlite lets -2^63 pass,
 /// too, which a number happens to hold.
-const MAX_SAFE: u64 = (1 << 53) - 1;
+pub(super) const MAX_SAFE: u64 = (1 << 53) - 1;
 
 /// Appends the values of the current row to `values`.
 ///
@@ -92,7 +92,7 @@ unsafe fn value(
 
 /// # Safety
 /// `start` has `length` readable bytes for as long as the result is used, or is null.
-unsafe fn bytes<'a>(start: *const u8, length: c_int) -> Outcome<&'a [u8]> {
+pub(super) unsafe fn bytes<'a>(start: *const u8, length: c_int) -> Outcome<&'a [u8]> {
     if start.is_null() {
         // A text is never null, unless there was no memory to convert it in.
         return Err(Thrown::sqlite(ffi::SQLITE_NOMEM));
@@ -133,7 +133,7 @@ pub unsafe fn blob(
 }
 
 #[cold]
-fn too_large(integer: i64) -> Thrown {
+pub(super) fn too_large(integer: i64) -> Thrown {
     Thrown::of(
         Kind::Range,
         "ERR_OUT_OF_RANGE",

@@ -71,7 +71,8 @@ impl Statement {
         let _entered = self.database.enter();
         // SAFETY: the statement is null or prepared on a connection that `database` keeps open,
         // no call uses it, and the pointer is forgotten here.
-        unsafe { ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut())) };
+        self.database
+            .abandoning(|| unsafe { ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut())) });
     }
 
     /// Makes the statement this call's.
@@ -114,12 +115,12 @@ impl Running<'_> {
     #[inline]
     fn reset(&self) {
         // SAFETY: the statement is prepared: `enter` saw to it and nobody closed it since.
-        unsafe {
+        self.statement.database.abandoning(|| unsafe {
             ffi::sqlite3_reset(self.raw());
             if self.statement.parameters > 0 {
                 ffi::sqlite3_clear_bindings(self.raw());
             }
-        }
+        });
     }
 
     /// Binds `parameters` in place of what was bound.
@@ -149,7 +150,7 @@ impl Running<'_> {
     fn step(&self, connection: &Connection) -> Outcome<bool> {
         // SAFETY: the statement is prepared and the connection open; both are this thread's.
         unsafe {
-            match ffi::sqlite3_step(self.raw()) {
+            match self.statement.database.stepping(|| ffi::sqlite3_step(self.raw())) {
                 ffi::SQLITE_ROW => Ok(true),
                 ffi::SQLITE_DONE => Ok(false),
                 _ => Err(connection.last_error().into()),
@@ -197,8 +198,9 @@ impl Running<'_> {
     #[inline]
     fn first_row(&self, call: &Call<'_>, connection: &Connection) -> Outcome<bool> {
         let row = self.step(connection)?;
-        if row && self.notice_reprepared() && self.renamed.get() {
-            call.environment.report(flag::RENAMED);
+        if row {
+            let renamed = self.notice_reprepared() && self.renamed.get();
+            call.environment.report(if renamed { flag::RENAMED } else { 0 });
         }
         Ok(row)
     }
@@ -339,8 +341,11 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
         let mut values = Vec::new();
         // The first values' handles go with the callback's own scope.
         let mut scope = None;
+        // Functions in SQL make calls of their own, which report, while this one steps.
+        let renamed = if running.renamed.get() { flag::RENAMED } else { 0 };
         while more {
             if values.len() + width > CHUNK && !values.is_empty() {
+                call.environment.report(renamed);
                 hand_over(call.env, rows, &values)?;
                 values.clear();
                 drop(scope.take());
@@ -351,6 +356,7 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
             more = running.step(connection)?;
         }
         if !values.is_empty() {
+            call.environment.report(renamed);
             hand_over(call.env, rows, &values)?;
         }
         drop(scope);

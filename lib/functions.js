@@ -1,0 +1,106 @@
+'use strict'
+
+// Functions of SQL in JavaScript: the arguments of function() and aggregate(), checked in
+// node:sqlite's order.
+
+const { types } = require('node:util')
+const binding = require('../binding.js')
+const { makeCalls } = require('./aggregate.js')
+const { invalidArgType, invalidState } = require('./errors.js')
+const { boolean, requireObject } = require('./options.js')
+
+/** Bits of the native `defineFunction` and `defineAggregate`. */
+const DETERMINISTIC = 1
+const DIRECT_ONLY = 2
+const BIGINTS = 4
+
+/** As number of arguments: any. */
+const ANY = -1
+/** As number of arguments: one that SQLite refuses. */
+const IMPOSSIBLE = -(2 ** 31)
+
+// What a function returns may be a SharedArrayBuffer, to which N-API has no access.
+binding.giveViewer((value) => (types.isSharedArrayBuffer(value) ? new Uint8Array(value) : undefined))
+
+/** A function's `length`, which may be anything. */
+function countOf(length) {
+  if (typeof length !== 'number') return 0
+  const count = Math.trunc(length)
+  return Math.abs(count) < 2 ** 31 ? count : IMPOSSIBLE
+}
+
+/** Gives SQLite what `define` hands it, and keeps the JavaScript functions that SQLite may call. */
+function register(connection, name, argc, functions, define) {
+  // Getters of the options may have closed the database.
+  if (!connection.isOpen) throw invalidState('database is not open')
+  define(connection.number, name, argc >>> 0)
+  // SQLite tells functions apart by name, as C has it, and number of arguments.
+  const [known] = name.split('\0', 1)
+  connection.functions.set(`${known.toLowerCase()}/${argc}`, functions)
+  // A statement prepared from the same text would call this function now.
+  connection.forget()
+}
+
+/** `function(name, function)` and `function(name, options, function)`. */
+function defineFunction(connection, args) {
+  const name = args[0]
+  if (typeof name !== 'string') throw invalidArgType('The "name" argument must be a string.')
+  let settings = 0
+  let varargs = false
+  if (args.length >= 3) {
+    const options = args[1]
+    requireObject(options)
+    if (boolean(options, 'useBigIntArguments', false)) settings |= BIGINTS
+    varargs = boolean(options, 'varargs', false)
+    if (boolean(options, 'deterministic', false)) settings |= DETERMINISTIC
+    if (boolean(options, 'directOnly', false)) settings |= DIRECT_ONLY
+  }
+  const body = args.length < 3 ? args[1] : args[2]
+  if (typeof body !== 'function') throw invalidArgType('The "function" argument must be a function.')
+  const argc = varargs ? ANY : countOf(body.length)
+  register(connection, name, argc, body, (number, ...signature) =>
+    binding.defineFunction(number, ...signature, settings, body),
+  )
+}
+
+/** What node:sqlite makes of a name that is no string. */
+function nameOf(value) {
+  try {
+    return typeof value === 'symbol' ? '' : String(value)
+  } catch {
+    return ''
+  }
+}
+
+/** `aggregate(name, options)` */
+function defineAggregate(connection, args) {
+  const name = nameOf(args[0])
+  const options = args[1]
+  const start = options.start
+  if (start === undefined) {
+    throw invalidArgType('The "options.start" argument must be a function or a primitive value.')
+  }
+  const step = options.step
+  if (typeof step !== 'function') throw invalidArgType('The "options.step" argument must be a function.')
+  const result = options.result
+  let settings = 0
+  if (boolean(options, 'useBigIntArguments', false)) settings |= BIGINTS
+  const varargs = boolean(options, 'varargs', false)
+  if (boolean(options, 'directOnly', false)) settings |= DIRECT_ONLY
+  const inverse = options.inverse
+  if (inverse !== undefined && typeof inverse !== 'function') {
+    throw invalidArgType('The "options.inverse" argument must be a function.')
+  }
+  let argc = ANY
+  if (!varargs) {
+    // The first parameter is what was accumulated.
+    argc = Math.max(countOf(step.length) - 1, 0)
+    if (inverse !== undefined) argc = Math.max(argc, countOf(inverse.length) - 1)
+  }
+  const calls = makeCalls({ start, step, inverse, result }, argc)
+  register(connection, name, argc, calls, (number, ...signature) =>
+    binding.defineAggregate(number, ...signature, settings, ...calls),
+  )
+}
+
+module.exports = { defineAggregate, defineFunction }
