@@ -80,7 +80,7 @@ pub(super) use platform::{park, unknown_descriptors, unpark, would_lose_locks};
 mod platform {
     //! Locks belong to handles: nothing drops them, so there is nothing to look for.
 
-    use super::{Deferred, FileId, ForeignSqlite, Path, PathBuf, io};
+    use super::{Deferred, FileId, ForeignSqlite, PathBuf, io};
 
     pub(super) fn find(_: &[(PathBuf, FileId)]) -> io::Result<Option<ForeignSqlite>> {
         Ok(None)
