@@ -21,7 +21,7 @@
 //! time. They are closed at the first open or close that finds the other SQLite gone.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Connection, FileId};
 
@@ -103,12 +103,13 @@ mod platform {
     use std::os::fd::{FromRawFd, OwnedFd, RawFd};
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::super::locks::hooks::{BUNDLED, CHANGING, NODES, Opened};
     use super::super::locks::space::Inode;
-    use super::{Deferred, FileId, ForeignSqlite, Path, PathBuf, io};
+    use super::{Deferred, FileId, ForeignSqlite, PathBuf, io};
 
     /// Where the process's descriptors are listed.
     const LIST: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
