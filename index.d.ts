@@ -10,7 +10,7 @@ export type SQLInputValue =
   null | number | bigint | boolean | string | NodeJS.ArrayBufferView | ArrayBuffer | SharedArrayBuffer
 
 /** What a column can be: `bigint` only where big integers are asked for. */
-export type SQLOutputValue = null | number | bigint | string | Uint8Array
+export type SQLOutputValue = null | number | bigint | string | Uint8Array<ArrayBuffer>
 
 /** A row: an object without a prototype, or an array where `returnArrays` is set. */
 export type Row = Record<string, SQLOutputValue>
@@ -28,6 +28,9 @@ export interface StatementOptions {
   /** Ignore names that the statement does not have. Default: that of the database, `false` there. */
   allowUnknownNamedParameters?: boolean | undefined
 }
+
+/** As @types/node calls it. */
+export type PrepareOptions = StatementOptions
 
 /** What is done when another SQLite of this process has the same file open. */
 export type ForeignHandles = 'error' | 'warn' | 'ignore'
@@ -191,14 +194,14 @@ export class DatabaseSync implements Disposable {
 
 export interface CreateSessionOptions {
   /** The table to record. Default: every table. */
-  table?: string
+  table?: string | undefined
   /** The database it is in. Default `main`. */
-  db?: string
+  db?: string | undefined
 }
 
 export interface ApplyChangesetOptions {
   /** Whether the changes of a table are applied. Default: of every table. */
-  filter?: (tableName: string) => boolean
+  filter?: ((tableName: string) => boolean) | undefined
   /**
    * What becomes of a change that conflicts: one of `SQLITE_CHANGESET_OMIT`, `_REPLACE` and
    * `_ABORT`, the default. Any other answer fails with `errcode` 21.
@@ -237,7 +240,7 @@ export interface SQLTagStore {
   /** The first row, or `undefined`. */
   get(strings: TemplateStringsArray, ...values: SQLInputValue[]): Row | undefined
   /** Rows one by one. */
-  iterate(strings: TemplateStringsArray, ...values: SQLInputValue[]): IteratorObject<Row, null, undefined>
+  iterate(strings: TemplateStringsArray, ...values: SQLInputValue[]): IteratorObject<Row, undefined, any>
   /** Runs to the end. */
   run(strings: TemplateStringsArray, ...values: SQLInputValue[]): RunResult
   /** Forgets the statements. */
@@ -288,12 +291,18 @@ export interface StatementColumn {
   type: string | null
 }
 
+/** As @types/node calls it. */
+export type StatementColumnMetadata = StatementColumn
+
 export interface RunResult {
   /** Rows that the last INSERT, UPDATE or DELETE changed; a bigint where `readBigInts` is set. */
   changes: number | bigint
   /** Row id of the last INSERT; a bigint where `readBigInts` is set. */
   lastInsertRowid: number | bigint
 }
+
+/** As @types/node calls it. */
+export type StatementResultingChanges = RunResult
 
 /**
  * A prepared statement; made by `DatabaseSync.prepare` only. Values of a call are forgotten by the
@@ -315,8 +324,8 @@ export class StatementSync {
   run(...parameters: SQLInputValue[]): RunResult
   run(named: NamedParameters, ...parameters: SQLInputValue[]): RunResult
   /** Rows one by one. Another call of this statement invalidates the iterator. */
-  iterate(...parameters: SQLInputValue[]): IteratorObject<Row, null, undefined>
-  iterate(named: NamedParameters, ...parameters: SQLInputValue[]): IteratorObject<Row, null, undefined>
+  iterate(...parameters: SQLInputValue[]): IteratorObject<Row, undefined, any>
+  iterate(named: NamedParameters, ...parameters: SQLInputValue[]): IteratorObject<Row, undefined, any>
   /** The columns of the result; none for a statement without one. */
   columns(): StatementColumn[]
   setAllowBareNamedParameters(enabled: boolean): void

@@ -161,3 +161,16 @@ test('a statement that is kept holds neither a lock nor the -wal', (t) => {
   db.close()
   t.false(existsSync(`${file}-wal`))
 })
+
+same('BEGIN fails after it was prepared anew', ({ DatabaseSync }, look) => {
+  const db = new DatabaseSync(':memory:')
+  db.exec('BEGIN')
+  look('get', () => db.prepare('SELECT 1 a').get())
+  look('exec', () => db.exec('BEGIN'))
+  const begin = db.prepare('BEGIN')
+  look('run', () => begin.run())
+  db.exec('COMMIT')
+  look('run', () => begin.get())
+  look('get', () => db.prepare('SELECT 9007199254740993').get())
+  look('exec', () => db.exec('BEGIN'))
+})

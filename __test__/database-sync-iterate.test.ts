@@ -144,3 +144,31 @@ same('closing in the middle', (api, look) => {
   look('reopened', () => iterators[0]!.next())
   look('statement', () => statement.all())
 })
+
+same('a failed step is told once more', (api, look) => {
+  const db = open(api)
+  const failing = 'SELECT abs(a) v FROM (SELECT 1 a UNION ALL SELECT -9223372036854775808)'
+  for (const method of ['get', 'all', 'run', 'iterate'] as const) {
+    const statement = db.prepare(failing)
+    const iterator = statement.iterate()
+    for (let call = 0; call < 2; call++) look(`next ${call}`, () => iterator.next())
+    look('another statement', () => db.prepare('SELECT 1 one').get())
+    look(`${method} after the failure`, () => statement[method]())
+    look('next', () => iterator.next())
+    look(`${method} again`, () => statement[method]())
+    const returned = statement.iterate()
+    for (let call = 0; call < 2; call++) look(`next ${call}`, () => returned.next())
+    look('return', () => returned.return!())
+    look(`${method} after return`, () => statement[method]())
+  }
+})
+
+same('run goes to the first row', (api, look) => {
+  const db = open(api)
+  db.exec('CREATE TABLE parent (p PRIMARY KEY); CREATE TABLE child (c REFERENCES parent DEFERRABLE INITIALLY DEFERRED)')
+  look('a failure after it', () => db.prepare('SELECT abs(a) FROM (SELECT 1 a UNION ALL SELECT -1 << 63)').run())
+  look('returning', () => db.prepare('INSERT INTO t VALUES (7), (8), (9) RETURNING a').run())
+  look('rows', () => db.prepare('SELECT * FROM t').all())
+  look('deferred', () => db.prepare('INSERT INTO child VALUES (1), (2) RETURNING c').run())
+  look('none', () => [db.prepare('SELECT * FROM child').all(), db.isTransaction])
+})

@@ -266,3 +266,26 @@ same('settings of a statement', ({ DatabaseSync }, look) => {
   for (const options of [1, null, 'a', true]) look(`prepare ${options}`, () => db.prepare('SELECT 1', any(options)))
   look('prepare undefined', () => db.prepare('SELECT 1', undefined).get())
 })
+
+same('what a failed call has bound', ({ DatabaseSync }, look) => {
+  const db = new DatabaseSync(':memory:')
+  const calls: [string, unknown[]][] = [
+    ['SELECT 1', [1]],
+    ['SELECT ?, ?', [1, 2, 3]],
+    ['SELECT ?, ?, ?', [1, {}, 3]],
+    ['SELECT ?, ?, ?', [1, 2n ** 63n, 3]],
+    ['SELECT $a, $b, $c, ?', [{ c: 1, a: 2, b: Symbol('s') }, 4]],
+    ['SELECT $a, $b, $c, ?', [{ c: 1, b: 2n ** 64n, a: 3 }, 4]],
+    ['SELECT $a, $b, $c, ?', [{ c: 1, nope: 2, a: 3 }, 4]],
+    ['SELECT $a, ?, $c', [{ c: 1, a: 3 }, {}]],
+    ['SELECT $a, ?, $c', [{ c: 1, a: 3 }, 2n ** 63n]],
+    ['SELECT $a, ?, $c', [{ c: 1, a: 3 }, 4, 5]],
+  ]
+  for (const [sql, values] of calls) {
+    const statement = db.prepare(sql)
+    look(sql, () => statement.get(...(any(values) as never[])))
+    look('expanded', () => statement.expandedSQL)
+    look('the next call', () => statement.get())
+    look('expanded again', () => statement.expandedSQL)
+  }
+})

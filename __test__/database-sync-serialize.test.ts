@@ -164,3 +164,10 @@ test('a database with a log cannot be replaced', (t) => {
   t.true(db.isOpen)
   db.close()
 })
+
+same('an empty database that is read-only', ({ DatabaseSync }, look) => {
+  for (const path of ['', ':memory:']) {
+    const db = new DatabaseSync(path, { readOnly: true })
+    look(path, () => [db.serialize(), db.serialize('temp')])
+  }
+})

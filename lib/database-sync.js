@@ -94,10 +94,10 @@ class Database {
       if (kept === undefined) binding.exec(connection.number, sql)
       else binding.run(kept.number)
     } catch (error) {
-      connection.attend(ints[0])
+      connection.attend(ints[0], kept)
       throw error
     }
-    if (ints[0] !== 0) connection.attend(ints[0])
+    if (ints[0] !== 0) connection.attend(ints[0], kept)
   }
 
   location(dbName) {

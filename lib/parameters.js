@@ -3,7 +3,7 @@
 // Named parameters, arranged by position for the native calls, which know positions only.
 
 const { types } = require('node:util')
-const { invalidArgType, invalidState } = require('./errors.js')
+const { invalidArgType, invalidArgValue, invalidState } = require('./errors.js')
 
 /** Whether `value`, as first argument, holds named parameters: an object that is not binary. */
 function isNamedParameters(value) {
@@ -48,6 +48,25 @@ function requireBindable(value, position) {
   throw invalidArgType(`Provided value cannot be bound to SQLite parameter ${position + 1}.`)
 }
 
+/** The same, and that SQLite has such an integer. */
+function requireStorable(value, position) {
+  requireBindable(value, position)
+  if (typeof value === 'bigint' && BigInt.asIntN(64, value) !== value) {
+    throw invalidArgValue('BigInt value is too large to bind.')
+  }
+}
+
+/** Of `values`, those that a call binds to the `count` parameters before it fails, or all. */
+function bound(values, count) {
+  let end = 0
+  try {
+    for (; end < values.length && end < count; end++) requireStorable(values[end], end)
+  } catch {
+    // The call has failed with this.
+  }
+  return end === values.length ? values : values.slice(0, end)
+}
+
 /** N-API has no access to a SharedArrayBuffer but through a view. */
 function readable(value) {
   return types.isSharedArrayBuffer(value) ? new Uint8Array(value) : value
@@ -59,9 +78,9 @@ function readable(value) {
  * getters and proxies of the caller.
  *
  * @param {readonly (string | null)[]} names of the statement's parameters
+ * @param {unknown[]} values empty; what is in it after an error would have been bound until then
  */
-function arrange(names, args, { bareNames, unknownNames }) {
-  const values = []
+function arrange(names, args, { bareNames, unknownNames }, values) {
   const put = (position, value) => {
     while (values.length < position) values.push(null)
     values[position] = readable(value)
@@ -78,16 +97,16 @@ function arrange(names, args, { bareNames, unknownNames }) {
         throw invalidState(`Unknown named parameter '${name}'`)
       }
       const value = given[name]
-      requireBindable(value, position)
+      requireStorable(value, position)
       put(position, value)
     }
   }
   for (let position = 0; next < args.length; position++) {
     const name = names[position]
     if (typeof name === 'string' && !name.startsWith('?')) continue
+    if (position < names.length) requireStorable(args[next], position)
     put(position, args[next++])
   }
-  return values
 }
 
-module.exports = { arrange, isNamedParameters, requireBindable }
+module.exports = { arrange, bound, isNamedParameters, requireBindable }

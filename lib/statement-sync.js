@@ -4,7 +4,7 @@ const { types } = require('node:util')
 const binding = require('../binding.js')
 const { illegalConstructor, illegalInvocation, invalidArgType, invalidState } = require('./errors.js')
 const { faceOf } = require('./native-class.js')
-const { arrange } = require('./parameters.js')
+const { arrange, bound } = require('./parameters.js')
 const { NONE } = require('./prepared.js')
 const { ints, doubles, bigints, DONE } = require('./report.js')
 
@@ -42,6 +42,8 @@ let requireStatement
 let optionsOf
 /** An iteration of `statement` is over, or gave way to another call. */
 let forgetIteration
+/** The last step of an iteration of `statement` failed with an error of SQLite, or did not (null). */
+let setFailure
 
 class Statement {
   #connection
@@ -49,6 +51,8 @@ class Statement {
   #options
   /** The iteration that this statement is in the middle of. */
   #iteration = null
+  /** What the last step of an iteration failed with. */
+  #failure = null
   /** The values of the last call. */
   #values = []
 
@@ -69,6 +73,9 @@ class Statement {
     optionsOf = (statement) => statement.#options
     forgetIteration = (statement) => {
       statement.#iteration = null
+    }
+    setFailure = (statement, error) => {
+      statement.#failure = error
     }
   }
 
@@ -205,7 +212,8 @@ class Statement {
     requireStatement(this)
     const prepared = this.#look()
     if (this.#iteration !== null) return binding.expandedSQL(prepared.number, true)
-    return binding.expandedSQL(prepared.number, false, ...this.#values)
+    const values = bound(this.#values, prepared.parameterNames().length)
+    return binding.expandedSQL(prepared.number, false, ...values)
   }
 
   #set(option, enabled, argument) {
@@ -242,11 +250,19 @@ class Statement {
   #borrow(values) {
     this.#open()
     if (this.#iteration !== null) this.#iteration.invalidate()
+    if (this.#failure !== null) {
+      const { message, code, errcode, errstr } = this.#failure
+      this.#failure = null
+      // As in node:sqlite, where resetting the statement fails as its last step did.
+      throw Object.assign(new Error(message), { code, errcode, errstr })
+    }
     let prepared = this.#free()
     if (values.length > 0 && (prepared.named || needArranging(values))) {
       const names = prepared.parameterNames()
-      this.#values = []
-      values = arrange(names, values, this.#options)
+      const arranged = []
+      this.#values = arranged
+      arrange(names, values, this.#options, arranged)
+      values = arranged
       // The caller's getters may have closed the database or used this statement.
       this.#open()
       if (this.#iteration !== null) this.#iteration.invalidate()
@@ -289,9 +305,11 @@ class Iteration {
       value = binding.next(prepared.number, options.readBigInts, options.returnArrays ? asArray : prepared.rowMaker())
     } catch (error) {
       const flags = ints[0]
+      setFailure(this.statement, error.errcode === undefined ? null : error)
       if (flags !== 0) connection.attend(flags, prepared)
       throw error
     }
+    setFailure(this.statement, null)
     const flags = ints[0]
     if ((flags & DONE) !== 0) {
       this.release(OVER)
@@ -306,7 +324,10 @@ class Iteration {
 
   return() {
     if (!this.prepared.connection.isOpen) throw invalidState('statement has been finalized')
-    if (this.state === ACTIVE) this.stop(OVER)
+    if (this.state === ACTIVE) {
+      this.stop(OVER)
+      setFailure(this.statement, null)
+    }
     this.state = OVER
     return { __proto__: null, done: true, value: null }
   }

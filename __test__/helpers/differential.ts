@@ -20,9 +20,9 @@ interface Failure {
   errstr?: string
 }
 
-const show = (value: unknown) => inspect(value, { depth: 9, maxStringLength: 200, breakLength: Infinity })
+export const show = (value: unknown) => inspect(value, { depth: 9, maxStringLength: 200, breakLength: Infinity })
 
-function failure(error: unknown): string {
+export function failure(error: unknown): string {
   if (typeof error !== 'object' || error === null) return `throws the value ${show(error)}`
   const { name, message, code, errcode, errstr } = error as Failure
   return `throws ${show({ name, message, code, errcode, errstr, keys: Object.keys(error) })}`

@@ -30,7 +30,8 @@ fn serialize(call: &Call<'_>) -> Outcome<sys::napi_value> {
         let data = during(turn(connection), || unsafe {
             ffi::sqlite3_serialize(connection.raw(), name.as_ptr().cast(), &mut size, 0)
         });
-        if data.is_null() {
+        // There is no room of 0 bytes, which is what an empty database takes that is read-only.
+        if data.is_null() && size != 0 {
             // SAFETY: the connection is open and this thread's.
             return Err(unsafe { Error::last(connection.raw()) }.into());
         }

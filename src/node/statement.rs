@@ -158,6 +158,15 @@ impl Running<'_> {
         }
     }
 
+    /// Ends what the statement does after a row.
+    fn end(&self, connection: &Connection) -> Outcome<()> {
+        // SAFETY: the statement is prepared and the connection open; both are this thread's.
+        match unsafe { ffi::sqlite3_reset(self.raw()) } {
+            ffi::SQLITE_OK => Ok(()),
+            _ => Err(connection.last_error().into()),
+        }
+    }
+
     /// Notices that SQLite prepared the statement anew since it was last looked at.
     #[inline]
     fn notice_reprepared(&self) -> bool {
@@ -303,7 +312,11 @@ fn once(
 /// `run(statement, ...values)`: runs to the end; reports changes and last row id.
 fn run(call: &Call<'_>) -> Outcome<sys::napi_value> {
     once(call, 1, |connection, running| {
-        while running.step(connection)? {}
+        if running.step(connection)? {
+            // As in node:sqlite, which runs a query up to its first row. Whatever writes has
+            // written everything by then, and constraints are checked here.
+            running.end(connection)?;
+        }
         // SAFETY: the connection is open and this thread's.
         let numbers = unsafe {
             [
