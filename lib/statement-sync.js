@@ -300,7 +300,11 @@ class Iteration {
       abandoned.register(this, { prepared, lease: prepared.lease })
     }
     if (flags !== 0) connection.attend(flags, prepared)
-    return { __proto__: null, done: (flags & DONE) !== 0, value }
+    // A literal of constants, which V8 copies as it is: see row-makers.js.
+    const result = { __proto__: null, done: false, value: null }
+    if ((flags & DONE) !== 0) result.done = true
+    else result.value = value
+    return result
   }
 
   return() {
