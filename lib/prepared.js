@@ -4,7 +4,7 @@
 //
 // A StatementSync does not own a statement of SQLite. It has a text, and borrows a statement for
 // each call; the connection keeps up to KEPT of them by text, so that preparing a text again
-// costs a look into a Map. A statement that is kept holds no lock and no value. Nobody can tell
+// costs a look into a Map. A statement that is kept holds no lock, text or blob. Nobody can tell
 // it from one that was prepared just now, because all are dropped when one might mean something
 // else, or nothing, if it were: the native calls report that (SCHEMA_UNSURE).
 //
