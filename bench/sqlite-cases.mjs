@@ -140,7 +140,8 @@ export const cases = [
       `all: ${rows} rows, ${name}`,
       (open) => {
         const select = filled(open).prepare(sql)
-        return () => select.all(500, rows)
+        let after = 0
+        return () => select.all(after++ % 500, rows)
       },
     ]),
   ),
@@ -148,9 +149,10 @@ export const cases = [
     `iterate: ${limit} rows, log: 7 columns`,
     (open) => {
       const select = filled(open).prepare(LOG)
+      let after = 0
       return () => {
         let length = 0
-        for (const row of select.iterate(500, limit)) length += row.text.length
+        for (const row of select.iterate(after++ % 500, limit)) length += row.text.length
         return length
       }
     },
@@ -195,7 +197,8 @@ export const cases = [
     'prepare + all: 10 rows, log: 7 columns',
     (open) => {
       const db = filled(open)
-      return () => db.prepare(LOG).all(500, 10)
+      let after = 0
+      return () => db.prepare(LOG).all(after++ % 500, 10)
     },
     PER_CALL,
   ],

@@ -8,6 +8,9 @@ const { arrange } = require('./parameters.js')
 const { NONE } = require('./prepared.js')
 const { ints, doubles, bigints, DONE } = require('./report.js')
 
+// Constants, for V8 to know which functions these are.
+const { all, get, next, run } = binding
+
 /** Whoever has it may make statements and iterators. */
 const token = Symbol('token')
 
@@ -78,12 +81,13 @@ class Statement {
     let row
     prepared.inUse = true
     try {
-      row = binding.get(
-        prepared.number,
-        options.readBigInts,
-        options.returnArrays ? asArray : prepared.rowMaker(),
-        ...this.#values,
-      )
+      const given = this.#values
+      const { number } = prepared
+      const maker = options.returnArrays ? asArray : prepared.rowMaker()
+      // The same call three times: spreading takes its time, and most have no value or one.
+      if (given.length === 0) row = get(number, options.readBigInts, maker)
+      else if (given.length === 1) row = get(number, options.readBigInts, maker, given[0])
+      else row = get(number, options.readBigInts, maker, ...given)
     } catch (error) {
       this.#failed(prepared)
       throw error
@@ -101,7 +105,7 @@ class Statement {
     prepared.inUse = true
     prepared.rows = rows
     try {
-      binding.all(
+      all(
         prepared.number,
         options.readBigInts,
         options.returnArrays ? prepared.arraysMaker() : prepared.objectsMaker(),
@@ -122,7 +126,7 @@ class Statement {
     const prepared = this.#borrow(values)
     prepared.inUse = true
     try {
-      binding.run(prepared.number, ...this.#values)
+      run(prepared.number, ...this.#values)
     } catch (error) {
       this.#failed(prepared)
       throw error
@@ -285,7 +289,7 @@ class Iteration {
     const options = optionsOf(this.statement)
     let value
     try {
-      value = binding.next(prepared.number, options.readBigInts, options.returnArrays ? asArray : prepared.rowMaker())
+      value = next(prepared.number, options.readBigInts, options.returnArrays ? asArray : prepared.rowMaker())
     } catch (error) {
       const flags = ints[0]
       if (flags !== 0) connection.attend(flags, prepared)

@@ -343,13 +343,12 @@ fn run(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// `get(statement, bigints, row, ...values)`: what `row` makes of the first row's values, or
 /// `undefined`.
 fn get(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let bigints = call.flag(1);
     let row = call.arg(2)?;
     once(call, 3, |connection, running| {
         if !running.first_row(call, connection)? {
             return call.undefined();
         }
-        running.row(call, bigints, row)
+        running.row(call, call.flag(1), row)
     })
 }
 
@@ -362,7 +361,8 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
         let mut more = running.first_row(call, connection)?;
         let columns = running.statement.columns.get();
         let width = usize::try_from(columns).unwrap_or(0);
-        let mut values = Vec::new();
+        let mut values =
+            Vec::with_capacity(if more { CHUNK.min(width.saturating_mul(12)) } else { 0 });
         // The first values' handles go with the callback's own scope.
         let mut scope = None;
         while more {
