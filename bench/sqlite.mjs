@@ -1,186 +1,241 @@
-// DatabaseSync against node:sqlite, call by call.
+// DatabaseSync against node:sqlite and better-sqlite3, line by line.
 //
-// Both run in this process, in turn, for REPEATS rounds of each case; the table shows the median
-// time of a call and the ratio of the medians. Below 1, this package is faster.
-//
-// Usage: node bench/sqlite.mjs [name of a case]
+// In each repetition every contender has a process of its own. They are alive at the same time and
+// asked in turn, round by round, so that what else the machine does meets all of them. A
+// repetition's time is the lower quartile of its rounds: a round can be disturbed, and by a factor,
+// but not be helped. Prints Markdown and writes it with the raw times
+// to bench-results/.
 
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import * as node from 'node:sqlite'
-import ours from '../index.js'
+import { fork } from 'node:child_process'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { cases } from './sqlite-cases.mjs'
 
-const REPEATS = 31
-const ROUND_MS = 8
+const root = fileURLToPath(new URL('..', import.meta.url))
+const [OURS, NODE, BETTER] = ['fusion-sqlite', 'node:sqlite', 'better-sqlite3']
+const contenders = [OURS, NODE, BETTER]
 
-const directory = mkdtempSync(join(tmpdir(), 'fusion-sqlite-bench-'))
+const usage = `Usage: npm run bench -- sqlite [OPTIONS]
 
-const INSERT = 'INSERT INTO agentLogEntries (taskId, timestamp, text, type, detail, agent) VALUES (?, ?, ?, ?, ?, ?)'
-const SELECT_ONE = 'SELECT id, taskId, timestamp, type FROM agentLogEntries WHERE id = ?'
-const SELECT_WIDE = 'SELECT * FROM agentLogEntries WHERE id > ? ORDER BY id LIMIT ?'
-const SELECT_NARROW = 'SELECT id, type FROM agentLogEntries ORDER BY id LIMIT ?'
-const ENTRY = [
-  'FN-042',
-  '2026-11-23T12:00:00.000Z',
-  'Read src/store.ts and found three callers of the function that has to change.',
-  'text',
-  null,
-  'executor',
-]
+  --quick             shorter rounds and fewer repetitions: half a minute
+  --only LIST         lines whose names contain one of these, comma-separated: get,prepare
+  --repetitions N     processes of each contender, one after the other (default: 5; with --quick: 3)
+  --dir FOLDER        where the databases are made (default: the system's temporary folder)
+  --output FOLDER     where the results are written (default: bench-results)
+  --help              this text`
 
-function open({ DatabaseSync }, path = ':memory:') {
-  const db = new DatabaseSync(path)
-  db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-    CREATE TABLE agentLogEntries (id INTEGER PRIMARY KEY AUTOINCREMENT, taskId TEXT NOT NULL,
-      timestamp TEXT NOT NULL, text TEXT NOT NULL, type TEXT NOT NULL, detail TEXT, agent TEXT);
-    CREATE INDEX idxTask ON agentLogEntries (taskId)`)
-  return db
-}
+class UsageError extends Error {}
 
-function filled(api) {
-  const db = open(api)
-  db.exec('BEGIN')
-  for (let i = 0; i < 2000; i++) db.prepare(INSERT).run(...ENTRY)
-  db.exec('COMMIT')
-  return db
-}
-
-/** Each makes the function that is timed. */
-const cases = {
-  'run, autocommit, :memory:': (api) => {
-    const insert = open(api).prepare(INSERT)
-    return () => insert.run(...ENTRY)
-  },
-  'run, in a transaction, file': (api, name) => {
-    const db = open(api, join(directory, `${name}.db`))
-    db.exec('BEGIN')
-    const insert = db.prepare(INSERT)
-    return () => insert.run(...ENTRY)
-  },
-  'get, 4 columns': (api) => {
-    const select = filled(api).prepare(SELECT_ONE)
-    let id = 0
-    return () => select.get((id++ % 2000) + 1)
-  },
-  'get, nothing found': (api) => {
-    const select = filled(api).prepare(SELECT_ONE)
-    return () => select.get(-1)
-  },
-  'get, named parameter': (api) => {
-    const select = filled(api).prepare(SELECT_ONE.replace('?', '$id'))
-    let id = 0
-    return () => select.get({ id: (id++ % 2000) + 1 })
-  },
-  'all, 10 rows, 7 columns': (api) => {
-    const select = filled(api).prepare(SELECT_WIDE)
-    return () => select.all(500, 10)
-  },
-  'all, 1000 rows, 7 columns': (api) => {
-    const select = filled(api).prepare(SELECT_WIDE)
-    return () => select.all(500, 1000)
-  },
-  'all, 1000 rows, 2 columns': (api) => {
-    const select = filled(api).prepare(SELECT_NARROW)
-    return () => select.all(1000)
-  },
-  'iterate, 100 rows, 7 columns': (api) => {
-    const select = filled(api).prepare(SELECT_WIDE)
-    return () => {
-      let rows = 0
-      for (const _ of select.iterate(500, 100)) rows++
-      return rows
-    }
-  },
-  'prepare + get': (api) => {
-    const db = filled(api)
-    let id = 0
-    return () => db.prepare(SELECT_ONE).get((id++ % 2000) + 1)
-  },
-  'prepare + run': (api) => {
-    const db = open(api)
-    return () => db.prepare(INSERT).run(...ENTRY)
-  },
-  'prepare + all, 10 rows': (api) => {
-    const db = filled(api)
-    return () => db.prepare(SELECT_WIDE).all(500, 10)
-  },
-  'prepare, text never seen before': (api) => {
-    const db = filled(api)
-    let i = 0
-    return () => db.prepare(`${SELECT_ONE} -- ${i++}`)
-  },
-  'function of 2 numbers, 1000 rows': (api) => {
-    const db = filled(api)
-    db.function('plus', (a, b) => a + b)
-    const select = db.prepare('SELECT sum(plus(id, 1.5)) s FROM (SELECT id FROM agentLogEntries LIMIT 1000)')
-    return () => select.get()
-  },
-  'function of a text, 1000 rows': (api) => {
-    const db = filled(api)
-    db.function('shout', (text) => text.toUpperCase())
-    const select = db.prepare('SELECT count(shout(type)) n FROM (SELECT type FROM agentLogEntries LIMIT 1000)')
-    return () => select.get()
-  },
-  'aggregate, 1000 rows': (api) => {
-    const db = filled(api)
-    db.aggregate('total_of', { start: 0, step: (total, value) => total + value })
-    const select = db.prepare('SELECT total_of(id) n FROM (SELECT id FROM agentLogEntries LIMIT 1000)')
-    return () => select.get()
-  },
-  'exec BEGIN + COMMIT, :memory:': (api) => {
-    const db = open(api)
-    return () => {
-      db.exec('BEGIN')
-      db.exec('COMMIT')
-    }
-  },
-}
-
-function time(body, calls) {
-  const start = process.hrtime.bigint()
-  for (let i = 0; i < calls; i++) body()
-  return Number(process.hrtime.bigint() - start) / calls
-}
-
-/** How many calls take a round's time, found while the code warms up. */
-function calibrate(body) {
-  let calls = 1
-  let each = time(body, calls)
-  while (each * calls < ROUND_MS * 1e6) {
-    calls *= 2
-    each = time(body, calls)
+function options() {
+  let values
+  try {
+    values = parseArgs({
+      options: {
+        quick: { type: 'boolean', default: false },
+        only: { type: 'string' },
+        repetitions: { type: 'string' },
+        dir: { type: 'string', default: os.tmpdir() },
+        output: { type: 'string', default: path.join(root, 'bench-results') },
+        help: { type: 'boolean', default: false },
+      },
+    }).values
+  } catch (error) {
+    throw new UsageError(error.message)
   }
-  return calls
+  const repetitions = Number(values.repetitions ?? (values.quick ? 3 : 5))
+  if (!Number.isInteger(repetitions) || repetitions < 1) {
+    throw new UsageError('--repetitions must be a whole number, 1 or more')
+  }
+  const wanted = values.only?.split(',') ?? ['']
+  const unknown = wanted.filter((part) => !cases.some(([name]) => name.includes(part)))
+  if (unknown.length > 0) {
+    throw new UsageError(
+      `--only: no line contains ${unknown.join(', ')}; lines:\n  ${cases.map(([name]) => name).join('\n  ')}`,
+    )
+  }
+  return {
+    ...values,
+    repetitions,
+    rounds: values.quick ? 5 : 11,
+    roundMs: values.quick ? 4 : 8,
+    lines: cases.filter(([name]) => wanted.some((part) => name.includes(part))),
+  }
 }
 
-function median(values) {
-  return values.toSorted((a, b) => a - b)[values.length >> 1]
+/** A contender's process. */
+class Child {
+  constructor(contender, folder, roundMs) {
+    this.contender = contender
+    this.process = fork(
+      fileURLToPath(new URL('sqlite-child.mjs', import.meta.url)),
+      [contender, folder, String(roundMs)],
+      { execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning'] },
+    )
+  }
+
+  ask(question, argument) {
+    return new Promise((resolve, reject) => {
+      const settle = (act) => {
+        clearTimeout(timer)
+        this.process.off('message', answered).off('exit', ended).off('error', ended)
+        act()
+      }
+      const failed = (reason) => settle(() => reject(new Error(`${this.contender}: ${question}: ${reason}`)))
+      const answered = ({ answer, error }) => (error ? failed(error) : settle(() => resolve(answer)))
+      const ended = (reason) => failed(`the process ended: ${reason}`)
+      const timer = setTimeout(() => failed('no answer within 60 s'), 60_000)
+      this.process.on('message', answered).on('exit', ended).on('error', ended)
+      this.process.send([question, argument])
+    })
+  }
+
+  stop() {
+    this.process.kill()
+  }
 }
 
-function nanoseconds(value) {
-  return value < 1e4 ? `${value.toFixed(0)} ns` : `${(value / 1e3).toFixed(1)} µs`
+const median = (numbers) => {
+  const sorted = numbers.toSorted((x, y) => x - y)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
 }
 
-console.log(`Node ${process.versions.node}, its SQLite ${process.versions.sqlite}; fusion-sqlite on`)
-console.log(
-  `SQLite ${ours.DatabaseSync ? new ours.DatabaseSync(':memory:').prepare('SELECT sqlite_version() v').get().v : ''}\n`,
-)
-console.log('| call | node:sqlite | fusion-sqlite | ratio |')
-console.log('|---|---:|---:|---:|')
+const lowerQuartile = (numbers) => numbers.toSorted((x, y) => x - y)[numbers.length >> 2]
+
+/** One repetition: every line, each contender in a process of its own. */
+async function repeat(settings, folder, repetition, lines, results) {
+  const children = contenders.map((contender) => new Child(contender, folder, settings.roundMs))
+  try {
+    const about = new Map()
+    for (const child of children) about.set(child.contender, await child.ask('about'))
+    for (const [at, [name]] of lines.entries()) {
+      // Whoever has no user functions yet sits that line out.
+      const able = children.filter((child) => !name.startsWith('function') || about.get(child.contender).functions)
+      const digests = new Map()
+      for (const child of able) digests.set(child.contender, await child.ask('start', name))
+      if (new Set(digests.values()).size > 1) {
+        throw new Error(`${name}: the contenders' results differ: ${JSON.stringify([...digests])}`)
+      }
+      const times = new Map(able.map((child) => [child.contender, []]))
+      for (let round = 0; round < settings.rounds; round++) {
+        // Nobody is always the one who comes after the same other.
+        const first = (repetition + at + round) % able.length
+        const order = [...able.slice(first), ...able.slice(0, first)]
+        if (round % 2 === 1) order.reverse()
+        for (const child of order) times.get(child.contender).push(await child.ask('round'))
+      }
+      for (const child of able) {
+        results.get(name)[child.contender].push(lowerQuartile(times.get(child.contender)))
+        await child.ask('end')
+      }
+    }
+    return about
+  } finally {
+    for (const child of children) child.stop()
+  }
+}
+
+/** Medians, ranges and ratios of a line. A ratio is the median of the repetitions' own. */
+function summarise([name, , target = 1], times) {
+  const ratio = (other) =>
+    times[OURS].length > 0 && times[other].length > 0
+      ? median(times[OURS].map((time, repetition) => time / times[other][repetition]))
+      : null
+  const summary = { name, target, times, toNode: ratio(NODE), toBetter: ratio(BETTER) }
+  // To two decimals, as it is shown.
+  summary.met = summary.toNode === null ? null : Math.round(summary.toNode * 100) <= Math.round(target * 100)
+  return summary
+}
+
+function duration(nanoseconds, unit) {
+  const value = nanoseconds / unit
+  return value.toLocaleString('en-US', { maximumFractionDigits: value >= 100 ? 0 : value >= 10 ? 1 : 2 })
+}
+
+function cell(times) {
+  if (times.length === 0) return 'n/a'
+  const middle = median(times)
+  const [unit, name] = middle < 1e4 ? [1, 'ns'] : middle < 1e7 ? [1e3, 'µs'] : [1e6, 'ms']
+  const range = [Math.min(...times), Math.max(...times)].map((time) => duration(time, unit)).join('–')
+  return times.length > 1 ? `${duration(middle, unit)} ${name} (${range})` : `${duration(middle, unit)} ${name}`
+}
+
+function report(summaries, about, settings, seconds) {
+  const versions = contenders.map((contender) => `${contender} on SQLite ${about.get(contender).version}`).join(', ')
+  const header = ['a call', NODE, BETTER, OURS, `to ${NODE}`, `to ${BETTER}`, 'target', '']
+  const lines = summaries.map(({ name, target, times, toNode, toBetter, met }) =>
+    [
+      name,
+      ...[NODE, BETTER, OURS].map((contender) => cell(times[contender])),
+      ...[toNode, toBetter].map((ratio) => ratio?.toFixed(2) ?? 'n/a'),
+      `≤ ${target.toFixed(2)}`,
+      met === null ? 'n/a' : met ? 'pass' : 'miss',
+    ].join(' | '),
+  )
+  const missed = summaries.filter(({ met }) => met === false).length
+  const measured = summaries.filter(({ met }) => met !== null).length
+  return `Median (lowest–highest) of ${settings.repetitions} repetitions, each contender in a process of its own, asked in turn. A
+repetition's time is the lower quartile of its rounds; a
+ratio is the median of the repetitions' ratios: below 1, this package is faster. The target is for the ratio to
+node:sqlite. Node ${process.version}, ${process.platform}-${process.arch}, ${os.cpus().length} CPUs (${os.cpus()[0]?.model.trim()}); ${versions};
+${Math.round(seconds)} s in all.
+
+| ${header.join(' | ')} |
+|---|${'--:|'.repeat(header.length - 2)}---|
+${lines.map((line) => `| ${line} |`).join('\n')}
+
+${measured - missed} of ${measured} targets met.
+`
+}
+
+async function main() {
+  const settings = options()
+  if (settings.help) return console.log(usage)
+  const folder = mkdtempSync(path.join(settings.dir, 'fusion-sqlite-bench-'))
+  const started = Date.now()
+  try {
+    const results = new Map(
+      settings.lines.map(([name]) => [name, Object.fromEntries(contenders.map((contender) => [contender, []]))]),
+    )
+    let about
+    for (let repetition = 1; repetition <= settings.repetitions; repetition++) {
+      console.error(`${repetition}/${settings.repetitions}`)
+      about = await repeat(settings, folder, repetition, settings.lines, results)
+    }
+    const summaries = settings.lines.map((line) => summarise(line, results.get(line[0])))
+    const markdown = report(summaries, about, settings, (Date.now() - started) / 1000)
+    console.log(markdown)
+    write(settings, markdown, about, summaries)
+    if (summaries.some(({ met }) => met === false)) process.exitCode = 1
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+function write(settings, markdown, about, summaries) {
+  mkdirSync(settings.output, { recursive: true })
+  const name = path.join(settings.output, `sqlite-${new Date().toISOString().replaceAll(':', '').slice(0, 17)}`)
+  const { repetitions, rounds, roundMs } = settings
+  const results = {
+    node: process.version,
+    cpus: os.cpus().length,
+    settings: { repetitions, rounds, roundMs },
+    contenders: Object.fromEntries(about),
+    unit: 'ns a call',
+    lines: summaries,
+  }
+  writeFileSync(`${name}.md`, markdown)
+  writeFileSync(`${name}.json`, `${JSON.stringify(results, null, 2)}\n`)
+  console.error(`written: ${name}.md, ${name}.json`)
+}
+
 try {
-  for (const [name, make] of Object.entries(cases)) {
-    if (process.argv[2] && !name.includes(process.argv[2])) continue
-    const bodies = [make(node, 'node'), make(ours, 'ours')]
-    const calls = Math.min(...bodies.map(calibrate))
-    const times = [[], []]
-    for (let round = 0; round < REPEATS; round++) {
-      const order = round % 2 === 0 ? [0, 1] : [1, 0]
-      for (const which of order) times[which].push(time(bodies[which], calls))
-    }
-    const [theirs, here] = times.map(median)
-    console.log(`| ${name} | ${nanoseconds(theirs)} | ${nanoseconds(here)} | ${(here / theirs).toFixed(2)} |`)
-  }
-} finally {
-  rmSync(directory, { recursive: true, force: true })
+  await main()
+} catch (error) {
+  console.error(`error: ${error.message}`)
+  if (error instanceof UsageError) console.error(usage)
+  process.exitCode = error instanceof UsageError ? 64 : 1
 }

@@ -4,7 +4,7 @@
 //
 // A StatementSync does not own a statement of SQLite. It has a text, and borrows a statement for
 // each call; the connection keeps up to KEPT of them by text, so that preparing a text again
-// costs a look into a Map. A statement that is kept holds no lock and no value. Nobody can tell
+// costs a look into a Map. A statement that is kept holds no lock, text or blob. Nobody can tell
 // it from one that was prepared just now, because all are dropped when one might mean something
 // else, or nothing, if it were: the native calls report that (SCHEMA_UNSURE).
 //
@@ -12,6 +12,7 @@
 // that is not worth keeping, is *loose*: its StatementSync's alone, until that is collected.
 
 const binding = require('../binding.js')
+const { RowMaker } = require('./row-makers.js')
 const { ints, RENAMED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED } = require('./report.js')
 const { kTransactionEnded } = require('./internal.js')
 
@@ -48,6 +49,8 @@ class Prepared {
     this.objectRows = null
     this.arrayRows = null
     this.names = null
+    /** Made rows last. */
+    this.made = null
     this.parameters = null
   }
 
@@ -63,28 +66,21 @@ class Prepared {
     return this.names
   }
 
+  /** What makes rows with the columns' names. */
+  maker() {
+    const names = this.columnNames()
+    if (this.made === null || this.made.names !== names) this.made = new RowMaker(names)
+    return this.made
+  }
+
   /** The function that makes a row's values an object. */
   rowMaker() {
-    return (this.objectRow ??= (...values) => {
-      const names = this.columnNames()
-      const row = { __proto__: null }
-      for (let i = 0; i < names.length; i++) row[names[i]] = values[i]
-      return row
-    })
+    return (this.objectRow ??= (...values) => this.maker().row(values))
   }
 
   /** The function that adds objects, made of the values of some rows, to `rows`. */
   objectsMaker() {
-    return (this.objectRows ??= (...values) => {
-      const rows = this.rows
-      const names = this.columnNames()
-      const width = names.length
-      for (let at = 0; at < values.length; at += width) {
-        const row = { __proto__: null }
-        for (let i = 0; i < width; i++) row[names[i]] = values[at + i]
-        rows.push(row)
-      }
-    })
+    return (this.objectRows ??= (...values) => this.maker().rows(this.rows, values))
   }
 
   /** The function that adds arrays, made of the values of some rows, to `rows`. */

@@ -8,6 +8,9 @@ const { arrange, bound } = require('./parameters.js')
 const { NONE } = require('./prepared.js')
 const { ints, doubles, bigints, DONE } = require('./report.js')
 
+// Constants, for V8 to know which functions these are.
+const { all, get, next, run } = binding
+
 /** Whoever has it may make statements and iterators. */
 const token = Symbol('token')
 
@@ -86,12 +89,13 @@ class Statement {
     let row
     prepared.inUse = true
     try {
-      row = binding.get(
-        prepared.number,
-        options.readBigInts,
-        options.returnArrays ? asArray : prepared.rowMaker(),
-        ...this.#values,
-      )
+      const given = this.#values
+      const { number } = prepared
+      const maker = options.returnArrays ? asArray : prepared.rowMaker()
+      // The same call three times: spreading takes its time, and most have no value or one.
+      if (given.length === 0) row = get(number, options.readBigInts, maker)
+      else if (given.length === 1) row = get(number, options.readBigInts, maker, given[0])
+      else row = get(number, options.readBigInts, maker, ...given)
     } catch (error) {
       this.#failed(prepared)
       throw error
@@ -109,7 +113,7 @@ class Statement {
     prepared.inUse = true
     prepared.rows = rows
     try {
-      binding.all(
+      all(
         prepared.number,
         options.readBigInts,
         options.returnArrays ? prepared.arraysMaker() : prepared.objectsMaker(),
@@ -130,7 +134,7 @@ class Statement {
     const prepared = this.#borrow(values)
     prepared.inUse = true
     try {
-      binding.run(prepared.number, ...this.#values)
+      run(prepared.number, ...this.#values)
     } catch (error) {
       this.#failed(prepared)
       throw error
@@ -302,7 +306,7 @@ class Iteration {
     const options = optionsOf(this.statement)
     let value
     try {
-      value = binding.next(prepared.number, options.readBigInts, options.returnArrays ? asArray : prepared.rowMaker())
+      value = next(prepared.number, options.readBigInts, options.returnArrays ? asArray : prepared.rowMaker())
     } catch (error) {
       const flags = ints[0]
       setFailure(this.statement, error.errcode === undefined ? null : error)
@@ -319,7 +323,11 @@ class Iteration {
       abandoned.register(this, { prepared, lease: prepared.lease })
     }
     if (flags !== 0) connection.attend(flags, prepared)
-    return { __proto__: null, done: (flags & DONE) !== 0, value }
+    // A literal of constants, which V8 copies as it is: see row-makers.js.
+    const result = { __proto__: null, done: false, value: null }
+    if ((flags & DONE) !== 0) result.done = true
+    else result.value = value
+    return result
   }
 
   return() {

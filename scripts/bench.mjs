@@ -1,5 +1,5 @@
 // `npm run bench`: installs and builds what is missing, the benchmark's peers too, then measures
-// under Node 24.
+// under Node 24. `npm run bench -- sqlite` measures DatabaseSync instead of the agent logs.
 
 import path from 'node:path'
 import { ensurePackages, main, node24, prepare, root, run } from './bootstrap.mjs'
@@ -7,5 +7,8 @@ import { ensurePackages, main, node24, prepare, root, run } from './bootstrap.mj
 await main(() => {
   prepare()
   ensurePackages(path.join(root, 'bench'))
-  return run(node24, ['bench/bench.mjs', ...process.argv.slice(2)])
+  const args = process.argv.slice(2)
+  return args[0] === 'sqlite'
+    ? run(node24, ['bench/sqlite.mjs', ...args.slice(1)])
+    : run(node24, ['bench/bench.mjs', ...args])
 })

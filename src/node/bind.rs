@@ -181,45 +181,121 @@ impl Parameters {
     /// cleared before `self` changes.
     ///
     /// # Safety
-    /// `statement` is prepared, not running, and used by this thread alone; without `copy`, the
-    /// caller clears its bindings before it changes or drops `self`.
+    /// `statement` is prepared, not running, used by this thread alone, and has nothing bound;
+    /// without `copy`, the caller clears its bindings before it changes or drops `self`.
     ///
     /// # Errors
     /// SQLite's, TOOBIG say.
     #[inline]
     pub unsafe fn bind(&self, statement: *mut ffi::sqlite3_stmt, copy: bool) -> Result<(), c_int> {
-        let destructor = if copy { ffi::SQLITE_TRANSIENT() } else { ffi::SQLITE_STATIC() };
         for (index, value) in (1..).zip(&self.values) {
-            // SAFETY: the caller vouches for `statement`; start and length of a value are those
-            // of bytes that `self` holds, whose vector is never null.
-            let code = unsafe {
-                let at = |start: usize| self.bytes.as_ptr().add(start);
-                match *value {
-                    Value::Null => continue,
-                    Value::Integer(number) => ffi::sqlite3_bind_int64(statement, index, number),
-                    Value::Real(number) => ffi::sqlite3_bind_double(statement, index, number),
-                    Value::Text { start, length } => ffi::sqlite3_bind_text64(
-                        statement,
-                        index,
-                        at(start).cast::<c_char>(),
-                        length as u64,
-                        destructor,
-                        ffi::SQLITE_UTF8 as c_uchar,
-                    ),
-                    Value::Blob { start, length } => ffi::sqlite3_bind_blob64(
-                        statement,
-                        index,
-                        at(start).cast(),
-                        length as u64,
-                        destructor,
-                    ),
-                }
-            };
-            if code != ffi::SQLITE_OK {
-                return Err(code);
+            if !matches!(value, Value::Null) {
+                // SAFETY: the caller vouches for `statement`, and clears the bindings.
+                unsafe { self.bind_one(statement, index, *value, copy) }?;
             }
         }
         Ok(())
+    }
+
+    /// As [`Self::bind`], for a statement that has `held` bound: binds what differs. There are as
+    /// many in `held` as the statement has parameters.
+    ///
+    /// # Safety
+    /// As [`Self::bind`]'s, but for what is bound; [`Held::release`] counts as clearing. After an
+    /// error, `held` is not to be used.
+    ///
+    /// # Errors
+    /// SQLite's, TOOBIG say.
+    pub unsafe fn bind_changes(
+        &self,
+        statement: *mut ffi::sqlite3_stmt,
+        copy: bool,
+        held: &mut [Held],
+    ) -> Result<(), c_int> {
+        let values = self.values.iter().copied().chain(std::iter::repeat(Value::Null));
+        for ((index, held), value) in (1..).zip(held).zip(values) {
+            let new = match value {
+                Value::Null => Held::Nothing,
+                Value::Integer(number) => Held::Integer(number),
+                Value::Real(number) => Held::Real(number.to_bits()),
+                Value::Text { .. } | Value::Blob { .. } => Held::Bytes,
+            };
+            if *held == new && new != Held::Bytes {
+                continue;
+            }
+            // SAFETY: the caller vouches for `statement`, and clears the bindings.
+            unsafe { self.bind_one(statement, index, value, copy) }?;
+            *held = new;
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`Self::bind`]'s.
+    #[inline]
+    unsafe fn bind_one(
+        &self,
+        statement: *mut ffi::sqlite3_stmt,
+        index: c_int,
+        value: Value,
+        copy: bool,
+    ) -> Result<(), c_int> {
+        let destructor = if copy { ffi::SQLITE_TRANSIENT() } else { ffi::SQLITE_STATIC() };
+        // SAFETY: the caller vouches for `statement`; start and length of a value are those of
+        // bytes that `self` holds, whose vector is never null.
+        let code = unsafe {
+            let at = |start: usize| self.bytes.as_ptr().add(start);
+            match value {
+                Value::Null => ffi::sqlite3_bind_null(statement, index),
+                Value::Integer(number) => ffi::sqlite3_bind_int64(statement, index, number),
+                Value::Real(number) => ffi::sqlite3_bind_double(statement, index, number),
+                Value::Text { start, length } => ffi::sqlite3_bind_text64(
+                    statement,
+                    index,
+                    at(start).cast::<c_char>(),
+                    length as u64,
+                    destructor,
+                    ffi::SQLITE_UTF8 as c_uchar,
+                ),
+                Value::Blob { start, length } => ffi::sqlite3_bind_blob64(
+                    statement,
+                    index,
+                    at(start).cast(),
+                    length as u64,
+                    destructor,
+                ),
+            }
+        };
+        if code == ffi::SQLITE_OK { Ok(()) } else { Err(code) }
+    }
+}
+
+/// What stays bound to a parameter between calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// NULL.
+    Nothing,
+    /// An integer.
+    Integer(i64),
+    /// The bits of a real.
+    Real(u64),
+    /// Text or a blob, until [`Held::release`].
+    Bytes,
+}
+
+impl Held {
+    /// Makes `statement`, which has `held` bound, forget text and blobs.
+    ///
+    /// # Safety
+    /// `statement` is prepared, not running and used by this thread alone.
+    pub unsafe fn release(statement: *mut ffi::sqlite3_stmt, held: &mut [Self]) {
+        for (index, held) in (1..).zip(held) {
+            if *held == Self::Bytes {
+                // SAFETY: the caller's. It cannot fail: the parameter exists and nothing runs.
+                unsafe { ffi::sqlite3_bind_null(statement, index) };
+                *held = Self::Nothing;
+            }
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! JavaScript decides which statement a call uses (its cache shares them); here a statement is
 //! bound, stepped, reset and cleared within one call, so that between calls it holds no lock and
-//! no value. The exception is iteration, `start` and `next`, during which the statement belongs
+//! no value, but for numbers (see [`Statement`]). The exception is iteration, `start` and `next`, during which the statement belongs
 //! to one iterator.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr;
@@ -14,7 +14,7 @@ use std::rc::Rc;
 use napi::sys;
 use rusqlite::ffi;
 
-use super::bind::Parameters;
+use super::bind::{Held, Parameters};
 use super::callback::{Call, Raw, callback, text};
 use super::database::{Database, find as find_database, turn};
 use super::environment::{Environment, flag};
@@ -57,6 +57,12 @@ pub struct Statement {
     reprepared: Cell<c_int>,
     /// A call is binding or stepping it.
     running: Cell<bool>,
+    /// What is bound, or `None`: nothing, or what is cleared as a whole.
+    ///
+    /// SQLite prepares a statement anew when a value is bound on which the plan may depend, as
+    /// that of `LIMIT ?`, and takes clearing it for such a change. So a statement that this
+    /// happens to keeps its numbers, and is bound the values that differ.
+    held: RefCell<Option<Vec<Held>>>,
 }
 
 impl Statement {
@@ -118,7 +124,12 @@ impl Running<'_> {
         self.statement.database.abandoning(|| unsafe {
             ffi::sqlite3_reset(self.raw());
             if self.statement.parameters > 0 {
-                ffi::sqlite3_clear_bindings(self.raw());
+                match self.statement.held.borrow_mut().as_mut() {
+                    Some(held) => Held::release(self.raw(), held),
+                    None => {
+                        ffi::sqlite3_clear_bindings(self.raw());
+                    }
+                }
             }
         });
     }
@@ -134,9 +145,24 @@ impl Running<'_> {
         parameters: &Parameters,
         copy: bool,
     ) -> Outcome<()> {
-        // SAFETY: the statement is prepared and was reset; the rest is the caller's.
-        match unsafe { parameters.bind(self.raw(), copy) } {
-            Ok(()) => Ok(()),
+        let statement = self.statement;
+        let mut held = statement.held.take();
+        if held.is_none() && statement.parameters > 0 && statement.reprepared.get() > 0 {
+            held = Some(vec![Held::Nothing; statement.parameters]);
+        }
+        // SAFETY: the statement is prepared and was reset, which left `held`; the rest is the
+        // caller's.
+        let result = unsafe {
+            match held.as_mut() {
+                Some(held) => parameters.bind_changes(self.raw(), copy, held),
+                None => parameters.bind(self.raw(), copy),
+            }
+        };
+        match result {
+            Ok(()) => {
+                statement.held.replace(held);
+                Ok(())
+            }
             Err(_) => {
                 let error = connection.last_error();
                 self.reset();
@@ -332,13 +358,12 @@ fn run(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// `get(statement, bigints, row, ...values)`: what `row` makes of the first row's values, or
 /// `undefined`.
 fn get(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let bigints = call.flag(1);
     let row = call.arg(2)?;
     once(call, 3, |connection, running| {
         if !running.first_row(call, connection)? {
             return call.undefined();
         }
-        running.row(call, bigints, row)
+        running.row(call, call.flag(1), row)
     })
 }
 
@@ -351,7 +376,8 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
         let mut more = running.first_row(call, connection)?;
         let columns = running.statement.columns.get();
         let width = usize::try_from(columns).unwrap_or(0);
-        let mut values = Vec::new();
+        let mut values =
+            Vec::with_capacity(if more { CHUNK.min(width.saturating_mul(12)) } else { 0 });
         // The first values' handles go with the callback's own scope.
         let mut scope = None;
         // Functions in SQL make calls of their own, which report, while this one steps.
@@ -523,6 +549,7 @@ fn prepare_statement(
         names: Cell::new(None),
         reprepared: Cell::new(0),
         running: Cell::new(false),
+        held: RefCell::default(),
     });
     let number = call.environment.statements.borrow_mut().insert(statement);
     let number = number.ok_or_else(|| Thrown::state("too many prepared statements"))?;
