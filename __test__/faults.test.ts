@@ -99,7 +99,7 @@ test('a disk too full to checkpoint is told of once, and checkpoints go on when 
   }
   const file = path.join(folder, 'fusion.db')
   await createDatabase(file)
-  const db = new HardenedDatabase(file, { checkpointFrames: 100_000 })
+  const db = new HardenedDatabase(file, { checkpointFrames: 100_000, checkpointIdle: 600_000 })
   t.is((await db.appendAgentLogs(entriesOf('before', 300, 'd'.repeat(500)))).committed, 300)
   // The rows are in the WAL; the database has no room to grow by them.
   const ballast = path.join(folder, 'ballast')

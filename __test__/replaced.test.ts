@@ -21,10 +21,13 @@ function git(folder: string, ...args: string[]) {
 
 /** Adds `count` rows in a session of its own, which leaves no WAL. */
 async function fill(file: string, name: string, count: number) {
-  const db = new HardenedDatabase(file)
+  const db = new HardenedDatabase(file, { checkpointIdle })
   await db.appendAgentLogs(entriesOf(name, count, 'd'.repeat(400)))
   await db.closeAsync()
 }
+
+/** The writer looks at the file when it writes; an idle look must not come before the test's. */
+const checkpointIdle = 600_000
 
 /** Reading it here is safe: the locks of this package do not mind. */
 const contentOf = (file: string) => readFile(file)
@@ -81,7 +84,7 @@ async function repository(t: ExecutionContext) {
 
 test('git checkout under an open database stops writing and leaves both files as they are', async (t) => {
   const { folder, file, other } = await repository(t)
-  const db = new HardenedDatabase(file)
+  const db = new HardenedDatabase(file, { checkpointIdle })
   await db.appendAgentLogs(entriesOf('before', 50))
   const wal = await contentOf(`${file}-wal`)
   t.true(wal.length > 0)
@@ -107,7 +110,7 @@ test('git checkout under an open database stops writing and leaves both files as
 // its writer therefore does not make, would damage it for good.
 test('a fresh open of a file that was replaced does not apply the WAL of the old one', async (t) => {
   const { folder, file } = await repository(t)
-  const db = new HardenedDatabase(file)
+  const db = new HardenedDatabase(file, { checkpointIdle })
   await db.appendAgentLogs(entriesOf('before', 50))
   await git(folder, 'checkout', '--quiet', '--force', 'other')
   await stopsWriting(t, db, 'ERR_FUSION_REPLACED')
@@ -125,7 +128,7 @@ test('deleting the file under an open database stops writing', async (t) => {
   const folder = await temporaryFolder(t)
   const file = path.join(folder, 'fusion.db')
   await createDatabase(file)
-  const db = new HardenedDatabase(file)
+  const db = new HardenedDatabase(file, { checkpointIdle })
   await db.appendAgentLogs(entriesOf('before', 5))
   await unlink(file)
   await stopsWriting(t, db, 'ERR_FUSION_UNLINKED')
@@ -138,7 +141,7 @@ test('a restore that renames a copy over the file stops writing', async (t) => {
   await createDatabase(file)
   await cp(file, path.join(folder, 'backup.db'))
   const backup = await contentOf(file)
-  const db = new HardenedDatabase(file)
+  const db = new HardenedDatabase(file, { checkpointIdle })
   await db.appendAgentLogs(entriesOf('before', 5))
   await rename(path.join(folder, 'backup.db'), file)
   await stopsWriting(t, db, 'ERR_FUSION_REPLACED')

@@ -309,7 +309,8 @@ class Iteration {
       value = next(prepared.number, options.readBigInts, options.returnArrays ? asArray : prepared.rowMaker())
     } catch (error) {
       const flags = ints[0]
-      setFailure(this.statement, error.errcode === undefined ? null : error)
+      // What a user function throws may be anything, null too.
+      setFailure(this.statement, error?.errcode === undefined ? null : error)
       if (flags !== 0) connection.attend(flags, prepared)
       throw error
     }

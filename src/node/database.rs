@@ -174,6 +174,12 @@ impl Database {
             if self.authorizer.borrow().is_some() || !ffi::sqlite3_db_name(db, 2).is_null() {
                 return true;
             }
+            // In a transaction that has read nothing yet, asking would begin its snapshot.
+            if !connection.is_autocommit()
+                && ffi::sqlite3_txn_state(db, ptr::null()) == ffi::SQLITE_TXN_NONE
+            {
+                return true;
+            }
             let mut query = self.schema.query.get();
             if query.is_null() {
                 ffi::sqlite3_prepare_v3(
