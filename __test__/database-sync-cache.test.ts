@@ -2,7 +2,7 @@
 
 import { mkdtempSync, existsSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import test from 'ava'
 import { DatabaseSync } from '../index.js'
 import { same, type Api } from './helpers/differential.ts'
@@ -163,14 +163,29 @@ test('a statement that is kept holds neither a lock nor the -wal', (t) => {
 })
 
 same('BEGIN fails after it was prepared anew', ({ DatabaseSync }, look) => {
-  const db = new DatabaseSync(':memory:')
-  db.exec('BEGIN')
-  look('get', () => db.prepare('SELECT 1 a').get())
+  const file = join(mkdtempSync(join(tmpdir(), 'fusion-cache-')), 'a.db')
+  const other = new DatabaseSync(file)
+  other.exec('CREATE TABLE t (a); INSERT INTO t VALUES (9007199254740993)')
+  other.close()
+  const db = new DatabaseSync(file)
+  look('begin', () => db.prepare('BEGIN').get())
+  look('read', () => db.prepare('SELECT * FROM t').get())
   look('exec', () => db.exec('BEGIN'))
+  db.close()
+  rmSync(dirname(file), { recursive: true })
+})
+
+same('BEGIN prepared anew does not begin to read', ({ DatabaseSync }, look) => {
+  const file = join(mkdtempSync(join(tmpdir(), 'fusion-cache-')), 'a.db')
+  const db = new DatabaseSync(file)
   const begin = db.prepare('BEGIN')
-  look('run', () => begin.run())
-  db.exec('COMMIT')
-  look('run', () => begin.get())
-  look('get', () => db.prepare('SELECT 9007199254740993').get())
-  look('exec', () => db.exec('BEGIN'))
+  look('none', () => db.prepare('SELECT * FROM nope'))
+  look('begin', () => begin.get())
+  const other = new DatabaseSync(file)
+  look('checkpoint', () => db.exec('PRAGMA wal_checkpoint(TRUNCATE)'))
+  look('write', () => other.exec('CREATE TABLE nope (a)'))
+  look('read', () => db.prepare('SELECT * FROM nope').all())
+  db.close()
+  other.close()
+  rmSync(dirname(file), { recursive: true })
 })

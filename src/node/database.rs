@@ -180,6 +180,12 @@ impl Database {
             {
                 return true;
             }
+            // Asking would be the transaction's first look at the file.
+            if ffi::sqlite3_get_autocommit(db) == 0
+                && ffi::sqlite3_txn_state(db, c"main".as_ptr()) == ffi::SQLITE_TXN_NONE
+            {
+                return true;
+            }
             let mut query = self.schema.query.get();
             if query.is_null() {
                 ffi::sqlite3_prepare_v3(
