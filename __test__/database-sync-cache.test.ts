@@ -189,3 +189,83 @@ same('BEGIN prepared anew does not begin to read', ({ DatabaseSync }, look) => {
   other.close()
   rmSync(dirname(file), { recursive: true })
 })
+
+same('values of one call are not those of the next, though numbers stay bound', ({ DatabaseSync }, look) => {
+  const db = new DatabaseSync(':memory:')
+  db.exec(`CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT COLLATE NOCASE);
+    INSERT INTO t VALUES (1, 'one'), (2, 'two'), (3, 'three'), (4, NULL)`)
+  // Binding the limit or the pattern makes SQLite prepare the statement anew.
+  const statement = db.prepare(
+    'SELECT *, ?3 AS c, typeof(?3) AS d FROM t WHERE (a > ?1 OR ?1 IS NULL) AND b IS NOT ?4 LIMIT ?2',
+  )
+  const values = [
+    [1, 2, 3],
+    [1, 2, 3],
+    [1, 3, 3n],
+    [1, 3, 3],
+    [null, 3, 'x', 'one'],
+    [null, 3, 'x', 'one'],
+    [0, 3n],
+    [0, 3],
+    [null, 1, new Uint8Array([1, 2]), 'two'],
+    [0, 10, NaN],
+    [0, 10, -0],
+    [0, 10, 0],
+    [0, 10, true],
+    [0, 10, null],
+    [0, 10],
+  ] as never[][]
+  for (const [number, some] of values.entries()) {
+    for (const method of ['all', 'get', 'iterate'] as const) {
+      look(`${number} ${method}`, () => {
+        const rows = statement[method](...some)
+        return method === 'iterate' ? [...(rows as Iterable<unknown>)] : rows
+      })
+    }
+    look(`${number} expanded`, () => statement.expandedSQL)
+  }
+  const like = db.prepare('SELECT a FROM t WHERE b LIKE ? LIMIT ?')
+  for (const some of [
+    ['t%', 5],
+    ['t%', 5],
+    ['o%', 5],
+    [null, 5],
+    ['%', 1],
+    ['%', 5],
+  ]) {
+    look(`like ${some.join()}`, () => like.all(...some))
+  }
+})
+
+same('rows of a statement that makes many are as those before', ({ DatabaseSync }, look) => {
+  const db = new DatabaseSync(':memory:')
+  const columns = [
+    ['1 AS a', '2 AS b'],
+    ['1 AS a', '2 AS b', '3 AS a'],
+    ['1 AS "2"', '2 AS "1"', '3 AS "01"', '4 AS "-1"', '5 AS z'],
+    ['1 AS "__proto__"', '2 AS b'],
+    ['1 AS constructor', '2 AS ""', '3 AS toString', '4 AS "null"', '5 AS "a-b"'],
+    [`1 AS "a'b"`, '2 AS "a""b"', '3 AS "`${x}"', '4 AS "\\"', '5 AS "\u2028\n"', '6 AS "*/ //"', '7 AS "ü😀"'],
+    Array.from({ length: 63 }, (_, i) => `${i} AS c${i}`),
+    Array.from({ length: 65 }, (_, i) => `${i} AS c${i}`),
+  ]
+  const described = (rows: unknown[]) =>
+    rows.map((row) => [Object.getPrototypeOf(row), Object.entries(Object.getOwnPropertyDescriptors(row))])
+  for (const list of columns) {
+    const sql = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 450) SELECT ${list} FROM n`
+    const statement = db.prepare(sql)
+    for (const round of [1, 2]) {
+      const rows = statement.all()
+      look(`${round} all`, () => described([rows[0], rows[198], rows[199], rows[200], rows[449]]))
+      look(`${round} get`, () => described([statement.get()]))
+      look(`${round} iterate`, () => described([...statement.iterate()].slice(-1)))
+    }
+  }
+  db.exec('CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 2)')
+  const statement = db.prepare('SELECT * FROM t')
+  for (let i = 0; i < 300; i++) statement.get()
+  for (const change of ['RENAME COLUMN a TO c', 'ADD COLUMN d DEFAULT 4', 'DROP COLUMN b']) {
+    db.exec(`ALTER TABLE t ${change}`)
+    look(change, () => described([statement.get(), ...statement.all(), ...statement.iterate()]))
+  }
+})

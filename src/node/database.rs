@@ -174,14 +174,8 @@ impl Database {
             if self.authorizer.borrow().is_some() || !ffi::sqlite3_db_name(db, 2).is_null() {
                 return true;
             }
-            // In a transaction that has read nothing yet, asking would begin its snapshot.
-            if !connection.is_autocommit()
-                && ffi::sqlite3_txn_state(db, ptr::null()) == ffi::SQLITE_TXN_NONE
-            {
-                return true;
-            }
             // Asking would be the transaction's first look at the file.
-            if ffi::sqlite3_get_autocommit(db) == 0
+            if !connection.is_autocommit()
                 && ffi::sqlite3_txn_state(db, c"main".as_ptr()) == ffi::SQLITE_TXN_NONE
             {
                 return true;
