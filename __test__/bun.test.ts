@@ -84,18 +84,38 @@ bunTest('Bun and Node write to one file at once', async (t) => {
 })
 
 for (const [way, code] of [
-  ['process.exit', 7],
-  ['exception', 1],
+  ['natural', 0],
+  ['exit', 7],
+  ['uncaught', 1],
   ['rejection', 1],
-  ['signal', 8],
-  ['nothing', 0],
+  ['sigterm', 7],
+  ['listener', 0],
+  ['path', 7],
+  ['forgotten', 0],
+  ['worker-natural', 0],
+  ['worker-exit', 0],
+  ['worker-terminate', 0],
+  ['worker-main', 7],
 ] as const) {
-  bunTest(`Bun: what was accepted is written when the process ends by ${way}`, async (t) => {
+  bunTest(`Bun: what was accepted is written when the process ends (${way})`, async (t) => {
     const file = database(t)
-    const ran = await run(bun, 'bun-ends.mjs', [file, way])
+    const ran = await run(bun, 'ends.mjs', [file, way])
     t.is(ran.code, code, ran.stderr)
     const { texts, integrity } = await seenByAnotherProcess(t, file)
-    t.deepEqual([texts, integrity], [[way], 'ok'])
+    t.is(integrity, 'ok')
+    t.deepEqual(
+      texts,
+      Array.from({ length: 2000 }, (_, i) => `row ${i}`),
+    )
+  })
+}
+
+for (const end of ['natural', 'terminate', 'exit']) {
+  bunTest(`Bun: a worker's entries are kept where the main thread never loaded the package (${end})`, async (t) => {
+    const file = database(t)
+    const ran = await run(bun, 'bare-worker.cjs', [file, end])
+    t.is(ran.code, 0, ran.stderr)
+    t.is((await seenByAnotherProcess(t, file)).texts.length, 2000)
   })
 }
 
