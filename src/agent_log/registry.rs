@@ -134,6 +134,14 @@ fn flush_at_exit() {
         // unloaded, and the threads it waits for run until this returns.
         REGISTER.call_once(|| unsafe {
             libc::atexit(at_exit);
+            // Bun ends by quick_exit(), which runs none of atexit()'s functions.
+            #[cfg(target_os = "linux")]
+            {
+                unsafe extern "C" {
+                    fn at_quick_exit(function: extern "C" fn()) -> libc::c_int;
+                }
+                at_quick_exit(at_exit);
+            }
         });
     }
 }
