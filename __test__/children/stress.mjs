@@ -292,10 +292,16 @@ if (isMainThread) {
   const whole = [1, 2, 3].map((number) => {
     const { promise, resolve, reject } = Promise.withResolvers()
     let result
-    start(number)
-      .on('message', (message) => (result = message))
+    // Ended from here: a promise may be left that waits for a transaction of a database that was
+    // forgotten, which keeps the worker alive until the log's retry deadline.
+    const worker = start(number)
+    worker
+      .on('message', (message) => {
+        result = message
+        void worker.terminate()
+      })
       .on('error', reject)
-      .on('exit', (code) => (code === 0 ? resolve(result) : reject(new Error(`a worker ended with ${code}`))))
+      .on('exit', (code) => (result ? resolve(result) : reject(new Error(`a worker ended with ${code}`))))
     return promise
   })
   try {
@@ -311,6 +317,8 @@ if (isMainThread) {
   }
   globalThis.gc?.()
   rmSync(folder, { recursive: true, force: true })
+  // For the same reason.
+  process.exit()
 } else {
   const { folder, seed, operations } = workerData
   parentPort.postMessage(await torture(folder, seed, operations))
