@@ -7,18 +7,14 @@ import * as ours from '../../index.js'
 /** Compiles if `From` can be used wherever `To` is asked for. */
 type Assignable<From extends To, To> = [From, To]
 
-/** Not there yet: functions, the authorizer, limits, extensions. */
-type Pending =
-  'aggregate' | 'function' | 'setAuthorizer' | 'limits' | 'loadExtension' | 'enableLoadExtension' | 'enableDefensive'
-
 /** Of @types/node's database what is here, with what leads back to a database made ours. */
-type NodeDatabase = Omit<node.DatabaseSync, Pending | 'prepare' | 'createTagStore'>
+type NodeDatabase = Omit<node.DatabaseSync, 'prepare' | 'createTagStore'>
 type NodeTagStore = Omit<node.SQLTagStore, 'db'>
 
 /** What is given to the package: as @types/node has it, it is accepted. */
 export type Given = [
   Assignable<node.SQLInputValue, ours.SQLInputValue>,
-  Assignable<Omit<node.DatabaseSyncOptions, 'limits'>, ours.DatabaseSyncOptions>,
+  Assignable<node.DatabaseSyncOptions, ours.DatabaseSyncOptions>,
   Assignable<node.PrepareOptions, ours.StatementOptions>,
   Assignable<node.CreateSessionOptions, ours.CreateSessionOptions>,
   Assignable<node.ApplyChangesetOptions, ours.ApplyChangesetOptions>,
