@@ -1,10 +1,11 @@
 // Nothing that JavaScript does may crash the process: see children/stress.mjs. Run another seed with
-// FUSION_STRESS_SEED, and more operations with FUSION_STRESS_OPERATIONS.
+// FUSION_STRESS_SEED (a number, or random), and more operations with FUSION_STRESS_OPERATIONS.
 
 import test from 'ava'
 import { run } from './support.ts'
 
-const seed = Number(process.env.FUSION_STRESS_SEED ?? Math.floor(Math.random() * 2 ** 31))
+const { FUSION_STRESS_SEED = '99' } = process.env
+const seed = FUSION_STRESS_SEED === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(FUSION_STRESS_SEED)
 const operations = Number(process.env.FUSION_STRESS_OPERATIONS ?? 3000)
 
 test('random misuse in four workers ends no process', async (t) => {
