@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } f
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
+import { UsageError, commandLine, runMain } from './command-line.mjs'
 import { compileCounters, countingEnvironment } from './io-counters.mjs'
 import { report } from './report.mjs'
 import { readRows } from './rows.mjs'
@@ -28,28 +28,15 @@ const usage = `Usage: npm run bench [-- OPTIONS]
   a  Fusion 0.13's way     b  JavaScript buffer, 50 rows or 2 s     c  better-sqlite3, 1,000 rows a transaction
   d  this package          e  the limit: Rust, no Node`
 
-class UsageError extends Error {}
-
 function options() {
-  let values
-  try {
-    values = parseArgs({
-      options: {
-        input: { type: 'string', default: exampleInput },
-        quick: { type: 'boolean', default: false },
-        only: { type: 'string' },
-        repetitions: { type: 'string' },
-        dir: { type: 'string', default: os.tmpdir() },
-        output: { type: 'string', default: path.join(root, 'bench-results') },
-        help: { type: 'boolean', default: false },
-      },
-    }).values
-  } catch (error) {
-    throw new UsageError(error.message)
-  }
-  const repetitions = Number(values.repetitions ?? (values.quick ? 1 : 3))
-  if (!Number.isInteger(repetitions) || repetitions < 1)
-    throw new UsageError('--repetitions must be a whole number, 1 or more')
+  const { repetitions, ...values } = commandLine(
+    {
+      input: { type: 'string', default: exampleInput },
+      dir: { type: 'string', default: os.tmpdir() },
+      output: { type: 'string', default: path.join(root, 'bench-results') },
+    },
+    ({ quick }) => (quick ? 1 : 3),
+  )
   if (!statSync(values.input, { throwIfNoEntry: false })?.isFile())
     throw new UsageError(`--input: no such file: ${values.input}`)
   if (!statSync(values.dir, { throwIfNoEntry: false })?.isDirectory())
@@ -189,10 +176,4 @@ function write(folder, markdown, results) {
   console.error(`written: ${name}.md, ${name}.json`)
 }
 
-try {
-  await main()
-} catch (error) {
-  console.error(`error: ${error.message}`)
-  if (error instanceof UsageError) console.error(usage)
-  process.exitCode = error instanceof UsageError ? 64 : 1
-}
+await runMain(main, usage)

@@ -11,7 +11,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
+import { UsageError, commandLine, runMain } from './command-line.mjs'
 import { cases } from './sqlite-cases.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -27,28 +27,14 @@ const usage = `Usage: npm run bench -- sqlite [OPTIONS]
   --output FOLDER     where the results are written (default: bench-results)
   --help              this text`
 
-class UsageError extends Error {}
-
 function options() {
-  let values
-  try {
-    values = parseArgs({
-      options: {
-        quick: { type: 'boolean', default: false },
-        only: { type: 'string' },
-        repetitions: { type: 'string' },
-        dir: { type: 'string', default: os.tmpdir() },
-        output: { type: 'string', default: path.join(root, 'bench-results') },
-        help: { type: 'boolean', default: false },
-      },
-    }).values
-  } catch (error) {
-    throw new UsageError(error.message)
-  }
-  const repetitions = Number(values.repetitions ?? (values.quick ? 3 : 5))
-  if (!Number.isInteger(repetitions) || repetitions < 1) {
-    throw new UsageError('--repetitions must be a whole number, 1 or more')
-  }
+  const { repetitions, ...values } = commandLine(
+    {
+      dir: { type: 'string', default: os.tmpdir() },
+      output: { type: 'string', default: path.join(root, 'bench-results') },
+    },
+    ({ quick }) => (quick ? 3 : 5),
+  )
   const wanted = values.only?.split(',') ?? ['']
   const unknown = wanted.filter((part) => !cases.some(([name]) => name.includes(part)))
   if (unknown.length > 0) {
@@ -232,10 +218,4 @@ function write(settings, markdown, about, summaries) {
   console.error(`written: ${name}.md, ${name}.json`)
 }
 
-try {
-  await main()
-} catch (error) {
-  console.error(`error: ${error.message}`)
-  if (error instanceof UsageError) console.error(usage)
-  process.exitCode = error instanceof UsageError ? 64 : 1
-}
+await runMain(main, usage)
