@@ -245,6 +245,10 @@ impl Queue {
         options: &Options,
     ) -> Result<Entries, Refusal> {
         let mut state = self.lock();
+        // Under the lock that takes the entries: nobody answers who comes after the stop.
+        if let Some(error) = &state.stopped {
+            return Err(Refusal::Stopped(Box::new(error.clone())));
+        }
         state.admit(entries.byte_len(), options)?;
         if entries.is_empty() {
             // Nothing to wait for, and nothing that would ever wake the writer.

@@ -167,9 +167,6 @@ impl Log {
     /// Why nothing was taken.
     pub fn append(&self, entries: Entries, reply: Reply) -> std::result::Result<Entries, Refusal> {
         self.check_open()?;
-        if let Some(error) = self.shared.queue.lock().stopped.clone() {
-            return Err(Refusal::Stopped(Box::new(error)));
-        }
         let taken = self.shared.queue.push_batch(entries, reply, &self.shared.options);
         if let Err(Refusal::Full { .. }) = &taken {
             self.shared.tell_refusal();
