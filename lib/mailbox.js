@@ -5,8 +5,10 @@
 
 const binding = require('../binding.js')
 
-/** Ticket to { resolve, reject } of the promise that waits for it. */
+/** Ticket to { resolve, reject, progress, keepsAlive } of the promise that waits for it. */
 const waiting = new Map()
+/** How many of them keep the process alive. */
+let keeping = 0
 /** Number of a log to the function that takes its events. */
 const logs = new Map()
 let lastTicket = 0
@@ -22,7 +24,7 @@ function connect() {
 function settle(ticket) {
   const promise = waiting.get(ticket)
   waiting.delete(ticket)
-  if (waiting.size === 0) binding.keepAlive(false)
+  if (promise?.keepsAlive && --keeping === 0) binding.keepAlive(false)
   return promise
 }
 
@@ -36,6 +38,10 @@ function receive(kind, number, first, second, third, fourth, fifth) {
     const promise = settle(number)
     if (first === undefined) promise.resolve(second)
     else promise.reject(first)
+  } else if (kind === 'json') {
+    settle(number)?.resolve(JSON.parse(first))
+  } else if (kind === 'stage') {
+    waiting.get(number)?.progress?.(first, second, third)
   } else {
     logs.get(number)?.(first, second, third)
   }
@@ -43,13 +49,13 @@ function receive(kind, number, first, second, third, fourth, fifth) {
 
 /**
  * A promise for the answer to what `post` asks for under the ticket it is given. What `post`
- * throws rejects the promise.
+ * throws rejects the promise. `progress(stage, done, total)` is told how far a task is.
  */
-function ask(post) {
+function ask(post, { keepsAlive = true, progress } = {}) {
   return new Promise((resolve, reject) => {
     const ticket = ++lastTicket
-    if (waiting.size === 0) binding.keepAlive(true)
-    waiting.set(ticket, { resolve, reject })
+    if (keepsAlive && keeping++ === 0) binding.keepAlive(true)
+    waiting.set(ticket, { resolve, reject, progress, keepsAlive })
     try {
       post(ticket)
     } catch (error) {

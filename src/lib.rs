@@ -8,9 +8,15 @@
 //! | [`node`] | the N-API surface: converts values, holds no logic |
 //! | [`agent_log`] | batched appends: queue, transaction, writer thread, registry |
 //! | [`checkpoint`] | when and how the WAL is checkpointed |
+//! | [`health`] | checks off the JavaScript thread, and what they mean |
+//! | [`recovery`] | reading a damaged file page by page, repair, backup, restore |
+//! | [`format`] | SQLite's file format: pure functions on bytes |
 //! | [`engine`] | the one SQLite of this process: locks, file identity, profile, errors |
 
 pub mod agent_log;
 pub mod checkpoint;
 pub mod engine;
+pub mod format;
+pub mod health;
 pub mod node;
+pub mod recovery;

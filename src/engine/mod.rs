@@ -13,6 +13,8 @@ mod foreign;
 mod locks;
 mod profile;
 pub mod session_ffi;
+mod storage;
+mod task;
 mod turn;
 mod wal;
 
@@ -34,6 +36,8 @@ pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
 pub use profile::{Profile, Synchronous};
+pub use storage::{PrivateFile, Storage};
+pub use task::{Stage, Task, Unwatched};
 pub use turn::{Expectation, Held, Turn, during};
 pub use wal::{Wal, watch as watch_wal};
 

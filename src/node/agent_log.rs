@@ -29,7 +29,7 @@ use crate::agent_log::{
     self, Borrowed, Entries, Event, Field, Latency, Listener, Log, Options, Refusal,
 };
 use crate::checkpoint::{self, Mode};
-use crate::engine::{self, Connection, Error, FileId, Profile, Synchronous, during};
+use crate::engine::{self, Connection, Error, FileId, Profile, Stage, Synchronous, during};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -101,7 +101,8 @@ fn find(call: &Call<'_>) -> Outcome<Rc<Handle>> {
     })
 }
 
-fn mailbox() -> Outcome<Arc<Mailbox>> {
+/// This thread's mailbox.
+pub(super) fn mailbox() -> Outcome<Arc<Mailbox>> {
     with_thread(|thread| {
         thread
             .mailbox
@@ -113,7 +114,7 @@ fn mailbox() -> Outcome<Arc<Mailbox>> {
 }
 
 /// A number argument, as JavaScript has it.
-fn double(call: &Call<'_>, index: usize) -> Outcome<f64> {
+pub(super) fn double(call: &Call<'_>, index: usize) -> Outcome<f64> {
     let mut value = 0.0;
     // SAFETY: the argument is a handle of the running callback.
     check(unsafe { sys::napi_get_value_double(call.env, call.arg(index)?, &mut value) })?;
@@ -130,7 +131,8 @@ fn integer(call: &Call<'_>, index: usize) -> Outcome<u64> {
     Ok(double(call, index)? as u64)
 }
 
-fn string(call: &Call<'_>, index: usize) -> Outcome<Option<String>> {
+/// A string argument; none if it is something else.
+pub(super) fn string(call: &Call<'_>, index: usize) -> Outcome<Option<String>> {
     let mut bytes = Vec::new();
     if read_string(call.env, call.arg(index)?, &mut bytes)? {
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
@@ -822,6 +824,19 @@ fn arguments(
         Message::Checkpoint(ticket, Ok(outcome)) => {
             let outcome = checkpoint_value(env, &outcome)?;
             with("done", ticket, [undefined, outcome, undefined, undefined, undefined])
+        }
+        Message::Json(ticket, Ok(json)) => {
+            let json = text(env, json.as_bytes())?;
+            with("json", ticket, [json, undefined, undefined, undefined, undefined])
+        }
+        Message::Json(ticket, Err(error)) => {
+            let error = error_value(env, &error)?;
+            with("done", ticket, [error, undefined, undefined, undefined, undefined])
+        }
+        Message::Stage(ticket, Stage { name, done, total }) => {
+            let name = text(env, name.as_bytes())?;
+            let (done, total) = (number_value(env, done as f64)?, number_value(env, total as f64)?);
+            with("stage", ticket, [name, done, total, undefined, undefined])
         }
         Message::Event(log, happening) => {
             let (name, first, second) = match happening {

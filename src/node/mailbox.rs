@@ -16,7 +16,7 @@ use napi::sys;
 use super::errors::{Outcome, check};
 use crate::agent_log::{Answer, Entries};
 use crate::checkpoint;
-use crate::engine::{Error, Result};
+use crate::engine::{Error, Result, Stage};
 
 /// Something for JavaScript to know. `ticket` and `log` are numbers that JavaScript gave.
 #[derive(Debug)]
@@ -27,6 +27,10 @@ pub enum Message {
     Done(f64, Result<()>),
     /// A checkpoint that was asked for is over.
     Checkpoint(f64, Result<checkpoint::Outcome>),
+    /// A background task is over; its result is JSON.
+    Json(f64, Result<String>),
+    /// How far the background task of a ticket is.
+    Stage(f64, Stage),
     /// An event of log `log`.
     Event(f64, Happening),
 }

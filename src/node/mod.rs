@@ -21,6 +21,7 @@
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
+//! | [`task`] | operations that take long, on threads of their own |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
 //! | [`errors`] | errors as node:sqlite throws them |
 //! | [`keyword`] | which statements leave prepared statements valid |
@@ -56,6 +57,7 @@ pub(crate) mod session;
 pub(crate) mod sharing;
 pub(crate) mod slab;
 pub(crate) mod statement;
+pub(crate) mod task;
 
 use napi::bindgen_prelude::Object;
 use napi::{Env, JsValue};
@@ -82,6 +84,7 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         limits::FUNCTIONS,
         agent_log::FUNCTIONS,
         foreign::FUNCTIONS,
+        task::FUNCTIONS,
     ] {
         for (name, function) in functions {
             callback::export(env.raw(), exports.raw(), name, *function, &environment)?;

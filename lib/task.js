@@ -1,0 +1,52 @@
+'use strict'
+
+// A task of the native side (a check, a repair, a backup) as a promise with an AbortSignal, a
+// deadline and progress. See src/node/task.rs.
+
+const binding = require('../binding.js')
+const { invalidArgType } = require('./errors.js')
+const { ask, connect } = require('./mailbox.js')
+
+/** `options` of every task, checked. */
+function taskOptions(options = {}) {
+  if (typeof options !== 'object' || options === null) {
+    throw invalidArgType('The "options" argument must be an object.')
+  }
+  const { signal, deadline = 0, progress } = options
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw invalidArgType('The "options.signal" argument must be an AbortSignal.')
+  }
+  if (typeof deadline !== 'number' || !(deadline >= 0)) {
+    throw invalidArgType('The "options.deadline" argument must be a number of milliseconds, 0 or more.')
+  }
+  if (progress !== undefined && typeof progress !== 'function') {
+    throw invalidArgType('The "options.progress" argument must be a function.')
+  }
+  return { signal, deadline, progress }
+}
+
+/**
+ * Runs the task `name`. It keeps the process alive while it runs, unless `keepsAlive` is false.
+ * @param {{ signal?: AbortSignal, deadline: number, progress?: Function }} watch of `taskOptions`
+ */
+async function runTask(name, args, { signal, deadline, progress }, keepsAlive = true) {
+  connect()
+  signal?.throwIfAborted()
+  let cancel
+  try {
+    return await ask(
+      (ticket) => {
+        const task = binding.taskStart(ticket, name, JSON.stringify(args), deadline)
+        cancel = () => binding.taskCancel(task)
+        signal?.addEventListener('abort', cancel, { once: true })
+      },
+      { keepsAlive, progress: progress && ((stage, done, total) => progress({ stage, done, total })) },
+    )
+  } catch (error) {
+    throw signal?.aborted && error.code === 'ERR_FUSION_CANCELLED' ? signal.reason : error
+  } finally {
+    if (cancel !== undefined) signal?.removeEventListener('abort', cancel)
+  }
+}
+
+module.exports = { runTask, taskOptions }

@@ -1,0 +1,98 @@
+//! Bytes that a page reader can address, wherever they are.
+//!
+//! What reads a damaged file page by page must not open it (any descriptor that is closed drops
+//! another copy of SQLite's POSIX locks), so it is handed a [`Storage`]: the live file through
+//! SQLite's own handle, or a [`PrivateFile`], which nobody else knows of.
+
+use std::fs::File;
+use std::path::Path;
+
+use rusqlite::ffi;
+
+use super::{Error, Result};
+
+/// Bytes at offsets. Used by one thread at a time.
+pub trait Storage {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// The system's, as SQLite's `SQLITE_IOERR_FSTAT`.
+    fn size(&self) -> Result<u64>;
+
+    /// Fills `buffer` from `offset` on, and answers how many bytes there were: fewer than asked
+    /// for only at the end.
+    ///
+    /// # Errors
+    /// The system's, as SQLite's `SQLITE_IOERR_READ`. A reader of a damaged file goes on with
+    /// the next page.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize>;
+}
+
+/// A file that no SQLite has open: a preserved copy.
+#[derive(Debug)]
+pub struct PrivateFile {
+    file: File,
+}
+
+impl PrivateFile {
+    /// Opens the file to be read.
+    ///
+    /// # Errors
+    /// `SQLITE_CANTOPEN`, with the system's reason.
+    pub fn open(path: &Path) -> Result<Self> {
+        match File::open(path) {
+            Ok(file) => Ok(Self { file }),
+            Err(error) => Err(Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path)),
+        }
+    }
+}
+
+impl Storage for PrivateFile {
+    fn size(&self) -> Result<u64> {
+        self.file
+            .metadata()
+            .map(|metadata| metadata.len())
+            .map_err(|error| Error::sqlite(ffi::SQLITE_IOERR_FSTAT, error.to_string()))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match read_once(&self.file, rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(Error::sqlite(ffi::SQLITE_IOERR_READ, error.to_string()));
+                }
+            }
+        }
+        Ok(filled)
+    }
+}
+
+#[cfg(unix)]
+fn read_once(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_once(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}
+
+/// Bytes in memory.
+impl Storage for [u8] {
+    fn size(&self) -> Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
+        let count = buffer.len().min(self.len() - start);
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), self.get(start..start + count)) {
+            to.copy_from_slice(from);
+        }
+        Ok(count)
+    }
+}

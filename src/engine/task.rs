@@ -1,0 +1,46 @@
+//! What a long operation tells of itself while it runs, and how it is asked to end.
+
+use super::{Error, Result};
+
+/// How far an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stage {
+    /// What it is doing: one word or two for a person, fixed.
+    pub name: &'static str,
+    /// Of [`Self::total`], in whatever unit the stage counts (pages, as a rule).
+    pub done: u64,
+    /// 0 where it is not known.
+    pub total: u64,
+}
+
+/// Whoever watches an operation. Called on the operation's thread; must not wait.
+pub trait Task: Send + Sync {
+    /// Takes note of how far it is. Called often: as often as once in a thousand pages.
+    fn stage(&self, stage: Stage);
+
+    /// Why the operation shall end early (`ERR_FUSION_CANCELLED`, `ERR_FUSION_DEADLINE`); asked
+    /// often, so that it answers within milliseconds.
+    ///
+    /// # Errors
+    /// The reason.
+    fn go_on(&self) -> Result<()>;
+}
+
+/// Nobody watches.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unwatched;
+
+impl Task for Unwatched {
+    fn stage(&self, _: Stage) {}
+
+    fn go_on(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Error {
+    /// The operation's owner asked it to end.
+    pub fn cancelled() -> Self {
+        Self::fusion("ERR_FUSION_CANCELLED", "the operation was cancelled; nothing was changed")
+    }
+}

@@ -1,0 +1,136 @@
+//! What can be wrong with a database, as data.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// How thorough a check is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// `PRAGMA quick_check`: every page, every record's form; indexes are not compared with
+    /// their tables.
+    Quick,
+    /// `PRAGMA integrity_check`, full-text indexes against their content, and
+    /// `PRAGMA foreign_key_check`.
+    Full,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// The file.
+    pub path: PathBuf,
+    /// What was done.
+    pub kind: Kind,
+    /// Nothing was found that is damage ([`Finding::is_damage`]), and the check was carried out.
+    pub ok: bool,
+    /// What was found; empty for a database in order.
+    pub findings: Vec<Finding>,
+    /// Pages of the database, 0 where that is not known.
+    pub pages: u64,
+    /// Bytes a page, 0 where that is not known.
+    pub page_size: u32,
+    /// Milliseconds that the check took.
+    pub elapsed_ms: f64,
+}
+
+/// One thing that is wrong, with SQLite's own lines about it (at most 100 a finding).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum Finding {
+    /// An index does not agree with its table, or its own b-tree is damaged: REINDEX.
+    IndexDamage {
+        /// The index.
+        index: String,
+        /// Its table.
+        table: String,
+        /// Damaged pages of its b-tree, where SQLite names them.
+        pages: Vec<u32>,
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// A virtual table's own index is damaged (`SQLITE_CORRUPT_VTAB`): rebuild it. The file is
+    /// sound.
+    FtsDamage {
+        /// The virtual table.
+        table: String,
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// Rows that refer to none. Not damage of the file.
+    ForeignKeyViolations {
+        /// The referring table.
+        table: String,
+        /// The table referred to.
+        parent: String,
+        /// How many rows.
+        rows: u64,
+        /// Some of their rowids.
+        rowids: Vec<i64>,
+    },
+    /// The list of free pages is damaged, or pages are lost to it.
+    Freelist {
+        /// Pages, where SQLite names them.
+        pages: Vec<u32>,
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// A table's b-tree is damaged: rows are missing or wrong.
+    TableDamage {
+        /// The table; `sqlite_schema` is one.
+        table: String,
+        /// Damaged pages, where SQLite names them.
+        pages: Vec<u32>,
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// The database's first page, or the schema, cannot be made sense of.
+    Header {
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// The WAL beside the file is not its own: the file passes without it, and not with it.
+    StaleWal {
+        /// Bytes of the WAL.
+        bytes: u64,
+        /// SQLite's, about the file together with the WAL.
+        lines: Vec<String>,
+    },
+    /// The WAL was deleted by hand, and commits with it that were not checkpointed.
+    WalDeleted {
+        /// Frames that were lost, where the `-shm` still told.
+        frames: Option<u64>,
+    },
+    /// The file is shorter than its page count, and the WAL does not make up for it.
+    Truncated {
+        /// Pages that are nowhere.
+        missing_pages: u64,
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// The path leads to another file than the one that this process has open.
+    Replaced {
+        /// What happened.
+        lines: Vec<String>,
+    },
+    /// No SQLite database, or its first page was overwritten.
+    NotADatabase {
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// Somebody holds the file: nothing is known of it. Never counted as damage.
+    Locked {
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+}
+
+impl Finding {
+    /// Whether the file, or an index in it, is damaged.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::ForeignKeyViolations { .. } | Self::Locked { .. })
+    }
+}
