@@ -1,7 +1,7 @@
 //! Files under work: a folder of an operation's own beside its target, `.<name>.partial-<pid>-<n>`.
 //!
 //! What is made there is renamed into place once it is whole, and the folder goes with the
-//! operation. The folder is held ([`try_hold`]) while its operation runs, so that one which its
+//! operation. The folder is held ([`try_own`]) while its operation runs, so that one which its
 //! process did not live to remove is told from one that is in use, and removed by the next
 //! operation on the same target ([`Partial::new`]).
 //!
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use crate::engine::{Error, Result, try_hold};
+use crate::engine::{Error, Result, try_own};
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ fn hold(path: &Path) -> io::Result<Option<Option<File>>> {
         return Ok(Some(None));
     }
     let folder = File::open(path)?;
-    if !try_hold(&folder)? {
+    if !try_own(&folder)? {
         return Ok(None);
     }
     // Its holder may have removed it between the open and the hold.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rusqlite::ffi;
 
 use super::partial::{beside, directory, sync_directory, system};
-use crate::engine::{Error, Result, Task, try_hold};
+use crate::engine::{Error, Result, Task, try_own};
 
 /// The pause between two attempts at the folder.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -152,7 +152,7 @@ fn hold(path: &Path, task: &dyn Task) -> Result<Option<File>> {
     let folder = directory(path);
     let failed = |error| system(ffi::SQLITE_CANTOPEN, folder, &error);
     let folder_file = File::open(folder).map_err(failed)?;
-    while !try_hold(&folder_file).map_err(failed)? {
+    while !try_own(&folder_file).map_err(failed)? {
         task.go_on()?;
         std::thread::sleep(PAUSE);
     }

@@ -13,7 +13,7 @@ use std::io;
 /// # Errors
 /// The system's.
 #[cfg(unix)]
-pub fn try_hold(file: &File) -> io::Result<bool> {
+pub fn try_own(file: &File) -> io::Result<bool> {
     use std::os::fd::AsRawFd;
     // SAFETY: the descriptor is open; no memory is passed.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
@@ -34,6 +34,6 @@ pub fn try_hold(file: &File) -> io::Result<bool> {
 /// # Errors
 /// None.
 #[cfg(not(unix))]
-pub fn try_hold(_: &File) -> io::Result<bool> {
+pub fn try_own(_: &File) -> io::Result<bool> {
     Ok(true)
 }
