@@ -60,6 +60,12 @@ impl DatabaseFile {
         file
     }
 
+    /// The file `id`, if a connection of this process has it open.
+    pub fn opened(id: FileId) -> Option<Arc<Self>> {
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref()?.get(&id)?.upgrade()
+    }
+
     /// Something gave reason to doubt the file: a connection of this process found it damaged
     /// (`SQLITE_CORRUPT`, `SQLITE_NOTADB`), or took over a WAL that an earlier process left. A
     /// checkpoint would make damage permanent, so whoever checkpoints checks first.

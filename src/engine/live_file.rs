@@ -52,6 +52,9 @@ const CHANGE_COUNTER: u64 = 24;
 /// Where a database's header tells the page size (<https://sqlite.org/fileformat2.html>, 1.3.2).
 const PAGE_SIZE_FIELD: u64 = 16;
 
+/// Where in that header its counter of commits is (`iChange`), in the machine's byte order.
+const CHANGE: std::ops::Range<usize> = 8..12;
+
 /// The longest pause between two attempts at a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 
@@ -219,6 +222,20 @@ impl LiveFile {
         let mut header = [0; GENERATION];
         self.database.read_at(&mut header, CHANGE_COUNTER)?;
         Ok(Generation { header, size: Some(self.database.size()?) })
+    }
+
+    /// A count that grows with each commit to a database in WAL mode, whoever makes it, while some
+    /// connection has it open; none without a WAL. Checkpoints do not change it.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn commits(&self) -> Result<Option<u32>> {
+        if self.wal.is_none() {
+            return Ok(None);
+        }
+        let header = self.database.shm_header()?;
+        let count = header.get(CHANGE).and_then(|bytes| bytes.try_into().ok());
+        Ok(count.map(u32::from_ne_bytes))
     }
 
     /// The level of the lock on the file that the pager believes in.

@@ -12,6 +12,7 @@ mod file_system;
 mod foreign;
 mod live_file;
 mod locks;
+mod ownership;
 mod profile;
 pub mod session_ffi;
 mod storage;
@@ -37,6 +38,7 @@ pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
+pub use ownership::try_own;
 pub use profile::{Profile, Synchronous};
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};

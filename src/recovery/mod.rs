@@ -2,21 +2,36 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`repair`] | which repair a file needs, the least first, and its account |
-//! | [`rebuild`] | indexes and full-text indexes, inside the file |
+//! | [`repair`] | which repair a file needs, the least first |
+//! | [`rebuild`] | indexes and full-text indexes, made again inside the file |
+//! | [`preserve`] | copies of a damaged original |
 //! | [`salvage`] | reading what can be read of a damaged file into a new database |
-//! | [`merge`] | rows of a backup where the salvage has gaps |
-//! | [`preserve`] | copies of the damaged original |
+//! | [`merge`] | rows of a backup where a salvage has gaps |
 //! | [`write_back`] | a sound database's content into the damaged file |
-//! | [`scratch`] | databases in the making |
 //! | [`report`] | the account of a repair |
+//! | [`backup`] | copying a database while it is in use, verified |
+//! | [`rotation`] | the names of a backup's generations, and how one becomes the next |
+//! | [`restore`] | putting a backup's content into a database that is in use |
+//! | [`snapshot_file`] | the schema, kept beside the database for the salvager |
+//! | [`partial`] | files under work, beside their target |
+//! | [`copy`] | a database as one connection sees it, into a new file |
+//! | [`reader`] | a connection that reads and changes nothing |
 //!
 //! May call: `engine`, `format`, `health`. Threads: any; everything blocks the thread it runs on.
 
+pub mod backup;
+mod copy;
+mod merge;
+mod partial;
 mod preserve;
+mod reader;
+mod rebuild;
+pub mod repair;
 mod report;
+pub mod restore;
+pub mod rotation;
 pub mod salvage;
-mod scratch;
+pub mod snapshot_file;
 mod write_back;
 
 pub use report::{FromBackup, Outcome, Preserved, Report, Step, StepKind};
