@@ -153,6 +153,19 @@ impl Connection {
         }
     }
 
+    /// Whether triggers fire on this connection. They do, unless this says otherwise.
+    pub fn enable_triggers(&self, yes: bool) {
+        // SAFETY: as above.
+        unsafe {
+            ffi::sqlite3_db_config(
+                self.raw(),
+                ffi::SQLITE_DBCONFIG_ENABLE_TRIGGER,
+                c_int::from(yes),
+                ptr::null_mut::<c_int>(),
+            );
+        }
+    }
+
     /// Closes. Closing twice is harmless.
     ///
     /// Whoever prepared a statement finalises it first. Closing cannot do that for them: among
