@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backup`] | copying a database while it is in use, verified |
 //! | [`rotation`] | the names of a backup's generations, and how one becomes the next |
+//! | [`schedule`] | when a backup that is made by itself is due |
 //! | [`restore`] | putting a backup's content into a database that is in use |
 //! | [`salvage`] | reading what can be read of a damaged file into a new database |
 //! | [`snapshot_file`] | the schema, kept beside the database for the salvager |
@@ -20,4 +21,5 @@ mod reader;
 pub mod restore;
 pub mod rotation;
 pub mod salvage;
+pub mod schedule;
 pub mod snapshot_file;
