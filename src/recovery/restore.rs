@@ -355,7 +355,7 @@ fn put_aside(database: &Path, file: &Path, suffix: &str) -> Result<PathBuf> {
 }
 
 /// The time now, UTC, as it can stand in a file's name.
-fn stamp() -> Result<String> {
+pub(super) fn stamp() -> Result<String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let clock = Connection::open(Path::new(":memory:"), flags, Duration::ZERO)?;
     let stamp = clock.sql()?.query_row("SELECT strftime('%Y%m%dT%H%M%SZ')", [], |row| row.get(0));
