@@ -86,6 +86,11 @@ impl DatabaseFile {
         self.suspect.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether there is reason to doubt the file; the doubt stays.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
     /// That [`Self::path`] still leads to this file. One `stat`: cheap enough before each batch.
     ///
     /// # Errors

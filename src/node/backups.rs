@@ -12,6 +12,7 @@ use crate::engine::{Error, Result, Task};
 use crate::health::{Health, Kind};
 use crate::recovery::backup::{self, Outcome as BackupOutcome};
 use crate::recovery::restore::{self, Outcome as RestoreOutcome};
+use crate::recovery::schedule::Due;
 
 /// Tasks by name.
 pub const WORKS: &[(&str, Work)] = &[("backup", make), ("restore", put_back)];
@@ -44,6 +45,8 @@ struct Backup {
     keep: u32,
     rate: u32,
     patience: u64,
+    /// Milliseconds; none: whatever is there, now.
+    interval: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,8 +66,21 @@ fn make(arguments: &str, task: &dyn Task) -> Result<String> {
         rate: given.rate,
         patience: Duration::from_millis(given.patience),
     };
+    let interval = given.interval.map(Duration::from_millis);
+    let claim = match interval {
+        Some(interval) => match Due::ask(&given.database, &given.path, interval, task)? {
+            Due::Now(claim) => Some(claim),
+            Due::In(wait) => return answer(&json!({ "dueIn": wait.as_millis() as u64 })),
+        },
+        None => None,
+    };
     match backup::backup(&given.database, &given.path, &options, task)? {
-        BackupOutcome::Made(made) => answer(&made),
+        BackupOutcome::Made(made) => {
+            if let Some(claim) = claim {
+                claim.made();
+            }
+            answer(&made)
+        }
         BackupOutcome::Damaged(health) => damaged(
             "the database did not pass the check of its backup, so that it is damaged itself. No \
              backup was made; the earlier ones are as they were",

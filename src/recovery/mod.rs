@@ -11,6 +11,7 @@
 //! | [`report`] | the account of a repair |
 //! | [`backup`] | copying a database while it is in use, verified |
 //! | [`rotation`] | the names of a backup's generations, and how one becomes the next |
+//! | [`schedule`] | when a backup that is made by itself is due |
 //! | [`restore`] | putting a backup's content into a database that is in use |
 //! | [`snapshot_file`] | the schema, kept beside the database for the salvager |
 //! | [`partial`] | files under work, beside their target |
@@ -31,6 +32,7 @@ mod report;
 pub mod restore;
 pub mod rotation;
 pub mod salvage;
+pub mod schedule;
 pub mod snapshot_file;
 mod write_back;
 

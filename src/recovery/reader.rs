@@ -18,6 +18,8 @@ pub(super) struct Header {
     pub page_size: u32,
     /// Its encoding's name; none where the schema cannot be read.
     pub encoding: Option<Encoding>,
+    /// There is nothing at all in it, not even a header.
+    pub is_empty: bool,
 }
 
 /// A database's text encoding.
@@ -115,5 +117,11 @@ pub(super) fn header(connection: &Connection) -> Result<Header> {
         .query_row("PRAGMA page_size", [], |row| row.get(0))
         .map_err(|error| Error::from(error).at(connection.path()))?;
     let encoding = sql.query_row("PRAGMA encoding", [], |row| row.get::<_, String>(0));
-    Ok(Header { page_size, encoding: encoding.ok().and_then(|name| Encoding::named(&name)) })
+    // It reads the schema first: where that is damaged there is something.
+    let pages = sql.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0));
+    Ok(Header {
+        page_size,
+        encoding: encoding.ok().and_then(|name| Encoding::named(&name)),
+        is_empty: pages == Ok(0),
+    })
 }

@@ -128,6 +128,14 @@ pub fn restore(
         }
     }
     let header = reader::header(&source)?;
+    // The first step of a backup of nothing is its last.
+    if header.is_empty {
+        return Err(Error::fusion(
+            "ERR_FUSION_RESTORE_EMPTY",
+            "the backup is an empty database. Nothing was restored from it; check its path",
+        )
+        .at(&from));
+    }
     let partial = Partial::new(database)?;
     let (pages, preserved) = if database.exists() {
         let destination = destination(database, until(Instant::now()), task)?;
@@ -239,13 +247,7 @@ fn overwrite(
     let mut backup = unsafe { Backup::begin(source.raw(), c"main", destination, c"main") }?;
     // SAFETY: as above.
     let mut step = |pages: i32| unsafe { backup.step(pages) }.map_err(at);
-    let first = lock(&mut step, file.as_deref(), until, task)?;
-    if first.done {
-        return Err(at(Error::fusion(
-            "ERR_FUSION_RESTORE_EMPTY",
-            "the backup is an empty database. Nothing was restored from it; check its path",
-        )));
-    }
+    lock(&mut step, file.as_deref(), until, task)?;
     let preserved = preserve(database, partial, until, task)?;
     let slice = i32::try_from(SLICE).unwrap_or(i32::MAX);
     let written = loop {

@@ -188,20 +188,28 @@ type Mark = (u32, i32, i32);
 pub struct Keeper {
     /// Of what is in the file; none: not looked at yet.
     written: Option<Mark>,
-    looked: Option<Instant>,
+    /// When it was last looked at, and how many commits this process had then made.
+    looked: Option<(Instant, u32)>,
 }
 
 impl Keeper {
-    /// Whether it is time to look: cheap, to be asked before anything is opened for it.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_EVERY)
+    /// Whether there may be something new to see `commits` commits after the file was opened.
+    /// Cheap, to be asked before anything is opened for a look.
+    pub fn is_stale(&self, commits: u32) -> bool {
+        self.looked.is_none_or(|(_, seen)| seen != commits)
+    }
+
+    /// The same, and whether the last look was long enough ago.
+    pub fn is_due(&self, commits: u32, now: Instant) -> bool {
+        self.is_stale(commits)
+            && self.looked.is_none_or(|(at, _)| now.duration_since(at) >= LOOK_EVERY)
     }
 
     /// Writes the snapshot of the database that `connection` has open, and that is sound, if its
     /// schema is another than the one last written. Three numbers are read to tell; only the first
     /// look reads the schema. What fails is tried again at the next look.
-    pub fn look(&mut self, connection: &Connection) {
-        self.looked = Some(Instant::now());
+    pub fn look(&mut self, connection: &Connection, commits: u32) {
+        self.looked = Some((Instant::now(), commits));
         // Nobody is to be told: see the module's documentation.
         drop(self.refresh(connection));
     }
@@ -215,16 +223,20 @@ impl Keeper {
         let now = (snapshot.schema_cookie, snapshot.user_version, snapshot.application_id);
         // Before there is a table there is nothing to save, but perhaps something to lose: the
         // snapshot of a database that was emptied by accident.
-        if !snapshot.schema.is_empty() {
-            let same = load(path)
-                .is_some_and(|kept| Snapshot { taken_ms: snapshot.taken_ms, ..kept } == snapshot);
-            if !same {
-                write(path, &snapshot)?;
-            }
+        if !snapshot.schema.is_empty() && load(path).is_none_or(|kept| supersedes(&snapshot, &kept))
+        {
+            write(path, &snapshot)?;
         }
         self.written = Some(now);
         Ok(())
     }
+}
+
+/// Whether `new` says something that `kept` does not. Entries that are gone while the cookie is the
+/// same were not dropped but lost.
+fn supersedes(new: &Snapshot, kept: &Snapshot) -> bool {
+    let head = |it: &Snapshot| Snapshot { schema: Vec::new(), taken_ms: 0, ..it.clone() };
+    head(new) != head(kept) || !new.schema.iter().all(|entry| kept.schema.contains(entry))
 }
 
 fn mark(connection: &Connection) -> Result<Mark> {
