@@ -128,7 +128,7 @@ impl Connection {
         // `Connection` is not `Sync`, so no other thread is using it.
         let error = unsafe { Error::last(self.raw()) };
         if let Some(file) = self.file.as_ref().filter(|_| error.class() == Class::Corrupt) {
-            file.suspect();
+            file.damage_met();
         }
         error
     }

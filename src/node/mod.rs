@@ -22,6 +22,7 @@
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
+//! | [`recovery`] | repairs, asked for and by themselves |
 //! | [`task`] | operations that take long, on threads of their own |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
 //! | [`errors`] | errors as node:sqlite throws them |
@@ -52,6 +53,7 @@ pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod limits;
 pub(crate) mod mailbox;
+pub(crate) mod recovery;
 pub(crate) mod result;
 pub(crate) mod rows;
 pub(crate) mod serialize;
