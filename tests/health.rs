@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use fusion_sqlite::engine::Unwatched;
+use fusion_sqlite::engine::{self, Unwatched};
 use fusion_sqlite::health::{Finding, Health, Kind, check};
 use tempfile::TempDir;
 
@@ -14,6 +14,8 @@ const PAGE: u64 = 4096;
 
 /// A database in WAL mode, closed cleanly: `logs` with an index, `words` about it.
 fn database(directory: &TempDir) -> PathBuf {
+    // Before anything is open: it replaces the locks.
+    engine::init().unwrap();
     let path = directory.path().join("fusion.db");
     let sql = rusqlite::Connection::open(&path).unwrap();
     sql.execute_batch(
@@ -111,7 +113,10 @@ fn a_table_that_lost_pages_is_named_with_them() {
     }
     for health in [quick(&path), full(&path)] {
         assert!(!health.ok);
-        let [Finding::TableDamage { table, pages, lines }] = &health.findings[..] else {
+        // The index has more entries now than the table.
+        let [Finding::TableDamage { table, pages, lines }, Finding::IndexDamage { .. }] =
+            &health.findings[..]
+        else {
             panic!("{health:?}");
         };
         assert_eq!((table.as_str(), &pages[..]), ("logs", lost));
@@ -120,21 +125,14 @@ fn a_table_that_lost_pages_is_named_with_them() {
 }
 
 #[test]
-fn an_index_out_of_step_is_seen_by_the_full_check_only() {
+fn an_index_out_of_step_is_named_and_its_table_is_not_blamed() {
     let directory = TempDir::new().unwrap();
     let path = database(&directory);
-    let leaf = pages_of(&path, "logs_by_task")[0];
-    let old = page(&path, leaf);
-    sql(&path, "UPDATE logs SET task = 'moved' WHERE task = 'FN-0'");
-    overwrite(&path, leaf, &old);
-    assert_eq!(
-        quick(&path)
-            .findings
-            .iter()
-            .filter(|one| !matches!(one, Finding::IndexDamage { .. }))
-            .count(),
-        0
-    );
+    let leaves: Vec<_> =
+        pages_of(&path, "logs_by_task").into_iter().map(|leaf| (leaf, page(&path, leaf))).collect();
+    sql(&path, "DELETE FROM logs WHERE id = 2");
+    let changed = leaves.iter().find(|(leaf, old)| page(&path, *leaf) != *old).unwrap();
+    overwrite(&path, changed.0, &changed.1);
     let health = full(&path);
     let [Finding::IndexDamage { index, table, lines, .. }] = &health.findings[..] else {
         panic!("{health:?}");

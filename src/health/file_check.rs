@@ -174,13 +174,12 @@ fn truncated(connection: &Connection) -> Result<Option<Finding>> {
         // Whatever it is, it is found again where it is sorted.
         Err(_) => return Ok(None),
     };
-    execute(connection, "PRAGMA writable_schema = ON")?;
-    match connection.extent() {
-        Ok(extent) if extent.missing > 0 => Ok(Some(finding(extent, vec![error.message]))),
-        _ => {
-            execute(connection, "PRAGMA writable_schema = OFF")?;
-            Ok(None)
+    match connection.extent_by_header()? {
+        Some(extent) if extent.missing > 0 => {
+            execute(connection, "PRAGMA writable_schema = ON")?;
+            Ok(Some(finding(extent, vec![error.message])))
         }
+        _ => Ok(None),
     }
 }
 
