@@ -153,9 +153,10 @@ fn forget(id: FileId, check: &Arc<Check>) {
     }
 }
 
-/// How many checks are under way, and how many callers wait for them.
-pub fn under_way() -> (usize, u32) {
+/// How many checks of the file at `path` are under way, and how many callers wait for them.
+pub fn under_way(path: &Path) -> (usize, u32) {
     let under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
-    let checks = || under_way.iter().flat_map(HashMap::values).flatten();
+    let checks = FileId::of(path).ok().and_then(|id| under_way.as_ref()?.get(&id));
+    let checks = || checks.into_iter().flatten();
     (checks().count(), checks().map(|check| check.lock().waiting).sum())
 }
