@@ -28,10 +28,16 @@ use super::entry::Entries;
 use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled};
 use super::registry;
 use crate::checkpoint::{self, Mode, Policy, Situation};
-use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Result, Wal};
+use crate::engine::{
+    self, Class, Connection, DatabaseFile, Error, Profile, Result, Unwatched, Wal,
+};
+use crate::health;
 
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
+
+/// The shortest pause before a check that could not be carried out is tried again.
+const SOON: Duration = Duration::from_millis(10);
 
 /// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -389,10 +395,10 @@ impl<'a> Writer<'a> {
         let connection = self.connection()?;
         connection.check_identity()?;
         if file.take_suspicion()
-            && let Err(error) = check(connection)
+            && let Err(error) = check(connection.path())
         {
             // Not answered, or answered badly: either way the doubt remains.
-            file.suspect();
+            file.keep_suspecting();
             return Err(error);
         }
         Ok(connection)
@@ -553,6 +559,13 @@ impl<'a> Writer<'a> {
         if shared.queue.lock().stopped.is_some() {
             return;
         }
+        if shared.file.is_suspected()
+            && let Err(error) = self.sound_connection()
+        {
+            // Nothing is done to the file until the doubt is settled.
+            self.look_at_wal = Some(now + self.pause(SOON, Duration::from_secs(5)));
+            return self.doubted(error);
+        }
         let commits = shared.file.wal.commits();
         if commits != self.seen_commits {
             self.seen_commits = commits;
@@ -586,6 +599,15 @@ impl<'a> Writer<'a> {
                 shared.file.wal.set_asleep(look_again.is_none());
                 self.look_at_wal = look_again.map(|time| now + time);
             }
+        }
+    }
+
+    /// The file could not be checked, or did not pass.
+    fn doubted(&mut self, error: Error) {
+        match error.class() {
+            Class::Corrupt | Class::Replaced => self.shared.stop(&error),
+            // Told with the batch or the checkpoint that it is in the way of.
+            _ => self.attempts = self.attempts.saturating_add(1),
         }
     }
 
@@ -707,28 +729,27 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Looks through the whole file, but does not compare indexes with tables.
-fn check(connection: &Connection) -> Result<()> {
-    let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
-    let mut statement = connection.sql()?.prepare("PRAGMA quick_check(20)").map_err(at)?;
-    let found = statement
-        .query_map([], |row| row.get::<_, String>(0))
-        .map_err(at)?
-        .collect::<rusqlite::Result<Vec<_>>>()
-        .map_err(at)?;
-    if found == ["ok"] {
+/// Looks through the whole file, but does not compare indexes with tables. A check of the file
+/// that is under way for somebody else answers for this one.
+fn check(path: &Path) -> Result<()> {
+    let health = health::check_within(path, health::Kind::Quick, Duration::ZERO, &Unwatched)?;
+    if health.is_locked() {
+        return Err(
+            Error::sqlite(rusqlite::ffi::SQLITE_BUSY, "the file could not be checked").at(path)
+        );
+    }
+    if !health::is_unsafe_to_write(&health) {
         return Ok(());
     }
     Err(Error::sqlite(
         rusqlite::ffi::SQLITE_CORRUPT,
         format!(
             "the file is damaged, or the -wal beside it belongs to another one. Nothing has been \
-             written to it: keep a copy of both, then see whether the file passes without its \
-             -wal. SQLite says: {}",
-            found.join("; ")
+             written to it: {}",
+            health.summary()
         ),
     )
-    .at(connection.path()))
+    .at(path))
 }
 
 /// Size of the file's WAL, by `stat`; 0 where there is none.

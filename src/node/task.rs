@@ -27,8 +27,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] =
 /// Carries a task out: arguments in, result out, both JSON.
 pub type Work = fn(&str, &dyn Task) -> Result<String>;
 
-/// What can be started, by name.
-const WORKS: &[(&str, Work)] = &[];
+/// What can be started, by name: a table of each module that has tasks.
+const WORKS: &[&[(&str, Work)]] = &[super::health::WORKS];
 
 /// The shortest time between two reports of one stage.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
@@ -86,7 +86,9 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
         .ok()
         .filter(|time| !time.is_zero())
         .and_then(|time| Instant::now().checked_add(time));
-    let Some((name, work)) = WORKS.iter().find(|(known, _)| *known == name).copied() else {
+    let Some((name, work)) =
+        WORKS.iter().copied().flatten().find(|(known, _)| *known == name).copied()
+    else {
         return Err(Thrown::state("there is no such task"));
     };
     let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
