@@ -3,6 +3,7 @@
 const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
+const { restore } = require('./lib/backups.js')
 const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
@@ -21,4 +22,5 @@ module.exports = {
   engineInfo,
   errorLog,
   protectNodeSqlite,
+  restore,
 }

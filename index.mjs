@@ -12,5 +12,6 @@ export const {
   engineInfo,
   errorLog,
   protectNodeSqlite,
+  restore,
 } = fusionSqlite
 export default fusionSqlite

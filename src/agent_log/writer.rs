@@ -32,6 +32,7 @@ use crate::engine::{
     self, Class, Connection, DatabaseFile, Error, Profile, Result, Unwatched, Wal,
 };
 use crate::health;
+use crate::recovery::snapshot_file::Keeper;
 
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
@@ -284,6 +285,8 @@ struct Writer<'a> {
     frames_at_last: u32,
     told_prevented: Option<Instant>,
     look_at_wal: Option<Instant>,
+    /// Of the schema that is kept for a repair.
+    schema: Keeper,
     random: u64,
 }
 
@@ -314,6 +317,7 @@ impl<'a> Writer<'a> {
             told_prevented: None,
             // A WAL left by an earlier process is looked at soon.
             look_at_wal: Some(now),
+            schema: Keeper::default(),
             random: u64::from(std::process::id()) << 32 | shared.file.id.inode | 1,
         }
     }
@@ -394,13 +398,7 @@ impl<'a> Writer<'a> {
         let file = &self.shared.file;
         let connection = self.connection()?;
         connection.check_identity()?;
-        if file.take_suspicion()
-            && let Err(error) = check(connection.path())
-        {
-            // Not answered, or answered badly: either way the doubt remains.
-            file.keep_suspecting();
-            return Err(error);
-        }
+        settle_doubt(file)?;
         Ok(connection)
     }
 
@@ -559,9 +557,7 @@ impl<'a> Writer<'a> {
         if shared.queue.lock().stopped.is_some() {
             return;
         }
-        if shared.file.is_suspected()
-            && let Err(error) = self.sound_connection()
-        {
+        if let Err(error) = settle_doubt(&shared.file) {
             // Nothing is done to the file until the doubt is settled.
             self.look_at_wal = Some(now + self.pause(SOON, Duration::from_secs(5)));
             return self.doubted(error);
@@ -596,6 +592,8 @@ impl<'a> Writer<'a> {
                 self.look_at_wal = Some(now + Duration::from_millis(1));
             }
             Err(look_again) => {
+                // The file has just been used, or checkpointed, without a complaint.
+                self.keep_schema(self.schema.is_due(commits, now));
                 shared.file.wal.set_asleep(look_again.is_none());
                 self.look_at_wal = look_again.map(|time| now + time);
             }
@@ -608,6 +606,25 @@ impl<'a> Writer<'a> {
             Class::Corrupt | Class::Replaced => self.shared.stop(&error),
             // Told with the batch or the checkpoint that it is in the way of.
             _ => self.attempts = self.attempts.saturating_add(1),
+        }
+    }
+
+    /// Has the schema kept for a repair, of a file that nobody doubts. On a connection of its own
+    /// where there is no other: one that stays would be in the way of a change of journal mode.
+    fn keep_schema(&mut self, is_due: bool) {
+        let file = &self.shared.file;
+        if !is_due || file.is_suspect() {
+            return;
+        }
+        let commits = file.wal.commits();
+        if let Some(open) = &self.open {
+            return self.schema.look(&open.connection, commits);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let profile =
+            Profile { busy_timeout: Duration::ZERO, ..self.shared.options.profile.clone() };
+        if let Ok(connection) = Connection::open_hardened(&file.path, flags, &profile) {
+            self.schema.look(&connection, commits);
         }
     }
 
@@ -719,6 +736,7 @@ impl<'a> Writer<'a> {
         }
         // The checkpoint may have found damage.
         let stopped = is_stopped(self.shared);
+        self.keep_schema(!stopped && self.schema.is_stale(self.shared.file.wal.commits()));
         if let Some(mut open) = self.open.take() {
             open.statements = None;
             if !stopped {
@@ -727,6 +745,17 @@ impl<'a> Writer<'a> {
             drop(open.connection);
         }
     }
+}
+
+/// Checks the file, if there is reason to doubt it.
+fn settle_doubt(file: &DatabaseFile) -> Result<()> {
+    if !file.take_suspicion() {
+        return Ok(());
+    }
+    file.check_identity().and_then(|()| check(&file.path)).inspect_err(|_| {
+        // Not answered, or answered badly: either way the doubt remains.
+        file.keep_suspecting();
+    })
 }
 
 /// Looks through the whole file, but does not compare indexes with tables. A check of the file

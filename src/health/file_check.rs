@@ -65,7 +65,7 @@ pub(super) fn examine(
     let health = health.judged();
     if !health.is_locked()
         && let Ok(id) = FileId::of(path)
-        && let Some(file) = DatabaseFile::open(id)
+        && let Some(file) = DatabaseFile::opened(id)
     {
         if is_unsafe_to_write(&health) {
             file.suspect();

@@ -38,10 +38,6 @@ struct Arguments {
 }
 
 impl Arguments {
-    fn read(json: &str) -> Result<Self> {
-        serde_json::from_str(json).map_err(|error| internal(&error))
-    }
-
     fn startup(&self) -> Startup {
         match self.kind.as_deref() {
             Some("quick") => Startup::AtOnce(Kind::Quick),
@@ -53,30 +49,28 @@ impl Arguments {
     }
 }
 
-fn internal(error: &serde_json::Error) -> Error {
-    Error::fusion("ERR_FUSION_INTERNAL", format!("internal error in fusion-sqlite: {error}"))
-}
-
 fn json(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| internal(&error))
+    serde_json::to_string(value).map_err(|error| {
+        Error::fusion("ERR_FUSION_INTERNAL", format!("internal error in fusion-sqlite: {error}"))
+    })
 }
 
 /// Task `check`: a [`health::Health`].
 fn check(arguments: &str, task: &dyn Task) -> Result<String> {
-    let arguments = Arguments::read(arguments)?;
+    let arguments: Arguments = super::task::arguments(arguments)?;
     let kind = if arguments.kind.as_deref() == Some("quick") { Kind::Quick } else { Kind::Full };
     json(&health::check(Path::new(&arguments.path), kind, task)?)
 }
 
 /// Task `startupCheck`: a [`health::Look`].
 fn startup(arguments: &str, task: &dyn Task) -> Result<String> {
-    let arguments = Arguments::read(arguments)?;
+    let arguments: Arguments = super::task::arguments(arguments)?;
     json(&health::before_open(Path::new(&arguments.path), arguments.startup(), task)?)
 }
 
 /// Task `putWalAside`: the WAL's new path.
 fn aside(arguments: &str, _: &dyn Task) -> Result<String> {
-    let arguments = Arguments::read(arguments)?;
+    let arguments: Arguments = super::task::arguments(arguments)?;
     json(&health::put_wal_aside(Path::new(&arguments.path))?.to_string_lossy())
 }
 
