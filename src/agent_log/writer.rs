@@ -34,6 +34,7 @@ use crate::checkpoint::{self, Mode, Policy, Situation};
 use crate::engine::{
     self, Class, Connection, DatabaseFile, Error, Profile, Result, Unwatched, Wal,
 };
+use crate::health;
 use crate::recovery::snapshot_file::Keeper;
 
 /// How often in a row the file may be found damaged without a commit in between.
@@ -45,6 +46,9 @@ const REPAIR_PAUSE: Duration = Duration::from_secs(15);
 
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
+
+/// The shortest pause before a check that could not be carried out is tried again.
+const SOON: Duration = Duration::from_millis(10);
 
 /// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -420,13 +424,7 @@ impl<'a> Writer<'a> {
         let file = &self.shared.file;
         let connection = self.connection()?;
         connection.check_identity()?;
-        if file.take_suspicion()
-            && let Err(error) = check(connection)
-        {
-            // Not answered, or answered badly: either way the doubt remains.
-            file.suspect();
-            return Err(error);
-        }
+        settle_doubt(file)?;
         Ok(connection)
     }
 
@@ -605,7 +603,9 @@ impl<'a> Writer<'a> {
         match repaired {
             Ok(report) => {
                 self.repairs += 1;
+                // Whatever was doubted has been looked at.
                 shared.file.take_damage_met();
+                shared.file.take_suspicion();
                 self.look_at_wal = Some(Instant::now());
                 // Where nothing was wrong it was the connection, which is opened anew.
                 if told {
@@ -646,6 +646,11 @@ impl<'a> Writer<'a> {
         if shared.queue.lock().stopped.is_some() {
             return;
         }
+        if let Err(error) = settle_doubt(&shared.file) {
+            // Nothing is done to the file until the doubt is settled.
+            self.look_at_wal = Some(now + self.pause(SOON, Duration::from_secs(5)));
+            return self.doubted(error);
+        }
         let commits = shared.file.wal.commits();
         if commits != self.seen_commits {
             self.seen_commits = commits;
@@ -683,6 +688,15 @@ impl<'a> Writer<'a> {
             }
         }
         self.look_at_wal = [self.look_at_wal, heed_again].into_iter().flatten().min();
+    }
+
+    /// The file could not be checked, or did not pass.
+    fn doubted(&mut self, error: Error) {
+        match error.class() {
+            Class::Corrupt | Class::Replaced => self.failed(error),
+            // Told with the batch or the checkpoint that it is in the way of.
+            _ => self.attempts = self.attempts.saturating_add(1),
+        }
     }
 
     /// Has the schema kept for a repair, of a file that nobody doubts. On a connection of its own
@@ -849,28 +863,38 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Looks through the whole file, but does not compare indexes with tables.
-fn check(connection: &Connection) -> Result<()> {
-    let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
-    let mut statement = connection.sql()?.prepare("PRAGMA quick_check(20)").map_err(at)?;
-    let found = statement
-        .query_map([], |row| row.get::<_, String>(0))
-        .map_err(at)?
-        .collect::<rusqlite::Result<Vec<_>>>()
-        .map_err(at)?;
-    if found == ["ok"] {
+/// Checks the file, if there is reason to doubt it.
+fn settle_doubt(file: &DatabaseFile) -> Result<()> {
+    if !file.take_suspicion() {
+        return Ok(());
+    }
+    file.check_identity().and_then(|()| check(&file.path)).inspect_err(|_| {
+        // Not answered, or answered badly: either way the doubt remains.
+        file.keep_suspecting();
+    })
+}
+
+/// Looks through the whole file, but does not compare indexes with tables. A check of the file
+/// that is under way for somebody else answers for this one.
+fn check(path: &Path) -> Result<()> {
+    let health = health::check_within(path, health::Kind::Quick, Duration::ZERO, &Unwatched)?;
+    if health.is_locked() {
+        return Err(
+            Error::sqlite(rusqlite::ffi::SQLITE_BUSY, "the file could not be checked").at(path)
+        );
+    }
+    if !health::is_unsafe_to_write(&health) {
         return Ok(());
     }
     Err(Error::sqlite(
         rusqlite::ffi::SQLITE_CORRUPT,
         format!(
             "the file is damaged, or the -wal beside it belongs to another one. Nothing has been \
-             written to it: keep a copy of both, then see whether the file passes without its \
-             -wal. SQLite says: {}",
-            found.join("; ")
+             written to it: {}",
+            health.summary()
         ),
     )
-    .at(connection.path()))
+    .at(path))
 }
 
 /// Size of the file's WAL, by `stat`; 0 where there is none.

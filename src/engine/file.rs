@@ -80,8 +80,16 @@ impl DatabaseFile {
 
     /// Something gave reason to doubt the file: a connection of this process found it damaged
     /// (`SQLITE_CORRUPT`, `SQLITE_NOTADB`), or took over a WAL that an earlier process left. A
-    /// checkpoint would make damage permanent, so whoever checkpoints checks first.
+    /// checkpoint would make damage permanent, so whoever checkpoints checks first, and is woken to
+    /// do so soon.
     pub fn suspect(&self) {
+        if !self.suspect.swap(true, Ordering::AcqRel) {
+            self.wal.wake();
+        }
+    }
+
+    /// The doubt that was taken is not settled: whoever took it tries again without being woken.
+    pub fn keep_suspecting(&self) {
         self.suspect.store(true, Ordering::Release);
     }
 

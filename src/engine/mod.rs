@@ -53,6 +53,12 @@ fn refused(version: i32) -> bool {
     version < 3_051_003 || version == 3_052_000 || version == 3_053_003
 }
 
+/// Whether this process took over the WAL of `database`, a path as SQLite resolves it, from a
+/// process that had ended, since this was last asked.
+pub fn took_over_wal(database: &std::path::Path) -> bool {
+    error_log::recovered(&Wal::path(database))
+}
+
 /// Makes this process's SQLite ready: version gate, error log, lock shim, turns. Idempotent, any
 /// thread. The first call decides; later ones repeat its answer.
 pub fn init() -> Result<()> {

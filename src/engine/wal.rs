@@ -69,7 +69,7 @@ impl Wal {
         }
     }
 
-    /// Wakes the checkpointer.
+    /// Wakes the checkpointer, if one runs.
     pub(super) fn wake(&self) {
         let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(wake) = wake {
