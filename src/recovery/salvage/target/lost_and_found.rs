@@ -132,8 +132,8 @@ impl LostAndFound {
         Ok(())
     }
 
-    /// Forgets the prepared statements, so that the connection can be closed.
-    pub(super) fn forget_statements(&mut self) {
-        self.inserts.clear();
+    /// Its name, if it has rows.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.exists.then_some(self.name.as_str())
     }
 }
