@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fusion_sqlite::engine::{Result, Unwatched};
+use fusion_sqlite::engine::{Error, Result, Stage, Task, Unwatched};
 use fusion_sqlite::format::Value;
 use fusion_sqlite::recovery::salvage::report::TableSalvage;
 use fusion_sqlite::recovery::salvage::target::{Affinity, Finished, IndexSource, Inserted, Target};
@@ -181,6 +181,14 @@ impl IndexSource for Entries {
 
 /// Copies the original through a target.
 fn copy(place: &Place) -> (Finished, Vec<TableSalvage>) {
+    copy_without(place, |_, _| false)
+}
+
+/// Copies the original but for the rows of a table that are lost.
+fn copy_without(
+    place: &Place,
+    is_lost: impl Fn(&str, Option<i64>) -> bool,
+) -> (Finished, Vec<TableSalvage>) {
     let from = open(&place.original);
     let header = snapshot(&from);
     let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
@@ -192,6 +200,9 @@ fn copy(place: &Place) -> (Finished, Vec<TableSalvage>) {
         }
         let mut table = TableSalvage { name: shape.table.clone(), ..TableSalvage::default() };
         for (rowid, mut record) in records(&from, &shape.table, shape.without_rowid, &fields) {
+            if is_lost(&shape.table, rowid) {
+                continue;
+            }
             for (value, field) in record.iter_mut().zip(&shape.fields) {
                 if field.rowid_alias {
                     *value = Stored::Null;
@@ -879,4 +890,141 @@ fn indexes_tell_which_rows_are_missing_and_which_were_changed() {
         tables[0].suspects.iter().map(|it| (it.rowid, it.index.as_str())).collect();
     assert_eq!(suspects, [(4, "sqlite_autoindex_t_1"), (2, "byA"), (3, "byA"), (6, "byZ")]);
     assert_eq!([tables[1].rows_missing, tables[2].rows_missing], [None, None]);
+}
+
+#[test]
+fn a_full_text_index_whose_own_rows_are_lost_is_rebuilt() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE five USING fts5(title, body);
+         INSERT INTO five VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         CREATE VIRTUAL TABLE four USING fts4(title, body);
+         INSERT INTO four VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         CREATE VIRTUAL TABLE broken USING fts5(title, body);
+         INSERT INTO broken VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         UPDATE broken_data SET block = x'00ff'; UPDATE broken_config SET v = 'x'",
+    );
+    let (finished, _) = copy_without(&place, |table, rowid| match table {
+        "five_content" | "four_content" | "broken_content" => rowid == Some(1),
+        _ => !table.starts_with("broken"),
+    });
+    assert_eq!(finished.schema_errors, [""; 0]);
+    assert_eq!(finished.rebuilt, ["five", "four", "broken"]);
+    let target = open(&place.target);
+    for table in ["five", "four", "broken"] {
+        let found = format!("SELECT title FROM {table} WHERE {table} MATCH 'ship OR ships'");
+        assert_eq!(strings(&target, &found), ["two"]);
+        let check = format!("INSERT INTO {table}({table}) VALUES ('integrity-check')");
+        target.execute_batch(&check).unwrap();
+        target.execute_batch(&format!("INSERT INTO {table} VALUES ('x', 'new ship')")).unwrap();
+        assert_eq!(strings(&target, &found).len(), 2);
+    }
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+}
+
+#[test]
+fn a_damaged_r_tree_is_said() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+         INSERT INTO boxes SELECT i, i, i + 0.5 FROM n",
+    );
+    let (finished, _) =
+        copy_without(&place, |table, rowid| table == "boxes_node" && rowid == Some(3));
+    assert_eq!(finished.rebuilt, [""; 0]);
+    assert_eq!(finished.schema_errors.len(), 1);
+    assert!(finished.schema_errors[0].starts_with("table boxes: "), "{:?}", finished.schema_errors);
+}
+
+/// A task that is cancelled when it is asked for the nth time, and notes its stages.
+struct Cancelled {
+    left: std::sync::atomic::AtomicI64,
+    stages: std::sync::Mutex<Vec<&'static str>>,
+}
+
+impl Cancelled {
+    fn after(questions: i64) -> Self {
+        Self { left: questions.into(), stages: std::sync::Mutex::default() }
+    }
+}
+
+impl Task for Cancelled {
+    fn stage(&self, stage: Stage) {
+        assert!(stage.done <= stage.total, "{stage:?}");
+        let mut stages = self.stages.lock().unwrap();
+        if stages.last() != Some(&stage.name) {
+            stages.push(stage.name);
+        }
+    }
+
+    fn go_on(&self) -> Result<()> {
+        match self.left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) {
+            ..=0 => Err(Error::cancelled()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_task_ends_it_at_any_step() {
+    let place = original(
+        "",
+        "CREATE TABLE t(a, b); CREATE VIRTUAL TABLE f USING fts5(a, content='t');
+         CREATE INDEX byAll ON t(a, b)",
+    );
+    let header = snapshot(&open(&place.original));
+    let mut asked = 0;
+    loop {
+        let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+        for rowid in 1..=20_000 {
+            let fields = [Value::Integer(rowid * 7919 % 20_011), Value::Text(b"words and words")];
+            assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
+        }
+        let task = Cancelled::after(asked);
+        let mut tables = vec![TableSalvage::default(); target.shapes().len()];
+        let finished = target.finish(&Entries::default(), &mut tables, &task);
+        let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        std::fs::remove_file(&place.target).unwrap();
+        match finished {
+            Err(error) => assert_eq!(error.code, "ERR_FUSION_CANCELLED"),
+            Ok(finished) => {
+                assert_eq!(finished.rebuilt, ["f"]);
+                let stages = task.stages.lock().unwrap();
+                assert_eq!(*stages, ["indexes", "comparing", "full-text"]);
+                break;
+            }
+        }
+        asked += 1;
+    }
+    // Before and within each step: long statements are interrupted.
+    assert!(asked > 8, "{asked}");
+}
+
+#[test]
+fn what_is_dropped_leaves_its_file_alone() {
+    let place = original("", "CREATE TABLE t(a)");
+    let header = snapshot(&open(&place.original));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    target.insert(0, Some(1), &[Value::Null]).unwrap();
+    target.lost(1, 1, None, &[Value::Null]).unwrap();
+    drop(target);
+    let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    std::fs::remove_file(&place.target).unwrap();
+    Target::create(&place.target, &header, &header.schema).unwrap();
+}
+
+#[test]
+fn reserved_bytes_and_a_file_without_tables_are_kept() {
+    let place = original("PRAGMA user_version = 3", "CREATE TABLE t(a)");
+    let mut header = snapshot(&open(&place.original));
+    header.reserved = 12;
+    let target = Target::create(&place.target, &header, &[]).unwrap();
+    target.finish(&Entries::default(), &mut [], &Unwatched).unwrap();
+    // The header's byte 20 is the size of the reserved region.
+    assert_eq!(std::fs::read(&place.target).unwrap()[20], 12);
+    assert_eq!(number(&open(&place.target), "PRAGMA user_version"), 3);
+    assert_eq!(schema(&place.target), [""; 0]);
 }

@@ -126,9 +126,7 @@ impl Comparison<'_> {
             match found {
                 Some(true) => {}
                 Some(false) => {
-                    if report.suspects.len() < NAMED
-                        && report.suspects.last().is_none_or(|last| last.rowid != rowid)
-                    {
+                    if report.suspects.len() < NAMED {
                         report.suspects.push(SuspectRow { rowid, index: index.name.clone() });
                     }
                 }

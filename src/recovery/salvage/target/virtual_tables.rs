@@ -115,16 +115,23 @@ pub(super) fn derive(
     for (done, &entry) in (0..).zip(tables) {
         task.stage(Stage { name: "full-text", done, total });
         let outcome = watched(connection, task, || match Module::of(entry) {
-            Module::FullText { content: true } => {
+            Module::FullText { content: true, five } => {
                 let name = quoted(&entry.name);
-                atomically(
-                    connection,
-                    &format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')"),
-                )
-                .map(|()| derived.rebuilt.push(entry.name.clone()))
+                let mut rebuild = format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')");
+                if five {
+                    // FTS5 does not open a table without the version of its index's format, not
+                    // even to rebuild it. The rebuilt index has the one that is written here.
+                    let config = quoted(&format!("{}_config", entry.name));
+                    rebuild = format!(
+                        "INSERT OR REPLACE INTO main.{config}(k, v) VALUES ('version', 4); {rebuild}"
+                    );
+                }
+                atomically(connection, &rebuild)?;
+                derived.rebuilt.push(entry.name.clone());
+                Ok(())
             }
             Module::RTree => check_rtree(connection, &entry.name),
-            Module::FullText { content: false } | Module::Other => Ok(()),
+            Module::FullText { content: false, .. } | Module::Other => Ok(()),
         });
         match outcome {
             Err(error) if schema::is_of_statement(&error) => {
@@ -137,13 +144,13 @@ pub(super) fn derive(
     Ok(derived)
 }
 
-/// Runs one statement in a transaction of its own.
-fn atomically(connection: &Connection, statement: &str) -> Result<()> {
+/// Runs the statements in a transaction of their own.
+fn atomically(connection: &Connection, statements: &str) -> Result<()> {
     let sql = connection.sql()?;
     sql.execute_batch("BEGIN IMMEDIATE")?;
-    let outcome = sql.execute(statement, []).map_err(Error::from);
+    let outcome = sql.execute_batch(statements).map_err(Error::from);
     match outcome {
-        Ok(_) => sql.execute_batch("COMMIT").map_err(Error::from),
+        Ok(()) => sql.execute_batch("COMMIT").map_err(Error::from),
         Err(error) => {
             if !connection.is_autocommit() {
                 sql.execute_batch("ROLLBACK")?;
@@ -171,6 +178,8 @@ enum Module {
     FullText {
         /// Whether there is content to rebuild the index from.
         content: bool,
+        /// It is an FTS5 table.
+        five: bool,
     },
     RTree,
     Other,
@@ -185,7 +194,9 @@ impl Module {
         };
         let module = unquoted(module.text).to_ascii_lowercase();
         match module.as_str() {
-            "fts3" | "fts4" | "fts5" => Self::FullText { content: !is_contentless(tokens) },
+            "fts3" | "fts4" | "fts5" => {
+                Self::FullText { content: !is_contentless(tokens), five: module == "fts5" }
+            }
             "rtree" | "rtree_i32" | "geopoly" => Self::RTree,
             _ => Self::Other,
         }
