@@ -484,7 +484,7 @@ fn make(
         Err(error) if error.code != "ERR_FUSION_NOTHING_TO_SALVAGE" => return Err(error),
         nothing => {
             let reason = match &nothing {
-                Ok(_) => "no table was recognised".to_owned(),
+                Ok(_) => "no row of a table that is known".to_owned(),
                 Err(error) => error.message.clone(),
             };
             let Some(backup) = backup else {
@@ -519,10 +519,13 @@ fn make(
     Ok(made)
 }
 
-/// Whether the salvage knows at least one table.
+/// Whether what was found is of a database: its own schema, or rows that fit a saved one.
 fn is_something(salvage: &Salvage) -> bool {
-    salvage.schema_from != SchemaSource::None
-        && (!salvage.tables.is_empty() || salvage.lost_and_found == 0)
+    match salvage.schema_from {
+        SchemaSource::File | SchemaSource::Orphans => true,
+        SchemaSource::Snapshot => salvage.tables.iter().any(|table| table.rows > 0),
+        SchemaSource::None => false,
+    }
 }
 
 fn unrecoverable(path: &Path, reason: &str, steps: &[Step]) -> Error {
