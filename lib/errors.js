@@ -56,6 +56,9 @@ function optionsConflict(path) {
   return Object.assign(withCode(error, 'ERR_FUSION_OPTIONS_CONFLICT'), { path })
 }
 
+const CORRUPT = { errcode: 11, errstr: 'database disk image is malformed' }
+const NOTADB = { errcode: 26, errstr: 'file is not a database' }
+
 /** What to do about a file, by what is wrong with it. */
 function advice(health) {
   const has = (type) => health.findings.some((finding) => finding.type === type)
@@ -71,11 +74,12 @@ function advice(health) {
 
 /** A file that is damaged, as `health` tells; `cause` is the error that told first, if one did. */
 function damaged(path, health, cause) {
-  const { errcode, errstr } = cause ?? { errcode: 11, errstr: 'database disk image is malformed' }
-  const text = health?.text ?? ''
+  const isNone = health?.findings.some((finding) => finding.type === 'notADatabase')
+  const { errcode, errstr } = cause ?? (isNone ? NOTADB : CORRUPT)
+  const text = isNone ? 'it is not a SQLite database, or its first page was overwritten' : health?.text
   const message =
-    `the database is damaged, and nothing was written to it: ${text === '' ? cause?.message : text}. ` +
-    `${health === null ? advice({ findings: [] }) : advice(health)}.`
+    `the database is damaged, and nothing was written to it: ${text || cause?.message}. ` +
+    `${advice(health ?? { findings: [] })}.`
   const error = new Error(message, cause === undefined ? undefined : { cause })
   return Object.assign(withCode(error, 'ERR_FUSION_DAMAGED'), { errcode, errstr, path, health })
 }
