@@ -20,11 +20,7 @@ const CHUNK: usize = 1 << 20;
 ///
 /// # Errors
 /// `SQLITE_FULL` and others of the disk; `task`'s. Nothing is left then.
-pub(super) fn preserve(
-    hold: &Hold<'_>,
-    partial: &Partial,
-    task: &dyn Task,
-) -> Result<Preserved> {
+pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Preserved> {
     let live = hold.file();
     let path = live.path();
     let database = partial.file("original");
