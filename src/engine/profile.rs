@@ -308,6 +308,59 @@ impl Connection {
         let missing = size.map_or(0, |size| missing_pages(pages, page_size, size, wal_size));
         Ok(Extent { pages, page_size, missing })
     }
+
+    /// The same as the file's header has it, where SQLite refuses to read on; none if it is no
+    /// header of SQLite's or does not tell. Read through SQLite's own handle, without a lock.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn extent_by_header(&self) -> Result<Option<Extent>> {
+        self.sql()?;
+        let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+        let mut header = [0_u8; 100];
+        // SAFETY: the connection is open, and this file control writes one pointer, to a file
+        // that lives as long as the connection. SQLite leaves its methods null where nothing is
+        // open. The buffer holds as many bytes as are asked for; a short read zeroes the rest.
+        let rc = unsafe {
+            let rc = ffi::sqlite3_file_control(
+                self.raw(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_FILE_POINTER,
+                (&raw mut file).cast(),
+            );
+            match file.as_ref().and_then(|file| file.pMethods.as_ref()?.xRead) {
+                Some(read) if rc == ffi::SQLITE_OK => {
+                    read(file, header.as_mut_ptr().cast(), 100, 0)
+                }
+                _ => return Ok(None),
+            }
+        };
+        if rc != ffi::SQLITE_OK && rc != ffi::SQLITE_IOERR_SHORT_READ {
+            return Err(Error::sqlite(rc, super::errstr(rc)).at(self.path()));
+        }
+        let size = std::fs::metadata(self.path()).map_or(0, |file| file.len());
+        let wal_size = std::fs::metadata(Wal::path(self.path())).map_or(0, |wal| wal.len());
+        Ok(header_extent(&header, size, wal_size))
+    }
+}
+
+/// What the header of a file of `size` bytes says (<https://sqlite.org/fileformat2.html>, 1.3).
+fn header_extent(header: &[u8; 100], size: u64, wal_size: u64) -> Option<Extent> {
+    let word = |at: usize| {
+        let bytes: [u8; 4] = header.get(at..at + 4)?.try_into().ok()?;
+        Some(u64::from(u32::from_be_bytes(bytes)))
+    };
+    let page_size = match word(14)? & 0xffff {
+        1 => 65_536,
+        size if size.is_power_of_two() && size >= 512 => size,
+        _ => return None,
+    };
+    // The count is good if the file's change counter was the one beside it when it was written.
+    if !header.starts_with(b"SQLite format 3\0") || word(24)? != word(92)? {
+        return None;
+    }
+    let pages = word(28)?;
+    Some(Extent { pages, page_size, missing: missing_pages(pages, page_size, size, wal_size) })
 }
 
 /// How many pages of a database with `pages` pages can neither be in a file of `size` bytes nor
