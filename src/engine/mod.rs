@@ -4,6 +4,7 @@
 
 mod backup;
 mod connection;
+mod disk_space;
 mod error;
 mod error_log;
 mod file;
@@ -24,6 +25,7 @@ use std::sync::OnceLock;
 
 pub use backup::{Backup, Progress};
 pub use connection::Connection;
+pub use disk_space::free_bytes;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
@@ -32,7 +34,7 @@ pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
-pub use live_file::{Exclusive, Generation, Hold, LiveFile, PageSizeField};
+pub use live_file::{Generation, Hold, LiveFile, PageSizeField};
 #[cfg(unix)]
 pub use locks::neighbour;
 pub use locks::{

@@ -22,6 +22,7 @@
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
+//! | [`recovery`] | repairs, asked for and by themselves |
 //! | [`health`] | checks, and what is known of a file's health |
 //! | [`task`] | operations that take long, on threads of their own |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
@@ -54,6 +55,7 @@ pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod limits;
 pub(crate) mod mailbox;
+pub(crate) mod recovery;
 pub(crate) mod result;
 pub(crate) mod rows;
 pub(crate) mod serialize;
