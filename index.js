@@ -4,6 +4,7 @@ const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
 const { restore } = require('./lib/backups.js')
+const { check } = require('./lib/check.js')
 const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
@@ -18,6 +19,7 @@ module.exports = {
   StatementSync,
   appendAgentLogs,
   backup,
+  check,
   constants,
   engineInfo,
   errorLog,

@@ -8,6 +8,7 @@ export const {
   StatementSync,
   appendAgentLogs,
   backup,
+  check,
   constants,
   engineInfo,
   errorLog,
