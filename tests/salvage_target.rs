@@ -923,18 +923,49 @@ fn a_full_text_index_whose_own_rows_are_lost_is_rebuilt() {
 }
 
 #[test]
-fn a_damaged_r_tree_is_said() {
+fn a_damaged_r_tree_is_made_anew_of_what_is_certain() {
     let place = original(
         "",
-        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1);
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
-         INSERT INTO boxes SELECT i, i, i + 0.5 FROM n",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, y0, y1);
+         CREATE VIRTUAL TABLE named USING rtree_i32(id, x0, x1, +name, +more);
+         CREATE VIRTUAL TABLE whole USING rtree(id, x0, x1);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO boxes SELECT i, i, i + 0.5, -i, 0.1 FROM n;
+         INSERT INTO named SELECT id, id, id + 7, 'name ' || id, NULL FROM boxes;
+         INSERT INTO whole SELECT id, x0, x1 FROM boxes",
     );
-    let (finished, _) =
-        copy_without(&place, |table, rowid| table == "boxes_node" && rowid == Some(3));
-    assert_eq!(finished.rebuilt, [""; 0]);
-    assert_eq!(finished.schema_errors.len(), 1);
-    assert!(finished.schema_errors[0].starts_with("table boxes: "), "{:?}", finished.schema_errors);
+    let was = open(&place.original);
+    let root = number(&was, "SELECT rootpage FROM sqlite_schema WHERE name = 'named_rowid'");
+    // The root, a leaf, and for boxes some of what tells where the entries are.
+    let leaf = number(&was, "SELECT nodeno FROM boxes_rowid WHERE rowid = 1000");
+    let named_leaf = number(&was, "SELECT nodeno FROM named_rowid WHERE rowid = 1000");
+    let (finished, _) = copy_without(&place, |table, rowid| match table {
+        "boxes_node" => rowid == Some(leaf) || rowid == Some(1),
+        "boxes_rowid" => rowid.unwrap() % 10 == 3,
+        "boxes_parent" => rowid == Some(5),
+        "named_node" => rowid == Some(named_leaf),
+        _ => false,
+    });
+    assert_eq!(finished.rebuilt, ["boxes", "named"]);
+    let target = open(&place.target);
+    for (table, leaf) in [("boxes", leaf), ("named", named_leaf)] {
+        let gone = format!("id IN (SELECT rowid FROM {table}_rowid WHERE nodeno = {leaf})");
+        let kept = strings(&was, &format!("SELECT * FROM {table} WHERE NOT {gone} ORDER BY id"));
+        assert!(kept.len() > 2_900 && kept.len() < 3_000);
+        assert_eq!(strings(&target, &format!("SELECT * FROM {table} ORDER BY id")), kept);
+        assert_eq!(strings(&target, &format!("SELECT rtreecheck('{table}')")), ["ok"]);
+        assert!(
+            finished.schema_errors.iter().any(|it| it.starts_with(&format!("table {table}: ")))
+        );
+    }
+    assert_eq!(finished.schema_errors.len(), 2);
+    // What the table's other columns held is not lost.
+    let gone = format!("SELECT rowid, a0 FROM named_rowid WHERE nodeno = {named_leaf} ORDER BY 1");
+    let kept = format!("SELECT id, c2 FROM lost_and_found WHERE rootpgno = {root} ORDER BY 1");
+    assert_eq!(strings(&target, &kept), strings(&was, &gone));
+    let all = number(&target, "SELECT count(*) FROM lost_and_found");
+    assert_eq!(finished.lost_and_found, all.unsigned_abs());
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
 }
 
 /// A task that is cancelled when it is asked for the nth time, and notes its stages.
@@ -1027,4 +1058,41 @@ fn reserved_bytes_and_a_file_without_tables_are_kept() {
     assert_eq!(std::fs::read(&place.target).unwrap()[20], 12);
     assert_eq!(number(&open(&place.target), "PRAGMA user_version"), 3);
     assert_eq!(schema(&place.target), [""; 0]);
+}
+
+#[test]
+fn tables_that_need_the_applications_functions_keep_their_rows() {
+    let place = original(
+        "",
+        "CREATE TABLE checked(id, a TEXT COLLATE NOCASE, b VARCHAR(9) DEFAULT (abs(1)), CHECK (abs(b) < 9));
+         CREATE INDEX byA ON checked(a); CREATE INDEX byB ON checked(b);
+         INSERT INTO checked VALUES (1, 'x', 2), (2, 'Y', 3);
+         CREATE TABLE computed(a, b AS (abs(a)) STORED);
+         INSERT INTO computed VALUES (-4);
+         CREATE TABLE keyed(k TEXT COLLATE NOCASE UNIQUE);
+         INSERT INTO keyed VALUES ('k')",
+    );
+    open(&place.original)
+        .execute_batch(
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(replace(sql, 'abs(', 'app_f('), 'NOCASE', 'app_c')",
+        )
+        .unwrap();
+    let header = snapshot(&open(&place.original));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let names: Vec<&str> = target.shapes().iter().map(|shape| shape.table.as_str()).collect();
+    assert_eq!(names, ["checked", "computed", "keyed"]);
+    let row = [Value::Integer(1), Value::Text(b"x"), Value::Text(b"y")];
+    assert_eq!(target.insert(0, Some(1), &row).unwrap(), Inserted::Yes);
+    // What cannot be computed or ordered as the application does is not guessed.
+    let inserted = target.insert(1, Some(1), &[Value::Integer(-4), Value::Integer(4)]).unwrap();
+    assert!(matches!(inserted, Inserted::Refused(_)), "{inserted:?}");
+    let inserted = target.insert(2, Some(1), &[Value::Text(b"k")]).unwrap();
+    assert!(matches!(inserted, Inserted::Refused(_)), "{inserted:?}");
+    let mut tables = vec![TableSalvage::default(); 3];
+    let finished = target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    assert_eq!(finished.schema_errors.len(), 1, "{:?}", finished.schema_errors);
+    assert!(finished.schema_errors[0].starts_with("index byA: "));
+    let target = open(&place.target);
+    assert_eq!(strings(&target, "SELECT * FROM checked"), ["Integer(1) | x | y"]);
 }

@@ -123,6 +123,11 @@ impl LostAndFound {
         Ok(())
     }
 
+    /// Lets go of the connection; another may come.
+    pub(super) fn forget_statements(&mut self) {
+        self.inserts.clear();
+    }
+
     /// Its name, if it has rows.
     pub(super) fn name(&self) -> Option<&str> {
         self.exists.then_some(self.name.as_str())

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`schema`] | the tables, made from their own statements |
+//! | [`application`] | functions and collations that only the application knows |
 //! | [`shape`] | what their records look like |
 //! | [`affinity`] | which values a column keeps as they are |
 //! | [`fill`] | putting records into a table |
@@ -10,7 +11,8 @@
 //! | [`sequences`] | AUTOINCREMENT |
 //! | [`indexes`] | the indexes, and rows in the way of a UNIQUE one |
 //! | [`compare`] | what the damaged file's indexes tell of the rows |
-//! | [`virtual_tables`] | full-text indexes and R-Trees |
+//! | [`virtual_tables`] | putting them back, full-text indexes anew |
+//! | [`rtree`] | R-Trees whose nodes are damaged |
 //! | [`watch`] | ending a statement that runs long |
 //! | [`durable`] | syncing the finished file |
 //! | [`statement`] | one prepared statement, bound with stored values |
@@ -20,11 +22,13 @@
 //! ([`CACHE`]), one record, and what SQLite's sorter takes.
 
 mod affinity;
+mod application;
 mod compare;
 mod durable;
 mod fill;
 mod indexes;
 mod lost_and_found;
+mod rtree;
 mod schema;
 mod sequences;
 mod shape;
@@ -201,8 +205,8 @@ impl Target {
         errors.extend(schema::make_views_and_triggers(&connection, &schema)?);
         let put_back = virtual_tables::put_back(&connection, &schema, &mut errors)?;
         task.go_on()?;
-        let lost_and_found = lost.rows;
-        drop((fills, lost));
+        drop(fills);
+        lost.forget_statements();
         let path = connection.path().to_path_buf();
         connection.sql()?.execute_batch("COMMIT")?;
         connection.close()?;
@@ -210,14 +214,16 @@ impl Target {
         let mut rebuilt = Vec::new();
         if !put_back.is_empty() {
             let mut connection = open(&path)?;
-            let derived = virtual_tables::derive(&connection, &put_back, task)?;
+            let derived =
+                virtual_tables::derive(&connection, encoding, &schema, &put_back, &mut lost, task)?;
+            lost.forget_statements();
             connection.close()?;
             rebuilt = derived.rebuilt;
             errors.extend(derived.errors);
         }
         task.go_on()?;
         durable::sync(&path)?;
-        Ok(Finished { lost_and_found, rebuilt, schema_errors: errors })
+        Ok(Finished { lost_and_found: lost.rows, rebuilt, schema_errors: errors })
     }
 }
 

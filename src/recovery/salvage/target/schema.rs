@@ -6,6 +6,7 @@
 
 use rusqlite::ffi;
 
+use super::application;
 use super::fill::Fill;
 use super::shape::{self, Shape};
 use super::sql::{self, Makes};
@@ -111,7 +112,14 @@ fn make_table(
             (name, afterwards)
         }
         None => {
-            run(connection, entry, &[Makes::Table])?;
+            let make = || run(connection, entry, &[Makes::Table]);
+            match (make(), entry.sql.as_deref()) {
+                (Err(error), Some(statement)) if error.errcode & 0xff == ffi::SQLITE_ERROR => {
+                    // It may name what only the application knows.
+                    application::stand_in_for(connection, statement, make)?;
+                }
+                (outcome, _) => outcome?,
+            }
             (entry.name.clone(), Afterwards::Nothing)
         }
     };
