@@ -435,7 +435,8 @@ fn duplicates_and_refusals_cost_one_row() {
         "CREATE TABLE t(a TEXT, n INT UNIQUE ON CONFLICT REPLACE, z NOT NULL ON CONFLICT ROLLBACK);
          CREATE TABLE w(k TEXT COLLATE NOCASE PRIMARY KEY ON CONFLICT REPLACE, v REAL) WITHOUT ROWID;
          CREATE TABLE s(i INT, t TEXT) STRICT;
-         CREATE TABLE p(k TEXT PRIMARY KEY, v)",
+         CREATE TABLE p(k TEXT PRIMARY KEY, v);
+         CREATE TABLE i(a, id INTEGER PRIMARY KEY, r REAL, u UNIQUE)",
     );
     let header = snapshot(&open(&place.original));
     let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
@@ -472,13 +473,21 @@ fn duplicates_and_refusals_cost_one_row() {
     assert_eq!(insert(2, Some(1), &[one.clone(), text("x")]), "yes");
     assert_eq!(insert(2, Some(2), &[text("x"), text("x")]), "refused");
     assert_eq!(insert(3, Some(1), &[text("k"), one.clone()]), "yes");
-    assert_eq!(insert(3, Some(2), &[text("k"), one]), "refused");
+    assert_eq!(insert(3, Some(2), &[text("k"), one.clone()]), "refused");
 
-    let mut tables = vec![TableSalvage::default(); 4];
+    // A rowid alias is stored as NULL, and a REAL column's whole numbers as integers.
+    let row = |a: i64, r: Stored, u: &str| [Stored::Integer(a), Stored::Null, r, text(u)];
+    assert_eq!(insert(4, Some(9), &row(1, one.clone(), "u")), "yes");
+    assert_eq!(insert(4, Some(9), &row(1, Stored::Real(1.0), "u")), "same");
+    assert_eq!(insert(4, Some(9), &row(2, one.clone(), "u")), "other");
+    assert_eq!(insert(4, Some(8), &row(1, one, "u")), "refused");
+
+    let mut tables = vec![TableSalvage::default(); 5];
     target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
     let target = open(&place.target);
     assert_eq!(strings(&target, "SELECT rowid, a, n FROM t").len(), 2);
     assert_eq!(strings(&target, "SELECT k FROM w"), ["key"]);
+    assert_eq!(strings(&target, "SELECT * FROM i"), ["Integer(1) | Integer(9) | Real(1.0) | u"]);
 }
 
 #[test]
@@ -522,6 +531,37 @@ fn text_is_kept_byte_for_byte() {
         }
         assert_eq!(number(&connection, "SELECT count(*) FROM w"), 4);
     }
+}
+
+#[test]
+fn index_entries_are_compared_in_the_databases_encoding() {
+    let place = original(
+        "PRAGMA encoding = 'UTF-16be'",
+        "CREATE TABLE t(a TEXT, n INTEGER); CREATE INDEX byA ON t(a, n)",
+    );
+    let header = snapshot(&open(&place.original));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let fields = [Value::Text(b"\0A\xd8\x00"), Value::Integer(1)];
+    for rowid in [1, 2] {
+        assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
+    }
+    let entry = |a: &[u8], rowid: i64| {
+        vec![Stored::Text(a.to_vec()), Stored::Integer(1), Stored::Integer(rowid)]
+    };
+    let entries = Entries::default();
+    let told = vec![
+        entry(b"\0A\xd8\x00", 1),
+        entry(b"\0A\0B", 2),
+        entry(b"\0C", 3),
+        // A number's text in a TEXT column is no evidence against it.
+        entry(b"\x001", 4),
+    ];
+    entries.0.borrow_mut().insert(header.schema[1].root, told);
+    let mut tables = [TableSalvage::default()];
+    target.finish(&entries, &mut tables, &Unwatched).unwrap();
+    assert_eq!(tables[0].missing, [3, 4]);
+    assert_eq!(tables[0].suspects.len(), 1);
+    assert_eq!(tables[0].suspects[0].rowid, 2);
 }
 
 #[test]

@@ -23,35 +23,33 @@ pub(super) fn stand_in_for<R>(
     statement: &str,
     work: impl FnOnce() -> Result<R>,
 ) -> Result<R> {
-    let mut known = Known { connection, functions: Vec::new(), collations: Box::default() };
+    let mut known = Known { connection, functions: Vec::new(), collations: Vec::new() };
     for name in unknown_functions(connection, statement)? {
         // A name that SQLite refuses is not defined; it will say so again.
         if define(connection, &name, Some(compute)) {
             known.functions.push(name);
         }
     }
-    let told: *mut Vec<CString> = &raw mut *known.collations;
-    // SAFETY: the connection is open. `known` takes the callback away before the vector goes, and
-    // only the callback touches it until then.
+    let told: *mut Vec<CString> = &raw mut known.collations;
+    // SAFETY: the connection is open. `known` stays where it is, takes the callback away before its
+    // vector goes, and only the callback touches that until then.
     unsafe { ffi::sqlite3_collation_needed(connection.raw(), told.cast(), Some(needed)) };
-    let outcome = work();
-    drop(known);
-    outcome
+    work()
 }
 
 /// The stand-ins that are there. Dropping it takes them away, even if the work unwinds.
 struct Known<'a> {
     connection: &'a Connection,
     functions: Vec<CString>,
-    /// Where it is while the callback adds to it.
-    collations: Box<Vec<CString>>,
+    /// The callback adds to it.
+    collations: Vec<CString>,
 }
 
 impl Drop for Known<'_> {
     fn drop(&mut self) {
         // SAFETY: the connection is open while it is borrowed.
         unsafe { ffi::sqlite3_collation_needed(self.connection.raw(), ptr::null_mut(), None) };
-        for name in self.collations.iter() {
+        for name in &self.collations {
             collate(self.connection.raw(), name, None);
         }
         for name in &self.functions {

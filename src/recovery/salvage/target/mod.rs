@@ -295,8 +295,8 @@ fn format(connection: &Connection, encoding: Encoding, header: &Snapshot) -> Res
 pub struct Finished {
     /// Rows in `lost_and_found`.
     pub lost_and_found: u64,
-    /// Virtual tables whose index was rebuilt.
+    /// Virtual tables whose index was rebuilt, R-Trees that were made anew among them.
     pub rebuilt: Vec<String>,
-    /// Statements that failed, with the reason.
+    /// What of the schema could not be made again, or not wholly: `table t: reason`, `index i: …`.
     pub schema_errors: Vec<String>,
 }

@@ -99,8 +99,13 @@ fn make_table(
     let (name, mut afterwards) = match stand_in {
         Some(columns) => {
             let name = free_name(schema, earlier);
-            sql.execute(&format!("CREATE TABLE {}({columns})", quoted(&name)), [])?;
+            let quoted = quoted(&name);
             let afterwards = if is("sqlite_sequence") {
+                // Only a table with AUTOINCREMENT makes sqlite_sequence.
+                sql.execute_batch(&format!(
+                    "CREATE TABLE {quoted}(id INTEGER PRIMARY KEY AUTOINCREMENT);
+                     DROP TABLE {quoted}"
+                ))?;
                 Afterwards::Sequence
             } else {
                 // SQLite's own text, whatever is left of the file's.
@@ -109,6 +114,7 @@ fn make_table(
                     entry.name.to_ascii_lowercase()
                 ))
             };
+            sql.execute(&format!("CREATE TABLE {quoted}({columns})"), [])?;
             (name, afterwards)
         }
         None => {
