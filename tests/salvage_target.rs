@@ -1037,6 +1037,17 @@ impl Task for Cancelled {
     }
 }
 
+/// That no connection was left behind.
+fn assert_closed(path: &Path) {
+    #[cfg(target_os = "linux")]
+    for descriptor in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let file = std::fs::read_link(descriptor.unwrap().path()).unwrap_or_default();
+        assert_ne!(file, path.canonicalize().unwrap());
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = path;
+}
+
 #[test]
 fn a_task_ends_it_at_any_step() {
     let place = original(
@@ -1052,11 +1063,13 @@ fn a_task_ends_it_at_any_step() {
             let fields = [Value::Integer(rowid * 7919 % 20_011), Value::Text(b"words and words")];
             assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
         }
+        target.lost(1, 1, None, &[Value::Null]).unwrap();
         let task = Cancelled::after(asked);
         let mut tables = vec![TableSalvage::default(); target.shapes().len()];
         let finished = target.finish(&Entries::default(), &mut tables, &task);
         let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
         assert_eq!(names.len(), 2, "{names:?}");
+        assert_closed(&place.target);
         std::fs::remove_file(&place.target).unwrap();
         match finished {
             Err(error) => assert_eq!(error.code, "ERR_FUSION_CANCELLED"),
@@ -1081,6 +1094,7 @@ fn what_is_dropped_leaves_its_file_alone() {
     target.insert(0, Some(1), &[Value::Null]).unwrap();
     target.lost(1, 1, None, &[Value::Null]).unwrap();
     drop(target);
+    assert_closed(&place.target);
     let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
     assert_eq!(names.len(), 2, "{names:?}");
     std::fs::remove_file(&place.target).unwrap();
