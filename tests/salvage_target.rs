@@ -1037,6 +1037,21 @@ impl Task for Cancelled {
     }
 }
 
+#[test]
+fn an_r_tree_that_cannot_be_made_anew_stays_as_it_was_salvaged() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, +name);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+         INSERT INTO boxes SELECT i, i, i + 0.5, 'box ' || i FROM n",
+    );
+    let (finished, _) = copy_without(&place, |table, _| table == "boxes_node");
+    assert_eq!(finished.rebuilt, [""; 0]);
+    assert_eq!(finished.lost_and_found, 0);
+    assert!(finished.schema_errors[0].starts_with("table boxes: "), "{:?}", finished.schema_errors);
+    assert_eq!(number(&open(&place.target), "SELECT count(*) FROM boxes_rowid"), 500);
+}
+
 /// That no connection was left behind.
 fn assert_closed(path: &Path) {
     #[cfg(target_os = "linux")]

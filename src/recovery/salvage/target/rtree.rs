@@ -99,12 +99,14 @@ impl RTree<'_> {
 
         // Certain: both say so; or, where there is nothing that only `_rowid` has, the cell is in
         // a node that is certainly a leaf and the id is nowhere else.
+        // Nor is one certain whose ends are the wrong way round; the R-Tree would refuse it.
+        let ordered = list(coordinates / 2, &|at| format!(" AND x{} <= x{}", 2 * at, 2 * at + 1));
         let aux = list(auxiliary, &|at| format!(", a{at}"));
         sql.execute_batch(&format!(
             "CREATE INDEX temp.cellsById ON cells(id, node);
              CREATE TEMP TABLE entries AS
                SELECT r.rowid AS id{cells}{aux} FROM main.{rowids} AS r JOIN temp.cells AS c
-                   ON c.id = r.rowid AND c.node = r.nodeno
+                   ON c.id = r.rowid AND c.node = r.nodeno{ordered}
                 GROUP BY r.rowid HAVING count(*) = 1"
         ))?;
         if auxiliary == 0 {
@@ -113,7 +115,7 @@ impl RTree<'_> {
                    SELECT id{cells} FROM temp.cells AS c
                     WHERE node IN (SELECT r.nodeno FROM main.{rowids} AS r JOIN temp.cells AS c
                                       ON c.id = r.rowid AND c.node = r.nodeno)
-                      AND NOT EXISTS (SELECT 1 FROM main.{rowids} AS r WHERE r.rowid = c.id)
+                      AND NOT EXISTS (SELECT 1 FROM main.{rowids} AS r WHERE r.rowid = c.id){ordered}
                     GROUP BY id HAVING count(*) = 1"
             ))?;
         }

@@ -151,8 +151,10 @@ pub(super) fn derive(
                 let rowids = format!("{}_rowid", entry.name);
                 let root = schema.iter().find(|it| it.name == rowids).map_or(0, |it| it.root);
                 let name = &entry.name;
-                let mut tree = RTree { connection, encoding, name, integers, lost, root };
-                let uncertain = atomically(connection, || tree.rebuild())?;
+                let uncertain = lost.in_transaction(|lost| {
+                    let mut tree = RTree { connection, encoding, name, integers, lost, root };
+                    atomically(connection, || tree.rebuild())
+                })?;
                 derived.rebuilt.push(entry.name.clone());
                 derived.errors.push(format!(
                     "table {name}: its nodes were damaged ({}); {uncertain} of its entries have \
