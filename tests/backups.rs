@@ -5,9 +5,11 @@ mod second_process;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fusion_sqlite::agent_log::{self, Entries, Event, Listener};
 use fusion_sqlite::engine::{Connection, Error, Profile, Stage, Task, Unwatched};
 use fusion_sqlite::health::Health;
 use fusion_sqlite::recovery::backup::{self, Made, backup};
@@ -480,6 +482,43 @@ fn a_restore_that_is_cancelled_is_rolled_back() {
         assert_eq!(content(&fixture.path), (2501, 2501, "ok".into()));
         assert_eq!(fixture.names(), names);
     }
+}
+
+struct Deaf;
+
+impl Listener for Deaf {
+    fn event(&self, _: &Event) {}
+}
+
+#[test]
+fn a_log_that_damage_had_stopped_goes_on_after_a_restore() {
+    let fixture = Fixture::new(50);
+    run(
+        &fixture.connection,
+        "CREATE TABLE agentLogEntries (id INTEGER PRIMARY KEY AUTOINCREMENT, taskId TEXT,
+           timestamp TEXT, text TEXT, type TEXT, detail TEXT, agent TEXT)",
+    );
+    fixture.made();
+    let file = fixture.connection.file().unwrap();
+    let options = agent_log::Options { change_counter: None, ..Default::default() };
+    let log = agent_log::open(file, options, false, Arc::new(Deaf)).unwrap();
+    let mut row = Entries::default();
+    row.push([Some(b"T"), Some(b"2026"), Some(b"kept"), Some(b"text"), None, None]);
+
+    fixture.damage();
+    file.suspect();
+    log.append_one(&row).unwrap();
+    let minute = Duration::from_secs(60);
+    let error = log.flush(minute).unwrap_err();
+    assert_eq!(error.errcode & 0xff, 11, "{error}");
+    assert_eq!(log.stats().1, 1);
+
+    restored(put_back(&fixture.path, &fixture.target()));
+    agent_log::resume(file.id);
+    log.flush(minute).unwrap();
+    let kept: String = value(&fixture.connection, "SELECT text FROM agentLogEntries");
+    assert_eq!(kept, "kept");
+    assert_eq!(content(&fixture.path), (50, 50, "ok".into()));
 }
 
 #[test]

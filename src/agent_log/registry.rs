@@ -14,7 +14,7 @@ use super::queue::{Batch, Refusal, Reply};
 use super::stats::Stats;
 use super::writer::{self, Event, Listener, Options, Shared, WalStatus};
 use crate::checkpoint;
-use crate::engine::{Connection, DatabaseFile, Error, Result};
+use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result};
 
 /// Logs whose writer runs, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
@@ -93,6 +93,23 @@ pub fn open_in_memory(options: Options, listener: Arc<dyn Listener>) -> Log {
 /// The writer of `shared` has ended.
 pub(super) fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
+}
+
+/// The file `id`, which was damaged, has sound content again: a writer that had stopped for the
+/// damage goes on with the entries that it kept.
+pub fn resume(id: FileId) {
+    let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
+    for shared in logs.into_iter().filter(|shared| shared.file.id == id) {
+        let mut state = shared.queue.lock();
+        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
+            state.stopped = None;
+            state.failing = None;
+            state.retry_at = None;
+            state.look_at_wal = true;
+            drop(state);
+            shared.queue.work.notify_one();
+        }
+    }
 }
 
 /// The process ends: waits until every log has written what it accepted, for at most
