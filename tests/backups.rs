@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fusion_sqlite::agent_log::{self, Entries, Event, Listener};
 use fusion_sqlite::engine::{Connection, Error, Profile, Stage, Task, Unwatched};
-use fusion_sqlite::health::Health;
+use fusion_sqlite::health::{Finding, Health};
 use fusion_sqlite::recovery::backup::{self, Made, backup};
 use fusion_sqlite::recovery::restore::{self, Restored, restore};
 use fusion_sqlite::recovery::rotation::{default_path, generations, newest_backups};
@@ -347,6 +347,29 @@ fn a_damaged_source_is_told_and_costs_no_older_backup() {
     assert!(!fixture.names().iter().any(|name| name.contains(".partial-")));
     // Whoever checkpoints next looks first.
     assert!(fixture.connection.file().unwrap().is_suspect());
+}
+
+#[test]
+fn a_full_text_index_out_of_step_is_told_and_does_not_prevent_a_backup() {
+    let fixture = Fixture::new(5);
+    run(
+        &fixture.connection,
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT);
+         CREATE VIRTUAL TABLE found USING fts5(body, content = 'notes', content_rowid = 'id');
+         INSERT INTO notes (body) VALUES ('never indexed')",
+    );
+    let result = fixture.made();
+    let health = result.health.unwrap();
+    assert!(result.verified && !health.ok);
+    assert!(
+        health
+            .findings
+            .iter()
+            .all(|finding| matches!(finding, Finding::FtsDamage { table, .. } if table == "found")),
+        "{health:?}"
+    );
+    assert_eq!(content(&fixture.target()), (5, 5, "ok".into()));
+    restored(put_back(&fixture.path, &fixture.target()));
 }
 
 #[test]
