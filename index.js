@@ -4,10 +4,12 @@ const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
 const { restore } = require('./lib/backups.js')
+const { check } = require('./lib/check.js')
 const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
+const { recover } = require('./lib/repair.js')
 const { Session } = require('./lib/session.js')
 const { StatementSync } = require('./lib/statement-sync.js')
 
@@ -18,9 +20,11 @@ module.exports = {
   StatementSync,
   appendAgentLogs,
   backup,
+  check,
   constants,
   engineInfo,
   errorLog,
   protectNodeSqlite,
+  recover,
   restore,
 }

@@ -8,10 +8,12 @@ export const {
   StatementSync,
   appendAgentLogs,
   backup,
+  check,
   constants,
   engineInfo,
   errorLog,
   protectNodeSqlite,
+  recover,
   restore,
 } = fusionSqlite
 export default fusionSqlite

@@ -95,20 +95,11 @@ pub(super) fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
-/// The file `id`, which was damaged, has sound content again: a writer that had stopped for the
-/// damage goes on with the entries that it kept.
+/// The same as [`Log::resume`] for the log of the file `id`, if this process has one open.
 pub fn resume(id: FileId) {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     for shared in logs.into_iter().filter(|shared| shared.file.id == id) {
-        let mut state = shared.queue.lock();
-        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
-            state.stopped = None;
-            state.failing = None;
-            state.retry_at = None;
-            state.look_at_wal = true;
-            drop(state);
-            shared.queue.work.notify_one();
-        }
+        shared.resume();
     }
 }
 
@@ -227,6 +218,12 @@ impl Log {
         pending
     }
 
+    /// The file has been repaired or restored: a writer that had stopped because it was damaged
+    /// goes on, with the entries that are still queued.
+    pub fn resume(&self) {
+        self.shared.resume();
+    }
+
     /// Asks the writer for a checkpoint.
     pub fn checkpoint(
         &self,
@@ -326,6 +323,19 @@ impl Log {
 }
 
 impl Shared {
+    fn resume(&self) {
+        let mut state = self.queue.lock();
+        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
+            state.stopped = None;
+            state.failing = None;
+            state.retry_at = None;
+            // What the WAL holds was left alone meanwhile.
+            state.look_at_wal = true;
+            drop(state);
+            self.queue.work.notify_one();
+        }
+    }
+
     /// Tells listeners once that the queue is full, until it has room again.
     fn tell_refusal(&self) {
         if self.queue.lock().start_refusing() {

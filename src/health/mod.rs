@@ -38,7 +38,7 @@ pub use file_check::deleted_wal;
 pub use finding::{Finding, Health, Kind};
 pub use inspect::inspect;
 pub use last::{last, remember};
-pub use shared::{check, check_within, under_way};
+pub use shared::{check, check_within, under_way, wait_until_none};
 pub use stale_wal::put_wal_aside;
 pub use startup::{LARGE, Look, SMALL, Startup, before_open, opened};
 
