@@ -112,13 +112,13 @@ class HardenedDatabase extends DatabaseSync {
     this.#startup = null
     const self = new WeakRef(this)
     const signal = this.#closing.signal
-    const tell = (found) => {
+    const tell = (checked) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
-      HardenedDatabase.#tell(database, 'check', found)
+      HardenedDatabase.#tell(database, 'check', checked)
       // Of a file that is written to, the log's writer tells once it has stopped.
-      if (database.#options.readOnly && isUnsafe(found)) {
-        HardenedDatabase.#tell(database, 'corrupt', damaged(found.path, found))
+      if (database.#options.readOnly && isUnsafe(checked)) {
+        HardenedDatabase.#tell(database, 'corrupt', damaged(checked.path, checked))
       }
     }
     if (health !== null) process.nextTick(tell, health)
@@ -126,7 +126,7 @@ class HardenedDatabase extends DatabaseSync {
     const checking = checkInBackground(this.location(), signal)
     this.#countCheck(checking)
     checking.then(
-      (health) => tell({ ...health, findings: [...health.findings, ...found] }),
+      (checked) => tell({ ...checked, findings: [...checked.findings, ...found] }),
       (error) => {
         const database = self.deref()
         if (database !== undefined && !signal.aborted) HardenedDatabase.#tell(database, 'error', error)
