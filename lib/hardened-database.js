@@ -4,7 +4,7 @@ const { EventEmitter } = require('node:events')
 const binding = require('../binding.js')
 const { AgentLog } = require('./agent-log.js')
 const { Schedule, backupFile, restoreFile } = require('./backups.js')
-const { checkFile } = require('./check.js')
+const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
@@ -15,7 +15,18 @@ const { databasePath } = require('./options.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
 
-const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure', 'backup', 'check', 'recovering', 'recovered']
+const EVENTS = [
+  'error',
+  'corrupt',
+  'replaced',
+  'checkpoint',
+  'rejected',
+  'backpressure',
+  'backup',
+  'check',
+  'recovering',
+  'recovered',
+]
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
@@ -113,26 +124,28 @@ class HardenedDatabase extends DatabaseSync {
     this.#startup = null
     const self = new WeakRef(this)
     const signal = this.#closing.signal
-    const tellRecovered = ({ health, report }) => {
+    const tellRecovered = (repair) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
-      HardenedDatabase.#tell(database, 'recovering', health)
-      HardenedDatabase.#tell(database, 'recovered', report)
+      HardenedDatabase.#tell(database, 'recovering', repair.health)
+      HardenedDatabase.#tell(database, 'recovered', repair.report)
     }
-    const tell = (found) => {
+    const tell = (checked) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
-      HardenedDatabase.#tell(database, 'check', found)
+      HardenedDatabase.#tell(database, 'check', checked)
       // Of a file that is written to, the log's writer tells once it has stopped.
-      if (database.#options.readOnly && isUnsafe(found)) {
-        HardenedDatabase.#tell(database, 'corrupt', damaged(found.path, found))
+      if (database.#options.readOnly && isUnsafe(checked)) {
+        HardenedDatabase.#tell(database, 'corrupt', damaged(checked.path, checked))
       }
     }
     if (recovered !== null) process.nextTick(tellRecovered, recovered)
     if (health !== null) process.nextTick(tell, health)
     if (!background) return
-    HardenedDatabase.#checked(this, { kind: 'quick' }).then(
-      (health) => tell({ ...health, findings: [...health.findings, ...found] }),
+    const checking = checkInBackground(this.location(), signal)
+    this.#countCheck(checking)
+    checking.then(
+      (checked) => tell({ ...checked, findings: [...checked.findings, ...found] }),
       (error) => {
         const database = self.deref()
         if (database !== undefined && !signal.aborted) HardenedDatabase.#tell(database, 'error', error)
@@ -237,19 +250,27 @@ class HardenedDatabase extends DatabaseSync {
     return health === undefined ? null : JSON.parse(health)
   }
 
-  async check(options) {
-    return HardenedDatabase.#checked(this, options)
+  check(options) {
+    let checking
+    try {
+      checking = checkFile(this.#file(), options, this.#closing.signal)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    this.#countCheck(checking)
+    return checking
   }
 
-  /** A check that ends with `database`, which it does not keep from being forgotten. */
-  static #checked(database, options) {
-    const self = new WeakRef(database)
-    const file = database.#file()
-    database.#checks++
-    return checkFile(file, options, false, database.#closing.signal).finally(() => {
-      const left = self.deref()
-      if (left !== undefined) left.#checks--
-    })
+  /** Notes a check that ends with this database, which it does not keep from being forgotten. */
+  #countCheck(checking) {
+    const self = new WeakRef(this)
+    const over = () => {
+      const database = self.deref()
+      if (database !== undefined) database.#checks--
+    }
+    this.#checks++
+    // Not the promise's own method, which has the process wait.
+    Reflect.apply(Promise.prototype.then, checking, [over, over])
   }
 
   async backup(path, options) {
