@@ -9,6 +9,7 @@ const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
+const { recover } = require('./lib/repair.js')
 const { Session } = require('./lib/session.js')
 const { StatementSync } = require('./lib/statement-sync.js')
 
@@ -24,5 +25,6 @@ module.exports = {
   engineInfo,
   errorLog,
   protectNodeSqlite,
+  recover,
   restore,
 }

@@ -13,6 +13,7 @@ export const {
   engineInfo,
   errorLog,
   protectNodeSqlite,
+  recover,
   restore,
 } = fusionSqlite
 export default fusionSqlite
