@@ -15,7 +15,18 @@ const { databasePath } = require('./options.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
 
-const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure', 'backup', 'check', 'recovering', 'recovered']
+const EVENTS = [
+  'error',
+  'corrupt',
+  'replaced',
+  'checkpoint',
+  'rejected',
+  'backpressure',
+  'backup',
+  'check',
+  'recovering',
+  'recovered',
+]
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
