@@ -124,11 +124,11 @@ class HardenedDatabase extends DatabaseSync {
     this.#startup = null
     const self = new WeakRef(this)
     const signal = this.#closing.signal
-    const tellRecovered = ({ health, report }) => {
+    const tellRecovered = (repair) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
-      HardenedDatabase.#tell(database, 'recovering', health)
-      HardenedDatabase.#tell(database, 'recovered', report)
+      HardenedDatabase.#tell(database, 'recovering', repair.health)
+      HardenedDatabase.#tell(database, 'recovered', repair.report)
     }
     const tell = (checked) => {
       const database = self.deref()
