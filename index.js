@@ -5,6 +5,7 @@ const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
 const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
+const { fileInfo } = require('./lib/file-info.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
 const { Session } = require('./lib/session.js')
@@ -20,5 +21,6 @@ module.exports = {
   constants,
   engineInfo,
   errorLog,
+  fileInfo,
   protectNodeSqlite,
 }

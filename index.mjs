@@ -11,6 +11,7 @@ export const {
   constants,
   engineInfo,
   errorLog,
+  fileInfo,
   protectNodeSqlite,
 } = fusionSqlite
 export default fusionSqlite

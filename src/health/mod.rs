@@ -7,14 +7,19 @@
 //! | module | owns |
 //! |---|---|
 //! | [`finding`] | what can be wrong with a database, as data |
+//! | [`holders`] | who has a database open, and which locks they hold |
+//! | [`info`] | what can be said of a file without changing it |
 //!
 //! May call: `engine`, `format`. Threads: any; a check blocks the thread it runs on.
 
 pub mod finding;
+pub mod holders;
+pub mod info;
 
 use std::path::Path;
 
 pub use finding::{Finding, Health, Kind};
+pub use info::{FileInfo, file_info};
 
 use crate::engine::{Connection, Error, Result, Task};
 

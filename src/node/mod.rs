@@ -21,6 +21,7 @@
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
+//! | [`doctor`] | facts of a file, and its page map |
 //! | [`task`] | operations that take long, on threads of their own |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
 //! | [`errors`] | errors as node:sqlite throws them |
@@ -41,6 +42,7 @@ pub(crate) mod callback;
 pub(crate) mod callee;
 pub(crate) mod changeset;
 pub(crate) mod database;
+pub(crate) mod doctor;
 pub(crate) mod environment;
 pub(crate) mod errors;
 pub(crate) mod extension;
