@@ -10,6 +10,7 @@ mod file;
 mod file_id;
 mod file_system;
 mod foreign;
+mod live_file;
 mod locks;
 mod profile;
 pub mod session_ffi;
@@ -30,6 +31,7 @@ pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
+pub use live_file::{Exclusive, Generation, Hold, LiveFile};
 #[cfg(unix)]
 pub use locks::neighbour;
 pub use locks::{

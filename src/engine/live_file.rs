@@ -1,0 +1,417 @@
+//! The bytes of a database that may be in use, and locks on it, through SQLite's own handles.
+//!
+//! SQLite hands out the file handles of a connection (`SQLITE_FCNTL_FILE_POINTER` and
+//! `SQLITE_FCNTL_JOURNAL_POINTER`, <https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>),
+//! and their methods read and lock without asking what the file holds. That is what a repair
+//! needs: SQL fails on a damaged header, and any other descriptor on the file would drop the
+//! process's POSIX locks when it is closed.
+//!
+//! | lock | in WAL mode | with a rollback journal | keeps out |
+//! |---|---|---|---|
+//! | [`Hold`] | the WAL's write and checkpoint locks | SHARED and RESERVED | commits, checkpoints, resets of the WAL |
+//! | [`Exclusive`] | EXCLUSIVE on the file | EXCLUSIVE on the file | everybody |
+//!
+//! Readers go on under a [`Hold`]. Every connection in WAL mode holds SHARED on the file for as
+//! long as it is open, so that an [`Exclusive`] proves that no other one is, in this process or
+//! any other.
+//!
+//! The connection behind a [`LiveFile`] carries out one statement, at the beginning: the read
+//! that opens the WAL. From then on its pager has no transaction, and the locks that are taken
+//! and released here, past the pager, are levels above what the pager itself holds (in WAL mode
+//! SHARED on the file, otherwise nothing): it finds them as it left them.
+//!
+//! Any thread, one at a time. Everything in here that waits asks its [`Task`] meanwhile.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::fmt;
+use std::path::Path;
+use std::ptr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::{Class, Connection, DatabaseFile, Error, Result, Storage, Task, errstr};
+
+/// Locks of the WAL's index (<https://sqlite.org/walformat.html#wal_locks>).
+const WRITE: c_int = 0;
+const CHECKPOINT: c_int = 1;
+
+/// Bytes of the first region of the WAL's index, as SQLite maps it.
+const SHM_REGION: c_int = 32_768;
+
+/// Bytes of the WAL's index that change with every commit: one copy of its header
+/// (<https://sqlite.org/walformat.html#the_wal_index_header>). With a rollback journal as many of
+/// the file's own header, the change counter included.
+const GENERATION: usize = 48;
+
+/// The longest pause between two attempts at a lock.
+const LONGEST_PAUSE: Duration = Duration::from_millis(25);
+
+/// A database file, and its WAL, as an open connection of SQLite's sees them.
+pub struct LiveFile {
+    connection: Connection,
+    database: Handle,
+    wal: Option<Handle>,
+    /// A [`Hold`] or an [`Exclusive`] exists: two on one handle would release each other's.
+    locked: Cell<bool>,
+}
+
+impl fmt::Debug for LiveFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveFile").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+/// What a database was at a moment: equal exactly while nobody commits to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    header: [u8; GENERATION],
+    /// Of the file; 0 in WAL mode, where checkpoints change it and nothing else.
+    size: u64,
+}
+
+impl LiveFile {
+    /// Opens the database at `path`, whatever it holds, by an absolute or relative path that is
+    /// no URI. The WAL beside it is opened as SQLite opens it: not at all beside an empty file.
+    ///
+    /// Closing never checkpoints and never removes a WAL.
+    ///
+    /// # Errors
+    /// `SQLITE_BUSY` where it is locked until `until`; `SQLITE_CANTOPEN`, `SQLITE_READONLY`: locks
+    /// need a file that may be written to; SQLite's; `task`'s. Damage is none.
+    pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
+        let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
+        connection.checkpoint_on_close(false);
+        patiently(path, until, task, || {
+            let read = connection
+                .sql()?
+                .query_row("PRAGMA schema_version", [], |_| Ok(()))
+                .map_err(|error| Error::from(error).at(path));
+            match read {
+                Err(error) if error.class() == Class::Transient => Ok(None),
+                Err(error) if error.class() != Class::Corrupt => Err(error),
+                _ => Ok(Some(())),
+            }
+        })?;
+        let database = Handle::of(&connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
+            .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "the database has no file"))?;
+        // Outside a transaction a rollback journal is closed, so that what is open is a WAL.
+        let wal = Handle::of(&connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+        Ok(Self { connection, database, wal, locked: Cell::new(false) })
+    }
+
+    /// The path as SQLite resolved it.
+    pub fn path(&self) -> &Path {
+        self.connection.path()
+    }
+
+    /// The file that it has open.
+    pub fn file(&self) -> Option<&Arc<DatabaseFile>> {
+        self.connection.file()
+    }
+
+    /// The database file. What is read without a [`Hold`] may be torn.
+    pub fn database(&self) -> &impl Storage {
+        &self.database
+    }
+
+    /// Its WAL, where there is one. What is read without a [`Hold`] may be torn.
+    pub fn wal(&self) -> Option<&impl Storage> {
+        self.wal.as_ref()
+    }
+
+    /// Keeps everybody from committing, from checkpointing and from resetting the WAL. Readers go
+    /// on.
+    ///
+    /// # Errors
+    /// `SQLITE_BUSY` where somebody else writes until `until`, or this has a lock already;
+    /// SQLite's; `task`'s.
+    pub fn hold(&self, until: Instant, task: &dyn Task) -> Result<Hold<'_>> {
+        patiently(self.path(), until, task, || {
+            if self.locked.get() {
+                return Ok(None);
+            }
+            let held = if self.wal.is_some() { self.try_wal() } else { self.try_file() }?;
+            self.locked.set(held);
+            Ok(held.then_some(Hold { file: self }))
+        })
+    }
+
+    fn try_wal(&self) -> Result<bool> {
+        if !self.database.lock_shm(WRITE)? {
+            return Ok(false);
+        }
+        // A checkpointer that wants to reset the WAL waits for the write lock with the checkpoint
+        // lock in its hand; keeping the first while waiting for the second would be a deadlock
+        // until its timeout.
+        let both = self.database.lock_shm(CHECKPOINT);
+        if !matches!(both, Ok(true)) {
+            self.database.unlock_shm(WRITE);
+        }
+        both
+    }
+
+    fn try_file(&self) -> Result<bool> {
+        self.try_levels(&[ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_RESERVED])
+    }
+
+    fn try_levels(&self, levels: &[c_int]) -> Result<bool> {
+        for level in levels {
+            let got = self.database.lock(*level);
+            if !matches!(got, Ok(true)) {
+                self.database.unlock(self.pagers_level());
+                return got;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Keeps everybody out. That it succeeds proves that nobody else has the file open, but for
+    /// connections that have never read it, or have no WAL and no transaction.
+    ///
+    /// # Errors
+    /// `SQLITE_BUSY` where somebody else has it open until `until`, or this has a lock already;
+    /// SQLite's; `task`'s.
+    pub fn exclusive(&self, until: Instant, task: &dyn Task) -> Result<Exclusive<'_>> {
+        patiently(self.path(), until, task, || {
+            if self.locked.get() {
+                return Ok(None);
+            }
+            let levels = [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_EXCLUSIVE];
+            let held = self.try_levels(&levels)?;
+            self.locked.set(held);
+            Ok(held.then_some(Exclusive { file: self }))
+        })
+    }
+
+    /// What the database is now. Reliable only while nobody can commit: under a [`Hold`], or
+    /// while a connection of the caller has a write transaction.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn generation(&self) -> Result<Generation> {
+        if self.wal.is_some() {
+            return Ok(Generation { header: self.database.shm_header()?, size: 0 });
+        }
+        let mut header = [0; GENERATION];
+        self.database.read_at(&mut header, 0)?;
+        Ok(Generation { header, size: self.database.size()? })
+    }
+
+    /// The level of the lock on the file that the pager believes in.
+    fn pagers_level(&self) -> c_int {
+        if self.wal.is_some() { ffi::SQLITE_LOCK_SHARED } else { ffi::SQLITE_LOCK_NONE }
+    }
+}
+
+/// Nobody else commits or checkpoints while this lives. See [`LiveFile::hold`].
+#[derive(Debug)]
+pub struct Hold<'a> {
+    file: &'a LiveFile,
+}
+
+impl Hold<'_> {
+    /// What is held.
+    pub fn file(&self) -> &LiveFile {
+        self.file
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let live = self.file;
+        if live.wal.is_some() {
+            live.database.unlock_shm(CHECKPOINT);
+            live.database.unlock_shm(WRITE);
+        } else {
+            live.database.unlock(live.pagers_level());
+        }
+        live.locked.set(false);
+        // Whoever of this process waits for the write lock is woken, as after a transaction.
+        super::during(live.connection.file().map(|file| &file.turn), || ());
+    }
+}
+
+/// Nobody else has the file open while this lives. See [`LiveFile::exclusive`].
+#[derive(Debug)]
+pub struct Exclusive<'a> {
+    file: &'a LiveFile,
+}
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        self.file.database.unlock(self.file.pagers_level());
+        self.file.locked.set(false);
+    }
+}
+
+/// Tries until `attempt` has something, an error, or `until` has passed.
+fn patiently<T>(
+    path: &Path,
+    until: Instant,
+    task: &dyn Task,
+    mut attempt: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        task.go_on()?;
+        if let Some(done) = attempt()? {
+            return Ok(done);
+        }
+        if Instant::now() >= until {
+            let message = "another connection has the database locked";
+            return Err(Error::sqlite(ffi::SQLITE_BUSY, message).at(path));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// A file handle that belongs to an open connection, which the [`LiveFile`] around it owns.
+///
+/// What holds of it, by construction in [`LiveFile::open`]: `methods` is the handle's own table,
+/// and the handle is open, for as long as the connection is; the connection is closed only when
+/// the [`LiveFile`] is dropped, after every lock that borrows it. The connection is `!Sync`, so
+/// one thread uses the handle at a time, which is all that the methods ask for: they have their
+/// own mutexes for what they share with other handles of the file.
+struct Handle {
+    file: *mut ffi::sqlite3_file,
+    methods: *const ffi::sqlite3_io_methods,
+}
+
+impl Handle {
+    /// The handle that `operation` tells of; none where the file is not open.
+    fn of(connection: &Connection, operation: c_int) -> Result<Option<Self>> {
+        connection.sql()?;
+        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+        // SAFETY: the connection is open, and these two file controls write one pointer.
+        let rc = unsafe {
+            ffi::sqlite3_file_control(
+                connection.raw(),
+                c"main".as_ptr(),
+                operation,
+                (&raw mut file).cast(),
+            )
+        };
+        if rc != ffi::SQLITE_OK {
+            return Err(Error::sqlite(rc, errstr(rc)).at(connection.path()));
+        }
+        if file.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: SQLite's pager owns the structure, zeroed at least where the file is not open.
+        let methods = unsafe { (*file).pMethods };
+        Ok((!methods.is_null()).then_some(Self { file, methods }))
+    }
+
+    fn methods(&self) -> &ffi::sqlite3_io_methods {
+        // SAFETY: the table is a static of the VFS.
+        unsafe { &*self.methods }
+    }
+
+    fn done(&self, rc: c_int) -> Result<()> {
+        if rc == ffi::SQLITE_OK { Ok(()) } else { Err(Error::sqlite(rc, errstr(rc))) }
+    }
+
+    /// `false`: somebody else has it.
+    fn got(&self, rc: c_int) -> Result<bool> {
+        match rc & 0xff {
+            ffi::SQLITE_BUSY => Ok(false),
+            _ => self.done(rc).map(|()| true),
+        }
+    }
+
+    fn lock(&self, level: c_int) -> Result<bool> {
+        let Some(lock) = self.methods().xLock else { return Err(unsupported()) };
+        // SAFETY: the handle is open, see the type. xLock raises to SHARED first and to a higher
+        // level from there, which is the order of the calls in `hold_file` and `exclusive`; a
+        // level that is held already is no change. The pager does not lock meanwhile, since the
+        // connection carries out no SQL, and it never learns of the level, since its owner lowers
+        // it to `pagers_level` again.
+        let rc = unsafe { lock(self.file, level) };
+        self.got(rc)
+    }
+
+    fn unlock(&self, level: c_int) {
+        if let Some(unlock) = self.methods().xUnlock {
+            // SAFETY: the handle is open, see the type; a level that is lower already is no
+            // change. SHARED and NONE are the two levels that xUnlock takes.
+            unsafe { unlock(self.file, level) };
+        }
+    }
+
+    fn lock_shm(&self, slot: c_int) -> Result<bool> {
+        let Some(lock) = self.methods().xShmLock else { return Err(unsupported()) };
+        // SAFETY: the handle is open, see the type, and has the shared memory mapped, since its
+        // WAL is open and was read. The slot is not held by this handle: its pager has no
+        // transaction and carries out no checkpoint, and no `Hold` exists while one is made
+        // (`LiveFile::locked`).
+        let rc =
+            unsafe { lock(self.file, slot, 1, ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_EXCLUSIVE) };
+        self.got(rc)
+    }
+
+    fn unlock_shm(&self, slot: c_int) {
+        if let Some(lock) = self.methods().xShmLock {
+            // SAFETY: as in `lock_shm`; the slot is held by this handle.
+            unsafe { lock(self.file, slot, 1, ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_EXCLUSIVE) };
+        }
+    }
+
+    /// The first bytes of the WAL's index.
+    fn shm_header(&self) -> Result<[u8; GENERATION]> {
+        let Some(map) = self.methods().xShmMap else { return Err(unsupported()) };
+        let mut region: *mut c_void = ptr::null_mut();
+        // SAFETY: the handle is open, see the type. The region is mapped already, so that this
+        // answers with its address and neither extends nor writes anything.
+        let rc = unsafe { map(self.file, 0, SHM_REGION, 0, &raw mut region) };
+        self.done(rc)?;
+        if region.is_null() {
+            return Err(Error::sqlite(ffi::SQLITE_IOERR_SHMMAP, "the WAL's index is not mapped"));
+        }
+        let mut header = [0; GENERATION];
+        let region = region.cast::<u8>();
+        for (at, byte) in header.iter_mut().enumerate() {
+            // SAFETY: the region has 32 KiB, is mapped until the connection is closed, and is
+            // shared with other processes, hence the volatile reads; who calls `generation` sees
+            // to it that nobody writes to the header meanwhile.
+            *byte = unsafe { region.add(at).read_volatile() };
+        }
+        Ok(header)
+    }
+}
+
+fn unsupported() -> Error {
+    Error::sqlite(ffi::SQLITE_NOLFS, "SQLite's file system interface has no such lock")
+}
+
+impl Storage for Handle {
+    fn size(&self) -> Result<u64> {
+        let Some(size) = self.methods().xFileSize else { return Err(unsupported()) };
+        let mut bytes: ffi::sqlite3_int64 = 0;
+        // SAFETY: the handle is open, see the type; the method writes one integer.
+        let rc = unsafe { size(self.file, &raw mut bytes) };
+        self.done(rc)?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let Some(read) = self.methods().xRead else { return Err(unsupported()) };
+        let (Ok(length), Ok(offset)) =
+            (c_int::try_from(buffer.len()), ffi::sqlite3_int64::try_from(offset))
+        else {
+            return Err(Error::sqlite(ffi::SQLITE_IOERR_READ, "no file is that long"));
+        };
+        // SAFETY: the handle is open, see the type; the method fills `length` bytes of the
+        // buffer.
+        let rc = unsafe { read(self.file, buffer.as_mut_ptr().cast(), length, offset) };
+        if rc != ffi::SQLITE_IOERR_SHORT_READ {
+            self.done(rc)?;
+            return Ok(buffer.len());
+        }
+        let left = self.size()?.saturating_sub(u64::try_from(offset).unwrap_or(0));
+        Ok(buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX)))
+    }
+}
