@@ -7,6 +7,8 @@ const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { fileInfo } = require('./lib/file-info.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
+const { pageMapSvg } = require('./lib/doctor/svg.js')
+const { pageMap } = require('./lib/page-map.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
 const { Session } = require('./lib/session.js')
 const { StatementSync } = require('./lib/statement-sync.js')
@@ -22,5 +24,7 @@ module.exports = {
   engineInfo,
   errorLog,
   fileInfo,
+  pageMap,
+  pageMapSvg,
   protectNodeSqlite,
 }

@@ -12,6 +12,8 @@ export const {
   engineInfo,
   errorLog,
   fileInfo,
+  pageMap,
+  pageMapSvg,
   protectNodeSqlite,
 } = fusionSqlite
 export default fusionSqlite

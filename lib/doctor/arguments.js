@@ -121,10 +121,11 @@ function parse(argv) {
     parsed = parseArgs({ args: rest, allowPositionals: true, options: { ...options, json, help } })
   } catch (error) {
     if (!error.code?.startsWith('ERR_PARSE_ARGS_')) throw error
-    throw new UsageError(error.message)
+    throw new UsageError(error.message.split('. To specify')[0])
   }
-  const { values, positionals } = parsed
-  if (values.help) return { help: usage(name) }
+  const { positionals } = parsed
+  const { help: helpIsWanted, ...values } = parsed.values
+  if (helpIsWanted) return { help: usage(name) }
   const least = wanted.filter((operand) => !operand.startsWith('[')).length
   if (positionals.length < least || positionals.length > wanted.length || positionals.includes('')) {
     throw new UsageError(`usage: ${synopsis(name)}`)

@@ -17,6 +17,7 @@ pub mod session_ffi;
 mod storage;
 mod task;
 mod turn;
+mod view;
 mod wal;
 
 use std::sync::OnceLock;
@@ -41,6 +42,7 @@ pub use profile::{Profile, Synchronous};
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};
 pub use turn::{Expectation, Held, Turn, during};
+pub use view::View;
 pub use wal::{Wal, watch as watch_wal};
 
 /// Versions of SQLite whose checkpointer can lose committed frames (the WAL-reset bug, fixed in

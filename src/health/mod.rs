@@ -9,17 +9,20 @@
 //! | [`finding`] | what can be wrong with a database, as data |
 //! | [`holders`] | who has a database open, and which locks they hold |
 //! | [`info`] | what can be said of a file without changing it |
+//! | [`page_map`] | what each page of a file is and belongs to |
 //!
 //! May call: `engine`, `format`. Threads: any; a check blocks the thread it runs on.
 
 pub mod finding;
 pub mod holders;
 pub mod info;
+pub mod page_map;
 
 use std::path::Path;
 
 pub use finding::{Finding, Health, Kind};
 pub use info::{FileInfo, file_info};
+pub use page_map::{PageMap, page_map};
 
 use crate::engine::{Connection, Error, Result, Task};
 

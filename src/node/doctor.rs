@@ -21,6 +21,22 @@ pub fn file_info(arguments: &str, _: &dyn Task) -> Result<String> {
     write(&health::file_info(&path)?)
 }
 
+#[derive(Deserialize)]
+struct MapArguments {
+    path: PathBuf,
+    #[serde(flatten)]
+    options: health::page_map::Options,
+}
+
+/// `pageMap`: arguments `{ path, resolution, damaged }`.
+///
+/// # Errors
+/// As [`health::page_map()`].
+pub fn page_map(arguments: &str, task: &dyn Task) -> Result<String> {
+    let MapArguments { path, options } = read(arguments)?;
+    write(&health::page_map(&path, &options, task)?)
+}
+
 fn read<'a, T: Deserialize<'a>>(arguments: &'a str) -> Result<T> {
     serde_json::from_str(arguments).map_err(internal)
 }

@@ -28,7 +28,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] =
 pub type Work = fn(&str, &dyn Task) -> Result<String>;
 
 /// What can be started, by name.
-const WORKS: &[(&str, Work)] = &[("fileInfo", super::doctor::file_info)];
+const WORKS: &[(&str, Work)] =
+    &[("fileInfo", super::doctor::file_info), ("pageMap", super::doctor::page_map)];
 
 /// The shortest time between two reports of one stage.
 const REPORT_EVERY: Duration = Duration::from_millis(50);

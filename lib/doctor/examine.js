@@ -1,0 +1,68 @@
+'use strict'
+
+// `doctor FILE`: checks, explains, draws, and repairs if asked to.
+
+const { existsSync, realpathSync, writeFileSync } = require('node:fs')
+const path = require('node:path')
+const { check, fileInfo, pageMap, pageMapSvg, recover } = require('../../index.js')
+const { UsageError } = require('./arguments.js')
+const { DAMAGED, LOCKED, OK, REPAIRED } = require('./exit-codes.js')
+const { isDamage } = require('./explain.js')
+const { showHealth } = require('./findings.js')
+const { showHolders } = require('./holders.js')
+const { showReport } = require('./report.js')
+
+/** That the picture does not overwrite the database or what belongs to it. */
+function checkTarget(file, target) {
+  const real = (name) => (existsSync(name) ? realpathSync(name) : path.resolve(name))
+  const base = real(file)
+  const taken = ['', '-wal', '-shm', '-journal', '-schema'].map((suffix) => base + suffix)
+  if (taken.includes(real(target))) throw new UsageError(`--map would overwrite ${target}, which is the database's`)
+}
+
+async function drawMap(file, target, health, terminal, watch) {
+  const map = await pageMap(file, { ...watch, health })
+  writeFileSync(target, pageMapSvg(map))
+  terminal.line()
+  terminal.line(`The page map is in ${terminal.style('bold', target)}.`)
+  return { path: path.resolve(target), pages: map.pages, damagedPages: map.damagedPages }
+}
+
+async function wantsRepair(given, terminal, signal) {
+  if (given.repair) return true
+  if (!terminal.interactive) return false
+  terminal.line()
+  terminal.paragraph('A repair keeps the damaged file and its -wal beside it, under dated names.')
+  return terminal.ask('Repair it now?', signal)
+}
+
+/** See main.js. */
+async function doctor(given, terminal, signal) {
+  const [file] = given.operands
+  if (given.map !== undefined) checkTarget(file, given.map)
+  const watch = { signal, progress: terminal.progress() }
+  const health = await check(file, { ...watch, kind: given.quick ? 'quick' : 'full' })
+  showHealth(terminal, health)
+  if (health.findings.some(({ type }) => type === 'locked')) {
+    const { holders } = await fileInfo(file)
+    terminal.line()
+    showHolders(terminal, holders)
+    return { exitCode: LOCKED, health, holders }
+  }
+  const map = given.map === undefined ? undefined : await drawMap(file, given.map, health, terminal, watch)
+  const found = { health, ...(map && { map }) }
+  if (health.ok) return { exitCode: OK, ...found }
+  if (!(await wantsRepair(given, terminal, signal))) {
+    terminal.line()
+    terminal.paragraph('Nothing was changed. To repair it:')
+    terminal.line(`  npx fusion-sqlite doctor ${given.operands[0]} --repair`)
+    return { exitCode: DAMAGED, ...found }
+  }
+  terminal.line()
+  const report = await recover(file, { ...watch, ...(given.backup && { backups: given.backup }) })
+  showReport(terminal, report)
+  const sound = report.after.ok && !report.after.findings.some(isDamage)
+  return { exitCode: sound ? REPAIRED : DAMAGED, ...found, report }
+}
+
+module.exports = { doctor }
