@@ -60,6 +60,20 @@ impl DatabaseFile {
         file
     }
 
+    /// The file `id`, if a connection of this process has it open.
+    pub fn open(id: FileId) -> Option<Arc<Self>> {
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref()?.get(&id)?.upgrade()
+    }
+
+    /// The files that connections of this process opened by `path`, as SQLite resolved it, and
+    /// have open: several if the path led elsewhere in between.
+    pub fn open_by(path: &Path) -> Vec<Arc<Self>> {
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = open.iter().flat_map(HashMap::values).filter_map(Weak::upgrade);
+        files.filter(|file| file.path == path).collect()
+    }
+
     /// Something gave reason to doubt the file: a connection of this process found it damaged
     /// (`SQLITE_CORRUPT`, `SQLITE_NOTADB`), or took over a WAL that an earlier process left. A
     /// checkpoint would make damage permanent, so whoever checkpoints checks first.

@@ -38,7 +38,7 @@ pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
-pub use profile::{Profile, Synchronous};
+pub use profile::{Extent, Profile, Synchronous, advise};
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};
 pub use turn::{Expectation, Held, Turn, during};

@@ -252,31 +252,10 @@ fn check_place(connection: &Connection, flags: OpenFlags, profile: &Profile) -> 
 
 /// Steps 5 and 6.
 fn check_content(connection: &Connection) -> Result<()> {
-    let path = connection.path();
-    let at = |error: rusqlite::Error| Error::from(error).at(path);
-    let sql = connection.sql()?;
-    let number = |pragma: &str| -> Result<u64> {
-        let value: i64 = sql.pragma_query_value(None, pragma, |row| row.get(0)).map_err(at)?;
-        Ok(u64::try_from(value).unwrap_or(0))
-    };
     if connection.file().is_none() {
         return Ok(());
     }
-    // One read transaction: under it no checkpoint takes away what the snapshot needs, and no
-    // VACUUM shortens the file.
-    let snapshot = sql.unchecked_transaction().map_err(at)?;
-    number("schema_version")?;
-    let (pages, page_size) = (number("page_count")?, number("page_size")?.max(1));
-    // The WAL's size before the file's: a checkpoint in between lengthens the file first.
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    let wal_size = std::fs::metadata(wal).map_or(0, |wal| wal.len());
-    let size = std::fs::metadata(path).map(|file| file.len());
-    snapshot.finish().map_err(at)?;
-    let Ok(size) = size else {
-        return connection.check_identity();
-    };
-    let missing = missing_pages(pages, page_size, size, wal_size);
+    let Extent { pages, missing, .. } = connection.extent()?;
     if missing > 0 {
         return Err(Error::sqlite(
             ffi::SQLITE_CORRUPT,
@@ -285,9 +264,103 @@ fn check_content(connection: &Connection) -> Result<()> {
                  the file was cut short, or the -wal belongs to another one"
             ),
         )
-        .at(path));
+        .at(connection.path()));
     }
-    Ok(())
+    connection.check_identity()
+}
+
+/// How large a database says it is, and how much of that is nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Pages, as the file's header or its WAL says.
+    pub pages: u64,
+    /// Bytes a page.
+    pub page_size: u64,
+    /// At least so many pages are neither in the file nor in its WAL.
+    pub missing: u64,
+}
+
+impl Connection {
+    /// The extent of the database that this connection sees. Reads its first page and its schema.
+    ///
+    /// # Errors
+    /// SQLite's: `SQLITE_CORRUPT` where, outside of WAL mode, the file is shorter than its header
+    /// says.
+    pub fn extent(&self) -> Result<Extent> {
+        let path = self.path();
+        let at = |error: rusqlite::Error| Error::from(error).at(path);
+        let sql = self.sql()?;
+        let number = |pragma: &str| -> Result<u64> {
+            let value: i64 = sql.pragma_query_value(None, pragma, |row| row.get(0)).map_err(at)?;
+            Ok(u64::try_from(value).unwrap_or(0))
+        };
+        // One read transaction: under it no checkpoint takes away what the snapshot needs, and no
+        // VACUUM shortens the file.
+        let snapshot = sql.unchecked_transaction().map_err(at)?;
+        number("schema_version")?;
+        let (pages, page_size) = (number("page_count")?, number("page_size")?.max(1));
+        // The WAL's size before the file's: a checkpoint in between lengthens the file first.
+        let wal_size = std::fs::metadata(Wal::path(path)).map_or(0, |wal| wal.len());
+        let size = std::fs::metadata(path).map(|file| file.len());
+        snapshot.finish().map_err(at)?;
+        // Without a file at the path nothing is known; that the path leads nowhere is told
+        // elsewhere.
+        let missing = size.map_or(0, |size| missing_pages(pages, page_size, size, wal_size));
+        Ok(Extent { pages, page_size, missing })
+    }
+
+    /// The same as the file's header has it, where SQLite refuses to read on; none if it is no
+    /// header of SQLite's or does not tell. Read through SQLite's own handle, without a lock.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn extent_by_header(&self) -> Result<Option<Extent>> {
+        self.sql()?;
+        let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+        let mut header = [0_u8; 100];
+        // SAFETY: the connection is open, and this file control writes one pointer, to a file
+        // that lives as long as the connection. SQLite leaves its methods null where nothing is
+        // open. The buffer holds as many bytes as are asked for; a short read zeroes the rest.
+        let rc = unsafe {
+            let rc = ffi::sqlite3_file_control(
+                self.raw(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_FILE_POINTER,
+                (&raw mut file).cast(),
+            );
+            match file.as_ref().and_then(|file| file.pMethods.as_ref()?.xRead) {
+                Some(read) if rc == ffi::SQLITE_OK => {
+                    read(file, header.as_mut_ptr().cast(), 100, 0)
+                }
+                _ => return Ok(None),
+            }
+        };
+        if rc != ffi::SQLITE_OK && rc != ffi::SQLITE_IOERR_SHORT_READ {
+            return Err(Error::sqlite(rc, super::errstr(rc)).at(self.path()));
+        }
+        let size = std::fs::metadata(self.path()).map_or(0, |file| file.len());
+        let wal_size = std::fs::metadata(Wal::path(self.path())).map_or(0, |wal| wal.len());
+        Ok(header_extent(&header, size, wal_size))
+    }
+}
+
+/// What the header of a file of `size` bytes says (<https://sqlite.org/fileformat2.html>, 1.3).
+fn header_extent(header: &[u8; 100], size: u64, wal_size: u64) -> Option<Extent> {
+    let word = |at: usize| {
+        let bytes: [u8; 4] = header.get(at..at + 4)?.try_into().ok()?;
+        Some(u64::from(u32::from_be_bytes(bytes)))
+    };
+    let page_size = match word(14)? & 0xffff {
+        1 => 65_536,
+        size if size.is_power_of_two() && size >= 512 => size,
+        _ => return None,
+    };
+    // The count is good if the file's change counter was the one beside it when it was written.
+    if !header.starts_with(b"SQLite format 3\0") || word(24)? != word(92)? {
+        return None;
+    }
+    let pages = word(28)?;
+    Some(Extent { pages, page_size, missing: missing_pages(pages, page_size, size, wal_size) })
 }
 
 /// How many pages of a database with `pages` pages can neither be in a file of `size` bytes nor
@@ -421,7 +494,8 @@ fn db_config(connection: &Connection, operation: c_int, value: c_int) -> Result<
 }
 
 /// The error with a message that says what to do. Its codes are SQLite's.
-fn advise(mut error: Error, path: &Path) -> Error {
+#[must_use]
+pub fn advise(mut error: Error, path: &Path) -> Error {
     let parent =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let advice = match error.errcode & 0xff {

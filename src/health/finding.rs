@@ -71,7 +71,16 @@ pub enum Finding {
         /// Some of their rowids.
         rowids: Vec<i64>,
     },
-    /// The list of free pages is damaged, or pages are lost to it.
+    /// Rows that a `CHECK`, `NOT NULL` or type of their own table forbids. They were there before
+    /// the constraint, or were written with it off. Not damage of the file.
+    ConstraintViolations {
+        /// The table.
+        table: String,
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// The list of free pages, or the pointer map of an auto-vacuum file, is damaged, or pages
+    /// are lost to it.
     Freelist {
         /// Pages, where SQLite names them.
         pages: Vec<u32>,
@@ -99,7 +108,8 @@ pub enum Finding {
         /// SQLite's, about the file together with the WAL.
         lines: Vec<String>,
     },
-    /// The WAL was deleted by hand, and commits with it that were not checkpointed.
+    /// The WAL was deleted by hand, and commits with it that were not checkpointed. They are
+    /// gone; what is left is not damaged by it. Told once: opening the file makes a new WAL.
     WalDeleted {
         /// Frames that were lost, where the `-shm` still told.
         frames: Option<u64>,
@@ -128,9 +138,29 @@ pub enum Finding {
     },
 }
 
+impl Health {
+    /// Nobody can tell, because somebody held the file all the time.
+    pub fn is_locked(&self) -> bool {
+        self.findings.iter().any(|finding| matches!(finding, Finding::Locked { .. }))
+    }
+
+    /// Sets [`Self::ok`] by the findings.
+    #[must_use]
+    pub(super) fn judged(mut self) -> Self {
+        self.ok = !self.is_locked() && !self.findings.iter().any(Finding::is_damage);
+        self
+    }
+}
+
 impl Finding {
     /// Whether the file, or an index in it, is damaged.
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::ForeignKeyViolations { .. } | Self::Locked { .. })
+        !matches!(
+            self,
+            Self::ForeignKeyViolations { .. }
+                | Self::ConstraintViolations { .. }
+                | Self::WalDeleted { .. }
+                | Self::Locked { .. }
+        )
     }
 }

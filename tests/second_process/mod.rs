@@ -137,6 +137,11 @@ impl SecondProcess {
         self.sql(name, sql).map_err(|refused| refused.errcode).unwrap_err()
     }
 
+    /// Ends the process as no process expects to end.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+    }
+
     /// Opens, reads and closes a file, as a backup or a header check would.
     pub fn read_file(&mut self, path: &Path) {
         self.ask(&["read", path.to_str().unwrap()]).unwrap();

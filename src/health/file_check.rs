@@ -1,0 +1,304 @@
+//! A database file as a whole: what a look through its pages alone cannot tell.
+//!
+//! | found | told by |
+//! |---|---|
+//! | the WAL was deleted | a `-shm` without a `-wal`: SQLite removes the `-shm` first, and makes the `-wal` first |
+//! | the file was replaced | this process has another file open by the same path |
+//! | the file was cut short | pages that are neither in it nor in its WAL |
+//! | the WAL is not its own | damage that is gone once the file is read without its WAL |
+//!
+//! Nothing is written, checkpointed or recovered for good. The connection may be opened for
+//! writing all the same: beside a file that was closed cleanly SQLite makes a `-wal` and a `-shm`
+//! in order to read it, and only a connection that may write takes them away again.
+//!
+//! Called on the thread of the check.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::OpenFlags;
+
+use super::finding::{Finding, Health, Kind};
+use super::inspect::{self, execute, inspect};
+use crate::engine::{
+    Class, Connection, DatabaseFile, Error, Extent, FileId, Result, Task, Wal, advise,
+};
+
+/// How long somebody may hold the file before the check answers that it is locked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long SQLite waits at a time; between two the task is asked.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// What every connection of a check is told first. None of it reads the file.
+const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
+                        PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON";
+
+/// Checks the file at `path`, an absolute path without symbolic links.
+///
+/// # Errors
+/// `task`'s; what is neither damage nor contention: no such file, no permission, a failing disk.
+pub(super) fn examine(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
+    let started = Instant::now();
+    let deleted = deleted_wal(path)?;
+    let mut health = patiently(task, || with_wal(path, kind, task))?;
+    let wal_bytes = size(&Wal::path(path));
+    if wal_bytes > 0 && is_broken(&health) {
+        let alone = without_wal(path, task)?;
+        if !is_broken(&alone) && !alone.is_locked() {
+            let lines = health.findings.iter().flat_map(lines_of).cloned().collect();
+            health.findings = vec![Finding::StaleWal { bytes: wal_bytes, lines }];
+            health.findings.extend(alone.findings);
+            (health.pages, health.page_size) = (alone.pages, alone.page_size);
+        }
+    }
+    health.findings.extend(deleted);
+    health.findings.extend(replaced(path));
+    health.elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let health = health.judged();
+    if is_broken(&health)
+        && let Ok(id) = FileId::of(path)
+        && let Some(file) = DatabaseFile::open(id)
+    {
+        file.suspect();
+    }
+    Ok(health)
+}
+
+/// Whether the pages of the file do not make a database. A full-text index or an index that is
+/// merely out of step says nothing of where the pages came from.
+pub(super) fn is_broken(health: &Health) -> bool {
+    health.findings.iter().any(|finding| {
+        matches!(
+            finding,
+            Finding::TableDamage { .. }
+                | Finding::Freelist { .. }
+                | Finding::Header { .. }
+                | Finding::NotADatabase { .. }
+                | Finding::Truncated { .. }
+                | Finding::StaleWal { .. }
+        ) || matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty())
+    })
+}
+
+/// SQLite's lines about a finding that is damage.
+pub(super) fn lines_of(finding: &Finding) -> &[String] {
+    match finding {
+        Finding::IndexDamage { lines, .. }
+        | Finding::FtsDamage { lines, .. }
+        | Finding::Freelist { lines, .. }
+        | Finding::TableDamage { lines, .. }
+        | Finding::Header { lines }
+        | Finding::StaleWal { lines, .. }
+        | Finding::Truncated { lines, .. }
+        | Finding::Replaced { lines }
+        | Finding::NotADatabase { lines } => lines,
+        Finding::ForeignKeyViolations { .. }
+        | Finding::ConstraintViolations { .. }
+        | Finding::WalDeleted { .. }
+        | Finding::Locked { .. } => &[],
+    }
+}
+
+/// Looks again while the file is locked, for as long as [`PATIENCE`] lasts.
+fn patiently(task: &dyn Task, look: impl Fn() -> Result<Health>) -> Result<Health> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        task.go_on()?;
+        let health = look()?;
+        if !health.is_locked() || Instant::now() >= deadline {
+            return Ok(health);
+        }
+        // Not every kind of lock is one that SQLite waits for.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
+    // Read-only wherever something is there that a writer would act on: frames, a hot journal.
+    let is_clean = ["-wal", "-shm", "-journal"].iter().all(|end| !beside(path, end).exists());
+    let flags =
+        if is_clean { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+    let connection = match Connection::open(path, flags, SLICE) {
+        Ok(connection) => connection,
+        Err(error) => return inspect::unreadable(path, kind, advise(error, path)),
+    };
+    connection.checkpoint_on_close(false);
+    execute(&connection, SETTINGS)?;
+    let health = look(&connection, kind, task);
+    if is_clean && size(&Wal::path(path)) == 0 {
+        // Nothing to checkpoint: closing takes the empty WAL away.
+        connection.checkpoint_on_close(true);
+    }
+    health.map_err(|error| advise(error, path))
+}
+
+/// The file as it is without its WAL. No lock is taken, so that a checkpoint meanwhile may show
+/// damage that is none: that keeps a WAL where it is.
+pub(super) fn without_wal(path: &Path, task: &dyn Task) -> Result<Health> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open(&immutable(path), flags, SLICE)?;
+    execute(&connection, SETTINGS)?;
+    look(&connection, Kind::Quick, task)
+}
+
+/// What is missing from the file, and what SQLite says of the rest.
+pub(super) fn look(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
+    let truncated = truncated(connection)?;
+    let mut health = inspect(connection, kind, task)?;
+    if let Some(finding) = truncated {
+        health.findings.insert(0, finding);
+    }
+    Ok(health.judged())
+}
+
+/// Whether pages are missing. SQLite refuses a file that is shorter than its header says, unless
+/// it is told that the schema is being repaired; then it tells what the rest is good for.
+fn truncated(connection: &Connection) -> Result<Option<Finding>> {
+    let finding = |extent: Extent, lines: Vec<String>| Finding::Truncated {
+        missing_pages: extent.missing,
+        lines,
+    };
+    let error = match connection.extent() {
+        Ok(extent) if extent.missing == 0 => return Ok(None),
+        Ok(extent) => {
+            let line = format!(
+                "{} of {} pages are neither in the file nor in its -wal",
+                extent.missing, extent.pages
+            );
+            return Ok(Some(finding(extent, vec![line])));
+        }
+        Err(error) if error.class() == Class::Corrupt => error,
+        // Whatever it is, it is found again where it is sorted.
+        Err(_) => return Ok(None),
+    };
+    match connection.extent_by_header()? {
+        Some(extent) if extent.missing > 0 => {
+            execute(connection, "PRAGMA writable_schema = ON")?;
+            Ok(Some(finding(extent, vec![error.message])))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether this process has another file open by the same path.
+fn replaced(path: &Path) -> Option<Finding> {
+    let id = FileId::of(path).ok()?;
+    DatabaseFile::open_by(path).iter().any(|file| file.id != id).then(|| Finding::Replaced {
+        lines: vec![
+            "this process has another file open by the same path: it was replaced, and the -wal \
+             beside it belongs to the old one"
+                .to_owned(),
+        ],
+    })
+}
+
+/// Whether the WAL was deleted, and commits with it. To be asked before the file is opened:
+/// opening makes a new WAL.
+///
+/// # Errors
+/// SQLite's, where the file cannot be opened at all.
+pub fn deleted_wal(path: &Path) -> Result<Option<Finding>> {
+    let shm = beside(path, "-shm");
+    if !shm.exists() || Wal::path(path).exists() {
+        return Ok(None);
+    }
+    // The index tells how much was lost, unless somebody is still using it.
+    let Some(alone) = Alone::with(path)? else {
+        return Ok(Some(Finding::WalDeleted { frames: None }));
+    };
+    let lost = frames_only_in_wal(&shm);
+    drop(alone);
+    Ok(match lost {
+        Some(0) => None,
+        frames => Some(Finding::WalDeleted { frames }),
+    })
+}
+
+/// Frames that the WAL's index lists, and that no checkpoint has put into the file
+/// (<https://sqlite.org/walformat.html#the_wal_index_header>). None where it does not tell. It is
+/// read plainly: nobody has it open, see [`Alone`].
+fn frames_only_in_wal(shm: &Path) -> Option<u64> {
+    const HEADER: usize = 48;
+    const IS_INIT: usize = 12;
+    const MX_FRAME: usize = 16;
+    const BACKFILLED: usize = 2 * HEADER;
+    let mut index = [0; BACKFILLED + 4];
+    File::open(shm).and_then(|mut file| file.read_exact(&mut index)).ok()?;
+    let word = |at: usize| {
+        let bytes: [u8; 4] = index.get(at..at + 4)?.try_into().ok()?;
+        Some(u64::from(u32::from_ne_bytes(bytes)))
+    };
+    let is_whole = index.get(..HEADER) == index.get(HEADER..BACKFILLED);
+    let is_used = index.get(IS_INIT).is_some_and(|init| *init != 0);
+    if !is_whole || !is_used {
+        return None;
+    }
+    Some(word(MX_FRAME)?.saturating_sub(word(BACKFILLED)?))
+}
+
+/// A connection to a WAL database that proves, by SQLite's exclusive lock on the file, that
+/// nobody else has it open, in this process or another, and keeps it so while it lives. It reads
+/// the WAL, but does not use the `-shm`, and neither checkpoints nor removes anything when it is
+/// closed.
+pub(super) struct Alone {
+    pub connection: Connection,
+}
+
+impl Alone {
+    /// None where somebody has the file open.
+    ///
+    /// # Errors
+    /// SQLite's; damage is none.
+    pub fn with(path: &Path) -> Result<Option<Self>> {
+        let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
+        connection.checkpoint_on_close(false);
+        execute(&connection, SETTINGS)?;
+        // Before the first read: then SQLite takes the lock in order to open the WAL.
+        execute(&connection, "PRAGMA locking_mode = EXCLUSIVE")?;
+        let read = connection
+            .sql()?
+            .query_row("PRAGMA schema_version", [], |_| Ok(()))
+            .map_err(|error| Error::from(error).at(path));
+        match read {
+            Err(error) if error.class() == Class::Transient => Ok(None),
+            Err(error) if error.class() != Class::Corrupt => Err(error),
+            _ => Ok(Some(Self { connection })),
+        }
+    }
+}
+
+/// Size of a file, by `stat`; 0 where there is none.
+pub(super) fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// The file that SQLite keeps beside `path` with this ending.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// `path` as a URI (<https://sqlite.org/uri.html>) of a file that nobody changes.
+fn immutable(path: &Path) -> PathBuf {
+    let mut uri = String::from("file:");
+    let text = path.as_os_str().as_encoded_bytes();
+    #[cfg(windows)]
+    let text = &text.iter().map(|b| if *b == b'\\' { b'/' } else { *b }).collect::<Vec<_>>()[..];
+    if cfg!(windows) {
+        uri.push('/');
+    }
+    for byte in text {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    PathBuf::from(uri)
+}

@@ -1,0 +1,72 @@
+//! Rows that refer to none, by table and by the table referred to.
+//!
+//! Called on the thread of the check. Source: <https://sqlite.org/pragma.html#pragma_foreign_key_check>.
+
+use rusqlite::ffi;
+
+use super::finding::Finding;
+use super::inspect::quoted;
+use super::lines::{Findings, Subject};
+use super::schema::Schema;
+use super::watch::Watch;
+use crate::engine::{Connection, Error, Result};
+
+/// How many rowids a finding keeps.
+const ROWIDS: usize = 100;
+
+/// `PRAGMA foreign_key_check`, table by table: a constraint that makes no sense to SQLite fails
+/// the check of its table, and of no other.
+pub(super) fn check(
+    connection: &Connection,
+    schema: &Schema,
+    watch: &Watch<'_>,
+    findings: &mut Findings,
+) -> Result<()> {
+    for table in schema.tables().skip(1) {
+        watch.go_on()?;
+        match violations(connection, &table.name) {
+            Ok(found) => found.into_iter().for_each(|finding| findings.push(finding)),
+            Err(error) => {
+                let error = watch.reason(Error::from(error).at(connection.path()));
+                if error.errcode & 0xff != ffi::SQLITE_ERROR {
+                    return Err(error);
+                }
+                findings.note(Subject::Constraint(table.name.clone()), None, &error.message);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn violations(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Finding>> {
+    let mut found: Vec<Finding> = Vec::new();
+    let Ok(sql) = connection.sql() else {
+        return Ok(found);
+    };
+    let mut statement =
+        sql.prepare(&format!("PRAGMA main.foreign_key_check({})", quoted(table)))?;
+    let mut answer = statement.query([])?;
+    while let Some(row) = answer.next()? {
+        // NULL for a table WITHOUT ROWID.
+        let (rowid, referred): (Option<i64>, String) = (row.get(1)?, row.get(2)?);
+        let known = found.iter_mut().find_map(|finding| match finding {
+            Finding::ForeignKeyViolations { parent, rows, rowids, .. } if *parent == referred => {
+                Some((rows, rowids))
+            }
+            _ => None,
+        });
+        match known {
+            Some((rows, rowids)) => {
+                *rows += 1;
+                rowids.extend(rowid.filter(|_| rowids.len() < ROWIDS));
+            }
+            None => found.push(Finding::ForeignKeyViolations {
+                table: table.to_owned(),
+                parent: referred,
+                rows: 1,
+                rowids: rowid.into_iter().collect(),
+            }),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,220 @@
+//! One snapshot of a database, looked through by SQLite.
+//!
+//! | step | kind |
+//! |---|---|
+//! | the schema | both |
+//! | `PRAGMA quick_check`, or `integrity_check` | quick, or full |
+//! | the same table by table, where SQLite gave up before the end | both |
+//! | full-text indexes against the tables that they are of | full |
+//! | `PRAGMA foreign_key_check`, table by table | full |
+//!
+//! SQLite answers damage in lines, but for what it meets before it can answer at all: an error
+//! in reading the schema is a finding, too. Contention is one, and no damage.
+//!
+//! Progress is an estimate: pages that SQLite read are counted, against the pages that the file
+//! has. Each is read once for its b-tree ("reading pages"), and again, unless the cache still has
+//! it, for its rows ("comparing rows").
+//!
+//! Called on the thread that owns the connection, which it blocks.
+
+use std::path::Path;
+use std::time::Instant;
+
+use rusqlite::ffi;
+
+use super::finding::{Finding, Health, Kind};
+use super::lines::{Findings, Subject};
+use super::schema::{SCHEMA_TABLE, Schema};
+use super::watch::Watch;
+use super::{foreign_keys, full_text};
+use crate::engine::{Class, Connection, Error, Result, Task};
+
+/// How many lines are asked of SQLite. More would tell nothing new, and be slow to tell.
+const MOST_LINES: u32 = 10_000;
+
+/// Checks what `connection` sees: one snapshot, the WAL included. Inside a transaction of the
+/// connection it sees that transaction's changes; it leaves the transaction as it was.
+///
+/// Damage is a finding, and so is contention ([`Finding::Locked`]). The file is not written to.
+///
+/// # Errors
+/// Where the check could not be carried out: `task`'s reason to end, and what is neither damage
+/// nor contention (`SQLITE_IOERR`, `SQLITE_CANTOPEN`, `SQLITE_NOMEM`).
+pub fn inspect(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
+    let started = Instant::now();
+    task.go_on()?;
+    let watch = Watch::new(connection, task);
+    let mut findings = Findings::default();
+    let own_transaction = connection.is_autocommit();
+    let mut extent = (0, 0);
+    let looked = (|| {
+        if own_transaction {
+            execute(connection, "BEGIN")?;
+        }
+        extent = (number(connection, "page_count")?, number(connection, "page_size")?);
+        watch.of_pages(extent.0);
+        look(connection, kind, &watch, &mut findings)
+    })();
+    if own_transaction && !connection.is_autocommit() {
+        // It has only read: nothing to lose, and nothing to be told.
+        drop(execute(connection, "ROLLBACK"));
+    }
+    if let Err(error) = looked {
+        take_error(&mut findings, watch.reason(error))?;
+    }
+    watch.ended()?;
+    watch.finish();
+    Ok(Health {
+        path: connection.path().to_path_buf(),
+        kind,
+        ok: false,
+        findings: findings.into_vec(),
+        pages: extent.0,
+        page_size: u32::try_from(extent.1).unwrap_or(0),
+        elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
+    }
+    .judged())
+}
+
+/// What an error says of the file, as a finding; the error itself where it says nothing of it.
+fn take_error(findings: &mut Findings, error: Error) -> Result<()> {
+    match error.class() {
+        Class::Corrupt if error.errcode & 0xff == ffi::SQLITE_NOTADB => {
+            findings.push(Finding::NotADatabase { lines: vec![error.message] });
+        }
+        Class::Corrupt => findings.header(&error.message),
+        Class::Transient if error.errcode & 0xff != ffi::SQLITE_INTERRUPT => {
+            findings.push(Finding::Locked { lines: vec![error.message] });
+        }
+        _ => return Err(error),
+    }
+    Ok(())
+}
+
+/// The health of a file of which nothing but `error` is known.
+///
+/// # Errors
+/// `error`, where it is neither about damage nor contention.
+pub(super) fn unreadable(path: &Path, kind: Kind, error: Error) -> Result<Health> {
+    let mut findings = Findings::default();
+    take_error(&mut findings, error)?;
+    let findings = findings.into_vec();
+    let path = path.to_path_buf();
+    Ok(Health { path, kind, ok: false, findings, pages: 0, page_size: 0, elapsed_ms: 0.0 }.judged())
+}
+
+fn look(
+    connection: &Connection,
+    kind: Kind,
+    watch: &Watch<'_>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let schema = Schema::read(connection)?;
+    let pragma = match kind {
+        Kind::Quick => "quick_check",
+        Kind::Full => "integrity_check",
+    };
+    let mut gave_up = false;
+    let whole = watch.texts(&format!("PRAGMA main.{pragma}({MOST_LINES})"), |row| {
+        gave_up |= findings.add(row, &schema);
+    });
+    match whole {
+        Ok(()) => {}
+        // Damage that it fell over, or a virtual table that cannot be opened (its module or
+        // tokenizer is unknown here, its own tables are damaged): the others can still be told.
+        Err(error) if is_about_one_table(&error) => gave_up = true,
+        Err(error) => return Err(error),
+    }
+    if gave_up {
+        one_by_one(pragma, &schema, watch, findings)?;
+    }
+    if kind == Kind::Full && !findings.has_table_damage() {
+        full_text::check(connection, &schema, watch, findings)?;
+        foreign_keys::check(connection, &schema, watch, findings)?;
+    }
+    Ok(())
+}
+
+/// Checks each table by itself, so that one that SQLite cannot get through is known by name.
+fn one_by_one(
+    pragma: &str,
+    schema: &Schema,
+    watch: &Watch<'_>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let mut anything = false;
+    let every = schema.tables().chain(schema.virtual_tables());
+    for table in every {
+        watch.go_on()?;
+        let sql = format!("PRAGMA main.{pragma}({})", quoted(&table.name));
+        let mut gave_up = false;
+        let checked = watch.texts(&sql, |row| gave_up |= findings.add(row, schema));
+        match checked {
+            Ok(()) if !gave_up => {}
+            Ok(()) => {
+                findings.note(
+                    Subject::Table(table.name.clone()),
+                    None,
+                    "a record of the table is malformed",
+                );
+                anything = true;
+            }
+            Err(error) if table.is_virtual() && is_about_one_table(&error) => {
+                // Only a code that speaks of damage convicts it: nobody else may know its module.
+                if matches!(error.class(), Class::Index | Class::Corrupt) {
+                    findings.note(Subject::FullText(table.name.clone()), None, &error.message);
+                    anything = true;
+                }
+            }
+            Err(error) if error.class() == Class::Corrupt => {
+                findings.note(Subject::Table(table.name.clone()), None, &error.message);
+                anything = true;
+            }
+            Err(error) if is_about_one_table(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if !anything && !findings.has_damage() && pragma_gave_up_for_damage(watch, pragma)? {
+        // Somewhere in the file, and in no table that the schema names.
+        findings.note(
+            Subject::Table(SCHEMA_TABLE.to_owned()),
+            None,
+            "database disk image is malformed",
+        );
+    }
+    Ok(())
+}
+
+/// Whether the whole check ends with SQLite's word for damage, and not over a virtual table.
+fn pragma_gave_up_for_damage(watch: &Watch<'_>, pragma: &str) -> Result<bool> {
+    let mut malformed = false;
+    match watch.texts(&format!("PRAGMA main.{pragma}"), |row| malformed |= row != "ok") {
+        Ok(()) => Ok(malformed),
+        Err(error) if error.class() == Class::Corrupt => Ok(true),
+        Err(error) if is_about_one_table(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a check may have failed over one table, so that others can be checked still.
+fn is_about_one_table(error: &Error) -> bool {
+    matches!(error.class(), Class::Corrupt | Class::Index)
+        || error.errcode & 0xff == ffi::SQLITE_ERROR
+}
+
+/// A name as an SQL string.
+pub(super) fn quoted(name: &str) -> String {
+    format!("'{}'", name.replace('\'', "''"))
+}
+
+pub(super) fn execute(connection: &Connection, sql: &str) -> Result<()> {
+    connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(connection.path()))
+}
+
+fn number(connection: &Connection, pragma: &str) -> Result<u64> {
+    let value: i64 = connection
+        .sql()?
+        .pragma_query_value(Some("main"), pragma, |row| row.get(0))
+        .map_err(|error| Error::from(error).at(connection.path()))?;
+    Ok(u64::try_from(value).unwrap_or(0))
+}

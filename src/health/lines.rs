@@ -1,0 +1,410 @@
+//! What the lines of SQLite's integrity checks are about.
+//!
+//! SQLite answers `PRAGMA quick_check` and `integrity_check` in English. Its wording is fixed, and
+//! this package carries the SQLite that it was read from: `sqlite3BtreeIntegrityCheck` for the
+//! b-trees and lists of pages, the `PRAGMA`'s own program for rows and indexes, and each virtual
+//! table module's `xIntegrity`. Lines that name a b-tree do so by its root page.
+//!
+//! | SQLite says | it is about |
+//! |---|---|
+//! | `Tree R page P[ cell C\| right child]: …` | the table or index with root page R |
+//! | … `ptr map entry` …, `Freelist: …`, `Page N: …`, `max rootpage …` | the lists of pages |
+//! | `… index I`, `index I stores …` | index I |
+//! | `row not in PRIMARY KEY order for T` | table T |
+//! | `NULL value in T.C`, `CHECK constraint failed in T`, … | rows that T's constraints forbid |
+//! | `… FTSn table S.T…`, `fts5: … table "T"` | the full-text index of T |
+//! | `In RTree S.T:` and the lines below | the R-Tree T |
+//!
+//! A pure function of text; any thread.
+
+use super::finding::Finding;
+use super::schema::{SCHEMA_TABLE, Schema};
+
+/// What one line is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// A table's b-tree.
+    Table(String),
+    /// An index, and its table.
+    Index(String, String),
+    /// The lists of pages: free ones, and the pointer map.
+    Pages,
+    /// A full-text index.
+    FullText(String),
+    /// Rows of a table that its own constraints forbid.
+    Constraint(String),
+    /// SQLite gave up: the file is damaged, at a place it does not tell.
+    Unplaced,
+}
+
+/// A line, what it is about, and the page that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sorted<'a> {
+    pub subject: Subject,
+    pub page: Option<u32>,
+    pub line: &'a str,
+}
+
+/// SQLite's text for `SQLITE_CORRUPT`, which stands for a line where a check had to end early.
+const MALFORMED: &str = "database disk image is malformed";
+
+/// Sorts one row of a check's answer, which may hold several lines. Empty for `ok`.
+pub(super) fn sort<'a>(row: &'a str, schema: &Schema) -> Vec<Sorted<'a>> {
+    if row == "ok" {
+        return Vec::new();
+    }
+    if let Some(rest) = row.strip_prefix("In RTree ")
+        && let Some((name, lines)) = rest.split_once(":\n")
+    {
+        let name = name.split_once('.').map_or(name, |(_, table)| table);
+        return lines
+            .lines()
+            .map(|line| Sorted { subject: Subject::Table(name.to_owned()), page: None, line })
+            .collect();
+    }
+    row.lines()
+        .filter(|line| !line.starts_with("*** in database "))
+        .map(|line| one(line, schema))
+        .collect()
+}
+
+fn one<'a>(line: &'a str, schema: &Schema) -> Sorted<'a> {
+    let (subject, page) = subject(line, schema);
+    Sorted { subject, page, line }
+}
+
+fn subject(line: &str, schema: &Schema) -> (Subject, Option<u32>) {
+    if line.contains("ptr map entry") || line.contains("Failed to read ptrmap") {
+        return (Subject::Pages, after(line, "key="));
+    }
+    if let Some(rest) = line.strip_prefix("Tree ") {
+        let page = after(rest, " page ");
+        return (tree(number(rest).unwrap_or(0), schema), page);
+    }
+    if line.starts_with("Freelist: ") {
+        return (Subject::Pages, after(line, " page "));
+    }
+    if let Some(rest) = line.strip_prefix("Page ") {
+        return (Subject::Pages, number(rest));
+    }
+    if line.starts_with("max rootpage ") || line.starts_with("incremental_vacuum enabled ") {
+        return (Subject::Pages, None);
+    }
+    let subject = index(line, schema)
+        .or_else(|| constraint(line, schema))
+        .or_else(|| full_text(line, schema))
+        .unwrap_or(Subject::Unplaced);
+    (subject, None)
+}
+
+fn tree(root: u32, schema: &Schema) -> Subject {
+    match schema.by_root(root) {
+        Some(object) if object.kind == "index" => {
+            Subject::Index(object.name.clone(), object.table.clone())
+        }
+        Some(object) => Subject::Table(object.name.clone()),
+        // The roots are those of the schema. One that is not in it any more is the schema's fault.
+        None => Subject::Table(SCHEMA_TABLE.to_owned()),
+    }
+}
+
+/// `row N missing from index I` and its kin.
+fn index(line: &str, schema: &Schema) -> Option<Subject> {
+    const LEADS: [&str; 4] = [
+        "wrong # of entries in index ",
+        "non-unique entry in index ",
+        " missing from index ",
+        " values differ from index ",
+    ];
+    let name = if let Some(rest) = line.strip_prefix("index ") {
+        rest.split_once(" stores an imprecise floating-point value for row ").map(|(name, _)| name)
+    } else if line.starts_with("rowid not at end-of-record for row ") {
+        line.split_once(" of index ").map(|(_, name)| name)
+    } else {
+        LEADS.iter().find_map(|lead| {
+            let (before, name) = line.split_once(lead)?;
+            (before.is_empty() || before.starts_with("row ")).then_some(name)
+        })
+    }?;
+    let table = schema.index(name).map_or_else(String::new, |index| index.table.clone());
+    Some(Subject::Index(name.to_owned(), table))
+}
+
+/// `NULL value in T.C`, `CHECK constraint failed in T`, `row not in PRIMARY KEY order for T`.
+fn constraint(line: &str, schema: &Schema) -> Option<Subject> {
+    if let Some(table) = line.strip_prefix("row not in PRIMARY KEY order for ") {
+        return Some(Subject::Table(table.to_owned()));
+    }
+    if let Some(table) = line.strip_prefix("CHECK constraint failed in ") {
+        return Some(Subject::Constraint(table.to_owned()));
+    }
+    let (kind, place) = line.split_once(" value in ")?;
+    let is_kind = matches!(kind, "NULL" | "NUMERIC" | "TEXT") || kind.starts_with("non-");
+    let table = schema.table_leading(place, |rest| rest.starts_with('.'));
+    is_kind.then(|| {
+        let named = place.split_once('.').map_or(place, |(table, _)| table);
+        Subject::Constraint(table.map_or(named, |table| &table.name).to_owned())
+    })
+}
+
+/// `malformed inverted index for FTS5 table S.T`, `fts5: corruption in table "T"`, and whatever
+/// else a virtual table's module says of itself.
+fn full_text(line: &str, schema: &Schema) -> Option<Subject> {
+    let named = line.split_once(" table main.").map(|(_, rest)| rest);
+    if let Some(rest) = named
+        && let Some(table) =
+            schema.table_leading(rest, |rest| rest.is_empty() || rest.starts_with(": "))
+    {
+        return Some(Subject::FullText(table.name.clone()));
+    }
+    schema
+        .virtual_tables()
+        .filter(|table| line.contains(&format!("\"{}\"", table.name)))
+        .max_by_key(|table| table.name.len())
+        .map(|table| Subject::FullText(table.name.clone()))
+}
+
+/// The number that `text` starts with.
+fn number(text: &str) -> Option<u32> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text.get(..end)?.parse().ok()
+}
+
+/// The number behind the first `lead`.
+fn after(text: &str, lead: &str) -> Option<u32> {
+    text.split_once(lead).and_then(|(_, rest)| number(rest))
+}
+
+/// Findings as they are gathered: one for each subject, in the order of their first lines.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    found: Vec<Finding>,
+}
+
+/// How many of SQLite's lines a finding keeps.
+const LINES: usize = 100;
+
+impl Findings {
+    /// Adds what a row of a check's answer says. Answers whether SQLite gave up at it.
+    pub fn add(&mut self, row: &str, schema: &Schema) -> bool {
+        let mut gave_up = false;
+        for sorted in sort(row, schema) {
+            gave_up |= sorted.subject == Subject::Unplaced && sorted.line == MALFORMED;
+            match sorted.subject {
+                Subject::Unplaced if sorted.line == MALFORMED => {}
+                // A line that this SQLite does not write: the worst is assumed.
+                Subject::Unplaced => self.header(sorted.line),
+                subject => self.note(subject, sorted.page, sorted.line),
+            }
+        }
+        gave_up
+    }
+
+    /// Adds a line about `subject`.
+    pub fn note(&mut self, subject: Subject, page: Option<u32>, line: &str) {
+        let new = match subject {
+            Subject::Table(table) => {
+                Finding::TableDamage { table, pages: Vec::new(), lines: Vec::new() }
+            }
+            Subject::Index(index, table) => {
+                Finding::IndexDamage { index, table, pages: Vec::new(), lines: Vec::new() }
+            }
+            Subject::Pages => Finding::Freelist { pages: Vec::new(), lines: Vec::new() },
+            Subject::FullText(table) => Finding::FtsDamage { table, lines: Vec::new() },
+            Subject::Constraint(table) => {
+                Finding::ConstraintViolations { table, lines: Vec::new() }
+            }
+            Subject::Unplaced => Finding::Header { lines: Vec::new() },
+        };
+        let at = self.found.iter().position(|old| same_subject(old, &new)).unwrap_or_else(|| {
+            self.found.push(new);
+            self.found.len() - 1
+        });
+        let Some(finding) = self.found.get_mut(at) else {
+            return;
+        };
+        let (pages, lines) = match finding {
+            Finding::TableDamage { pages, lines, .. }
+            | Finding::IndexDamage { pages, lines, .. }
+            | Finding::Freelist { pages, lines } => (Some(pages), lines),
+            Finding::FtsDamage { lines, .. }
+            | Finding::ConstraintViolations { lines, .. }
+            | Finding::Header { lines } => (None, lines),
+            _ => return,
+        };
+        if let (Some(pages), Some(page)) = (pages, page)
+            && !pages.contains(&page)
+        {
+            pages.push(page);
+        }
+        if lines.len() < LINES && !lines.iter().any(|old| old == line) {
+            lines.push(line.to_owned());
+        }
+    }
+
+    /// Adds a line about what cannot be made sense of.
+    pub fn header(&mut self, line: &str) {
+        self.note(Subject::Unplaced, None, line);
+    }
+
+    /// Adds a finding of its own.
+    pub fn push(&mut self, finding: Finding) {
+        self.found.push(finding);
+    }
+
+    /// Whether something was found that is damage.
+    pub fn has_damage(&self) -> bool {
+        self.found.iter().any(Finding::is_damage)
+    }
+
+    /// Whether a table's rows cannot all be read.
+    pub fn has_table_damage(&self) -> bool {
+        self.found.iter().any(|finding| {
+            matches!(
+                finding,
+                Finding::TableDamage { .. }
+                    | Finding::Header { .. }
+                    | Finding::NotADatabase { .. }
+                    | Finding::Locked { .. }
+            )
+        })
+    }
+
+    /// Whether `table`'s full-text index was found damaged.
+    pub fn has_full_text_damage(&self, name: &str) -> bool {
+        self.found
+            .iter()
+            .any(|finding| matches!(finding, Finding::FtsDamage { table, .. } if table == name))
+    }
+
+    /// All of them; pages in order.
+    pub fn into_vec(mut self) -> Vec<Finding> {
+        for finding in &mut self.found {
+            if let Finding::TableDamage { pages, .. }
+            | Finding::IndexDamage { pages, .. }
+            | Finding::Freelist { pages, .. } = finding
+            {
+                pages.sort_unstable();
+            }
+        }
+        self.found
+    }
+}
+
+fn same_subject(one: &Finding, other: &Finding) -> bool {
+    match (one, other) {
+        (Finding::TableDamage { table: a, .. }, Finding::TableDamage { table: b, .. })
+        | (Finding::IndexDamage { index: a, .. }, Finding::IndexDamage { index: b, .. })
+        | (Finding::FtsDamage { table: a, .. }, Finding::FtsDamage { table: b, .. })
+        | (
+            Finding::ConstraintViolations { table: a, .. },
+            Finding::ConstraintViolations { table: b, .. },
+        ) => a == b,
+        (Finding::Freelist { .. }, Finding::Freelist { .. })
+        | (Finding::Header { .. }, Finding::Header { .. }) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::Object;
+    use super::*;
+
+    fn schema() -> Schema {
+        let object = |kind: &str, name: &str, table: &str, root| Object {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            table: table.to_owned(),
+            root,
+            sql: String::new(),
+        };
+        Schema::new([
+            object("table", "logs", "logs", 2),
+            object("table", "logs.old", "logs.old", 3),
+            object("index", "by time", "logs", 4),
+            object("table", "words", "words", 0),
+            object("table", "places", "places", 0),
+        ])
+    }
+
+    #[test]
+    fn every_line_that_sqlite_writes_has_its_subject() {
+        let table = |name: &str| Subject::Table(name.to_owned());
+        let index = || Subject::Index("by time".to_owned(), "logs".to_owned());
+        let text = || Subject::FullText("words".to_owned());
+        let rows = |name: &str| Subject::Constraint(name.to_owned());
+        let cases = [
+            ("Tree 2 page 30: btreeInitPage() returns error code 11", table("logs"), Some(30)),
+            ("Tree 2 page 30 cell 4: Rowid 7 out of order", table("logs"), Some(30)),
+            ("Tree 3 page 9 right child: Child page depth differs", table("logs.old"), Some(9)),
+            ("Tree 4 page 12 cell 0: 2nd reference to page 13", index(), Some(12)),
+            ("Tree 1 page 1: free space corruption", table("sqlite_schema"), Some(1)),
+            (
+                "Tree 2 page 5 cell 1: Bad ptr map entry key=8 expected=(5,2) got=(3,9)",
+                Subject::Pages,
+                Some(8),
+            ),
+            ("Failed to read ptrmap key=77", Subject::Pages, Some(77)),
+            ("Freelist: size is 3 but should be 4", Subject::Pages, None),
+            ("Freelist: freelist leaf count too big on page 6", Subject::Pages, Some(6)),
+            ("Page 41: never used", Subject::Pages, Some(41)),
+            ("Page 2: pointer map referenced", Subject::Pages, Some(2)),
+            ("max rootpage (9) disagrees with header (8)", Subject::Pages, None),
+            ("incremental_vacuum enabled with a max rootpage of zero", Subject::Pages, None),
+            ("wrong # of entries in index by time", index(), None),
+            ("row 12 missing from index by time", index(), None),
+            ("row 12 values differ from index by time", index(), None),
+            ("rowid not at end-of-record for row 3 of index by time", index(), None),
+            ("non-unique entry in index by time", index(), None),
+            ("index by time stores an imprecise floating-point value for row 3", index(), None),
+            ("row not in PRIMARY KEY order for logs", table("logs"), None),
+            ("NULL value in logs.old.text", rows("logs.old"), None),
+            ("NUMERIC value in logs.text", rows("logs"), None),
+            ("TEXT value in logs.id", rows("logs"), None),
+            ("non-INTEGER value in logs.id", rows("logs"), None),
+            ("CHECK constraint failed in logs", rows("logs"), None),
+            ("malformed inverted index for FTS5 table main.words", text(), None),
+            (
+                "unable to validate the inverted index for FTS4 table main.words: SQL logic error",
+                text(),
+                None,
+            ),
+            ("fts5: corruption found reading blob 10 from table \"words\"", text(), None),
+            ("fts5: checksum mismatch for table \"words\"", text(), None),
+            ("database disk image is malformed", Subject::Unplaced, None),
+        ];
+        for (line, subject, page) in cases {
+            assert_eq!(sort(line, &schema()), [Sorted { subject, page, line }], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_several_lines_is_taken_apart() {
+        let row =
+            "*** in database main ***\nTree 2 page 3: free space corruption\nPage 9: never used";
+        let lines: Vec<_> = sort(row, &schema()).into_iter().map(|sorted| sorted.line).collect();
+        assert_eq!(lines, ["Tree 2 page 3: free space corruption", "Page 9: never used"]);
+        let row = "In RTree main.places:\nNode 4 missing from database";
+        let table = Subject::Table("places".to_owned());
+        let line = "Node 4 missing from database";
+        assert_eq!(sort(row, &schema()), [Sorted { subject: table, page: None, line }]);
+        assert_eq!(sort("ok", &schema()), []);
+    }
+
+    #[test]
+    fn lines_of_one_subject_make_one_finding() {
+        let mut findings = Findings::default();
+        for page in (1..=300).rev() {
+            findings.add(&format!("Tree 2 page {page}: free space corruption"), &schema());
+        }
+        assert!(findings.add("database disk image is malformed", &schema()));
+        let found = findings.into_vec();
+        let [Finding::TableDamage { table, pages, lines }] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(table, "logs");
+        assert_eq!(*pages, (1..=300).collect::<Vec<_>>());
+        assert_eq!(lines.len(), LINES);
+    }
+}

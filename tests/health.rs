@@ -1,0 +1,506 @@
+//! What checks find in real files that were really damaged, and what they leave alone.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use fusion_sqlite::engine::{self, Connection, Error, Result, Stage, Task, Unwatched};
+use fusion_sqlite::health::{
+    Finding, Health, Kind, check, deleted_wal, inspect, put_wal_aside, under_way,
+};
+use rusqlite::OpenFlags;
+use second_process::SecondProcess;
+use tempfile::TempDir;
+
+mod second_process;
+
+#[test]
+fn serve() {
+    second_process::serve();
+}
+
+const PAGE: u64 = 4096;
+
+/// A database in WAL mode, closed cleanly: `logs` with an index, `words` about it.
+fn database(directory: &TempDir) -> PathBuf {
+    // Before anything is open: it replaces the locks.
+    engine::init().unwrap();
+    let path = directory.path().join("fusion.db");
+    let sql = rusqlite::Connection::open(&path).unwrap();
+    sql.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE logs (id INTEGER PRIMARY KEY, task TEXT NOT NULL, text TEXT);
+         CREATE INDEX logs_by_task ON logs (task, id);
+         CREATE TABLE notes (id INTEGER PRIMARY KEY, log INTEGER REFERENCES logs (id));
+         CREATE VIRTUAL TABLE words USING fts5(text, content='logs', content_rowid='id');
+         CREATE TRIGGER inserted AFTER INSERT ON logs BEGIN
+           INSERT INTO words (rowid, text) VALUES (new.id, new.text);
+         END;
+         CREATE TRIGGER deleted AFTER DELETE ON logs BEGIN
+           INSERT INTO words (words, rowid, text) VALUES ('delete', old.id, old.text);
+         END;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO logs SELECT i, 'FN-' || i % 17, 'entry number ' || i || hex(zeroblob(60)) FROM n;",
+    )
+    .unwrap();
+    drop(sql);
+    assert!(!beside(&path, "-wal").exists(), "closed cleanly");
+    path
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn full(path: &Path) -> Health {
+    check(path, Kind::Full, &Unwatched).unwrap()
+}
+
+fn quick(path: &Path) -> Health {
+    check(path, Kind::Quick, &Unwatched).unwrap()
+}
+
+fn sql(path: &Path, statements: &str) {
+    rusqlite::Connection::open(path).unwrap().execute_batch(statements).unwrap();
+}
+
+/// Pages of the b-tree `name`, by SQLite's own account.
+fn pages_of(path: &Path, name: &str) -> Vec<u32> {
+    let sql = rusqlite::Connection::open(path).unwrap();
+    let mut statement =
+        sql.prepare("SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf'").unwrap();
+    statement.query_map([name], |row| row.get(0)).unwrap().map(|row| row.unwrap()).collect()
+}
+
+fn overwrite(path: &Path, page: u32, bytes: &[u8]) {
+    let mut file = OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(u64::from(page - 1) * PAGE)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+fn page(path: &Path, page: u32) -> Vec<u8> {
+    let mut bytes = vec![0; PAGE as usize];
+    let mut file = File::open(path).unwrap();
+    file.seek(SeekFrom::Start(u64::from(page - 1) * PAGE)).unwrap();
+    file.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_sound_file_is_found_sound_and_left_as_it_was() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let before = fs::read(&path).unwrap();
+    for health in [quick(&path), full(&path)] {
+        assert!(health.ok, "{health:?}");
+        assert_eq!(health.findings, []);
+        assert_eq!((health.pages * PAGE, health.page_size), (before.len() as u64, 4096));
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "no -wal, no -shm: {left:?}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_not_made() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("none.db");
+    let error = check(&path, Kind::Full, &Unwatched).unwrap_err();
+    assert_eq!((error.code, error.errcode), ("ERR_SQLITE_ERROR", 14));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_table_that_lost_pages_is_named_with_them() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let lost = &pages_of(&path, "logs")[3..6];
+    for number in lost {
+        overwrite(&path, *number, &[0x5a; PAGE as usize]);
+    }
+    for health in [quick(&path), full(&path)] {
+        assert!(!health.ok);
+        // The index has more entries now than the table.
+        let [Finding::TableDamage { table, pages, lines }, Finding::IndexDamage { .. }] =
+            &health.findings[..]
+        else {
+            panic!("{health:?}");
+        };
+        assert_eq!((table.as_str(), &pages[..]), ("logs", lost));
+        assert!(lines[0].contains("btreeInitPage() returns error code 11"), "{lines:?}");
+    }
+}
+
+#[test]
+fn an_index_out_of_step_is_named_and_its_table_is_not_blamed() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let leaves: Vec<_> =
+        pages_of(&path, "logs_by_task").into_iter().map(|leaf| (leaf, page(&path, leaf))).collect();
+    sql(&path, "DELETE FROM logs WHERE id = 2");
+    let changed = leaves.iter().find(|(leaf, old)| page(&path, *leaf) != *old).unwrap();
+    overwrite(&path, changed.0, &changed.1);
+    let health = full(&path);
+    let [Finding::IndexDamage { index, table, lines, .. }] = &health.findings[..] else {
+        panic!("{health:?}");
+    };
+    assert_eq!((index.as_str(), table.as_str()), ("logs_by_task", "logs"));
+    assert!(!lines.is_empty());
+}
+
+#[test]
+fn a_full_text_index_that_its_table_outran_is_stale() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    assert!(full(&path).ok);
+    sql(&path, "INSERT OR REPLACE INTO logs VALUES (7, 'FN-7', 'other words')");
+    assert!(quick(&path).ok, "SQLite itself does not compare");
+    let health = full(&path);
+    assert!(
+        matches!(&health.findings[..], [Finding::FtsDamage { table, .. }] if table == "words"),
+        "{health:?}"
+    );
+    sql(&path, "INSERT INTO words (words) VALUES ('rebuild')");
+    assert!(full(&path).ok);
+}
+
+#[test]
+fn rows_that_refer_to_none_are_no_damage() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    sql(&path, "PRAGMA foreign_keys = OFF; INSERT INTO notes VALUES (1, 1), (2, 9999), (3, 8888)");
+    let health = full(&path);
+    assert!(health.ok);
+    assert_eq!(
+        health.findings,
+        [Finding::ForeignKeyViolations {
+            table: "notes".to_owned(),
+            parent: "logs".to_owned(),
+            rows: 2,
+            rowids: vec![2, 3],
+        }]
+    );
+}
+
+#[test]
+fn a_first_page_of_something_else_is_not_a_database() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    overwrite(&path, 1, &[0x20; PAGE as usize]);
+    let health = full(&path);
+    assert!(matches!(&health.findings[..], [Finding::NotADatabase { .. }]), "{health:?}");
+    assert!(!health.ok);
+}
+
+#[test]
+fn a_file_that_was_cut_short_says_by_how_much() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let pages = fs::metadata(&path).unwrap().len() / PAGE;
+    OpenOptions::new().write(true).open(&path).unwrap().set_len((pages - 5) * PAGE).unwrap();
+    let health = full(&path);
+    assert!(
+        matches!(&health.findings[0], Finding::Truncated { missing_pages: 5, .. }),
+        "{health:?}"
+    );
+}
+
+/// Another process commits `statements` to the file and is killed: they are in the WAL.
+fn left_in_wal(path: &Path, statements: &[&str]) {
+    let mut other = SecondProcess::start();
+    other.open("db", path);
+    other.sql("db", "PRAGMA wal_autocheckpoint = 0").unwrap();
+    for statement in statements {
+        other.sql("db", statement).unwrap();
+    }
+    other.kill();
+    assert!(fs::metadata(beside(path, "-wal")).unwrap().len() > 0);
+}
+
+/// A database whose WAL belongs to an older one: what a restore leaves behind that replaces the
+/// file alone.
+fn with_a_stale_wal(directory: &TempDir) -> PathBuf {
+    let path = database(directory);
+    left_in_wal(
+        &path,
+        &[
+            "UPDATE logs SET text = text || ' again', task = 'FN-' || id % 5",
+            "DELETE FROM logs WHERE id < 500",
+        ],
+    );
+    let restored = directory.path().join("restored.db");
+    let sql = rusqlite::Connection::open(&restored).unwrap();
+    sql.execute_batch(
+        "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL;
+         CREATE TABLE other (a, b); CREATE TABLE logs (id INTEGER PRIMARY KEY, text);
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000)
+         INSERT INTO other SELECT i, hex(randomblob(50)) FROM n;
+         INSERT INTO logs SELECT a, b FROM other",
+    )
+    .unwrap();
+    drop(sql);
+    fs::rename(restored, &path).unwrap();
+    fs::remove_file(beside(&path, "-shm")).unwrap();
+    path
+}
+
+#[test]
+fn a_wal_of_another_file_is_told_from_damage() {
+    let directory = TempDir::new().unwrap();
+    let path = with_a_stale_wal(&directory);
+    let wal = fs::read(beside(&path, "-wal")).unwrap();
+    let before = fs::read(&path).unwrap();
+    for health in [quick(&path), full(&path)] {
+        let [Finding::StaleWal { bytes, lines }] = &health.findings[..] else {
+            panic!("{health:?}");
+        };
+        assert_eq!(*bytes, wal.len() as u64);
+        assert!(!lines.is_empty() && !health.ok);
+    }
+    assert!(fs::read(&path).unwrap() == before, "nothing was applied");
+    assert!(fs::read(beside(&path, "-wal")).unwrap() == wal);
+}
+
+#[test]
+fn a_stale_wal_is_put_aside_whole_and_the_file_is_sound_then() {
+    let directory = TempDir::new().unwrap();
+    let path = with_a_stale_wal(&directory);
+    let wal = fs::read(beside(&path, "-wal")).unwrap();
+    let before = fs::read(&path).unwrap();
+    let aside = put_wal_aside(&path).unwrap();
+    let name = aside.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("fusion.db-wal.stale-2") && name.ends_with('Z'), "{name}");
+    assert!(fs::read(&aside).unwrap() == wal, "kept as it was");
+    assert!(fs::read(&path).unwrap() == before);
+    assert!(full(&path).ok);
+    assert_eq!(count(&path, "other"), 9000);
+}
+
+#[test]
+fn a_stale_wal_stays_while_another_process_has_the_file_open() {
+    let directory = TempDir::new().unwrap();
+    let path = with_a_stale_wal(&directory);
+    let mut other = SecondProcess::start();
+    other.open("db", &path);
+    // It has looked at the file, as any opener does.
+    drop(other.sql("db", "PRAGMA schema_version"));
+    let error = put_wal_aside(&path).unwrap_err();
+    assert_eq!(error.errcode, 5, "{error}");
+    // A plain close would apply it.
+    other.kill();
+    assert!(beside(&path, "-wal").exists());
+}
+
+#[test]
+fn a_wal_that_makes_the_file_whole_is_kept_and_not_put_aside() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    // A checkpoint that a power cut interrupted: the file has some of the pages, the WAL has all.
+    left_in_wal(&path, &["UPDATE logs SET task = task || hex(randomblob(20))"]);
+    for number in pages_in_wal(&path).into_iter().filter(|number| *number > 1).take(3) {
+        overwrite(&path, number, &[0; PAGE as usize]);
+    }
+    let health = full(&path);
+    assert!(health.ok, "{health:?}");
+    let error = put_wal_aside(&path).unwrap_err();
+    assert_eq!(error.code, "ERR_INVALID_STATE");
+    assert_eq!(count(&path, "logs"), 3000);
+}
+
+#[test]
+fn damage_that_the_wal_has_no_part_in_is_no_stale_wal() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let lost = pages_of(&path, "logs")[5];
+    left_in_wal(&path, &["INSERT INTO notes VALUES (1, 1)"]);
+    overwrite(&path, lost, &[0x5a; PAGE as usize]);
+    let health = full(&path);
+    assert!(
+        matches!(&health.findings[0], Finding::TableDamage { table, .. } if table == "logs"),
+        "{health:?}"
+    );
+    assert_eq!(put_wal_aside(&path).unwrap_err().code, "ERR_INVALID_STATE");
+}
+
+#[test]
+fn a_wal_that_was_deleted_is_missed_with_the_frames_that_it_had() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    left_in_wal(&path, &["INSERT INTO notes VALUES (1, 1)", "INSERT INTO notes VALUES (2, 2)"]);
+    fs::remove_file(beside(&path, "-wal")).unwrap();
+    assert_eq!(deleted_wal(&path).unwrap(), Some(Finding::WalDeleted { frames: Some(2) }));
+
+    let other = TempDir::new().unwrap();
+    let path = database(&other);
+    left_in_wal(&path, &["INSERT INTO notes VALUES (1, 1)"]);
+    fs::remove_file(beside(&path, "-wal")).unwrap();
+    let health = full(&path);
+    assert_eq!(health.findings, [Finding::WalDeleted { frames: Some(1) }]);
+    assert!(health.ok, "what is left is in order");
+}
+
+#[test]
+fn a_wal_that_was_deleted_after_its_checkpoint_is_not_missed() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    left_in_wal(&path, &["INSERT INTO notes VALUES (1, 1)", "PRAGMA wal_checkpoint"]);
+    fs::remove_file(beside(&path, "-wal")).unwrap();
+    assert_eq!(full(&path).findings, []);
+    assert_eq!(count(&path, "notes"), 1);
+}
+
+#[test]
+fn a_wal_that_was_deleted_under_another_process_is_missed_too() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let mut other = SecondProcess::start();
+    other.open("db", &path);
+    other.sql("db", "INSERT INTO notes VALUES (1, 1)").unwrap();
+    fs::remove_file(beside(&path, "-wal")).unwrap();
+    assert_eq!(deleted_wal(&path).unwrap(), Some(Finding::WalDeleted { frames: None }));
+}
+
+#[test]
+fn a_file_that_somebody_holds_is_locked_and_not_damaged() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    sql(&path, "PRAGMA journal_mode = DELETE");
+    let mut other = SecondProcess::start();
+    other.open("db", &path);
+    other.sql("db", "BEGIN EXCLUSIVE").unwrap();
+    let health = quick(&path);
+    assert!(matches!(&health.findings[..], [Finding::Locked { .. }]), "{health:?}");
+    assert!(!health.ok && !health.findings[0].is_damage());
+    other.sql("db", "ROLLBACK").unwrap();
+    assert!(quick(&path).ok);
+}
+
+#[test]
+fn a_file_that_was_replaced_under_this_process_is_told() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let open = Connection::open(&path, OpenFlags::default(), std::time::Duration::ZERO).unwrap();
+    let copy = directory.path().join("copy.db");
+    fs::copy(&path, &copy).unwrap();
+    fs::rename(&copy, &path).unwrap();
+    let health = full(&path);
+    assert!(matches!(&health.findings[..], [Finding::Replaced { .. }]), "{health:?}");
+    drop(open);
+    assert!(full(&path).ok);
+}
+
+fn count(path: &Path, table: &str) -> i64 {
+    let sql = rusqlite::Connection::open(path).unwrap();
+    sql.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+/// Pages that the WAL holds, by the format's description: headers of 24 bytes before pages.
+fn pages_in_wal(path: &Path) -> Vec<u32> {
+    let wal = fs::read(beside(path, "-wal")).unwrap();
+    let mut pages: Vec<u32> = wal[32..]
+        .chunks_exact(24 + PAGE as usize)
+        .map(|frame| u32::from_be_bytes(frame[..4].try_into().unwrap()))
+        .collect();
+    pages.sort_unstable();
+    pages.dedup();
+    pages
+}
+
+/// Notes what it is told, and can be told to end.
+#[derive(Default)]
+struct Observer {
+    end: AtomicBool,
+    asked: AtomicU64,
+    stages: Mutex<Vec<Stage>>,
+}
+
+impl Task for Observer {
+    fn stage(&self, stage: Stage) {
+        self.stages.lock().unwrap().push(stage);
+    }
+
+    fn go_on(&self) -> Result<()> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.end.load(Ordering::SeqCst) { Err(Error::cancelled()) } else { Ok(()) }
+    }
+}
+
+/// Large enough that a check of it takes a while.
+fn large(directory: &TempDir) -> PathBuf {
+    let path = database(directory);
+    sql(
+        &path,
+        "CREATE TABLE bulk (id INTEGER PRIMARY KEY, text);
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)
+         INSERT INTO bulk SELECT i, hex(randomblob(400)) FROM n;
+         CREATE INDEX bulk_by_text ON bulk (text)",
+    );
+    path
+}
+
+#[test]
+fn callers_share_a_check_and_each_may_leave_it() {
+    let directory = TempDir::new().unwrap();
+    let path = large(&directory);
+    let (stays, leaves) = (Observer::default(), Observer::default());
+    std::thread::scope(|scope| {
+        let staying = scope.spawn(|| check(&path, Kind::Full, &stays));
+        until(|| under_way(&path) == (1, 1));
+        let leaving = scope.spawn(|| check(&path, Kind::Quick, &leaves));
+        until(|| under_way(&path).1 == 2);
+        assert_eq!(under_way(&path).0, 1, "the full check answers for a quick one");
+        leaves.end.store(true, Ordering::SeqCst);
+        assert_eq!(leaving.join().unwrap().unwrap_err().code, "ERR_FUSION_CANCELLED");
+        let health = staying.join().unwrap().unwrap();
+        assert!(health.ok && health.kind == Kind::Full);
+    });
+    let stages = stays.stages.lock().unwrap();
+    assert!(stages.iter().all(|stage| stage.done <= stage.total), "{stages:?}");
+    assert!(stages.len() > 1);
+}
+
+#[test]
+fn a_check_ends_when_nobody_waits_for_it() {
+    let directory = TempDir::new().unwrap();
+    let path = large(&directory);
+    let caller = Observer::default();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| check(&path, Kind::Full, &caller));
+        until(|| !caller.stages.lock().unwrap().is_empty());
+        caller.end.store(true, Ordering::SeqCst);
+        assert_eq!(waiting.join().unwrap().unwrap_err().code, "ERR_FUSION_CANCELLED");
+    });
+    until(|| under_way(&path).0 == 0);
+}
+
+/// Gives way until it is so; a test that waits in vain is ended from outside.
+fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_inspection_sees_its_own_transaction_and_leaves_it_open() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let open = Connection::open(&path, OpenFlags::default(), std::time::Duration::ZERO).unwrap();
+    let sql = open.sql().unwrap();
+    sql.execute_batch("BEGIN IMMEDIATE; INSERT OR REPLACE INTO logs VALUES (9, 'FN-9', 'other')")
+        .unwrap();
+    let stale = inspect(&open, Kind::Full, &Unwatched).unwrap();
+    assert!(matches!(&stale.findings[..], [Finding::FtsDamage { .. }]), "{stale:?}");
+    sql.execute_batch("INSERT INTO words (words) VALUES ('rebuild')").unwrap();
+    assert!(inspect(&open, Kind::Full, &Unwatched).unwrap().ok);
+    assert!(!open.is_autocommit());
+    sql.execute_batch("ROLLBACK").unwrap();
+    assert!(inspect(&open, Kind::Full, &Unwatched).unwrap().ok);
+    assert!(open.is_autocommit());
+}
