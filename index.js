@@ -3,6 +3,7 @@
 const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
+const { restore } = require('./lib/backups.js')
 const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { fileInfo } = require('./lib/file-info.js')
@@ -27,4 +28,5 @@ module.exports = {
   pageMap,
   pageMapSvg,
   protectNodeSqlite,
+  restore,
 }

@@ -15,5 +15,6 @@ export const {
   pageMap,
   pageMapSvg,
   protectNodeSqlite,
+  restore,
 } = fusionSqlite
 export default fusionSqlite

@@ -3,17 +3,21 @@
 const { EventEmitter } = require('node:events')
 const binding = require('../binding.js')
 const { AgentLog } = require('./agent-log.js')
+const { Schedule, backupFile, restoreFile } = require('./backups.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
 const { kNumber, kOpen, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
 
-const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure']
+const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure', 'backup']
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
 const leftOpen = new FinalizationRegistry((log) => log.release())
+
+/** Their backups that are made by themselves. */
+const leftScheduled = new FinalizationRegistry((leave) => leave())
 
 /** `path` as the native open takes it. */
 function pathText(path) {
@@ -32,6 +36,8 @@ class HardenedDatabase extends DatabaseSync {
   /** Null while closed, and for a database that was opened to be read only. */
   #log = null
   #inMemory = false
+  /** Ends this handle's part in the file's backups that are made by themselves. */
+  #leaveSchedule = null
 
   constructor(path, options) {
     const { options: checked, base, insists } = logOptions(options)
@@ -61,10 +67,22 @@ class HardenedDatabase extends DatabaseSync {
       })
       leftOpen.register(this, this.#log, this)
       flushAtExit()
+      this.#schedule(self)
     } catch (error) {
       super.close()
       throw error
     }
+  }
+
+  /** Has backups made, where the options ask for them. */
+  #schedule(self) {
+    const { backups, busyTimeout } = this.#options
+    if (backups === undefined || this.#inMemory) return
+    this.#leaveSchedule = Schedule.join(this.location(), backups, busyTimeout, (...event) => {
+      const database = self.deref()
+      if (database !== undefined) HardenedDatabase.#tell(database, ...event)
+    })
+    leftScheduled.register(this, this.#leaveSchedule, this)
   }
 
   /** Without a file there is no writer: entries that a ROLLBACK gave back are written here. */
@@ -141,6 +159,32 @@ class HardenedDatabase extends DatabaseSync {
     return this.#openLog().stats()
   }
 
+  async backup(path, options) {
+    return backupFile(this.#file(), path, options, this.#options.busyTimeout)
+  }
+
+  async restore(from, options) {
+    const file = this.#file()
+    const log = this.#openLog()
+    if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
+    try {
+      await log.flush()
+    } catch (error) {
+      // Entries that a damaged file cannot take are kept; the restore may be what helps.
+      if (!this.isOpen || log.stats().state !== 'stopped') throw error
+    }
+    return restoreFile(file, from, options, this.#options.busyTimeout)
+  }
+
+  /** The path of the file. */
+  #file() {
+    const file = this.location()
+    if (file === null) {
+      throw invalidState('the database is in memory and has no file; backup(db, path) of the module copies it')
+    }
+    return file
+  }
+
   on(event, listener) {
     this.#emitter.on(knownEvent(event), listener)
     return this
@@ -191,6 +235,9 @@ class HardenedDatabase extends DatabaseSync {
     const log = this.#log
     this.#log = null
     leftOpen.unregister(this)
+    leftScheduled.unregister(this)
+    this.#leaveSchedule?.()
+    this.#leaveSchedule = null
     return log.release()
   }
 

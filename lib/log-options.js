@@ -2,6 +2,7 @@
 
 // Options of HardenedDatabase and appendAgentLogs: their defaults, and their checks.
 
+const { scheduleOptions } = require('./backups.js')
 const { invalidArgType, outOfRange } = require('./errors.js')
 
 const MIB = 1024 * 1024
@@ -71,7 +72,7 @@ function unknown(name) {
     return other === null ? `the hardened profile decides it` : `it is called "${other}" here`
   }
   const known = [...NUMBERS, ...BOOLEANS].map(([option]) => option)
-  known.push('synchronous', 'changeCounter', ...OF_DATABASE_SYNC)
+  known.push('synchronous', 'changeCounter', 'backups', ...OF_DATABASE_SYNC)
   return `the options are ${known.join(', ')}`
 }
 
@@ -89,6 +90,7 @@ function logOptions(given) {
     else if (
       name !== 'synchronous' &&
       name !== 'changeCounter' &&
+      name !== 'backups' &&
       ![...NUMBERS, ...BOOLEANS].some(([option]) => option === name)
     ) {
       throw invalidArgType(`"options.${name}" is no option of HardenedDatabase: ${unknown(name)}.`)
@@ -127,6 +129,7 @@ function logOptions(given) {
   if (options.changeCounter !== null && typeof options.changeCounter !== 'string') {
     throw invalidArgType('The "options.changeCounter" argument must be a string or null.')
   }
+  options.backups = scheduleOptions(given.backups)
   return { options, base, insists }
 }
 

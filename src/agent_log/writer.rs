@@ -29,6 +29,7 @@ use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled};
 use super::registry;
 use crate::checkpoint::{self, Mode, Policy, Situation};
 use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Result, Wal};
+use crate::recovery::snapshot_file::Keeper;
 
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
@@ -278,6 +279,8 @@ struct Writer<'a> {
     frames_at_last: u32,
     told_prevented: Option<Instant>,
     look_at_wal: Option<Instant>,
+    /// Of the schema that is kept for a repair.
+    schema: Keeper,
     random: u64,
 }
 
@@ -308,6 +311,7 @@ impl<'a> Writer<'a> {
             told_prevented: None,
             // A WAL left by an earlier process is looked at soon.
             look_at_wal: Some(now),
+            schema: Keeper::default(),
             random: u64::from(std::process::id()) << 32 | shared.file.id.inode | 1,
         }
     }
@@ -583,9 +587,30 @@ impl<'a> Writer<'a> {
                 self.look_at_wal = Some(now + Duration::from_millis(1));
             }
             Err(look_again) => {
+                // The file has just been used, or checkpointed, without a complaint.
+                self.keep_schema(self.schema.is_due(commits, now));
                 shared.file.wal.set_asleep(look_again.is_none());
                 self.look_at_wal = look_again.map(|time| now + time);
             }
+        }
+    }
+
+    /// Has the schema kept for a repair, of a file that nobody doubts. On a connection of its own
+    /// where there is no other: one that stays would be in the way of a change of journal mode.
+    fn keep_schema(&mut self, is_due: bool) {
+        let file = &self.shared.file;
+        if !is_due || file.is_suspect() {
+            return;
+        }
+        let commits = file.wal.commits();
+        if let Some(open) = &self.open {
+            return self.schema.look(&open.connection, commits);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let profile =
+            Profile { busy_timeout: Duration::ZERO, ..self.shared.options.profile.clone() };
+        if let Ok(connection) = Connection::open_hardened(&file.path, flags, &profile) {
+            self.schema.look(&connection, commits);
         }
     }
 
@@ -697,6 +722,7 @@ impl<'a> Writer<'a> {
         }
         // The checkpoint may have found damage.
         let stopped = is_stopped(self.shared);
+        self.keep_schema(!stopped && self.schema.is_stale(self.shared.file.wal.commits()));
         if let Some(mut open) = self.open.take() {
             open.statements = None;
             if !stopped {

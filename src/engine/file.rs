@@ -61,7 +61,7 @@ impl DatabaseFile {
     }
 
     /// The file `id`, if a connection of this process has it open.
-    pub fn open(id: FileId) -> Option<Arc<Self>> {
+    pub fn opened(id: FileId) -> Option<Arc<Self>> {
         let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.as_ref()?.get(&id)?.upgrade()
     }
@@ -84,6 +84,11 @@ impl DatabaseFile {
     /// Whether there is reason to doubt the file; the doubt is the caller's from here on.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether there is reason to doubt the file; the doubt stays.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
     /// That [`Self::path`] still leads to this file. One `stat`: cheap enough before each batch.

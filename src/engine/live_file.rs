@@ -43,8 +43,17 @@ const SHM_REGION: c_int = 32_768;
 
 /// Bytes of the WAL's index that change with every commit: one copy of its header
 /// (<https://sqlite.org/walformat.html#the_wal_index_header>). With a rollback journal as many of
-/// the file's own header, the change counter included.
+/// the file's own header, from the change counter on.
 const GENERATION: usize = 48;
+
+/// Where a database's header has its change counter (<https://sqlite.org/fileformat2.html>, 1.3.6).
+const CHANGE_COUNTER: u64 = 24;
+
+/// Where a database's header tells the page size (<https://sqlite.org/fileformat2.html>, 1.3.2).
+const PAGE_SIZE_FIELD: u64 = 16;
+
+/// Where in that header its counter of commits is (`iChange`), in the machine's byte order.
+const CHANGE: std::ops::Range<usize> = 8..12;
 
 /// The longest pause between two attempts at a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
@@ -68,8 +77,23 @@ impl fmt::Debug for LiveFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
     header: [u8; GENERATION],
-    /// Of the file; 0 in WAL mode, where checkpoints change it and nothing else.
-    size: u64,
+    /// Of the file; none in WAL mode, where checkpoints change it.
+    size: Option<u64>,
+}
+
+impl Generation {
+    /// Bytes of the pages in the WAL; none where it has none.
+    pub fn wal_page_size(&self) -> Option<u32> {
+        let [.., size_0, size_1, frame_0, frame_1, frame_2, frame_3] =
+            *self.header.first_chunk::<20>()?;
+        let frames = u32::from_ne_bytes([frame_0, frame_1, frame_2, frame_3]);
+        // 65,536 is stored as 1.
+        let size = match u16::from_ne_bytes([size_0, size_1]) {
+            1 => 65_536,
+            size => u32::from(size),
+        };
+        (self.size.is_none() && frames > 0).then_some(size)
+    }
 }
 
 impl LiveFile {
@@ -193,11 +217,25 @@ impl LiveFile {
     /// SQLite's.
     pub fn generation(&self) -> Result<Generation> {
         if self.wal.is_some() {
-            return Ok(Generation { header: self.database.shm_header()?, size: 0 });
+            return Ok(Generation { header: self.database.shm_header()?, size: None });
         }
         let mut header = [0; GENERATION];
-        self.database.read_at(&mut header, 0)?;
-        Ok(Generation { header, size: self.database.size()? })
+        self.database.read_at(&mut header, CHANGE_COUNTER)?;
+        Ok(Generation { header, size: Some(self.database.size()?) })
+    }
+
+    /// A count that grows with each commit to a database in WAL mode, whoever makes it, while some
+    /// connection has it open; none without a WAL. Checkpoints do not change it.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn commits(&self) -> Result<Option<u32>> {
+        if self.wal.is_none() {
+            return Ok(None);
+        }
+        let header = self.database.shm_header()?;
+        let count = header.get(CHANGE).and_then(|bytes| bytes.try_into().ok());
+        Ok(count.map(u32::from_ne_bytes))
     }
 
     /// The level of the lock on the file that the pager believes in.
@@ -212,11 +250,51 @@ pub struct Hold<'a> {
     file: &'a LiveFile,
 }
 
-impl Hold<'_> {
+impl<'a> Hold<'a> {
     /// What is held.
-    pub fn file(&self) -> &LiveFile {
+    pub fn file(&self) -> &'a LiveFile {
         self.file
     }
+
+    /// Has the file's header tell `page_size`, if it tells another one that could be true, and
+    /// answers what it told before. For headers that are beyond reading: SQLite fixes a connection's page size
+    /// when it opens the file, by these two bytes if they could be one, and by nothing else.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn set_page_size(&self, page_size: u32) -> Result<Option<PageSizeField>> {
+        // 65,536 is stored as 1.
+        let [.., high, low] = u32::to_be_bytes(if page_size == 65_536 { 1 } else { page_size });
+        let field = [high, low];
+        let mut before = [0; 2];
+        self.file.database.read_at(&mut before, PAGE_SIZE_FIELD)?;
+        let told = u16::from_be_bytes(before);
+        if before == field || !(told == 1 || (told >= 512 && told.is_power_of_two())) {
+            return Ok(None);
+        }
+        self.file.database.write_at(&field, PAGE_SIZE_FIELD)?;
+        Ok(Some(PageSizeField { before, now: field }))
+    }
+
+    /// Undoes [`Self::set_page_size`], unless the header tells something else by now.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn restore_page_size(&self, field: PageSizeField) -> Result<()> {
+        let mut now = [0; 2];
+        self.file.database.read_at(&mut now, PAGE_SIZE_FIELD)?;
+        if now == field.now {
+            self.file.database.write_at(&field.before, PAGE_SIZE_FIELD)?;
+        }
+        Ok(())
+    }
+}
+
+/// What [`Hold::set_page_size`] changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageSizeField {
+    before: [u8; 2],
+    now: [u8; 2],
 }
 
 impl Drop for Hold<'_> {
@@ -359,6 +437,18 @@ impl Handle {
             // SAFETY: as in `lock_shm`; the slot is held by this handle.
             unsafe { lock(self.file, slot, 1, ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_EXCLUSIVE) };
         }
+    }
+
+    fn write_at(&self, bytes: &[u8; 2], offset: u64) -> Result<()> {
+        let (Some(write), Ok(offset)) =
+            (self.methods().xWrite, ffi::sqlite3_int64::try_from(offset))
+        else {
+            return Err(unsupported());
+        };
+        // SAFETY: the handle is open, see the type, and for writing, or this fails; the method
+        // reads two bytes.
+        let rc = unsafe { write(self.file, bytes.as_ptr().cast(), 2, offset) };
+        self.done(rc)
     }
 
     /// The first bytes of the WAL's index.

@@ -12,6 +12,7 @@ mod file_system;
 mod foreign;
 mod live_file;
 mod locks;
+mod ownership;
 mod profile;
 pub mod session_ffi;
 mod storage;
@@ -32,12 +33,13 @@ pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
-pub use live_file::{Exclusive, Generation, Hold, LiveFile};
+pub use live_file::{Exclusive, Generation, Hold, LiveFile, PageSizeField};
 #[cfg(unix)]
 pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
+pub use ownership::try_own;
 pub use profile::{Extent, Profile, Synchronous, advise};
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};

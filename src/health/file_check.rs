@@ -60,7 +60,7 @@ pub(super) fn examine(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health
     let health = health.judged();
     if is_broken(&health)
         && let Ok(id) = FileId::of(path)
-        && let Some(file) = DatabaseFile::open(id)
+        && let Some(file) = DatabaseFile::opened(id)
     {
         file.suspect();
     }

@@ -4,20 +4,20 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::task::{Work, arguments};
 use crate::engine::{Error, Result, Task};
 use crate::health;
+
+/// Tasks by name.
+pub const WORKS: &[(&str, Work)] = &[("fileInfo", file_info), ("pageMap", page_map)];
 
 #[derive(Deserialize)]
 struct Arguments {
     path: PathBuf,
 }
 
-/// `fileInfo`: arguments `{ path }`.
-///
-/// # Errors
-/// As [`health::file_info`].
-pub fn file_info(arguments: &str, _: &dyn Task) -> Result<String> {
-    let Arguments { path } = read(arguments)?;
+fn file_info(text: &str, _: &dyn Task) -> Result<String> {
+    let Arguments { path } = arguments(text)?;
     write(&health::file_info(&path)?)
 }
 
@@ -28,23 +28,12 @@ struct MapArguments {
     options: health::page_map::Options,
 }
 
-/// `pageMap`: arguments `{ path, resolution, damaged }`.
-///
-/// # Errors
-/// As [`health::page_map()`].
-pub fn page_map(arguments: &str, task: &dyn Task) -> Result<String> {
-    let MapArguments { path, options } = read(arguments)?;
+fn page_map(text: &str, task: &dyn Task) -> Result<String> {
+    let MapArguments { path, options } = arguments(text)?;
     write(&health::page_map(&path, &options, task)?)
 }
 
-fn read<'a, T: Deserialize<'a>>(arguments: &'a str) -> Result<T> {
-    serde_json::from_str(arguments).map_err(internal)
-}
-
 fn write(result: &impl Serialize) -> Result<String> {
-    serde_json::to_string(result).map_err(internal)
-}
-
-fn internal(error: serde_json::Error) -> Error {
-    Error::fusion("ERR_FUSION_INTERNAL", error.to_string())
+    serde_json::to_string(result)
+        .map_err(|error| Error::fusion("ERR_FUSION_INTERNAL", error.to_string()))
 }

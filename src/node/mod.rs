@@ -17,6 +17,7 @@
 //! | [`changeset`] | applying changesets |
 //! | [`serialize`] | databases as bytes, and bytes as databases |
 //! | [`backup`] | backups off the event loop |
+//! | [`backups`] | verified, rotated backups, and restores |
 //! | [`sharing`] | keeping backups and this thread off a connection at the same time |
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
@@ -37,6 +38,7 @@ pub(crate) mod agent_log;
 pub(crate) mod aggregate;
 pub(crate) mod authorizer;
 pub(crate) mod backup;
+pub(crate) mod backups;
 pub(crate) mod bind;
 pub(crate) mod callback;
 pub(crate) mod callee;

@@ -28,8 +28,17 @@ pub const FUNCTIONS: &[(&CStr, Raw)] =
 pub type Work = fn(&str, &dyn Task) -> Result<String>;
 
 /// What can be started, by name.
-const WORKS: &[(&str, Work)] =
-    &[("fileInfo", super::doctor::file_info), ("pageMap", super::doctor::page_map)];
+const WORKS: &[&[(&str, Work)]] = &[super::backups::WORKS, super::doctor::WORKS];
+
+/// A task's arguments, taken apart.
+///
+/// # Errors
+/// `ERR_FUSION_INTERNAL`: this package's JavaScript says something else than its native side hears.
+pub fn arguments<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        Error::fusion("ERR_FUSION_INTERNAL", format!("a task's arguments are wrong: {error}"))
+    })
+}
 
 /// The shortest time between two reports of one stage.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
@@ -87,7 +96,8 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
         .ok()
         .filter(|time| !time.is_zero())
         .and_then(|time| Instant::now().checked_add(time));
-    let Some((name, work)) = WORKS.iter().find(|(known, _)| *known == name).copied() else {
+    let known = WORKS.iter().copied().flatten();
+    let Some((name, work)) = known.copied().find(|(known, _)| *known == name) else {
         return Err(Thrown::state("there is no such task"));
     };
     let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;

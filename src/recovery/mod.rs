@@ -2,8 +2,38 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`repair`] | which repair a file needs, the least first |
+//! | [`rebuild`] | indexes and full-text indexes, made again inside the file |
+//! | [`preserve`] | copies of a damaged original |
 //! | [`salvage`] | reading what can be read of a damaged file into a new database |
+//! | [`merge`] | rows of a backup where a salvage has gaps |
+//! | [`write_back`] | a sound database's content into the damaged file |
+//! | [`report`] | the account of a repair |
+//! | [`backup`] | copying a database while it is in use, verified |
+//! | [`rotation`] | the names of a backup's generations, and how one becomes the next |
+//! | [`schedule`] | when a backup that is made by itself is due |
+//! | [`restore`] | putting a backup's content into a database that is in use |
+//! | [`snapshot_file`] | the schema, kept beside the database for the salvager |
+//! | [`partial`] | files under work, beside their target |
+//! | [`copy`] | a database as one connection sees it, into a new file |
+//! | [`reader`] | a connection that reads and changes nothing |
 //!
 //! May call: `engine`, `format`, `health`. Threads: any; everything blocks the thread it runs on.
 
+pub mod backup;
+mod copy;
+mod merge;
+mod partial;
+mod preserve;
+mod reader;
+mod rebuild;
+pub mod repair;
+mod report;
+pub mod restore;
+pub mod rotation;
 pub mod salvage;
+pub mod schedule;
+pub mod snapshot_file;
+mod write_back;
+
+pub use report::{FromBackup, Outcome, Preserved, Report, Step, StepKind};

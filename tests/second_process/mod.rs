@@ -17,7 +17,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use fusion_sqlite::engine::{self, Connection, Error, Profile};
+use fusion_sqlite::engine::{self, Connection, Error, Profile, Stage, Task};
+use fusion_sqlite::recovery::backup;
 use rusqlite::OpenFlags;
 
 const ROLE: &str = "FUSION_TEST_SECOND_PROCESS";
@@ -137,7 +138,7 @@ impl SecondProcess {
         self.sql(name, sql).map_err(|refused| refused.errcode).unwrap_err()
     }
 
-    /// Ends the process as no process expects to end.
+    /// Ends it without warning.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
     }
@@ -232,6 +233,11 @@ fn carry_out(
                 }
             });
         }
+        ["backup-until-killed", database, target, stage] => {
+            let task = StandsStill(stage);
+            let options = backup::Options { rate: 1, ..Default::default() };
+            backup::backup(Path::new(database), Path::new(target), &options, &task)?;
+        }
         ["open-and-close-many", directory, count] => {
             engine::init()?;
             let before = descriptors();
@@ -247,6 +253,24 @@ fn carry_out(
         _ => panic!("{words:?}"),
     }
     Ok(done)
+}
+
+/// Says so once it is in the middle of a stage, and goes no further.
+struct StandsStill<'a>(&'a str);
+
+impl Task for StandsStill<'_> {
+    fn stage(&self, stage: Stage) {
+        if stage.name == self.0 && stage.done > 0 {
+            println!("{MARK}ok\t{}", stage.name);
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    fn go_on(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Inserts row by row, opening the database anew now and then, and reads its files as nobody

@@ -1,0 +1,39 @@
+//! A folder or file held by one process at a time, for as long as it is open there.
+//!
+//! By `flock`, which the system ends with the process, however that ends, and which is known
+//! across containers that share a disk, where process numbers are not. On some systems it
+//! conflicts with the locks that SQLite takes: never on a file that SQLite opens.
+
+use std::fs::File;
+use std::io;
+
+/// Takes `file` unless somebody else has it; `false` says that somebody has. It is let go when
+/// `file` is closed. Where the platform or the file system has no such locks nobody ever has it.
+///
+/// # Errors
+/// The system's.
+#[cfg(unix)]
+pub fn try_own(file: &File) -> io::Result<bool> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open; no memory is passed.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EWOULDBLOCK) => Ok(false),
+        Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::EINVAL | libc::EBADF | libc::ENOSYS) => {
+            Ok(true)
+        }
+        _ => Err(error),
+    }
+}
+
+/// As on unix. Windows keeps what is open from being removed, which serves the same end.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn try_own(_: &File) -> io::Result<bool> {
+    Ok(true)
+}

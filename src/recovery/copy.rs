@@ -1,0 +1,104 @@
+//! Copying a database, as one connection sees it, into a new file that nobody else knows of.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::partial::system;
+use crate::engine::{Backup, Connection, Error, Result, Stage, Task};
+
+/// Bytes after which what was written is handed to the disk, so that at the end no more than this
+/// is in its queue, before the syncs of whoever writes to the database.
+const SYNC_EVERY: u64 = 16 << 20;
+
+/// What the header of a file in WAL mode has as its read and write versions, what that of any
+/// other has, and where (<https://sqlite.org/fileformat2.html#file_format_version_numbers>).
+const WAL_VERSIONS: [u8; 2] = [2, 2];
+const ROLLBACK_VERSIONS: [u8; 2] = [1, 1];
+const VERSIONS_AT: u64 = 18;
+
+/// Copies what `source`, in a read transaction, sees to a new file at `target`, `rate` pages at a
+/// time, told as stage `name`. The file is complete in itself (it is not in WAL mode), is synced,
+/// and may be read by whoever may read the source. Answers its number of pages.
+///
+/// Pages are copied as they are: what is damaged in the source is damaged in the copy.
+///
+/// # Errors
+/// SQLite's, of reading the source and of writing the target; `task`'s.
+pub(super) fn copy(
+    source: &Connection,
+    target: &Path,
+    rate: u32,
+    name: &'static str,
+    task: &dyn Task,
+) -> Result<u64> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let at = |error: Error| error.at(target);
+    let destination = Connection::open(target, flags, Duration::ZERO)?;
+    // Nobody uses a half of it, so nothing is journalled, and the syncs are made here.
+    destination
+        .sql()?
+        .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+        .map_err(|error| at(error.into()))?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(target)
+        .map_err(|error| system(ffi::SQLITE_CANTOPEN, target, &error))?;
+    let failed = |error| system(ffi::SQLITE_IOERR_WRITE, target, &error);
+    if let Ok(metadata) = fs::metadata(source.path()) {
+        file.set_permissions(metadata.permissions()).map_err(failed)?;
+    }
+    let page_size: u64 = source
+        .sql()?
+        .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))
+        .map_err(|error| Error::from(error).at(source.path()))?
+        .into();
+    // SAFETY: `source` is borrowed by this function until after the backup is dropped, and by no
+    // other thread, since a `Connection` is not `Sync`.
+    let mut backup = unsafe { Backup::begin(source.raw(), c"main", destination, c"main") }?;
+    let slice = i32::try_from(rate.max(1)).unwrap_or(i32::MAX);
+    let mut unsynced = 0;
+    let pages = loop {
+        task.go_on()?;
+        // SAFETY: as above.
+        let progress = unsafe { backup.step(slice) }.map_err(at)?;
+        let count = |pages: i32| u64::try_from(pages).unwrap_or(0);
+        let total = count(progress.total);
+        task.stage(Stage { name, done: total.saturating_sub(count(progress.remaining)), total });
+        if progress.done {
+            break total;
+        }
+        unsynced += u64::from(rate) * page_size;
+        if unsynced >= SYNC_EVERY {
+            unsynced = 0;
+            file.sync_data().map_err(failed)?;
+        }
+    };
+    drop(backup);
+    leave_wal_mode(&mut file).and_then(|()| file.sync_all()).map_err(failed)?;
+    Ok(pages)
+}
+
+/// Has the header say that there is no WAL: the copy of a file in WAL mode says that there is, and
+/// would get one as soon as it is read. `PRAGMA journal_mode` does the same, but only where the
+/// schema can be read.
+fn leave_wal_mode(file: &mut File) -> std::io::Result<()> {
+    let mut versions = [0; 2];
+    file.seek(SeekFrom::Start(VERSIONS_AT))?;
+    match file.read_exact(&mut versions) {
+        Ok(()) if versions == WAL_VERSIONS => {
+            file.seek(SeekFrom::Start(VERSIONS_AT))?;
+            file.write_all(&ROLLBACK_VERSIONS)
+        }
+        Ok(()) => Ok(()),
+        // An empty database has no header.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,191 @@
+//! Files under work: a folder of an operation's own beside its target, `.<name>.partial-<pid>-<n>`.
+//!
+//! What is made there is renamed into place once it is whole, and the folder goes with the
+//! operation. The folder is held ([`try_own`]) while its operation runs, so that one which its
+//! process did not live to remove is told from one that is in use, and removed by the next
+//! operation on the same target ([`Partial::new`]).
+//!
+//! The folder, and not the file, is held: SQLite locks the file itself.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rusqlite::ffi;
+
+use crate::engine::{Error, Result, try_own};
+
+/// A folder to work in. Removed, with what is in it, when this is dropped.
+#[derive(Debug)]
+pub(super) struct Partial {
+    path: PathBuf,
+    /// Held while the folder is.
+    _held: Option<File>,
+}
+
+/// The folder that `path` lies in.
+pub(super) fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// `path` with `suffix` at its end.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The system's `error` about `path`, as SQLite's `errcode`.
+pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
+    Error::sqlite(errcode, format!("{}: {error}", path.display())).at(path)
+}
+
+/// Makes what was renamed or removed in the folder of `path` durable. Windows does so by itself.
+///
+/// # Errors
+/// `SQLITE_IOERR_DIR_FSYNC`.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        let folder = directory(path);
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        // Some file systems have no sync of folders, and none that is needed.
+        if let Err(error) = synced
+            && error.kind() != io::ErrorKind::InvalidInput
+        {
+            return Err(system(ffi::SQLITE_IOERR_DIR_FSYNC, folder, &error));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+impl Partial {
+    /// A new folder beside `target`. Folders of the same target whose operation did not live to
+    /// remove them are removed.
+    ///
+    /// # Errors
+    /// `SQLITE_CANTOPEN`, with the system's reason.
+    pub(super) fn new(target: &Path) -> Result<Self> {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        sweep(target);
+        let mut attempts = 0;
+        loop {
+            let number = LAST.fetch_add(1, Ordering::Relaxed);
+            let path = directory(target).join(format!(
+                "{}{}-{number}",
+                prefix(target),
+                std::process::id()
+            ));
+            attempts += 1;
+            match make(&path) {
+                Ok(held) => return Ok(Self { path, _held: held }),
+                // The number was another process's, of another container; or a sweep came between.
+                Err(error)
+                    if attempts < 100
+                        && matches!(
+                            error.kind(),
+                            io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+                        )
+                        && directory(target).is_dir() => {}
+                Err(error) => return Err(system(ffi::SQLITE_CANTOPEN, &path, &error)),
+            }
+        }
+    }
+
+    /// A file called `name` in the folder, which need not be there.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Nothing depends on it: the next operation tries again.
+        drop(fs::remove_dir_all(&self.path));
+    }
+}
+
+fn prefix(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    format!(".{name}.partial-")
+}
+
+/// Makes the folder at `path`, for this user alone, and holds it.
+fn make(path: &Path) -> io::Result<Option<File>> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    hold(path)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Holds the folder at `path`; none if another operation does. Windows does not open folders.
+fn hold(path: &Path) -> io::Result<Option<Option<File>>> {
+    if cfg!(windows) {
+        return Ok(Some(None));
+    }
+    let folder = File::open(path)?;
+    if !try_own(&folder)? {
+        return Ok(None);
+    }
+    // Its holder may have removed it between the open and the hold.
+    fs::metadata(path)?;
+    Ok(Some(Some(folder)))
+}
+
+/// Removes the folders of operations on `target` that are over.
+fn sweep(target: &Path) {
+    let prefix = prefix(target);
+    let Ok(entries) = fs::read_dir(directory(target)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(&prefix) {
+            continue;
+        }
+        let path = entry.path();
+        // The hold is kept until the folder is gone. On Windows a file that is open stays, and
+        // its folder with it.
+        if let Ok(Some(_held)) = hold(&path) {
+            drop(fs::remove_dir_all(&path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folders(target: &Path) -> usize {
+        fs::read_dir(directory(target)).unwrap().count()
+    }
+
+    #[test]
+    fn what_is_in_use_stays_and_what_is_left_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("x.backup");
+        let used = Partial::new(&target).unwrap();
+        fs::write(used.file("copy"), "half").unwrap();
+        let left = directory.path().join(".x.backup.partial-1-0");
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("copy"), "half").unwrap();
+        let other = directory.path().join(".y.backup.partial-1-0");
+        fs::create_dir(&other).unwrap();
+
+        let second = Partial::new(&target).unwrap();
+        assert!(used.file("copy").exists() && other.exists());
+        assert!(!left.exists() || cfg!(windows));
+        drop((used, second));
+        assert_eq!(folders(&target), 1);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Partial::new(&directory.path().join("no/x.backup")).unwrap_err();
+        assert_eq!(error.errcode, ffi::SQLITE_CANTOPEN);
+    }
+}

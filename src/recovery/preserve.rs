@@ -1,0 +1,101 @@
+//! Keeping a damaged original: copies of file and WAL, byte for byte, under dated names.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ffi;
+
+use super::partial::{Partial, beside, sync_directory};
+use super::report::Preserved;
+use super::restore::stamp;
+use crate::engine::{Error, Hold, Result, Stage, Storage, Task};
+
+/// Bytes that are copied at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Copies what is held to `<database>.damaged-<UTC>` and, where there is a WAL, to
+/// `<database>.damaged-<UTC>-wal`, and syncs both and their directory. Nothing that exists is
+/// overwritten. A copy has its name only once it is complete.
+///
+/// # Errors
+/// `SQLITE_FULL` and others of the disk; `task`'s. Nothing is left then.
+pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Preserved> {
+    let live = hold.file();
+    let path = live.path();
+    let database = partial.file("original");
+    copy(live.database(), &database, "keeping the original", task)?;
+    // An empty WAL says nothing.
+    let wal = match live.wal() {
+        Some(wal) if wal.size()? > 0 => {
+            let copied = partial.file("original-wal");
+            copy(wal, &copied, "keeping its WAL", task)?;
+            Some(copied)
+        }
+        _ => None,
+    };
+    let name = free_name(path)?;
+    let wal_name = beside(&name, "-wal");
+    // The WAL first: a copy that has its name has its WAL, too.
+    if let Some(wal) = &wal {
+        rename(wal, &wal_name)?;
+    }
+    if let Err(error) = rename(&database, &name) {
+        drop(std::fs::remove_file(&wal_name));
+        return Err(error);
+    }
+    sync_directory(path)?;
+    Ok(Preserved { database: name, wal: wal.map(|_| wal_name) })
+}
+
+fn copy(from: &impl Storage, to: &Path, name: &'static str, task: &dyn Task) -> Result<()> {
+    let at = |error: std::io::Error| disk_error(&error, "the damaged original is not kept").at(to);
+    let mut file = File::options().write(true).create_new(true).open(to).map_err(at)?;
+    let total = from.size()?;
+    let mut buffer = vec![0; CHUNK];
+    let mut done = 0;
+    while done < total {
+        task.go_on()?;
+        task.stage(Stage { name, done, total });
+        let count = from.read_at(&mut buffer, done)?;
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
+        file.write_all(bytes).map_err(at)?;
+        done += count as u64;
+    }
+    file.sync_all().map_err(at)?;
+    task.stage(Stage { name, done, total });
+    Ok(())
+}
+
+/// `<path>.damaged-<UTC>`, with a number behind it if that is taken.
+fn free_name(path: &Path) -> Result<PathBuf> {
+    let stamp = stamp()?;
+    let mut number = 0_u32;
+    loop {
+        let suffix = if number == 0 { String::new() } else { format!("-{number}") };
+        let name = beside(path, &format!(".damaged-{stamp}{suffix}"));
+        if !name.exists() && !beside(&name, "-wal").exists() {
+            return Ok(name);
+        }
+        number += 1;
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|error| disk_error(&error, "a file is not renamed").at(to))
+}
+
+/// The system's error as SQLite would tell it.
+pub(super) fn disk_error(error: &std::io::Error, lead: &str) -> Error {
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull
+        | std::io::ErrorKind::QuotaExceeded
+        | std::io::ErrorKind::FileTooLarge => ffi::SQLITE_FULL,
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound => ffi::SQLITE_CANTOPEN,
+        std::io::ErrorKind::ReadOnlyFilesystem => ffi::SQLITE_READONLY,
+        _ => ffi::SQLITE_IOERR_WRITE,
+    };
+    Error::sqlite(code, format!("{lead}: {error}"))
+}

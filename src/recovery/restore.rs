@@ -1,0 +1,431 @@
+//! Restores: the content of a backup put into a database that may be in use.
+//!
+//! | step | what happens | where it fails |
+//! |---|---|---|
+//! | 1 | the backup is read in one transaction, and verified | nothing was changed |
+//! | 2 | a copy with the database's page size is made, where it differs | nothing was changed |
+//! | 3 | the database's write lock is taken | nothing was changed |
+//! | 4 | the database is copied to `<database>.before-restore-<UTC time>` and synced | nothing was changed |
+//! | 5 | the backup's pages are written, in one transaction of the database's own file | it is rolled back |
+//! | 6 | COMMIT, synced | SQLite's word: all or nothing |
+//! | 7 | the database is checked, and checkpointed | it is said |
+//!
+//! The file is written to under SQLite's locks, through SQLite, and stays the same file: the other
+//! connections, of this process and of others, go on with the handles they have and see a
+//! committed change, for which their statements are prepared anew. Those that read go on reading
+//! what they read until they end their transaction; whoever wants to write waits. Between step 3
+//! and COMMIT nobody else commits, so that what is preserved in step 4 is all that is replaced.
+//!
+//! In step 5 the WAL grows by the size of the backup. That is the price of one transaction: the
+//! pages that are replaced stay where they are until it is committed.
+//!
+//! A database that is not there is made: the copy is renamed to its name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{OpenFlags, ffi};
+use serde::Serialize;
+
+use super::backup::{check_distinct, is_sound, resolved, unreadable};
+use super::copy::copy;
+use super::partial::{Partial, beside, sync_directory, system};
+use super::reader::{self, Header, patiently};
+use crate::engine::{
+    Backup, Class, Connection, DatabaseFile, Error, Progress, Result, Stage, Task, Wal,
+};
+use crate::health::{self, Health, Kind};
+
+/// How a restore is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How the backup is verified before anything is changed; none: not at all.
+    pub verify: Option<Kind>,
+    /// How long a lock of another connection is waited for.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { verify: Some(Kind::Full), patience: Duration::from_millis(5_000) }
+    }
+}
+
+/// What was there before, under its new names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Preserved {
+    /// The database, its WAL's content included where it could be read.
+    pub database: PathBuf,
+    /// Its WAL, where that is a file of its own.
+    pub wal: Option<PathBuf>,
+}
+
+/// A restore that was made.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// The database.
+    pub path: PathBuf,
+    /// The backup.
+    pub from: PathBuf,
+    /// What the database was before; none if it was not there.
+    pub preserved: Option<Preserved>,
+    /// Its pages now.
+    pub pages: u64,
+    /// Milliseconds.
+    pub elapsed_ms: f64,
+}
+
+/// How a restore ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The database has the backup's content.
+    Restored(Restored),
+    /// The backup is damaged; nothing was changed.
+    Damaged(Health),
+}
+
+/// Pages copied between two looks at the task.
+const SLICE: u32 = 1000;
+
+/// Puts the content of the database at `from` into the one at `database`.
+///
+/// # Errors
+/// * `ERR_FUSION_SAME_FILE`: they are the same file;
+/// * `ERR_FUSION_RESTORE_EMPTY`: `from` is an empty file;
+/// * `ERR_FUSION_RESTORE_ENCODING`: their text encodings differ, which connections that have the
+///   database open cannot follow;
+/// * `SQLITE_BUSY` where somebody writes to the database for longer than the patience;
+/// * `SQLITE_CORRUPT`, `SQLITE_NOTADB`: the database's own header is damaged, so that it cannot be
+///   locked and written to: a case for a repair;
+/// * SQLite's; `task`'s.
+///
+/// Nothing was changed then, except where the message says so.
+pub fn restore(
+    database: &Path,
+    from: &Path,
+    options: &Options,
+    task: &dyn Task,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let until = |from: Instant| from + options.patience;
+    let database = &resolved(database)?;
+    check_distinct(database, from)?;
+
+    let source = match reader::open(from, until(started), task) {
+        Ok(source) => source,
+        Err(error) if error.class() == Class::Corrupt => {
+            return Ok(Outcome::Damaged(unreadable(from, options.verify, &error, started)));
+        }
+        Err(error) => return Err(error),
+    };
+    let from = source.path().to_path_buf();
+    if let Some(kind) = options.verify {
+        let health = health::inspect(&source, kind, task)?;
+        if !is_sound(&health) {
+            return Ok(Outcome::Damaged(Health { path: from, ..health }));
+        }
+    }
+    let header = reader::header(&source)?;
+    // The first step of a backup of nothing is its last.
+    if header.is_empty {
+        return Err(Error::fusion(
+            "ERR_FUSION_RESTORE_EMPTY",
+            "the backup is an empty database. Nothing was restored from it; check its path",
+        )
+        .at(&from));
+    }
+    let partial = Partial::new(database)?;
+    let (pages, preserved) = if database.exists() {
+        let destination = destination(database, until(Instant::now()), task)?;
+        let wanted = reader::header(&destination)?;
+        check_encodings(&header, &wanted).map_err(|error| error.at(database))?;
+        let source = if header.page_size == wanted.page_size {
+            source
+        } else {
+            with_page_size(&source, wanted.page_size, &partial, task)?
+        };
+        let until = until(Instant::now());
+        overwrite(database, destination, &source, &partial, until, task)?
+    } else {
+        (make(database, &source, &partial, task)?, None)
+    };
+    drop(partial);
+    check_result(database, preserved.as_ref(), task)?;
+    Ok(Outcome::Restored(Restored {
+        path: database.clone(),
+        from,
+        preserved,
+        pages,
+        elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
+    }))
+}
+
+/// A connection to the database, which is to be overwritten: in WAL mode, where readers go on
+/// meanwhile. It has no use for the schema, which may be damaged.
+fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open(database, flags, Duration::ZERO)?;
+    // Nothing is checkpointed before it was looked at.
+    connection.checkpoint_on_close(false);
+    connection.check_identity()?;
+    let sql = connection.sql()?;
+    let at = |error: rusqlite::Error| Error::from(error).at(database);
+    sql.execute_batch("PRAGMA wal_autocheckpoint = 0").map_err(at)?;
+    patiently(until, task, || {
+        sql.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(at)?;
+        // FULL is what a connection begins with; the PRAGMA needs a schema that can be read.
+        let prepared = sql
+            .execute_batch("PRAGMA synchronous = FULL; PRAGMA main.journal_mode = WAL")
+            .map_err(at);
+        match prepared {
+            Err(error) if error.class() != Class::Corrupt => Err(error),
+            _ => Ok(()),
+        }
+    })?;
+    Ok(connection)
+}
+
+fn check_encodings(source: &Header, database: &Header) -> Result<()> {
+    match (source.encoding, database.encoding) {
+        (Some(source), Some(database)) if source != database => Err(Error::fusion(
+            "ERR_FUSION_RESTORE_ENCODING",
+            format!(
+                "the text of the backup is {} and that of the database {}, which connections that \
+                 have it open cannot follow. Nothing was changed. Close the database everywhere, \
+                 move it away with its -wal, and restore again: that makes a new file",
+                source.name(),
+                database.name(),
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A copy of what `source` sees with pages of `size` bytes: in WAL mode a database keeps its page
+/// size, and the backup API copies pages as they are.
+fn with_page_size(
+    source: &Connection,
+    size: u32,
+    partial: &Partial,
+    task: &dyn Task,
+) -> Result<Connection> {
+    let (whole, resized) = (partial.file("whole"), partial.file("resized"));
+    // VACUUM takes no part in a transaction: what was verified is copied first.
+    copy(source, &whole, SLICE, "copying", task)?;
+    task.go_on()?;
+    task.stage(Stage { name: "converting", done: 0, total: 0 });
+    let at = |error: rusqlite::Error| Error::from(error).at(&whole);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open(&whole, flags, Duration::ZERO)?;
+    let sql = connection.sql()?;
+    // INTO keeps rowids, which VACUUM alone does not.
+    sql.execute_batch(&format!("PRAGMA page_size = {size}")).map_err(at)?;
+    let name = resized.to_str().ok_or_else(|| {
+        let reason = "SQLite converts page sizes only in folders whose path is Unicode";
+        Error::sqlite(ffi::SQLITE_CANTOPEN, reason).at(&resized)
+    })?;
+    sql.execute("VACUUM INTO ?1", [name]).map_err(at)?;
+    drop(connection);
+    reader::open(&resized, Instant::now(), task)
+}
+
+/// Steps 3 to 6. Answers the pages written, and what was preserved.
+fn overwrite(
+    database: &Path,
+    destination: Connection,
+    source: &Connection,
+    partial: &Partial,
+    until: Instant,
+    task: &dyn Task,
+) -> Result<(u64, Option<Preserved>)> {
+    let at = |error: Error| error.at(database);
+    let file = destination.file().cloned();
+    // SAFETY: `source` is borrowed by this function until after the backup is dropped, and by no
+    // other thread, since a `Connection` is not `Sync`.
+    let mut backup = unsafe { Backup::begin(source.raw(), c"main", destination, c"main") }?;
+    // SAFETY: as above.
+    let mut step = |pages: i32| unsafe { backup.step(pages) }.map_err(at);
+    lock(&mut step, file.as_deref(), until, task)?;
+    let preserved = preserve(database, partial, until, task)?;
+    let slice = i32::try_from(SLICE).unwrap_or(i32::MAX);
+    let written = loop {
+        if let Err(error) = task.go_on() {
+            break Err((error, true));
+        }
+        match step(slice) {
+            Ok(progress) => {
+                let (done, total) = figures(progress);
+                task.stage(Stage { name: "restoring", done, total });
+                if progress.done {
+                    break Ok(total);
+                }
+            }
+            Err(error) => break Err((error, false)),
+        }
+    };
+    drop(backup);
+    match written {
+        Ok(pages) => Ok((pages, Some(preserved))),
+        Err((error, is_clean)) => {
+            // After an error of the disk the copy may be what is left.
+            if is_clean {
+                drop(fs::remove_file(&preserved.database));
+                return Err(error);
+            }
+            let lead = format!(
+                "the backup could not be written. What the database was is kept in {}, and unless \
+                 it is damaged now it is the same as before",
+                preserved.database.display()
+            );
+            let code = error.code;
+            Err(error.explained(code, &lead))
+        }
+    }
+}
+
+fn figures(progress: Progress) -> (u64, u64) {
+    let count = |pages: i32| u64::try_from(pages).unwrap_or(0);
+    let total = count(progress.total);
+    (total.saturating_sub(count(progress.remaining)), total)
+}
+
+/// Takes the database's write lock: the first step of a backup does, and one of no pages does
+/// nothing else.
+fn lock(
+    step: &mut impl FnMut(i32) -> Result<Progress>,
+    file: Option<&DatabaseFile>,
+    until: Instant,
+    task: &dyn Task,
+) -> Result<Progress> {
+    patiently(until, task, || {
+        // A release in this process ends the pause.
+        let expectation = file.map(|file| file.turn.expect_release());
+        let locked = step(0);
+        if locked.as_ref().is_err_and(|error| error.class() == Class::Transient)
+            && let Some(expectation) = expectation
+        {
+            expectation.wait(Duration::from_millis(5));
+        }
+        locked
+    })
+    .map_err(|error| match error.class() {
+        Class::Transient => {
+            let code = error.code;
+            error.explained(
+                code,
+                "somebody else is writing to the database and did not end in time. Nothing was \
+                 changed",
+            )
+        }
+        _ => error,
+    })
+}
+
+/// Step 4. The write lock is held by this thread's other connection: nobody commits meanwhile.
+fn preserve(
+    database: &Path,
+    partial: &Partial,
+    until: Instant,
+    task: &dyn Task,
+) -> Result<Preserved> {
+    let copied = partial.file("before");
+    let reader = reader::open(database, until, task)?;
+    copy(&reader, &copied, SLICE, "preserving", task)?;
+    drop(reader);
+    let kept = put_aside(database, &copied, "")?;
+    sync_directory(database)?;
+    Ok(Preserved { database: kept, wal: None })
+}
+
+/// Renames `file` to `<database>.before-restore-<UTC time><suffix>`, which was not there.
+fn put_aside(database: &Path, file: &Path, suffix: &str) -> Result<PathBuf> {
+    let stamp = stamp()?;
+    let mut number = 1;
+    loop {
+        let again = if number == 1 { String::new() } else { format!("-{number}") };
+        let name = beside(database, &format!(".before-restore-{stamp}{again}{suffix}"));
+        if !name.exists() {
+            fs::rename(file, &name).map_err(|error| system(ffi::SQLITE_IOERR, &name, &error))?;
+            return Ok(name);
+        }
+        number += 1;
+    }
+}
+
+/// The time now, UTC, as it can stand in a file's name.
+pub(super) fn stamp() -> Result<String> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let clock = Connection::open(Path::new(":memory:"), flags, Duration::ZERO)?;
+    let stamp = clock.sql()?.query_row("SELECT strftime('%Y%m%dT%H%M%SZ')", [], |row| row.get(0));
+    Ok(stamp?)
+}
+
+/// The database is not there: its file is made and given its name, which nobody else has taken
+/// meanwhile. A WAL without its database is put aside.
+fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task) -> Result<u64> {
+    let made = partial.file("database");
+    let pages = copy(source, &made, SLICE, "restoring", task)?;
+    let wal = Wal::path(database);
+    if wal.exists() {
+        put_aside(database, &wal, "-wal")?;
+    }
+    let failed = |error| system(ffi::SQLITE_CANTOPEN, database, &error);
+    // A rename would replace what was made meanwhile; a link does not.
+    match fs::hard_link(&made, database) {
+        Ok(()) => fs::remove_file(&made).map_err(failed)?,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(failed(error));
+        }
+        Err(_) => fs::rename(&made, database).map_err(failed)?,
+    }
+    sync_directory(database)?;
+    Ok(pages)
+}
+
+/// Step 7. A checkpoint that readers prevent is left to the next one.
+fn check_result(database: &Path, preserved: Option<&Preserved>, task: &dyn Task) -> Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open(database, flags, Duration::ZERO)?;
+    connection.checkpoint_on_close(false);
+    connection.sql()?.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
+    // It is restored: whoever cancels now comes too late.
+    let health = health::inspect(&connection, Kind::Quick, &Committed(task))?;
+    if !is_sound(&health) {
+        if let Some(file) = connection.file() {
+            file.suspect();
+        }
+        let kept = preserved.map_or_else(String::new, |preserved| {
+            format!(". What it was before is kept in {}", preserved.database.display())
+        });
+        return Err(Error::sqlite(
+            ffi::SQLITE_CORRUPT,
+            format!(
+                "the backup was sound, but the database into which it was restored is not: the \
+                 disk does not keep what is written to it{kept}"
+            ),
+        )
+        .at(database));
+    }
+    if let Some(file) = connection.file() {
+        // Whatever was doubted is not there any more.
+        file.take_suspicion();
+    }
+    connection.checkpoint_on_close(true);
+    drop(connection.sql()?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+    Ok(())
+}
+
+/// The rest of an operation that cannot be undone any more.
+struct Committed<'a>(&'a dyn Task);
+
+impl Task for Committed<'_> {
+    fn stage(&self, stage: Stage) {
+        self.0.stage(stage);
+    }
+
+    fn go_on(&self) -> Result<()> {
+        Ok(())
+    }
+}

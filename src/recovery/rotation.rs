@@ -1,0 +1,264 @@
+//! The names of a backup's generations: `<path>` is the newest, `<path>.1` the one before it,
+//! `<path>.2` the one before that.
+//!
+//! A new generation takes its place in an order that leaves, wherever the power is cut, every
+//! good backup under one of these names, but for the new one until its own rename:
+//!
+//! 1. from the oldest on, each generation moves up by one, as far as the first free name;
+//! 2. the new one is renamed to `<path>`, and the folder is synced;
+//! 3. only then the generations beyond the number to be kept are removed.
+//!
+//! A cut in step 1 leaves a gap, which the next rotation closes and [`generations`] skips. Two
+//! processes never rotate in one folder at the same time.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::ffi;
+
+use super::partial::{beside, directory, sync_directory, system};
+use crate::engine::{Error, Result, Task, try_own};
+
+/// The pause between two attempts at the folder.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Where the backups of `database` are kept unless the caller says otherwise.
+pub fn default_path(database: &Path) -> PathBuf {
+    beside(database, ".backup")
+}
+
+/// The backups of `database` that are kept at [`default_path`], newest first.
+pub fn newest_backups(database: &Path) -> Vec<PathBuf> {
+    generations(&default_path(database))
+}
+
+/// The generations of the backup at `path` that are there, newest first.
+pub fn generations(path: &Path) -> Vec<PathBuf> {
+    numbered(path).into_iter().map(|(_, path)| path).collect()
+}
+
+fn numbered(path: &Path) -> Vec<(u32, PathBuf)> {
+    let Some(name) = path.file_name() else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir(directory(path)) else {
+        return Vec::new();
+    };
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let number = number(name, &entry.file_name())?;
+            entry.path().is_file().then(|| (number, named(path, number)))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// The generation that `found` is of the backup `name`.
+fn number(name: &OsStr, found: &OsStr) -> Option<u32> {
+    let (name, found) = (name.as_encoded_bytes(), found.as_encoded_bytes());
+    match found.strip_prefix(name)? {
+        [] => Some(0),
+        [b'.', digits @ ..] => {
+            let digits = std::str::from_utf8(digits).ok()?;
+            // Not `+1`, not `01`: those are no names of ours.
+            let number: u32 = digits.parse().ok().filter(|number| *number > 0)?;
+            (number.to_string() == digits).then_some(number)
+        }
+        _ => None,
+    }
+}
+
+fn named(path: &Path, number: u32) -> PathBuf {
+    if number == 0 { path.to_path_buf() } else { beside(path, &format!(".{number}")) }
+}
+
+/// That the generations of `path` can be renamed: that none of them has a WAL or a journal, which
+/// would stay behind and be taken for that of another generation.
+///
+/// # Errors
+/// `ERR_FUSION_BACKUP_IN_USE`.
+pub(super) fn check_movable(path: &Path) -> Result<()> {
+    let mut names = generations(path);
+    if !names.iter().any(|name| name == path) {
+        names.push(path.to_path_buf());
+    }
+    for name in names {
+        for suffix in ["-wal", "-journal", "-shm"] {
+            let other = beside(&name, suffix);
+            if other.exists() {
+                return Err(Error::fusion(
+                    "ERR_FUSION_BACKUP_IN_USE",
+                    format!(
+                        "{} has {} beside it: it is open as a database, or was not closed. \
+                         Renamed, it would be parted from that file. Close it, or move both away; \
+                         nothing was changed",
+                        name.display(),
+                        other.file_name().unwrap_or_default().to_string_lossy(),
+                    ),
+                )
+                .at(path));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes `new` the newest generation of `path` and keeps `keep` generations. Answers the older
+/// ones that are kept. `new` is on the same file system, whole, verified and synced.
+///
+/// # Errors
+/// `ERR_FUSION_BACKUP_IN_USE`; the system's, as SQLite's `SQLITE_IOERR`; `task`'s, before anything
+/// was renamed.
+pub(super) fn rotate(new: &Path, path: &Path, keep: u32, task: &dyn Task) -> Result<Vec<PathBuf>> {
+    let _held = hold(path, task)?;
+    check_movable(path)?;
+    let existing = numbered(path);
+    // As many as have no gap before them.
+    let crowded = (0..).zip(&existing).take_while(|(at, (number, _))| at == number);
+    let crowded: Vec<_> = crowded.map(|(_, generation)| generation).collect();
+    for (number, old) in crowded.into_iter().rev() {
+        rename(old, &named(path, number.saturating_add(1)))?;
+    }
+    rename(new, path)?;
+    sync_directory(path)?;
+    let mut kept = Vec::new();
+    for (number, old) in numbered(path).into_iter().filter(|(number, _)| *number > 0) {
+        if number < keep.max(1) {
+            kept.push(old);
+        } else if let Err(error) = fs::remove_file(&old) {
+            // It stays, and the next rotation tries again.
+            if error.kind() != io::ErrorKind::NotFound {
+                kept.push(old);
+            }
+        }
+    }
+    Ok(kept)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|error| system(ffi::SQLITE_IOERR, to, &error))
+}
+
+/// Keeps other rotations out of the folder of `path`. They take milliseconds.
+fn hold(path: &Path, task: &dyn Task) -> Result<Option<File>> {
+    if cfg!(windows) {
+        return Ok(None);
+    }
+    let folder = directory(path);
+    let failed = |error| system(ffi::SQLITE_CANTOPEN, folder, &error);
+    let folder_file = File::open(folder).map_err(failed)?;
+    while !try_own(&folder_file).map_err(failed)? {
+        task.go_on()?;
+        std::thread::sleep(PAUSE);
+    }
+    Ok(Some(folder_file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Unwatched;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("x.backup")
+        }
+
+        fn add(&self, content: &str, keep: u32) -> Vec<PathBuf> {
+            let new = self.0.path().join("new");
+            fs::write(&new, content).unwrap();
+            rotate(&new, &self.path(), keep, &Unwatched).unwrap()
+        }
+
+        fn contents(&self) -> Vec<(String, String)> {
+            generations(&self.path())
+                .into_iter()
+                .map(|path| {
+                    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                    (name, fs::read_to_string(path).unwrap())
+                })
+                .collect()
+        }
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_newest_has_the_plain_name_and_the_oldest_goes() {
+        let folder = Folder::new();
+        for content in ["a", "b", "c", "d"] {
+            folder.add(content, 3);
+        }
+        assert_eq!(
+            folder.contents(),
+            owned(&[("x.backup", "d"), ("x.backup.1", "c"), ("x.backup.2", "b")])
+        );
+        assert_eq!(folder.add("e", 2), [beside(&folder.path(), ".1")]);
+        assert_eq!(folder.contents(), owned(&[("x.backup", "e"), ("x.backup.1", "d")]));
+    }
+
+    #[test]
+    fn wherever_it_was_cut_off_the_next_rotation_loses_nothing_that_is_to_be_kept() {
+        // What is there after each rename of a rotation with three generations.
+        for (left, expected) in [
+            (&["", ".1", ".3"][..], &["new", "0", "1"][..]),
+            (&["", ".2", ".3"][..], &["new", "0", "2"][..]),
+            (&[".1", ".2", ".3"][..], &["new", "1", "2"][..]),
+        ] {
+            let folder = Folder::new();
+            for suffix in left {
+                fs::write(beside(&folder.path(), suffix), suffix.trim_start_matches('.')).unwrap();
+            }
+            fs::write(beside(&folder.path(), ".before"), "somebody else's").unwrap();
+            folder.add("new", 3);
+            let found: Vec<_> = folder.contents().into_iter().map(|(_, content)| content).collect();
+            let expected: Vec<_> =
+                expected.iter().map(|it| if *it == "0" { "" } else { *it }).collect();
+            assert_eq!(found, expected, "{left:?}");
+            assert!(beside(&folder.path(), ".before").exists());
+        }
+    }
+
+    #[test]
+    fn only_numbers_as_this_package_writes_them_are_generations() {
+        let name = OsStr::new("x.backup");
+        for (found, expected) in [
+            ("x.backup", Some(0)),
+            ("x.backup.1", Some(1)),
+            ("x.backup.17", Some(17)),
+            ("x.backup.0", None),
+            ("x.backup.01", None),
+            ("x.backup.+1", None),
+            ("x.backup-wal", None),
+            ("x.backup.99999999999", None),
+            ("y.backup", None),
+        ] {
+            assert_eq!(number(name, OsStr::new(found)), expected, "{found}");
+        }
+    }
+
+    #[test]
+    fn a_generation_with_a_wal_is_not_parted_from_it() {
+        let folder = Folder::new();
+        folder.add("a", 2);
+        fs::write(beside(&folder.path(), "-wal"), "frames").unwrap();
+        let new = folder.0.path().join("new");
+        fs::write(&new, "b").unwrap();
+        let error = rotate(&new, &folder.path(), 2, &Unwatched).unwrap_err();
+        assert_eq!(error.code, "ERR_FUSION_BACKUP_IN_USE");
+        assert_eq!(folder.contents(), owned(&[("x.backup", "a")]));
+    }
+}
