@@ -14,6 +14,7 @@ mod live_file;
 mod locks;
 mod ownership;
 mod profile;
+mod reader;
 pub mod session_ffi;
 mod storage;
 mod task;
@@ -41,6 +42,7 @@ pub use locks::{
 };
 pub use ownership::try_own;
 pub use profile::{Extent, Profile, Synchronous, advise};
+pub use reader::Reader;
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};
 pub use turn::{Expectation, Held, Turn, during};

@@ -20,10 +20,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::{OpenFlags, ffi};
+use rusqlite::ffi;
 
 use super::live_file::{Handle, patiently};
-use super::{Class, Connection, Error, Result, Storage, Task};
+use super::{Class, Error, Reader, Result, Storage, Task};
 
 /// Bytes of a WAL's header, and of a frame's (<https://sqlite.org/fileformat2.html>, 4.1).
 const WAL_HEADER: u64 = 32;
@@ -32,7 +32,7 @@ const FRAME_HEADER: u64 = 24;
 /// A database as a read transaction sees it. Ends with its drop; changes nothing.
 pub struct View {
     // Owns what the handles point to.
-    reader: Connection,
+    reader: Reader,
     database: Handle,
     wal: Option<Prefix>,
     steady: bool,
@@ -50,9 +50,10 @@ impl View {
     /// # Errors
     /// `SQLITE_BUSY` where it is locked until `until`; SQLite's; `task`'s. Damage is none.
     pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
-        let reader = read_only(path)?;
+        let reader = Reader::open(path, Duration::ZERO)?;
+        let connection = reader.connection();
         let begin = || {
-            let sql = reader.sql()?;
+            let sql = connection.sql()?;
             if sql.is_autocommit() {
                 sql.execute_batch("BEGIN")?;
             }
@@ -67,11 +68,11 @@ impl View {
                 _ => Err(error.at(path)),
             },
         })?;
-        let database = Handle::of(&reader, ffi::SQLITE_FCNTL_FILE_POINTER)?
+        let database = Handle::of(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
             .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "the database has no file"))?;
-        let wal = Handle::of(&reader, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+        let wal = Handle::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
         let wal = if steady {
-            wal.map(|wal| Self::frames(path, &reader, wal)).transpose()?.flatten()
+            wal.map(|wal| Self::frames(&reader, wal)).transpose()?.flatten()
         } else {
             wal.map(|handle| Prefix { handle, length: u64::MAX })
         };
@@ -80,21 +81,25 @@ impl View {
 
     /// The part of the WAL that belongs to the view; none where the file has all of it. `reader`
     /// has its mark.
-    fn frames(path: &Path, reader: &Connection, handle: Handle) -> Result<Option<Prefix>> {
+    fn frames(reader: &Reader, handle: Handle) -> Result<Option<Prefix>> {
         let page: u64 = reader
+            .connection()
             .sql()?
             .query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))
             .map(|size| u64::try_from(size).unwrap_or(0))?;
         // A connection in a transaction is not told. One that is not told at all goes by the
         // frames' own checksums.
-        let (frames, checkpointed) = read_only(path)?.wal_frames().unwrap_or((u64::MAX, 0));
+        let (frames, checkpointed) = Reader::open(reader.connection().path(), Duration::ZERO)?
+            .connection()
+            .wal_frames()
+            .unwrap_or((u64::MAX, 0));
         let length = frames.saturating_mul(FRAME_HEADER + page).saturating_add(WAL_HEADER);
         Ok((checkpointed < frames).then_some(Prefix { handle, length }))
     }
 
     /// The path as SQLite resolved it.
     pub fn path(&self) -> &Path {
-        self.reader.path()
+        self.reader.connection().path()
     }
 
     /// The database file.
@@ -112,12 +117,6 @@ impl View {
     pub fn is_steady(&self) -> bool {
         self.steady
     }
-}
-
-fn read_only(path: &Path) -> Result<Connection> {
-    let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
-    connection.checkpoint_on_close(false);
-    Ok(connection)
 }
 
 /// The beginning of a WAL.

@@ -85,6 +85,8 @@ impl Connection {
     /// Asks without checkpointing; not inside a transaction. None where there is no WAL, or the
     /// file cannot be read at the moment.
     pub fn wal_frames(&self) -> Option<(u64, u64)> {
+        // A connection that has not read yet does not know that there is a WAL.
+        self.sql().ok()?.query_row("PRAGMA main.schema_version", [], |_| Ok(())).ok()?;
         let (mut frames, mut checkpointed): (c_int, c_int) = (-1, -1);
         // SAFETY: the connection is open and used by this thread alone, or null, which SQLite
         // answers as misuse; the call writes the two ints.

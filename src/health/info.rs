@@ -6,14 +6,15 @@
 //! [`PATIENCE`].
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use rusqlite::OpenFlags;
 use serde::Serialize;
 
 use super::holders::{Holders, holders};
+use super::page_map::Pages;
 use crate::engine::{
-    Connection, Error, FileId, FileSystem, LockKind, Result, Wal, hard_links, lock_kind,
+    Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal, hard_links,
+    lock_kind,
 };
 
 /// How long a locked file is waited for.
@@ -137,7 +138,8 @@ pub enum BesideKind {
     Backup,
     /// The saved copy of its schema.
     Snapshot,
-    /// A damaged original that was put aside, or the WAL of one.
+    /// A damaged original, what was there before a restore, a WAL that is not the database's own:
+    /// kept, and of no use but to look into.
     Preserved,
 }
 
@@ -215,9 +217,8 @@ type Frames = (u64, u64);
 
 /// Asks SQLite.
 fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let connection = Connection::open(path, flags, PATIENCE)?;
-    connection.checkpoint_on_close(false);
+    let reader = Reader::open(path, PATIENCE)?;
+    let connection = reader.connection();
     let sql = connection.sql()?;
     // One snapshot for all of it. Reading the schema's version is what begins it.
     sql.execute_batch("BEGIN")?;
@@ -239,11 +240,20 @@ fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
         user_version: number("user_version")?,
         application_id: number("application_id")?,
         schema_version,
-        last_writer: None,
+        last_writer: last_writer(path).ok().flatten(),
     };
     sql.execute_batch("COMMIT")?;
-    let frames = connection.wal_frames();
-    Ok((database, frames))
+    Ok((database, connection.wal_frames()))
+}
+
+/// SQLite's version, as it leaves it in the header of every file that it writes to
+/// (<https://sqlite.org/fileformat2.html>, 1.3.17).
+fn last_writer(path: &Path) -> Result<Option<String>> {
+    let view = View::open(path, Instant::now() + PATIENCE, &Unwatched)?;
+    let wal = view.wal().map(|wal| wal as &dyn Storage);
+    let number = Pages::new(view.database(), wal, &Unwatched)?.last_writer();
+    let version = format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000);
+    Ok((number >= 3_000_000).then_some(version))
 }
 
 fn count(number: i64) -> u64 {
@@ -288,5 +298,6 @@ fn belongs(suffix: &str) -> Option<BesideKind> {
         let generation = rest.strip_prefix('.').is_some_and(|number| number.parse::<u32>().is_ok());
         return (rest.is_empty() || generation).then_some(BesideKind::Backup);
     }
-    suffix.starts_with(".damaged-").then_some(BesideKind::Preserved)
+    let kept = [".damaged-", ".before-restore-", "-wal.stale-"];
+    kept.iter().any(|name| suffix.starts_with(name)).then_some(BesideKind::Preserved)
 }

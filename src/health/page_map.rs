@@ -18,6 +18,8 @@ mod cells;
 mod pages;
 mod walk;
 
+pub(super) use pages::Pages;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;

@@ -72,6 +72,13 @@ impl<'a> Pages<'a> {
         Ok(pages)
     }
 
+    /// The version of the SQLite that wrote to the database last, as it counts them: 3054001.
+    pub fn last_writer(&self) -> u32 {
+        let mut header = [0; header::SIZE];
+        let _ = self.fill(1, 0, &mut header);
+        number::u32_at(&header, 96).unwrap_or(0)
+    }
+
     /// Bytes a page.
     pub fn size(&self) -> usize {
         self.size
