@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fusion_sqlite::engine::{self, PrivateFile, Result, Storage, Unwatched, View};
-use fusion_sqlite::health::page_map::{Options, OwnerKind, PageMap, Role, map, page_map};
+use fusion_sqlite::health::page_map::{self, Known, Names, Options, OwnerKind, PageMap, Role, map};
 use fusion_sqlite::health::{file_info, info::BesideKind};
 use second_process::SecondProcess;
 use tempfile::TempDir;
@@ -53,7 +53,7 @@ fn fixture(settings: &str) -> (TempDir, PathBuf) {
 }
 
 fn mapped(path: &Path) -> PageMap {
-    page_map(path, &Options::default(), &Unwatched).unwrap()
+    page_map::page_map(path, &Options::default(), &Unwatched).unwrap()
 }
 
 /// Owner and role of each page, from the runs, which must be without a gap.
@@ -284,7 +284,7 @@ fn what_nothing_leads_to_any_more_is_told() {
     let map = patient.map();
     assert_eq!(damaged(&map), [root]);
     assert_eq!(map.roles[&Role::Orphan], below);
-    assert!(map.schema_found);
+    assert_eq!(map.names_from, Names::Schema);
 }
 
 #[test]
@@ -335,7 +335,24 @@ fn without_its_first_page_the_size_of_a_page_is_told_by_the_others() {
         let map = patient.map();
         assert_eq!(map.page_size, patient.sound.page_size);
         assert_eq!(damaged(&map), [1]);
-        assert_eq!(map.roles[&Role::Orphan], map.pages - 1);
+        assert_eq!(map.names_from, Names::Nothing);
+        // B-trees with more than one page are told apart all the same, with all of their pages.
+        let logs = patient.sound.owners.iter().find(|it| it.name == "logs").unwrap();
+        let found = map.owners.iter().find(|it| it.root == logs.root).unwrap();
+        assert_eq!(found.name, format!("(b-tree at page {})", logs.root));
+        assert_eq!((found.pages, found.overflow_pages), (logs.pages, logs.overflow_pages));
+
+        // With what was known of them before they have their names.
+        let known = patient.sound.owners.iter().skip(1).map(|owner| Known {
+            name: owner.name.clone(),
+            kind: owner.kind,
+            table: owner.table.clone(),
+            root: owner.root,
+        });
+        let options = Options { known: known.collect(), ..Options::default() };
+        let map = page_map::map(&Bytes(&patient.bytes), None, &options, &Unwatched).unwrap();
+        assert_eq!(map.names_from, Names::Known);
+        assert_eq!(map.owners[1..], patient.sound.owners[1..]);
     }
 }
 
@@ -344,7 +361,7 @@ fn a_file_that_is_no_database_has_no_map() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("notes.txt");
     std::fs::write(&path, "no database ".repeat(2000)).unwrap();
-    let error = page_map(&path, &Options::default(), &Unwatched).unwrap_err();
+    let error = page_map::page_map(&path, &Options::default(), &Unwatched).unwrap_err();
     assert_eq!(error.errcode, 26);
     assert_eq!(error.path, Some(path));
 }
@@ -352,7 +369,7 @@ fn a_file_that_is_no_database_has_no_map() {
 #[test]
 fn pages_that_a_check_names_are_marked_and_squares_stand_for_several_pages() {
     let (_directory, path) = fixture("");
-    let options = Options { resolution: 20, damaged: vec![50, 1_000_000] };
+    let options = Options { resolution: 20, damaged: vec![50, 1_000_000], ..Options::default() };
     let file = PrivateFile::open(&path).unwrap();
     let map = map(&file, None, &options, &Unwatched).unwrap();
     assert_eq!(damaged(&map), [50]);

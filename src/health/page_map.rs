@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::info::PATIENCE;
 use crate::engine::{Result, Storage, Task, View};
@@ -74,8 +74,8 @@ pub struct PageMap {
     pub file_bytes: u64,
     /// Pages that were read from the WAL.
     pub pages_from_wal: u64,
-    /// The schema table could be read, so that the b-trees have names.
-    pub schema_found: bool,
+    /// What names the b-trees.
+    pub names_from: Names,
     /// Tables and indexes, in the schema's order.
     pub owners: Vec<Owner>,
     /// How many pages have each role.
@@ -86,6 +86,32 @@ pub struct PageMap {
     pub damaged_pages: u64,
     /// The first 10,000 of them, and why they are.
     pub damaged: Vec<DamagedPage>,
+}
+
+/// What the names of b-trees are from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Names {
+    /// The file's own schema table.
+    #[default]
+    Schema,
+    /// In addition to what is left of the schema table, [`Options::known`].
+    Known,
+    /// Nothing: b-trees are told apart, and called by their root pages.
+    Nothing,
+}
+
+/// A b-tree that is known of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: OwnerKind,
+    /// Its table; a table's own name.
+    pub table: String,
+    /// The root page of its b-tree.
+    pub root: u32,
 }
 
 /// A table or an index.
@@ -150,20 +176,20 @@ pub struct DamagedPage {
 }
 
 /// What a map is to be like.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Cells that the runs are made of, at most, 1 at least; a cell stands for several pages
     /// where there are more pages, and is as the worst of them.
     pub resolution: u64,
     /// Pages that are damaged by somebody else's finding.
-    #[serde(default)]
     pub damaged: Vec<u32>,
+    /// B-trees that there were at an earlier time, for a file whose schema table is damaged.
+    pub known: Vec<Known>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { resolution: 50_000, damaged: Vec::new() }
+        Self { resolution: 50_000, damaged: Vec::new(), known: Vec::new() }
     }
 }
 

@@ -82,6 +82,12 @@ impl Cells {
         }
     }
 
+    /// Whether nothing leads to the page yet.
+    pub fn is_orphan(&self, page: u32) -> bool {
+        let cell = (page as usize).checked_sub(1).and_then(|at| self.cells.get(at));
+        cell.is_some_and(|cell| cell.role == Role::Orphan)
+    }
+
     /// Changes what a claimed page is.
     pub fn set_role(&mut self, page: u32, role: Role) {
         if let Some(cell) = self.cell(page) {

@@ -79,6 +79,11 @@ impl<'a> Pages<'a> {
         number::u32_at(&header, 96).unwrap_or(0)
     }
 
+    /// Whether the first page begins with a header.
+    pub fn has_header(&self) -> bool {
+        self.header.is_some()
+    }
+
     /// Bytes a page.
     pub fn size(&self) -> usize {
         self.size

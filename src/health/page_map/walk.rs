@@ -1,8 +1,10 @@
 //! The walk over everything that leads to pages.
 
+use std::collections::HashSet;
+
 use super::cells::{Cells, Claim, OWNERS};
 use super::pages::{Pages, adds_up};
-use super::{Options, Owner, OwnerKind, PageMap, Role};
+use super::{Known, Names, Options, Owner, OwnerKind, PageMap, Role};
 use crate::engine::{Result, Stage, Storage, Task};
 use crate::format::Page;
 use crate::format::freelist::Trunk;
@@ -40,12 +42,24 @@ pub fn walk(
         buffer: vec![0; pages.size()],
         pages,
         visited: 0,
+        lenient: false,
         task,
     };
     walk.fixed();
-    let schema_found = walk.schema()?;
-    walk.trees()?;
+    let whole = walk.schema()?;
+    let names_from = match (whole, options.known.is_empty()) {
+        (true, _) => Names::Schema,
+        (false, false) => Names::Known,
+        (false, true) => Names::Nothing,
+    };
+    if !whole {
+        walk.own(options.known.iter().cloned());
+    }
+    walk.trees(1)?;
     walk.free_list()?;
+    if names_from == Names::Nothing {
+        walk.strays()?;
+    }
     for page in &options.damaged {
         walk.cells.damage(*page, FOUND);
     }
@@ -59,7 +73,7 @@ pub fn walk(
         pages_per_cell,
         file_bytes: database.size()?,
         pages_from_wal: pages.in_wal(),
-        schema_found,
+        names_from,
         owners,
         roles: cells.roles(),
         runs,
@@ -75,6 +89,8 @@ struct Walk<'a> {
     /// The page that is looked at.
     buffer: Vec<u8>,
     visited: u64,
+    /// What is met may be the remains of a b-tree whose pages are another's by now.
+    lenient: bool,
     task: &'a dyn Task,
 }
 
@@ -111,38 +127,60 @@ impl Walk<'_> {
         }
     }
 
-    /// Walks the schema table and makes owners of its rows. False where it has no readable root.
+    /// Walks the schema table and makes owners of its rows. False where it is damaged.
     fn schema(&mut self) -> Result<bool> {
-        self.owners.push(owner("sqlite_schema", OwnerKind::Table, "sqlite_schema", 1));
-        let Some(mut tree) = self.plant(0)? else { return Ok(false) };
+        let name = "sqlite_schema".to_owned();
+        let schema = Known { table: name.clone(), name, kind: OwnerKind::Table, root: 1 };
+        self.own([schema]);
         let mut found = Vec::new();
-        while let Some(visit) = tree.ahead.pop() {
-            self.visit(&mut tree, visit)?;
-            let usable = self.pages.usable();
-            let Some(page) = Page::parse(&self.buffer, usable, visit.page == 1) else { continue };
-            if !page.kind.is_interior() {
-                let cells = (0..page.cells).filter_map(|index| page.cell(index));
-                found.extend(cells.filter_map(|cell| self.pages.schema_row(&cell, STATEMENT)));
+        if let Some(mut tree) = self.plant(0)? {
+            while let Some(visit) = tree.ahead.pop() {
+                self.visit(&mut tree, visit)?;
+                let usable = self.pages.usable();
+                let Some(page) = Page::parse(&self.buffer, usable, visit.page == 1) else {
+                    continue;
+                };
+                if !page.kind.is_interior() {
+                    let cells = (0..page.cells).filter_map(|index| page.cell(index));
+                    found.extend(cells.filter_map(|cell| self.pages.schema_row(&cell, STATEMENT)));
+                }
             }
         }
-        for (kind, name, table, root) in found {
+        self.own(found.into_iter().filter_map(|(kind, name, table, root)| {
             let kind = match kind.as_str() {
                 "table" => OwnerKind::Table,
                 "index" => OwnerKind::Index,
-                _ => continue,
+                _ => return None,
             };
-            if root > 1 && self.owners.len() < OWNERS {
-                self.owners.push(owner(&name, kind, &table, root));
-            }
-        }
-        Ok(true)
+            Some(Known { name, kind, table, root })
+        }));
+        Ok(self.pages.has_header() && self.cells.damaged_pages() == 0)
     }
 
-    /// Walks the b-trees of all owners but the first, which is the schema table.
-    fn trees(&mut self) -> Result<()> {
+    /// Makes owners of b-trees that have none yet.
+    fn own(&mut self, trees: impl IntoIterator<Item = Known>) {
+        let mut roots: HashSet<u32> = self.owners.iter().map(|owner| owner.root).collect();
+        for Known { name, kind, table, root } in trees {
+            if root != 0 && self.owners.len() < OWNERS && roots.insert(root) {
+                self.owners.push(Owner {
+                    name,
+                    kind,
+                    table,
+                    root,
+                    pages: 0,
+                    interior_pages: 0,
+                    overflow_pages: 0,
+                    damaged_pages: 0,
+                });
+            }
+        }
+    }
+
+    /// Walks the b-trees of all owners from `first` on.
+    fn trees(&mut self, first: usize) -> Result<()> {
         // All roots first: a page that a damaged page elsewhere leads to is its own tree's root.
         let mut planted = Vec::new();
-        for owner in 1..self.owners.len() {
+        for owner in first..self.owners.len() {
             planted.push(self.plant(u16::try_from(owner).unwrap_or(u16::MAX))?);
         }
         for mut tree in planted.into_iter().flatten() {
@@ -151,6 +189,32 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Finds the b-trees among the pages that nothing leads to: their roots are the pages with
+    /// children that are nobody's child. Pages that stand alone are left as they are.
+    fn strays(&mut self) -> Result<()> {
+        let (mut parents, mut children) = (Vec::new(), HashSet::new());
+        for number in 2..=self.pages.count() {
+            if !self.cells.is_orphan(number) || !self.read(number)? {
+                continue;
+            }
+            let page = Page::parse(&self.buffer, self.pages.usable(), false);
+            if let Some(page) = page.filter(|page| page.kind.is_interior() && adds_up(page)) {
+                parents.push((number, page.kind.is_table()));
+                children.extend(page.children().map(|(child, _)| child));
+            }
+        }
+        self.lenient = true;
+        let first = self.owners.len();
+        self.own(parents.into_iter().filter(|(page, _)| !children.contains(page)).map(
+            |(root, is_table)| {
+                let name = format!("(b-tree at page {root})");
+                let kind = if is_table { OwnerKind::Table } else { OwnerKind::Index };
+                Known { table: name.clone(), name, kind, root }
+            },
+        ));
+        self.trees(first)
     }
 
     /// Claims the root of an owner's b-tree. None if there is nothing to walk.
@@ -173,9 +237,16 @@ impl Walk<'_> {
         self.breathe()?;
         let read = self.pages.read(page, &mut self.buffer).is_ok();
         if !read {
-            self.cells.damage(page, UNREADABLE);
+            self.blame(page, UNREADABLE);
         }
         Ok(read)
+    }
+
+    /// A page is damaged, as far as that can be told.
+    fn blame(&mut self, page: u32, reason: &'static str) {
+        if !self.lenient {
+            self.cells.damage(page, reason);
+        }
     }
 
     fn breathe(&mut self) -> Result<()> {
@@ -198,11 +269,11 @@ impl Walk<'_> {
         let page = Page::parse(&buffer, self.pages.usable(), number == 1);
         let seen = match page {
             None => {
-                self.cells.damage(number, MEANINGLESS);
+                self.blame(number, MEANINGLESS);
                 Ok(())
             }
             Some(page) if page.kind.is_table() != tree.is_table => {
-                self.cells.damage(number, OTHER_KIND);
+                self.blame(number, OTHER_KIND);
                 Ok(())
             }
             Some(page) => self.look(tree, visit, &page),
@@ -211,14 +282,14 @@ impl Walk<'_> {
         self.buffer = buffer;
         seen?;
         if is_leaf && *tree.depth.get_or_insert(depth) != depth {
-            self.cells.damage(number, OTHER_DEPTH);
+            self.blame(number, OTHER_DEPTH);
         }
         Ok(())
     }
 
     fn look(&mut self, tree: &mut Tree, visit: Visit, page: &Page<'_>) -> Result<()> {
         if !adds_up(page) {
-            self.cells.damage(visit.page, UNSOUND);
+            self.blame(visit.page, UNSOUND);
         }
         let within = !page.kind.is_table() || self.judge_order(page, visit);
         let payload = (self.pages.usable() - 4) as u64;
@@ -258,7 +329,7 @@ impl Walk<'_> {
         let mut last = first;
         for rowid in rowids {
             if rowid <= last {
-                self.cells.damage(visit.page, UNORDERED);
+                self.blame(visit.page, UNORDERED);
                 return false;
             }
             last = rowid;
@@ -266,7 +337,7 @@ impl Walk<'_> {
         let within = visit.above.is_none_or(|above| first > above)
             && visit.upto.is_none_or(|upto| last <= upto);
         if !within {
-            self.cells.damage(visit.page, ELSEWHERE);
+            self.blame(visit.page, ELSEWHERE);
         }
         within
     }
@@ -276,8 +347,8 @@ impl Walk<'_> {
         match self.cells.claim(to, Some(owner), role) {
             Claim::Granted => return true,
             Claim::Missing => {}
-            Claim::Taken => self.cells.damage(to, TWICE),
-            Claim::Nowhere => self.cells.damage(from, NOWHERE),
+            Claim::Taken => self.blame(to, TWICE),
+            Claim::Nowhere => self.blame(from, NOWHERE),
         }
         false
     }
@@ -287,7 +358,7 @@ impl Walk<'_> {
         let (mut from, mut next) = (page, first);
         for _ in 0..length {
             if next == 0 {
-                self.cells.damage(from, CHAIN_SHORT);
+                self.blame(from, CHAIN_SHORT);
                 return Ok(());
             }
             if !self.follow(owner, from, next, Role::Overflow) {
@@ -298,13 +369,13 @@ impl Walk<'_> {
             match self.pages.link(from) {
                 Ok(link) => next = link,
                 Err(_) => {
-                    self.cells.damage(from, UNREADABLE);
+                    self.blame(from, UNREADABLE);
                     return Ok(());
                 }
             }
         }
         if next != 0 {
-            self.cells.damage(from, CHAIN_LONG);
+            self.blame(from, CHAIN_LONG);
         }
         Ok(())
     }
@@ -317,11 +388,11 @@ impl Walk<'_> {
                 Claim::Granted => {}
                 Claim::Missing => return Ok(()),
                 Claim::Taken => {
-                    self.cells.damage(next, TWICE);
+                    self.blame(next, TWICE);
                     return Ok(());
                 }
                 Claim::Nowhere => {
-                    self.cells.damage(from, NOWHERE);
+                    self.blame(from, NOWHERE);
                     return Ok(());
                 }
             }
@@ -330,7 +401,7 @@ impl Walk<'_> {
             }
             let (usable, count) = (self.pages.usable(), self.pages.count());
             let Some(trunk) = Trunk::parse(&self.buffer, usable, count) else {
-                self.cells.damage(next, NO_TRUNK);
+                self.blame(next, NO_TRUNK);
                 return Ok(());
             };
             for page in trunk.leaves() {
@@ -341,18 +412,5 @@ impl Walk<'_> {
             (from, next) = (next, trunk.next);
         }
         Ok(())
-    }
-}
-
-fn owner(name: &str, kind: OwnerKind, table: &str, root: u32) -> Owner {
-    Owner {
-        name: name.to_owned(),
-        kind,
-        table: table.to_owned(),
-        root,
-        pages: 0,
-        interior_pages: 0,
-        overflow_pages: 0,
-        damaged_pages: 0,
     }
 }
