@@ -147,32 +147,7 @@ fn a_writers_transaction_keeps_it_from_being_held_which_is_no_damage() {
     let hold = live.hold(now(), &Unwatched).unwrap();
     // Not twice: the one's end would be the other's.
     assert_eq!(live.hold(now(), &Unwatched).unwrap_err().class(), Class::Transient);
-    assert_eq!(live.exclusive(now(), &Unwatched).unwrap_err().class(), Class::Transient);
     drop(hold);
-}
-
-#[test]
-fn it_is_exclusive_only_when_nobody_else_has_the_file_open() {
-    let (_directory, path) = directory();
-    let mut other = SecondProcess::start();
-    open(&mut other, "it", &path);
-    other.sql("it", "CREATE TABLE t (a)").unwrap();
-    destroy_header(&path);
-
-    let first = live(&path);
-    assert_eq!(first.exclusive(now(), &Unwatched).unwrap_err().class(), Class::Transient);
-    drop(other);
-    let neighbour = live(&path);
-    assert_eq!(first.exclusive(now(), &Unwatched).unwrap_err().class(), Class::Transient);
-    drop(neighbour);
-
-    let exclusive = first.exclusive(now(), &Unwatched).unwrap();
-    let locked = LiveFile::open(&path, now(), &Unwatched).unwrap_err();
-    assert_eq!(locked.class(), Class::Transient);
-    drop(exclusive);
-    let neighbour = live(&path);
-    drop(first);
-    neighbour.exclusive(now(), &Unwatched).unwrap();
 }
 
 #[test]

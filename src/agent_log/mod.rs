@@ -26,6 +26,7 @@ mod borrowed;
 mod entry;
 mod queue;
 mod registry;
+mod repair;
 mod stats;
 mod writer;
 
@@ -33,5 +34,6 @@ pub use borrowed::Borrowed;
 pub use entry::{Entries, Entry, Field, Position};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
 pub use registry::{END_DEADLINE, Log, flush_all, flush_until, open, open_in_memory};
+pub use repair::{Repair, Repairer};
 pub use stats::{Latency, Stats};
 pub use writer::{Event, Listener, Options, WalStatus};

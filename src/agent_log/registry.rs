@@ -68,15 +68,17 @@ pub fn open(
             .at(&file.path));
         }
         *handles += 1;
+        shared.listen(id, listener);
         Arc::clone(shared)
     } else {
         let shared = Arc::new(Shared::new(Arc::clone(file), options));
+        // Before the writer looks at the file: it may have something to tell at once.
+        shared.listen(id, listener);
         writer::start(&shared)?;
         logs.push((Arc::clone(&shared), 1));
         shared
     };
     drop(logs);
-    shared.listen(id, listener);
     Ok(Log { shared, id, closed: false })
 }
 

@@ -5,12 +5,14 @@
 //! | waiting | a batch is due, a checkpoint is due or asked for, the last handle is gone |
 //! | committing | the transaction is committed, or failed |
 //! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
-//! | stopped (damaged or replaced file) | never: entries are kept to be taken back |
+//! | repairing (damaged file) | it is repaired, by whomever, or cannot be |
+//! | stopped (replaced file, or one that cannot be repaired) | never: entries are kept to be taken back |
 //! | ending | the queue is empty, or has failed for the whole retry deadline |
 //!
 //! A failure is answered by its class (`engine::Class`): transient ones are retried at once and
-//! then with growing pauses, disk ones slowly on a fresh connection, damage and replacement stop
-//! the writer with everything kept. A panic in here is caught, puts the batch back and stops
+//! then with growing pauses, disk ones slowly on a fresh connection. Damage is repaired where
+//! [`Options::repair`] says how: entries wait meanwhile, and go on being accepted. Otherwise
+//! damage, like replacement, stops the writer with everything kept. A panic in here is caught, puts the batch back and stops
 //! the writer: nothing dies quietly.
 //!
 //! It never waits inside SQLite (its busy timeout is 0): waiting is done on the file's turn,
@@ -27,12 +29,26 @@ use super::batch::{Outcomes, Statements, Written, complete};
 use super::entry::Entries;
 use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled};
 use super::registry;
+use super::repair::{Repairer, unrepaired};
 use crate::checkpoint::{self, Mode, Policy, Situation};
-use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Result, Wal};
+use crate::engine::{
+    self, Class, Connection, DatabaseFile, Error, Profile, Result, Unwatched, Wal,
+};
+use crate::health;
 use crate::recovery::snapshot_file::Keeper;
+
+/// How often in a row the file may be found damaged without a commit in between.
+const REPAIR_ATTEMPTS: u32 = 3;
+
+/// The pause between two repairs, where the first has failed for want of room or of a lock, or
+/// found nothing. Each begins with a check of the whole file.
+const REPAIR_PAUSE: Duration = Duration::from_secs(15);
 
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
+
+/// The shortest pause before a check that could not be carried out is tried again.
+const SOON: Duration = Duration::from_millis(10);
 
 /// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +71,8 @@ pub struct Options {
     pub change_counter: Option<String>,
     /// When to checkpoint.
     pub checkpoints: Policy,
+    /// How the file is repaired when it is found damaged; none: it is not.
+    pub repair: Option<Repairer>,
 }
 
 impl Default for Options {
@@ -69,6 +87,7 @@ impl Default for Options {
             retry_deadline: Duration::from_secs(60),
             change_counter: Some("lastModified".to_owned()),
             checkpoints: Policy::default(),
+            repair: None,
         }
     }
 }
@@ -78,8 +97,12 @@ impl Default for Options {
 pub enum Event {
     /// Writing failed; the entries are kept and it is tried again.
     Error(Error),
-    /// The file is damaged; writing has stopped, the entries are kept.
+    /// The file is damaged and is not repaired; writing has stopped, the entries are kept.
     Corrupt(Error),
+    /// The file is damaged and is about to be repaired: what was found, as JSON.
+    Recovering(String),
+    /// The file is repaired, and writing goes on: the account of it, as JSON.
+    Recovered(String),
     /// The path leads to another file, or to none; writing has stopped, the entries are kept.
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.
@@ -264,6 +287,12 @@ struct Writer<'a> {
     alone: usize,
     /// Failures in a row.
     attempts: u32,
+    /// Repairs since the last commit.
+    repairs: u32,
+    /// The last repair that may yet succeed, and why it did not.
+    failed_repair: Option<(Instant, Error)>,
+    /// When damage that another connection met was last looked into.
+    heeded: Option<Instant>,
     /// The last failure has been waited out already.
     waited: bool,
     /// The failure that was last told; told once until something else happens.
@@ -299,6 +328,9 @@ impl<'a> Writer<'a> {
             batch: None,
             alone: 0,
             attempts: 0,
+            repairs: 0,
+            failed_repair: None,
+            heeded: None,
             waited: false,
             told: None,
             told_checkpoint: None,
@@ -392,13 +424,7 @@ impl<'a> Writer<'a> {
         let file = &self.shared.file;
         let connection = self.connection()?;
         connection.check_identity()?;
-        if file.take_suspicion()
-            && let Err(error) = check(connection)
-        {
-            // Not answered, or answered badly: either way the doubt remains.
-            file.suspect();
-            return Err(error);
-        }
+        settle_doubt(file)?;
         Ok(connection)
     }
 
@@ -489,6 +515,7 @@ impl<'a> Writer<'a> {
 
     fn succeeded(&mut self) {
         self.attempts = 0;
+        self.repairs = 0;
         self.told = None;
         self.last_commit = Instant::now();
         let mut state = self.shared.queue.lock();
@@ -498,6 +525,9 @@ impl<'a> Writer<'a> {
 
     fn failed(&mut self, error: Error) {
         self.attempts = self.attempts.saturating_add(1);
+        let Err(error) = self.repair(error) else {
+            return;
+        };
         let class = error.class();
         if matches!(class, Class::Corrupt | Class::Replaced) {
             return self.shared.stop(&error);
@@ -514,6 +544,7 @@ impl<'a> Writer<'a> {
         } else {
             Some(now + self.pause(Duration::from_millis(1), Duration::from_millis(100)))
         };
+        let retry_at = retry_at.max(self.failed_repair.as_ref().map(|(at, _)| *at + REPAIR_PAUSE));
         let mut state = self.shared.queue.lock();
         if class == Class::Transient {
             state.stats.retries += 1
@@ -538,6 +569,60 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Has the file repaired, if `error` says that it is damaged and somebody knows how.
+    ///
+    /// # Errors
+    /// What is left to be answered: `error`, or why the repair has to be tried again.
+    fn repair(&mut self, error: Error) -> Result<()> {
+        let shared = self.shared;
+        let Some(Repairer(repairer)) =
+            shared.options.repair.as_ref().filter(|_| error.class() == Class::Corrupt)
+        else {
+            return Err(error);
+        };
+        if self.repairs >= REPAIR_ATTEMPTS {
+            return Err(error);
+        }
+        if let Some((at, failure)) = &self.failed_repair
+            && at.elapsed() < REPAIR_PAUSE
+        {
+            return Err(failure.clone());
+        }
+        self.failed_repair = None;
+        // Its locks would be in the way, and what it knows of the file is of no use.
+        self.open = None;
+        let mut told = false;
+        let repaired = repairer.repair(
+            &shared.file.path,
+            &mut |found| {
+                told = true;
+                shared.emit(&Event::Recovering(found));
+            },
+            &Unwatched,
+        );
+        match repaired {
+            Ok(report) => {
+                self.repairs += 1;
+                // Whatever was doubted has been looked at.
+                shared.file.take_damage_met();
+                shared.file.take_suspicion();
+                self.look_at_wal = Some(Instant::now());
+                // Where nothing was wrong it was the connection, which is opened anew.
+                if told {
+                    shared.emit(&Event::Recovered(report));
+                }
+                Ok(())
+            }
+            // In use, or no room: the file is as it was, and the next attempt repairs it.
+            Err(failure) if matches!(failure.class(), Class::Transient | Class::Disk) => {
+                self.failed_repair = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+            Err(failure) if failure.class() == Class::Replaced => Err(failure),
+            Err(failure) => Err(unrepaired(error, &failure)),
+        }
+    }
+
     /// A pause that doubles with each failure in a row, from `first` to `longest`, and is drawn
     /// from its upper half, so that processes which collided once do not collide again.
     fn pause(&mut self, first: Duration, longest: Duration) -> Duration {
@@ -556,6 +641,15 @@ impl<'a> Writer<'a> {
         self.look_at_wal = None;
         if shared.queue.lock().stopped.is_some() {
             return;
+        }
+        let heed_again = self.heed_damage(now);
+        if shared.queue.lock().stopped.is_some() {
+            return;
+        }
+        if let Err(error) = settle_doubt(&shared.file) {
+            // Nothing is done to the file until the doubt is settled.
+            self.look_at_wal = Some(now + self.pause(SOON, Duration::from_secs(5)));
+            return self.doubted(error);
         }
         let commits = shared.file.wal.commits();
         if commits != self.seen_commits {
@@ -593,6 +687,16 @@ impl<'a> Writer<'a> {
                 self.look_at_wal = look_again.map(|time| now + time);
             }
         }
+        self.look_at_wal = [self.look_at_wal, heed_again].into_iter().flatten().min();
+    }
+
+    /// The file could not be checked, or did not pass.
+    fn doubted(&mut self, error: Error) {
+        match error.class() {
+            Class::Corrupt | Class::Replaced => self.failed(error),
+            // Told with the batch or the checkpoint that it is in the way of.
+            _ => self.attempts = self.attempts.saturating_add(1),
+        }
     }
 
     /// Has the schema kept for a repair, of a file that nobody doubts. On a connection of its own
@@ -614,6 +718,28 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Has the file repaired where another connection of this process met damage. It need not be
+    /// this file that is damaged: that connection may have attached another one.
+    /// Answers when to look again, if that was only just done.
+    fn heed_damage(&mut self, now: Instant) -> Option<Instant> {
+        let file = &self.shared.file;
+        if self.shared.options.repair.is_none() {
+            return None;
+        }
+        if let Some(again) = self.heeded.map(|at| at + REPAIR_PAUSE).filter(|again| now < *again) {
+            return Some(again);
+        }
+        if file.take_damage_met() {
+            self.heeded = Some(now);
+            let repairs = self.repairs;
+            let met = "a connection of this process found it damaged";
+            self.failed(Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path));
+            // It may have been nothing, and says nothing of this connection's next commit.
+            self.repairs = repairs;
+        }
+        None
+    }
+
     fn checkpoint_for(&mut self, mode: Mode, reply: CheckpointReply) {
         reply(self.checkpoint(mode));
     }
@@ -622,7 +748,10 @@ impl<'a> Writer<'a> {
         let shared = self.shared;
         // Counted before: a commit during the checkpoint may be what the restart is undone by.
         let commits = shared.file.wal.commits();
-        let outcome = self.run_checkpoint(mode);
+        let outcome = self.run_checkpoint(mode).or_else(|error| {
+            self.repair(error)?;
+            self.run_checkpoint(mode)
+        });
         let now = Instant::now();
         let mut wal = shared.wal();
         match &outcome {
@@ -658,6 +787,7 @@ impl<'a> Writer<'a> {
         drop(wal);
         match &outcome {
             Ok(outcome) => {
+                self.repairs = 0;
                 self.told_checkpoint = None;
                 self.tell_checkpoint(*outcome, now);
             }
@@ -733,28 +863,38 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Looks through the whole file, but does not compare indexes with tables.
-fn check(connection: &Connection) -> Result<()> {
-    let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
-    let mut statement = connection.sql()?.prepare("PRAGMA quick_check(20)").map_err(at)?;
-    let found = statement
-        .query_map([], |row| row.get::<_, String>(0))
-        .map_err(at)?
-        .collect::<rusqlite::Result<Vec<_>>>()
-        .map_err(at)?;
-    if found == ["ok"] {
+/// Checks the file, if there is reason to doubt it.
+fn settle_doubt(file: &DatabaseFile) -> Result<()> {
+    if !file.take_suspicion() {
+        return Ok(());
+    }
+    file.check_identity().and_then(|()| check(&file.path)).inspect_err(|_| {
+        // Not answered, or answered badly: either way the doubt remains.
+        file.keep_suspecting();
+    })
+}
+
+/// Looks through the whole file, but does not compare indexes with tables. A check of the file
+/// that is under way for somebody else answers for this one.
+fn check(path: &Path) -> Result<()> {
+    let health = health::check_within(path, health::Kind::Quick, Duration::ZERO, &Unwatched)?;
+    if health.is_locked() {
+        return Err(
+            Error::sqlite(rusqlite::ffi::SQLITE_BUSY, "the file could not be checked").at(path)
+        );
+    }
+    if !health::is_unsafe_to_write(&health) {
         return Ok(());
     }
     Err(Error::sqlite(
         rusqlite::ffi::SQLITE_CORRUPT,
         format!(
             "the file is damaged, or the -wal beside it belongs to another one. Nothing has been \
-             written to it: keep a copy of both, then see whether the file passes without its \
-             -wal. SQLite says: {}",
-            found.join("; ")
+             written to it: {}",
+            health.summary()
         ),
     )
-    .at(connection.path()))
+    .at(path))
 }
 
 /// Size of the file's WAL, by `stat`; 0 where there is none.

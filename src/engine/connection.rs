@@ -128,7 +128,7 @@ impl Connection {
         // `Connection` is not `Sync`, so no other thread is using it.
         let error = unsafe { Error::last(self.raw()) };
         if let Some(file) = self.file.as_ref().filter(|_| error.class() == Class::Corrupt) {
-            file.suspect();
+            file.damage_met();
         }
         error
     }
@@ -148,6 +148,19 @@ impl Connection {
                 self.raw(),
                 ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
                 c_int::from(!yes),
+                ptr::null_mut::<c_int>(),
+            );
+        }
+    }
+
+    /// Whether triggers fire on this connection. They do, unless this says otherwise.
+    pub fn enable_triggers(&self, yes: bool) {
+        // SAFETY: as above.
+        unsafe {
+            ffi::sqlite3_db_config(
+                self.raw(),
+                ffi::SQLITE_DBCONFIG_ENABLE_TRIGGER,
+                c_int::from(yes),
                 ptr::null_mut::<c_int>(),
             );
         }

@@ -25,6 +25,8 @@ pub struct DatabaseFile {
     pub wal: Wal,
     /// See [`Self::suspect`].
     suspect: AtomicBool,
+    /// See [`Self::damage_met`].
+    damage_met: AtomicBool,
 }
 
 static OPEN: Mutex<Option<HashMap<FileId, Weak<DatabaseFile>>>> = Mutex::new(None);
@@ -38,6 +40,7 @@ impl DatabaseFile {
             turn: Turn::default(),
             wal: Wal::default(),
             suspect: AtomicBool::default(),
+            damage_met: AtomicBool::default(),
         })
     }
 
@@ -55,6 +58,7 @@ impl DatabaseFile {
             turn: Turn::default(),
             wal: Wal::default(),
             suspect: AtomicBool::default(),
+            damage_met: AtomicBool::default(),
         });
         files.insert(id, Arc::downgrade(&file));
         file
@@ -76,9 +80,31 @@ impl DatabaseFile {
 
     /// Something gave reason to doubt the file: a connection of this process found it damaged
     /// (`SQLITE_CORRUPT`, `SQLITE_NOTADB`), or took over a WAL that an earlier process left. A
-    /// checkpoint would make damage permanent, so whoever checkpoints checks first.
+    /// checkpoint would make damage permanent, so whoever checkpoints checks first, and is woken to
+    /// do so soon.
     pub fn suspect(&self) {
+        if !self.suspect.swap(true, Ordering::AcqRel) {
+            self.wal.wake();
+        }
+    }
+
+    /// The doubt that was taken is not settled: whoever took it tries again without being woken.
+    pub fn keep_suspecting(&self) {
         self.suspect.store(true, Ordering::Release);
+    }
+
+    /// A connection of this process met damage: a reason to suspect the file, and to have it
+    /// looked at soon. Wakes whoever cares for its WAL.
+    pub fn damage_met(&self) {
+        self.suspect();
+        if !self.damage_met.swap(true, Ordering::AcqRel) {
+            self.wal.wake();
+        }
+    }
+
+    /// Whether damage was met since this was last asked.
+    pub fn take_damage_met(&self) -> bool {
+        self.damage_met.swap(false, Ordering::AcqRel)
     }
 
     /// Whether there is reason to doubt the file; the doubt is the caller's from here on.

@@ -6,19 +6,14 @@
 //! needs: SQL fails on a damaged header, and any other descriptor on the file would drop the
 //! process's POSIX locks when it is closed.
 //!
-//! | lock | in WAL mode | with a rollback journal | keeps out |
-//! |---|---|---|---|
-//! | [`Hold`] | the WAL's write and checkpoint locks | SHARED and RESERVED | commits, checkpoints, resets of the WAL |
-//! | [`Exclusive`] | EXCLUSIVE on the file | EXCLUSIVE on the file | everybody |
-//!
-//! Readers go on under a [`Hold`]. Every connection in WAL mode holds SHARED on the file for as
-//! long as it is open, so that an [`Exclusive`] proves that no other one is, in this process or
-//! any other.
+//! A [`Hold`] keeps everybody from committing, from checkpointing and from resetting the WAL, and
+//! lets readers go on: in WAL mode it is the WAL's write and checkpoint locks, with a rollback
+//! journal SHARED and RESERVED on the file.
 //!
 //! The connection behind a [`LiveFile`] carries out one statement, at the beginning: the read
 //! that opens the WAL. From then on its pager has no transaction, and the locks that are taken
-//! and released here, past the pager, are levels above what the pager itself holds (in WAL mode
-//! SHARED on the file, otherwise nothing): it finds them as it left them.
+//! and released here, past the pager, are none that it holds itself (in WAL mode it holds SHARED
+//! on the file, otherwise nothing): it finds them as it left them.
 //!
 //! Any thread, one at a time. Everything in here that waits asks its [`Task`] meanwhile.
 
@@ -63,7 +58,7 @@ pub struct LiveFile {
     connection: Connection,
     database: Handle,
     wal: Option<Handle>,
-    /// A [`Hold`] or an [`Exclusive`] exists: two on one handle would release each other's.
+    /// A [`Hold`] exists: two on one handle would release each other's locks.
     locked: Cell<bool>,
 }
 
@@ -178,36 +173,14 @@ impl LiveFile {
     }
 
     fn try_file(&self) -> Result<bool> {
-        self.try_levels(&[ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_RESERVED])
-    }
-
-    fn try_levels(&self, levels: &[c_int]) -> Result<bool> {
-        for level in levels {
-            let got = self.database.lock(*level);
+        for level in [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_RESERVED] {
+            let got = self.database.lock(level);
             if !matches!(got, Ok(true)) {
-                self.database.unlock(self.pagers_level());
+                self.database.unlock_all();
                 return got;
             }
         }
         Ok(true)
-    }
-
-    /// Keeps everybody out. That it succeeds proves that nobody else has the file open, but for
-    /// connections that have never read it, or have no WAL and no transaction.
-    ///
-    /// # Errors
-    /// `SQLITE_BUSY` where somebody else has it open until `until`, or this has a lock already;
-    /// SQLite's; `task`'s.
-    pub fn exclusive(&self, until: Instant, task: &dyn Task) -> Result<Exclusive<'_>> {
-        patiently(self.path(), until, task, || {
-            if self.locked.get() {
-                return Ok(None);
-            }
-            let levels = [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_EXCLUSIVE];
-            let held = self.try_levels(&levels)?;
-            self.locked.set(held);
-            Ok(held.then_some(Exclusive { file: self }))
-        })
     }
 
     /// What the database is now. Reliable only while nobody can commit: under a [`Hold`], or
@@ -236,11 +209,6 @@ impl LiveFile {
         let header = self.database.shm_header()?;
         let count = header.get(CHANGE).and_then(|bytes| bytes.try_into().ok());
         Ok(count.map(u32::from_ne_bytes))
-    }
-
-    /// The level of the lock on the file that the pager believes in.
-    fn pagers_level(&self) -> c_int {
-        if self.wal.is_some() { ffi::SQLITE_LOCK_SHARED } else { ffi::SQLITE_LOCK_NONE }
     }
 }
 
@@ -304,24 +272,11 @@ impl Drop for Hold<'_> {
             live.database.unlock_shm(CHECKPOINT);
             live.database.unlock_shm(WRITE);
         } else {
-            live.database.unlock(live.pagers_level());
+            live.database.unlock_all();
         }
         live.locked.set(false);
         // Whoever of this process waits for the write lock is woken, as after a transaction.
         super::during(live.connection.file().map(|file| &file.turn), || ());
-    }
-}
-
-/// Nobody else has the file open while this lives. See [`LiveFile::exclusive`].
-#[derive(Debug)]
-pub struct Exclusive<'a> {
-    file: &'a LiveFile,
-}
-
-impl Drop for Exclusive<'_> {
-    fn drop(&mut self) {
-        self.file.database.unlock(self.file.pagers_level());
-        self.file.locked.set(false);
     }
 }
 
@@ -404,20 +359,19 @@ impl Handle {
 
     fn lock(&self, level: c_int) -> Result<bool> {
         let Some(lock) = self.methods().xLock else { return Err(unsupported()) };
-        // SAFETY: the handle is open, see the type. xLock raises to SHARED first and to a higher
-        // level from there, which is the order of the calls in `hold_file` and `exclusive`; a
-        // level that is held already is no change. The pager does not lock meanwhile, since the
-        // connection carries out no SQL, and it never learns of the level, since its owner lowers
-        // it to `pagers_level` again.
+        // SAFETY: the handle is open, see the type. xLock raises to SHARED first and to RESERVED
+        // from there, which is the order of the calls in `try_file`. The pager does not lock
+        // meanwhile, since the connection carries out no SQL, and it never learns of the level: it
+        // believes that it has none, which is what `unlock_all` leaves.
         let rc = unsafe { lock(self.file, level) };
         self.got(rc)
     }
 
-    fn unlock(&self, level: c_int) {
+    fn unlock_all(&self) {
         if let Some(unlock) = self.methods().xUnlock {
-            // SAFETY: the handle is open, see the type; a level that is lower already is no
-            // change. SHARED and NONE are the two levels that xUnlock takes.
-            unsafe { unlock(self.file, level) };
+            // SAFETY: the handle is open, see the type; NONE is one of the two levels that xUnlock
+            // takes, and no change where nothing is held.
+            unsafe { unlock(self.file, ffi::SQLITE_LOCK_NONE) };
         }
     }
 

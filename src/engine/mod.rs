@@ -4,6 +4,7 @@
 
 mod backup;
 mod connection;
+mod disk_space;
 mod error;
 mod error_log;
 mod file;
@@ -26,6 +27,7 @@ use std::sync::OnceLock;
 
 pub use backup::{Backup, Progress};
 pub use connection::Connection;
+pub use disk_space::free_bytes;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
@@ -34,7 +36,7 @@ pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
-pub use live_file::{Exclusive, Generation, Hold, LiveFile, PageSizeField};
+pub use live_file::{Generation, Hold, LiveFile, PageSizeField};
 #[cfg(unix)]
 pub use locks::neighbour;
 pub use locks::{
@@ -53,6 +55,12 @@ pub use wal::{Wal, watch as watch_wal};
 /// 3.51.3), or that were withdrawn (3.52.0), or whose rollback journal regressed (3.53.3).
 fn refused(version: i32) -> bool {
     version < 3_051_003 || version == 3_052_000 || version == 3_053_003
+}
+
+/// Whether this process took over the WAL of `database`, a path as SQLite resolves it, from a
+/// process that had ended, since this was last asked.
+pub fn took_over_wal(database: &std::path::Path) -> bool {
+    error_log::recovered(&Wal::path(database))
 }
 
 /// Makes this process's SQLite ready: version gate, error log, lock shim, turns. Idempotent, any

@@ -65,10 +65,15 @@ impl Wal {
         self.commits.fetch_add(1, Ordering::Relaxed);
         let due = self.due.load(Ordering::Relaxed);
         if self.asleep.swap(false, Ordering::SeqCst) || (before < due && due <= frames) {
-            let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(wake) = wake {
-                wake();
-            }
+            self.wake();
+        }
+    }
+
+    /// Wakes the checkpointer, if one runs.
+    pub(super) fn wake(&self) {
+        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(wake) = wake {
+            wake();
         }
     }
 

@@ -22,12 +22,11 @@ use rusqlite::OpenFlags;
 
 use super::finding::{Finding, Health, Kind};
 use super::inspect::{self, execute, inspect};
+use super::is_unsafe_to_write;
+use super::last::remember;
 use crate::engine::{
     Class, Connection, DatabaseFile, Error, Extent, FileId, Result, Task, Wal, advise,
 };
-
-/// How long somebody may hold the file before the check answers that it is locked.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long SQLite waits at a time; between two the task is asked.
 const SLICE: Duration = Duration::from_millis(50);
@@ -36,14 +35,20 @@ const SLICE: Duration = Duration::from_millis(50);
 const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
                         PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON";
 
-/// Checks the file at `path`, an absolute path without symbolic links.
+/// Checks the file at `path`, an absolute path without symbolic links. Somebody may hold it for as
+/// long as `patience`.
 ///
 /// # Errors
 /// `task`'s; what is neither damage nor contention: no such file, no permission, a failing disk.
-pub(super) fn examine(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
+pub(super) fn examine(
+    path: &Path,
+    kind: Kind,
+    patience: Duration,
+    task: &dyn Task,
+) -> Result<Health> {
     let started = Instant::now();
     let deleted = deleted_wal(path)?;
-    let mut health = patiently(task, || with_wal(path, kind, task))?;
+    let mut health = patiently(patience, task, || with_wal(path, kind, task))?;
     let wal_bytes = size(&Wal::path(path));
     if wal_bytes > 0 && is_broken(&health) {
         let alone = without_wal(path, task)?;
@@ -58,11 +63,14 @@ pub(super) fn examine(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health
     health.findings.extend(replaced(path));
     health.elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
     let health = health.judged();
-    if is_broken(&health)
+    if !health.is_locked()
         && let Ok(id) = FileId::of(path)
         && let Some(file) = DatabaseFile::opened(id)
     {
-        file.suspect();
+        if is_unsafe_to_write(&health) {
+            file.suspect();
+        }
+        remember(&file, health.clone());
     }
     Ok(health)
 }
@@ -102,9 +110,13 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
     }
 }
 
-/// Looks again while the file is locked, for as long as [`PATIENCE`] lasts.
-fn patiently(task: &dyn Task, look: impl Fn() -> Result<Health>) -> Result<Health> {
-    let deadline = Instant::now() + PATIENCE;
+/// Looks again while the file is locked, for as long as `patience` lasts.
+fn patiently(
+    patience: Duration,
+    task: &dyn Task,
+    look: impl Fn() -> Result<Health>,
+) -> Result<Health> {
+    let deadline = Instant::now() + patience;
     loop {
         task.go_on()?;
         let health = look()?;

@@ -1,5 +1,6 @@
 //! What can be wrong with a database, as data.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -144,11 +145,86 @@ impl Health {
         self.findings.iter().any(|finding| matches!(finding, Finding::Locked { .. }))
     }
 
+    /// What was found, in a sentence for each finding.
+    pub fn summary(&self) -> String {
+        let told: Vec<_> = self.findings.iter().map(ToString::to_string).collect();
+        told.join("; ")
+    }
+
     /// Sets [`Self::ok`] by the findings.
     #[must_use]
     pub(super) fn judged(mut self) -> Self {
         self.ok = !self.is_locked() && !self.findings.iter().any(Finding::is_damage);
         self
+    }
+}
+
+impl fmt::Display for Finding {
+    /// For a person, SQLite's first line included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = match self {
+            Self::IndexDamage { index, lines, .. } => {
+                write!(f, "the index {index} is damaged")?;
+                lines
+            }
+            Self::FtsDamage { table, lines } => {
+                write!(f, "the full-text index {table} is damaged, the rows it is of are not")?;
+                lines
+            }
+            Self::ForeignKeyViolations { table, parent, rows, .. } => {
+                return write!(
+                    f,
+                    "{rows} rows of {table} refer to rows of {parent} that are not there"
+                );
+            }
+            Self::ConstraintViolations { table, lines } => {
+                write!(f, "{table} has rows that its own constraints forbid")?;
+                lines
+            }
+            Self::Freelist { lines, .. } => {
+                write!(f, "the list of free pages is damaged")?;
+                lines
+            }
+            Self::TableDamage { table, pages, lines } => {
+                write!(f, "the table {table} is damaged")?;
+                if !pages.is_empty() {
+                    write!(f, " on {} pages", pages.len())?;
+                }
+                lines
+            }
+            Self::Header { lines } => {
+                write!(f, "the database's header or schema makes no sense")?;
+                lines
+            }
+            Self::StaleWal { lines, .. } => {
+                write!(
+                    f,
+                    "the -wal beside the database is another one's; without it the database is sound"
+                )?;
+                lines
+            }
+            Self::WalDeleted { frames: Some(frames) } => {
+                return write!(f, "the -wal was deleted, and {frames} pages of commits with it");
+            }
+            Self::WalDeleted { frames: None } => {
+                return write!(f, "the -wal was deleted, and the latest commits with it");
+            }
+            Self::Truncated { missing_pages, lines } => {
+                write!(f, "the file was cut short: {missing_pages} pages are missing")?;
+                lines
+            }
+            Self::Replaced { lines } | Self::Locked { lines } => {
+                return f.write_str(lines.first().map_or("", String::as_str));
+            }
+            Self::NotADatabase { lines } => {
+                write!(f, "the file is no SQLite database, or its first page was overwritten")?;
+                lines
+            }
+        };
+        match lines.first() {
+            Some(line) => write!(f, " ({line})"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -18,6 +18,8 @@
 //! | [`watch`] | a task that follows and ends a connection's statements |
 //! | [`file_check`] | a file: its WAL, its size, whether it is one |
 //! | [`shared`] | one check of a file at a time, however many ask |
+//! | [`startup`] | the look at a file before it is opened |
+//! | [`last`](mod@last) | what is known of the files that are open |
 //! | [`stale_wal`] | putting aside a WAL that is not the file's own |
 //!
 //! May call: `engine`, `format`. Threads: any; a check blocks the thread it runs on.
@@ -29,17 +31,30 @@ mod full_text;
 pub mod holders;
 pub mod info;
 mod inspect;
+mod last;
 mod lines;
 pub mod page_map;
 mod schema;
 mod shared;
 mod stale_wal;
+mod startup;
 mod watch;
 
 pub use file_check::deleted_wal;
 pub use finding::{Finding, Health, Kind};
 pub use info::{FileInfo, file_info};
 pub use inspect::inspect;
+pub use last::{last, remember};
 pub use page_map::{PageMap, page_map};
-pub use shared::{check, under_way};
+pub use shared::{check, check_within, under_way};
 pub use stale_wal::put_wal_aside;
+pub use startup::{LARGE, Look, SMALL, Startup, before_open, opened};
+
+/// Whether writing to a file of this health could make it worse. A damaged full-text index is
+/// rebuilt while the file is in use; rows that refer to none harm nobody.
+pub fn is_unsafe_to_write(health: &Health) -> bool {
+    health
+        .findings
+        .iter()
+        .any(|finding| finding.is_damage() && !matches!(finding, Finding::FtsDamage { .. }))
+}

@@ -16,6 +16,9 @@ use super::file_check;
 use super::finding::{Health, Kind};
 use crate::engine::{Error, FileId, Result, Stage, Task, advise};
 
+/// How long somebody may hold the file before a check answers that it is locked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How often a waiting caller's task is asked, and told how far the check is.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
@@ -62,6 +65,20 @@ impl Task for Check {
 /// `task`'s; `SQLITE_CANTOPEN` where there is no such file; `SQLITE_IOERR`, `SQLITE_NOMEM`,
 /// `SQLITE_READONLY_ROLLBACK` where it cannot be carried out; `ERR_FUSION_THREAD`.
 pub fn check(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
+    check_within(path, kind, PATIENCE, task)
+}
+
+/// The same, where somebody else may hold the file for as long as `patience`. A check that is
+/// joined keeps its own.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_within(
+    path: &Path,
+    kind: Kind,
+    patience: Duration,
+    task: &dyn Task,
+) -> Result<Health> {
     task.go_on()?;
     let cannot_open = |error: std::io::Error| {
         advise(Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path), path)
@@ -71,7 +88,7 @@ pub fn check(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
     if resolved.is_dir() {
         return Err(cannot_open(std::io::ErrorKind::IsADirectory.into()));
     }
-    let check = join(id, kind, &resolved)?;
+    let check = join(id, kind, patience, &resolved)?;
     let mut told = None;
     let mut state = check.lock();
     loop {
@@ -98,7 +115,7 @@ pub fn check(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
 }
 
 /// A check that the caller is one of the waiting of.
-fn join(id: FileId, kind: Kind, path: &Path) -> Result<Arc<Check>> {
+fn join(id: FileId, kind: Kind, patience: Duration, path: &Path) -> Result<Arc<Check>> {
     let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
     let checks = under_way.get_or_insert_with(HashMap::new).entry(id).or_default();
     for check in checks.iter().filter(|check| check.kind >= kind) {
@@ -119,14 +136,15 @@ fn join(id: FileId, kind: Kind, path: &Path) -> Result<Arc<Check>> {
     drop(under_way);
     let (running, path) = (Arc::clone(&check), path.to_path_buf());
     let thread = std::thread::Builder::new().name("fusion-check".to_owned()).spawn(move || {
-        let answer =
-            catch_unwind(AssertUnwindSafe(|| file_check::examine(&path, running.kind, &*running)))
-                .unwrap_or_else(|_| {
-                    Err(Error::fusion(
-                        "ERR_FUSION_INTERNAL",
-                        "internal error in fusion-sqlite: a check panicked",
-                    ))
-                });
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            file_check::examine(&path, running.kind, patience, &*running)
+        }))
+        .unwrap_or_else(|_| {
+            Err(Error::fusion(
+                "ERR_FUSION_INTERNAL",
+                "internal error in fusion-sqlite: a check panicked",
+            ))
+        });
         forget(id, &running);
         running.lock().answer = Some(answer);
         running.changed.notify_all();

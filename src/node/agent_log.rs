@@ -472,6 +472,7 @@ fn options(call: &Call<'_>) -> Outcome<Options> {
         },
         // Each connection has its own patience; the writer's waits are not SQLite's.
         profile: Profile { busy_timeout: Profile::default().busy_timeout, ..profile(call, 14)? },
+        repair: call.flag(20).then(super::recovery::repairer),
     })
 }
 
@@ -720,6 +721,8 @@ impl Listener for ToJavaScript {
             Event::Error(error) => Happening::Failure("error", error.clone()),
             Event::Corrupt(error) => Happening::Failure("corrupt", error.clone()),
             Event::Replaced(error) => Happening::Failure("replaced", error.clone()),
+            Event::Recovering(health) => Happening::Told("recovering", health.clone()),
+            Event::Recovered(report) => Happening::Told("recovered", report.clone()),
             Event::Checkpoint(outcome) => Happening::Checkpoint(*outcome),
             Event::Rejected(entries, error) => {
                 let mut copy = Entries::default();
@@ -841,6 +844,7 @@ fn arguments(
         Message::Event(log, happening) => {
             let (name, first, second) = match happening {
                 Happening::Failure(name, error) => (name, error_value(env, &error)?, undefined),
+                Happening::Told(name, json) => (name, text(env, json.as_bytes())?, undefined),
                 Happening::Checkpoint(outcome) => {
                     ("checkpoint", checkpoint_value(env, &outcome)?, undefined)
                 }

@@ -40,6 +40,8 @@ pub enum Message {
 pub enum Happening {
     /// `error`, `corrupt` or `replaced`.
     Failure(&'static str, Error),
+    /// An event by its name, with what it tells as JSON.
+    Told(&'static str, String),
     /// `checkpoint`
     Checkpoint(checkpoint::Outcome),
     /// `rejected`

@@ -23,6 +23,8 @@
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
 //! | [`doctor`] | facts of a file, and its page map |
+//! | [`recovery`] | repairs, asked for and by themselves |
+//! | [`health`] | checks, and what is known of a file's health |
 //! | [`task`] | operations that take long, on threads of their own |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
 //! | [`errors`] | errors as node:sqlite throws them |
@@ -50,10 +52,12 @@ pub(crate) mod errors;
 pub(crate) mod extension;
 pub(crate) mod foreign;
 pub(crate) mod function;
+pub(crate) mod health;
 pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod limits;
 pub(crate) mod mailbox;
+pub(crate) mod recovery;
 pub(crate) mod result;
 pub(crate) mod rows;
 pub(crate) mod serialize;
@@ -89,6 +93,7 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         agent_log::FUNCTIONS,
         foreign::FUNCTIONS,
         task::FUNCTIONS,
+        health::FUNCTIONS,
     ] {
         for (name, function) in functions {
             callback::export(env.raw(), exports.raw(), name, *function, &environment)?;

@@ -28,7 +28,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] =
 pub type Work = fn(&str, &dyn Task) -> Result<String>;
 
 /// What can be started, by name.
-const WORKS: &[&[(&str, Work)]] = &[super::backups::WORKS, super::doctor::WORKS];
+const WORKS: &[&[(&str, Work)]] =
+    &[super::backups::WORKS, super::doctor::WORKS, super::health::WORKS, super::recovery::WORKS];
 
 /// A task's arguments, taken apart.
 ///

@@ -1,1 +1,144 @@
-//! s
+//! Rows of a backup where a salvage has gaps.
+//!
+//! A row is taken only into a place that is proven to be empty: the salvage found none with its
+//! rowid, and either an index of the damaged file says that there was one, or, of a table without
+//! an index that could tell, the rowid lies in a range that a lost page held. Where an index could
+//! tell and names no such row, it was deleted since the backup, and stays deleted. What the
+//! salvage found is never overridden; what was changed since the backup in a row that is lost
+//! comes back as it was then.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{OpenFlags, params};
+
+use super::rebuild::quoted;
+use super::salvage::{Salvage, TableSalvage};
+use crate::engine::{Connection, Error, Result, Stage, Task};
+
+/// What the one table of a full-text table that is no index of it is called: its content.
+const CONTENT: &str = "_content";
+
+/// Whether a backup could have rows that the salvage has not.
+pub(super) fn has_gaps(salvage: &Salvage) -> bool {
+    salvage.tables.iter().any(wants_rows)
+}
+
+fn wants_rows(table: &TableSalvage) -> bool {
+    match table.rows_missing {
+        Some(missing) => missing > 0,
+        None => !table.gaps.is_empty(),
+    }
+}
+
+/// Puts rows of the database at `backup`, which is sound and nobody writes to, into the gaps of
+/// the new one at `database`, and answers how many. On an error nothing was put into it.
+///
+/// # Errors
+/// SQLite's; `task`'s.
+pub(super) fn merge(
+    database: &Path,
+    salvage: &Salvage,
+    backup: &Path,
+    task: &dyn Task,
+) -> Result<u64> {
+    let at = |error: rusqlite::Error| Error::from(error).at(database);
+    let Some(name) = backup.to_str() else {
+        let message = "SQLite attaches only files whose path is Unicode";
+        return Err(Error::sqlite(rusqlite::ffi::SQLITE_CANTOPEN, message).at(backup));
+    };
+    let connection = Connection::open(database, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
+    // What triggers would do was done when the rows were written, and is salvaged as well.
+    connection.enable_triggers(false);
+    let sql = connection.sql()?;
+    sql.execute("ATTACH ?1 AS backup", [name]).map_err(at)?;
+    sql.execute_batch("PRAGMA foreign_keys = OFF; BEGIN").map_err(at)?;
+    let mut taken = 0;
+    let tables: Vec<_> = salvage.tables.iter().filter(|table| wants_rows(table)).collect();
+    let total = tables.len() as u64;
+    for (done, table) in (0..).zip(tables) {
+        task.go_on()?;
+        task.stage(Stage { name: "merging the backup", done, total });
+        taken += fill(sql, table).map_err(at)?;
+    }
+    if taken > 0 {
+        for table in full_text_tables(sql).map_err(at)? {
+            let name = quoted(&table);
+            // Where there is no content there is nothing to rebuild from.
+            drop(sql.execute_batch(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')")));
+        }
+    }
+    sql.execute_batch("COMMIT; DETACH backup").map_err(at)?;
+    Ok(taken)
+}
+
+fn full_text_tables(sql: &rusqlite::Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = sql.prepare(
+        "SELECT name FROM main.sqlite_schema \
+         WHERE sql LIKE 'CREATE VIRTUAL TABLE%' AND sql LIKE '%USING fts%'",
+    )?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Fills the gaps of one table.
+fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<u64> {
+    let columns = shared_columns(sql, &table.name)?;
+    let Some(rowid) = rowid_name(&columns) else { return Ok(0) };
+    if columns.is_empty() || !takes_rows(sql, &table.name)? {
+        return Ok(0);
+    }
+    let name = quoted(&table.name);
+    let list: Vec<_> = columns.iter().map(|column| quoted(column)).collect();
+    let list = list.join(", ");
+    // One that breaks a constraint would stand in the way of a row that was salvaged.
+    let insert = format!(
+        "INSERT OR IGNORE INTO main.{name} ({rowid}, {list}) \
+         SELECT {rowid}, {list} FROM backup.{name} WHERE {rowid} BETWEEN ?1 AND ?2"
+    );
+    let mut statement = sql.prepare(&insert)?;
+    let mut taken = 0;
+    let ranges: Vec<(i64, i64)> = match table.rows_missing {
+        Some(_) => table.missing.iter().map(|rowid| (*rowid, *rowid)).collect(),
+        None => table.gaps.clone(),
+    };
+    for (first, last) in ranges {
+        taken += statement.execute(params![first, last])? as u64;
+    }
+    Ok(taken)
+}
+
+/// The columns that are stored in both databases; none where the backup lacks the table.
+fn shared_columns(sql: &rusqlite::Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let columns = |schema: &str| -> rusqlite::Result<Vec<String>> {
+        let mut statement = sql.prepare(
+            "SELECT name FROM pragma_table_xinfo(?1, ?2) WHERE hidden NOT IN (2, 3) ORDER BY cid",
+        )?;
+        statement.query_map([table, schema], |row| row.get(0))?.collect()
+    };
+    let backup = columns("backup")?;
+    let mut shared = columns("main")?;
+    shared.retain(|column| backup.iter().any(|other| other.eq_ignore_ascii_case(column)));
+    Ok(shared)
+}
+
+/// A name of the rowid that no column of the table has taken.
+fn rowid_name(columns: &[String]) -> Option<&'static str> {
+    ["rowid", "_rowid_", "oid"]
+        .into_iter()
+        .find(|name| !columns.iter().any(|column| column.eq_ignore_ascii_case(name)))
+}
+
+/// Whether it is a table with rowids in both databases, and not a virtual table's index, which is
+/// made from the content.
+fn takes_rows(sql: &rusqlite::Connection, table: &str) -> rusqlite::Result<bool> {
+    let mut statement = sql.prepare(
+        "SELECT type FROM pragma_table_list WHERE name = ?1 COLLATE NOCASE \
+         AND schema IN ('main', 'backup') AND wr = 0",
+    )?;
+    let kinds: Vec<String> =
+        statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(kinds.len() == 2
+        && kinds.iter().all(|kind| {
+            kind == "table" || (kind == "shadow" && table.to_ascii_lowercase().ends_with(CONTENT))
+        }))
+}

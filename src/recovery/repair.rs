@@ -1,1 +1,603 @@
-//! s
+//! Repairs: which one a file needs, the least first, under locks that let one process at a time
+//! repair it.
+//!
+//! | found | repair | outcome |
+//! |---|---|---|
+//! | a WAL that is not the file's own | it is put aside, and the file checked again | of what is left |
+//! | full-text indexes | rebuilt, in one transaction | `RebuiltFts` |
+//! | indexes, and full-text indexes | rebuilt, in one transaction | `Reindexed` |
+//! | anything else, or that was not enough | salvaged into a new database, whose content becomes the file's | `Salvaged` |
+//! | nothing that could be salvaged, but a backup | the backup's content becomes the file's | `Restored` |
+//!
+//! Each is verified before it is kept: integrity, full-text indexes against their content, foreign
+//! keys. The last two rows go through these steps; until the last one nothing of the file is
+//! changed, and the last one is a single transaction:
+//!
+//! 1. the file is held ([`LiveFile::hold`]): nobody commits or checkpoints, in any process, and
+//!    nobody else repairs it. It is checked once more: perhaps somebody has repaired it;
+//! 2. file and WAL are copied to dated names beside it, and synced;
+//! 3. the copy is salvaged into a new database in a folder beside the file;
+//! 4. rows of a backup go where the salvage has gaps ([`super::merge`]);
+//! 5. the new database is checked;
+//! 6. the hold becomes SQLite's own write lock. If somebody committed in between, it begins anew;
+//! 7. the new database's content is written into the file and committed ([`super::write_back`]).
+//!
+//! A process that dies on the way leaves a folder, which the next operation removes, and at most a
+//! transaction that SQLite rolls back. An error removes what was made, the copies of step 2
+//! included.
+//!
+//! Thread: whichever calls; it waits for locks and the disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::backup::{check_distinct, is_sound, resolved, verify};
+use super::copy::copy;
+use super::merge::{has_gaps, merge};
+use super::partial::{Partial, directory, sync_directory, system};
+use super::preserve::preserve;
+use super::rebuild::{Plan, Rebuilt, rebuild};
+use super::report::{FromBackup, Outcome, Preserved, Report, Step, StepKind, rows};
+use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
+use super::write_back::{Written, write_back};
+use super::{reader, rotation, snapshot_file};
+use crate::engine::{
+    Class, Connection, Error, Hold, LiveFile, PrivateFile, Result, Stage, Storage, Task, Wal,
+    free_bytes,
+};
+use crate::health::{self, Finding, Health, Kind};
+
+/// How often it begins anew because somebody committed meanwhile.
+const ATTEMPTS: u32 = 16;
+
+/// How a repair is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Backups, newest first; none: those that [`rotation::newest_backups`] finds.
+    pub backups: Option<Vec<PathBuf>>,
+    /// Whether rows of a backup go where the salvage has gaps.
+    pub use_backup: bool,
+    /// How long locks of other connections are waited for: another process that repairs the file
+    /// holds one.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { backups: None, use_backup: true, patience: Duration::from_secs(300) }
+    }
+}
+
+/// Told of what was found before anything is done about it.
+pub type Found<'a> = &'a mut dyn FnMut(&Health);
+
+/// Repairs the database at `path`. `found` is called once, before the first change, if something
+/// is wrong.
+///
+/// # Errors
+/// * `ERR_FUSION_UNRECOVERABLE`: nothing in it is of a database that is known, and there is no
+///   backup;
+/// * `ERR_FUSION_REPLACED`: the path leads to another file than the one that is open;
+/// * `SQLITE_BUSY` where others are in the way for longer than the patience;
+/// * `SQLITE_FULL`, saying how much space is needed, and others of the disk; `task`'s.
+///
+/// The file is then as it was.
+pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task) -> Result<Report> {
+    let started = Instant::now();
+    let path = fs::canonicalize(path)
+        .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
+    let mut repair = Repair {
+        path,
+        options,
+        started,
+        until: started + options.patience,
+        steps: Vec::new(),
+        before: None,
+        found,
+        task,
+    };
+    repair.run()
+}
+
+/// Salvages the database at `path` into a new one at `to`, which must not exist. Nothing is
+/// changed at `path`.
+///
+/// # Errors
+/// As [`repair`]; `SQLITE_CANTOPEN` where there is something at `to`.
+pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) -> Result<Report> {
+    let started = Instant::now();
+    let path = &fs::canonicalize(path)
+        .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
+    let to = &resolved(to)?;
+    let taken = || {
+        let message = "there is a file already, and a recovery replaces none";
+        Error::sqlite(ffi::SQLITE_CANTOPEN, message).at(to)
+    };
+    if fs::symlink_metadata(to).is_ok() || Wal::path(to).exists() {
+        return Err(taken());
+    }
+    let until = started + options.patience;
+    let before = health::check(path, Kind::Full, task)?;
+    let partial = Partial::new(to)?;
+    let made = {
+        let live = LiveFile::open(path, until, task)?;
+        let _hold = live.hold(until, task)?;
+        let source = Source {
+            database: live.database(),
+            wal: live.wal().map(|wal| -> &dyn Storage { wal }),
+        };
+        make(path, source, options, &partial, task)?
+    };
+    let after = Health { path: to.clone(), ..made.health };
+    // A rename would replace what was made there meanwhile; a link does not.
+    match fs::hard_link(&made.database, to) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(taken()),
+        Err(_) => fs::rename(&made.database, to)
+            .map_err(|error| system(ffi::SQLITE_CANTOPEN, to, &error))?,
+    }
+    sync_directory(to)?;
+    Ok(Report {
+        path: path.clone(),
+        outcome: made.outcome,
+        steps: made.steps,
+        before,
+        after,
+        preserved: None,
+        salvage: made.salvage,
+        backup: made.backup,
+        elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
+        text: String::new(),
+    }
+    .told())
+}
+
+struct Repair<'a> {
+    path: PathBuf,
+    options: &'a Options,
+    started: Instant,
+    until: Instant,
+    steps: Vec<Step>,
+    /// What was wrong at first.
+    before: Option<Health>,
+    found: Found<'a>,
+    task: &'a dyn Task,
+}
+
+/// What an attempt at a repair came to.
+enum Attempt {
+    Done(Box<Report>),
+    /// Look again: something was changed, by this repair or somebody else.
+    Again,
+}
+
+impl Repair<'_> {
+    fn run(&mut self) -> Result<Report> {
+        let mut rebuilding = true;
+        for _ in 0..ATTEMPTS {
+            self.rescue_wal_of_empty_file()?;
+            let health = health::check(&self.path, Kind::Full, self.task)?;
+            if health.is_locked() {
+                return Err(self.busy("it cannot be told what is wrong with it"));
+            }
+            if health.ok {
+                return Ok(self.report(Outcome::Healthy, health));
+            }
+            if self.before.is_none() {
+                (self.found)(&health);
+                self.before = Some(health.clone());
+            }
+            if let Some(Finding::Replaced { lines }) =
+                health.findings.iter().find(|finding| matches!(finding, Finding::Replaced { .. }))
+            {
+                return Err(Error::fusion("ERR_FUSION_REPLACED", lines.join("; ")).at(&self.path));
+            }
+            if health.findings.iter().any(|finding| matches!(finding, Finding::StaleWal { .. })) {
+                self.put_wal_aside()?;
+                continue;
+            }
+            let plan = Plan::of(&health).filter(|_| rebuilding);
+            let attempt = match plan {
+                Some(plan) => {
+                    let attempt = self.rebuild(&plan)?;
+                    rebuilding = attempt.is_some();
+                    attempt.unwrap_or(Attempt::Again)
+                }
+                None => self.salvage()?,
+            };
+            if let Attempt::Done(report) = attempt {
+                return Ok(*report);
+            }
+        }
+        Err(self.busy("somebody committed each time that it was to be written back"))
+    }
+
+    fn busy(&self, reason: &str) -> Error {
+        let message = format!("the database is in use: {reason}. Nothing was changed");
+        Error::sqlite(ffi::SQLITE_BUSY, message).at(&self.path)
+    }
+
+    fn report(&mut self, outcome: Outcome, after: Health) -> Report {
+        Report {
+            path: self.path.clone(),
+            outcome,
+            steps: std::mem::take(&mut self.steps),
+            before: self.before.take().unwrap_or_else(|| after.clone()),
+            after,
+            preserved: None,
+            salvage: None,
+            backup: None,
+            elapsed_ms: self.started.elapsed().as_secs_f64() * 1000.0,
+            text: String::new(),
+        }
+        .told()
+    }
+
+    fn put_wal_aside(&mut self) -> Result<()> {
+        let aside = health::put_wal_aside(&self.path)?;
+        self.steps.push(Step {
+            step: StepKind::StaleWal,
+            ok: true,
+            detail: format!("the WAL, which is not the file's own, is now {}", aside.display()),
+        });
+        Ok(())
+    }
+
+    /// SQLite removes the WAL beside an empty file at the first look at it. All that is left of
+    /// the database may be in it, so it gets another name first.
+    fn rescue_wal_of_empty_file(&mut self) -> Result<()> {
+        let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+        let wal = Wal::path(&self.path);
+        if size(&self.path) > 0 || size(&wal) == 0 {
+            return Ok(());
+        }
+        let aside = super::partial::beside(&wal, &format!(".stale-{}", super::restore::stamp()?));
+        fs::hard_link(&wal, &aside)
+            .map_err(|error| system(ffi::SQLITE_CANTOPEN, &aside, &error))?;
+        sync_directory(&aside)?;
+        self.steps.push(Step {
+            step: StepKind::StaleWal,
+            ok: true,
+            detail: format!("the file is empty; the WAL beside it is now {}", aside.display()),
+        });
+        Ok(())
+    }
+
+    /// None: it was not enough.
+    fn rebuild(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
+        match rebuild(&self.path, plan, self.until, self.task)? {
+            Rebuilt::Overtaken => Ok(Some(Attempt::Again)),
+            Rebuilt::NotEnough(steps) => {
+                self.steps.extend(steps);
+                Ok(None)
+            }
+            Rebuilt::Yes(steps) => {
+                self.steps.extend(steps);
+                let outcome =
+                    if plan.is_full_text() { Outcome::RebuiltFts } else { Outcome::Reindexed };
+                let after = self.finish(None)?;
+                Ok(Some(Attempt::Done(Box::new(self.report(outcome, after)))))
+            }
+        }
+    }
+
+    fn salvage(&mut self) -> Result<Attempt> {
+        let live = LiveFile::open(&self.path, self.until, self.task)?;
+        let hold = live.hold(self.until, self.task)?;
+        if self.is_sound_by_now()? {
+            return Ok(Attempt::Again);
+        }
+        self.check_space(&live)?;
+        let partial = Partial::new(&self.path)?;
+        let mut preserved = Kept::new(preserve(&hold, &partial, self.task)?);
+        let made = {
+            let database = PrivateFile::open(&preserved.files.database)?;
+            let wal = preserved.files.wal.as_deref().map(PrivateFile::open).transpose()?;
+            let source = Source {
+                database: &database,
+                wal: wal.as_ref().map(|wal| -> &dyn Storage { wal }),
+            };
+            make(&self.path, source, self.options, &partial, self.task)?
+        };
+        match self.write(&made, hold, &mut preserved)? {
+            Written::Overtaken => return Ok(Attempt::Again),
+            Written::Yes => preserved.keep = true,
+        }
+        drop(partial);
+        self.steps.extend(made.steps);
+        let after = self.finish(Some(&preserved.files))?;
+        let mut report = self.report(made.outcome, after);
+        report.preserved = Some(preserved.files.clone());
+        report.salvage = made.salvage;
+        report.backup = made.backup;
+        Ok(Attempt::Done(Box::new(report.told())))
+    }
+
+    fn write(&self, made: &Made, hold: Hold<'_>, preserved: &mut Kept) -> Result<Written> {
+        let written = write_back(&made.database, hold, self.until, self.task);
+        if let Err(error) = &written
+            && !matches!(error.class(), Class::Transient | Class::Misuse)
+        {
+            // After an error of the disk the copy may be what is left.
+            preserved.keep = true;
+            let lead = format!(
+                "the repaired database could not be written back. The damaged original is kept as \
+                 {}, and the file is the same as before",
+                preserved.files.database.display()
+            );
+            return written.map_err(|error| {
+                let code = error.code;
+                error.explained(code, &lead)
+            });
+        }
+        written
+    }
+
+    /// Whether somebody has repaired the file before it could be held.
+    fn is_sound_by_now(&self) -> Result<bool> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let connection = Connection::open(&self.path, flags, Duration::ZERO)?;
+        connection.checkpoint_on_close(false);
+        connection.sql()?.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
+        Ok(health::inspect(&connection, Kind::Full, self.task)?.ok)
+    }
+
+    /// That there is room for the copies, for the new database, and for it once more in the WAL.
+    fn check_space(&self, live: &LiveFile) -> Result<()> {
+        let database = live.database().size()?;
+        let wal = live.wal().map_or(Ok(0), Storage::size)?;
+        let needed = database.saturating_add(wal).saturating_mul(3);
+        match free_bytes(directory(&self.path)) {
+            Ok(free) if free < needed => Err(Error::sqlite(
+                ffi::SQLITE_FULL,
+                format!(
+                    "the repair needs {} MiB of free space where the database is, and there are \
+                     {}: for a copy of the damaged original, for what is read of it, and to write \
+                     that back. Nothing was changed",
+                    needed.div_ceil(1 << 20),
+                    free >> 20
+                ),
+            )
+            .at(&self.path)),
+            // Where it cannot be told the disk will say it.
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at the repaired file, and only then checkpoints it.
+    fn finish(&self, preserved: Option<&Preserved>) -> Result<Health> {
+        // It is repaired: whoever cancels now comes too late.
+        let task = Committed(self.task);
+        let health = health::check(&self.path, Kind::Full, &task)?;
+        let connection =
+            Connection::open(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
+        connection.checkpoint_on_close(false);
+        connection.sql()?.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
+        if !health.ok && !health.is_locked() {
+            if let Some(file) = connection.file() {
+                file.suspect();
+            }
+            let kept = preserved.map_or_else(String::new, |preserved| {
+                format!(". The damaged original is kept as {}", preserved.database.display())
+            });
+            return Err(Error::sqlite(
+                ffi::SQLITE_CORRUPT,
+                format!(
+                    "the repaired database was sound, but the file into which it was written is \
+                     not: the disk does not keep what is written to it{kept}"
+                ),
+            )
+            .at(&self.path));
+        }
+        if let Some(file) = connection.file() {
+            // Whatever was doubted is not there any more.
+            file.take_suspicion();
+        }
+        if let Ok(snapshot) = snapshot_file::take(&connection) {
+            // A help for the next time, not a part of this one.
+            drop(snapshot_file::write(&self.path, &snapshot));
+        }
+        // One that readers prevent is left to the next.
+        drop(connection.sql()?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        connection.checkpoint_on_close(true);
+        Ok(health)
+    }
+}
+
+/// Copies of the original, which are removed unless they are to be kept.
+struct Kept {
+    files: Preserved,
+    keep: bool,
+}
+
+impl Kept {
+    fn new(files: Preserved) -> Self {
+        Self { files, keep: false }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if !self.keep {
+            for file in [Some(&self.files.database), self.files.wal.as_ref()].into_iter().flatten()
+            {
+                drop(fs::remove_file(file));
+            }
+        }
+    }
+}
+
+/// A new database, sound, that nobody else knows of.
+struct Made {
+    database: PathBuf,
+    outcome: Outcome,
+    steps: Vec<Step>,
+    health: Health,
+    salvage: Option<Salvage>,
+    backup: Option<FromBackup>,
+}
+
+/// Makes the best database that `source`, of which `path` is the name, and the backups give.
+fn make(
+    path: &Path,
+    source: Source<'_>,
+    options: &Options,
+    partial: &Partial,
+    task: &dyn Task,
+) -> Result<Made> {
+    let mut made = Made {
+        database: partial.file("salvaged"),
+        outcome: Outcome::Salvaged,
+        steps: Vec::new(),
+        health: Health {
+            path: path.to_path_buf(),
+            kind: Kind::Full,
+            ok: false,
+            findings: Vec::new(),
+            pages: 0,
+            page_size: 0,
+            elapsed_ms: 0.0,
+        },
+        salvage: None,
+        backup: None,
+    };
+    let backup = newest_sound_backup(path, options, &mut made.steps, task)?;
+    let snapshot = snapshot_file::load(path)
+        .or_else(|| backup.as_deref().and_then(|backup| snapshot_of(backup, task)));
+    let salvaged = salvage(source, &salvage::Options { snapshot }, &made.database, task);
+    match salvaged {
+        Ok(salvage) if is_something(&salvage) => {
+            let rows_found: u64 = salvage.tables.iter().map(|table| table.rows).sum();
+            let detail = format!("{} in {} tables", rows(rows_found), salvage.tables.len());
+            made.steps.push(Step { step: StepKind::Salvage, ok: true, detail });
+            if let Some(backup) = backup.filter(|_| has_gaps(&salvage)) {
+                let taken = merge(&made.database, &salvage, &backup, task)?;
+                let detail = format!("{} of {} fill gaps", rows(taken), backup.display());
+                made.steps.push(Step { step: StepKind::Backup, ok: true, detail });
+                made.backup = Some(FromBackup { path: backup, rows: taken });
+            }
+            made.salvage = Some(salvage);
+        }
+        Err(error) if error.code != "ERR_FUSION_NOTHING_TO_SALVAGE" => return Err(error),
+        nothing => {
+            let reason = match &nothing {
+                Ok(_) => "no table was recognised".to_owned(),
+                Err(error) => error.message.clone(),
+            };
+            let Some(backup) = backup else { return Err(unrecoverable(path, &reason)) };
+            made.steps.push(Step { step: StepKind::Salvage, ok: false, detail: reason });
+            drop(fs::remove_file(&made.database));
+            let from = reader::open(&backup, Instant::now(), task)?;
+            copy(&from, &made.database, 1000, "copying the backup", task)?;
+            drop(from);
+            let rows = count_rows(&made.database)?;
+            let detail = format!("everything is from {}", backup.display());
+            made.steps.push(Step { step: StepKind::Backup, ok: true, detail });
+            made.backup = Some(FromBackup { path: backup, rows });
+            made.outcome = Outcome::Restored;
+        }
+    }
+    task.stage(Stage { name: "verifying", done: 0, total: 0 });
+    made.health = verify(&made.database, Kind::Full, task)?;
+    if !made.health.ok {
+        let lines: Vec<_> = made.health.findings.iter().map(|it| format!("{it:?}")).collect();
+        return Err(Error::fusion(
+            "ERR_FUSION_UNRECOVERABLE",
+            format!(
+                "the new database did not pass the check, so that nothing was changed. Please \
+                 report it, with: {}",
+                lines.join("; ")
+            ),
+        )
+        .at(path));
+    }
+    Ok(made)
+}
+
+/// Whether the salvage knows at least one table.
+fn is_something(salvage: &Salvage) -> bool {
+    salvage.schema_from != SchemaSource::None
+        && (!salvage.tables.is_empty() || salvage.lost_and_found == 0)
+}
+
+fn unrecoverable(path: &Path, reason: &str) -> Error {
+    Error::fusion(
+        "ERR_FUSION_UNRECOVERABLE",
+        format!(
+            "nothing in the file is of a database that is known ({reason}), and there is no \
+             backup beside it. Nothing was changed"
+        ),
+    )
+    .at(path)
+}
+
+/// The first backup that is there, is another file, and passes a check.
+fn newest_sound_backup(
+    path: &Path,
+    options: &Options,
+    steps: &mut Vec<Step>,
+    task: &dyn Task,
+) -> Result<Option<PathBuf>> {
+    if !options.use_backup {
+        return Ok(None);
+    }
+    let backups = options.backups.clone().unwrap_or_else(|| rotation::newest_backups(path));
+    for backup in backups {
+        task.go_on()?;
+        let unsound = match check_distinct(path, &backup).and_then(|()| {
+            let connection = reader::open(&backup, Instant::now(), task)?;
+            health::inspect(&connection, Kind::Full, task)
+        }) {
+            Ok(health) if is_sound(&health) => return Ok(Some(backup)),
+            Ok(_) => "it is damaged itself".to_owned(),
+            Err(error) => {
+                task.go_on()?;
+                error.message
+            }
+        };
+        let detail = format!("{} is of no use: {unsound}", backup.display());
+        steps.push(Step { step: StepKind::Backup, ok: false, detail });
+    }
+    Ok(None)
+}
+
+fn snapshot_of(backup: &Path, task: &dyn Task) -> Option<Snapshot> {
+    let connection = reader::open(backup, Instant::now(), task).ok()?;
+    snapshot_file::take(&connection).ok()
+}
+
+/// Rows of the tables that are not virtual.
+fn count_rows(database: &Path) -> Result<u64> {
+    let connection = Connection::open(database, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
+    let sql = connection.sql()?;
+    let mut statement = sql.prepare(
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \
+         AND name NOT LIKE 'sqlite~_%' ESCAPE '~'",
+    )?;
+    let tables: Vec<String> =
+        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut count = 0;
+    for table in tables {
+        let table = super::rebuild::quoted(&table);
+        let rows: i64 =
+            sql.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+        count += u64::try_from(rows).unwrap_or(0);
+    }
+    Ok(count)
+}
+
+/// The rest of a repair that cannot be undone any more.
+struct Committed<'a>(&'a dyn Task);
+
+impl Task for Committed<'_> {
+    fn stage(&self, stage: Stage) {
+        self.0.stage(stage);
+    }
+
+    fn go_on(&self) -> Result<()> {
+        Ok(())
+    }
+}

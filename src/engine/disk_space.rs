@@ -1,0 +1,75 @@
+//! How much may still be written where a file lies. Any thread.
+
+use std::io;
+use std::path::Path;
+
+/// Bytes that this process may still write to the file system that the directory `path` is on.
+///
+/// # Errors
+/// The system's.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    platform::free_bytes(path)
+}
+
+#[cfg(unix)]
+mod platform {
+    use std::ffi::CString;
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
+    pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let mut stat = MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: the path is NUL-terminated; statvfs fills the whole structure when it succeeds,
+        // and only then is it read.
+        let stat = unsafe {
+            if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            stat.assume_init()
+        };
+        Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+    }
+}
+
+#[cfg(windows)]
+mod platform {
+    use std::io;
+    use std::os::windows::ffi::OsStrExt;
+    use std::path::Path;
+    use std::ptr;
+
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn GetDiskFreeSpaceExW(
+            directory: *const u16,
+            available: *mut u64,
+            total: *mut u64,
+            free: *mut u64,
+        ) -> i32;
+    }
+
+    pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+        let wide: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
+        let mut available = 0;
+        // SAFETY: the string is NUL-terminated and lives during the call; one integer is written,
+        // the other two pointers may be null.
+        let done = unsafe {
+            GetDiskFreeSpaceExW(wide.as_ptr(), &raw mut available, ptr::null_mut(), ptr::null_mut())
+        };
+        if done == 0 { Err(io::Error::last_os_error()) } else { Ok(available) }
+    }
+}
+
+#[cfg(not(any(unix, windows)))]
+mod platform {
+    use std::io;
+    use std::path::Path;
+
+    pub(super) fn free_bytes(_: &Path) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}

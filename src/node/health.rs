@@ -1,0 +1,114 @@
+//! Checks for JavaScript. See [`crate::health`].
+//!
+//! Results are JSON: they are read by people, a handful in a process's life.
+
+use std::ffi::CStr;
+use std::path::Path;
+
+use napi::sys;
+use rusqlite::ffi;
+use serde::Deserialize;
+
+use super::agent_log::string;
+use super::callback::{Call, Raw, callback, text};
+use super::database::with_connection;
+use super::errors::{Outcome, Thrown};
+use super::task::Work;
+use crate::engine::{Error, Result, Task, Unwatched};
+use crate::health::{self, Kind, Startup};
+
+/// Raw callbacks by name.
+pub const FUNCTIONS: &[(&CStr, Raw)] = &[
+    (c"startupCheck", callback!(startup_check)),
+    (c"startupOpened", callback!(startup_opened)),
+    (c"lastHealth", callback!(last_health)),
+    (c"putWalAside", callback!(put_wal_aside)),
+];
+
+/// What can be started as a task, by name.
+pub const WORKS: &[(&str, Work)] =
+    &[("check", check), ("startupCheck", startup), ("putWalAside", aside)];
+
+#[derive(Deserialize)]
+struct Arguments {
+    path: String,
+    /// `quick`, `full`; for a start-up check also `background`, `off`, or nothing.
+    #[serde(default)]
+    kind: Option<String>,
+}
+
+impl Arguments {
+    fn startup(&self) -> Startup {
+        match self.kind.as_deref() {
+            Some("quick") => Startup::AtOnce(Kind::Quick),
+            Some("full") => Startup::AtOnce(Kind::Full),
+            Some("background") => Startup::Background,
+            Some("off") => Startup::Off,
+            _ => Startup::Auto,
+        }
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| {
+        Error::fusion("ERR_FUSION_INTERNAL", format!("internal error in fusion-sqlite: {error}"))
+    })
+}
+
+/// Task `check`: a [`health::Health`].
+fn check(arguments: &str, task: &dyn Task) -> Result<String> {
+    let arguments: Arguments = super::task::arguments(arguments)?;
+    let kind = if arguments.kind.as_deref() == Some("quick") { Kind::Quick } else { Kind::Full };
+    json(&health::check(Path::new(&arguments.path), kind, task)?)
+}
+
+/// Task `startupCheck`: a [`health::Look`].
+fn startup(arguments: &str, task: &dyn Task) -> Result<String> {
+    let arguments: Arguments = super::task::arguments(arguments)?;
+    json(&health::before_open(Path::new(&arguments.path), arguments.startup(), task)?)
+}
+
+/// Task `putWalAside`: the WAL's new path.
+fn aside(arguments: &str, _: &dyn Task) -> Result<String> {
+    let arguments: Arguments = super::task::arguments(arguments)?;
+    json(&health::put_wal_aside(Path::new(&arguments.path))?.to_string_lossy())
+}
+
+/// `startupCheck(path, mode)`: a [`health::Look`] as JSON, on this thread.
+fn startup_check(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let path = string(call, 0)?.unwrap_or_default();
+    let arguments = Arguments { path, kind: string(call, 1)? };
+    let look = health::before_open(Path::new(&arguments.path), arguments.startup(), &Unwatched)?;
+    text(call.env, json(&look)?.as_bytes())
+}
+
+/// `startupOpened(database)`: the file that was looked at is open.
+fn startup_opened(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    with_connection(call.env, call.number(0)?, |connection| {
+        if let Some(file) = connection.file() {
+            health::opened(file);
+        }
+        Ok(())
+    })?;
+    call.undefined()
+}
+
+/// `lastHealth(database)`: what was found last in the file, as JSON; undefined if nothing was.
+fn last_health(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let found = with_connection(call.env, call.number(0)?, |connection| {
+        Ok(connection.file().and_then(|file| health::last(file.id)))
+    })?;
+    match found {
+        Some(health) => text(call.env, json(&health)?.as_bytes()),
+        None => call.undefined(),
+    }
+}
+
+/// `putWalAside(path)`: renames a WAL that is not the file's own, and answers its new path.
+fn put_wal_aside(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let Some(path) = string(call, 0)? else {
+        return Err(Thrown::sqlite(ffi::SQLITE_MISUSE));
+    };
+    let aside = health::put_wal_aside(Path::new(&path))?;
+    text(call.env, aside.to_string_lossy().as_bytes())
+}

@@ -1,0 +1,71 @@
+//! Repairs as tasks, and for the logs that find their file damaged.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::task::{Work, arguments};
+use crate::agent_log::{Repair, Repairer};
+use crate::engine::{Error, Result, Task};
+use crate::recovery::repair::{Options, recover_to, repair};
+
+/// Tasks by name.
+pub const WORKS: &[(&str, Work)] = &[("recover", recover)];
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Arguments {
+    path: PathBuf,
+    /// A new file; none: in place.
+    to: Option<PathBuf>,
+    backups: Option<Vec<PathBuf>>,
+    use_backup: bool,
+    /// Milliseconds.
+    patience: u64,
+}
+
+/// `recover(arguments)`: the report.
+fn recover(text: &str, task: &dyn Task) -> Result<String> {
+    let given: Arguments = arguments(text)?;
+    let options = Options {
+        backups: given.backups,
+        use_backup: given.use_backup,
+        patience: Duration::from_millis(given.patience),
+    };
+    let report = match given.to {
+        Some(to) => recover_to(&given.path, &to, &options, task)?,
+        None => repair(&given.path, &options, &mut |_| (), task)?,
+    };
+    json(&report)
+}
+
+/// What a log has its file repaired by.
+pub(super) fn repairer() -> Repairer {
+    Repairer(Arc::new(Automatic))
+}
+
+struct Automatic;
+
+impl Repair for Automatic {
+    fn repair(
+        &self,
+        path: &Path,
+        found: &mut dyn FnMut(String),
+        task: &dyn Task,
+    ) -> Result<String> {
+        let mut tell = |health: &_| {
+            if let Ok(text) = json(health) {
+                found(text);
+            }
+        };
+        json(&repair(path, &Options::default(), &mut tell, task)?)
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| {
+        Error::fusion("ERR_FUSION_INTERNAL", format!("the result cannot be told: {error}"))
+    })
+}
