@@ -3,7 +3,7 @@
 const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
-const { restore } = require('./lib/backups.js')
+const { backupFile, restore } = require('./lib/backups.js')
 const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { fileInfo } = require('./lib/file-info.js')
@@ -21,6 +21,7 @@ module.exports = {
   StatementSync,
   appendAgentLogs,
   backup,
+  backupFile,
   constants,
   engineInfo,
   errorLog,

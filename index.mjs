@@ -8,6 +8,7 @@ export const {
   StatementSync,
   appendAgentLogs,
   backup,
+  backupFile,
   constants,
   engineInfo,
   errorLog,

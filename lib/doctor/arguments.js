@@ -45,7 +45,9 @@ const commands = {
   restore: {
     purpose: 'put a backup in the place of a database that may be in use',
     operands: ['FILE', 'FROM'],
-    options: {},
+    options: {
+      verify: { type: 'string', value: 'HOW', purpose: 'how the backup is checked first: full (unless given), quick or none' },
+    },
   },
   checkpoint: {
     purpose: 'check a database, then move what is in its WAL into the file',
@@ -101,7 +103,9 @@ function oneOf(name, value, choices, fallback) {
 
 function wholeNumber(name, value) {
   if (value === undefined) return undefined
-  if (!/^[1-9]\d{0,5}$/.test(value)) throw new UsageError(`--${name} takes a number from 1 on; not ${value}`)
+  if (!/^\d{1,6}$/.test(value) || Number(value) < 2) {
+    throw new UsageError(`--${name} takes a number from 2 on; not ${value}`)
+  }
   return Number(value)
 }
 
@@ -135,7 +139,7 @@ function parse(argv) {
     command: name,
     operands: positionals,
     mode: oneOf('mode', values.mode, ['passive', 'full', 'restart', 'truncate'], 'truncate'),
-    verify: oneOf('verify', values.verify, ['full', 'quick', 'none'], 'full'),
+    verify: values.verify === 'none' ? false : oneOf('verify', values.verify, ['full', 'quick', 'none'], 'full'),
     keep: wholeNumber('keep', values.keep),
   }
 }

@@ -7,10 +7,9 @@ const path = require('node:path')
 const { check, fileInfo, pageMap, pageMapSvg, recover } = require('../../index.js')
 const { UsageError } = require('./arguments.js')
 const { DAMAGED, LOCKED, OK, REPAIRED } = require('./exit-codes.js')
-const { isDamage } = require('./explain.js')
 const { showHealth } = require('./findings.js')
 const { showHolders } = require('./holders.js')
-const { showReport } = require('./report.js')
+const { isSound, showReport } = require('./report.js')
 
 /** That the picture does not overwrite the database or what belongs to it. */
 function checkTarget(file, target) {
@@ -61,8 +60,7 @@ async function doctor(given, terminal, signal) {
   terminal.line()
   const report = await recover(file, { ...watch, ...(given.backup && { backups: given.backup }) })
   showReport(terminal, report)
-  const sound = report.after.ok && !report.after.findings.some(isDamage)
-  return { exitCode: sound ? REPAIRED : DAMAGED, ...found, report }
+  return { exitCode: isSound(report) ? REPAIRED : DAMAGED, ...found, report }
 }
 
 module.exports = { doctor }

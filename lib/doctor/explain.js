@@ -35,6 +35,14 @@ const explanations = {
     remedy: 'Nothing is changed; whether these rows are wanted is for the application to decide.',
   }),
 
+  constraintViolations: ({ table }) => ({
+    title: `Table ${table} has rows that its own constraints forbid`,
+    means:
+      'This is no damage of the file: the rows are older than the CHECK, NOT NULL or type that forbids them, or were ' +
+      'written while it was off.',
+    remedy: 'Nothing is changed; the application has to mend or delete these rows.',
+  }),
+
   freelist: ({ pages }) => ({
     title: `The list of free pages is damaged${where(pages)}`,
     means:
@@ -80,8 +88,8 @@ const explanations = {
     title: 'The -wal file was deleted by hand',
     means:
       `${frames === null ? 'Commits' : `${counted(frames, 'page')} of commits`} that were in it and not yet in the ` +
-      'database are gone. What is in the file is older than what was last committed.',
-    remedy: 'What is gone is looked for in the newest backup. Never delete a -wal: it holds commits.',
+      'database may be gone: what is in the file may be older than what was last committed. The file itself is sound.',
+    remedy: 'Nothing can be done here; a backup may have what is gone. Never delete a -wal: it holds commits.',
   }),
 
   truncated: ({ missingPages }) => ({
@@ -126,14 +134,12 @@ function explain(finding) {
   return { ...explanation, lines: finding.lines ?? [] }
 }
 
+/** Findings that are no damage of the file (src/health/finding.rs). */
+const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'locked', 'walDeleted'])
+
 /** Whether a finding is damage. */
 function isDamage({ type }) {
-  return type !== 'foreignKeyViolations' && type !== 'locked'
-}
-
-/** Pages that the findings of a check name. */
-function namedPages({ findings }) {
-  return [...new Set(findings.flatMap((finding) => finding.pages ?? []))].toSorted((a, b) => a - b)
+  return !HARMLESS.has(type)
 }
 
 /** What a check did, in a sentence. */
@@ -142,4 +148,4 @@ function extent({ kind, pages, pageSize }) {
   return kind === 'quick' ? `${what}, without comparing indexes with their tables` : what
 }
 
-module.exports = { explain, extent, isDamage, namedPages }
+module.exports = { explain, extent, isDamage }

@@ -27,8 +27,8 @@ const DAMAGE = new Set([11, 26])
 /** What a failure of a command is, as an exit code. */
 function failure(error) {
   const primary = typeof error?.errcode === 'number' ? error.errcode & 0xff : 0
-  if (CONTENTION.has(primary) || error?.code === 'ERR_FUSION_LOCKED') return exitCodes.LOCKED
-  if (DAMAGE.has(primary)) return exitCodes.DAMAGED
+  if (CONTENTION.has(primary) || error?.code === 'ERR_FUSION_BACKUP_IN_USE') return exitCodes.LOCKED
+  if (DAMAGE.has(primary) || error?.code === 'ERR_FUSION_BACKUP_DAMAGED') return exitCodes.DAMAGED
   return exitCodes.FAILED
 }
 

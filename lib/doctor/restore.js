@@ -7,8 +7,8 @@ const { OK } = require('./exit-codes.js')
 const { counted, duration } = require('./wording.js')
 
 /** See main.js. */
-async function restore({ operands: [file, from] }, terminal, signal) {
-  const result = await putBack(file, from, { signal, progress: terminal.progress() })
+async function restore({ operands: [file, from], verify }, terminal, signal) {
+  const result = await putBack(file, from, { verify, signal, progress: terminal.progress() })
   terminal.line(`${terminal.style('bold', result.path)}: ${terminal.style('green', 'restored')} from ${result.from}`)
   terminal.line(terminal.style('dim', `  ${counted(result.pages, 'page')} in ${duration(result.elapsedMs)}`))
   if (result.preserved !== null) {

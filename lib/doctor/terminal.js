@@ -71,22 +71,6 @@ class Terminal {
     this.line(`  ${this.style('dim', name.padEnd(16))} ${value}`)
   }
 
-  /** Prints rows of texts below a heading; numbers to the right. */
-  table(heading, rows) {
-    const numeric = heading.map((_, column) => rows.every((row) => typeof row[column] === 'number'))
-    const texts = [heading, ...rows].map((row) =>
-      row.map((cell) => (typeof cell === 'number' ? number(cell) : String(cell))),
-    )
-    const widths = heading.map((_, column) => Math.max(...texts.map((row) => row[column].length)))
-    for (const [index, row] of texts.entries()) {
-      const cells = row.map((cell, column) =>
-        numeric[column] ? cell.padStart(widths[column]) : cell.padEnd(widths[column]),
-      )
-      const line = `  ${cells.join('  ').trimEnd()}`
-      this.line(index === 0 ? this.style('dim', line) : line)
-    }
-  }
-
   /** A function for the option `progress` of a task. */
   progress() {
     return ({ stage, done, total }) => {
