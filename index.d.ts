@@ -444,6 +444,8 @@ export interface FusionSqliteError extends Error {
   errstr?: string
   /** The database file. */
   path?: string
+  /** On `ERR_FUSION_BACKUP_DAMAGED`: what is wrong with the database, or with the backup. */
+  health?: Health
   /** On a rejected append: what had been committed before. The rest is kept; see `takePending`. */
   receipt?: AppendReceipt
 }
@@ -502,6 +504,88 @@ export interface DatabaseStats {
   }
 }
 
+/** How an operation on a thread of its own is watched and ended. */
+export interface TaskOptions {
+  /** Ends it early: the promise rejects with the signal's reason, and nothing was changed. */
+  signal?: AbortSignal | undefined
+  /** Milliseconds after which it ends with `ERR_FUSION_DEADLINE`. Default 0: none. */
+  deadline?: number | undefined
+  /** Told now and then how far it is; `total` is 0 where that is not known. */
+  progress?: ((stage: { stage: string; done: number; total: number }) => void) | undefined
+}
+
+/** How thorough a check is. */
+export type CheckKind = 'quick' | 'full'
+
+/** One thing that is wrong, with SQLite's own lines about it. */
+export interface Finding {
+  type: string
+  lines?: string[]
+  [fact: string]: unknown
+}
+
+/** What a check found. */
+export interface Health {
+  path: string
+  kind: CheckKind
+  /** Nothing was found that is damage. */
+  ok: boolean
+  findings: Finding[]
+  pages: number
+  pageSize: number
+  elapsedMs: number
+}
+
+export interface DatabaseBackupOptions extends TaskOptions {
+  /** How the copy is checked before it takes its place. Default `'full'`. */
+  verify?: CheckKind | false | undefined
+  /** How many generations there are afterwards; at least 2, the default. */
+  keep?: number | undefined
+  /** Pages copied at a time. Default 1000. */
+  rate?: number | undefined
+}
+
+/** A backup that was made. */
+export interface BackupResult {
+  path: string
+  pages: number
+  bytes: number
+  verified: boolean
+  /** What the check found: a full-text index that is to be rebuilt, say. Null: not checked. */
+  health: Health | null
+  /** Older generations, newest first. */
+  kept: string[]
+  elapsedMs: number
+}
+
+/** Backups that are made by themselves. */
+export interface BackupSchedule {
+  /** Default `<file>.backup`. */
+  path?: string | undefined
+  /** Milliseconds between two backups. Default 3600000. Nothing is made of an unchanged database. */
+  interval?: number | undefined
+  /** As for `backup()`. */
+  keep?: number | undefined
+  /** As for `backup()`. */
+  verify?: CheckKind | false | undefined
+}
+
+export interface RestoreOptions extends TaskOptions {
+  /** How the backup is checked before anything is changed. Default `'full'`. */
+  verify?: CheckKind | false | undefined
+}
+
+/** A restore that was made. */
+export interface RestoreResult {
+  path: string
+  from: string
+  /** What the database was before; null if it was not there. */
+  preserved: { database: string; wal: string | null } | null
+  /** Pages of the database now. */
+  pages: number
+  elapsedMs: number
+}
+
 /** Durations are in milliseconds, sizes in bytes. */
 export interface HardenedDatabaseOptions extends StatementOptions {
   /** Open the database in the constructor. Default `true`. */
@@ -547,6 +631,11 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   checkpointInterval?: number | undefined
   /** How long `close()` and `flushAgentLogsSync()` wait for the writer. Default 5000. */
   closeTimeout?: number | undefined
+  /**
+   * Has backups made by themselves while the database is open, one schedule a file in the process.
+   * Default: none. Told as events `backup` and `error`; keeps no process alive.
+   */
+  backups?: BackupSchedule | undefined
 }
 
 export interface HardenedDatabaseEvents {
@@ -562,6 +651,8 @@ export interface HardenedDatabaseEvents {
   rejected: [error: FusionSqliteError, entry: PendingAgentLogEntry]
   /** The queue refused an append (`true`), or has room again (`false`). */
   backpressure: [full: boolean]
+  /** A backup was made by itself; see the option `backups`. */
+  backup: [result: BackupResult]
 }
 
 /**
@@ -630,6 +721,27 @@ export class HardenedDatabase extends DatabaseSync {
   checkpoint(mode?: CheckpointMode): Promise<CheckpointResult>
   /** Figures of the file's log. */
   stats(): DatabaseStats
+  /**
+   * Copies the database to `path` (default `<file>.backup`) while it is in use, on a thread of its
+   * own: what is committed when it begins, in one file, checked. What was at `path` becomes
+   * `<path>.1`, what was there `<path>.2`, up to `keep`.
+   *
+   * Rejects with `ERR_FUSION_BACKUP_DAMAGED`, the error's `health` saying what is wrong, if the
+   * database is damaged; `ERR_FUSION_BACKUP_IN_USE`, `ERR_FUSION_BACKUP_TARGET`,
+   * `ERR_FUSION_SAME_FILE`, `ERR_SQLITE_ERROR`. The older backups are then as they were.
+   */
+  backup(path?: string, options?: DatabaseBackupOptions): Promise<BackupResult>
+  /**
+   * Writes pending entries, then puts the content of the database at `from` in place of this one's,
+   * in one transaction of the same file, which every process that has it open sees as a commit. What
+   * it was is kept in `<file>.before-restore-<UTC time>`.
+   *
+   * Rejects with `ERR_FUSION_BACKUP_DAMAGED` (with `health`), `ERR_FUSION_RESTORE_EMPTY`,
+   * `ERR_FUSION_RESTORE_ENCODING`, `ERR_FUSION_SAME_FILE`, `ERR_INVALID_STATE` in a transaction of
+   * this database, `ERR_SQLITE_ERROR` (5: another one's lasted longer than `busyTimeout`); nothing
+   * was changed.
+   */
+  restore(from: string, options?: RestoreOptions): Promise<RestoreResult>
   on<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
   once<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
   off<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
@@ -639,7 +751,7 @@ export class HardenedDatabase extends DatabaseSync {
 /** Options of the log alone. */
 export type AgentLogOptions = Omit<
   HardenedDatabaseOptions,
-  'open' | 'readOnly' | 'closeTimeout' | 'foreignHandles' | keyof StatementOptions
+  'open' | 'readOnly' | 'closeTimeout' | 'foreignHandles' | 'backups' | keyof StatementOptions
 >
 
 /**
@@ -652,6 +764,12 @@ export function appendAgentLogs(
   entries: readonly AgentLogEntry[],
   options?: AgentLogOptions,
 ): Promise<AppendReceipt>
+
+/**
+ * Puts the content of the database at `from` in place of that of the database at `path`, which may
+ * be open in any process, or not be there at all. As `HardenedDatabase.restore` otherwise.
+ */
+export function restore(path: string, from: string, options?: RestoreOptions): Promise<RestoreResult>
 
 /**
  * Gives Node's own SQLite, behind node:sqlite, the locks of this package: locks that no other code

@@ -4,6 +4,7 @@ const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
 const { backupFile, restore } = require('./lib/backups.js')
+const { check } = require('./lib/check.js')
 const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
 const { fileInfo } = require('./lib/file-info.js')
@@ -22,6 +23,7 @@ module.exports = {
   appendAgentLogs,
   backup,
   backupFile,
+  check,
   constants,
   engineInfo,
   errorLog,

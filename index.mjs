@@ -9,6 +9,7 @@ export const {
   appendAgentLogs,
   backup,
   backupFile,
+  check,
   constants,
   engineInfo,
   errorLog,

@@ -766,6 +766,16 @@ test('stats has a stable shape', async (t) => {
       busySince: 'null',
       failed: 'number',
     },
+    health: {
+      path: 'string',
+      kind: 'string',
+      ok: 'boolean',
+      findings: {},
+      pages: 'number',
+      pageSize: 'number',
+      elapsedMs: 'number',
+      text: 'string',
+    },
   })
   t.is(stats.rows, 3)
   t.is(stats.queue.rows, 0)

@@ -242,11 +242,11 @@ for (const bad of [undefined, null, 7, {}, [], '\0', 'a\0b', new URL('https://ex
 }
 
 /** Opens `file` by both entries of the package; both must fail alike. */
-async function refuses(t: ExecutionContext, file: string, expected: Omit<Expected, 'path'>): Promise<void> {
+async function refuses(t: ExecutionContext, file: string, expected: Omit<Expected, 'path'>, handle = {}): Promise<void> {
   matches(
     t,
     t.throws(() => new HardenedDatabase(file)),
-    { ...expected, path: file },
+    { ...expected, path: file, ...handle },
   )
   matches(t, await t.throwsAsync(appendAgentLogs(file, entries(1))), { ...expected, path: file })
 }
@@ -301,12 +301,8 @@ for (const [name, content] of [
     const file = path.join(folder(t), 'fusion.db')
     writeFileSync(file, content)
     const { mtimeMs, size } = statSync(file)
-    await refuses(t, file, {
-      code: 'ERR_SQLITE_ERROR',
-      errcode: 26,
-      errstr: 'file is not a database',
-      message: /not a SQLite database.*Check the path/,
-    })
+    const expected = { errcode: 26, errstr: 'file is not a database', message: /not a SQLite database.*Check the path/ }
+    await refuses(t, file, { code: 'ERR_SQLITE_ERROR', ...expected }, { code: 'ERR_FUSION_DAMAGED' })
     t.deepEqual([statSync(file).mtimeMs, statSync(file).size], [mtimeMs, size])
     t.false(existsSync(`${file}-wal`))
   })

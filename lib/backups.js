@@ -38,7 +38,7 @@ function integer(options, name, otherwise, smallest, largest = LONGEST) {
 function verification({ verify = 'full' }) {
   if (verify === false) return 'none'
   if (verify === 'quick' || verify === 'full') return verify
-  throw invalidArgType('The "options.verify" argument must be \'quick\', \'full\' or false.')
+  throw invalidArgType("The \"options.verify\" argument must be 'quick', 'full' or false.")
 }
 
 function object(options) {
@@ -170,7 +170,7 @@ class Schedule {
     this.#running = null
     if (running.signal.aborted) return
     this.#wait(next)
-    if (event !== undefined) for (const tell of [...this.#tell]) tell(...event)
+    if (event !== undefined) for (const tell of this.#tell) tell(...event)
   }
 }
 

@@ -56,8 +56,37 @@ function optionsConflict(path) {
   return Object.assign(withCode(error, 'ERR_FUSION_OPTIONS_CONFLICT'), { path })
 }
 
+const CORRUPT = { errcode: 11, errstr: 'database disk image is malformed' }
+const NOTADB = { errcode: 26, errstr: 'file is not a database' }
+
+/** What to do about a file, by what is wrong with it. */
+function advice(health) {
+  const has = (type) => health.findings.some((finding) => finding.type === type)
+  if (has('notADatabase')) {
+    return 'Check the path; if this was the database, keep it with its -wal, and recover it or restore a backup'
+  }
+  if (has('staleWal')) {
+    return 'The -wal can be put aside only while nobody else has the database open: close it in every process'
+  }
+  if (has('replaced')) return 'Close the database in every process before it is opened again'
+  return 'Keep the file and its -wal together, and recover it or restore a backup'
+}
+
+/** A file that is damaged, as `health` tells; `cause` is the error that told first, if one did. */
+function damaged(path, health, cause) {
+  const isNone = health?.findings.some((finding) => finding.type === 'notADatabase')
+  const { errcode, errstr } = cause ?? (isNone ? NOTADB : CORRUPT)
+  const text = isNone ? 'it is not a SQLite database, or its first page was overwritten' : health?.text
+  const message =
+    `the database is damaged, and nothing was written to it: ${text || cause?.message}. ` +
+    `${advice(health ?? { findings: [] })}.`
+  const error = new Error(message, cause === undefined ? undefined : { cause })
+  return Object.assign(withCode(error, 'ERR_FUSION_DAMAGED'), { errcode, errstr, path, health })
+}
+
 module.exports = {
   constructCallRequired,
+  damaged,
   illegalConstructor,
   illegalInvocation,
   invalidArgType,

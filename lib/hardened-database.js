@@ -4,13 +4,17 @@ const { EventEmitter } = require('node:events')
 const binding = require('../binding.js')
 const { AgentLog } = require('./agent-log.js')
 const { Schedule, backupFile, restoreFile } = require('./backups.js')
+const { checkFile } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
-const { invalidArgType, invalidState } = require('./errors.js')
+const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
-const { kNumber, kOpen, kTransactionEnded } = require('./internal.js')
+const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
+const { databasePath } = require('./options.js')
+const { Startup, isUnsafe } = require('./startup.js')
+const { runTask } = require('./task.js')
 
-const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure', 'backup']
+const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure', 'backup', 'check']
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
@@ -39,14 +43,29 @@ class HardenedDatabase extends DatabaseSync {
   /** Ends this handle's part in the file's backups that are made by themselves. */
   #leaveSchedule = null
 
+  /** What was found when the file was opened, until it is told. */
+  #startup = null
+  /** Aborted when the database is closed: no check outlives it. */
+  #closing = null
+  /** Checks under way. */
+  #checks = 0
+
   constructor(path, options) {
     const { options: checked, base, insists } = logOptions(options)
     const open = base.open
+    let ahead = options?.[kStartup]
     super(
       path,
       { ...base, open: false },
       {
-        [kOpen]: (given) => binding.openHardened(pathText(given), checked.readOnly, ...profileArguments(checked)),
+        [kOpen]: (given) => {
+          const text = pathText(given)
+          const startup = ahead ?? new Startup(text, checked)
+          ahead = undefined
+          const number = startup.open(() => binding.openHardened(text, checked.readOnly, ...profileArguments(checked)))
+          this.#startup = startup
+          return number
+        },
       },
     )
     this.#options = checked
@@ -54,8 +73,21 @@ class HardenedDatabase extends DatabaseSync {
     if (open) this.open()
   }
 
+  static async open(path, options) {
+    const { options: checked } = logOptions(options)
+    const startup = new Startup(pathText(databasePath(path)), checked)
+    await startup.ahead()
+    return new this(path, { ...options, open: true, [kStartup]: startup })
+  }
+
   open() {
     super.open()
+    this.#closing = new AbortController()
+    this.#openWriter()
+    this.#tellStartup()
+  }
+
+  #openWriter() {
     if (this.#options.readOnly) return
     this.#inMemory = this.location() === null
     try {
@@ -72,6 +104,32 @@ class HardenedDatabase extends DatabaseSync {
       super.close()
       throw error
     }
+  }
+
+  /** Tells what was found when the file was opened, and checks it now if that is due. */
+  #tellStartup() {
+    const { health, background, found } = this.#startup
+    this.#startup = null
+    const self = new WeakRef(this)
+    const signal = this.#closing.signal
+    const tell = (found) => {
+      const database = self.deref()
+      if (database === undefined || signal.aborted) return
+      HardenedDatabase.#tell(database, 'check', found)
+      // Of a file that is written to, the log's writer tells once it has stopped.
+      if (database.#options.readOnly && isUnsafe(found)) {
+        HardenedDatabase.#tell(database, 'corrupt', damaged(found.path, found))
+      }
+    }
+    if (health !== null) process.nextTick(tell, health)
+    if (!background) return
+    HardenedDatabase.#checked(this, { kind: 'quick' }).then(
+      (health) => tell({ ...health, findings: [...health.findings, ...found] }),
+      (error) => {
+        const database = self.deref()
+        if (database !== undefined && !signal.aborted) HardenedDatabase.#tell(database, 'error', error)
+      },
+    )
   }
 
   /** Has backups made, where the options ask for them. */
@@ -91,6 +149,10 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   static #tell(database, name, first, second) {
+    if (name === 'corrupt' && first.code !== 'ERR_FUSION_DAMAGED') {
+      const health = database.#health()
+      if (isUnsafe(health)) first = damaged(first.path, health, first)
+    }
     const emitter = database.#emitter
     if (emitter.listenerCount(name) > 0) {
       emitter.emit(name, first, second)
@@ -156,7 +218,28 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   stats() {
-    return this.#openLog().stats()
+    return { ...this.#openLog().stats(), health: this.#health() }
+  }
+
+  /** What was found last in the file; null if it was not checked since it was opened first. */
+  #health() {
+    const health = this.isOpen ? binding.lastHealth(this[kNumber]()) : undefined
+    return health === undefined ? null : JSON.parse(health)
+  }
+
+  async check(options) {
+    return HardenedDatabase.#checked(this, options)
+  }
+
+  /** A check that ends with `database`, which it does not keep from being forgotten. */
+  static #checked(database, options) {
+    const self = new WeakRef(database)
+    const file = database.#file()
+    database.#checks++
+    return checkFile(file, options, false, database.#closing.signal).finally(() => {
+      const left = self.deref()
+      if (left !== undefined) left.#checks--
+    })
   }
 
   async backup(path, options) {
@@ -205,6 +288,9 @@ class HardenedDatabase extends DatabaseSync {
     if (log !== null) {
       this.#endTransaction()
       log.flushSync(this.#options.closeTimeout)
+    }
+    if (this.#endChecks()) binding.checksEnded(this.location())
+    if (log !== null) {
       if (AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout)) this.#removeWal()
     }
     super.close()
@@ -217,12 +303,24 @@ class HardenedDatabase extends DatabaseSync {
       // Other calls may have closed it meanwhile, or begun a transaction.
       if (this.#log !== null) {
         this.#endTransaction()
+        if (this.#endChecks()) await runTask('checksEnded', { path: this.location() }, { deadline: 0 })
+      }
+      if (this.#log !== null) {
+        this.#endTransaction()
         const inOrder = await AgentLog.whenEnded(this.#letGo())
         if (inOrder && this.isOpen) this.#removeWal()
       }
       if (!this.isOpen) return
     }
+    this.#endChecks()
     super.close()
+  }
+
+  /** Cancels the checks of this handle: they would keep the WAL. Whether there were any. */
+  #endChecks() {
+    const any = this.isOpen && this.#checks > 0
+    this.#closing?.abort(invalidState('the database was closed while it was checked'))
+    return any
   }
 
   /** Closing rolls back; before the flush, because the writer waits for the transaction's end. */

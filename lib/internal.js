@@ -16,6 +16,8 @@ module.exports = {
    * throws.
    */
   kTransactionEnded: Symbol('transactionEnded'),
+  /** Property of HardenedDatabase's options: the Startup that looked at the file ahead. */
+  kStartup: Symbol('startup'),
   /** Method of DatabaseSync: the number of its open connection; throws if there is none. */
   kNumber: Symbol('number'),
 }

@@ -28,6 +28,8 @@ const BOOLEANS = [
   ['allowHardLinks', false],
   ['allowNetworkFileSystem', false],
 ]
+const STARTUP_CHECKS = ['quick', 'full', 'background', 'off']
+const ON_CORRUPTION = ['recover', 'throw', 'report']
 const SYNCHRONOUS = ['NORMAL', 'FULL', 'EXTRA']
 /** Options by which a file's one writer works: a second handle may not ask for others. */
 const OF_THE_WRITER = new Set([
@@ -72,7 +74,7 @@ function unknown(name) {
     return other === null ? `the hardened profile decides it` : `it is called "${other}" here`
   }
   const known = [...NUMBERS, ...BOOLEANS].map(([option]) => option)
-  known.push('synchronous', 'changeCounter', 'backups', ...OF_DATABASE_SYNC)
+  known.push('synchronous', 'changeCounter', 'startupCheck', 'onCorruption', 'backups', ...OF_DATABASE_SYNC)
   return `the options are ${known.join(', ')}`
 }
 
@@ -90,6 +92,8 @@ function logOptions(given) {
     else if (
       name !== 'synchronous' &&
       name !== 'changeCounter' &&
+      name !== 'startupCheck' &&
+      name !== 'onCorruption' &&
       name !== 'backups' &&
       ![...NUMBERS, ...BOOLEANS].some(([option]) => option === name)
     ) {
@@ -124,6 +128,14 @@ function logOptions(given) {
   options.synchronous = given.synchronous ?? 'NORMAL'
   if (!SYNCHRONOUS.includes(options.synchronous)) {
     throw outOfRange(`"options.synchronous" must be one of ${SYNCHRONOUS.join(', ')}.`)
+  }
+  options.startupCheck = given.startupCheck
+  if (options.startupCheck !== undefined && !STARTUP_CHECKS.includes(options.startupCheck)) {
+    throw outOfRange(`"options.startupCheck" must be one of ${STARTUP_CHECKS.join(', ')}.`)
+  }
+  options.onCorruption = given.onCorruption ?? 'recover'
+  if (!ON_CORRUPTION.includes(options.onCorruption)) {
+    throw outOfRange(`"options.onCorruption" must be one of ${ON_CORRUPTION.join(', ')}.`)
   }
   options.changeCounter = given.changeCounter === undefined ? 'lastModified' : given.changeCounter
   if (options.changeCounter !== null && typeof options.changeCounter !== 'string') {

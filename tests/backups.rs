@@ -13,6 +13,7 @@ use fusion_sqlite::health::Health;
 use fusion_sqlite::recovery::backup::{self, Made, backup};
 use fusion_sqlite::recovery::restore::{self, Restored, restore};
 use fusion_sqlite::recovery::rotation::{default_path, generations, newest_backups};
+use fusion_sqlite::recovery::schedule::Due;
 use fusion_sqlite::recovery::snapshot_file;
 use rusqlite::OpenFlags;
 use second_process::SecondProcess;
@@ -267,6 +268,32 @@ fn generations_rotate_and_are_found_newest_first() {
     let found = newest_backups(&fixture.path);
     assert_eq!(found, [fixture.target(), beside(&fixture.target(), ".1")]);
     assert_eq!(found.iter().map(|path| content(path).0).collect::<Vec<_>>(), [4, 3]);
+}
+
+#[test]
+fn a_backup_is_due_when_the_newest_is_old_and_something_was_committed_since() {
+    let fixture = Fixture::new(5);
+    let long = Duration::from_secs(3600);
+    let ask = |interval| Due::ask(&fixture.path, &fixture.target(), interval, &Unwatched).unwrap();
+    let is_due = |interval| matches!(ask(interval), Due::Now(_));
+    let Due::Now(claim) = ask(long) else { panic!("there is none") };
+    assert!(!is_due(long), "one at a time");
+    drop(claim);
+    let Due::Now(claim) = ask(long) else { panic!("that one failed") };
+    fixture.made();
+    claim.made();
+    assert!(!is_due(long) && !is_due(Duration::ZERO));
+    // A checkpoint changes both files, and nothing in the database.
+    run(&fixture.connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    assert!(!is_due(Duration::ZERO));
+    let mut other = SecondProcess::start();
+    other.open("o", &fixture.path);
+    other.sql("o", "INSERT INTO t VALUES (1)").unwrap();
+    assert!(!is_due(long) && is_due(Duration::ZERO));
+    // A clock that was set back does not stop the backups.
+    let future = std::time::SystemTime::now() + long;
+    fs::File::options().write(true).open(fixture.target()).unwrap().set_modified(future).unwrap();
+    assert!(is_due(long));
 }
 
 #[test]
@@ -584,6 +611,27 @@ fn a_database_with_damaged_tables_or_schema_gets_the_backups_content() {
         assert_eq!(content(&fixture.path), (200, 200, "ok".into()));
         assert_eq!(other.sql("o", "SELECT count(*) FROM t").unwrap(), "200");
         assert!(result.preserved.unwrap().database.exists());
+    }
+}
+
+#[test]
+fn a_database_whose_first_page_is_gone_gets_the_backups_content() {
+    for page_size in [4096, 1024] {
+        let fixture = Fixture::new(50);
+        let from = foreign(fixture.folder.path(), &format!("PRAGMA page_size = {page_size}"));
+        let mut other = SecondProcess::start();
+        other.open("o", &fixture.path);
+        assert_eq!(other.sql("o", "SELECT n FROM total").unwrap(), "50");
+        // The commit is in the WAL, and changes no first page there.
+        run(&fixture.connection, "PRAGMA wal_checkpoint(TRUNCATE); UPDATE total SET n = 51");
+        scribble(&fixture.path, 0, &[0xff; 4096]);
+        let destroyed = fs::read(&fixture.path).unwrap();
+        let options = restore::Options::default();
+        let result = restored(restore(&fixture.path, &from, &options, &Unwatched));
+        assert_eq!(content(&fixture.path), (40, 40, "ok".into()));
+        assert_eq!(other.sql("o", "SELECT n FROM total").unwrap(), "40");
+        let preserved = result.preserved.unwrap();
+        assert!(fs::read(preserved.database).unwrap() == destroyed);
     }
 }
 

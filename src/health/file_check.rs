@@ -130,7 +130,7 @@ fn patiently(
 
 fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
     // Read-only wherever something is there that a writer would act on: frames, a hot journal.
-    let is_clean = ["-wal", "-shm", "-journal"].iter().all(|end| !beside(path, end).exists());
+    let is_clean = size(&Wal::path(path)) == 0 && size(&beside(path, "-journal")) == 0;
     let flags =
         if is_clean { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
     let connection = match Connection::open(path, flags, SLICE) {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 /// How thorough a check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -17,9 +18,8 @@ pub enum Kind {
     Full,
 }
 
-/// What a check found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a check found. As JSON it has its [`Health::summary`], too, as `text`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Health {
     /// The file.
     pub path: PathBuf,
@@ -137,6 +137,21 @@ pub enum Finding {
         /// SQLite's.
         lines: Vec<String>,
     },
+}
+
+impl Serialize for Health {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut health = serializer.serialize_struct("Health", 8)?;
+        health.serialize_field("path", &self.path)?;
+        health.serialize_field("kind", &self.kind)?;
+        health.serialize_field("ok", &self.ok)?;
+        health.serialize_field("findings", &self.findings)?;
+        health.serialize_field("pages", &self.pages)?;
+        health.serialize_field("pageSize", &self.page_size)?;
+        health.serialize_field("elapsedMs", &self.elapsed_ms)?;
+        health.serialize_field("text", &self.summary())?;
+        health.end()
+    }
 }
 
 impl Health {

@@ -46,7 +46,7 @@ pub use info::{FileInfo, file_info};
 pub use inspect::inspect;
 pub use last::{last, remember};
 pub use page_map::{PageMap, page_map};
-pub use shared::{check, check_within, under_way};
+pub use shared::{check, check_within, under_way, wait_until_none};
 pub use stale_wal::put_wal_aside;
 pub use startup::{LARGE, Look, SMALL, Startup, before_open, opened};
 

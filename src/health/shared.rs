@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::ffi;
 
@@ -20,7 +20,7 @@ use crate::engine::{Error, FileId, Result, Stage, Task, advise};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a waiting caller's task is asked, and told how far the check is.
-const ASK_EVERY: Duration = Duration::from_millis(20);
+const ASK_EVERY: Duration = Duration::from_millis(5);
 
 /// Checks under way.
 static UNDER_WAY: Mutex<Option<HashMap<FileId, Vec<Arc<Check>>>>> = Mutex::new(None);
@@ -168,6 +168,15 @@ fn forget(id: FileId, check: &Arc<Check>) {
         if checks.is_empty() {
             files.remove(&id);
         }
+    }
+}
+
+/// Waits until no check of the file at `path` is under way: its connection is closed then, and
+/// keeps nobody from the file. At most for `timeout`; a check that others wait for may take longer.
+pub fn wait_until_none(path: &Path, timeout: Duration) {
+    let deadline = Instant::now() + timeout;
+    while under_way(path).0 > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -27,8 +27,8 @@ use super::last::{last, remember};
 use super::shared::check_within;
 use crate::engine::{Connection, DatabaseFile, FileId, Result, Task, Wal, took_over_wal};
 
-/// Bytes, WAL included, up to which a file is checked before every first open: 16 MiB, which take
-/// a thread some 30 ms.
+/// Bytes, WAL included, up to which a file is checked before every first open: 16 MiB, for
+/// which a thread needs some 40 ms.
 pub const SMALL: u64 = 16 << 20;
 
 /// Bytes up to which a file is checked at once if its last user did not close it: 64 MiB.

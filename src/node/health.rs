@@ -4,6 +4,7 @@
 
 use std::ffi::CStr;
 use std::path::Path;
+use std::time::Duration;
 
 use napi::sys;
 use rusqlite::ffi;
@@ -23,11 +24,15 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"startupOpened", callback!(startup_opened)),
     (c"lastHealth", callback!(last_health)),
     (c"putWalAside", callback!(put_wal_aside)),
+    (c"checksEnded", callback!(checks_ended)),
 ];
 
 /// What can be started as a task, by name.
 pub const WORKS: &[(&str, Work)] =
-    &[("check", check), ("startupCheck", startup), ("putWalAside", aside)];
+    &[("check", check), ("checksEnded", ended), ("startupCheck", startup), ("putWalAside", aside)];
+
+/// How long a database that is being closed waits for its cancelled checks to be gone.
+const LEAVING: Duration = Duration::from_millis(250);
 
 #[derive(Deserialize)]
 struct Arguments {
@@ -72,6 +77,21 @@ fn startup(arguments: &str, task: &dyn Task) -> Result<String> {
 fn aside(arguments: &str, _: &dyn Task) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
     json(&health::put_wal_aside(Path::new(&arguments.path))?.to_string_lossy())
+}
+
+/// Task `checksEnded`: once the file's checks are gone.
+fn ended(arguments: &str, _: &dyn Task) -> Result<String> {
+    let arguments: Arguments = super::task::arguments(arguments)?;
+    health::wait_until_none(Path::new(&arguments.path), LEAVING);
+    json(&())
+}
+
+/// `checksEnded(path)`: stands still until the file's checks are gone.
+fn checks_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    if let Some(path) = string(call, 0)? {
+        health::wait_until_none(Path::new(&path), LEAVING);
+    }
+    call.undefined()
 }
 
 /// `startupCheck(path, mode)`: a [`health::Look`] as JSON, on this thread.

@@ -98,7 +98,7 @@ pub(super) fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Conne
         connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     };
     // With memory-mapped reads a file that is cut short is a SIGBUS and no error.
-    run("PRAGMA query_only = 1; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0; BEGIN")?;
+    run("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0; BEGIN")?;
     // The first read takes the lock; this one reads nothing but the header.
     patiently(until, task, || {
         let version = connection.sql()?.query_row("PRAGMA schema_version", [], |_| Ok(()));

@@ -19,7 +19,8 @@
 //! In step 5 the WAL grows by the size of the backup. That is the price of one transaction: the
 //! pages that are replaced stay where they are until it is committed.
 //!
-//! A database that is not there is made: the copy is renamed to its name.
+//! A database that is not there is made: the copy is renamed to its name. One whose header SQLite
+//! cannot make anything of is written to as a repair does it ([`super::write_back`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,9 +32,12 @@ use serde::Serialize;
 use super::backup::{check_distinct, is_sound, resolved, unreadable};
 use super::copy::copy;
 use super::partial::{Partial, beside, sync_directory, system};
+use super::preserve::preserve;
 use super::reader::{self, Header, patiently};
+use super::report::Preserved;
+use super::write_back::{Written, write_back};
 use crate::engine::{
-    Backup, Class, Connection, DatabaseFile, Error, Progress, Result, Stage, Task, Wal,
+    Backup, Class, Connection, DatabaseFile, Error, LiveFile, Progress, Result, Stage, Task, Wal,
 };
 use crate::health::{self, Health, Kind};
 
@@ -50,15 +54,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { verify: Some(Kind::Full), patience: Duration::from_millis(5_000) }
     }
-}
-
-/// What was there before, under its new names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Preserved {
-    /// The database, its WAL's content included where it could be read.
-    pub database: PathBuf,
-    /// Its WAL, where that is a file of its own.
-    pub wal: Option<PathBuf>,
 }
 
 /// A restore that was made.
@@ -97,8 +92,6 @@ const SLICE: u32 = 1000;
 /// * `ERR_FUSION_RESTORE_ENCODING`: their text encodings differ, which connections that have the
 ///   database open cannot follow;
 /// * `SQLITE_BUSY` where somebody writes to the database for longer than the patience;
-/// * `SQLITE_CORRUPT`, `SQLITE_NOTADB`: the database's own header is damaged, so that it cannot be
-///   locked and written to: a case for a repair;
 /// * SQLite's; `task`'s.
 ///
 /// Nothing was changed then, except where the message says so.
@@ -138,7 +131,15 @@ pub fn restore(
     }
     let partial = Partial::new(database)?;
     let (pages, preserved) = if database.exists() {
-        let destination = destination(database, until(Instant::now()), task)?;
+        let destination = match destination(database, until(Instant::now()), task) {
+            Ok(destination) => destination,
+            Err(error) if error.class() == Class::Corrupt => {
+                let until = until(Instant::now());
+                let replaced = replace(database, &source, &header, &partial, until, task)?;
+                return finish(database, from, replaced, started, task);
+            }
+            Err(error) => return Err(error),
+        };
         let wanted = reader::header(&destination)?;
         check_encodings(&header, &wanted).map_err(|error| error.at(database))?;
         let source = if header.page_size == wanted.page_size {
@@ -152,9 +153,20 @@ pub fn restore(
         (make(database, &source, &partial, task)?, None)
     };
     drop(partial);
+    finish(database, from, (pages, preserved), started, task)
+}
+
+/// Step 7, and the account of all.
+fn finish(
+    database: &Path,
+    from: PathBuf,
+    (pages, preserved): (u64, Option<Preserved>),
+    started: Instant,
+    task: &dyn Task,
+) -> Result<Outcome> {
     check_result(database, preserved.as_ref(), task)?;
     Ok(Outcome::Restored(Restored {
-        path: database.clone(),
+        path: database.to_path_buf(),
         from,
         preserved,
         pages,
@@ -248,7 +260,7 @@ fn overwrite(
     // SAFETY: as above.
     let mut step = |pages: i32| unsafe { backup.step(pages) }.map_err(at);
     lock(&mut step, file.as_deref(), until, task)?;
-    let preserved = preserve(database, partial, until, task)?;
+    let preserved = copy_aside(database, partial, until, task)?;
     let slice = i32::try_from(SLICE).unwrap_or(i32::MAX);
     let written = loop {
         if let Err(error) = task.go_on() {
@@ -324,7 +336,7 @@ fn lock(
 }
 
 /// Step 4. The write lock is held by this thread's other connection: nobody commits meanwhile.
-fn preserve(
+fn copy_aside(
     database: &Path,
     partial: &Partial,
     until: Instant,
@@ -360,6 +372,46 @@ pub(super) fn stamp() -> Result<String> {
     let clock = Connection::open(Path::new(":memory:"), flags, Duration::ZERO)?;
     let stamp = clock.sql()?.query_row("SELECT strftime('%Y%m%dT%H%M%SZ')", [], |row| row.get(0));
     Ok(stamp?)
+}
+
+/// Steps 3 to 6 where SQLite cannot make anything of the database's header: as a repair does it,
+/// with the original preserved byte for byte, its WAL beside it, as `<database>.damaged-<UTC time>`.
+fn replace(
+    database: &Path,
+    source: &Connection,
+    header: &Header,
+    partial: &Partial,
+    until: Instant,
+    task: &dyn Task,
+) -> Result<(u64, Option<Preserved>)> {
+    let live = LiveFile::open(database, until, task)?;
+    let whole = partial.file("replacement");
+    // In WAL mode pages keep their size.
+    let wanted = live.generation()?.wal_page_size().unwrap_or(header.page_size);
+    let pages = if wanted == header.page_size {
+        copy(source, &whole, SLICE, "copying", task)?
+    } else {
+        let resized = with_page_size(source, wanted, partial, task)?;
+        copy(&resized, &whole, SLICE, "copying", task)?
+    };
+    let hold = live.hold(until, task)?;
+    let preserved = preserve(&hold, partial, task)?;
+    let written = write_back(&whole, hold, until, task);
+    let error = match written {
+        Ok(Written::Yes) => return Ok((pages, Some(preserved))),
+        Ok(Written::Overtaken) => Error::sqlite(
+            ffi::SQLITE_BUSY,
+            "another connection wrote to the database meanwhile. Nothing was changed",
+        )
+        .at(database),
+        Err(error) => error,
+    };
+    if matches!(error.class(), Class::Transient | Class::Misuse) {
+        for copy in [Some(preserved.database), preserved.wal].into_iter().flatten() {
+            drop(fs::remove_file(copy));
+        }
+    }
+    Err(error)
 }
 
 /// The database is not there: its file is made and given its name, which nobody else has taken

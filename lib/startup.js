@@ -1,0 +1,132 @@
+'use strict'
+
+// Opening a file that may be damaged: looked at before it is opened, repaired or refused.
+// See src/health/startup.rs for what is checked when.
+
+const { fileURLToPath } = require('node:url')
+const binding = require('../binding.js')
+const { damaged } = require('./errors.js')
+const { repairAhead, repairAtOpen } = require('./repair.js')
+const { runTask } = require('./task.js')
+
+const NOTHING = { health: null, found: [], background: false }
+
+/** What makes it unsafe to write to a file. */
+const UNSAFE = new Set([
+  'indexDamage',
+  'freelist',
+  'tableDamage',
+  'header',
+  'staleWal',
+  'truncated',
+  'replaced',
+  'notADatabase',
+])
+
+/** Whether writing to a file of this health could make it worse. */
+function isUnsafe(health) {
+  return health !== null && health.findings.some((finding) => UNSAFE.has(finding.type))
+}
+
+/** Whether SQLite says that the file is damaged. A full-text index (267) is not the file. */
+function isDamage({ errcode }) {
+  return errcode !== 267 && ((errcode & 0xff) === 11 || (errcode & 0xff) === 26)
+}
+
+/** The file that a path given to SQLite names; null where it names none, or takes parameters. */
+function fileOf(path) {
+  if (path === '' || path === ':memory:') return null
+  if (!path.startsWith('file:')) return path
+  try {
+    const url = new URL(path)
+    return path.startsWith('file:///') && url.search === '' && url.hash === '' ? fileURLToPath(url) : null
+  } catch {
+    return null
+  }
+}
+
+/** One opening of a file. */
+class Startup {
+  #file
+  #options
+  #look = null
+  /** What is to be told once the file is open: a Health, or null. */
+  health = null
+  /** Whether a check in the background is due. */
+  background = false
+  /** Findings that only the look could make, for whoever checks in the background. */
+  found = []
+
+  constructor(path, options) {
+    this.#file = fileOf(path)
+    this.#options = options
+  }
+
+  /** Looks and repairs off this thread, so that `open` need not. */
+  async ahead() {
+    if (this.#file === null) return
+    const { startupCheck } = this.#options
+    const look = (kind) => runTask('startupCheck', { path: this.#file, kind }, { deadline: 0 })
+    let found = await look(startupCheck ?? 'quick')
+    this.#remember(found)
+    if (this.#isToBeRepaired(found.health) && (await repairAhead(this.#file, found.health, this.#options))) {
+      found = await look('quick')
+    }
+    this.#judge(found.health)
+    this.#look = found
+  }
+
+  /** Opens the file by `open`, which answers the number of its connection. */
+  open(open) {
+    let look = this.#look
+    this.#look = null
+    if (look === null) {
+      look = this.#lookAt(this.#options.startupCheck)
+      this.#remember(look)
+      look = this.#repaired(look)
+      this.#judge(look.health)
+    }
+    let number
+    try {
+      number = open()
+    } catch (error) {
+      if (this.#file === null || !isDamage(error)) throw error
+      if (isUnsafe(look.health)) throw damaged(this.#file, look.health, error)
+      // Met by the first read, unless it happened since.
+      look = this.#lookAt('quick')
+      this.#remember(look)
+      const again = this.#repaired(look)
+      if (again === look || isUnsafe(again.health)) throw damaged(this.#file, look.health, error)
+      number = open()
+    }
+    binding.startupOpened(number)
+    return number
+  }
+
+  #lookAt(kind) {
+    return this.#file === null ? NOTHING : JSON.parse(binding.startupCheck(this.#file, kind))
+  }
+
+  #remember(look) {
+    this.background = look.background
+    this.found = look.found
+    this.health = look.health !== null && look.health.findings.length > 0 ? look.health : null
+  }
+
+  #isToBeRepaired(health) {
+    const { onCorruption, readOnly } = this.#options
+    return health !== null && !health.ok && onCorruption === 'recover' && !readOnly
+  }
+
+  #repaired(look) {
+    if (!this.#isToBeRepaired(look.health)) return look
+    return repairAtOpen(this.#file, look.health, this.#options) ? this.#lookAt('quick') : look
+  }
+
+  /** Refuses a file that is not safe to be written to, unless it is to be opened all the same. */
+  #judge(health) {
+    if (isUnsafe(health) && this.#options.onCorruption !== 'report') throw damaged(this.#file, health)
+  }
+}
+
+module.exports = { Startup, isUnsafe }
