@@ -3,6 +3,8 @@
 
 const { main } = require('../lib/doctor/main.js')
 
-main(process.argv.slice(2), process).then((code) => {
-  process.exitCode = code
-})
+async function run() {
+  process.exitCode = await main(process.argv.slice(2), process)
+}
+
+run()

@@ -46,7 +46,11 @@ const commands = {
     purpose: 'put a backup in the place of a database that may be in use',
     operands: ['FILE', 'FROM'],
     options: {
-      verify: { type: 'string', value: 'HOW', purpose: 'how the backup is checked first: full (unless given), quick or none' },
+      verify: {
+        type: 'string',
+        value: 'HOW',
+        purpose: 'how the backup is checked first: full (unless given), quick or none',
+      },
     },
   },
   checkpoint: {
@@ -116,7 +120,8 @@ function wholeNumber(name, value) {
 function parse(argv) {
   const [name, ...rest] = argv
   if (name === undefined) throw new UsageError('a command is missing')
-  if (name === '--help' || name === '-h' || name === 'help') return { help: usage(rest[0] in commands ? rest[0] : undefined) }
+  if (name === '--help' || name === '-h' || name === 'help')
+    return { help: usage(rest[0] in commands ? rest[0] : undefined) }
   if (name === '--version' || name === '-v') return { version: true }
   if (!Object.hasOwn(commands, name)) throw new UsageError(`there is no command ${name}`)
   const { operands: wanted, options } = commands[name]

@@ -11,12 +11,16 @@ const { showHealth } = require('./findings.js')
 const { showHolders } = require('./holders.js')
 const { isSound, showReport } = require('./report.js')
 
+/** Where a path leads, whether there is something or not. */
+function resolved(name) {
+  return existsSync(name) ? realpathSync(name) : path.resolve(name)
+}
+
 /** That the picture does not overwrite the database or what belongs to it. */
 function checkTarget(file, target) {
-  const real = (name) => (existsSync(name) ? realpathSync(name) : path.resolve(name))
-  const base = real(file)
+  const base = resolved(file)
   const taken = ['', '-wal', '-shm', '-journal', '-schema'].map((suffix) => base + suffix)
-  if (taken.includes(real(target))) throw new UsageError(`--map would overwrite ${target}, which is the database's`)
+  if (taken.includes(resolved(target))) throw new UsageError(`--map would overwrite ${target}, which is the database's`)
 }
 
 async function drawMap(file, target, health, terminal, watch) {

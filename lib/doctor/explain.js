@@ -9,14 +9,9 @@ const REBUILT =
   'Every row that can be read is taken into a new database, which then replaces the damaged content of the file; ' +
   'rows that are gone are looked for in the newest backup.'
 
-/** On which pages, where SQLite names them. */
-function where(pages) {
-  return pages?.length > 0 ? ` (${pageList(pages)})` : ''
-}
-
 const explanations = {
-  indexDamage: ({ index, table, pages }) => ({
-    title: `Index ${index} of table ${table} is damaged${where(pages)}`,
+  indexDamage: ({ index, table }) => ({
+    title: `Index ${index} of table ${table} is damaged`,
     means:
       'The rows themselves are in their table. Queries that go through the index may miss rows or find wrong ones, ' +
       'and a UNIQUE index may let duplicates in.',
@@ -43,25 +38,25 @@ const explanations = {
     remedy: 'Nothing is changed; the application has to mend or delete these rows.',
   }),
 
-  freelist: ({ pages }) => ({
-    title: `The list of free pages is damaged${where(pages)}`,
+  freelist: () => ({
+    title: 'Pages belong to nothing, or the list of free pages is damaged',
     means:
-      'No row is affected yet. Space is lost, or a page that is in use counts as free, so that a later write could ' +
-      'overwrite it.',
+      'Beside a damaged table these are pages that it no longer leads to. By itself it costs no row, but space, and a ' +
+      'page that is in use and counts as free would be overwritten by a later write.',
     remedy: REBUILT,
   }),
 
-  tableDamage: ({ table, pages }) =>
+  tableDamage: ({ table }) =>
     table === 'sqlite_schema'
       ? {
-          title: `The schema is damaged${where(pages)}`,
+          title: 'The schema is damaged',
           means:
             'SQLite no longer knows all tables and indexes, or where they begin. The rows are still in the file, but ' +
             'no query reaches those of a table that is unknown.',
           remedy: `The pages are read one by one and told apart by what they hold. ${REBUILT}`,
         }
       : {
-          title: `Table ${table} is damaged${where(pages)}`,
+          title: `Table ${table} is damaged`,
           means:
             'Rows on the damaged pages cannot be read, or are wrong; so may be rows that are reached through them. ' +
             'Rows on other pages are sound.',
@@ -122,7 +117,7 @@ const explanations = {
 }
 
 /**
- * A finding as `{ title, means, remedy, lines }`; `lines` are SQLite's own.
+ * A finding as `{ title, where, means, remedy, lines }`; `where` are pages in words, `lines` SQLite's own.
  * @param finding of `Health.findings`
  */
 function explain(finding) {
@@ -131,7 +126,8 @@ function explain(finding) {
     means: 'This version of the doctor has no words for it.',
     remedy: REBUILT,
   }
-  return { ...explanation, lines: finding.lines ?? [] }
+  const where = finding.pages?.length > 0 ? pageList(finding.pages) : undefined
+  return { ...explanation, where, lines: finding.lines ?? [] }
 }
 
 /** Findings that are no damage of the file (src/health/finding.rs). */

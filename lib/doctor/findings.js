@@ -10,17 +10,18 @@ const SHOWN = 3
 
 /** One finding, in plain words. */
 function showFinding(terminal, finding, place) {
-  const { title, means, remedy, lines } = explain(finding)
-  const mark = isDamage(finding) ? terminal.style('red', `${place}.`) : terminal.style('yellow', `${place}.`)
+  const { title, where, means, remedy, lines } = explain(finding)
+  const mark = terminal.style(isDamage(finding) ? 'red' : 'yellow', `${place}.`)
   terminal.line()
   terminal.line(`${mark} ${terminal.style('bold', title)}`)
+  if (where !== undefined) terminal.paragraph(`Where: ${where}.`, 3)
   terminal.paragraph(`What it means: ${means}`, 3)
-  terminal.paragraph(`What is done about it: ${remedy}`, 3)
+  terminal.paragraph(`What a repair does: ${remedy}`, 3)
   if (lines.length === 0) return
   terminal.line(terminal.style('dim', '   SQLite says:'))
   for (const line of lines.slice(0, SHOWN)) terminal.line(terminal.style('dim', `     ${line}`))
   if (lines.length > SHOWN) {
-    terminal.line(terminal.style('dim', `     and ${counted(lines.length - SHOWN, 'line')} more (--json has them)`))
+    terminal.line(terminal.style('dim', `     and ${counted(lines.length - SHOWN, 'more line')} (--json has them)`))
   }
 }
 

@@ -87,6 +87,8 @@ async function main(argv, process) {
     control.abort(new Error('cancelled'))
   }
   for (const name of ['SIGINT', 'SIGTERM']) process.on(name, cancel)
+  // Whoever reads only the first lines (`| head`) goes away early.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   try {
     const result = await carryOut(given, terminal, control.signal)
     if (given.json) process.stdout.write(`${JSON.stringify({ command: given.command, ...result })}\n`)

@@ -10,8 +10,12 @@ const TABLES = ['#33508f', '#e08e0b', '#12805c', '#8e4ca8', '#3aa5d1', '#8c8a1e'
 /** Of `sqlite_schema`, which every file has. */
 const SCHEMA = TABLES.length
 
+/** The part of a colour at a place of its text. */
+function channel(colour, at) {
+  return Number.parseInt(colour.slice(at, at + 2), 16)
+}
+
 function mixed(colour, other, share) {
-  const channel = (hex, at) => Number.parseInt(hex.slice(at, at + 2), 16)
   const mix = (at) => Math.round(channel(colour, at) * (1 - share) + channel(other, at) * share)
   return `#${[1, 3, 5].map((at) => mix(at).toString(16).padStart(2, '0')).join('')}`
 }
@@ -28,6 +32,11 @@ function shadesOf(index) {
   }
 }
 
+/** Pages of a table and its indexes. */
+function size({ tablePages, indexPages }) {
+  return tablePages + indexPages
+}
+
 /**
  * Which colour whose pages have: `families` of a table and its indexes, the largest first, and
  * `of(run)`. A colour goes by the table's place among the largest in the schema's order, so that it
@@ -41,16 +50,17 @@ function assign({ owners }) {
     family.owners.push(owner)
     family[owner.type === 'index' ? 'indexPages' : 'tablePages'] += owner.pages
   }
-  const size = (family) => family.tablePages + family.indexPages
   const all = [...families.values()]
-  const coloured = all
-    .filter(({ table }) => table !== 'sqlite_schema')
-    .toSorted((a, b) => size(b) - size(a))
-    .slice(0, TABLES.length - 1)
+  const coloured = new Set(
+    all
+      .filter(({ table }) => table !== 'sqlite_schema')
+      .toSorted((a, b) => size(b) - size(a))
+      .slice(0, TABLES.length - 1),
+  )
   let next = 0
   for (const family of all) {
     if (family.table === 'sqlite_schema') family.index = SCHEMA
-    else family.index = coloured.includes(family) ? next++ : TABLES.length - 1
+    else family.index = coloured.has(family) ? next++ : TABLES.length - 1
     family.owners.sort((a, b) => (a.type === 'index') - (b.type === 'index') || b.pages - a.pages)
   }
   return {

@@ -23,10 +23,14 @@ const AREA = GRID * 640
 
 /** Runs that have a tooltip of their own. Above it those of one colour are one path. */
 const TOOLTIPS = 6000
-/** Rows of the legend, and lines of the list of damage. */
+/** Rows of the legend; lines of the list of damage, and page ranges in each. */
 const LEGEND_ROWS = 40
 const LISTED = 12
-const LONGEST_NAME = 36
+const RANGES = 5
+/** Letters of a name. */
+const LONGEST_NAME = 38
+/** Letters that the number of damaged pages takes of it. */
+const DAMAGE_LABEL = 10
 
 const FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
@@ -43,6 +47,12 @@ const STATES = {
   lockByte: 'lock bytes',
 }
 
+/** What there is to say of the names. */
+const NAMES = {
+  known: ['names from the saved schema'],
+  nothing: ['the schema is lost: b-trees go by their first pages'],
+}
+
 const ROLES = {
   interior: 'interior',
   leaf: 'leaf',
@@ -50,10 +60,10 @@ const ROLES = {
   ...STATES,
 }
 
-/** `text` for XML: what may stand in neither text nor attributes is replaced. */
-function escape(text) {
+/** A text for XML: what may stand in neither text nor attributes is replaced. */
+function escape(value) {
   return (
-    String(text)
+    String(value)
       .toWellFormed()
       // oxlint-disable-next-line no-control-regex -- XML 1.0 has no way to write them
       .replace(/[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g, '\ufffd')
@@ -61,9 +71,9 @@ function escape(text) {
   )
 }
 
-function shortened(name) {
+function shortened(name, longest = LONGEST_NAME) {
   const signs = [...name]
-  return signs.length > LONGEST_NAME ? `${signs.slice(0, LONGEST_NAME - 1).join('')}…` : name
+  return signs.length > longest ? `${signs.slice(0, longest - 1).join('')}…` : name
 }
 
 function text(x, y, content, attributes = '') {
@@ -215,7 +225,7 @@ function composition(map, colours, barWidth, y) {
     const width = (barWidth * pages) / map.pages
     const title = `${label}: ${counted(pages, 'page')}, ${share(pages, map.pages)}`
     parts.push(
-      `<rect class="${kind}" x="${x.toFixed(2)}" width="${width.toFixed(2)}" height="12"><title>${escape(title)}</title></rect>`,
+      `<rect class="bar ${kind}" x="${x.toFixed(2)}" width="${width.toFixed(2)}" height="12"><title>${escape(title)}</title></rect>`,
     )
     x += width
   }
@@ -271,8 +281,8 @@ function legend(map, colours, top) {
   const perColumn = Math.ceil(rows.length / LEGEND_COLUMNS)
   const parts = []
   const heading = (x) => {
-    parts.push(text(x + width - 150, top, 'pages', 'class="head end"'))
-    parts.push(text(x + width - 70, top, 'size', 'class="head end"'))
+    parts.push(text(x + width - 128, top, 'pages', 'class="head end"'))
+    parts.push(text(x + width - 60, top, 'size', 'class="head end"'))
     parts.push(text(x + width, top, 'share', 'class="head end"'))
   }
   rows.forEach((row, at) => {
@@ -288,13 +298,13 @@ function legend(map, colours, top) {
           : `<rect class="${kind} swatch" x="${left}" y="${y - 10}" width="12" height="12"/>`,
       )
     })
-    const shown = shortened(row.name)
+    const shown = shortened(row.name, row.damaged > 0 ? LONGEST_NAME - DAMAGE_LABEL : LONGEST_NAME)
     const name = shown === row.name ? escape(row.name) : `${escape(shown)}<title>${escape(row.name)}</title>`
     const damage = row.damaged > 0 ? `<tspan class="bad" dx="8">${number(row.damaged)} damaged</tspan>` : ''
     const left = x + row.indent + Math.max(row.kinds.length, 1) * 15 + 7
     parts.push(`<text x="${left}" y="${y}"${row.state ? ' class="state"' : ''}>${name}${damage}</text>`)
-    parts.push(text(x + width - 150, y, number(row.pages), 'class="end"'))
-    parts.push(text(x + width - 70, y, bytes(row.pages * map.pageSize), 'class="end"'))
+    parts.push(text(x + width - 128, y, number(row.pages), 'class="end"'))
+    parts.push(text(x + width - 60, y, bytes(row.pages * map.pageSize), 'class="end"'))
     parts.push(text(x + width, y, share(row.pages, map.pages), 'class="end quiet"'))
   })
   return { parts, bottom: top + 22 + perColumn * LEGEND_ROW }
@@ -314,7 +324,7 @@ function damageList(map, top) {
   for (const { owner, reason, pages } of [...groups.values()].slice(0, LISTED)) {
     y += LEGEND_ROW
     const name = owner === null ? '' : ` (${shortened(map.owners[owner].name)})`
-    const list = pageList(pages)
+    const list = pageList(pages, RANGES)
     parts.push(text(MARGIN, y, `${list[0].toUpperCase()}${list.slice(1)}${name}: ${reason}`))
   }
   if (groups.size > LISTED) {
@@ -348,7 +358,8 @@ function patterns(id, size) {
 
 function definitions(layout) {
   const signs = MARKS.map(
-    (kind) => `<symbol id="sign-${kind}" width="12" height="12"><rect width="12" height="12" fill="url(#sign${kind})"/></symbol>`,
+    (kind) =>
+      `<symbol id="sign-${kind}" width="12" height="12"><rect width="12" height="12" fill="url(#sign${kind})"/></symbol>`,
   )
   const { size } = layout
   const lines = `<pattern id="lines" width="${size}" height="${size}" patternUnits="userSpaceOnUse"><path d="M${size - 0.5} 0V${size}M0 ${size - 0.5}H${size}" stroke="#fff" stroke-width="1"/></pattern>`
@@ -372,6 +383,8 @@ function styles(colours) {
     '.halo{fill:none;stroke:#fff;stroke-width:5}',
     `.pointer{fill:${palette.damage}}`,
     ...MARKS.map((kind) => `.${kind}{fill:url(#grid${kind})}`),
+    // Too narrow for a pattern.
+    `.bar.orphan{fill:#fff;stroke:${palette.orphan}}.bar.missing{fill:${palette.missing}}`,
     `.free{fill:${palette.free}}.freeTrunk{fill:${palette.freeTrunk}}`,
     `.pointerMap{fill:${palette.pointerMap}}.lockByte{fill:${palette.lockByte}}`,
     '.swatch{stroke:#00000022;stroke-width:.5}',
@@ -395,6 +408,7 @@ function pageMapSvg(map, { title = map.path.split(/[\\/]/).at(-1), date = new Da
     bytes(map.fileBytes),
     `${counted(map.pages, 'page')} of ${bytes(map.pageSize)}`,
     ...(map.pagesFromWal > 0 ? [`${number(map.pagesFromWal)} of them read from the -wal`] : []),
+    ...(NAMES[map.namesFrom] ?? []),
     moment(date.getTime()),
   ]
   const bad = map.damagedPages > 0 || (map.roles.missing ?? 0) > 0

@@ -4,7 +4,7 @@
 
 const UNITS = ['KiB', 'MiB', 'GiB', 'TiB']
 
-/** Page ranges that are listed; the others are counted. */
+/** Page ranges that are listed unless it is said otherwise; the others are counted. */
 const LISTED = 8
 
 /** 28761 as `28,761`. */
@@ -40,13 +40,13 @@ function ranges(pages) {
 }
 
 /** Pages as `page 7`, `pages 3 to 66, 80 and 2 more`. */
-function pageList(pages) {
+function pageList(pages, listed = LISTED) {
   const found = ranges(pages)
-  const shown = found.slice(0, LISTED).map(([first, last]) => {
+  const shown = found.slice(0, listed).map(([first, last]) => {
     if (first === last) return number(first)
     return last === first + 1 ? `${number(first)}, ${number(last)}` : `${number(first)} to ${number(last)}`
   })
-  const more = found.slice(LISTED).reduce((sum, [first, last]) => sum + last - first + 1, 0)
+  const more = found.slice(listed).reduce((sum, [first, last]) => sum + last - first + 1, 0)
   const rest = more === 0 ? '' : ` and ${number(more)} more`
   return `${found.length === 1 && found[0][0] === found[0][1] ? 'page' : 'pages'} ${shown.join(', ')}${rest}`
 }

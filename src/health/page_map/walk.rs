@@ -61,7 +61,10 @@ pub fn walk(
         walk.strays()?;
     }
     for page in &options.damaged {
-        walk.cells.damage(*page, FOUND);
+        // A check names pages that belong to nothing, too. They are told as such.
+        if !walk.cells.is_orphan(*page) {
+            walk.cells.damage(*page, FOUND);
+        }
     }
     let Walk { cells, mut owners, pages, .. } = walk;
     cells.count(&mut owners);
