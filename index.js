@@ -12,6 +12,7 @@ const { HardenedDatabase } = require('./lib/hardened-database.js')
 const { pageMapSvg } = require('./lib/doctor/svg.js')
 const { pageMap } = require('./lib/page-map.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
+const { recover } = require('./lib/repair.js')
 const { Session } = require('./lib/session.js')
 const { StatementSync } = require('./lib/statement-sync.js')
 
@@ -31,5 +32,6 @@ module.exports = {
   pageMap,
   pageMapSvg,
   protectNodeSqlite,
+  recover,
   restore,
 }

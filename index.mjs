@@ -17,6 +17,7 @@ export const {
   pageMap,
   pageMapSvg,
   protectNodeSqlite,
+  recover,
   restore,
 } = fusionSqlite
 export default fusionSqlite

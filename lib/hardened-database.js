@@ -10,11 +10,12 @@ const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
 const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
+const { recoverFile } = require('./repair.js')
 const { databasePath } = require('./options.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
 
-const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure', 'backup', 'check']
+const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure', 'backup', 'check', 'recovering', 'recovered']
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
@@ -108,10 +109,16 @@ class HardenedDatabase extends DatabaseSync {
 
   /** Tells what was found when the file was opened, and checks it now if that is due. */
   #tellStartup() {
-    const { health, background, found } = this.#startup
+    const { health, background, found, recovered } = this.#startup
     this.#startup = null
     const self = new WeakRef(this)
     const signal = this.#closing.signal
+    const tellRecovered = ({ health, report }) => {
+      const database = self.deref()
+      if (database === undefined || signal.aborted) return
+      HardenedDatabase.#tell(database, 'recovering', health)
+      HardenedDatabase.#tell(database, 'recovered', report)
+    }
     const tell = (found) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
@@ -121,6 +128,7 @@ class HardenedDatabase extends DatabaseSync {
         HardenedDatabase.#tell(database, 'corrupt', damaged(found.path, found))
       }
     }
+    if (recovered !== null) process.nextTick(tellRecovered, recovered)
     if (health !== null) process.nextTick(tell, health)
     if (!background) return
     HardenedDatabase.#checked(this, { kind: 'quick' }).then(
@@ -159,6 +167,8 @@ class HardenedDatabase extends DatabaseSync {
     } else if (name === 'error' || name === 'corrupt' || name === 'replaced') {
       // An 'error' nobody listens to must not end the process: the entries are kept.
       process.emitWarning(first)
+    } else if (name === 'recovered') {
+      process.emitWarning(first.text, { type: 'FusionSqliteWarning', code: 'FUSION_RECOVERED' })
     } else if (name === 'rejected') {
       process.emitWarning(`a log entry of task ${second?.taskId} was rejected: ${first.message}`, {
         type: 'FusionSqliteWarning',
@@ -257,6 +267,16 @@ class HardenedDatabase extends DatabaseSync {
       if (!this.isOpen || log.stats().state !== 'stopped') throw error
     }
     return restoreFile(file, from, options, this.#options.busyTimeout)
+  }
+
+  async recover(options) {
+    const file = this.#file()
+    const log = this.#openLog()
+    if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
+    const report = await recoverFile(file, options)
+    // Of a repair in place.
+    if (options?.to === undefined && this.#log === log) log.resume()
+    return report
   }
 
   /** The path of the file. */

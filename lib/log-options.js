@@ -171,6 +171,7 @@ function logArguments(options) {
     options.checkpointIdle,
     options.checkpointInterval,
     ...profileArguments(options),
+    options.onCorruption === 'recover',
   ]
 }
 

@@ -42,6 +42,8 @@ function receive(kind, number, first, second, third, fourth, fifth) {
     settle(number)?.resolve(JSON.parse(first))
   } else if (kind === 'stage') {
     waiting.get(number)?.progress?.(first, second, third)
+  } else if (kind === 'told') {
+    logs.get(number)?.(first, JSON.parse(second))
   } else {
     logs.get(number)?.(first, second, third)
   }

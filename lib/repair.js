@@ -1,37 +1,68 @@
 'use strict'
 
-// What is done about damage that is found before a file is opened. The database is not open in
-// this thread then, though it may be elsewhere.
+// Repairs of damaged files: asked for, and before a file is opened. The work is the native side's
+// (src/recovery/repair.rs). What a log's writer repairs by itself is told by its events.
 
 const binding = require('../binding.js')
-const { runTask } = require('./task.js')
+const { invalidArgType } = require('./errors.js')
+const { databasePath } = require('./options.js')
+const { runTask, taskOptions } = require('./task.js')
 
-const hasStaleWal = (health) => health.findings.some((finding) => finding.type === 'staleWal')
+/** How long others may be in the way of a repair: they may be repairing the same file. */
+const PATIENCE = 300_000
+/** The same where this thread waits. */
+const PATIENCE_AT_OPEN = 60_000
 
-function tellAside(path, aside) {
-  process.emitWarning(
-    `the -wal beside ${path} was not its own, and was put aside as ${aside}. The database is sound without it; ` +
-      'if commits are missing from it, they are in that file.',
-    { type: 'FusionSqliteWarning', code: 'FUSION_STALE_WAL' },
-  )
+const text = (path) => (typeof path === 'string' ? path : Buffer.from(path).toString())
+
+function backupPaths(backups) {
+  if (backups === undefined) return null
+  if (!Array.isArray(backups)) throw invalidArgType('The "options.backups" argument must be an array of paths.')
+  return backups.map((path) => text(databasePath(path)))
 }
 
-/**
- * Repairs the file at `path`, of which `health` was found, on this thread.
- * @returns {boolean} whether something was done, so that the file is to be looked at again
- * @throws why a repair that is known to help could not be made
- */
-function repairAtOpen(path, health) {
-  if (!hasStaleWal(health)) return false
-  tellAside(path, binding.putWalAside(path))
-  return true
+/** What the native `recover` takes, but for the file. */
+function recoverArguments(options) {
+  const { useBackup = true } = options
+  if (typeof useBackup !== 'boolean') throw invalidArgType('The "options.useBackup" argument must be a boolean.')
+  return {
+    to: options.to === undefined ? null : text(databasePath(options.to)),
+    backups: backupPaths(options.backups),
+    useBackup,
+    patience: PATIENCE,
+  }
+}
+
+/** See index.d.ts; `file` is the text of a path. */
+async function recoverFile(file, options = {}) {
+  const watch = taskOptions(options)
+  return runTask('recover', { path: file, ...recoverArguments(options) }, watch)
+}
+
+/** See index.d.ts. */
+async function recover(path, options) {
+  return recoverFile(text(databasePath(path)), options)
+}
+
+/** Repairs the file at `path` on this thread, as far as it needs it, and answers the report. */
+function repairAtOpen(path) {
+  return JSON.parse(binding.recoverNow(path, PATIENCE_AT_OPEN))
 }
 
 /** The same off this thread. */
-async function repairAhead(path, health) {
-  if (!hasStaleWal(health)) return false
-  tellAside(path, await runTask('putWalAside', { path }, { deadline: 0 }))
-  return true
+function repairAhead(path) {
+  return recoverFile(path)
 }
 
-module.exports = { repairAhead, repairAtOpen }
+/** Says where a WAL is that was put aside. */
+function tellAside({ path, steps }) {
+  for (const { step, detail } of steps) {
+    if (step !== 'staleWal') continue
+    process.emitWarning(
+      `${path}: ${detail}. If commits are missing from the database, they are in that file.`,
+      { type: 'FusionSqliteWarning', code: 'FUSION_STALE_WAL' },
+    )
+  }
+}
+
+module.exports = { recover, recoverFile, repairAhead, repairAtOpen, tellAside }

@@ -6,7 +6,7 @@
 const { fileURLToPath } = require('node:url')
 const binding = require('../binding.js')
 const { damaged } = require('./errors.js')
-const { repairAhead, repairAtOpen } = require('./repair.js')
+const { repairAhead, repairAtOpen, tellAside } = require('./repair.js')
 const { runTask } = require('./task.js')
 
 const NOTHING = { health: null, found: [], background: false }
@@ -52,6 +52,8 @@ class Startup {
   #look = null
   /** What is to be told once the file is open: a Health, or null. */
   health = null
+  /** The health and the report of a repair, to be told once the file is open; or null. */
+  recovered = null
   /** Whether a check in the background is due. */
   background = false
   /** Findings that only the look could make, for whoever checks in the background. */
@@ -69,8 +71,9 @@ class Startup {
     const look = (kind) => runTask('startupCheck', { path: this.#file, kind }, { deadline: 0 })
     let found = await look(startupCheck ?? 'quick')
     this.#remember(found)
-    if (this.#isToBeRepaired(found.health) && (await repairAhead(this.#file, found.health, this.#options))) {
-      found = await look('quick')
+    if (this.#isToBeRepaired(found.health)) {
+      const report = await repairAhead(this.#file).catch((error) => this.#unrepaired(found.health, error))
+      if (this.#isRepaired(found.health, report)) found = await look('quick')
     }
     this.#judge(found.health)
     this.#look = found
@@ -120,7 +123,35 @@ class Startup {
 
   #repaired(look) {
     if (!this.#isToBeRepaired(look.health)) return look
-    return repairAtOpen(this.#file, look.health, this.#options) ? this.#lookAt('quick') : look
+    let report = null
+    try {
+      report = repairAtOpen(this.#file)
+    } catch (error) {
+      this.#unrepaired(look.health, error)
+    }
+    return this.#isRepaired(look.health, report) ? this.#lookAt('quick') : look
+  }
+
+  /** Whether there was a repair, whose report is kept to be told. */
+  #isRepaired(health, report) {
+    if (report === null) return false
+    tellAside(report)
+    // Else somebody else has repaired it meanwhile.
+    if (report.outcome !== 'healthy') this.recovered = { health, report }
+    return true
+  }
+
+  /**
+   * A file that cannot be repaired is refused, unless it can be used as it is or is in use.
+   * @returns {null} no report
+   */
+  #unrepaired(health, error) {
+    if (!isUnsafe(health) || this.#options.onCorruption === 'report') return null
+    if (error.errcode !== undefined && error.errcode !== 0 && !isDamage(error)) throw error
+    const refusal = damaged(this.#file, health)
+    refusal.message += ` It could not be repaired: ${error.message}`
+    refusal.cause = error
+    throw refusal
   }
 
   /** Refuses a file that is not safe to be written to, unless it is to be opened all the same. */

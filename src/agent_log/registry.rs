@@ -14,7 +14,7 @@ use super::queue::{Batch, Refusal, Reply};
 use super::stats::Stats;
 use super::writer::{self, Event, Listener, Options, Shared, WalStatus};
 use crate::checkpoint;
-use crate::engine::{Connection, DatabaseFile, Error, Result};
+use crate::engine::{Class, Connection, DatabaseFile, Error, Result};
 
 /// Logs whose writer runs, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
@@ -208,6 +208,20 @@ impl Log {
         let pending = copies(&batch);
         self.shared.tell(self.shared.queue.forget(batch, &self.shared.options));
         pending
+    }
+
+    /// The file has been repaired or restored: a writer that had stopped because it was damaged
+    /// goes on, with the entries that are still queued.
+    pub fn resume(&self) {
+        let queue = &self.shared.queue;
+        let mut state = queue.lock();
+        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
+            state.stopped = None;
+            state.failing = None;
+            state.retry_at = None;
+            drop(state);
+            queue.work.notify_one();
+        }
     }
 
     /// Asks the writer for a checkpoint.

@@ -48,6 +48,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logFlushSync", callback!(flush_sync)),
     (c"logTransactionEnded", callback!(transaction_ended)),
     (c"logTakePending", callback!(take_pending)),
+    (c"logResume", callback!(resume)),
     (c"logCheckpoint", callback!(checkpoint_now)),
     (c"logStats", callback!(stats)),
     (c"logRelease", callback!(release)),
@@ -122,7 +123,7 @@ pub(super) fn double(call: &Call<'_>, index: usize) -> Outcome<f64> {
 }
 
 /// A number argument of milliseconds.
-fn millis(call: &Call<'_>, index: usize) -> Outcome<Duration> {
+pub(super) fn millis(call: &Call<'_>, index: usize) -> Outcome<Duration> {
     Ok(Duration::try_from_secs_f64(double(call, index)? / 1000.0).unwrap_or(Duration::MAX))
 }
 
@@ -640,6 +641,12 @@ fn take_pending(call: &Call<'_>) -> Outcome<sys::napi_value> {
     Ok(array)
 }
 
+/// `logResume(log)`: the file is repaired; writing that had stopped for its damage goes on.
+fn resume(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    find(call)?.log.resume();
+    call.undefined()
+}
+
 /// `logCheckpoint(log, mode, ticket)`: the result comes by mail.
 fn checkpoint_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
@@ -715,14 +722,20 @@ struct ToJavaScript {
     id: f64,
 }
 
+impl ToJavaScript {
+    fn tell(&self, name: &'static str, json: &str) {
+        self.mailbox.post(Message::Told(self.id, name, json.to_owned()));
+    }
+}
+
 impl Listener for ToJavaScript {
     fn event(&self, event: &Event) {
         let happening = match event {
             Event::Error(error) => Happening::Failure("error", error.clone()),
             Event::Corrupt(error) => Happening::Failure("corrupt", error.clone()),
             Event::Replaced(error) => Happening::Failure("replaced", error.clone()),
-            Event::Recovering(health) => Happening::Told("recovering", health.clone()),
-            Event::Recovered(report) => Happening::Told("recovered", report.clone()),
+            Event::Recovering(health) => return self.tell("recovering", health),
+            Event::Recovered(report) => return self.tell("recovered", report),
             Event::Checkpoint(outcome) => Happening::Checkpoint(*outcome),
             Event::Rejected(entries, error) => {
                 let mut copy = Entries::default();
@@ -841,10 +854,13 @@ fn arguments(
             let (done, total) = (number_value(env, done as f64)?, number_value(env, total as f64)?);
             with("stage", ticket, [name, done, total, undefined, undefined])
         }
+        Message::Told(log, name, json) => {
+            let (name, json) = (text(env, name.as_bytes())?, text(env, json.as_bytes())?);
+            with("told", log, [name, json, undefined, undefined, undefined])
+        }
         Message::Event(log, happening) => {
             let (name, first, second) = match happening {
                 Happening::Failure(name, error) => (name, error_value(env, &error)?, undefined),
-                Happening::Told(name, json) => (name, text(env, json.as_bytes())?, undefined),
                 Happening::Checkpoint(outcome) => {
                     ("checkpoint", checkpoint_value(env, &outcome)?, undefined)
                 }

@@ -33,6 +33,8 @@ pub enum Message {
     Stage(f64, Stage),
     /// An event of log `log`.
     Event(f64, Happening),
+    /// An event of log `log`, by its name, with what it tells as JSON.
+    Told(f64, &'static str, String),
 }
 
 /// An event, in a form that can be kept.
@@ -40,8 +42,6 @@ pub enum Message {
 pub enum Happening {
     /// `error`, `corrupt` or `replaced`.
     Failure(&'static str, Error),
-    /// An event by its name, with what it tells as JSON.
-    Told(&'static str, String),
     /// `checkpoint`
     Checkpoint(checkpoint::Outcome),
     /// `rejected`

@@ -92,6 +92,7 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         limits::FUNCTIONS,
         agent_log::FUNCTIONS,
         foreign::FUNCTIONS,
+        recovery::FUNCTIONS,
         task::FUNCTIONS,
         health::FUNCTIONS,
     ] {

@@ -1,15 +1,23 @@
 //! Repairs as tasks, and for the logs that find their file damaged.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use napi::sys;
 use serde::{Deserialize, Serialize};
 
+use super::agent_log::{millis, string};
+use super::callback::{Call, Raw, callback, text};
+use super::errors::Outcome;
 use super::task::{Work, arguments};
 use crate::agent_log::{Repair, Repairer};
-use crate::engine::{Error, Result, Task};
+use crate::engine::{Error, Result, Task, Unwatched};
 use crate::recovery::repair::{Options, recover_to, repair};
+
+/// Raw callbacks by name.
+pub const FUNCTIONS: &[(&CStr, Raw)] = &[(c"recoverNow", callback!(recover_now))];
 
 /// Tasks by name.
 pub const WORKS: &[(&str, Work)] = &[("recover", recover)];
@@ -27,8 +35,8 @@ struct Arguments {
 }
 
 /// `recover(arguments)`: the report.
-fn recover(text: &str, task: &dyn Task) -> Result<String> {
-    let given: Arguments = arguments(text)?;
+fn recover(given: &str, task: &dyn Task) -> Result<String> {
+    let given: Arguments = arguments(given)?;
     let options = Options {
         backups: given.backups,
         use_backup: given.use_backup,
@@ -39,6 +47,15 @@ fn recover(text: &str, task: &dyn Task) -> Result<String> {
         None => repair(&given.path, &options, &mut |_| (), task)?,
     };
     json(&report)
+}
+
+/// `recoverNow(path, patience)`: repairs a file on this thread, which is about to open it, and
+/// answers the report.
+fn recover_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let path = PathBuf::from(string(call, 0)?.unwrap_or_default());
+    let options = Options { patience: millis(call, 1)?, ..Options::default() };
+    let report = repair(&path, &options, &mut |_| (), &Unwatched)?;
+    text(call.env, json(&report)?.as_bytes())
 }
 
 /// What a log has its file repaired by.
@@ -56,8 +73,8 @@ impl Repair for Automatic {
         task: &dyn Task,
     ) -> Result<String> {
         let mut tell = |health: &_| {
-            if let Ok(text) = json(health) {
-                found(text);
+            if let Ok(health) = json(health) {
+                found(health);
             }
         };
         json(&repair(path, &Options::default(), &mut tell, task)?)

@@ -484,10 +484,12 @@ fn make(
         Err(error) if error.code != "ERR_FUSION_NOTHING_TO_SALVAGE" => return Err(error),
         nothing => {
             let reason = match &nothing {
-                Ok(_) => "no table was recognised".to_owned(),
+                Ok(_) => "no row of a table that is known".to_owned(),
                 Err(error) => error.message.clone(),
             };
-            let Some(backup) = backup else { return Err(unrecoverable(path, &reason)) };
+            let Some(backup) = backup else {
+                return Err(unrecoverable(path, &reason, &made.steps));
+            };
             made.steps.push(Step { step: StepKind::Salvage, ok: false, detail: reason });
             drop(fs::remove_file(&made.database));
             let from = reader::open(&backup, Instant::now(), task)?;
@@ -517,18 +519,27 @@ fn make(
     Ok(made)
 }
 
-/// Whether the salvage knows at least one table.
+/// Whether what was found is of a database: its own schema, or rows that fit a saved one.
 fn is_something(salvage: &Salvage) -> bool {
-    salvage.schema_from != SchemaSource::None
-        && (!salvage.tables.is_empty() || salvage.lost_and_found == 0)
+    match salvage.schema_from {
+        SchemaSource::File | SchemaSource::Orphans => true,
+        SchemaSource::Snapshot => salvage.tables.iter().any(|table| table.rows > 0),
+        SchemaSource::None => false,
+    }
 }
 
-fn unrecoverable(path: &Path, reason: &str) -> Error {
+fn unrecoverable(path: &Path, reason: &str, steps: &[Step]) -> Error {
+    let backups: Vec<_> = steps.iter().map(|step| step.detail.as_str()).collect();
+    let backups = if backups.is_empty() {
+        "there is no backup beside it".to_owned()
+    } else {
+        backups.join("; ")
+    };
     Error::fusion(
         "ERR_FUSION_UNRECOVERABLE",
         format!(
-            "nothing in the file is of a database that is known ({reason}), and there is no \
-             backup beside it. Nothing was changed"
+            "nothing in the file is of a database that is known ({reason}), and {backups}. \
+             Nothing was changed"
         ),
     )
     .at(path)
@@ -547,10 +558,8 @@ fn newest_sound_backup(
     let backups = options.backups.clone().unwrap_or_else(|| rotation::newest_backups(path));
     for backup in backups {
         task.go_on()?;
-        let unsound = match check_distinct(path, &backup).and_then(|()| {
-            let connection = reader::open(&backup, Instant::now(), task)?;
-            health::inspect(&connection, Kind::Full, task)
-        }) {
+        let health = check_distinct(path, &backup).and_then(|()| verify(&backup, Kind::Full, task));
+        let unsound = match health {
             Ok(health) if is_sound(&health) => return Ok(Some(backup)),
             Ok(_) => "it is damaged itself".to_owned(),
             Err(error) => {

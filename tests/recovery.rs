@@ -1,0 +1,691 @@
+//! Repairs of damaged databases: what is kept, what is said, and that neither death nor a full
+//! disk nor others at work leave anything between the old file and the new one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and a child tells its parent by printing"
+)]
+
+mod second_process;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use fusion_sqlite::engine::{self, Class, Connection, Profile, Stage, Task, Unwatched, Wal};
+use fusion_sqlite::health::{Finding, Health};
+use fusion_sqlite::recovery::repair::{self, Options, recover_to};
+use fusion_sqlite::recovery::{Outcome, Report, StepKind, backup, snapshot_file};
+use rusqlite::OpenFlags;
+use second_process::{SecondProcess, serve as serve_commands};
+
+const PAGE: u64 = 4096;
+
+const SCHEMA: &str = "
+    CREATE TABLE tasks (id TEXT PRIMARY KEY, title TEXT NOT NULL);
+    CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT,
+        task TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE, text TEXT NOT NULL, agent TEXT);
+    CREATE INDEX log_task ON log (task, id);
+    CREATE TABLE plain (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+    CREATE TABLE __meta (key TEXT PRIMARY KEY, value TEXT);
+    CREATE VIRTUAL TABLE found USING fts5 (title, content = 'tasks', content_rowid = 'rowid');
+    CREATE TRIGGER tasks_ai AFTER INSERT ON tasks BEGIN
+        INSERT INTO found (rowid, title) VALUES (new.rowid, new.title); END;
+    CREATE TRIGGER tasks_ad AFTER DELETE ON tasks BEGIN
+        INSERT INTO found (found, rowid, title) VALUES ('delete', old.rowid, old.title); END;
+    PRAGMA user_version = 17;
+    INSERT INTO __meta VALUES ('lastModified', '1');
+    INSERT INTO tasks WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 20)
+        SELECT 'FN-' || i, 'task number ' || i FROM n;
+    INSERT INTO log (task, text, agent)
+        WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 4000)
+        SELECT 'FN-' || (i % 20 + 1), 'line ' || i || ' ' || hex(randomblob(150)), 'a' FROM n;
+    INSERT INTO plain SELECT id, 'plain ' || id || hex(randomblob(100)) FROM log;";
+
+#[test]
+fn serve() {
+    serve_commands();
+}
+
+struct Folder {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// With a database as [`SCHEMA`] makes it, nothing in its WAL but what is open.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fusion.db");
+        let folder = Self { _directory: directory, path };
+        let connection = folder.open();
+        run(&connection, &format!("BEGIN; {SCHEMA}; COMMIT"));
+        close(connection);
+        folder
+    }
+
+    fn open(&self) -> Connection {
+        Connection::open_hardened(&self.path, OpenFlags::default(), &Profile::default()).unwrap()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        std::fs::read(&self.path).unwrap()
+    }
+
+    /// Names in the folder, without SQLite's own and the schema's copy.
+    fn names(&self) -> BTreeSet<String> {
+        std::fs::read_dir(self._directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| {
+                !["fusion.db-wal", "fusion.db-shm", "fusion.db-schema"].contains(&name.as_str())
+            })
+            .collect()
+    }
+
+    fn repair(&self) -> Report {
+        self.repair_with(&Options::default()).unwrap()
+    }
+
+    fn repair_with(&self, options: &Options) -> engine::Result<Report> {
+        repair::repair(&self.path, options, &mut |_| (), &Unwatched)
+    }
+
+    fn destroy(&self, page: u64) {
+        overwrite(&self.path, (page - 1) * PAGE, &noise(page));
+    }
+
+    /// Leaf pages of a table, by SQLite's own account.
+    fn leaves(&self, table: &str) -> Vec<u64> {
+        leaves(&self.bytes(), root(&self.open(), table))
+    }
+}
+
+/// Leaves the file as a clean shutdown does.
+fn close(connection: Connection) {
+    run(&connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    connection.checkpoint_on_close(true);
+}
+
+fn run(connection: &Connection, sql: &str) {
+    connection.sql().unwrap().execute_batch(sql).unwrap();
+}
+
+fn number(connection: &Connection, sql: &str) -> i64 {
+    connection.sql().unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn texts(connection: &Connection, sql: &str) -> BTreeMap<i64, String> {
+    let sql_of = connection.sql().unwrap();
+    let mut statement = sql_of.prepare(sql).unwrap();
+    statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<rusqlite::Result<_>>()
+        .unwrap()
+}
+
+fn rows(connection: &Connection) -> [BTreeMap<i64, String>; 3] {
+    [
+        texts(connection, "SELECT id, task || text || agent FROM log"),
+        texts(connection, "SELECT id, text FROM plain"),
+        texts(connection, "SELECT rowid, id || title FROM tasks"),
+    ]
+}
+
+fn assert_sound(connection: &Connection) {
+    let check: String = connection
+        .sql()
+        .unwrap()
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(check, "ok");
+    run(connection, "INSERT INTO found (found, rank) VALUES ('integrity-check', 1)");
+}
+
+fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, at).unwrap();
+}
+
+/// A page of bytes that no b-tree page looks like, different for each seed.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..PAGE)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            0x80 | state.to_le_bytes()[3]
+        })
+        .collect()
+}
+
+fn root(connection: &Connection, name: &str) -> u64 {
+    let sql = format!("SELECT rootpage FROM sqlite_schema WHERE name = '{name}'");
+    u64::try_from(number(connection, &sql)).unwrap()
+}
+
+/// The leaf pages of the table b-tree at `root`, in the order of their keys.
+fn leaves(bytes: &[u8], root: u64) -> Vec<u64> {
+    let start = usize::try_from((root - 1) * PAGE).unwrap();
+    let page = &bytes[start..start + 4096];
+    if page[0] != 5 {
+        return vec![root];
+    }
+    let word = |at: usize| usize::from(page[at]) << 8 | usize::from(page[at + 1]);
+    let child = |at: usize| u64::from(u32::from_be_bytes(page[at..at + 4].try_into().unwrap()));
+    let mut found = Vec::new();
+    for cell in 0..word(3) {
+        found.extend(leaves(bytes, child(word(12 + 2 * cell))));
+    }
+    found.extend(leaves(bytes, child(8)));
+    found
+}
+
+/// Has the index `name` miss what is inserted while `change` runs.
+fn out_of_step(folder: &Folder, name: &str, change: &str) {
+    let connection = Connection::open(&folder.path, OpenFlags::default(), Duration::ZERO).unwrap();
+    let keep = format!(
+        "PRAGMA writable_schema = ON; CREATE TEMP TABLE kept AS SELECT * FROM sqlite_schema \
+         WHERE name = '{name}'; DELETE FROM sqlite_schema WHERE name = '{name}'"
+    );
+    run(&connection, &keep);
+    run(&connection, "PRAGMA schema_version = 1000");
+    run(&connection, change);
+    run(&connection, "INSERT INTO sqlite_schema SELECT * FROM kept");
+    run(&connection, "PRAGMA schema_version = 2000");
+}
+
+#[test]
+fn a_sound_file_is_left_as_it_is() {
+    let folder = Folder::new();
+    let before = folder.bytes();
+    let report = folder.repair();
+    assert_eq!(report.outcome, Outcome::Healthy);
+    assert!(report.steps.is_empty() && report.preserved.is_none() && report.after.ok);
+    assert_eq!(folder.bytes(), before);
+    assert_eq!(folder.names(), BTreeSet::from(["fusion.db".to_owned()]));
+}
+
+#[test]
+fn a_stale_full_text_index_is_rebuilt_and_nothing_else_touched() {
+    let folder = Folder::new();
+    // No trigger for what it replaces, which stays in the index.
+    run(
+        &folder.open(),
+        "INSERT OR REPLACE INTO tasks (rowid, id, title) VALUES (3, 'FN-3', 'new')",
+    );
+    let before = rows(&folder.open());
+    let report = folder.repair();
+    assert_eq!(report.outcome, Outcome::RebuiltFts);
+    assert_eq!(report.steps.len(), 1);
+    assert_eq!((report.steps[0].step, report.steps[0].ok), (StepKind::Fts, true));
+    assert!(report.preserved.is_none());
+    assert!(report.before.findings.iter().any(|it| matches!(it, Finding::FtsDamage { .. })));
+    let after = folder.open();
+    assert_sound(&after);
+    assert_eq!(rows(&after), before);
+    assert_eq!(folder.names().len(), 1);
+}
+
+#[test]
+fn an_index_out_of_step_is_rebuilt_and_nothing_else_touched() {
+    let folder = Folder::new();
+    out_of_step(&folder, "log_task", "UPDATE log SET task = 'FN-1' WHERE id % 7 = 0");
+    let before = rows(&folder.open());
+    let report = folder.repair();
+    assert_eq!(report.outcome, Outcome::Reindexed, "{}", report.text);
+    assert!(report.preserved.is_none());
+    assert!(report.text.contains("log_task"), "{}", report.text);
+    let after = folder.open();
+    assert_sound(&after);
+    assert_eq!(rows(&after), before);
+}
+
+#[test]
+fn a_file_with_destroyed_pages_is_salvaged_and_its_original_kept() {
+    let folder = Folder::new();
+    let truth = rows(&folder.open());
+    let lost = folder.leaves("log");
+    let lost = &lost[lost.len() - 20..lost.len() - 10];
+    for page in lost {
+        folder.destroy(*page);
+    }
+    // Commits that are in the WAL alone.
+    let open = folder.open();
+    run(&open, "INSERT INTO plain VALUES (9999, 'in the WAL')");
+    let (bytes, wal) = (folder.bytes(), std::fs::read(Wal::path(&folder.path)).unwrap());
+    let inode = std::fs::metadata(&folder.path).unwrap().ino();
+    let mut other = SecondProcess::start();
+    other.ask(&["open-hardened", "it", folder.path.to_str().unwrap()]).unwrap();
+    other.sql("it", "BEGIN").unwrap();
+    assert_eq!(other.sql("it", "SELECT count(*) FROM plain").unwrap(), "4001");
+
+    let report = folder.repair();
+
+    assert_eq!(report.outcome, Outcome::Salvaged);
+    let preserved = report.preserved.clone().unwrap();
+    assert_eq!(std::fs::read(&preserved.database).unwrap(), bytes);
+    assert_eq!(std::fs::read(preserved.wal.unwrap()).unwrap(), wal);
+    assert!(report.after.ok && !report.before.ok);
+    let salvage = report.salvage.as_ref().unwrap();
+    let log = salvage.tables.iter().find(|table| table.name == "log").unwrap();
+    assert_eq!(log.pages_lost, lost.len() as u64);
+    assert!(log.rows_missing.unwrap() > 0);
+    assert_eq!(log.rows + log.rows_missing.unwrap(), 4000);
+    for part in ["log:", "10 pages lost", "rows lost", "fusion.db.damaged-"] {
+        assert!(report.text.contains(part), "{part}: {}", report.text);
+    }
+    // Whoever was reading reads on, and then sees the repaired file through the same handle.
+    assert_eq!(other.sql("it", "SELECT count(*) FROM plain").unwrap(), "4001");
+    other.sql("it", "COMMIT").unwrap();
+    assert_eq!(other.sql("it", "PRAGMA integrity_check").unwrap(), "ok");
+    other.sql("it", "INSERT INTO log (task, text, agent) VALUES ('FN-1', 'goes on', 'b')").unwrap();
+    assert_eq!(std::fs::metadata(&folder.path).unwrap().ino(), inode);
+
+    assert_sound(&open);
+    let after = rows(&open);
+    assert!(after[0].iter().all(|(id, text)| truth[0].get(id).is_none_or(|was| was == text)));
+    // And the row of the other process.
+    assert_eq!(after[0].len() as u64, log.rows + 1);
+    assert_eq!(after[1].len(), 4001);
+    assert_eq!(after[2], truth[2]);
+    assert_eq!(number(&open, "PRAGMA user_version"), 17);
+    assert_eq!(number(&open, "SELECT seq FROM sqlite_sequence WHERE name = 'log'"), 4001);
+}
+
+#[test]
+fn a_file_without_its_first_page_is_salvaged_into_its_tables() {
+    let folder = Folder::new();
+    let truth = rows(&folder.open());
+    let snapshot = snapshot_file::take(&folder.open()).unwrap();
+    snapshot_file::write(&folder.path, &snapshot).unwrap();
+    close(folder.open());
+    for page in [vec![0; 4096], noise(1)] {
+        overwrite(&folder.path, 0, &page);
+        let report = folder.repair();
+        assert_eq!(report.outcome, Outcome::Salvaged);
+        let after = folder.open();
+        assert_sound(&after);
+        assert_eq!(rows(&after), truth);
+        close(after);
+    }
+}
+
+#[test]
+fn what_is_no_database_is_left_alone() {
+    let folder = Folder::new();
+    for content in [noise(3), b"not a database at all, but notes of somebody".repeat(1000)] {
+        std::fs::write(&folder.path, &content).unwrap();
+        let error = folder.repair_with(&Options::default()).unwrap_err();
+        assert!(error.code.starts_with("ERR_FUSION_"), "{error:?}");
+        assert_eq!(folder.bytes(), content);
+        assert_eq!(folder.names().len(), 1, "{:?}", folder.names());
+    }
+}
+
+#[test]
+fn where_nothing_can_be_read_the_newest_sound_backup_is_restored() {
+    let folder = Folder::new();
+    let target = folder.path.with_extension("db.backup");
+    let options = backup::Options::default();
+    backup::backup(&folder.path, &target, &options, &Unwatched).unwrap();
+    let truth = rows(&folder.open());
+    backup::backup(&folder.path, &target, &options, &Unwatched).unwrap();
+    overwrite(&target, 5 * PAGE, &noise(5));
+    std::fs::remove_file(snapshot_file::path(&folder.path)).unwrap();
+    close(folder.open());
+    std::fs::write(&folder.path, noise(3)).unwrap();
+
+    let report = folder.repair();
+    assert_eq!(report.outcome, Outcome::Restored, "{}", report.text);
+    let used = report.backup.unwrap();
+    assert!(used.path.to_str().unwrap().ends_with(".backup.1"));
+    assert_eq!(std::fs::read(report.preserved.unwrap().database).unwrap(), noise(3));
+    let after = folder.open();
+    assert_sound(&after);
+    assert_eq!(rows(&after), truth);
+}
+
+#[test]
+fn rows_of_the_backup_fill_gaps_and_bring_nothing_deleted_back() {
+    let folder = Folder::new();
+    let target = folder.path.with_extension("db.backup");
+    backup::backup(&folder.path, &target, &backup::Options::default(), &Unwatched).unwrap();
+    let open = folder.open();
+    run(&open, "DELETE FROM log WHERE id BETWEEN 1000 AND 1200 OR id % 100 = 0");
+    run(&open, "UPDATE plain SET text = 'changed' WHERE id % 2 = 0");
+    run(&open, "INSERT INTO log (task, text, agent) VALUES ('FN-1', 'newer', 'a')");
+    let truth = rows(&open);
+    close(open);
+    for table in ["log", "plain"] {
+        let pages = folder.leaves(table);
+        for page in &pages[20..30] {
+            folder.destroy(*page);
+        }
+    }
+    let report = folder.repair();
+    let taken = report.backup.clone().unwrap().rows;
+    assert!(taken > 0);
+    let after = folder.open();
+    assert_sound(&after);
+    let [log, plain, _] = rows(&after);
+    // What the index knows of is back, what it does not know of stays deleted.
+    assert_eq!(log, truth[0]);
+    // Of a table without an index the rows on lost pages are as they were in the backup.
+    assert_eq!(plain.len(), truth[1].len());
+    assert!(plain.iter().filter(|(id, text)| truth[1][id] != **text).count() <= 400);
+    assert!(report.text.contains(&format!("{taken} rows came from")), "{}", report.text);
+}
+
+#[test]
+fn a_recovery_into_a_new_file_leaves_the_source_alone() {
+    let folder = Folder::new();
+    let pages = folder.leaves("log");
+    folder.destroy(pages[7]);
+    let before = folder.bytes();
+    let to = folder.path.with_file_name("new.db");
+    let report = recover_to(&folder.path, &to, &Options::default(), &Unwatched).unwrap();
+    assert_eq!(report.outcome, Outcome::Salvaged);
+    assert_eq!((report.after.path.as_path(), report.preserved), (to.as_path(), None));
+    assert_eq!(folder.bytes(), before);
+    let new = Connection::open(&to, OpenFlags::default(), Duration::ZERO).unwrap();
+    assert_sound(&new);
+    assert_eq!(folder.names(), BTreeSet::from(["fusion.db".to_owned(), "new.db".to_owned()]));
+    let error = recover_to(&folder.path, &to, &Options::default(), &Unwatched).unwrap_err();
+    assert_eq!(error.errcode, 14);
+}
+
+/// Commits while a repair goes on, and says what was acknowledged.
+#[test]
+fn nothing_that_another_process_commits_meanwhile_is_lost() {
+    let folder = Folder::new();
+    let pages = folder.leaves("plain");
+    for page in &pages[3..6] {
+        folder.destroy(*page);
+    }
+    let child = Child::start(&folder.path, "appends");
+    let mut output = child.lines();
+    // It is at it when the repair begins, and goes on after it.
+    while output.next().unwrap() != "appended 20" {}
+    let report = folder.repair();
+    assert_eq!(report.outcome, Outcome::Salvaged);
+    let mut last = 0;
+    for line in output.by_ref() {
+        last = line.strip_prefix("appended ").unwrap().parse().unwrap();
+        if last >= 200 {
+            break;
+        }
+    }
+    child.end();
+    let rest =
+        output.filter_map(|line| line.strip_prefix("appended ").map(|it| it.parse().unwrap()));
+    let last: i64 = rest.last().unwrap_or(last);
+    let after = folder.open();
+    assert_sound(&after);
+    assert!(number(&after, "SELECT count(*) FROM log WHERE agent = 'child'") >= last);
+    assert!(
+        number(&after, "SELECT max(CAST(text AS INTEGER)) FROM log WHERE agent = 'child'") >= last
+    );
+}
+
+#[test]
+fn of_two_processes_one_repairs_and_the_other_finds_it_done() {
+    for damage in ["pages", "index"] {
+        let folder = Folder::new();
+        if damage == "pages" {
+            let pages = folder.leaves("log");
+            folder.destroy(pages[5]);
+        } else {
+            out_of_step(&folder, "log_task", "DELETE FROM log WHERE id % 7 = 0");
+        }
+        let children: Vec<_> = (0..2).map(|_| Child::start(&folder.path, "repairs")).collect();
+        let mut outcomes: Vec<_> =
+            children.into_iter().map(|child| child.lines().last().unwrap()).collect();
+        outcomes.sort();
+        let repaired = if damage == "pages" { "done Salvaged" } else { "done Reindexed" };
+        assert_eq!(outcomes, ["done Healthy", repaired]);
+        assert_sound(&folder.open());
+        let copies = folder.names().iter().filter(|name| name.contains("damaged")).count();
+        assert_eq!(copies, usize::from(damage == "pages"));
+    }
+}
+
+#[test]
+fn a_process_killed_at_whatever_stage_leaves_the_old_file_or_the_new_one() {
+    let stages = {
+        let folder = Folder::new();
+        let pages = folder.leaves("log");
+        folder.destroy(pages[5]);
+        Child::start(&folder.path, "repairs").lines().count()
+    };
+    assert!(stages > 10, "{stages}");
+    // As many points as fit, spread evenly, the first and the last stages included.
+    for kill_after in (0..stages).step_by((stages / 24).max(1)) {
+        let folder = Folder::new();
+        let truth = rows(&folder.open());
+        let pages = folder.leaves("log");
+        folder.destroy(pages[5]);
+        // Somebody has it open all the time.
+        let open = folder.open();
+        let child = Child::start(&folder.path, "repairs");
+        for line in child.lines().take(kill_after) {
+            assert!(!line.starts_with("failed"), "{line}");
+        }
+        child.kill();
+
+        let report = folder.repair();
+        assert!(
+            matches!(report.outcome, Outcome::Salvaged | Outcome::Healthy),
+            "{kill_after}: {}",
+            report.text
+        );
+        assert_sound(&open);
+        let after = rows(&open);
+        assert!(after[0].len() >= 3950 && after[0].iter().all(|(id, text)| truth[0][id] == *text));
+        assert_eq!(after[1..], truth[1..]);
+        assert!(
+            folder.names().iter().all(|name| !name.contains("partial")),
+            "{:?}",
+            folder.names()
+        );
+    }
+}
+
+#[test]
+fn where_the_disk_takes_no_more_the_file_stays_as_it_was() {
+    let folder = Folder::new();
+    // A WAL that a reader keeps from beginning anew, so that it outgrows the file.
+    let reader = folder.open();
+    run(&reader, "BEGIN; SELECT count(*) FROM plain");
+    run(&folder.open(), "UPDATE plain SET text = text || 'x' WHERE id < 400");
+    let pages = folder.leaves("log");
+    folder.destroy(pages[5]);
+    let before = folder.bytes();
+    let size = before.len();
+    for limit in [size / 2, size - 4096, size + 8192] {
+        let child = Child::start_limited(&folder.path, "repairs", Some(limit as u64));
+        let last = child.lines().last().unwrap();
+        assert!(last.starts_with("failed Disk"), "{last}");
+        assert_eq!(folder.bytes(), before);
+        assert!(
+            folder.names().iter().all(|name| !name.contains("partial")),
+            "{:?}",
+            folder.names()
+        );
+    }
+    assert_eq!(folder.repair().outcome, Outcome::Salvaged);
+}
+
+#[test]
+fn a_repair_that_is_cancelled_at_whatever_stage_changes_nothing() {
+    struct Cancelled(std::cell::Cell<u32>);
+    // SAFETY: the test uses it on one thread.
+    unsafe impl Sync for Cancelled {}
+    // SAFETY: as above.
+    unsafe impl Send for Cancelled {}
+    impl Task for Cancelled {
+        fn stage(&self, _: Stage) {}
+        fn go_on(&self) -> engine::Result<()> {
+            let left = self.0.get();
+            self.0.set(left.saturating_sub(1));
+            if left == 0 { Err(engine::Error::cancelled()) } else { Ok(()) }
+        }
+    }
+    let folder = Folder::new();
+    let pages = folder.leaves("log");
+    folder.destroy(pages[5]);
+    let before = folder.bytes();
+    let mut asked = 1;
+    loop {
+        let task = Cancelled(std::cell::Cell::new(asked));
+        match repair::repair(&folder.path, &Options::default(), &mut |_| (), &task) {
+            Err(error) => {
+                assert_eq!(error.code, "ERR_FUSION_CANCELLED");
+                assert_eq!(folder.bytes(), before);
+                assert_eq!(folder.names().len(), 1, "{asked}: {:?}", folder.names());
+            }
+            Ok(report) => {
+                assert_eq!(report.outcome, Outcome::Salvaged);
+                break;
+            }
+        }
+        asked += 1 + asked / 4;
+    }
+}
+
+#[test]
+fn a_database_that_somebody_writes_to_all_the_time_is_said_to_be_in_use() {
+    let folder = Folder::new();
+    let pages = folder.leaves("log");
+    folder.destroy(pages[5]);
+    let before = folder.bytes();
+    let mut other = SecondProcess::start();
+    other.ask(&["open-hardened", "it", folder.path.to_str().unwrap()]).unwrap();
+    other.sql("it", "BEGIN IMMEDIATE").unwrap();
+    let options = Options { patience: Duration::ZERO, ..Options::default() };
+    let error = folder.repair_with(&options).unwrap_err();
+    assert_eq!(error.class(), Class::Transient);
+    assert_eq!(folder.bytes(), before);
+    other.sql("it", "COMMIT").unwrap();
+    let mut found = Vec::new();
+    let mut note = |health: &Health| found.push(health.ok);
+    repair::repair(&folder.path, &options, &mut note, &Unwatched).unwrap();
+    assert_eq!(found, [false]);
+}
+
+const ROLE: &str = "FUSION_TEST_RECOVERY_CHILD";
+/// Begins a line for the parent among those of the test harness.
+const MARK: char = '\u{1}';
+
+/// This test binary, started again to do one thing and to say how far it is.
+struct Child(std::cell::RefCell<std::process::Child>);
+
+impl Child {
+    fn start(path: &Path, role: &str) -> Self {
+        Self::start_limited(path, role, None)
+    }
+
+    /// Which may write so many bytes to a file.
+    fn start_limited(path: &Path, role: &str, limit: Option<u64>) -> Self {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env("FUSION_TEST_PATH", path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if let Some(limit) = limit {
+            // SAFETY: the two calls are async-signal-safe and touch no memory of the parent's.
+            unsafe {
+                command.pre_exec(move || {
+                    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+                    libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
+                    libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+        }
+        Self(std::cell::RefCell::new(command.spawn().unwrap()))
+    }
+
+    /// What it says, as it says it. The rest is read by the next call.
+    fn lines(&self) -> impl Iterator<Item = String> {
+        let output = self.0.borrow_mut().stdout.take().unwrap();
+        BufReader::new(output)
+            .lines()
+            .map_while(Result::ok)
+            .filter_map(|line| line.split_once(MARK).map(|(_, told)| told.to_owned()))
+    }
+
+    /// Has it end by itself.
+    fn end(&self) {
+        drop(self.0.borrow_mut().stdin.take());
+    }
+
+    fn kill(self) {
+        let mut child = self.0.borrow_mut();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.end();
+        let _ = self.0.borrow_mut().wait();
+    }
+}
+
+struct Tells;
+
+impl Task for Tells {
+    fn stage(&self, stage: Stage) {
+        tell(&format!("stage {} {}/{}", stage.name, stage.done, stage.total));
+    }
+
+    fn go_on(&self) -> engine::Result<()> {
+        Ok(())
+    }
+}
+
+fn tell(line: &str) {
+    println!("{MARK}{line}");
+    std::io::stdout().flush().unwrap();
+}
+
+#[test]
+fn child() {
+    let Some(role) = std::env::var_os(ROLE) else { return };
+    let path = PathBuf::from(std::env::var_os("FUSION_TEST_PATH").unwrap());
+    if role == "repairs" {
+        match repair::repair(&path, &Options::default(), &mut |_| (), &Tells) {
+            Ok(report) => tell(&format!("done {:?}", report.outcome)),
+            Err(error) => tell(&format!("failed {:?} {error}", error.class())),
+        }
+        return;
+    }
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let end = std::sync::Arc::clone(&ended);
+    std::thread::spawn(move || {
+        drop(std::io::stdin().lines().count());
+        end.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    let profile = Profile { busy_timeout: Duration::from_secs(60), ..Profile::default() };
+    let connection = Connection::open_hardened(&path, OpenFlags::default(), &profile).unwrap();
+    let mut count = 0;
+    while !ended.load(std::sync::atomic::Ordering::SeqCst) {
+        count += 1;
+        run(
+            &connection,
+            &format!("INSERT INTO log (task, text, agent) VALUES ('FN-1', '{count}', 'child')"),
+        );
+        tell(&format!("appended {count}"));
+    }
+}
