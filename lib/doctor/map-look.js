@@ -5,13 +5,11 @@
 const { DETAILED } = require('./map-grid.js')
 const { MARKS } = require('./map-states.js')
 const { palette, shadesOf } = require('./palette.js')
-const { escape } = require('./xml.js')
 
 const FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 /** Looks of the pages that are marked, in squares of `size` pixels. */
-function patterns(id, size) {
-  const plain = size < DETAILED
+function patterns(id, size, plain) {
   const stroke = Math.max(1, size / 7)
   const [low, high] = [size * 0.24, size * 0.76]
   const cross = `<path d="M${low} ${low}L${high} ${high}M${high} ${low}L${low} ${high}" stroke="#fff" stroke-width="${stroke.toFixed(2)}" stroke-linecap="round"/>`
@@ -37,8 +35,9 @@ function definitions(layout) {
       `<symbol id="sign-${kind}" width="12" height="12"><rect width="12" height="12" fill="url(#sign${kind})"/></symbol>`,
   )
   const { size } = layout
+  const plain = size < DETAILED
   const lines = `<pattern id="lines" width="${size}" height="${size}" patternUnits="userSpaceOnUse"><path d="M${size - 0.5} 0V${size}M0 ${size - 0.5}H${size}" stroke="#fff" stroke-width="1"/></pattern>`
-  return `<defs>${[...patterns('grid', size), ...patterns('sign', 12), ...signs, lines].join('')}</defs>`
+  return `<defs>${[...patterns('grid', size, plain), ...patterns('sign', 12, plain), ...signs, lines].join('')}</defs>`
 }
 
 function styles(colours) {
@@ -67,7 +66,7 @@ function styles(colours) {
   for (const { index } of colours.families) {
     for (const [shade, colour] of Object.entries(shadesOf(index))) rules.push(`.o${index}${shade}{fill:${colour}}`)
   }
-  return `<style>${escape(rules.join('')).replaceAll('&#34;', '"').replaceAll('&#62;', '>')}</style>`
+  return `<style>${rules.join('')}</style>`
 }
 
 module.exports = { definitions, styles }
