@@ -444,8 +444,11 @@ export interface FusionSqliteError extends Error {
   errstr?: string
   /** The database file. */
   path?: string
-  /** On `ERR_FUSION_BACKUP_DAMAGED`: what is wrong with the database, or with the backup. */
-  health?: Health
+  /**
+   * On `ERR_FUSION_DAMAGED`: what is wrong with the database. On `ERR_FUSION_BACKUP_DAMAGED`: the
+   * same, or what is wrong with the backup.
+   */
+  health?: Health | null
   /** On a rejected append: what had been committed before. The rest is kept; see `takePending`. */
   receipt?: AppendReceipt
 }
@@ -502,6 +505,8 @@ export interface DatabaseStats {
     busySince: Date | null
     failed: number
   }
+  /** What was found last in the file, by whichever check; null if none was made since it was opened. */
+  health: Health | null
 }
 
 /** How an operation on a thread of its own is watched and ended. */
@@ -514,26 +519,59 @@ export interface TaskOptions {
   progress?: ((stage: { stage: string; done: number; total: number }) => void) | undefined
 }
 
-/** How thorough a check is. */
+/**
+ * How thorough a check is. `quick`: every page, and every record's form. `full`: indexes against
+ * their tables, too, full-text indexes against their text, and foreign keys.
+ */
 export type CheckKind = 'quick' | 'full'
 
-/** One thing that is wrong, with SQLite's own lines about it. */
-export interface Finding {
-  type: string
-  lines?: string[]
-  [fact: string]: unknown
+export interface CheckOptions extends TaskOptions {
+  /** Default `'full'`. */
+  kind?: CheckKind | undefined
 }
+
+/** One thing that is wrong, with SQLite's own lines about it, at most 100. */
+export type Finding =
+  /** An index disagrees with its table, or is damaged itself. */
+  | { type: 'indexDamage'; index: string; table: string; pages: number[]; lines: string[] }
+  /** A full-text index is damaged or stale. The file, and the rows it is of, are not. */
+  | { type: 'ftsDamage'; table: string; lines: string[] }
+  /** Rows that refer to none. No damage. */
+  | { type: 'foreignKeyViolations'; table: string; parent: string; rows: number; rowids: number[] }
+  /** Rows that their own table's constraints forbid. No damage. */
+  | { type: 'constraintViolations'; table: string; lines: string[] }
+  /** The list of free pages, or the pointer map of an auto-vacuum file, is damaged. */
+  | { type: 'freelist'; pages: number[]; lines: string[] }
+  /** A table lost rows. `sqlite_schema` is a table, too. */
+  | { type: 'tableDamage'; table: string; pages: number[]; lines: string[] }
+  /** The first page, or the schema, makes no sense. */
+  | { type: 'header'; lines: string[] }
+  /** The `-wal` is another file's: without it the database is sound. */
+  | { type: 'staleWal'; bytes: number; lines: string[] }
+  /** The `-wal` was deleted, and commits with it: in so many pages, null if unknown. No damage. Told once. */
+  | { type: 'walDeleted'; frames: number | null }
+  /** The file was cut short. */
+  | { type: 'truncated'; missingPages: number; lines: string[] }
+  /** This process has another file open by the same path. */
+  | { type: 'replaced'; lines: string[] }
+  /** No SQLite database, or its first page was overwritten. */
+  | { type: 'notADatabase'; lines: string[] }
+  /** Somebody held the file for five seconds: nothing is known of it. No damage. */
+  | { type: 'locked'; lines: string[] }
 
 /** What a check found. */
 export interface Health {
   path: string
   kind: CheckKind
-  /** Nothing was found that is damage. */
+  /** The file was checked, and nothing was found that is damage. */
   ok: boolean
   findings: Finding[]
+  /** Pages, and bytes a page; 0 where that is not known. */
   pages: number
   pageSize: number
   elapsedMs: number
+  /** The findings, for a person. Empty where there are none. */
+  text: string
 }
 
 export interface DatabaseBackupOptions extends TaskOptions {
@@ -625,6 +663,20 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   changeCounter?: string | null | undefined
   /** Frames not yet in the database that make a checkpoint due. Default 100. */
   checkpointFrames?: number | undefined
+  /**
+   * When the file is checked. `quick`, `full`: in the constructor, before anything is written.
+   * `background`: off this thread, once it is open. `off`: not. Default: `quick` where the file is
+   * small (up to 16 MiB), or up to 64 MiB and its last user did not close it; else
+   * `background`. A file that this process has open and has checked is not checked again.
+   */
+  startupCheck?: 'quick' | 'full' | 'background' | 'off' | undefined
+  /**
+   * What is done about damage. `recover`: it is repaired where that is possible, else as `throw`.
+   * `throw`: the constructor throws `ERR_FUSION_DAMAGED`; damage that is found later stops the
+   * writer and is told by the event `corrupt`. `report`: the same, but the constructor opens the
+   * file if SQLite can. Default `recover`.
+   */
+  onCorruption?: 'recover' | 'throw' | 'report' | undefined
   /** Time without a commit after which the WAL is truncated. Default 2000. */
   checkpointIdle?: number | undefined
   /** The WAL is truncated at the latest this long after the last time. Default 300000. */
@@ -649,6 +701,11 @@ export interface HardenedDatabaseEvents {
   checkpoint: [result: CheckpointResult]
   /** A row of `appendAgentLog` was rejected; rows of `appendAgentLogs` are in its receipt. */
   rejected: [error: FusionSqliteError, entry: PendingAgentLogEntry]
+  /**
+   * A check of the startup is over: one in the background, or one of the constructor that found
+   * something.
+   */
+  check: [health: Health]
   /** The queue refused an append (`true`), or has room again (`false`). */
   backpressure: [full: boolean]
   /** A backup was made by itself; see the option `backups`. */
@@ -670,10 +727,22 @@ export class HardenedDatabase extends DatabaseSync {
    * Opens `path`, looks at it before anything is written, and puts it into WAL mode.
    *
    * @throws `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
-   * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_SQLITE_ERROR`; TypeError and
-   * RangeError for options
+   * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_DAMAGED`,
+   * `ERR_SQLITE_ERROR`; TypeError and RangeError for options
    */
   constructor(path: string | Uint8Array | URL, options?: HardenedDatabaseOptions)
+  /**
+   * Checks the file off this thread, however large it is, and repairs it if `onCorruption` says
+   * so; then opens it. `startupCheck` `background` and `off` are as for the constructor.
+   */
+  static open(path: string | Uint8Array | URL, options?: HardenedDatabaseOptions): Promise<HardenedDatabase>
+  /**
+   * Checks the file on a read-only connection of its own, off this thread. Checks of one file are
+   * shared by the whole process: whoever asks while one of the same kind, or a full one, is
+   * under way gets its answer. Rejects when the database is closed meanwhile. The process waits
+   * for it only if somebody awaits the promise.
+   */
+  check(options?: CheckOptions): Promise<Health>
   /**
    * Appends `entries`, in order, after all that this thread appended before. Resolves once they
    * are committed. Costs this thread well under a microsecond an entry and waits for nothing.
@@ -751,7 +820,14 @@ export class HardenedDatabase extends DatabaseSync {
 /** Options of the log alone. */
 export type AgentLogOptions = Omit<
   HardenedDatabaseOptions,
-  'open' | 'readOnly' | 'closeTimeout' | 'foreignHandles' | 'backups' | keyof StatementOptions
+  | 'open'
+  | 'readOnly'
+  | 'closeTimeout'
+  | 'foreignHandles'
+  | 'backups'
+  | 'startupCheck'
+  | 'onCorruption'
+  | keyof StatementOptions
 >
 
 /**
@@ -770,6 +846,15 @@ export function appendAgentLogs(
  * be open in any process, or not be there at all. As `HardenedDatabase.restore` otherwise.
  */
 export function restore(path: string, from: string, options?: RestoreOptions): Promise<RestoreResult>
+
+/**
+ * Checks the database at `path` without a handle on it, as `HardenedDatabase.check`. It is not made
+ * if it is not there, and nothing is written, checkpointed or put aside.
+ *
+ * @throws `SQLITE_CANTOPEN` and other `ERR_SQLITE_ERROR`s where there is nothing to be checked;
+ * `ERR_FUSION_DEADLINE`; the signal's reason
+ */
+export function check(path: string | Uint8Array | URL, options?: CheckOptions): Promise<Health>
 
 /**
  * Gives Node's own SQLite, behind node:sqlite, the locks of this package: locks that no other code

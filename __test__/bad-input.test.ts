@@ -242,7 +242,12 @@ for (const bad of [undefined, null, 7, {}, [], '\0', 'a\0b', new URL('https://ex
 }
 
 /** Opens `file` by both entries of the package; both must fail alike. */
-async function refuses(t: ExecutionContext, file: string, expected: Omit<Expected, 'path'>, handle = {}): Promise<void> {
+async function refuses(
+  t: ExecutionContext,
+  file: string,
+  expected: Omit<Expected, 'path'>,
+  handle = {},
+): Promise<void> {
   matches(
     t,
     t.throws(() => new HardenedDatabase(file)),

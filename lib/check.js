@@ -4,29 +4,38 @@
 
 const { invalidArgType } = require('./errors.js')
 const { databasePath } = require('./options.js')
-const { runTask, taskOptions } = require('./task.js')
+const { Awaitable, runTask, taskOptions } = require('./task.js')
 
 const KINDS = ['quick', 'full']
 
-/**
- * Checks the file at `path`. `closing` is the signal that the caller's database is closed.
- * @param {boolean} keepsAlive whether the check keeps the process alive unless the options say so
- */
-async function checkFile(path, options = {}, keepsAlive = true, closing = undefined) {
+/** The arguments of a check, checked. `closing` is the signal that the caller's database is closed. */
+function checkArguments(path, options = {}, closing = undefined) {
   const watch = taskOptions(options)
-  const { kind = 'full', keepAlive = keepsAlive } = options
+  const { kind = 'full' } = options
   if (!KINDS.includes(kind)) throw invalidArgType(`The "options.kind" argument must be one of ${KINDS.join(', ')}.`)
-  if (typeof keepAlive !== 'boolean') throw invalidArgType('The "options.keepAlive" argument must be a boolean.')
   if (closing !== undefined) {
     watch.signal = watch.signal === undefined ? closing : AbortSignal.any([watch.signal, closing])
   }
-  return runTask('check', { path, kind }, watch, keepAlive)
+  return [{ path, kind }, watch]
+}
+
+/** Checks a file; the process waits for it if somebody awaits the promise. */
+function checkFile(path, options, closing) {
+  return Awaitable.of(async (started) => {
+    const file = databasePath(path)
+    const text = typeof file === 'string' ? file : Buffer.from(file).toString()
+    return runTask('check', ...checkArguments(text, options, closing), false, started)
+  })
 }
 
 /** See index.d.ts. */
-async function check(path, options) {
-  const file = databasePath(path)
-  return checkFile(typeof file === 'string' ? file : Buffer.from(file).toString(), options)
+function check(path, options) {
+  return checkFile(path, options)
 }
 
-module.exports = { check, checkFile }
+/** Checks a file that nobody awaits. */
+function checkInBackground(path, closing) {
+  return runTask('check', ...checkArguments(path, { kind: 'quick' }, closing), false)
+}
+
+module.exports = { check, checkFile, checkInBackground }

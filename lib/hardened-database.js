@@ -4,7 +4,7 @@ const { EventEmitter } = require('node:events')
 const binding = require('../binding.js')
 const { AgentLog } = require('./agent-log.js')
 const { Schedule, backupFile, restoreFile } = require('./backups.js')
-const { checkFile } = require('./check.js')
+const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
@@ -131,7 +131,9 @@ class HardenedDatabase extends DatabaseSync {
     if (recovered !== null) process.nextTick(tellRecovered, recovered)
     if (health !== null) process.nextTick(tell, health)
     if (!background) return
-    HardenedDatabase.#checked(this, { kind: 'quick' }).then(
+    const checking = checkInBackground(this.location(), signal)
+    this.#countCheck(checking)
+    checking.then(
       (health) => tell({ ...health, findings: [...health.findings, ...found] }),
       (error) => {
         const database = self.deref()
@@ -237,19 +239,27 @@ class HardenedDatabase extends DatabaseSync {
     return health === undefined ? null : JSON.parse(health)
   }
 
-  async check(options) {
-    return HardenedDatabase.#checked(this, options)
+  check(options) {
+    let checking
+    try {
+      checking = checkFile(this.#file(), options, this.#closing.signal)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    this.#countCheck(checking)
+    return checking
   }
 
-  /** A check that ends with `database`, which it does not keep from being forgotten. */
-  static #checked(database, options) {
-    const self = new WeakRef(database)
-    const file = database.#file()
-    database.#checks++
-    return checkFile(file, options, false, database.#closing.signal).finally(() => {
-      const left = self.deref()
-      if (left !== undefined) left.#checks--
-    })
+  /** Notes a check that ends with this database, which it does not keep from being forgotten. */
+  #countCheck(checking) {
+    const self = new WeakRef(this)
+    const over = () => {
+      const database = self.deref()
+      if (database !== undefined) database.#checks--
+    }
+    this.#checks++
+    // Not the promise's own method, which has the process wait.
+    Reflect.apply(Promise.prototype.then, checking, [over, over])
   }
 
   async backup(path, options) {

@@ -49,6 +49,14 @@ function receive(kind, number, first, second, third, fourth, fifth) {
   }
 }
 
+/** Has the process wait for the answer under `ticket`, if it does not yet. */
+function keep(ticket) {
+  const promise = waiting.get(ticket)
+  if (promise === undefined || promise.keepsAlive) return
+  promise.keepsAlive = true
+  if (keeping++ === 0) binding.keepAlive(true)
+}
+
 /**
  * A promise for the answer to what `post` asks for under the ticket it is given. What `post`
  * throws rejects the promise. `progress(stage, done, total)` is told how far a task is.
@@ -76,4 +84,4 @@ function ignore(number) {
   logs.delete(number)
 }
 
-module.exports = { ask, connect, ignore, listen }
+module.exports = { ask, connect, ignore, keep, listen }

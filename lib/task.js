@@ -5,7 +5,7 @@
 
 const binding = require('../binding.js')
 const { invalidArgType } = require('./errors.js')
-const { ask, connect } = require('./mailbox.js')
+const { ask, connect, keep } = require('./mailbox.js')
 
 /** `options` of every task, checked. */
 function taskOptions(options = {}) {
@@ -28,8 +28,9 @@ function taskOptions(options = {}) {
 /**
  * Runs the task `name`. It keeps the process alive while it runs, unless `keepsAlive` is false.
  * @param {{ signal?: AbortSignal, deadline: number, progress?: Function }} watch of `taskOptions`
+ * @param {(keep: () => void) => void} [started] given what has the process wait for it after all
  */
-async function runTask(name, args, { signal, deadline, progress }, keepsAlive = true) {
+async function runTask(name, args, { signal, deadline, progress }, keepsAlive = true, started = undefined) {
   connect()
   signal?.throwIfAborted()
   let cancel
@@ -38,6 +39,7 @@ async function runTask(name, args, { signal, deadline, progress }, keepsAlive = 
       (ticket) => {
         const task = binding.taskStart(ticket, name, JSON.stringify(args), deadline)
         cancel = () => binding.taskCancel(task)
+        started?.(() => keep(ticket))
         signal?.addEventListener('abort', cancel, { once: true })
       },
       { keepsAlive, progress: progress && ((stage, done, total) => progress({ stage, done, total })) },
@@ -49,4 +51,33 @@ async function runTask(name, args, { signal, deadline, progress }, keepsAlive = 
   }
 }
 
-module.exports = { runTask, taskOptions }
+/** The promise of a task that the process waits for only if somebody awaits it. */
+class Awaitable extends Promise {
+  #keep = undefined
+  #isAwaited = false
+
+  static get [Symbol.species]() {
+    return Promise
+  }
+
+  /** @param {(started: (keep: () => void) => void) => Promise} run begins the task */
+  static of(run) {
+    let settle
+    const promise = new Awaitable((...both) => (settle = both))
+    const running = run((keep) => {
+      promise.#keep = keep
+      if (promise.#isAwaited) keep()
+    })
+    running.then(...settle)
+    return promise
+  }
+
+  // `await`, `catch`, `finally` and whatever takes promises come here.
+  then(...reactions) {
+    this.#isAwaited = true
+    this.#keep?.()
+    return super.then(...reactions)
+  }
+}
+
+module.exports = { Awaitable, runTask, taskOptions }
