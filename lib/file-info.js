@@ -2,15 +2,18 @@
 
 // fileInfo(path): what can be said of a database file without changing it.
 
-const { invalidArgType } = require('./errors.js')
+const { databasePath } = require('./options.js')
 const { runTask, taskOptions } = require('./task.js')
 
-/** See index.d.ts. */
-async function fileInfo(path) {
-  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalidArgType('The "path" argument must be a non-empty string without null bytes.')
-  }
-  return runTask('fileInfo', { path }, taskOptions())
+/** A path as text. */
+function pathText(path) {
+  const file = databasePath(path)
+  return typeof file === 'string' ? file : Buffer.from(file).toString()
 }
 
-module.exports = { fileInfo }
+/** See index.d.ts. */
+async function fileInfo(path, options) {
+  return runTask('fileInfo', { path: pathText(path) }, taskOptions(options))
+}
+
+module.exports = { fileInfo, pathText }

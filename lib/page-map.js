@@ -3,6 +3,7 @@
 // pageMap(path): what each page of a database file is and belongs to.
 
 const { invalidArgType, outOfRange } = require('./errors.js')
+const { pathText } = require('./file-info.js')
 const { runTask, taskOptions } = require('./task.js')
 
 /** Squares of a picture that a person can still tell apart. */
@@ -19,9 +20,6 @@ function namedPages(health) {
 
 /** See index.d.ts. */
 async function pageMap(path, options = {}) {
-  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalidArgType('The "path" argument must be a non-empty string without null bytes.')
-  }
   const watch = taskOptions(options)
   const { health, resolution = RESOLUTION } = options
   if (typeof resolution !== 'number') {
@@ -30,7 +28,7 @@ async function pageMap(path, options = {}) {
   if (!Number.isInteger(resolution) || resolution < 1 || resolution > 0xffff_ffff) {
     throw outOfRange('The "options.resolution" argument must be an integer from 1 on.')
   }
-  return runTask('pageMap', { path, resolution, damaged: namedPages(health) }, watch)
+  return runTask('pageMap', { path: pathText(path), resolution, damaged: namedPages(health) }, watch)
 }
 
 module.exports = { pageMap }

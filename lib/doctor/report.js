@@ -17,11 +17,8 @@ function isSound({ after }) {
 function showReport(terminal, report) {
   const [headline, ...lines] = report.text.trimEnd().split('\n')
   terminal.line(terminal.style(isSound(report) ? 'green' : 'red', headline))
-  for (const line of lines) {
-    // Lists hang below what they belong to.
-    const indent = line.length - line.trimStart().length
-    terminal.paragraph(line.trimStart(), indent, indent + 2)
-  }
+  // As it is: a path that is broken over two lines cannot be copied.
+  for (const line of lines) terminal.line(line)
   for (const finding of report.after.findings.filter(isDamage)) {
     terminal.paragraph(terminal.style('red', `Still found: ${explain(finding).title}.`))
   }

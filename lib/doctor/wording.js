@@ -51,8 +51,9 @@ function pageList(pages, listed = LISTED) {
   return `${found.length === 1 && found[0][0] === found[0][1] ? 'page' : 'pages'} ${shown.join(', ')}${rest}`
 }
 
-/** Milliseconds as `0.4 s`, `3 min 20 s`. */
+/** Milliseconds as `40 ms`, `1.4 s`, `3 min 20 s`. */
 function duration(milliseconds) {
+  if (milliseconds < 1000) return `${Math.ceil(milliseconds)} ms`
   const seconds = milliseconds / 1000
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`
   return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`
