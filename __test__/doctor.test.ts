@@ -276,7 +276,10 @@ test('info tells what is known, and changes nothing', async (t) => {
 
 /** A process that commits into the WAL and dies: the WAL stays. */
 async function withWal(t: ExecutionContext, file: string): Promise<void> {
-  const other = new Other(t, 'hold-lock.mjs', [file, 'UPDATE logs SET text = text || id WHERE id < 100; BEGIN IMMEDIATE'])
+  const other = new Other(t, 'hold-lock.mjs', [
+    file,
+    'UPDATE logs SET text = text || id WHERE id < 100; BEGIN IMMEDIATE',
+  ])
   await other.says('locked')
   other.process.kill('SIGKILL')
   await other.ended
