@@ -737,7 +737,7 @@ export class HardenedDatabase extends DatabaseSync {
    */
   static open(path: string | Uint8Array | URL, options?: HardenedDatabaseOptions): Promise<HardenedDatabase>
   /**
-   * Checks the file on a read-only connection of its own, off this thread. Checks of one file are
+   * Checks the file on a connection of its own, off this thread, without writing. Checks of one file are
    * shared by the whole process: whoever asks while one of the same kind, or a full one, is
    * under way gets its answer. Rejects when the database is closed meanwhile. The process waits
    * for it only if somebody awaits the promise.

@@ -15,7 +15,18 @@ const { databasePath } = require('./options.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
 
-const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure', 'backup', 'check', 'recovering', 'recovered']
+const EVENTS = [
+  'error',
+  'corrupt',
+  'replaced',
+  'checkpoint',
+  'rejected',
+  'backpressure',
+  'backup',
+  'check',
+  'recovering',
+  'recovered',
+]
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
@@ -113,19 +124,19 @@ class HardenedDatabase extends DatabaseSync {
     this.#startup = null
     const self = new WeakRef(this)
     const signal = this.#closing.signal
-    const tellRecovered = ({ health, report }) => {
+    const tellRecovered = (repair) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
-      HardenedDatabase.#tell(database, 'recovering', health)
-      HardenedDatabase.#tell(database, 'recovered', report)
+      HardenedDatabase.#tell(database, 'recovering', repair.health)
+      HardenedDatabase.#tell(database, 'recovered', repair.report)
     }
-    const tell = (found) => {
+    const tell = (checked) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
-      HardenedDatabase.#tell(database, 'check', found)
+      HardenedDatabase.#tell(database, 'check', checked)
       // Of a file that is written to, the log's writer tells once it has stopped.
-      if (database.#options.readOnly && isUnsafe(found)) {
-        HardenedDatabase.#tell(database, 'corrupt', damaged(found.path, found))
+      if (database.#options.readOnly && isUnsafe(checked)) {
+        HardenedDatabase.#tell(database, 'corrupt', damaged(checked.path, checked))
       }
     }
     if (recovered !== null) process.nextTick(tellRecovered, recovered)
@@ -134,7 +145,7 @@ class HardenedDatabase extends DatabaseSync {
     const checking = checkInBackground(this.location(), signal)
     this.#countCheck(checking)
     checking.then(
-      (health) => tell({ ...health, findings: [...health.findings, ...found] }),
+      (checked) => tell({ ...checked, findings: [...checked.findings, ...found] }),
       (error) => {
         const database = self.deref()
         if (database !== undefined && !signal.aborted) HardenedDatabase.#tell(database, 'error', error)

@@ -58,10 +58,10 @@ function repairAhead(path) {
 function tellAside({ path, steps }) {
   for (const { step, detail } of steps) {
     if (step !== 'staleWal') continue
-    process.emitWarning(
-      `${path}: ${detail}. If commits are missing from the database, they are in that file.`,
-      { type: 'FusionSqliteWarning', code: 'FUSION_STALE_WAL' },
-    )
+    process.emitWarning(`${path}: ${detail}. If commits are missing from the database, they are in that file.`, {
+      type: 'FusionSqliteWarning',
+      code: 'FUSION_STALE_WAL',
+    })
   }
 }
 

@@ -64,15 +64,16 @@ class Awaitable extends Promise {
   static of(run) {
     let settle
     const promise = new Awaitable((...both) => (settle = both))
-    const running = run((keep) => {
-      promise.#keep = keep
-      if (promise.#isAwaited) keep()
+    const running = run((keepAlive) => {
+      promise.#keep = keepAlive
+      if (promise.#isAwaited) keepAlive()
     })
     running.then(...settle)
     return promise
   }
 
   // `await`, `catch`, `finally` and whatever takes promises come here.
+  // oxlint-disable-next-line unicorn/no-thenable -- to be awaited is what it is for
   then(...reactions) {
     this.#isAwaited = true
     this.#keep?.()

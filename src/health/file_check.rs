@@ -47,7 +47,7 @@ pub(super) fn examine(
     task: &dyn Task,
 ) -> Result<Health> {
     let started = Instant::now();
-    let deleted = deleted_wal(path)?;
+    let deleted = deleted_wal(path);
     let mut health = patiently(patience, task, || with_wal(path, kind, task))?;
     let wal_bytes = size(&Wal::path(path));
     if wal_bytes > 0 && is_broken(&health) {
@@ -209,24 +209,18 @@ fn replaced(path: &Path) -> Option<Finding> {
 
 /// Whether the WAL was deleted, and commits with it. To be asked before the file is opened:
 /// opening makes a new WAL.
-///
-/// # Errors
-/// SQLite's, where the file cannot be opened at all.
-pub fn deleted_wal(path: &Path) -> Result<Option<Finding>> {
+pub fn deleted_wal(path: &Path) -> Option<Finding> {
     let shm = beside(path, "-shm");
     if !shm.exists() || Wal::path(path).exists() {
-        return Ok(None);
+        return None;
     }
     // The index tells how much was lost, unless somebody is still using it.
-    let Some(alone) = Alone::with(path)? else {
-        return Ok(Some(Finding::WalDeleted { frames: None }));
+    let frames = match Alone::with(path) {
+        Ok(Some(alone)) if !alone.is_wal() => return None,
+        Ok(Some(_alone)) => frames_only_in_wal(&shm),
+        Ok(None) | Err(_) => None,
     };
-    let lost = frames_only_in_wal(&shm);
-    drop(alone);
-    Ok(match lost {
-        Some(0) => None,
-        frames => Some(Finding::WalDeleted { frames }),
-    })
+    (frames != Some(0)).then_some(Finding::WalDeleted { frames })
 }
 
 /// Frames that the WAL's index lists, and that no checkpoint has put into the file
@@ -280,6 +274,22 @@ impl Alone {
             _ => Ok(Some(Self { connection })),
         }
     }
+
+    /// Whether the file is in WAL mode, or does not tell.
+    fn is_wal(&self) -> bool {
+        let mode = self.connection.sql().map_or(None, |sql| {
+            sql.pragma_query_value(Some("main"), "journal_mode", |row| row.get::<_, String>(0)).ok()
+        });
+        mode.is_none_or(|mode| mode.eq_ignore_ascii_case("wal"))
+    }
+}
+
+/// `path` as SQLite resolves it: on unix without symbolic links.
+pub(super) fn resolved(path: &Path) -> std::io::Result<PathBuf> {
+    #[cfg(unix)]
+    return std::fs::canonicalize(path);
+    #[cfg(not(unix))]
+    return std::fs::metadata(path).and_then(|_| std::path::absolute(path));
 }
 
 /// Size of a file, by `stat`; 0 where there is none.

@@ -83,7 +83,7 @@ pub fn check_within(
     let cannot_open = |error: std::io::Error| {
         advise(Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path), path)
     };
-    let resolved = std::fs::canonicalize(path).map_err(cannot_open)?;
+    let resolved = file_check::resolved(path).map_err(cannot_open)?;
     let id = FileId::of(&resolved).map_err(cannot_open)?;
     if resolved.is_dir() {
         return Err(cannot_open(std::io::ErrorKind::IsADirectory.into()));

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use rusqlite::ffi;
 
-use super::file_check::{Alone, is_broken, look, size, without_wal};
+use super::file_check::{Alone, is_broken, look, resolved, size, without_wal};
 use super::finding::Kind;
 use crate::engine::{Error, Result, Unwatched, Wal, advise};
 
@@ -26,7 +26,7 @@ pub fn put_wal_aside(path: &Path) -> Result<PathBuf> {
     let cannot_open = |error: std::io::Error| {
         advise(Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path), path)
     };
-    let path = &std::fs::canonicalize(path).map_err(cannot_open)?;
+    let path = &resolved(path).map_err(cannot_open)?;
     let wal = Wal::path(path);
     let Some(alone) = Alone::with(path)? else {
         return Err(Error::sqlite(

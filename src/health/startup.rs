@@ -21,7 +21,7 @@ use std::time::Duration;
 use rusqlite::OpenFlags;
 use serde::Serialize;
 
-use super::file_check::{deleted_wal, size};
+use super::file_check::{deleted_wal, resolved, size};
 use super::finding::{Finding, Health, Kind};
 use super::last::{last, remember};
 use super::shared::check_within;
@@ -82,7 +82,7 @@ fn pending<R>(body: impl FnOnce(&mut HashMap<FileId, Pending>) -> R) -> R {
 /// `task`'s.
 pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Look> {
     task.go_on()?;
-    let Ok(path) = std::fs::canonicalize(path) else {
+    let Ok(path) = resolved(path) else {
         return Ok(Look::default());
     };
     let Ok(id) = FileId::of(&path) else {
@@ -96,7 +96,7 @@ pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Loo
     if let Some(health) = last(id) {
         return Ok(Look { health: Some(health), ..Look::default() });
     }
-    let found: Vec<Finding> = deleted_wal(&path).ok().flatten().into_iter().collect();
+    let found: Vec<Finding> = deleted_wal(&path).into_iter().collect();
     let wal_bytes = size(&Wal::path(&path));
     let mut after = Pending::default();
     let kind = match startup {
