@@ -76,7 +76,8 @@ test('a backup holds what was committed, in one file that any SQLite reads', asy
 })
 
 test('generations rotate, and none is lost to a database that is damaged', async (t) => {
-  const { file, db } = await filled(t)
+  const { file, db } = await filled(t, { onCorruption: 'report' })
+  db.on('corrupt', () => {})
   await db.backup()
   await db.appendAgentLogs(entriesOf('second', 10))
   await db.backup()
@@ -138,7 +139,7 @@ test('another process sees a restore as a commit and writes on', async (t) => {
 })
 
 test('restore() of the module makes a database that is gone, and repairs one that is damaged', async (t) => {
-  const { folder, file, db } = await filled(t)
+  const { folder, file, db } = await filled(t, { onCorruption: 'report' })
   const { path: from } = await db.backup()
   const gone = path.join(folder, 'gone.db')
   t.is((await restore(gone, from)).preserved, null)
@@ -147,6 +148,23 @@ test('restore() of the module makes a database that is gone, and repairs one tha
   const result = await restore(file, from)
   t.not(result.preserved, null)
   t.is(await rowsOf(t, file), 200)
+})
+
+test('a log that damage had stopped goes on after a restore, with the entries that it kept', async (t) => {
+  const { file, db } = await filled(t, { onCorruption: 'report' })
+  const told = new Promise<FusionSqliteError>((resolve) => db.once('corrupt', resolve))
+  const { path: from } = await db.backup()
+  await damage(db, file)
+  await t.throwsAsync(db.backup(), { code: 'ERR_FUSION_BACKUP_DAMAGED' })
+  db.appendAgentLog({ taskId: 'T-1', type: 'text', text: 'kept' })
+  await t.throwsAsync(db.flushAgentLogs(), { code: 'ERR_SQLITE_ERROR' })
+  t.is((await told).errcode, 11)
+  t.is(db.stats().state, 'stopped')
+  await db.restore(from)
+  await db.flushAgentLogs()
+  t.is(db.stats().state, 'writing')
+  await db.closeAsync()
+  t.is(await rowsOf(t, file), 201)
 })
 
 test('what cannot be restored from is refused and changes nothing', async (t) => {
@@ -233,7 +251,7 @@ test('a failed backup of the schedule is an error event, and a process ends in s
   const { folder, file, db } = await filled(t, {
     backups: { interval: 20, path: path.join(await temporaryFolder(t), 'no', 'such', 'folder') },
   })
-  const error = await new Promise<FusionSqliteError>((resolve) => db.once('error', resolve))
+  const error = await new Promise<FusionSqliteError>((resolve) => db.on('error', resolve))
   t.is((error.errcode ?? 0) & 0xff, 14)
   await db.closeAsync()
   const child = new Child('scheduled.mjs', [file, path.join(folder, 'by-child')])

@@ -126,11 +126,11 @@ test('a disk too full to checkpoint is told of once, and checkpoints go on when 
   t.is(found.texts.length, 300)
 })
 
-test('damage under the writer stops it, hands back the entries and preserves the files', async (t) => {
+test('damage under a writer that does not repair stops it, hands back the entries and preserves the files', async (t) => {
   const folder = await temporaryFolder(t)
   const file = path.join(folder, 'fusion.db')
   await createDatabase(file)
-  const db = new HardenedDatabase(file)
+  const db = new HardenedDatabase(file, { onCorruption: 'throw' })
   await db.appendAgentLogs(entriesOf('before', 500, 'd'.repeat(300)))
   await db.checkpoint('truncate')
   t.is((await stat(`${file}-wal`)).size, 0)

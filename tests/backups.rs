@@ -5,11 +5,13 @@ mod second_process;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fusion_sqlite::agent_log::{self, Entries, Event, Listener};
 use fusion_sqlite::engine::{Connection, Error, Profile, Stage, Task, Unwatched};
-use fusion_sqlite::health::Health;
+use fusion_sqlite::health::{Finding, Health};
 use fusion_sqlite::recovery::backup::{self, Made, backup};
 use fusion_sqlite::recovery::restore::{self, Restored, restore};
 use fusion_sqlite::recovery::rotation::{default_path, generations, newest_backups};
@@ -348,6 +350,29 @@ fn a_damaged_source_is_told_and_costs_no_older_backup() {
 }
 
 #[test]
+fn a_full_text_index_out_of_step_is_told_and_does_not_prevent_a_backup() {
+    let fixture = Fixture::new(5);
+    run(
+        &fixture.connection,
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT);
+         CREATE VIRTUAL TABLE found USING fts5(body, content = 'notes', content_rowid = 'id');
+         INSERT INTO notes (body) VALUES ('never indexed')",
+    );
+    let result = fixture.made();
+    let health = result.health.unwrap();
+    assert!(result.verified && !health.ok);
+    assert!(
+        health
+            .findings
+            .iter()
+            .all(|finding| matches!(finding, Finding::FtsDamage { table, .. } if table == "found")),
+        "{health:?}"
+    );
+    assert_eq!(content(&fixture.target()), (5, 5, "ok".into()));
+    restored(put_back(&fixture.path, &fixture.target()));
+}
+
+#[test]
 fn a_source_without_a_header_is_damaged_and_one_that_is_missing_is_missing() {
     let fixture = Fixture::new(20);
     fixture.made();
@@ -480,6 +505,43 @@ fn a_restore_that_is_cancelled_is_rolled_back() {
         assert_eq!(content(&fixture.path), (2501, 2501, "ok".into()));
         assert_eq!(fixture.names(), names);
     }
+}
+
+struct Deaf;
+
+impl Listener for Deaf {
+    fn event(&self, _: &Event) {}
+}
+
+#[test]
+fn a_log_that_damage_had_stopped_goes_on_after_a_restore() {
+    let fixture = Fixture::new(50);
+    run(
+        &fixture.connection,
+        "CREATE TABLE agentLogEntries (id INTEGER PRIMARY KEY AUTOINCREMENT, taskId TEXT,
+           timestamp TEXT, text TEXT, type TEXT, detail TEXT, agent TEXT)",
+    );
+    fixture.made();
+    let file = fixture.connection.file().unwrap();
+    let options = agent_log::Options { change_counter: None, ..Default::default() };
+    let log = agent_log::open(file, options, false, Arc::new(Deaf)).unwrap();
+    let mut row = Entries::default();
+    row.push([Some(b"T"), Some(b"2026"), Some(b"kept"), Some(b"text"), None, None]);
+
+    fixture.damage();
+    file.suspect();
+    log.append_one(&row).unwrap();
+    let minute = Duration::from_secs(60);
+    let error = log.flush(minute).unwrap_err();
+    assert_eq!(error.errcode & 0xff, 11, "{error}");
+    assert_eq!(log.stats().1, 1);
+
+    restored(put_back(&fixture.path, &fixture.target()));
+    agent_log::resume(file.id);
+    log.flush(minute).unwrap();
+    let kept: String = value(&fixture.connection, "SELECT text FROM agentLogEntries");
+    assert_eq!(kept, "kept");
+    assert_eq!(content(&fixture.path), (50, 50, "ok".into()));
 }
 
 #[test]

@@ -68,6 +68,17 @@ export class Child {
     this.#process.stdin.write(`${command}\n`)
   }
 
+  /** The next message. Rejects if the process ends first. */
+  async next(): Promise<Message> {
+    for (;;) {
+      const message = this.#unheard.shift()
+      if (message !== undefined) return message
+      if (this.#end !== null) throw new Error(`ended without a word: ${JSON.stringify(this.#end)}`)
+      await new Promise<void>((resolve) => (this.#waiting = { resolve }))
+      this.#waiting = null
+    }
+  }
+
   /** The next message of that kind; those before it are let go. Rejects if the process ends first. */
   async hear(kind: string): Promise<Message> {
     for (;;) {

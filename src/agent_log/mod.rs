@@ -33,7 +33,7 @@ mod writer;
 pub use borrowed::Borrowed;
 pub use entry::{Entries, Entry, Field, Position};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
-pub use registry::{END_DEADLINE, Log, flush_all, flush_until, open, open_in_memory};
+pub use registry::{END_DEADLINE, Log, flush_all, flush_until, open, open_in_memory, resume};
 pub use repair::{Repair, Repairer};
 pub use stats::{Latency, Stats};
 pub use writer::{Event, Listener, Options, WalStatus};

@@ -162,7 +162,7 @@ pub(super) struct State {
     pub retry_at: Option<Instant>,
     /// Since when attempts have failed, and the last failure.
     pub failing: Option<(Instant, Error)>,
-    /// The failure that ended writing for good.
+    /// The failure that ended writing: for good, unless it was damage and the file is restored.
     pub stopped: Option<Error>,
     /// The last handle is gone: write what is queued, then end.
     pub closing: bool,

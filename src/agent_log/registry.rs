@@ -14,7 +14,7 @@ use super::queue::{Batch, Refusal, Reply};
 use super::stats::Stats;
 use super::writer::{self, Event, Listener, Options, Shared, WalStatus};
 use crate::checkpoint;
-use crate::engine::{Class, Connection, DatabaseFile, Error, Result};
+use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result};
 
 /// Logs whose writer runs, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
@@ -93,6 +93,14 @@ pub fn open_in_memory(options: Options, listener: Arc<dyn Listener>) -> Log {
 /// The writer of `shared` has ended.
 pub(super) fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
+}
+
+/// The same as [`Log::resume`] for the log of the file `id`, if this process has one open.
+pub fn resume(id: FileId) {
+    let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
+    for shared in logs.into_iter().filter(|shared| shared.file.id == id) {
+        shared.resume();
+    }
 }
 
 /// The process ends: waits until every log has written what it accepted, for at most
@@ -213,15 +221,7 @@ impl Log {
     /// The file has been repaired or restored: a writer that had stopped because it was damaged
     /// goes on, with the entries that are still queued.
     pub fn resume(&self) {
-        let queue = &self.shared.queue;
-        let mut state = queue.lock();
-        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
-            state.stopped = None;
-            state.failing = None;
-            state.retry_at = None;
-            drop(state);
-            queue.work.notify_one();
-        }
+        self.shared.resume();
     }
 
     /// Asks the writer for a checkpoint.
@@ -323,6 +323,19 @@ impl Log {
 }
 
 impl Shared {
+    fn resume(&self) {
+        let mut state = self.queue.lock();
+        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
+            state.stopped = None;
+            state.failing = None;
+            state.retry_at = None;
+            // What the WAL holds was left alone meanwhile.
+            state.look_at_wal = true;
+            drop(state);
+            self.queue.work.notify_one();
+        }
+    }
+
     /// Tells listeners once that the queue is full, until it has room again.
     fn tell_refusal(&self) {
         if self.queue.lock().start_refusing() {

@@ -6,7 +6,7 @@
 //! | committing | the transaction is committed, or failed |
 //! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
 //! | repairing (damaged file) | it is repaired, by whomever, or cannot be |
-//! | stopped (replaced file, or one that cannot be repaired) | never: entries are kept to be taken back |
+//! | stopped (replaced file, or one that cannot be repaired) | never, unless a backup is restored into the damaged file: entries are kept to be taken back |
 //! | ending | the queue is empty, or has failed for the whole retry deadline |
 //!
 //! A failure is answered by its class (`engine::Class`): transient ones are retried at once and

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::task::Work;
-use crate::engine::{Error, Result, Task};
+use crate::agent_log;
+use crate::engine::{Error, FileId, Result, Task};
 use crate::health::{Health, Kind};
 use crate::recovery::backup::{self, Outcome as BackupOutcome};
 use crate::recovery::restore::{self, Outcome as RestoreOutcome};
@@ -96,7 +97,12 @@ fn put_back(arguments: &str, task: &dyn Task) -> Result<String> {
         patience: Duration::from_millis(given.patience),
     };
     match restore::restore(&given.database, &given.from, &options, task)? {
-        RestoreOutcome::Restored(restored) => answer(&restored),
+        RestoreOutcome::Restored(restored) => {
+            if let Ok(id) = FileId::of(&restored.path) {
+                agent_log::resume(id);
+            }
+            answer(&restored)
+        }
         RestoreOutcome::Damaged(health) => {
             damaged("the backup is damaged, and nothing was restored from it", &health)
         }

@@ -414,8 +414,7 @@ fn replace(
     Err(error)
 }
 
-/// The database is not there: its file is made and given its name, which nobody else has taken
-/// meanwhile. A WAL without its database is put aside.
+/// The database is not there: its file is made, and given its name once it is whole. A WAL without its database is put aside.
 fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task) -> Result<u64> {
     let made = partial.file("database");
     let pages = copy(source, &made, SLICE, "restoring", task)?;
@@ -423,15 +422,9 @@ fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task
     if wal.exists() {
         put_aside(database, &wal, "-wal")?;
     }
-    let failed = |error| system(ffi::SQLITE_CANTOPEN, database, &error);
-    // A rename would replace what was made meanwhile; a link does not.
-    match fs::hard_link(&made, database) {
-        Ok(()) => fs::remove_file(&made).map_err(failed)?,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(failed(error));
-        }
-        Err(_) => fs::rename(&made, database).map_err(failed)?,
-    }
+    // Not by a link, which would fail where somebody makes the file at this moment: cut off before
+    // its other name is gone, it leaves a database with two.
+    fs::rename(&made, database).map_err(|error| system(ffi::SQLITE_CANTOPEN, database, &error))?;
     sync_directory(database)?;
     Ok(pages)
 }

@@ -15,6 +15,8 @@ pub(super) struct Bereft<'a> {
     pub(super) number: u32,
     pub(super) shape: &'a Shape,
     pub(super) tree: &'a mut Tree,
+    /// What is noted of the pages that it still has.
+    pub(super) seen: Option<Note>,
     /// The pages that were found to be its.
     pub(super) adopted: Vec<u32>,
 }
@@ -57,6 +59,7 @@ fn place(note: &Note, kind: Kind, tables: &[Bereft<'_>]) -> Option<(usize, usize
             continue;
         }
         let Some(points) = fit::fit(note, table.shape) else { continue };
+        let points = points + table.seen.as_ref().map_or(0, |seen| note.likeness(seen));
         let Some((lost, exact)) = gap(note, &table.tree.lost) else { continue };
         let points = points + if exact { 1000 } else { 0 };
         match best {
