@@ -16,11 +16,13 @@ function escape(value) {
   )
 }
 
+/** A text of at most so many letters. */
 function shortened(name, longest = LONGEST_NAME) {
   const signs = [...name]
   return signs.length > longest ? `${signs.slice(0, longest - 1).join('')}…` : name
 }
 
+/** An element of text. */
 function text(x, y, content, attributes = '') {
   return `<text x="${x}" y="${y}"${attributes && ` ${attributes}`}>${escape(content)}</text>`
 }
