@@ -13,6 +13,7 @@ mod file_system;
 mod foreign;
 mod live_file;
 mod locks;
+mod overlay;
 mod ownership;
 mod profile;
 mod reader;
@@ -42,6 +43,7 @@ pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
+pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use profile::{Extent, Profile, Synchronous, advise};
 pub use reader::Reader;

@@ -1,10 +1,8 @@
 //! The pages of a database, those in its WAL included.
 
-use std::collections::HashMap;
-
 use rusqlite::ffi;
 
-use crate::engine::{Error, Result, Storage, Task};
+use crate::engine::{Error, Overlay, Result, Storage, Task};
 use crate::format::{Cell, Header, Page, header, lock_page, number, ptrmap, record, wal};
 
 /// Pages that are looked at for telling their size where no header does.
@@ -14,8 +12,7 @@ const SAMPLE: u64 = 200;
 pub struct Pages<'a> {
     database: &'a dyn Storage,
     wal: Option<&'a dyn Storage>,
-    /// Where the WAL has a page.
-    frames: HashMap<u32, u64>,
+    overlay: Overlay,
     header: Option<Header>,
     size: usize,
     usable: usize,
@@ -33,14 +30,18 @@ impl<'a> Pages<'a> {
         wal: Option<&'a dyn Storage>,
         task: &dyn Task,
     ) -> Result<Self> {
+        let (mut overlay, mut log) = (Overlay::default(), [0; wal::HEADER]);
         let log = match wal {
-            Some(wal) => overlay(wal, task)?,
-            None => Overlay::default(),
+            Some(wal) if wal.read_at(&mut log, 0)? == log.len() => wal::Header::parse(&log),
+            _ => None,
         };
+        if let (Some(wal), Some(log)) = (wal, &log) {
+            overlay = Overlay::read(wal, log, task)?;
+        }
         let mut pages = Self {
             database,
             wal,
-            frames: log.frames,
+            overlay,
             header: None,
             size: header::SIZE,
             usable: header::SIZE,
@@ -53,19 +54,21 @@ impl<'a> Pages<'a> {
         pages.header = Header::parse(&first);
         let size = match pages.header {
             Some(header) => header.page_size,
-            None if log.page_size != 0 => log.page_size,
-            None => guess(database)?.ok_or_else(|| {
-                Error::sqlite(ffi::SQLITE_NOTADB, "nothing tells how large its pages are")
-            })?,
+            None => match log {
+                Some(log) => log.page_size,
+                None => guess(database)?.ok_or_else(|| {
+                    Error::sqlite(ffi::SQLITE_NOTADB, "nothing tells how large its pages are")
+                })?,
+            },
         };
         pages.size = size as usize;
         pages.usable = pages.header.map_or(pages.size, |header| header.usable());
         pages.in_file =
             u32::try_from(database.size()?.div_ceil(u64::from(size))).unwrap_or(u32::MAX);
-        let present = pages.in_file.max(pages.frames.keys().copied().max().unwrap_or(0));
+        let present = pages.in_file.max(pages.overlay.last());
         let told = match pages.header.filter(Header::count_is_valid) {
-            Some(header) if log.pages == 0 => header.pages,
-            _ => log.pages,
+            Some(header) if pages.overlay.pages == 0 => header.pages,
+            _ => pages.overlay.pages,
         };
         // A number in a damaged header is not believed without bounds.
         pages.count = if told == 0 { present } else { told.min(present.saturating_mul(2)) };
@@ -96,7 +99,7 @@ impl<'a> Pages<'a> {
 
     /// Whether the page is neither in the file nor in the WAL.
     pub fn is_missing(&self, page: u32) -> bool {
-        page > self.in_file && !self.frames.contains_key(&page)
+        page > self.in_file && self.overlay.frame(page).is_none()
     }
 
     /// The last page that should exist.
@@ -106,7 +109,7 @@ impl<'a> Pages<'a> {
 
     /// Pages that are read from the WAL.
     pub fn in_wal(&self) -> u64 {
-        self.frames.len() as u64
+        self.overlay.len() as u64
     }
 
     /// The first page of the list of free pages; 0 if there is none.
@@ -146,7 +149,7 @@ impl<'a> Pages<'a> {
     }
 
     fn fill(&self, page: u32, at: u64, buffer: &mut [u8]) -> Result<()> {
-        match (self.frames.get(&page), self.wal) {
+        match (self.overlay.frame(page), self.wal) {
             (Some(offset), Some(wal)) => wal.read_at(buffer, offset + at)?,
             _ => {
                 let offset = u64::from(page.saturating_sub(1)) * self.size as u64;
@@ -195,52 +198,6 @@ impl<'a> Pages<'a> {
             _ => String::from_utf8_lossy(bytes).into_owned(),
         })
     }
-}
-
-/// What a WAL has.
-#[derive(Default)]
-struct Overlay {
-    /// Where it has which page, after its last valid commit.
-    frames: HashMap<u32, u64>,
-    /// Bytes a page; 0 if its header is not valid.
-    page_size: u32,
-    /// Pages of the database after its last valid commit; 0 if there is none.
-    pages: u32,
-}
-
-fn overlay(log: &dyn Storage, task: &dyn Task) -> Result<Overlay> {
-    let mut found = Overlay::default();
-    let mut first = [0; wal::HEADER];
-    if log.read_at(&mut first, 0)? < first.len() {
-        return Ok(found);
-    }
-    let Some(header) = wal::Header::parse(&first) else { return Ok(found) };
-    found.page_size = header.page_size;
-    let (mut offset, mut sum) = (wal::HEADER as u64, header.checksum);
-    let mut pending = Vec::new();
-    let mut bytes = vec![0; wal::FRAME_HEADER + header.page_size as usize];
-    while log.read_at(&mut bytes, offset)? == bytes.len() {
-        task.go_on()?;
-        let frame = wal::Frame::parse(&bytes);
-        let Some(frame) = frame.filter(|frame| frame.salts == header.salts && frame.page != 0)
-        else {
-            break;
-        };
-        match wal::Frame::sum(&bytes, sum, header.big_endian) {
-            Some(next) if next == frame.checksum => sum = next,
-            _ => break,
-        }
-        pending.push((frame.page, offset + wal::FRAME_HEADER as u64));
-        if frame.commit != 0 {
-            found.frames.extend(pending.drain(..));
-            found.pages = frame.commit;
-        }
-        offset += bytes.len() as u64;
-    }
-    // The database may have become shorter.
-    let pages = found.pages;
-    found.frames.retain(|page, _| *page <= pages);
-    Ok(found)
 }
 
 /// How large pages must be for the most of them to make sense as pages of b-trees.
