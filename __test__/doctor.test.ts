@@ -349,6 +349,37 @@ test('Ctrl-C ends it with 130 and leaves the file as it is', async (t) => {
   t.deepEqual(readFileSync(file), before)
 })
 
+test('what never was a database is said to be none, and cannot be repaired', async (t) => {
+  const file = path.join(folder(t), 'notes.db')
+  writeFileSync(file, 'no database '.repeat(2000))
+  const before = readFileSync(file)
+  const { code, out } = await cli('doctor', file, '--map', `${file}.svg`)
+  t.is(code, 2)
+  t.regex(out, /not an SQLite database/)
+  t.regex(out, /There is no page map/)
+  const answer = await json('doctor', file, '--repair')
+  t.is(answer.exitCode, 2)
+  t.is((answer.error as { code: string }).code, 'ERR_FUSION_UNRECOVERABLE')
+  t.is((await cli('info', file)).code, 2)
+  t.deepEqual(readFileSync(file), before)
+})
+
+test('a database whose first page is overwritten is drawn and repaired', async (t) => {
+  const file = sound(t)
+  t.is((await cli('backup', file)).code, 0)
+  destroy(file, [1])
+  const target = path.join(path.dirname(file), 'map.svg')
+  const answer = await json('doctor', file, '--repair', '--map', target)
+  t.is(answer.exitCode, 1)
+  const svg = readFileSync(target, 'utf8')
+  assertWellFormed(t, svg)
+  t.true(svg.includes('names from the saved schema'))
+  t.true(svg.includes('logs_by_task'))
+  const db = new DatabaseSync(file)
+  t.deepEqual({ ...db.prepare('SELECT count(*) AS rows, max(id) AS last FROM logs').get() }, { rows: ROWS, last: ROWS })
+  db.close()
+})
+
 /** A terminal that remembers what was written to it. */
 function screen(env: Record<string, string> = {}, more: object = {}) {
   const streams = { stdin: new PassThrough(), stdout: new PassThrough(), stderr: new PassThrough() }

@@ -7,6 +7,7 @@ const path = require('node:path')
 const { check, fileInfo, pageMap, pageMapSvg, recover } = require('../../index.js')
 const { UsageError } = require('./arguments.js')
 const { DAMAGED, LOCKED, OK, REPAIRED } = require('./exit-codes.js')
+const { described, exitCodeOf } = require('./failure.js')
 const { showHealth } = require('./findings.js')
 const { showHolders } = require('./holders.js')
 const { isSound, showReport } = require('./report.js')
@@ -23,12 +24,21 @@ function checkTarget(file, target) {
   if (taken.includes(resolved(target))) throw new UsageError(`--map would overwrite ${target}, which is the database's`)
 }
 
+/** SQLITE_NOTADB */
+const NOT_A_DATABASE = 26
+
+/** Draws the file; undefined, and said, if there is nothing that could be drawn. */
 async function drawMap(file, target, health, terminal, watch) {
-  const map = await pageMap(file, { ...watch, health })
-  writeFileSync(target, pageMapSvg(map))
   terminal.line()
-  terminal.line(`The page map is in ${terminal.style('bold', target)}.`)
-  return { path: path.resolve(target), pages: map.pages, damagedPages: map.damagedPages }
+  try {
+    const map = await pageMap(file, { ...watch, health })
+    writeFileSync(target, pageMapSvg(map))
+    terminal.line(`The page map is in ${terminal.style('bold', target)}.`)
+    return { path: path.resolve(target), pages: map.pages, damagedPages: map.damagedPages }
+  } catch (error) {
+    if (error.errcode !== NOT_A_DATABASE) throw error
+    terminal.line(`There is no page map: ${error.message}.`)
+  }
 }
 
 async function wantsRepair(given, terminal, signal) {
@@ -62,9 +72,15 @@ async function doctor(given, terminal, signal) {
     return { exitCode: DAMAGED, ...found }
   }
   terminal.line()
-  const report = await recover(file, { ...watch, ...(given.backup && { backups: given.backup }) })
-  showReport(terminal, report)
-  return { exitCode: isSound(report) ? REPAIRED : DAMAGED, ...found, report }
+  try {
+    const report = await recover(file, { ...watch, ...(given.backup && { backups: given.backup }) })
+    showReport(terminal, report)
+    return { exitCode: isSound(report) ? REPAIRED : DAMAGED, ...found, report }
+  } catch (error) {
+    if (signal.aborted) throw error
+    terminal.complain(`it could not be repaired: ${error.message}`)
+    return { exitCode: exitCodeOf(error), ...found, error: described(error) }
+  }
 }
 
 module.exports = { doctor }

@@ -3,7 +3,8 @@
 // `info FILE`: what can be said of a database without changing it.
 
 const { fileInfo } = require('../../index.js')
-const { DAMAGED, LOCKED, OK } = require('./exit-codes.js')
+const { OK } = require('./exit-codes.js')
+const { exitCodeOf } = require('./failure.js')
 const { showHolders } = require('./holders.js')
 const { bytes, counted, moment, number } = require('./wording.js')
 
@@ -14,9 +15,6 @@ const LOCK_KINDS = {
 }
 
 const KINDS = { backup: 'backup', snapshot: 'schema copy', preserved: 'put aside' }
-
-/** Primary result codes: BUSY and LOCKED; CORRUPT and NOTADB. */
-const EXIT_CODES = { 5: LOCKED, 6: LOCKED, 11: DAMAGED, 26: DAMAGED }
 
 function showDatabase(terminal, database) {
   const { journalMode, pageSize, pages, freePages, encoding, autoVacuum } = database
@@ -52,7 +50,7 @@ function showWal(terminal, { wal, shmBytes, journalBytes }) {
 async function info({ operands: [file] }, terminal) {
   const found = await fileInfo(file)
   const { error } = found
-  const exitCode = error === null ? OK : (EXIT_CODES[error.errcode & 0xff] ?? OK)
+  const exitCode = error === null ? OK : exitCodeOf(error)
   terminal.line(terminal.style('bold', found.path))
   terminal.fact('size', bytes(found.bytes))
   if (found.modified !== null) terminal.fact('changed', moment(found.modified))

@@ -8,6 +8,7 @@ const { existsSync } = require('node:fs')
 const { version } = require('../../package.json')
 const { UsageError, parse } = require('./arguments.js')
 const exitCodes = require('./exit-codes.js')
+const { described, exitCodeOf } = require('./failure.js')
 const { Terminal } = require('./terminal.js')
 
 const commands = {
@@ -19,28 +20,12 @@ const commands = {
   restore: () => require('./restore.js').restore,
 }
 
-/** Result codes of SQLite's that say that somebody else has the file (sqlite.org/rescode.html). */
-const CONTENTION = new Set([5, 6, 15])
-/** Those that say that the file is damaged; 267 is a virtual table's own index. */
-const DAMAGE = new Set([11, 26])
-
-/** What a failure of a command is, as an exit code. */
-function failure(error) {
-  const primary = typeof error?.errcode === 'number' ? error.errcode & 0xff : 0
-  if (CONTENTION.has(primary) || error?.code === 'ERR_FUSION_BACKUP_IN_USE') return exitCodes.LOCKED
-  if (DAMAGE.has(primary) || error?.code === 'ERR_FUSION_BACKUP_DAMAGED') return exitCodes.DAMAGED
-  return exitCodes.FAILED
-}
-
-function described(error) {
-  const { code, errcode, message } = error instanceof Error ? error : { message: String(error) }
-  return { ...(code !== undefined && { code }), ...(errcode !== undefined && { errcode }), message }
-}
-
 /** Carries a command out; answers `{ exitCode, …what it found }`. */
 async function carryOut(given, terminal, signal) {
   const { command, operands } = given
-  const missing = operands.slice(0, command === 'restore' ? 2 : 1).find((file) => !existsSync(file))
+  // A database that is to be restored need not be there.
+  const source = operands[command === 'restore' ? 1 : 0]
+  const missing = existsSync(source) ? undefined : source
   if (missing !== undefined) {
     terminal.complain(`there is no file ${missing}`)
     return { exitCode: exitCodes.NO_INPUT, error: { message: `there is no file ${missing}` } }
@@ -53,7 +38,7 @@ async function carryOut(given, terminal, signal) {
       return { exitCode: exitCodes.INTERRUPTED, error: { message: 'cancelled' } }
     }
     terminal.complain(error instanceof UsageError ? error.message : `${command} failed: ${error?.message ?? error}`)
-    return { exitCode: error instanceof UsageError ? exitCodes.USAGE : failure(error), error: described(error) }
+    return { exitCode: error instanceof UsageError ? exitCodes.USAGE : exitCodeOf(error), error: described(error) }
   }
 }
 
