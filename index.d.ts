@@ -970,6 +970,138 @@ export function restore(path: string, from: string, options?: RestoreOptions): P
 export function check(path: string | Uint8Array | URL, options?: CheckOptions): Promise<Health>
 
 /**
+ * Makes a verified backup of the database at `path`, as `HardenedDatabase.backup` does, without a
+ * handle on it. Default of `to`: `<path>.backup`.
+ */
+export function backupFile(path: string, to?: string, options?: DatabaseBackupOptions): Promise<BackupResult>
+
+/** Which of a database's files. */
+export type DatabaseFileRole = 'database' | 'wal' | 'shm' | 'journal'
+
+/** Who has a database open. Null where the system does not tell: everywhere but on Linux. */
+export interface FileHolders {
+  processes: { pid: number; command: string; thisProcess: boolean; files: DatabaseFileRole[] }[] | null
+  /**
+   * Locks. `standsFor` is in SQLite's terms: `shared`, `reserved`, `pending` or `exclusive` on the
+   * database; `write`, `checkpoint`, `recover`, `read` or `open` on the `-shm`.
+   */
+  locks:
+    | {
+        /** Null where the system does not tell whose it is. */
+        pid: number | null
+        file: DatabaseFileRole
+        kind: 'ofd' | 'posix'
+        exclusive: boolean
+        standsFor: string[]
+      }[]
+    | null
+  /** Why the answer may be incomplete. */
+  unknown: string | null
+}
+
+/** What is known of a database file. Sizes are in bytes, times in milliseconds since 1970. */
+export interface FileInfo {
+  /** Symbolic links resolved. */
+  path: string
+  bytes: number
+  modified: number | null
+  /** Names of the file: more than one is dangerous. */
+  hardLinks: number
+  fileSystem: { name: string; network: boolean } | null
+  /** How this process locks it. */
+  lockKind: 'ofd' | 'posix' | 'windows'
+  holders: FileHolders
+  /** Null: there is none. `frames` are in use, `checkpointed` of them are in the database as well. */
+  wal: { bytes: number; frames: number | null; checkpointed: number | null } | null
+  shmBytes: number | null
+  journalBytes: number | null
+  /** Null where SQLite could not read it. */
+  database: {
+    journalMode: string
+    pageSize: number
+    pages: number
+    freePages: number
+    encoding: 'UTF-8' | 'UTF-16le' | 'UTF-16be'
+    autoVacuum: 'none' | 'full' | 'incremental'
+    userVersion: number
+    applicationId: number
+    /** How often the schema was changed. */
+    schemaVersion: number
+    /** The SQLite that wrote to it last. */
+    lastWriter: string | null
+  } | null
+  /** Why SQLite could not read it. */
+  error: { code: string; errcode: number; message: string } | null
+  /** This process's. */
+  sqliteVersion: string
+  /** Backups, the saved copy of the schema, and damaged files that were kept. */
+  beside: { path: string; kind: 'backup' | 'snapshot' | 'preserved'; bytes: number; modified: number | null }[]
+}
+
+/**
+ * What can be said of the database at `path` without changing it. A file that cannot be read as a
+ * database is no error.
+ *
+ * @throws `SQLITE_CANTOPEN` where there is no such file
+ */
+export function fileInfo(path: string | Uint8Array | URL, options?: TaskOptions): Promise<FileInfo>
+
+/** What a page is. `orphan`: nothing leads to it; `missing`: the file ends before it. */
+export type PageRole =
+  'interior' | 'leaf' | 'overflow' | 'freeTrunk' | 'freeLeaf' | 'pointerMap' | 'lockByte' | 'orphan' | 'missing'
+
+export interface PageMapOptions extends TaskOptions {
+  /** The result of a check: the pages that it names are marked as damaged, too. */
+  health?: Health | undefined
+  /** Into how many cells the file is divided at most; a cell is as the worst of its pages. Default 50000. */
+  resolution?: number | undefined
+}
+
+/** What each page of a database file is and belongs to. */
+export interface PageMap {
+  path: string
+  pageSize: number
+  /** Missing ones included. */
+  pages: number
+  /** Pages that a cell stands for. */
+  pagesPerCell: number
+  fileBytes: number
+  pagesFromWal: number
+  /**
+   * What names the b-trees: the file's own schema; with it, because it is damaged, the one that was
+   * saved beside it; or nothing, so that they go by their first pages.
+   */
+  namesFrom: 'schema' | 'known' | 'nothing'
+  owners: {
+    name: string
+    type: 'table' | 'index'
+    table: string
+    root: number
+    pages: number
+    interiorPages: number
+    overflowPages: number
+    damagedPages: number
+  }[]
+  /** How many pages have each role. */
+  roles: { [Role in PageRole]?: number }
+  /** The file from its first page to its last. `owner` is a place in `owners`. */
+  runs: { first: number; pages: number; owner: number | null; role: PageRole; damaged: boolean }[]
+  damagedPages: number
+  /** The first 10,000 of them. */
+  damaged: { page: number; owner: number | null; reason: string }[]
+}
+
+/**
+ * Maps the database at `path`, whatever is left of it. It may be in use: readers and writers go on.
+ *
+ * @throws `SQLITE_BUSY`, `SQLITE_CANTOPEN`; `SQLITE_NOTADB` where not even its page size can be told
+ */
+export function pageMap(path: string | Uint8Array | URL, options?: PageMapOptions): Promise<PageMap>
+
+/** A page map as a picture: the text of an SVG file. `title` is the file's name unless given. */
+export function pageMapSvg(map: PageMap, options?: { title?: string; date?: Date }): string
+
+/**
  * Gives Node's own SQLite, behind node:sqlite, the locks of this package: locks that no other code
  * in the process can drop. For the whole process, at once and for good; calling it again does
  * nothing. Files that are open when it is called stay on POSIX locks: call it before node:sqlite

@@ -3,11 +3,14 @@
 const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
-const { restore } = require('./lib/backups.js')
+const { backupFile, restore } = require('./lib/backups.js')
 const { check } = require('./lib/check.js')
 const { constants } = require('./lib/constants.js')
 const { DatabaseSync } = require('./lib/database-sync.js')
+const { fileInfo } = require('./lib/file-info.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
+const { pageMapSvg } = require('./lib/doctor/svg.js')
+const { pageMap } = require('./lib/page-map.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
 const { recover } = require('./lib/repair.js')
 const { Session } = require('./lib/session.js')
@@ -20,10 +23,14 @@ module.exports = {
   StatementSync,
   appendAgentLogs,
   backup,
+  backupFile,
   check,
   constants,
   engineInfo,
   errorLog,
+  fileInfo,
+  pageMap,
+  pageMapSvg,
   protectNodeSqlite,
   recover,
   restore,

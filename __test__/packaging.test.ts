@@ -78,6 +78,7 @@ test('the packed package installs offline and loads by import and by require, wi
     'binding.js',
     'register.js',
     'register.mjs',
+    'bin/fusion-sqlite.js',
   ])
     t.true(main.files.includes(name), `${name} is not packed`)
   const foreign = main.files.filter((name) => /^(src|bench|demo|examples|__test__|npm|target)\/|\.node$/.test(name))
@@ -107,6 +108,11 @@ test('the packed package installs offline and loads by import and by require, wi
   const registered = ['--import', 'fusion-sqlite/register', '--print', "require('node:sqlite').DatabaseSync.name"]
   const { stdout: name, stderr: said } = await run(process.execPath, registered, { cwd: app, timeout: 30_000 })
   t.deepEqual([name.trim(), said], ['DatabaseSync', ''])
+  const npx = ['--no-install', 'fusion-sqlite', 'info', path.join(app, 'esm.mjs.db'), '--json']
+  // By this Node, and not by whichever is the first on the machine.
+  const env = { ...process.env, PATH: `${path.dirname(process.execPath)}${path.delimiter}${process.env.PATH}` }
+  const { stdout: told } = await run('npx', npx, { cwd: app, env, shell: windows, timeout: 30_000 })
+  t.is((JSON.parse(told) as { info: { database: { pages: number } } }).info.database.pages, 2)
   const [esm, cjs] = results
   t.deepEqual(esm, cjs)
   t.is(esm?.x, 7)

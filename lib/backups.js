@@ -67,10 +67,10 @@ function undamaged(result, path) {
 /** Where the backups of `file` are kept by default. */
 const defaultPath = (file) => `${file}.backup`
 
-/** See HardenedDatabase.backup in index.d.ts. */
+/** See backupFile and HardenedDatabase.backup in index.d.ts. */
 async function backupFile(file, path = defaultPath(file), options = {}, patience = PATIENCE) {
   const watch = taskOptions(options)
-  const args = { database: file, path: filePath(path, 'path'), ...copyOptions(options), patience }
+  const args = { database: filePath(file, 'file'), path: filePath(path, 'path'), ...copyOptions(options), patience }
   return undamaged(await runTask('backup', args, watch), file)
 }
 

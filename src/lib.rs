@@ -10,8 +10,8 @@
 //! | [`checkpoint`] | when and how the WAL is checkpointed |
 //! | [`health`] | checks off the JavaScript thread, and what they mean |
 //! | [`recovery`] | reading a damaged file page by page, repair, backup, restore |
-//! | [`format`] | SQLite's file format: pure functions on bytes |
 //! | [`engine`] | the one SQLite of this process: locks, file identity, profile, errors |
+//! | [`format`] | SQLite's file format: pure functions on bytes |
 
 pub mod agent_log;
 pub mod checkpoint;

@@ -281,7 +281,7 @@ impl Drop for Hold<'_> {
 }
 
 /// Tries until `attempt` has something, an error, or `until` has passed.
-fn patiently<T>(
+pub(super) fn patiently<T>(
     path: &Path,
     until: Instant,
     task: &dyn Task,
@@ -308,15 +308,16 @@ fn patiently<T>(
 /// and the handle is open, for as long as the connection is; the connection is closed only when
 /// the [`LiveFile`] is dropped, after every lock that borrows it. The connection is `!Sync`, so
 /// one thread uses the handle at a time, which is all that the methods ask for: they have their
-/// own mutexes for what they share with other handles of the file.
-struct Handle {
+/// own mutexes for what they share with other handles of the file. In a [`super::View`] the same
+/// holds; it reads and does not lock.
+pub(super) struct Handle {
     file: *mut ffi::sqlite3_file,
     methods: *const ffi::sqlite3_io_methods,
 }
 
 impl Handle {
     /// The handle that `operation` tells of; none where the file is not open.
-    fn of(connection: &Connection, operation: c_int) -> Result<Option<Self>> {
+    pub(super) fn of(connection: &Connection, operation: c_int) -> Result<Option<Self>> {
         connection.sql()?;
         let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
         // SAFETY: the connection is open, and these two file controls write one pointer.

@@ -13,12 +13,15 @@ mod file_system;
 mod foreign;
 mod live_file;
 mod locks;
+mod overlay;
 mod ownership;
 mod profile;
+mod reader;
 pub mod session_ffi;
 mod storage;
 mod task;
 mod turn;
+mod view;
 mod wal;
 
 use std::sync::OnceLock;
@@ -40,11 +43,14 @@ pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
+pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use profile::{Extent, Profile, Synchronous, advise};
+pub use reader::Reader;
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};
 pub use turn::{Expectation, Held, Turn, during};
+pub use view::View;
 pub use wal::{Wal, watch as watch_wal};
 
 /// Versions of SQLite whose checkpointer can lose committed frames (the WAL-reset bug, fixed in

@@ -85,6 +85,32 @@ impl Wal {
     }
 }
 
+impl Connection {
+    /// How many frames of the WAL are in use, and how many of them are in the database as well.
+    /// Asks without checkpointing; not inside a transaction. None where there is no WAL, or the
+    /// file cannot be read at the moment.
+    pub fn wal_frames(&self) -> Option<(u64, u64)> {
+        // A connection that has not read yet does not know that there is a WAL.
+        self.sql().ok()?.query_row("PRAGMA main.schema_version", [], |_| Ok(())).ok()?;
+        let (mut frames, mut checkpointed): (c_int, c_int) = (-1, -1);
+        // SAFETY: the connection is open and used by this thread alone, or null, which SQLite
+        // answers as misuse; the call writes the two ints.
+        let rc = unsafe {
+            ffi::sqlite3_wal_checkpoint_v2(
+                self.raw(),
+                c"main".as_ptr(),
+                ffi::SQLITE_CHECKPOINT_NOOP,
+                &raw mut frames,
+                &raw mut checkpointed,
+            )
+        };
+        if rc != ffi::SQLITE_OK {
+            return None;
+        }
+        Some((u64::try_from(frames).ok()?, u64::try_from(checkpointed).ok()?))
+    }
+}
+
 /// Reports the commits of `connection` to its file's [`Wal`]. Replaces SQLite's own automatic
 /// checkpoints, which use the same hook. Without a file there is nothing to watch.
 pub fn watch(connection: &Connection) {

@@ -7,6 +7,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`finding`] | what can be wrong with a database, as data |
+//! | [`holders`] | who has a database open, and which locks they hold |
+//! | [`info`] | what can be said of a file without changing it |
+//! | [`page_map`] | what each page of a file is and belongs to |
 //! | [`inspect`](mod@inspect) | one snapshot of a database, looked through by SQLite |
 //! | [`lines`] | what the lines of SQLite's checks are about |
 //! | [`schema`] | which b-tree belongs to what |
@@ -25,9 +28,12 @@ mod file_check;
 pub mod finding;
 mod foreign_keys;
 mod full_text;
+pub mod holders;
+pub mod info;
 mod inspect;
 mod last;
 mod lines;
+pub mod page_map;
 mod schema;
 mod shared;
 mod stale_wal;
@@ -36,8 +42,10 @@ mod watch;
 
 pub use file_check::deleted_wal;
 pub use finding::{Finding, Health, Kind};
+pub use info::{FileInfo, file_info};
 pub use inspect::inspect;
 pub use last::{last, remember};
+pub use page_map::{PageMap, page_map};
 pub use shared::{check, check_within, under_way, wait_until_none};
 pub use stale_wal::put_wal_aside;
 pub use startup::{LARGE, Look, SMALL, Startup, before_open, opened};

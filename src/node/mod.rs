@@ -22,6 +22,7 @@
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
+//! | [`doctor`] | facts of a file, and its page map |
 //! | [`recovery`] | repairs, asked for and by themselves |
 //! | [`health`] | checks, and what is known of a file's health |
 //! | [`task`] | operations that take long, on threads of their own |
@@ -45,6 +46,7 @@ pub(crate) mod callback;
 pub(crate) mod callee;
 pub(crate) mod changeset;
 pub(crate) mod database;
+pub(crate) mod doctor;
 pub(crate) mod environment;
 pub(crate) mod errors;
 pub(crate) mod extension;

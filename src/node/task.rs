@@ -29,7 +29,7 @@ pub type Work = fn(&str, &dyn Task) -> Result<String>;
 
 /// What can be started, by name.
 const WORKS: &[&[(&str, Work)]] =
-    &[super::backups::WORKS, super::health::WORKS, super::recovery::WORKS];
+    &[super::backups::WORKS, super::doctor::WORKS, super::health::WORKS, super::recovery::WORKS];
 
 /// A task's arguments, taken apart.
 ///

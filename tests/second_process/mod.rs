@@ -138,6 +138,11 @@ impl SecondProcess {
         self.sql(name, sql).map_err(|refused| refused.errcode).unwrap_err()
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it without warning.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

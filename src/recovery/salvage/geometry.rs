@@ -1,10 +1,9 @@
 //! What a damaged file says of itself as a whole: page size, encoding, where its free pages
 //! begin. From its header, or else from its WAL, from a snapshot, or from its pages themselves.
 
-use super::overlay::Overlay;
 use super::pages::{Layout, start_of};
 use super::{Snapshot, Source};
-use crate::engine::{Error, Result, Task};
+use crate::engine::{Error, Overlay, Result, Task};
 use crate::format::{Header, Kind, Page, header, wal};
 
 /// Bytes of the file that are looked at where the page size has to be found: the first and as many
@@ -59,7 +58,7 @@ pub(super) fn find(
     }
     let page_size = trusted
         .or(found.map(|header| header.page_size))
-        .or(log.filter(|_| overlay.len() > 0).map(|log| log.page_size));
+        .or(log.filter(|_| !overlay.is_empty()).map(|log| log.page_size));
     let (page_size, reserved) = match (page_size, found, snapshot) {
         (Some(page_size), Some(header), _) => (page_size, header.reserved),
         (Some(page_size), None, Some(snapshot)) => (page_size, snapshot.reserved),

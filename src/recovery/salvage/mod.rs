@@ -18,7 +18,6 @@ mod free;
 mod geometry;
 mod index;
 mod leaf;
-mod overlay;
 mod pages;
 pub mod report;
 mod rows;
@@ -81,7 +80,7 @@ pub fn salvage(
     task: &dyn Task,
 ) -> Result<Salvage> {
     let (geometry, overlay) = geometry::find(source, options.snapshot.as_ref(), task)?;
-    let has_wal = overlay.len() > 0;
+    let has_wal = !overlay.is_empty();
     let mut pages = Pages::new(source, geometry.layout, overlay);
     let mut geometry = geometry;
     if has_wal {

@@ -10,8 +10,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::Source;
-use super::overlay::Overlay;
-use crate::engine::Storage;
+use crate::engine::{Overlay, Storage};
 
 /// Bytes that are read at once: whole pages, of whatever size.
 const BLOCK: usize = 1 << 16;

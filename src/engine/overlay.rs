@@ -10,32 +10,43 @@
 
 use std::collections::HashMap;
 
-use crate::engine::{Result, Storage, Task};
+use super::{Result, Storage, Task};
 use crate::format::wal::{FRAME_HEADER, Frame, HEADER, Header};
 
 /// The newest committed frame of each page.
 #[derive(Debug, Default)]
-pub(super) struct Overlay {
+pub struct Overlay {
     frames: HashMap<u32, u64>,
     /// Pages of the database after the last transaction; 0 if there is none.
-    pub(super) pages: u32,
+    pub pages: u32,
 }
 
 impl Overlay {
-    /// Where in the WAL the page is.
-    pub(super) fn frame(&self, page: u32) -> Option<u64> {
+    /// Where in the WAL the page is, in bytes.
+    pub fn frame(&self, page: u32) -> Option<u64> {
         self.frames.get(&page).copied()
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many pages there are.
+    pub fn len(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The last page that there is; 0 if there are none.
+    pub fn last(&self) -> u32 {
+        self.frames.keys().copied().max().unwrap_or(0)
     }
 
     /// Reads a WAL whose header is `header`.
     ///
     /// # Errors
     /// `task`'s.
-    pub(super) fn read(wal: &dyn Storage, header: &Header, task: &dyn Task) -> Result<Self> {
+    pub fn read(wal: &dyn Storage, header: &Header, task: &dyn Task) -> Result<Self> {
         let mut overlay = Self::default();
         let mut pending = Vec::new();
         let mut sums = header.checksum;

@@ -1,0 +1,430 @@
+// `npx fusion-sqlite …` as its users meet it: processes, exit codes, what is printed, what becomes of
+// the file.
+
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import { PassThrough } from 'node:stream'
+import { fileURLToPath } from 'node:url'
+import { stripVTControlCharacters } from 'node:util'
+import type { ExecutionContext } from 'ava'
+import test from 'ava'
+import { DatabaseSync, type Health, type PageMap, fileInfo, pageMap, pageMapSvg } from '../index.js'
+import { Other, folder } from './support.ts'
+
+const { Terminal } = createRequire(import.meta.url)('../lib/doctor/terminal.js')
+const program = fileURLToPath(new URL('../bin/fusion-sqlite.js', import.meta.url))
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+
+/** What every escape code begins with. */
+const ESCAPE = '\x1b'
+
+interface Result {
+  code: number
+  out: string
+  err: string
+}
+
+/** Runs the program to its end. Its streams are no terminal. */
+function cli(...args: string[]): Promise<Result> {
+  return new Promise((resolve) => {
+    const child = execFile(process.execPath, [program, ...args], { timeout: 60_000 }, (error, out, err) => {
+      resolve({ code: child.exitCode ?? -1, out, err })
+    })
+  })
+}
+
+/** What it prints with `--json`: one object and nothing else. */
+async function json(...args: string[]) {
+  const { code, out } = await cli(...args, '--json')
+  const answer = JSON.parse(out) as { exitCode: number; command: string; [more: string]: unknown }
+  if (answer.exitCode !== code) throw new Error(`exit code ${code}, but it said ${out}`)
+  return answer
+}
+
+const ROWS = 2000
+
+/** A database of 2,000 rows with an index, that nobody has open. */
+function sound(t: ExecutionContext, journalMode = 'wal'): string {
+  const file = path.join(folder(t), 'fusion.db')
+  const db = new DatabaseSync(file)
+  db.exec(`
+    PRAGMA journal_mode = ${journalMode};
+    CREATE TABLE logs (id INTEGER PRIMARY KEY, task TEXT NOT NULL, text TEXT);
+    CREATE INDEX logs_by_task ON logs (task, id);
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${ROWS})
+    INSERT INTO logs SELECT i, 'FN-' || i % 17, 'entry number ' || i || hex(zeroblob(60)) FROM n;
+  `)
+  db.close()
+  return file
+}
+
+/** The pages of a table that hold rows, in the file's order. */
+async function leaves(file: string, name: string): Promise<number[]> {
+  const { owners, runs } = await pageMap(file)
+  const owner = owners.findIndex((candidate) => candidate.name === name)
+  return runs
+    .filter((run) => run.owner === owner && run.role === 'leaf')
+    .flatMap((run) => Array.from({ length: run.pages }, (_, index) => run.first + index))
+}
+
+/** Overwrites pages; the file is not open. */
+function destroy(file: string, pages: number[]): void {
+  const bytes = readFileSync(file)
+  for (const page of pages) bytes.fill(0xa5, (page - 1) * 4096, page * 4096)
+  writeFileSync(file, bytes)
+}
+
+async function damaged(t: ExecutionContext): Promise<{ file: string; pages: number[] }> {
+  const file = sound(t)
+  const pages = (await leaves(file, 'logs')).slice(4, 7)
+  destroy(file, pages)
+  return { file, pages }
+}
+
+/** Fails unless `xml` is well-formed, as far as SVG files of this package go. */
+function assertWellFormed(t: ExecutionContext, xml: string): void {
+  const token = /<(\/?)([a-zA-Z]+)((?: [a-zA-Z:-]+="[^"<&]*(?:&#\d+;[^"<&]*)*")*)(\/?)>|[^<&]+|&#\d+;/gy
+  const open: string[] = []
+  let end = 0
+  for (let match = token.exec(xml); match !== null; match = token.exec(xml)) {
+    end = token.lastIndex
+    const [, closes, name, , empty] = match
+    if (name === undefined || empty) continue
+    if (closes) t.is(open.pop(), name)
+    else open.push(name)
+  }
+  t.is(end, xml.length, `not XML from here on: ${xml.slice(end, end + 80)}`)
+  t.deepEqual(open, [])
+}
+
+test('a sound database is healthy, and is left as it is', async (t) => {
+  const file = sound(t)
+  const before = readFileSync(file)
+  const { code, out, err } = await cli('doctor', file)
+  t.is(code, 0)
+  t.regex(out, /healthy/)
+  t.false((out + err).includes(ESCAPE))
+  t.deepEqual(readFileSync(file), before)
+  t.deepEqual(readdirSync(path.dirname(file)), ['fusion.db'])
+})
+
+test('a damaged database is explained and not touched', async (t) => {
+  const { file } = await damaged(t)
+  const before = readFileSync(file)
+  const { code, out, err } = await cli('doctor', file)
+  t.is(code, 2)
+  t.regex(out, /Table logs is damaged/)
+  t.regex(out, /What it means:/)
+  t.regex(out, /--repair/)
+  t.false((out + err).includes(ESCAPE))
+  t.deepEqual(readFileSync(file), before)
+
+  const answer = await json('doctor', file, '--quick')
+  t.is(answer.command, 'doctor')
+  const health = answer.health as Health
+  t.is(health.kind, 'quick')
+  t.true(health.findings.some((finding) => finding.type === 'tableDamage' && finding.table === 'logs'))
+  t.deepEqual(readFileSync(file), before)
+})
+
+test('a repair is carried out when asked for, told, and the original kept', async (t) => {
+  const { file } = await damaged(t)
+  const before = readFileSync(file)
+  const answer = await json('doctor', file, '--repair')
+  t.is(answer.exitCode, 1)
+  const report = answer.report as { text: string; outcome: string; preserved: { database: string } }
+  t.is(report.outcome, 'salvaged')
+  t.deepEqual(readFileSync(report.preserved.database), before)
+  const again = await cli('doctor', file)
+  t.is(again.code, 0)
+
+  const { file: other } = await damaged(t)
+  const { code, out } = await cli('doctor', other, '--repair')
+  t.is(code, 1)
+  t.regex(out, /logs: \d+ rows recovered/)
+  t.regex(out, /original is kept as .*\.damaged-/)
+})
+
+test('a locked database is no damaged one, and who holds it is told', async (t) => {
+  const file = sound(t, 'delete')
+  const other = new Other(t, 'hold-lock.mjs', [file, 'BEGIN EXCLUSIVE'])
+  await other.says('locked')
+  const { code, out } = await cli('doctor', file)
+  t.is(code, 3)
+  t.regex(out, /locked/)
+  t.notRegex(out, /damaged/)
+  if (process.platform === 'linux') t.true(out.includes(`process ${other.process.pid}`))
+  const about = await json('info', file)
+  t.is(about.exitCode, 3)
+  other.tell('release')
+  await other.says('released')
+})
+
+test('what makes no sense is refused with 64, a file that is not there with 66', async (t) => {
+  const file = sound(t)
+  for (const args of [
+    [],
+    ['nonsense'],
+    ['doctor'],
+    ['doctor', file, file],
+    ['doctor', file, '--nonsense'],
+    ['doctor', file, '--map', file],
+    ['backup', file, '--keep', '1'],
+    ['backup', file, '--verify', 'a bit'],
+    ['checkpoint', file, '--mode', 'sideways'],
+    ['restore', file],
+    ['recover', file, file],
+    ['__proto__', file],
+  ]) {
+    const { code, out, err } = await cli(...args)
+    t.is(code, 64, args.join(' '))
+    t.is(out, '')
+    t.regex(err, /^fusion-sqlite: /)
+  }
+  t.is((await cli('doctor', `${file}.nowhere`)).code, 66)
+  t.is((await cli('restore', file, `${file}.nowhere`)).code, 66)
+  t.false(existsSync(`${file}.nowhere`))
+})
+
+test('help and version are told', async (t) => {
+  const { code, out } = await cli('--help')
+  t.is(code, 0)
+  for (const command of ['doctor', 'info', 'backup', 'restore', 'checkpoint', 'recover']) {
+    t.true(out.includes(`  ${command} `))
+    const help = await cli(command, '--help')
+    t.is(help.code, 0)
+    t.true(help.out.includes(`Usage: fusion-sqlite ${command} `))
+  }
+  t.is((await cli('--version')).out.trim(), version)
+})
+
+test('the page map is a picture with the damaged pages in it', async (t) => {
+  const { file, pages } = await damaged(t)
+  const target = path.join(path.dirname(file), 'map.svg')
+  const answer = await json('doctor', file, '--map', target)
+  t.is(answer.exitCode, 2)
+  const svg = readFileSync(target, 'utf8')
+  assertWellFormed(t, svg)
+  t.true(svg.includes('3 pages damaged'))
+  t.true(svg.includes('logs_by_task'))
+  const titles = [...svg.matchAll(/<title>([^<]*)<\/title>/g)].map((match) => match[1])
+  const told = titles.filter((title) => title?.endsWith('damaged')).join()
+  for (const page of [pages.at(0), pages.at(-1)]) t.true(told.includes(String(page)), told)
+})
+
+test('names that are no XML, and maps of any size, make a picture', async (t) => {
+  const file = path.join(folder(t), 'odd <&> "name" \u0007.db')
+  const db = new DatabaseSync(file)
+  db.exec(`CREATE TABLE "<&>'"" ]]> \u0001 ☃" (a); CREATE TABLE "${'x'.repeat(500)}" (a)`)
+  db.close()
+  const map = await pageMap(file)
+  const svg = pageMapSvg(map)
+  assertWellFormed(t, svg)
+  t.true(svg.includes('&#60;&#38;&#62;'))
+  t.false(svg.includes('\u0001'))
+
+  // A large file in which hardly two neighbours are alike.
+  const pages = 2_000_000
+  const cells = 50_000
+  const perCell = pages / cells
+  const runs: PageMap['runs'] = Array.from({ length: cells }, (_, index) => ({
+    first: index * perCell + 1,
+    pages: perCell,
+    owner: index % 2,
+    role: 'leaf',
+    damaged: index === 31_415,
+  }))
+  const large = pageMapSvg({ ...map, pages, pagesPerCell: perCell, runs, damagedPages: 1 })
+  assertWellFormed(t, large)
+  t.true(large.includes('Each square stands for 40 pages'))
+  t.true(large.includes('class="ring"'))
+  t.true(large.length < 2_000_000, `${large.length} characters`)
+})
+
+test('a page map of a file in use does not keep anybody from writing', async (t) => {
+  const file = sound(t)
+  const writer = new DatabaseSync(file)
+  writer.exec('BEGIN IMMEDIATE; UPDATE logs SET text = upper(text)')
+  const map = await pageMap(file)
+  t.is(map.damagedPages, 0)
+  writer.exec('COMMIT')
+  t.true((await pageMap(file)).pagesFromWal > 0)
+  writer.close()
+  await t.throwsAsync(pageMap(file, { resolution: 0 }), { code: 'ERR_OUT_OF_RANGE' })
+  await t.throwsAsync(pageMap(file, { signal: AbortSignal.abort(new Error('no')) }), { message: 'no' })
+  await t.throwsAsync(fileInfo(`${file}.nowhere`), { code: 'ERR_SQLITE_ERROR' })
+})
+
+test('info tells what is known, and changes nothing', async (t) => {
+  const file = sound(t)
+  const other = new Other(t, 'hold-lock.mjs', [file])
+  await other.says('locked')
+  const { out, code } = await cli('info', file)
+  t.is(code, 0)
+  t.regex(out, /journal mode +wal/)
+  if (process.platform === 'linux') {
+    t.true(out.includes(`process ${other.process.pid}`))
+    t.regex(out, /writes/)
+  }
+  other.tell('release')
+  await other.says('released')
+  await other.ended
+  const before = readdirSync(path.dirname(file))
+  const { info } = (await json('info', file)) as unknown as { info: { database: { lastWriter: string } } }
+  t.regex(info.database.lastWriter, /^3\.\d+\.\d+$/)
+  t.deepEqual(readdirSync(path.dirname(file)), before)
+})
+
+/** A process that commits into the WAL and dies: the WAL stays. */
+async function withWal(t: ExecutionContext, file: string): Promise<void> {
+  const other = new Other(t, 'hold-lock.mjs', [
+    file,
+    'UPDATE logs SET text = text || id WHERE id < 100; BEGIN IMMEDIATE',
+  ])
+  await other.says('locked')
+  other.process.kill('SIGKILL')
+  await other.ended
+}
+
+test('a checkpoint is made of a sound database, and not of a damaged one', async (t) => {
+  const file = sound(t)
+  await withWal(t, file)
+  t.true(statSync(`${file}-wal`).size > 0)
+  const answer = await json('checkpoint', file)
+  t.is(answer.exitCode, 0)
+  t.false(existsSync(`${file}-wal`) && statSync(`${file}-wal`).size > 0)
+
+  await withWal(t, file)
+  destroy(file, (await leaves(file, 'logs')).slice(-3))
+  const before = [readFileSync(file), readFileSync(`${file}-wal`)]
+  const { code, out } = await cli('checkpoint', file)
+  t.is(code, 2)
+  t.regex(out, /No checkpoint was made/)
+  t.deepEqual([readFileSync(file), readFileSync(`${file}-wal`)], before)
+})
+
+test('backups, restores and recoveries are made', async (t) => {
+  const { file } = await damaged(t)
+  const target = path.join(path.dirname(file), 'new.db')
+  t.is((await cli('backup', file)).code, 2)
+  t.false(existsSync(`${file}.backup`))
+  const recovered = await cli('recover', file, target)
+  t.is(recovered.code, 0)
+  t.is((await cli('doctor', target)).code, 0)
+  t.is((await cli('doctor', file)).code, 2)
+
+  t.is((await cli('backup', target)).code, 0)
+  const second = await json('backup', target, '--keep', '3', '--verify', 'quick')
+  t.is(second.exitCode, 0)
+  t.deepEqual((second.result as { kept: string[] }).kept, [`${target}.backup.1`])
+  const restored = await json('restore', file, `${target}.backup`)
+  t.is(restored.exitCode, 0)
+  t.is((await cli('doctor', file)).code, 0)
+})
+
+test('Ctrl-C ends it with 130 and leaves the file as it is', async (t) => {
+  if (process.platform !== 'linux') return t.pass('it cannot be seen when the process has begun')
+  const file = sound(t, 'delete')
+  const other = new Other(t, 'hold-lock.mjs', [file, 'BEGIN EXCLUSIVE'])
+  await other.says('locked')
+  const before = readFileSync(file)
+  const child = spawn(process.execPath, [program, 'doctor', file, '--repair'], { timeout: 60_000 })
+  let err = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
+  const ended = once(child, 'close')
+  // It waits for the lock: it has the file open.
+  for (;;) {
+    const { holders } = await fileInfo(file)
+    if (holders.processes?.some(({ pid }) => pid === child.pid)) break
+    if (child.exitCode !== null) return t.fail(`it ended with ${child.exitCode}: ${err}`)
+  }
+  child.kill('SIGINT')
+  const [code] = await ended
+  t.is(code, 130)
+  t.regex(err, /cancelled/)
+  t.false(err.includes(ESCAPE))
+  t.deepEqual(readFileSync(file), before)
+})
+
+test('what never was a database is said to be none, and cannot be repaired', async (t) => {
+  const file = path.join(folder(t), 'notes.db')
+  writeFileSync(file, 'no database '.repeat(2000))
+  const before = readFileSync(file)
+  const { code, out } = await cli('doctor', file, '--map', `${file}.svg`)
+  t.is(code, 2)
+  t.regex(out, /not an SQLite database/)
+  t.regex(out, /There is no page map/)
+  const answer = await json('doctor', file, '--repair')
+  t.is(answer.exitCode, 2)
+  t.is((answer.error as { code: string }).code, 'ERR_FUSION_UNRECOVERABLE')
+  t.is((await cli('info', file)).code, 2)
+  t.deepEqual(readFileSync(file), before)
+})
+
+test('a database whose first page is overwritten is drawn and repaired', async (t) => {
+  const file = sound(t)
+  t.is((await cli('backup', file)).code, 0)
+  destroy(file, [1])
+  const target = path.join(path.dirname(file), 'map.svg')
+  const answer = await json('doctor', file, '--repair', '--map', target)
+  t.is(answer.exitCode, 1)
+  const svg = readFileSync(target, 'utf8')
+  assertWellFormed(t, svg)
+  t.true(svg.includes('names from the saved schema'))
+  t.true(svg.includes('logs_by_task'))
+  const db = new DatabaseSync(file)
+  t.deepEqual({ ...db.prepare('SELECT count(*) AS rows, max(id) AS last FROM logs').get() }, { rows: ROWS, last: ROWS })
+  db.close()
+})
+
+/** A terminal that remembers what was written to it. */
+function screen(env: Record<string, string> = {}, more: object = {}) {
+  const streams = { stdin: new PassThrough(), stdout: new PassThrough(), stderr: new PassThrough() }
+  const written = { stdout: '', stderr: '' }
+  for (const name of ['stdout', 'stderr'] as const) {
+    streams[name].setEncoding('utf8').on('data', (text: string) => (written[name] += text))
+    Object.assign(streams[name], { isTTY: true, columns: 60 }, more)
+  }
+  Object.assign(streams.stdin, { isTTY: true }, more)
+  return { terminal: new Terminal({ ...streams, env }), streams, written }
+}
+
+test('on a terminal one line tells how far it is, and is gone at the end', (t) => {
+  const { terminal, written } = screen()
+  const progress = terminal.progress()
+  for (const done of [0, 500, 1000]) progress({ stage: 'reading pages', done, total: 1000 })
+  t.regex(written.stderr, /50 %/)
+  t.false(written.stderr.includes('\n'))
+  for (const line of written.stderr.split('\r')) {
+    t.true([...stripVTControlCharacters(line)].length < 60, line)
+  }
+  terminal.line('done')
+  t.true(written.stderr.startsWith('\x1b[?25l'))
+  t.true(written.stderr.endsWith('\r\x1b[2K\x1b[?25h'))
+  t.is(written.stdout, 'done\n')
+})
+
+test('colours only where they are wanted', (t) => {
+  t.true(screen().terminal.style('red', 'x').includes('\x1b[31m'))
+  t.is(screen({ NO_COLOR: '1' }).terminal.style('red', 'x'), 'x')
+  t.is(screen({ TERM: 'dumb' }).terminal.style('red', 'x'), 'x')
+  t.is(screen({}, { isTTY: false }).terminal.style('red', 'x'), 'x')
+})
+
+test('anything but a yes is a no', async (t) => {
+  for (const [answer, meant] of [
+    ['y', true],
+    ['YES', true],
+    ['', false],
+    ['n', false],
+    ['yesterday', false],
+  ] as const) {
+    const { terminal, streams } = screen({}, { isTTY: false })
+    const asked = terminal.ask('Repair it now?', undefined)
+    streams.stdin.write(`${answer}\n`)
+    t.is(await asked, meant, answer)
+  }
+})

@@ -1,0 +1,35 @@
+'use strict'
+
+// What a failure of a command means for whoever called it.
+
+const { DAMAGED, FAILED, LOCKED } = require('./exit-codes.js')
+
+/** By SQLite's primary result code (sqlite.org/rescode.html): BUSY, LOCKED, PROTOCOL; CORRUPT, NOTADB. */
+const BY_RESULT = new Map([
+  [5, LOCKED],
+  [6, LOCKED],
+  [15, LOCKED],
+  [11, DAMAGED],
+  [26, DAMAGED],
+])
+
+/** By this package's codes. */
+const BY_CODE = new Map([
+  ['ERR_FUSION_BACKUP_IN_USE', LOCKED],
+  ['ERR_FUSION_BACKUP_DAMAGED', DAMAGED],
+  ['ERR_FUSION_NOTHING_TO_SALVAGE', DAMAGED],
+  ['ERR_FUSION_UNRECOVERABLE', DAMAGED],
+])
+
+/** The exit code for `error`. */
+function exitCodeOf(error) {
+  return BY_CODE.get(error?.code) ?? BY_RESULT.get(error?.errcode & 0xff) ?? FAILED
+}
+
+/** `error` for JSON. */
+function described(error) {
+  const { code, errcode, message } = error instanceof Error ? error : { message: String(error) }
+  return { ...(code !== undefined && { code }), ...(errcode !== undefined && { errcode }), message }
+}
+
+module.exports = { described, exitCodeOf }

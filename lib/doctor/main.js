@@ -1,0 +1,87 @@
+'use strict'
+
+// `npx fusion-sqlite COMMAND …`: takes the command line apart, carries the command out, and ends with
+// an exit code that a script can go by. Whatever a command does, it does through the package's
+// public functions.
+
+const { existsSync } = require('node:fs')
+const { version } = require('../../package.json')
+const { UsageError, parse } = require('./arguments.js')
+const exitCodes = require('./exit-codes.js')
+const { described, exitCodeOf } = require('./failure.js')
+const { Terminal } = require('./terminal.js')
+
+const commands = {
+  backup: () => require('./backup.js').backup,
+  checkpoint: () => require('./checkpoint.js').checkpoint,
+  doctor: () => require('./examine.js').doctor,
+  info: () => require('./info.js').info,
+  recover: () => require('./recover.js').recover,
+  restore: () => require('./restore.js').restore,
+}
+
+/** Carries a command out; answers `{ exitCode, …what it found }`. */
+async function carryOut(given, terminal, signal) {
+  const { command, operands } = given
+  // A database that is to be restored need not be there.
+  const source = operands[command === 'restore' ? 1 : 0]
+  const missing = existsSync(source) ? undefined : source
+  if (missing !== undefined) {
+    terminal.complain(`there is no file ${missing}`)
+    return { exitCode: exitCodes.NO_INPUT, error: { message: `there is no file ${missing}` } }
+  }
+  try {
+    return await commands[command]()(given, terminal, signal)
+  } catch (error) {
+    if (signal.aborted) {
+      terminal.complain(`cancelled; ${operands[0]} is as it was`)
+      return { exitCode: exitCodes.INTERRUPTED, error: { message: 'cancelled' } }
+    }
+    terminal.complain(error instanceof UsageError ? error.message : `${command} failed: ${error?.message ?? error}`)
+    return { exitCode: error instanceof UsageError ? exitCodes.USAGE : exitCodeOf(error), error: described(error) }
+  }
+}
+
+/**
+ * The whole program.
+ * @param {string[]} argv without those of Node
+ * @param {NodeJS.Process} process its streams, environment and signals
+ * @returns {Promise<number>} the exit code
+ */
+async function main(argv, process) {
+  let given
+  try {
+    given = parse(argv)
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error
+    process.stderr.write(`fusion-sqlite: ${error.message}\nfusion-sqlite --help tells more.\n`)
+    return exitCodes.USAGE
+  }
+  if (given.help !== undefined || given.version) {
+    process.stdout.write(`${given.help ?? version}\n`)
+    return exitCodes.OK
+  }
+  const terminal = new Terminal(process, { json: given.json })
+  const control = new AbortController()
+  const cancel = () => {
+    // Whoever asks twice does not want to wait for an orderly end. SQLite survives that.
+    if (control.signal.aborted) {
+      terminal.clear()
+      process.exit(exitCodes.INTERRUPTED)
+    }
+    control.abort(new Error('cancelled'))
+  }
+  for (const name of ['SIGINT', 'SIGTERM']) process.on(name, cancel)
+  // Whoever reads only the first lines (`| head`) goes away early.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+  try {
+    const result = await carryOut(given, terminal, control.signal)
+    if (given.json) process.stdout.write(`${JSON.stringify({ command: given.command, ...result })}\n`)
+    return result.exitCode
+  } finally {
+    terminal.clear()
+    for (const name of ['SIGINT', 'SIGTERM']) process.off(name, cancel)
+  }
+}
+
+module.exports = { main }

@@ -1,0 +1,141 @@
+//! What one read transaction sees of a database, as bytes.
+//!
+//! A [`super::LiveFile`] keeps writers away while its bytes are looked at. A [`View`] lets them
+//! go on: it has a connection that only reads, in a transaction, and reads the files through that
+//! connection's handles. With a rollback journal the transaction's SHARED lock keeps the file as
+//! it is. In WAL mode it keeps a read mark, and then:
+//!
+//! * A checkpoint copies no frame beyond the mark into the file, so that the file changes only in
+//!   pages that have a frame up to the mark.
+//! * While not all frames are checkpointed the WAL is not reset: its frames stay where they are.
+//! * So the frames up to the number in the WAL's index, taken over the file, are one state of
+//!   the database, at the transaction's beginning or after it. Where they were all checkpointed
+//!   already, the file alone is, and the WAL may be reset at any time and must not be looked at.
+//!
+//! A file whose header is beyond SQLite can be viewed, too, but without a transaction: then what
+//! is read may be torn, were somebody writing to it.
+//!
+//! Any thread, one at a time.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::ffi;
+
+use super::live_file::{Handle, patiently};
+use super::{Class, Error, Reader, Result, Storage, Task};
+
+/// Bytes of a WAL's header, and of a frame's (<https://sqlite.org/fileformat2.html>, 4.1).
+const WAL_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
+
+/// A database as a read transaction sees it. Ends with its drop; changes nothing.
+pub struct View {
+    // Owns what the handles point to.
+    reader: Reader,
+    database: Handle,
+    wal: Option<Prefix>,
+    steady: bool,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("reader", &self.reader).finish_non_exhaustive()
+    }
+}
+
+impl View {
+    /// Views the database at `path`, whatever it holds.
+    ///
+    /// # Errors
+    /// `SQLITE_BUSY` where it is locked until `until`; SQLite's; `task`'s. Damage is none.
+    pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
+        let reader = Reader::open(path, Duration::ZERO)?;
+        let connection = reader.connection();
+        let begin = || {
+            let sql = connection.sql()?;
+            if sql.is_autocommit() {
+                sql.execute_batch("BEGIN")?;
+            }
+            // The first read is what takes the lock, and the mark.
+            sql.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(Error::from)
+        };
+        let steady = patiently(path, until, task, || match begin() {
+            Ok(()) => Ok(Some(true)),
+            Err(error) => match error.class() {
+                Class::Transient => Ok(None),
+                Class::Corrupt => Ok(Some(false)),
+                _ => Err(error.at(path)),
+            },
+        })?;
+        let database = Handle::of(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
+            .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "the database has no file"))?;
+        let wal = Handle::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+        let wal = if steady {
+            wal.map(|wal| Self::frames(&reader, wal)).transpose()?.flatten()
+        } else {
+            wal.map(|handle| Prefix { handle, length: u64::MAX })
+        };
+        Ok(Self { reader, database, wal, steady })
+    }
+
+    /// The part of the WAL that belongs to the view; none where the file has all of it. `reader`
+    /// has its mark.
+    fn frames(reader: &Reader, handle: Handle) -> Result<Option<Prefix>> {
+        let page: u64 = reader
+            .connection()
+            .sql()?
+            .query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))
+            .map(|size| u64::try_from(size).unwrap_or(0))?;
+        // A connection in a transaction is not told. One that is not told at all goes by the
+        // frames' own checksums.
+        let (frames, checkpointed) = Reader::open(reader.connection().path(), Duration::ZERO)?
+            .connection()
+            .wal_frames()
+            .unwrap_or((u64::MAX, 0));
+        let length = frames.saturating_mul(FRAME_HEADER + page).saturating_add(WAL_HEADER);
+        Ok((checkpointed < frames).then_some(Prefix { handle, length }))
+    }
+
+    /// The path as SQLite resolved it.
+    pub fn path(&self) -> &Path {
+        self.reader.connection().path()
+    }
+
+    /// The database file.
+    pub fn database(&self) -> &impl Storage {
+        &self.database
+    }
+
+    /// The part of the WAL that belongs to what is seen, where there is one.
+    pub fn wal(&self) -> Option<&impl Storage> {
+        self.wal.as_ref()
+    }
+
+    /// Whether a transaction keeps what is seen as it is. False where SQLite could not begin one,
+    /// because it does not take the file for a database.
+    pub fn is_steady(&self) -> bool {
+        self.steady
+    }
+}
+
+/// The beginning of a WAL.
+struct Prefix {
+    handle: Handle,
+    length: u64,
+}
+
+impl Storage for Prefix {
+    fn size(&self) -> Result<u64> {
+        Ok(self.handle.size()?.min(self.length))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        match buffer.get_mut(..wanted) {
+            Some(buffer) if wanted > 0 => self.handle.read_at(buffer, offset),
+            _ => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What can be said of a database file without changing it: who has it open, what is in its
+//! header, how long its WAL is, what lies beside it.
+//!
+//! The files are looked at by `stat`; what stands inside of them is asked of SQLite, on a
+//! connection that only reads and does not checkpoint. Any thread; waits for a lock at most
+//! [`PATIENCE`].
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::holders::{Holders, holders};
+use super::page_map::Pages;
+use crate::engine::{
+    Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal, hard_links,
+    lock_kind,
+};
+
+/// How long a locked file is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known of a database file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileInfo {
+    /// The path, symbolic links resolved.
+    pub path: String,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Last change of the file, in milliseconds since 1970-01-01 UTC; none where the file system
+    /// does not tell.
+    pub modified: Option<u64>,
+    /// Names of the file; more than one is dangerous.
+    pub hard_links: u64,
+    /// The file system.
+    pub file_system: Option<FileSystemInfo>,
+    /// How this process locks: `ofd`, `posix` or `windows`.
+    pub lock_kind: &'static str,
+    /// Who has it open.
+    pub holders: Holders,
+    /// The `-wal`; none where there is no such file.
+    pub wal: Option<WalInfo>,
+    /// Bytes of the `-shm`; none where there is no such file.
+    pub shm_bytes: Option<u64>,
+    /// Bytes of the `-journal`; none where there is no such file. One that is not empty is left
+    /// by a transaction that is under way, or was cut off.
+    pub journal_bytes: Option<u64>,
+    /// What stands in the database; none where SQLite could not read it.
+    pub database: Option<DatabaseInfo>,
+    /// Why it could not.
+    pub error: Option<FileError>,
+    /// This process's SQLite.
+    pub sqlite_version: &'static str,
+    /// Files beside it that belong to it.
+    pub beside: Vec<Beside>,
+}
+
+/// A file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileSystemInfo {
+    /// Its type: `ext4`, `nfs`.
+    pub name: String,
+    /// Other machines may write to it: no place for a database.
+    pub network: bool,
+}
+
+/// A `-wal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WalInfo {
+    /// Bytes of the file. It keeps its length when it is used from the start again.
+    pub bytes: u64,
+    /// Frames (pages) that are in use; none where SQLite could not tell.
+    pub frames: Option<u64>,
+    /// How many of them are in the database as well.
+    pub checkpointed: Option<u64>,
+}
+
+/// What stands in a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseInfo {
+    /// `PRAGMA journal_mode`.
+    pub journal_mode: String,
+    /// Bytes a page.
+    pub page_size: u64,
+    /// Pages, those in the WAL included.
+    pub pages: u64,
+    /// How many of them are free.
+    pub free_pages: u64,
+    /// `UTF-8`, `UTF-16le` or `UTF-16be`.
+    pub encoding: String,
+    /// `none`, `full` or `incremental`.
+    pub auto_vacuum: &'static str,
+    /// `PRAGMA user_version`.
+    pub user_version: i64,
+    /// `PRAGMA application_id`.
+    pub application_id: i64,
+    /// `PRAGMA schema_version`: how often the schema was changed.
+    pub schema_version: i64,
+    /// The SQLite that wrote to the file last, `3.54.1` say; none where the header does not tell.
+    pub last_writer: Option<String>,
+}
+
+/// Why SQLite could not read the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileError {
+    /// As [`Error::code`].
+    pub code: &'static str,
+    /// As [`Error::errcode`].
+    pub errcode: i32,
+    /// As [`Error::message`].
+    pub message: String,
+}
+
+/// A file beside a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beside {
+    /// Its path.
+    pub path: String,
+    /// What it is.
+    pub kind: BesideKind,
+    /// Its length.
+    pub bytes: u64,
+    /// As [`FileInfo::modified`].
+    pub modified: Option<u64>,
+}
+
+/// What a file beside a database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BesideKind {
+    /// A backup.
+    Backup,
+    /// The saved copy of its schema.
+    Snapshot,
+    /// A damaged original, what was there before a restore, a WAL that is not the database's own:
+    /// kept, and of no use but to look into.
+    Preserved,
+}
+
+/// What is known of the database at `path`.
+///
+/// # Errors
+/// `SQLITE_CANTOPEN` where there is no such file; `ERR_FUSION_SQLITE_VERSION`. A file that cannot
+/// be read as a database is no error.
+pub fn file_info(path: &Path) -> Result<FileInfo> {
+    crate::engine::init()?;
+    let cannot = |error: std::io::Error| {
+        Error::sqlite(rusqlite::ffi::SQLITE_CANTOPEN, error.to_string()).at(path)
+    };
+    let path = &path.canonicalize().map_err(cannot)?;
+    let metadata = std::fs::metadata(path).map_err(cannot)?;
+    if !metadata.is_file() {
+        return Err(cannot(std::io::Error::other("it is not a file")));
+    }
+    // Before this process opens it.
+    let holders = holders(path);
+    let id = FileId::of(path).map_err(cannot)?;
+    let (database, frames, error) = match read(path) {
+        Ok((database, frames)) => (Some(database), frames, None),
+        Err(error) => (None, None, Some(error)),
+    };
+    Ok(FileInfo {
+        path: path.to_string_lossy().into_owned(),
+        bytes: metadata.len(),
+        modified: modified(&metadata),
+        hard_links: hard_links(path).map_err(cannot)?,
+        file_system: FileSystem::of(path)
+            .ok()
+            .map(|it| FileSystemInfo { name: it.name, network: it.network }),
+        lock_kind: match lock_kind() {
+            LockKind::Ofd => "ofd",
+            LockKind::Posix => "posix",
+            LockKind::Windows => "windows",
+        },
+        holders,
+        wal: length(&Wal::path(path)).map(|bytes| WalInfo {
+            bytes,
+            frames: frames.map(|(frames, _)| frames),
+            checkpointed: frames.map(|(_, checkpointed)| checkpointed),
+        }),
+        shm_bytes: length(&named(path, "-shm")),
+        journal_bytes: length(&named(path, "-journal")),
+        database,
+        error: error.map(|error| FileError {
+            code: error.code,
+            errcode: error.errcode,
+            message: error.message,
+        }),
+        sqlite_version: rusqlite::version(),
+        beside: beside(path, id),
+    })
+}
+
+fn named(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn length(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.len())
+}
+
+fn modified(metadata: &std::fs::Metadata) -> Option<u64> {
+    let since = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
+/// Frames in use and how many of them are checkpointed.
+type Frames = (u64, u64);
+
+/// Asks SQLite.
+fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
+    let reader = Reader::open(path, PATIENCE)?;
+    let connection = reader.connection();
+    let sql = connection.sql()?;
+    // One snapshot for all of it. Reading the schema's version is what begins it.
+    sql.execute_batch("BEGIN")?;
+    let number = |name: &str| -> Result<i64> {
+        Ok(sql.query_row(&format!("PRAGMA main.{name}"), [], |row| row.get(0))?)
+    };
+    let schema_version = number("schema_version")?;
+    let database = DatabaseInfo {
+        journal_mode: sql.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?,
+        page_size: count(number("page_size")?),
+        pages: count(number("page_count")?),
+        free_pages: count(number("freelist_count")?),
+        encoding: sql.query_row("PRAGMA main.encoding", [], |row| row.get(0))?,
+        auto_vacuum: match number("auto_vacuum")? {
+            0 => "none",
+            1 => "full",
+            _ => "incremental",
+        },
+        user_version: number("user_version")?,
+        application_id: number("application_id")?,
+        schema_version,
+        last_writer: last_writer(path).ok().flatten(),
+    };
+    sql.execute_batch("COMMIT")?;
+    Ok((database, connection.wal_frames()))
+}
+
+/// SQLite's version, as it leaves it in the header of every file that it writes to
+/// (<https://sqlite.org/fileformat2.html>, 1.3.17).
+fn last_writer(path: &Path) -> Result<Option<String>> {
+    let view = View::open(path, Instant::now() + PATIENCE, &Unwatched)?;
+    let wal = view.wal().map(|wal| wal as &dyn Storage);
+    let number = Pages::new(view.database(), wal, &Unwatched)?.last_writer();
+    let version = format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000);
+    Ok((number >= 3_000_000).then_some(version))
+}
+
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// What lies beside the database and belongs to it, by kind and name.
+fn beside(path: &Path, id: FileId) -> Vec<Beside> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Vec::new();
+    };
+    let name = name.to_string_lossy();
+    let mut found: Vec<Beside> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let kind = belongs(entry.file_name().to_string_lossy().strip_prefix(&*name)?)?;
+            let metadata = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
+            // Another name of the database itself.
+            if FileId::of(&entry.path()).is_ok_and(|it| it == id) {
+                return None;
+            }
+            Some(Beside {
+                path: entry.path().to_string_lossy().into_owned(),
+                kind,
+                bytes: metadata.len(),
+                modified: modified(&metadata),
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
+    found
+}
+
+/// What the file is whose name goes on so after the database's.
+fn belongs(suffix: &str) -> Option<BesideKind> {
+    if suffix == "-schema" {
+        return Some(BesideKind::Snapshot);
+    }
+    if let Some(rest) = suffix.strip_prefix(".backup") {
+        let generation = rest.strip_prefix('.').is_some_and(|number| number.parse::<u32>().is_ok());
+        return (rest.is_empty() || generation).then_some(BesideKind::Backup);
+    }
+    let kept = [".damaged-", ".before-restore-", "-wal.stale-"];
+    kept.iter().any(|name| suffix.starts_with(name)).then_some(BesideKind::Preserved)
+}

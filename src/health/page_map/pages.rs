@@ -1,0 +1,239 @@
+//! The pages of a database, those in its WAL included.
+
+use rusqlite::ffi;
+
+use crate::engine::{Error, Overlay, Result, Storage, Task};
+use crate::format::{Cell, Header, Page, header, lock_page, number, ptrmap, record, wal};
+
+/// Pages that are looked at for telling their size where no header does.
+const SAMPLE: u64 = 200;
+
+/// Reads pages.
+pub struct Pages<'a> {
+    database: &'a dyn Storage,
+    wal: Option<&'a dyn Storage>,
+    overlay: Overlay,
+    header: Option<Header>,
+    size: usize,
+    usable: usize,
+    in_file: u32,
+    count: u32,
+}
+
+impl<'a> Pages<'a> {
+    /// Reads the headers and the WAL's index.
+    ///
+    /// # Errors
+    /// `SQLITE_NOTADB` where nothing tells how large a page is; `task`'s.
+    pub fn new(
+        database: &'a dyn Storage,
+        wal: Option<&'a dyn Storage>,
+        task: &dyn Task,
+    ) -> Result<Self> {
+        let (mut overlay, mut log) = (Overlay::default(), [0; wal::HEADER]);
+        let log = match wal {
+            Some(wal) if wal.read_at(&mut log, 0)? == log.len() => wal::Header::parse(&log),
+            _ => None,
+        };
+        if let (Some(wal), Some(log)) = (wal, &log) {
+            overlay = Overlay::read(wal, log, task)?;
+        }
+        let mut pages = Self {
+            database,
+            wal,
+            overlay,
+            header: None,
+            size: header::SIZE,
+            usable: header::SIZE,
+            in_file: 0,
+            count: 0,
+        };
+        let mut first = [0; header::SIZE];
+        // One that cannot be read has no header.
+        let _ = pages.fill(1, 0, &mut first);
+        pages.header = Header::parse(&first);
+        let size = match pages.header {
+            Some(header) => header.page_size,
+            None => match log {
+                Some(log) => log.page_size,
+                None => guess(database)?.ok_or_else(|| {
+                    Error::sqlite(ffi::SQLITE_NOTADB, "nothing tells how large its pages are")
+                })?,
+            },
+        };
+        pages.size = size as usize;
+        pages.usable = pages.header.map_or(pages.size, |header| header.usable());
+        pages.in_file =
+            u32::try_from(database.size()?.div_ceil(u64::from(size))).unwrap_or(u32::MAX);
+        let present = pages.in_file.max(pages.overlay.last());
+        let told = match pages.header.filter(Header::count_is_valid) {
+            Some(header) if pages.overlay.pages == 0 => header.pages,
+            _ => pages.overlay.pages,
+        };
+        // A number in a damaged header is not believed without bounds.
+        pages.count = if told == 0 { present } else { told.min(present.saturating_mul(2)) };
+        Ok(pages)
+    }
+
+    /// The version of the SQLite that wrote to the database last, as it counts them: 3054001.
+    pub fn last_writer(&self) -> u32 {
+        let mut header = [0; header::SIZE];
+        let _ = self.fill(1, 0, &mut header);
+        number::u32_at(&header, 96).unwrap_or(0)
+    }
+
+    /// Whether the first page begins with a header.
+    pub fn has_header(&self) -> bool {
+        self.header.is_some()
+    }
+
+    /// Bytes a page.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How many of them are SQLite's.
+    pub fn usable(&self) -> usize {
+        self.usable
+    }
+
+    /// Whether the page is neither in the file nor in the WAL.
+    pub fn is_missing(&self, page: u32) -> bool {
+        page > self.in_file && self.overlay.frame(page).is_none()
+    }
+
+    /// The last page that should exist.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Pages that are read from the WAL.
+    pub fn in_wal(&self) -> u64 {
+        self.overlay.len() as u64
+    }
+
+    /// The first page of the list of free pages; 0 if there is none.
+    pub fn first_free(&self) -> u32 {
+        self.header.map_or(0, |header| header.freelist)
+    }
+
+    /// The page that SQLite's locks are laid on.
+    pub fn lock_byte(&self) -> u32 {
+        lock_page(u32::try_from(self.size).unwrap_or(u32::MAX))
+    }
+
+    /// Whether the page belongs to the pointer map.
+    pub fn is_pointer_map(&self, page: u32) -> bool {
+        self.header.is_some_and(|header| {
+            header.largest_root != 0 && ptrmap::is_map(page, header.page_size, self.usable)
+        })
+    }
+
+    /// Reads a page. What the file does not have of it is 0.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read(&self, page: u32, buffer: &mut [u8]) -> Result<()> {
+        buffer.fill(0);
+        self.fill(page, 0, buffer)
+    }
+
+    /// The number at the beginning of a page.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn link(&self, page: u32) -> Result<u32> {
+        let mut bytes = [0; 4];
+        self.fill(page, 0, &mut bytes)?;
+        Ok(u32::from_be_bytes(bytes))
+    }
+
+    fn fill(&self, page: u32, at: u64, buffer: &mut [u8]) -> Result<()> {
+        match (self.overlay.frame(page), self.wal) {
+            (Some(offset), Some(wal)) => wal.read_at(buffer, offset + at)?,
+            _ => {
+                let offset = u64::from(page.saturating_sub(1)) * self.size as u64;
+                self.database.read_at(buffer, offset + at)?
+            }
+        };
+        Ok(())
+    }
+
+    /// A row of the schema table: its type, name, table and root page. None if it is damaged, or
+    /// longer than `most` bytes.
+    pub fn schema_row(&self, cell: &Cell<'_>, most: u64) -> Option<(String, String, String, u32)> {
+        if cell.length > most {
+            return None;
+        }
+        let mut payload = cell.local.to_vec();
+        let wanted = usize::try_from(cell.length).ok()?;
+        let (mut next, mut buffer) = (cell.overflow, vec![0; self.size]);
+        while payload.len() < wanted {
+            if next == 0 || next > self.count {
+                return None;
+            }
+            self.read(next, &mut buffer).ok()?;
+            next = number::u32_at(&buffer, 0)?;
+            let rest = buffer.get(4..self.usable)?;
+            payload.extend(rest.iter().take(wanted - payload.len()));
+        }
+        let mut fields = Vec::new();
+        if !record::read(&payload, &mut fields) {
+            return None;
+        }
+        let &[kind, name, table, root, ..] = fields.as_slice() else { return None };
+        let crate::format::Value::Integer(root) = root else { return None };
+        Some((self.text(kind)?, self.text(name)?, self.text(table)?, u32::try_from(root).ok()?))
+    }
+
+    fn text(&self, value: crate::format::Value<'_>) -> Option<String> {
+        let crate::format::Value::Text(bytes) = value else { return None };
+        let units = |from: fn([u8; 2]) -> u16| {
+            let units = bytes.chunks_exact(2).filter_map(|pair| Some(from(pair.try_into().ok()?)));
+            String::from_utf16_lossy(&units.collect::<Vec<_>>())
+        };
+        Some(match self.header?.encoding {
+            2 => units(u16::from_le_bytes),
+            3 => units(u16::from_be_bytes),
+            _ => String::from_utf8_lossy(bytes).into_owned(),
+        })
+    }
+}
+
+/// How large pages must be for the most of them to make sense as pages of b-trees.
+fn guess(database: &dyn Storage) -> Result<Option<u32>> {
+    let length = database.size()?;
+    let (mut best, mut found) = (0.0, None);
+    let mut size = 65_536_u32;
+    while size >= 512 {
+        let pages = length / u64::from(size);
+        let step = (pages / SAMPLE).max(1);
+        let mut buffer = vec![0; size as usize];
+        let (mut looked_at, mut sound) = (0_u32, 0_u32);
+        for page in (1..pages).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+            looked_at += 1;
+            if database.read_at(&mut buffer, page * u64::from(size)).is_ok() {
+                let page = Page::parse(&buffer, buffer.len(), false);
+                sound += u32::from(page.is_some_and(|page| adds_up(&page)));
+            }
+        }
+        let share = f64::from(sound) / f64::from(looked_at.max(1));
+        if share > best {
+            (best, found) = (share, Some(size));
+        }
+        size /= 2;
+    }
+    Ok(found)
+}
+
+/// Whether the cells, free blocks and fragments of a page make up all of it.
+pub fn adds_up(page: &Page<'_>) -> bool {
+    let mut taken = 0;
+    for index in 0..page.cells {
+        match page.cell(index) {
+            Some(cell) => taken += cell.size,
+            None => return false,
+        }
+    }
+    page.accounts_for(taken)
+}

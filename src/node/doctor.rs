@@ -1,0 +1,60 @@
+//! What the doctor shows: facts of a file, and its page map.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::task::{Work, arguments};
+use crate::engine::{Error, Result, Task};
+use crate::health;
+use crate::health::page_map::{Known, Options, OwnerKind};
+use crate::recovery::salvage::SchemaEntry;
+use crate::recovery::snapshot_file;
+
+/// Tasks by name.
+pub const WORKS: &[(&str, Work)] = &[("fileInfo", file_info), ("pageMap", page_map)];
+
+#[derive(Deserialize)]
+struct Arguments {
+    path: PathBuf,
+}
+
+fn file_info(text: &str, _: &dyn Task) -> Result<String> {
+    let Arguments { path } = arguments(text)?;
+    write(&health::file_info(&path)?)
+}
+
+#[derive(Deserialize)]
+struct MapArguments {
+    path: PathBuf,
+    resolution: u64,
+    damaged: Vec<u32>,
+}
+
+fn page_map(text: &str, task: &dyn Task) -> Result<String> {
+    let MapArguments { path, resolution, damaged } = arguments(text)?;
+    let options = Options { resolution, damaged, known: known(&path) };
+    write(&health::page_map(&path, &options, task)?)
+}
+
+/// The b-trees that the snapshot beside the database knows of.
+fn known(path: &Path) -> Vec<Known> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let entries = snapshot_file::load(&path).map(|snapshot| snapshot.schema).unwrap_or_default();
+    entries
+        .into_iter()
+        .filter_map(|SchemaEntry { kind, name, table, root, .. }| {
+            let kind = match kind.as_str() {
+                "table" => OwnerKind::Table,
+                "index" => OwnerKind::Index,
+                _ => return None,
+            };
+            Some(Known { name, kind, table, root })
+        })
+        .collect()
+}
+
+fn write(result: &impl Serialize) -> Result<String> {
+    serde_json::to_string(result)
+        .map_err(|error| Error::fusion("ERR_FUSION_INTERNAL", error.to_string()))
+}
