@@ -9,7 +9,7 @@ const { flushAtExit } = require('./exit.js')
 const { kNumber, kOpen, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
 
-const EVENTS = ['error', 'corrupt', 'replaced', 'checkpoint', 'rejected', 'backpressure']
+const EVENTS = ['error', 'corrupt', 'replaced', 'healed', 'checkpoint', 'rejected', 'backpressure']
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */

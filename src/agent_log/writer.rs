@@ -5,12 +5,17 @@
 //! | waiting | a batch is due, a checkpoint is due or asked for, the last handle is gone |
 //! | committing | the transaction is committed, or failed |
 //! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
+//! | healing | a fresh connection has found the file sound, or damaged |
 //! | stopped (damaged or replaced file) | never: entries are kept to be taken back |
 //! | ending | the queue is empty, or has failed for the whole retry deadline |
 //!
 //! A failure is answered by its class (`engine::Class`): transient ones are retried at once and
 //! then with growing pauses, disk ones slowly on a fresh connection, damage and replacement stop
-//! the writer with everything kept. A panic in here is caught, puts the batch back and stops
+//! the writer with everything kept. Where an error says that the file is damaged and a fresh
+//! connection finds it sound, the writer's connection was merely wedged ([`DatabaseFile::heal`]):
+//! it is opened anew, and the batch, which never left the queue, is written on that. Before and
+//! after each transaction the writer makes sure that the `-wal` and `-shm` it has open are still
+//! the file's, since a commit in others is seen by nobody. A panic in here is caught, puts the batch back and stops
 //! the writer: nothing dies quietly.
 //!
 //! It never waits inside SQLite (its busy timeout is 0): waiting is done on the file's turn,
@@ -25,10 +30,10 @@ use rusqlite::OpenFlags;
 
 use super::batch::{Outcomes, Statements, Written, complete};
 use super::entry::Entries;
-use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled};
+use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled, Unknown};
 use super::registry;
 use crate::checkpoint::{self, Mode, Policy, Situation};
-use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Result, Wal};
+use crate::engine::{self, Class, Connection, DatabaseFile, Error, Profile, Remedy, Result, Wal};
 
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
@@ -79,6 +84,11 @@ pub enum Event {
     Error(Error),
     /// The file is damaged; writing has stopped, the entries are kept.
     Corrupt(Error),
+    /// Connections to the file were wedged, by this error, and work again.
+    Healed(Error, Remedy),
+    /// Connections of this process to the file are to be opened anew: those that are in no
+    /// transaction are to be closed at once, because the others wait for it.
+    Reopen,
     /// The path leads to another file, or to none; writing has stopped, the entries are kept.
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.
@@ -218,6 +228,12 @@ fn supervise(shared: &Arc<Shared>) {
             }
         })),
     );
+    let weak = Arc::downgrade(shared);
+    shared.file.members.observe(Some(Arc::new(move |error, remedy| {
+        if let Some(shared) = weak.upgrade() {
+            shared.emit(&Event::Healed(error, remedy));
+        }
+    })));
     let mut writer = Writer::new(shared);
     while catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
         // The transaction, if one was open, goes with the connection.
@@ -232,6 +248,7 @@ fn supervise(shared: &Arc<Shared>) {
         ));
     }
     shared.file.wal.set_wake(0, None);
+    shared.file.members.observe(None);
     registry::forget(shared);
     let mut state = shared.queue.lock();
     state.ended = true;
@@ -267,6 +284,8 @@ struct Writer<'a> {
     waited: bool,
     /// The failure that was last told; told once until something else happens.
     told: Option<i32>,
+    /// A wedge was seen to, and nothing written or checkpointed since.
+    healing: bool,
     /// The same for checkpoints: a full disk fails each of them, many times a second.
     told_checkpoint: Option<i32>,
     last_commit: Instant,
@@ -298,6 +317,7 @@ impl<'a> Writer<'a> {
             attempts: 0,
             waited: false,
             told: None,
+            healing: false,
             told_checkpoint: None,
             last_commit: now,
             seen_commits: 0,
@@ -382,18 +402,30 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Closes a connection that is stale: a JavaScript thread noticed the wedge first. Others of
+    /// this process wait for that, and for one another.
+    fn let_go(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.connection.is_stale()) {
+            self.open = None;
+            self.shared.emit(&Event::Reopen);
+        }
+    }
+
     /// The connection, if the file may be written to and checkpointed: its path still leads to
     /// it, and where there was reason to doubt it, it has been checked.
     fn sound_connection(&mut self) -> Result<&Connection> {
         let file = &self.shared.file;
+        self.let_go();
         let connection = self.connection()?;
         connection.check_identity()?;
-        if file.take_suspicion()
-            && let Err(error) = check(connection)
-        {
-            // Not answered, or answered badly: either way the doubt remains.
-            file.suspect();
-            return Err(error);
+        file.check_beside()?;
+        if file.take_suspicion() {
+            if let Err(error) = check(connection) {
+                // Not answered, or answered badly: either way the doubt remains.
+                file.suspect();
+                return Err(error);
+            }
+            file.members.confirm();
         }
         Ok(connection)
     }
@@ -439,6 +471,7 @@ impl<'a> Writer<'a> {
                 let settled = shared.queue.settle(batch, outcomes, &shared.options);
                 // Before anybody who waits can ask for the state.
                 self.succeeded();
+                self.is_healed();
                 shared.tell(settled);
                 Ok(())
             }
@@ -463,8 +496,12 @@ impl<'a> Writer<'a> {
                 Written::All => break,
             }
         }
-        match self.execute("COMMIT") {
+        match self.execute("COMMIT").and_then(|()| self.shared.file.check_beside()) {
             Ok(()) => Ok(complete(outcomes)),
+            Err(error) if error.class() != Class::Transient && error.class() != Class::Row => {
+                self.doubt(outcomes, &error);
+                Err(error)
+            }
             // A deferred constraint speaks up only now, and does not say which row broke it.
             Err(error) if error.class() == Class::Row => {
                 self.execute("ROLLBACK")?;
@@ -475,6 +512,17 @@ impl<'a> Writer<'a> {
                 Ok(Vec::new())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// The COMMIT of the rows in `self.batch` failed, and may have taken place all the same: they
+    /// are looked for before they are written again.
+    fn doubt(&mut self, outcomes: Outcomes, error: &Error) {
+        if let Some(batch) = &mut self.batch {
+            let outcomes = complete(outcomes);
+            if !outcomes.is_empty() {
+                batch.unknown = Some(Unknown { outcomes, error: error.clone() });
+            }
         }
     }
 
@@ -494,8 +542,14 @@ impl<'a> Writer<'a> {
 
     fn failed(&mut self, error: Error) {
         self.attempts = self.attempts.saturating_add(1);
+        let error = match self.heal(error) {
+            Ok(()) => return,
+            Err(error) => error,
+        };
         let class = error.class();
-        if matches!(class, Class::Corrupt | Class::Replaced) {
+        if matches!(class, Class::Corrupt | Class::Replaced)
+            || error.code == "ERR_FUSION_COMMIT_UNKNOWN"
+        {
             return self.shared.stop(&error);
         }
         let now = Instant::now();
@@ -534,6 +588,43 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Sees to a wedge, if `error` may come from one: drops the connection, and has the next one
+    /// checked before anything is written. `Ok`: try again.
+    ///
+    /// # Errors
+    /// What is left to be answered for: `error`, where there was no wedge, or this did not help.
+    fn heal(&mut self, error: Error) -> Result<()> {
+        // Seen to already, without a commit since.
+        if !error.may_be_wedge() || self.healing {
+            self.shared.file.members.give_up();
+            return Err(error);
+        }
+        self.open = None;
+        let file = &self.shared.file;
+        match file.heal(engine::PATIENCE) {
+            Ok(remedy) => {
+                // The whole file is looked through before anything is written.
+                file.suspect();
+                if remedy == Remedy::Reopened {
+                    self.shared.emit(&Event::Reopen);
+                }
+                file.members.hope(error, remedy);
+                self.healing = true;
+                Ok(())
+            }
+            // It is another file, or a busy one: that is to be said then.
+            Err(other) if other.class() != Class::Corrupt => Err(other),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// The connection works: a wedge that was seen to is healed.
+    fn is_healed(&mut self) {
+        if std::mem::take(&mut self.healing) {
+            self.shared.file.members.confirm();
+        }
+    }
+
     /// A pause that doubles with each failure in a row, from `first` to `longest`, and is drawn
     /// from its upper half, so that processes which collided once do not collide again.
     fn pause(&mut self, first: Duration, longest: Duration) -> Duration {
@@ -550,6 +641,7 @@ impl<'a> Writer<'a> {
         let shared = self.shared;
         let now = Instant::now();
         self.look_at_wal = None;
+        self.let_go();
         if shared.queue.lock().stopped.is_some() {
             return;
         }
@@ -597,7 +689,16 @@ impl<'a> Writer<'a> {
         let shared = self.shared;
         // Counted before: a commit during the checkpoint may be what the restart is undone by.
         let commits = shared.file.wal.commits();
-        let outcome = self.run_checkpoint(mode);
+        let mut outcome = self.run_checkpoint(mode);
+        if let Err(error) = outcome {
+            outcome = match self.heal(error) {
+                Ok(()) => self.run_checkpoint(mode),
+                Err(error) => Err(error),
+            };
+        }
+        if outcome.is_ok() {
+            self.is_healed();
+        }
         let now = Instant::now();
         let mut wal = shared.wal();
         match &outcome {

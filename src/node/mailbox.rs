@@ -16,7 +16,7 @@ use napi::sys;
 use super::errors::{Outcome, check};
 use crate::agent_log::{Answer, Entries};
 use crate::checkpoint;
-use crate::engine::{Error, Result, Stage};
+use crate::engine::{Error, Remedy, Result, Stage};
 
 /// Something for JavaScript to know. `ticket` and `log` are numbers that JavaScript gave.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub enum Message {
     Stage(f64, Stage),
     /// An event of log `log`.
     Event(f64, Happening),
+    /// The thread's connections that are stale and idle are to be closed.
+    LetGo,
 }
 
 /// An event, in a form that can be kept.
@@ -42,6 +44,8 @@ pub enum Happening {
     Failure(&'static str, Error),
     /// `checkpoint`
     Checkpoint(checkpoint::Outcome),
+    /// `healed`
+    Healed(Error, Remedy),
     /// `rejected`
     Rejected(Entries, Error),
     /// `backpressure`

@@ -18,6 +18,7 @@
 //! | [`serialize`] | databases as bytes, and bytes as databases |
 //! | [`backup`] | backups off the event loop |
 //! | [`sharing`] | keeping backups and this thread off a connection at the same time |
+//! | [`healing`] | hardened connections that are opened anew in place |
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
@@ -46,6 +47,7 @@ pub(crate) mod errors;
 pub(crate) mod extension;
 pub(crate) mod foreign;
 pub(crate) mod function;
+pub(crate) mod healing;
 pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod limits;
