@@ -231,6 +231,9 @@ fn supervise(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     shared.file.members.observe(Some(Arc::new(move |error, remedy| {
         if let Some(shared) = weak.upgrade() {
+            if remedy == Remedy::Lost {
+                shared.emit(&Event::Error(engine::commits_lost().at(&shared.file.path)));
+            }
             shared.emit(&Event::Healed(error, remedy));
         }
     })));
@@ -496,7 +499,7 @@ impl<'a> Writer<'a> {
                 Written::All => break,
             }
         }
-        match self.execute("COMMIT").and_then(|()| self.shared.file.check_beside()) {
+        match self.execute("COMMIT").and_then(|()| self.is_kept()) {
             Ok(()) => Ok(complete(outcomes)),
             Err(error) if error.class() != Class::Transient && error.class() != Class::Row => {
                 self.doubt(outcomes, &error);
@@ -513,6 +516,14 @@ impl<'a> Writer<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// That what was just committed is in the file's own WAL.
+    fn is_kept(&self) -> Result<()> {
+        if self.open.as_ref().is_some_and(|open| open.connection.is_stale()) {
+            return Err(Error::stale().at(&self.shared.file.path));
+        }
+        self.shared.file.check_beside()
     }
 
     /// The COMMIT of the rows in `self.batch` failed, and may have taken place all the same: they
@@ -557,7 +568,10 @@ impl<'a> Writer<'a> {
         let waited = std::mem::take(&mut self.waited);
         let retry_at = if class != Class::Transient {
             // A fresh connection next time: whatever made this one fail is not carried along.
-            self.open = None;
+            // Unless it has a WAL open that nobody else can open any more.
+            if error.code != "ERR_FUSION_WAL_LOST" {
+                self.open = None;
+            }
             Some(now + self.pause(Duration::from_millis(50), Duration::from_secs(5)))
         } else if waited {
             None
@@ -594,18 +608,23 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// What is left to be answered for: `error`, where there was no wedge, or this did not help.
     fn heal(&mut self, error: Error) -> Result<()> {
-        // Seen to already, without a commit since.
-        if !error.may_be_wedge() || self.healing {
+        if !error.may_be_wedge() {
+            return Err(error);
+        }
+        if self.healing {
+            // Seen to already, without a commit since.
             self.shared.file.members.give_up();
             return Err(error);
         }
-        self.open = None;
         let file = &self.shared.file;
-        match file.heal(engine::PATIENCE) {
+        // What is prepared stands in the way of closing, but of nothing else.
+        let connection = self.open.as_ref().map(|open| &open.connection);
+        match file.heal(connection, engine::PATIENCE) {
             Ok(remedy) => {
+                self.open = None;
                 // The whole file is looked through before anything is written.
                 file.suspect();
-                if remedy == Remedy::Reopened {
+                if remedy != Remedy::IndexRebuilt {
                     self.shared.emit(&Event::Reopen);
                 }
                 file.members.hope(error, remedy);
@@ -698,6 +717,8 @@ impl<'a> Writer<'a> {
         }
         if outcome.is_ok() {
             self.is_healed();
+            // The file was written to: what is known of it is brought up to date.
+            drop(shared.file.check_beside());
         }
         let now = Instant::now();
         let mut wal = shared.wal();

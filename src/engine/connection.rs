@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::wedge::{Member, Members};
-use super::{Class, DatabaseFile, Error, FileId, Result, file_id};
+use super::{Class, DatabaseFile, Error, FileId, Result, file_id, wal_index};
 
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
@@ -166,12 +166,22 @@ impl Connection {
         self.member.as_ref().is_some_and(Member::is_stale)
     }
 
+    /// The generation of the file that this connection belongs to.
+    pub fn generation(&self) -> u32 {
+        self.member.as_ref().map_or(0, Member::generation)
+    }
+
     /// Waits up to `patience` until this connection, which has read nothing, is not stale.
     ///
     /// # Errors
     /// `ERR_FUSION_WEDGED`.
     pub(super) fn enter_generation(&mut self, patience: Duration) -> Result<()> {
-        self.member.as_mut().map_or(Ok(()), |member| member.enter(patience))
+        let Some(mut member) = self.member.take() else {
+            return Ok(());
+        };
+        let entered = member.enter(patience, || wal_index::is_alone(self));
+        self.member = Some(member);
+        entered
     }
 
     /// Closes. Closing twice is harmless.

@@ -29,8 +29,11 @@ use super::{Connection, Error, Result, errstr};
 const REGION: c_int = 32_768;
 /// Words of one copy of the header; there are two, one behind the other.
 const WORDS: usize = 12;
-/// The locks of a writer, of a checkpointer and of recovery.
+/// The locks of a writer, of a checkpointer and of recovery: first, and how many.
 const WRITER_TO_RECOVERY: (c_int, c_int) = (0, 3);
+const WRITER: (c_int, c_int) = (0, 1);
+/// Word of the index that counts the frames which are in the database.
+const BACKFILLED: usize = 2 * WORDS;
 const WAL_HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 /// The shortest and the longest pause between two tries for the locks.
@@ -86,6 +89,140 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Saves what was committed to a WAL that is not at its path any more: checkpoints it through
+/// `connection`, which has it open. `is_untouched` says whether the database file is as the
+/// WAL's own processes left it; it is asked, and the copying done, while nobody writes, and, with
+/// `shut_out`, while nobody can open the file. `done` is called before anybody can write again.
+/// Whether nothing is lost with the WAL now.
+///
+/// # Errors
+/// SQLite's; `SQLITE_BUSY`; `ERR_FUSION_WEDGED` where nobody can be shut out, because another
+/// process has the WAL open, too.
+pub fn rescue(
+    connection: &Connection,
+    shut_out: bool,
+    patience: Duration,
+    is_untouched: impl FnOnce() -> bool,
+    done: impl FnOnce(),
+) -> Result<bool> {
+    let database = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+    let wal = handle(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+    let (Some(database), Some(wal)) = (database, wal) else {
+        return Ok(false);
+    };
+    if header(&database).is_none() {
+        return Ok(false);
+    }
+    let _shut_out = shut_out.then(|| ShutOut::begin(&database)).transpose()?;
+    locked(&database, WRITER, patience, || {
+        let Some(told) = look(&database) else {
+            return Ok(false);
+        };
+        let is_saved = is_copied(&database, &told)
+            || (is_untouched()
+                && check_wal(&wal, &told).is_ok()
+                && checkpoint(connection)?
+                && is_copied(&database, &told));
+        if is_saved {
+            done();
+        }
+        Ok(is_saved)
+    })
+    .map_err(|error| error.at(connection.path()))
+}
+
+/// Whether every frame is in the database.
+fn is_copied(database: &Handle<'_>, told: &Told) -> bool {
+    let copied = index(database)
+        .and_then(|words| words.get(BACKFILLED))
+        .map_or(0, |word| word.load(Ordering::Acquire));
+    copied >= told.frames
+}
+
+fn checkpoint(connection: &Connection) -> Result<bool> {
+    // SAFETY: the connection is open and this thread's; the numbers are not asked for.
+    let rc = unsafe {
+        ffi::sqlite3_wal_checkpoint_v2(
+            connection.raw(),
+            c"main".as_ptr(),
+            ffi::SQLITE_CHECKPOINT_PASSIVE,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    match rc {
+        ffi::SQLITE_OK => Ok(true),
+        _ => Err(connection.last_error()),
+    }
+}
+
+/// Nobody can open the database while this lives: its file has SQLite's pending lock, which
+/// those who have it open do not mind in WAL mode.
+struct ShutOut<'a> {
+    database: &'a Handle<'a>,
+    unlock: unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int) -> c_int,
+}
+
+impl<'a> ShutOut<'a> {
+    /// The connection has the shared lock, as each has that has read in WAL mode.
+    fn begin(database: &'a Handle<'a>) -> Result<Self> {
+        let failed = |rc: c_int| Err(Error::sqlite(rc, errstr(rc)));
+        let (Some(lock), Some(unlock)) = (database.methods.xLock, database.methods.xUnlock) else {
+            return failed(ffi::SQLITE_IOERR_LOCK);
+        };
+        // SAFETY: the file is open. A lock that is had already is left as it is.
+        let rc = unsafe { lock(database.raw, ffi::SQLITE_LOCK_RESERVED) };
+        if rc == ffi::SQLITE_BUSY {
+            // SQLite refuses it in WAL mode while another process has the same index open.
+            return Err(Error::fusion(
+                "ERR_FUSION_WEDGED",
+                "the -wal and -shm were deleted while the database was open, and another process \
+                 has the deleted ones open, too, so that what was committed cannot be saved by \
+                 this one: end the other process, or close the database there",
+            ));
+        }
+        if rc != ffi::SQLITE_OK {
+            return failed(rc);
+        }
+        let shut_out = Self { database, unlock };
+        // SAFETY: as above. Where others have the file open the exclusive lock is refused, and
+        // the pending one is had.
+        match unsafe { lock(database.raw, ffi::SQLITE_LOCK_EXCLUSIVE) } {
+            ffi::SQLITE_OK | ffi::SQLITE_BUSY => Ok(shut_out),
+            rc => failed(rc),
+        }
+    }
+}
+
+impl Drop for ShutOut<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the file is open; back to the lock that was had before.
+        unsafe { (self.unlock)(self.database.raw, ffi::SQLITE_LOCK_SHARED) };
+    }
+}
+
+/// That no other process has the main database of `connection` open, nor another connection of
+/// this one. It has read nothing.
+///
+/// # Errors
+/// SQLite's.
+pub fn is_alone(connection: &Connection) -> Result<bool> {
+    let Some(database) = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)? else {
+        return Ok(false);
+    };
+    let (Some(lock), Some(unlock)) = (database.methods.xLock, database.methods.xUnlock) else {
+        return Ok(false);
+    };
+    let levels = [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_RESERVED, ffi::SQLITE_LOCK_EXCLUSIVE];
+    // SAFETY: the file is open, and has no lock: nothing was read.
+    let alone = unsafe {
+        let alone = levels.iter().all(|level| lock(database.raw, *level) == ffi::SQLITE_OK);
+        unlock(database.raw, ffi::SQLITE_LOCK_NONE);
+        alone
+    };
+    Ok(alone)
+}
+
 /// A read that needs page 1.
 fn read(connection: &Connection) -> Result<()> {
     connection
@@ -126,7 +263,7 @@ fn void_index(
     let Some(header) = header(database) else {
         return Ok(None);
     };
-    locked(database, patience, || {
+    locked(database, WRITER_TO_RECOVERY, patience, || {
         let told = look(database);
         match (&told, wal) {
             (Some(told), Some(wal)) => check_wal(wal, told)?,
@@ -148,7 +285,7 @@ fn announce(database: &Handle<'_>, patience: Duration) -> Result<()> {
     let Some(header) = header(database) else {
         return Ok(());
     };
-    locked(database, patience, || {
+    locked(database, WRITER_TO_RECOVERY, patience, || {
         if look(database).is_none() {
             return Ok(());
         }
@@ -179,16 +316,16 @@ fn barrier(database: &Handle<'_>) {
     }
 }
 
-/// Runs `body` while nobody writes, checkpoints or recovers.
+/// Runs `body` while nobody else has these locks.
 fn locked<R>(
     database: &Handle<'_>,
+    (first, count): (c_int, c_int),
     patience: Duration,
     body: impl FnOnce() -> Result<R>,
 ) -> Result<R> {
     let Some(lock) = database.methods.xShmLock else {
         return Err(Error::sqlite(ffi::SQLITE_IOERR_SHMLOCK, errstr(ffi::SQLITE_IOERR_SHMLOCK)));
     };
-    let (first, count) = WRITER_TO_RECOVERY;
     let request = |flags: c_int| {
         // SAFETY: the file is open, and its index is mapped.
         unsafe { lock(database.raw, first, count, flags | ffi::SQLITE_SHM_EXCLUSIVE) }
@@ -212,6 +349,11 @@ fn locked<R>(
 
 /// Both copies of the header; none where there is no index.
 fn header<'a>(database: &Handle<'a>) -> Option<&'a [AtomicU32; 2 * WORDS]> {
+    Some(index(database)?.first_chunk()?)
+}
+
+/// The header, and what follows it.
+fn index<'a>(database: &Handle<'a>) -> Option<&'a [AtomicU32; BACKFILLED + 1]> {
     let map = database.methods.xShmMap?;
     let mut memory: *mut c_void = ptr::null_mut();
     // SAFETY: the file is open; the method writes one pointer. It does not lengthen the file.
@@ -221,7 +363,7 @@ fn header<'a>(database: &Handle<'a>) -> Option<&'a [AtomicU32; 2 * WORDS]> {
     }
     // SAFETY: the region is mapped, at a page's boundary, for as long as a connection of this
     // process has the file open. Other processes write to it, which atomics allow for.
-    Some(unsafe { &*memory.cast::<[AtomicU32; 2 * WORDS]>() })
+    Some(unsafe { &*memory.cast::<[AtomicU32; BACKFILLED + 1]>() })
 }
 
 /// What the index says, if SQLite would believe it: both copies the same, and their checksum

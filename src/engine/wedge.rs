@@ -4,8 +4,8 @@
 //! | what happened beside the file | what is done |
 //! |---|---|
 //! | its WAL index lies (another program wrote into the `-shm`) | it is built anew, for all processes: [`wal_index`] |
-//! | `-shm`, perhaps `-wal` with it, was deleted or made anew (by hand; by the last connection of another process, where this one had lost its locks) | every connection of this process is reopened |
-//! | `-wal` alone was deleted or made anew | nothing: `ERR_FUSION_WAL_LOST` |
+//! | `-shm`, perhaps `-wal` with it, was deleted or made anew (by hand; by the last connection of another process, where this one had lost its locks) | what is in the old WAL only is saved, if nobody has used the file since; every connection of this process is reopened |
+//! | `-wal` alone was deleted or made anew | what is in it is saved; every connection of this process is reopened, once no other process has the file open |
 //!
 //! Reopening one connection would not help in the second case: SQLite maps a file's `-shm` once
 //! a process, and lets go of the mapping with the process's *last* connection to that file. So
@@ -13,8 +13,14 @@
 //! begins another. A connection of an earlier one is *stale*: its owner closes it as soon as it
 //! is in no transaction, and opens it anew, which waits for the others ([`Members::enter`]).
 //!
-//! In the third case this process's connections hold the only copy of what was committed and not
-//! checkpointed, so they must not be closed before it is.
+//! Connections that have a deleted WAL open have the only copy of what was committed to it and not
+//! checkpointed, so it is, before they are closed ([`wal_index::rescue`]). That is sound only if
+//! the database file is as the old WAL's processes left it: where somebody has used it with
+//! another WAL, the old one must not be applied, and its commits are lost ([`Remedy::Lost`]).
+//!
+//! Where the `-shm` stayed, processes with the old WAL and those with the new one would share an
+//! index, each reading frames that the other wrote elsewhere. So nobody may have the file open
+//! before it is used again.
 //!
 //! Whether `-wal` and `-shm` are those that SQLite opened is told by `stat`, against what the
 //! paths led to when the first connection had read the file. Any thread.
@@ -24,7 +30,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{OpenFlags, ffi};
 
@@ -46,6 +52,9 @@ pub enum Remedy {
     IndexRebuilt,
     /// Every connection of this process is opened anew.
     Reopened,
+    /// The same, and what was committed last is lost: somebody deleted the WAL that it was in and
+    /// used the file without it.
+    Lost,
 }
 
 /// The connections of this process to one file, by generation.
@@ -67,6 +76,8 @@ struct State {
     /// What `-wal` and `-shm` were when the current generation first read them.
     beside: Option<Beside>,
     hopeless: Option<Instant>,
+    /// The file must not be used before no other process has it open.
+    must_be_alone: bool,
     /// What was done about which error, while it is not known whether it helped.
     pending: Option<(Error, Remedy)>,
 }
@@ -82,12 +93,15 @@ impl fmt::Debug for Members {
 struct Beside {
     wal: Option<FileId>,
     shm: Option<FileId>,
+    /// When the database file was last written to.
+    modified: Option<SystemTime>,
 }
 
 impl Beside {
     fn of(database: &Path) -> Self {
         let id = |path: &Path| FileId::of(path).ok();
-        Self { wal: id(&Wal::path(database)), shm: id(&shm_path(database)) }
+        let modified = std::fs::metadata(database).and_then(|file| file.modified()).ok();
+        Self { wal: id(&Wal::path(database)), shm: id(&shm_path(database)), modified }
     }
 }
 
@@ -134,6 +148,12 @@ impl Members {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The generation that is not stale.
+    #[inline]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// How often connections to this file were healed.
     pub fn healed(&self) -> u64 {
         self.healed.load(Ordering::Relaxed)
@@ -174,8 +194,11 @@ impl Members {
         let members = &file.members;
         let mut state = members.lock();
         let oldest = state.open.keys().next().copied();
-        let generation = oldest.unwrap_or_else(|| members.generation.load(Ordering::Acquire));
-        if oldest.is_none() {
+        let current = members.generation();
+        // An earlier one, for what is still to be waited for: see `enter`.
+        let otherwise = if state.must_be_alone { current.wrapping_sub(1) } else { current };
+        let generation = oldest.unwrap_or(otherwise);
+        if oldest.is_none() && !state.must_be_alone {
             state.beside = None;
         }
         *state.open.entry(generation).or_default() += 1;
@@ -198,27 +221,52 @@ impl Members {
 
     /// What became of the files beside the database; none: they are those that are open.
     fn moved(&self, database: &Path) -> Option<Moved> {
-        let was = self.lock().beside?;
+        let mut state = self.lock();
+        let was = state.beside?;
         let is = Beside::of(database);
         let differs = |was: Option<FileId>, is: Option<FileId>| was.is_some() && was != is;
-        if differs(was.shm, is.shm) {
-            Some(Moved::Index)
-        } else if differs(was.wal, is.wal) {
-            Some(Moved::WalAlone)
-        } else {
-            None
+        match (differs(was.shm, is.shm), differs(was.wal, is.wal)) {
+            (false, false) => {
+                // A database that was put into WAL mode just now gets them with the next read.
+                let (wal, shm) = (was.wal.or(is.wal), was.shm.or(is.shm));
+                state.beside = Some(Beside { wal, shm, modified: is.modified });
+                None
+            }
+            (true, false) => Some(Moved::Index),
+            // Whoever opens the file makes both.
+            (true, true) => {
+                let is_unused = is.shm.is_none() && is.wal.is_none() && is.modified == was.modified;
+                Some(Moved::Both { is_unused })
+            }
+            (false, true) => Some(Moved::WalAlone),
         }
+    }
+
+    /// Begins another generation.
+    fn reopen(&self, moved: Moved) {
+        let mut state = self.lock();
+        state.beside = None;
+        state.must_be_alone = moved == Moved::WalAlone;
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 /// See [`Members::moved`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moved {
+    /// `-shm`; the WAL is the same.
     Index,
+    /// `-shm` and `-wal`; perhaps nobody has used the file since.
+    Both { is_unused: bool },
+    /// `-wal`.
     WalAlone,
 }
 
 impl Member {
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// Whether the connection belongs to an earlier generation.
     #[inline]
     pub(super) fn is_stale(&self) -> bool {
@@ -226,11 +274,16 @@ impl Member {
     }
 
     /// Makes a connection that has read nothing one of the current generation, once those of
-    /// earlier ones are closed. Waits for them up to `patience`.
+    /// earlier ones are closed. Waits for them up to `patience`. `is_alone` says whether nobody
+    /// else has the file open.
     ///
     /// # Errors
     /// `ERR_FUSION_WEDGED`.
-    pub(super) fn enter(&mut self, patience: Duration) -> Result<()> {
+    pub(super) fn enter(
+        &mut self,
+        patience: Duration,
+        is_alone: impl Fn() -> Result<bool>,
+    ) -> Result<()> {
         let members = &self.file.members;
         let deadline = Instant::now() + patience;
         let mut state = members.lock();
@@ -246,6 +299,16 @@ impl Member {
                 .map(|(_, count)| count)
                 .sum();
             if others <= 1 {
+                if state.must_be_alone && !is_alone()? {
+                    return Err(Error::fusion(
+                        "ERR_FUSION_WEDGED",
+                        "the -wal was deleted while the database was open, and another process \
+                         still has it open. What was committed is saved. Close the database \
+                         there: it can be used again once nobody has the old -wal",
+                    )
+                    .at(&self.file.path));
+                }
+                state.must_be_alone = false;
                 leave(&mut state, self.generation);
                 *state.open.entry(current).or_default() += 1;
                 self.generation = current;
@@ -292,38 +355,34 @@ impl DatabaseFile {
     /// `stat`s: cheap enough before and after each batch.
     ///
     /// # Errors
-    /// `ERR_FUSION_STALE`, `ERR_FUSION_WAL_LOST`.
+    /// `ERR_FUSION_STALE`.
     pub fn check_beside(&self) -> Result<()> {
         match self.members.moved(&self.path) {
             None => Ok(()),
-            Some(Moved::Index) => Err(Error::stale().at(&self.path)),
-            Some(Moved::WalAlone) => Err(wal_gone().at(&self.path)),
+            Some(_) => Err(Error::stale().at(&self.path)),
         }
     }
 
     /// Does what can be done about a wedge: see the module's documentation. The caller holds no
-    /// transaction, and opens its connection anew afterwards; where that fails as before, the
+    /// transaction, and opens `connection`, if it has one, anew afterwards; where that fails as before, the
     /// file is damaged, and [`Members::give_up`] is told.
     ///
     /// # Errors
     /// * `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`: it is another file;
     /// * `ERR_FUSION_WAL_LOST`: commits would be lost; nothing was changed;
+    /// * `ERR_FUSION_WEDGED`: it has to wait for somebody;
     /// * SQLite's: `SQLITE_BUSY`; that the file is damaged.
-    pub fn heal(&self, patience: Duration) -> Result<Remedy> {
+    pub fn heal(&self, connection: Option<&Connection>, patience: Duration) -> Result<Remedy> {
         let members = &self.members;
         let _one_at_a_time = members.healing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_identity()?;
         match members.moved(&self.path) {
-            Some(Moved::Index) => {
-                let mut state = members.lock();
-                state.beside = None;
-                members.generation.fetch_add(1, Ordering::AcqRel);
-                drop(state);
+            Some(moved) => {
+                let remedy = self.leave_behind(connection, moved, patience)?;
                 // The writer closes its connection, and has the other threads close theirs.
                 self.wal.rouse();
-                Ok(Remedy::Reopened)
+                Ok(remedy)
             }
-            Some(Moved::WalAlone) => Err(wal_gone().at(&self.path)),
             // Begun by another call, and not over: connections are left to be closed.
             None if self.is_being_reopened() => Ok(Remedy::Reopened),
             None => {
@@ -348,6 +407,42 @@ impl DatabaseFile {
         }
     }
 
+    /// Saves what can be saved of a WAL that is not at its path any more, and begins another
+    /// generation.
+    fn leave_behind(
+        &self,
+        connection: Option<&Connection>,
+        moved: Moved,
+        patience: Duration,
+    ) -> Result<Remedy> {
+        let members = &self.members;
+        let untouched = match moved {
+            // The WAL is at its path: whoever opens it finds all commits.
+            Moved::Index => {
+                members.reopen(moved);
+                return Ok(Remedy::Reopened);
+            }
+            Moved::Both { is_unused } => is_unused,
+            // The others have the index in common with this process, and use its locks.
+            Moved::WalAlone => true,
+        };
+        let mut is_saved = false;
+        if let Some(connection) = connection.filter(|connection| !connection.is_stale()) {
+            let is_untouched = || untouched && members.moved(&self.path) == Some(moved);
+            let done = || members.reopen(moved);
+            let shut_out = moved != Moved::WalAlone;
+            is_saved = wal_index::rescue(connection, shut_out, patience, is_untouched, done)?;
+        }
+        if is_saved {
+            return Ok(Remedy::Reopened);
+        }
+        if moved == Moved::WalAlone {
+            return Err(wal_gone().at(&self.path));
+        }
+        members.reopen(moved);
+        Ok(Remedy::Lost)
+    }
+
     /// Whether connections of an earlier generation are open.
     fn is_being_reopened(&self) -> bool {
         let current = self.members.generation.load(Ordering::Acquire);
@@ -359,7 +454,17 @@ fn wal_gone() -> Error {
     Error::fusion(
         "ERR_FUSION_WAL_LOST",
         "the -wal was deleted or replaced while the database was open. What was committed and is \
-         not in the database file yet is known to the processes that have it open now, and to \
-         nobody else: checkpoint('truncate') saves it. Then close the database in every process",
+         not in the database file yet could not be saved so far; it is known to the processes \
+         that have the database open now, and to nobody else. It is tried again",
+    )
+}
+
+/// What [`Remedy::Lost`] says.
+pub fn commits_lost() -> Error {
+    Error::fusion(
+        "ERR_FUSION_WAL_LOST",
+        "somebody deleted the -wal while the database was open and used the file without it, so \
+         that what was committed last and not checkpointed is lost. Writing goes on. The -wal \
+         belongs to the database: never delete it",
     )
 }

@@ -860,6 +860,7 @@ fn arguments(
                     let remedy = match remedy {
                         Remedy::IndexRebuilt => "indexRebuilt",
                         Remedy::Reopened => "reopened",
+                        Remedy::Lost => "lost",
                     };
                     ("healed", error_value(env, &error)?, text(env, remedy.as_bytes())?)
                 }

@@ -21,6 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rusqlite::{OpenFlags, ffi};
 
@@ -28,7 +29,19 @@ use super::authorizer::Authorizer;
 use super::database::Database;
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown};
-use crate::engine::{self, Class, Connection, Error, FileId, Profile, Remedy, Result, errstr};
+use crate::engine::{
+    self, Class, Connection, DatabaseFile, Error, FileId, Profile, Remedy, Result, errstr,
+};
+
+/// What SQLite's commit hook has to know.
+#[derive(Debug)]
+struct Commits {
+    /// SQLite began to commit in the running call.
+    has_begun: Cell<bool>,
+    file: Option<Arc<DatabaseFile>>,
+    /// The connection's.
+    generation: u32,
+}
 
 /// How a hardened connection was opened.
 #[derive(Debug)]
@@ -63,8 +76,8 @@ pub struct Healing {
     in_transaction: Cell<bool>,
     /// It has had an effect that making it again would repeat.
     has_effect: Cell<bool>,
-    /// SQLite began to commit in it. In a box, because SQLite has its address.
-    is_committing: Box<Cell<bool>>,
+    /// In a box, because SQLite has its address.
+    commits: RefCell<Box<Commits>>,
     /// An error inside a transaction that a wedge would explain.
     doubt: RefCell<Option<Error>>,
 }
@@ -180,24 +193,27 @@ impl Healing {
             has_extensions: Cell::default(),
             in_transaction: Cell::default(),
             has_effect: Cell::default(),
-            is_committing: Box::default(),
             doubt: RefCell::default(),
+            commits: RefCell::new(Commits::of(connection)),
         };
         healing.watch_commits(connection);
         healing
     }
 
     fn watch_commits(&self, connection: &Connection) {
-        let flag: *const Cell<bool> = &raw const *self.is_committing;
-        // SAFETY: the connection is open and this thread's. The flag is in a box of the database
-        // that owns the connection, and is dropped after it was closed: see `Database`'s fields.
+        let commits = Commits::of(connection);
+        let data: *const Commits = &raw const *commits;
+        // SAFETY: the connection is open and this thread's. The box belongs to the database that
+        // owns the connection, and is dropped after that was closed: see `Database`'s fields, and
+        // below, where the connection that has the one before is closed already.
         unsafe {
             ffi::sqlite3_commit_hook(
                 connection.raw(),
                 Some(begins_to_commit),
-                flag.cast_mut().cast::<c_void>(),
+                data.cast_mut().cast::<c_void>(),
             );
         }
+        self.commits.replace(commits);
     }
 
     /// A call begins on `connection`.
@@ -205,7 +221,7 @@ impl Healing {
     pub fn begin(&self, in_transaction: bool) {
         self.in_transaction.set(in_transaction);
         self.has_effect.set(false);
-        self.is_committing.set(false);
+        self.commits.borrow().has_begun.set(false);
     }
 
     /// The running call has done something that making it again would repeat.
@@ -274,10 +290,26 @@ impl Healing {
     }
 }
 
-unsafe extern "C" fn begins_to_commit(flag: *mut c_void) -> c_int {
+impl Commits {
+    fn of(connection: &Connection) -> Box<Self> {
+        Box::new(Self {
+            has_begun: Cell::new(false),
+            file: connection.file().cloned(),
+            generation: connection.generation(),
+        })
+    }
+}
+
+/// Lets nobody commit to a WAL that was left behind: not 0 makes it a rollback.
+unsafe extern "C" fn begins_to_commit(data: *mut c_void) -> c_int {
     // SAFETY: what `watch_commits` passed, on the connection's thread.
-    unsafe { &*flag.cast::<Cell<bool>>() }.set(true);
-    0
+    let commits = unsafe { &*data.cast::<Commits>() };
+    let is_stale =
+        commits.file.as_ref().is_some_and(|file| file.members.generation() != commits.generation);
+    if !is_stale {
+        commits.has_begun.set(true);
+    }
+    c_int::from(is_stale)
 }
 
 impl Database {
@@ -392,14 +424,17 @@ impl Database {
         healing: &Healing,
         error: &Error,
     ) -> Outcome<()> {
-        let Some(file) = self.asking(|connection| Ok(connection.file().cloned()))? else {
-            return Err(Thrown::state("the database has no file"));
-        };
-        let remedy = file.heal(healing.how.profile.busy_timeout)?;
+        let (file, remedy) = self.asking(|connection| {
+            let Some(file) = connection.file() else {
+                return Err(Thrown::state("the database has no file"));
+            };
+            let patience = healing.how.profile.busy_timeout;
+            Ok((Arc::clone(file), file.heal(Some(connection), patience)?))
+        })?;
         file.members.hope(error.clone(), remedy);
         // Whoever writes or checkpoints next looks through the whole file first.
         file.suspect();
-        if remedy == Remedy::Reopened {
+        if remedy != Remedy::IndexRebuilt {
             self.reopen(environment, healing)?;
         }
         Ok(())
@@ -425,7 +460,12 @@ impl Database {
         };
         let error = Error::sqlite(*errcode, exception.message.clone());
         let class = error.class();
-        let is_unknown = healing.is_committing.get()
+        if error.errcode == ffi::SQLITE_CONSTRAINT_COMMITHOOK {
+            return Err(Error::stale()
+                .explained("ERR_FUSION_STALE", "The transaction was rolled back: make it again.")
+                .into());
+        }
+        let is_unknown = healing.commits.borrow().has_begun.get()
             && (class == Class::Corrupt || error.errcode & 0xff == ffi::SQLITE_IOERR)
             && self.at_rest().is_some_and(|(_, is_autocommit)| is_autocommit);
         let thrown = if is_unknown {
