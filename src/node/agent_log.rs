@@ -21,7 +21,7 @@ use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
 use super::callback::{Call, Raw, callback, text};
-use super::database::{adopt_hardened, is_away, with_connection};
+use super::database::{adopt_hardened, with_connection, with_connection_as_is};
 use super::environment::Environment;
 use super::errors::{Kind, Outcome, Thrown, check, error_value};
 use super::healing::{How, let_go_all};
@@ -381,8 +381,10 @@ fn open_hardened(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// `checkpointOnClose(database)`: the file's last connection may remove the WAL, which the writer
 /// has emptied.
 fn checkpoint_on_close(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    with_connection(call.env, call.number(0)?, |connection| {
-        connection.checkpoint_on_close(true);
+    with_connection_as_is(call.env, call.number(0)?, |connection| {
+        if !connection.raw().is_null() {
+            connection.checkpoint_on_close(true);
+        }
         Ok(())
     })?;
     call.undefined()
@@ -583,10 +585,10 @@ impl Handle {
     /// Whether the database's own connection is in a write transaction.
     fn is_writing(&self, call: &Call<'_>) -> Outcome<bool> {
         let Some(number) = self.database else { return Ok(false) };
-        if is_away(call.env, number) {
-            return Ok(false);
-        }
-        with_connection(call.env, number, |connection| {
+        with_connection_as_is(call.env, number, |connection| {
+            if connection.raw().is_null() {
+                return Ok(false);
+            }
             // SAFETY: the connection is open and used by this thread alone.
             let state = unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
             Ok(state == ffi::SQLITE_TXN_WRITE)

@@ -40,6 +40,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"location", callback!(location)),
     (c"isTransaction", callback!(is_transaction)),
     (c"finalizeStatements", callback!(finalize_statements)),
+    (c"giveUp", callback!(give_up)),
 ];
 
 /// Settings of [`open`], as bits.
@@ -455,11 +456,17 @@ pub fn with_connection<R>(
     database.using(body)
 }
 
-/// Whether the connection with `number` is closed until its next call.
-pub(super) fn is_away(env: sys::napi_env, number: u32) -> bool {
-    Environment::of(env)
-        .and_then(|environment| look_up(&environment, number))
-        .is_ok_and(|database| database.healing().is_some_and(Healing::is_away))
+/// The same for the connection as it is: it may be one that is to be opened anew, and closed.
+///
+/// # Errors
+/// As [`with_connection`].
+pub(super) fn with_connection_as_is<R>(
+    env: sys::napi_env,
+    number: u32,
+    body: impl FnOnce(&Connection) -> Outcome<R>,
+) -> Outcome<R> {
+    let environment = Environment::of(env)?;
+    look_up(&environment, number)?.looking(body)
 }
 
 /// The database with `number`, its connection opened anew if that is due.
@@ -603,6 +610,13 @@ unsafe extern "C" fn collected(_env: sys::napi_env, data: *mut c_void, hint: *mu
 fn close(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let number = call.number(0)?;
     dispose(call.environment, number)?;
+    call.undefined()
+}
+
+/// `giveUp(database)`: the connection is about to be closed, and if it is stale nobody waits for
+/// it any more.
+fn give_up(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    look_up(call.environment, call.number(0)?)?.let_go(call.environment, true)?;
     call.undefined()
 }
 

@@ -346,14 +346,17 @@ impl Database {
 
     /// Closes the connection if it is stale and at rest, for the others of this process that wait
     /// for it. It is opened at its next call.
-    fn let_go(self: &Rc<Self>, environment: &Environment) -> Outcome<()> {
+    ///
+    /// # Errors
+    /// `ERR_FUSION_WEDGED` where something would go with it, unless it is `given_up`.
+    pub fn let_go(self: &Rc<Self>, environment: &Environment, given_up: bool) -> Outcome<()> {
         let Some(healing) = self.healing() else {
             return Ok(());
         };
-        if self.at_rest() != Some((true, true)) {
+        if self.at_rest() != Some((true, true)) || (given_up && self.sharing().is_shared()) {
             return Ok(());
         }
-        if let Some(reason) = self.cannot_carry(environment, healing)? {
+        if !given_up && let Some(reason) = self.cannot_carry(environment, healing)? {
             return Err(Error::fusion(
                 "ERR_FUSION_WEDGED",
                 format!(
@@ -363,6 +366,9 @@ impl Database {
                 ),
             )
             .into());
+        }
+        if given_up {
+            super::session::delete_all(environment, self);
         }
         self.put_away(environment, |connection| {
             let settings = Settings::of(connection);
@@ -409,7 +415,7 @@ impl Database {
     }
 
     fn reopen(self: &Rc<Self>, environment: &Environment, healing: &Healing) -> Outcome<()> {
-        self.let_go(environment)?;
+        self.let_go(environment, false)?;
         // Their turn comes when they are called; until then they must not be waited for.
         let_go_all(environment);
         let connection = healing.open(self.authorizer().as_ref())?;
@@ -528,6 +534,6 @@ pub fn let_go_all(environment: &Environment) {
     };
     for database in databases {
         // One that cannot be closed says so when it is called.
-        drop(database.let_go(environment));
+        drop(database.let_go(environment, false));
     }
 }
