@@ -110,33 +110,40 @@ unix('after -wal and -shm were deleted everything is there, and every object goe
   db.function('twice', (value) => Number(value) * 2)
   db.aggregate('total', { start: 0, step: (sum: number, value) => sum + Number(value) })
   db.exec('PRAGMA cache_size = 123')
+  const inTransaction = async (name: string) => {
+    db.exec('BEGIN IMMEDIATE')
+    t.true(db.appendAgentLog(entriesOf(name, 1)[0]!))
+    await db.flushAgentLogs()
+    db.exec('COMMIT')
+  }
+  await inTransaction('written in a transaction')
   const count = db.prepare(COUNT)
   const computed = db.prepare('SELECT twice(total(id)) AS sum FROM agentLogEntries')
   const iterated = db.prepare('SELECT id FROM agentLogEntries ORDER BY id')
-  t.is(count.get()?.rows, 400)
+  t.is(count.get()?.rows, 401)
   const asked: number[] = []
   db.setAuthorizer((action) => {
     asked.push(action)
     return constants.SQLITE_OK
   })
   const worker = new Worker(new URL('children/healing-worker.mjs', import.meta.url), { workerData: file })
-  t.deepEqual(await once(worker, 'message'), [400])
+  t.deepEqual(await once(worker, 'message'), [401])
   const rows = iterated.iterate()
   t.is(rows.next().value?.id, 1)
 
   meddle('delete', file)
   // The worker's idle handle is closed for it, and this thread's, in the middle of an iteration.
   const receipt = await db.appendAgentLogs(entriesOf('after', 50))
-  t.deepEqual([receipt.committed, receipt.firstId, receipt.lastId], [50, 401, 450])
+  t.deepEqual([receipt.committed, receipt.firstId, receipt.lastId], [50, 402, 451])
   t.throws(() => rows.next(), { code: 'ERR_INVALID_STATE' })
-  t.is(count.get()?.rows, 450)
-  t.is(computed.get()?.sum, 450 * 451)
-  t.is(iterated.all().length, 450)
+  t.is(count.get()?.rows, 451)
+  t.is(computed.get()?.sum, 451 * 452)
+  t.is(iterated.all().length, 451)
   asked.length = 0
   t.is(db.prepare('PRAGMA cache_size').get()?.cache_size, 123)
   t.true(asked.includes(constants.SQLITE_PRAGMA))
   worker.postMessage('count')
-  t.deepEqual(await once(worker, 'message'), [450])
+  t.deepEqual(await once(worker, 'message'), [451])
   t.deepEqual(
     healed.map(([error, remedy]) => [error.code, remedy]),
     [['ERR_FUSION_STALE', 'reopened']],
@@ -145,8 +152,9 @@ unix('after -wal and -shm were deleted everything is there, and every object goe
   worker.postMessage('close')
   await once(worker, 'exit')
   db.setAuthorizer(null)
+  await inTransaction('written in another transaction')
   await db.closeAsync()
-  await found(t, file, 450)
+  await found(t, file, 452)
 })
 
 unix('a thread that stands still lets its connection go', async (t) => {

@@ -2,7 +2,7 @@
 //! acknowledged is there, once. A COMMIT whose outcome is unknown is never reported as done, nor
 //! made twice: a VFS that fails the WAL's sync at a chosen COMMIT leaves exactly that.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod second_process;
 

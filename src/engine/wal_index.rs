@@ -349,7 +349,7 @@ fn locked<R>(
 
 /// Both copies of the header; none where there is no index.
 fn header<'a>(database: &Handle<'a>) -> Option<&'a [AtomicU32; 2 * WORDS]> {
-    Some(index(database)?.first_chunk()?)
+    index(database)?.first_chunk()
 }
 
 /// The header, and what follows it.

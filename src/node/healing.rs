@@ -54,6 +54,9 @@ pub struct How {
     pub profile: Profile,
 }
 
+/// Defines something on a connection.
+pub type Define = dyn Fn(&Connection) -> Outcome<()>;
+
 /// A function or aggregate, by name and number of arguments, and what defines it.
 pub struct Definition {
     /// As SQLite compares it: ASCII lower case, up to the first NUL.
@@ -61,7 +64,7 @@ pub struct Definition {
     /// Arguments; -1 for any number.
     pub argc: c_int,
     /// Defines it on a connection.
-    pub define: Rc<dyn Fn(&Connection) -> Outcome<()>>,
+    pub define: Rc<Define>,
 }
 
 /// What a hardened connection needs to be opened anew, and what its running call did.
