@@ -419,6 +419,10 @@ impl<'a> Writer<'a> {
     fn sound_connection(&mut self) -> Result<&Connection> {
         let file = &self.shared.file;
         self.let_go();
+        if self.open.is_none() {
+            // Opening makes a -wal where one was deleted under others, who have it open still.
+            file.check_beside()?;
+        }
         let connection = self.connection()?;
         connection.check_identity()?;
         file.check_beside()?;
@@ -632,7 +636,13 @@ impl<'a> Writer<'a> {
                 Ok(())
             }
             // It is another file, or a busy one: that is to be said then.
-            Err(other) if other.class() != Class::Corrupt => Err(other),
+            Err(other) if other.class() != Class::Corrupt => {
+                if other.code == "ERR_FUSION_WAL_LOST" {
+                    // A JavaScript thread may have the connection that can save it.
+                    self.shared.emit(&Event::Reopen);
+                }
+                Err(other)
+            }
             Err(_) => Err(error),
         }
     }

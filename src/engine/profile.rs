@@ -214,6 +214,10 @@ impl Connection {
         }
         let mut connection =
             Self::open(path, flags, profile.busy_timeout).map_err(|error| advise(error, path))?;
+        // Before the first read, which would make a -wal where one was deleted under others.
+        if let Some(file) = connection.file().filter(|file| file.check_beside().is_err()) {
+            file.heal(None, profile.busy_timeout)?;
+        }
         connection.enter_generation(profile.busy_timeout)?;
         apply(&connection, UNTIL_LOOKED_AT, profile)?;
         if connection.file().is_some() {

@@ -439,6 +439,11 @@ impl DatabaseFile {
         if moved == Moved::WalAlone {
             return Err(wal_gone().at(&self.path));
         }
+        // Another connection of this process may have the WAL open that this one, or none, has not.
+        let own = usize::from(connection.is_some());
+        if untouched && members.lock().open.values().sum::<usize>() > own {
+            return Err(wal_gone().at(&self.path));
+        }
         members.reopen(moved);
         Ok(Remedy::Lost)
     }

@@ -22,6 +22,7 @@ use std::ffi::{c_int, c_void};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
@@ -381,6 +382,24 @@ impl Database {
         })
     }
 
+    /// Sees to a WAL that was deleted under this connection, at rest: it may be the only one of
+    /// this process that can.
+    fn save_what_was_deleted(&self) {
+        if self.healing().is_some() && self.at_rest() == Some((false, true)) {
+            // Where it cannot, whoever asked for it goes on asking.
+            drop(self.asking(|connection| {
+                if let Some(file) = connection.file()
+                    && file.check_beside().is_err()
+                {
+                    let remedy = file.heal(Some(connection), Duration::ZERO)?;
+                    file.members.hope(Error::stale(), remedy);
+                    file.suspect();
+                }
+                Ok(())
+            }));
+        }
+    }
+
     /// What goes with this connection, for a person.
     fn cannot_carry(
         self: &Rc<Self>,
@@ -536,6 +555,7 @@ pub fn let_go_all(environment: &Environment) {
         numbers.into_iter().filter_map(|number| databases.get(number).map(Rc::clone)).collect()
     };
     for database in databases {
+        database.save_what_was_deleted();
         // One that cannot be closed says so when it is called.
         drop(database.let_go(environment, false));
     }
