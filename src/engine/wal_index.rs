@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::ffi;
 
+use super::connection::LONGEST_TIMEOUT;
 use super::{Connection, Error, Result, errstr};
 
 /// Bytes of the index that are mapped at once (`WALINDEX_PGSZ`).
@@ -330,7 +331,7 @@ fn locked<R>(
         // SAFETY: the file is open, and its index is mapped.
         unsafe { lock(database.raw, first, count, flags | ffi::SQLITE_SHM_EXCLUSIVE) }
     };
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
     let mut pause = PAUSES.0;
     loop {
         match request(ffi::SQLITE_SHM_LOCK) {

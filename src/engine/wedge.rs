@@ -34,6 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{OpenFlags, ffi};
 
+use super::connection::LONGEST_TIMEOUT;
 use super::{Class, Connection, DatabaseFile, Error, FileId, Result, Wal, wal_index};
 
 /// Is told that connections work again, which an error had put in doubt.
@@ -285,7 +286,7 @@ impl Member {
         is_alone: impl Fn() -> Result<bool>,
     ) -> Result<()> {
         let members = &self.file.members;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
         let mut state = members.lock();
         loop {
             let current = members.generation.load(Ordering::Acquire);
