@@ -490,6 +490,8 @@ export interface DatabaseStats {
   /** Attempts that met a lock; attempts that met another failure. */
   retries: number
   failures: number
+  /** How often connections of this process to the file were wedged, and work again. */
+  healed: number
   /** BEGIN to COMMIT. */
   commitMs: Latencies
   /** Acceptance to COMMIT, of the oldest row of a group. */
@@ -786,6 +788,14 @@ export interface HardenedDatabaseEvents {
   recovered: [report: RecoveryReport]
   /** The path leads to another file, or none: writing has stopped, entries are kept. */
   replaced: [error: FusionSqliteError]
+  /**
+   * Connections were wedged on an intact file, failing with `error`, and work again. `indexRebuilt`:
+   * another program had damaged the WAL index (`-shm`), which was built anew. `reopened`: `-wal` or
+   * `-shm` had been deleted, and every connection of this process was opened anew; nothing is lost.
+   * `lost`: the same, but somebody had used the file without its WAL, so that what was committed
+   * last is lost; an `error` with code `ERR_FUSION_WAL_LOST` comes first.
+   */
+  healed: [error: FusionSqliteError, remedy: 'indexRebuilt' | 'reopened' | 'lost']
   /** The WAL was reset, or a checkpoint was prevented (told at most once a second). */
   checkpoint: [result: CheckpointResult]
   /** A row of `appendAgentLog` was rejected; rows of `appendAgentLogs` are in its receipt. */

@@ -754,6 +754,7 @@ test('stats has a stable shape', async (t) => {
     bytes: 'number',
     retries: 'number',
     failures: 'number',
+    healed: 'number',
     commitMs: latency,
     appendMs: latency,
     wal: { frames: 'number', backfilled: 'number', bytes: 'number', peakBytes: 'number' },
@@ -843,7 +844,7 @@ test('listeners: on, once and off chain; an unknown event is refused by name', a
   for (const method of ['on', 'once', 'off'] as const) {
     t.throws(() => db[method]('eror' as never, () => {}), {
       code: 'ERR_INVALID_ARG_TYPE',
-      message: /error, corrupt, replaced, checkpoint, rejected, backpressure/,
+      message: /error, corrupt, replaced, healed, checkpoint, rejected, backpressure/,
     })
   }
 })

@@ -140,4 +140,12 @@ test.serial('locks hold through a copy of the live files, in turns', (t) => hold
 
 // The runs can fail: without the locks of this package they do.
 test.serial('with POSIX locks a copy under load destroys rows, the file or a process', (t) => breaks(t, together, 8))
-test.serial('with POSIX locks a copy makes the turns that follow lose rows', (t) => breaks(t, inTurns, 3))
+// In turns nothing is written while somebody else checkpoints. The log finds its -wal and -shm gone
+// before its next batch, and goes on with the new ones.
+test.serial('with POSIX locks a copy makes the turns that follow lose files, which the log notices', async (t) => {
+  for (let done = 0; done < 3; done++) {
+    const { engines, damage } = await run(t, inTurns, { FUSION_SQLITE_LOCKS: 'posix' })
+    for (const { lockKind } of engines) t.is(lockKind, 'posix')
+    t.deepEqual(damage, [])
+  }
+})

@@ -168,6 +168,7 @@ class AgentLog {
       bytes: figures.bytes,
       retries: figures.retries,
       failures: figures.failures,
+      healed: figures.healed,
       commitMs: latency('commit'),
       appendMs: latency('append'),
       wal: {

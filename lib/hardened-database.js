@@ -19,6 +19,7 @@ const EVENTS = [
   'error',
   'corrupt',
   'replaced',
+  'healed',
   'checkpoint',
   'rejected',
   'backpressure',
@@ -360,9 +361,10 @@ class HardenedDatabase extends DatabaseSync {
     return any
   }
 
-  /** Closing rolls back; before the flush, because the writer waits for the transaction's end. */
+  /** Closing rolls back; before the flush, because the writer waits for that, or for the connection. */
   #endTransaction() {
     if (this.isTransaction) this.exec('ROLLBACK')
+    binding.giveUp(this[kNumber]())
   }
 
   /** Gives the log up. Returns what waits for its writer's end, if this was the last handle. */

@@ -305,7 +305,7 @@ fn handles_of_one_file_share_a_writer_and_the_last_one_ends_it() {
     append(&other, entries("FN-1", ["b"])).recv_timeout(WAIT).unwrap().unwrap();
     other.append_one(&entries("FN-1", ["c"])).unwrap();
     assert!(other.release());
-    assert!(other.wait_ended(WAIT));
+    assert!(other.wait_ended(WAIT, &|| ()));
     assert_eq!(texts(&connection), ["a", "b", "c"]);
 }
 

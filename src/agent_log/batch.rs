@@ -4,6 +4,9 @@
 //! and commits the transaction is the caller's business: the writer its own, a JavaScript
 //! thread the one it is in.
 //!
+//! Rows whose COMMIT had an unknown outcome are looked for first, under the write lock, so that no
+//! row is written twice: see [`Statements::write`].
+//!
 //! A row that SQLite refuses is rejected alone: its statement is rolled back, the transaction
 //! goes on. Where a trigger's `RAISE(ROLLBACK)` ends the whole transaction, the caller begins a
 //! new one and writes the batch again without the rows that are known to be refused.
@@ -14,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::ffi;
 
-use super::queue::{Batch, RowOutcome};
+use super::queue::{Batch, RowOutcome, Unknown, commit_unknown};
 use crate::engine::{Class, Connection, Error, Result};
 
 const INSERT: &CStr =
@@ -145,8 +148,10 @@ impl Statements {
     /// Inserts the rows of `batch` that have no outcome yet, within the transaction that is open
     /// on `connection`, and bumps the change counter if any row was inserted.
     ///
+    /// Rows of a COMMIT whose outcome is unknown are not inserted again if they are there.
+    ///
     /// # Errors
-    /// Any that is not a single row's fault. The caller rolls back.
+    /// `ERR_FUSION_COMMIT_UNKNOWN`; any that is not a single row's fault. The caller rolls back.
     pub fn write(
         &self,
         connection: &Connection,
@@ -154,6 +159,13 @@ impl Statements {
         outcomes: &mut Outcomes,
     ) -> Result<Written> {
         let db = connection.raw();
+        let committed = match &batch.unknown {
+            Some(unknown) if was_committed(connection, batch, unknown)? => {
+                outcomes.clone_from(&unknown.outcomes.iter().cloned().map(Some).collect());
+                unknown.outcomes.len()
+            }
+            _ => 0,
+        };
         let (mut row, mut bytes, mut inserted) = (0, 0, false);
         'batch: for chunk in &batch.chunks {
             let mut position = chunk.position;
@@ -170,7 +182,7 @@ impl Statements {
                     break 'batch;
                 };
                 row += 1;
-                if matches!(outcome, Some(RowOutcome::Rejected(_))) {
+                if row <= committed || matches!(outcome, Some(RowOutcome::Rejected(_))) {
                     continue;
                 }
                 match self.insert_row(connection, &entry.values) {
@@ -229,6 +241,97 @@ impl Statements {
             }
         }
         statement.run(connection)
+    }
+}
+
+/// What is found under the id that a row was given.
+#[derive(PartialEq, Eq)]
+enum Found {
+    Itself,
+    Another,
+    Nothing,
+}
+
+/// Whether the transaction of `unknown` was committed, by the rows of `batch` that it wrote. The
+/// caller holds the write lock, so that the answer stays true.
+///
+/// * A row with its id and its values is there: yes. A transaction is committed as a whole, so
+///   that others which are not there were deleted since.
+/// * The ids belong to other rows: no. Ids are given under the write lock.
+/// * There are none, and `sqlite_sequence` says that the ids were never used, or, where the table
+///   has no AUTOINCREMENT, there is none as high: no.
+///
+/// # Errors
+/// `ERR_FUSION_COMMIT_UNKNOWN` where none of these holds; SQLite's.
+fn was_committed(connection: &Connection, batch: &Batch, unknown: &Unknown) -> Result<bool> {
+    let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
+    let sql = connection.sql()?;
+    let mut select = sql
+        .prepare(
+            "SELECT taskId, timestamp, text, type, detail, agent FROM agentLogEntries \
+             WHERE rowid = ?1",
+        )
+        .map_err(at)?;
+    let (mut itself, mut another, mut first_id) = (0, 0, None);
+    let mut outcomes = unknown.outcomes.iter();
+    for chunk in &batch.chunks {
+        let mut position = chunk.position;
+        while let Some((entry, next)) = chunk.entries.at(position) {
+            let Some(outcome) = outcomes.next() else {
+                break;
+            };
+            position = next;
+            let RowOutcome::Inserted(id) = outcome else {
+                continue;
+            };
+            first_id = Some(first_id.map_or(*id, |first: i64| first.min(*id)));
+            let mut rows = select.query([id]).map_err(at)?;
+            let found = match rows.next().map_err(at)? {
+                None => Found::Nothing,
+                Some(row) => {
+                    let mut same = true;
+                    for (column, value) in entry.values.iter().enumerate() {
+                        let stored = row.get_ref(column).map_err(at)?.as_bytes_or_null();
+                        same &= stored.is_ok_and(|stored| stored == *value);
+                    }
+                    if same { Found::Itself } else { Found::Another }
+                }
+            };
+            itself += usize::from(found == Found::Itself);
+            another += usize::from(found == Found::Another);
+        }
+    }
+    let Some(first_id) = first_id else {
+        // Every row was rejected: there was nothing to commit.
+        return Ok(false);
+    };
+    match (itself, another) {
+        (0, 0) => {
+            let number = |query: &str| sql.query_row(query, [], |row| row.get::<_, Option<i64>>(0));
+            let sequence =
+                number("SELECT max(seq) FROM sqlite_sequence WHERE name = 'agentLogEntries'");
+            let last_used = match sequence {
+                Ok(Some(last_used)) => Some(last_used),
+                // No row was ever inserted, or the table has no AUTOINCREMENT.
+                Ok(None) => number("SELECT max(rowid) FROM agentLogEntries").map_err(at)?,
+                Err(error) => {
+                    let error = at(error);
+                    if error.errcode != ffi::SQLITE_ERROR {
+                        return Err(error);
+                    }
+                    // Nothing in this database has AUTOINCREMENT.
+                    number("SELECT max(rowid) FROM agentLogEntries").map_err(at)?
+                }
+            };
+            if last_used.is_none_or(|last_used| last_used < first_id) {
+                Ok(false)
+            } else {
+                Err(commit_unknown(&unknown.error))
+            }
+        }
+        (0, _) => Ok(false),
+        (_, 0) => Ok(true),
+        _ => Err(commit_unknown(&unknown.error)),
     }
 }
 

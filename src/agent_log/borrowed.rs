@@ -34,6 +34,8 @@ const MODULE: &CStr = c"fusion_sqlite_watch";
 #[derive(Debug)]
 pub struct Borrowed {
     watch: Arc<Watch>,
+    /// Of the connection that the table is registered on: another may be in its place.
+    generation: u32,
 }
 
 struct Watch {
@@ -77,9 +79,13 @@ impl Borrowed {
         if connection.is_autocommit() {
             return write_alone(shared, connection);
         }
+        let generation = connection.generation();
         let watch = match borrowed {
-            Some(borrowed) => &borrowed.watch,
-            None => &borrowed.insert(Self { watch: register(shared, connection)? }).watch,
+            Some(borrowed) if borrowed.generation == generation => &borrowed.watch,
+            _ => {
+                let watch = register(shared, connection)?;
+                &borrowed.insert(Self { watch, generation }).watch
+            }
         };
         // Takes the write lock if the transaction did not have it, before the queue is taken:
         // from here on the writer cannot be in the middle of a batch for long.

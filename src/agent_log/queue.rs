@@ -17,6 +17,9 @@ use crate::engine::Error;
 /// Entries that nobody waits for share an arena up to this size.
 const SHARED_ARENA: usize = 256 << 10;
 
+/// How long a thread stands still at a time.
+const SLICE: Duration = Duration::from_millis(50);
+
 /// A row that was not stored, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
@@ -100,7 +103,7 @@ struct Ticket {
 }
 
 /// What became of one row within a transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum RowOutcome {
     Inserted(i64),
     Rejected(Error),
@@ -114,6 +117,17 @@ pub(super) struct Batch {
     pub limit_rows: usize,
     /// The batch ends with the row that reaches this many bytes.
     pub limit_bytes: usize,
+    /// Its first rows may have been committed already.
+    pub unknown: Option<Unknown>,
+}
+
+/// A COMMIT that failed in such a way that it may have taken place all the same: its frames may
+/// be in the WAL, for SQLite to find when the index is next built anew.
+pub(super) struct Unknown {
+    /// What the transaction made of the rows; one for each.
+    pub outcomes: Vec<RowOutcome>,
+    /// Why it failed.
+    pub error: Error,
 }
 
 /// What a finished batch leaves to be told, outside the mutex.
@@ -172,6 +186,8 @@ pub(super) struct State {
     pub when_ended: Vec<BarrierReply>,
     /// Something of the WAL changed that the checkpoint policy wants to look at.
     pub look_at_wal: bool,
+    /// The first rows of the queue may have been committed already.
+    unknown: Option<Unknown>,
     refusing: bool,
     spare: Vec<Entries>,
     pub stats: Stats,
@@ -296,7 +312,8 @@ impl Queue {
     }
 
     /// Stands still until everything accepted before this call is settled, or `timeout` passed.
-    pub fn flush(&self, timeout: Duration) -> Result<(), Error> {
+    /// Calls `meanwhile` now and then, without the mutex.
+    pub fn flush(&self, timeout: Duration, meanwhile: &dyn Fn()) -> Result<(), Error> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         let target = state.accepted;
@@ -324,11 +341,28 @@ impl Queue {
                     ),
                 ));
             };
-            state =
-                self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.await_progress(state, left, meanwhile);
         };
         state.urgent -= 1;
         outcome
+    }
+
+    /// Waits for progress, for at most `left`, and calls `meanwhile` where there was none for a while.
+    pub fn await_progress<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        left: Duration,
+        meanwhile: &dyn Fn(),
+    ) -> MutexGuard<'a, State> {
+        let slice = left.min(SLICE);
+        let (state, waited) =
+            self.progress.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
+        if !waited.timed_out() {
+            return state;
+        }
+        drop(state);
+        meanwhile();
+        self.lock()
     }
 
     /// Asks the writer for a checkpoint.
@@ -374,6 +408,9 @@ impl Queue {
         let mut state = self.lock();
         for chunk in batch.chunks.into_iter().rev() {
             state.put_front(chunk);
+        }
+        if batch.unknown.is_some() {
+            state.unknown = batch.unknown;
         }
         state.batch_open = false;
         drop(state);
@@ -468,17 +505,24 @@ impl Queue {
     pub fn forget(&self, batch: Batch, options: &Options) -> Settled {
         let mut told = Settled::default();
         let mut state = self.lock();
+        let mut unknown = batch.unknown.as_ref().map_or(0, |unknown| unknown.outcomes.len());
         for mut chunk in batch.chunks {
             let rows = chunk.rows_left();
             state.rows = state.rows.saturating_sub(rows);
             state.bytes = state.bytes.saturating_sub(chunk.bytes_left());
             state.settled += rows as u64;
             state.stats.taken_back += rows as u64;
+            let is_unknown = unknown > 0;
+            unknown = unknown.saturating_sub(rows);
             if let Some(ticket) = chunk.ticket.take() {
-                let error = Error::fusion(
-                    "ERR_FUSION_TAKEN_BACK",
-                    "the entries were taken back by takePending() before they were committed",
-                );
+                let error = if let Some(unknown) = batch.unknown.as_ref().filter(|_| is_unknown) {
+                    commit_unknown(&unknown.error)
+                } else {
+                    Error::fusion(
+                        "ERR_FUSION_TAKEN_BACK",
+                        "the entries were taken back by takePending() before they were committed",
+                    )
+                };
                 told.replies.push((ticket.reply, Err((error, ticket.receipt))));
             }
         }
@@ -524,6 +568,15 @@ impl Queue {
     }
 }
 
+/// Nobody can tell whether the rows were committed.
+pub(super) fn commit_unknown(cause: &Error) -> Error {
+    cause.clone().explained(
+        "ERR_FUSION_COMMIT_UNKNOWN",
+        "COMMIT failed, and it cannot be told whether the entries were stored all the same: look \
+         for them before they are appended again. They are kept, takePending() hands them back.",
+    )
+}
+
 impl State {
     /// Refuses what exceeds the limit, or comes too late.
     fn admit(&mut self, bytes: usize, options: &Options) -> Result<(), Refusal> {
@@ -566,7 +619,13 @@ impl State {
     }
 
     fn take(&mut self, limit_rows: usize, limit_bytes: usize) -> Batch {
-        let mut batch = Batch { chunks: Vec::new(), limit_rows, limit_bytes };
+        let unknown = self.unknown.take();
+        // Rows whose fate is one stay together.
+        let (limit_rows, limit_bytes) = match &unknown {
+            Some(unknown) => (limit_rows.max(unknown.outcomes.len()), usize::MAX),
+            None => (limit_rows, limit_bytes),
+        };
+        let mut batch = Batch { chunks: Vec::new(), limit_rows, limit_bytes, unknown };
         let (mut rows, mut bytes) = (0, 0);
         while rows < limit_rows && bytes < limit_bytes {
             let Some(chunk) = self.chunks.pop_front() else {

@@ -117,7 +117,7 @@ pub fn flush_until(deadline: Instant) -> Vec<String> {
     let mut lost = Vec::new();
     for shared in logs {
         let left = deadline.saturating_duration_since(Instant::now());
-        if shared.queue.flush(left).is_ok() {
+        if shared.queue.flush(left, &|| ()).is_ok() {
             continue;
         }
         let state = shared.queue.lock();
@@ -199,7 +199,16 @@ impl Log {
     /// # Errors
     /// `ERR_FUSION_FLUSH_TIMEOUT`, or why the writer has stopped; the entries are kept.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
-        self.shared.queue.flush(timeout)
+        self.shared.queue.flush(timeout, &|| ())
+    }
+
+    /// The same, and calls `meanwhile` now and then: for a thread whose event loop stands still,
+    /// and which has connections that the writer may have to wait for.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub fn flush_while(&self, timeout: Duration, meanwhile: &dyn Fn()) -> Result<()> {
+        self.shared.queue.flush(timeout, meanwhile)
     }
 
     /// Writes everything queued on `connection`, inside the transaction that is open there.
@@ -297,21 +306,15 @@ impl Log {
     }
 
     /// Waits until the writer has ended, after the last handle was released. `true` says that it
-    /// has, and left the file in order.
-    pub fn wait_ended(&self, timeout: Duration) -> bool {
+    /// has, and left the file in order. Calls `meanwhile` as [`Self::flush_while`] does.
+    pub fn wait_ended(&self, timeout: Duration, meanwhile: &dyn Fn()) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.queue.lock();
         while !state.ended {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return false;
             };
-            state = self
-                .shared
-                .queue
-                .progress
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.shared.queue.await_progress(state, left, meanwhile);
         }
         state.stopped.is_none()
     }

@@ -5,14 +5,20 @@
 //! | waiting | a batch is due, a checkpoint is due or asked for, the last handle is gone |
 //! | committing | the transaction is committed, or failed |
 //! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
+//! | healing | a fresh connection has found the file sound, or damaged |
 //! | repairing (damaged file) | it is repaired, by whomever, or cannot be |
 //! | stopped (replaced file, or one that cannot be repaired) | never, unless a backup is restored into the damaged file: entries are kept to be taken back |
 //! | ending | the queue is empty, or has failed for the whole retry deadline |
 //!
 //! A failure is answered by its class (`engine::Class`): transient ones are retried at once and
-//! then with growing pauses, disk ones slowly on a fresh connection. Damage is repaired where
-//! [`Options::repair`] says how: entries wait meanwhile, and go on being accepted. Otherwise
-//! damage, like replacement, stops the writer with everything kept. A panic in here is caught, puts the batch back and stops
+//! then with growing pauses, disk ones slowly on a fresh connection. Where an error says that the
+//! file is damaged and a fresh connection finds it sound, the writer's connection was merely
+//! wedged ([`DatabaseFile::heal`]): it is opened anew, and the batch, which never left the queue,
+//! is written on that. Damage is repaired where [`Options::repair`] says how: entries wait
+//! meanwhile, and go on being accepted. Otherwise damage, like replacement, stops the writer with
+//! everything kept. Before and after each transaction the writer makes sure that the `-wal` and
+//! `-shm` it has open are still the file's, since a commit in others is seen by nobody. A panic in
+//! here is caught, puts the batch back and stops
 //! the writer: nothing dies quietly.
 //!
 //! It never waits inside SQLite (its busy timeout is 0): waiting is done on the file's turn,
@@ -27,12 +33,12 @@ use rusqlite::OpenFlags;
 
 use super::batch::{Outcomes, Statements, Written, complete};
 use super::entry::Entries;
-use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled};
+use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled, Unknown};
 use super::registry;
 use super::repair::{Repairer, unrepaired};
 use crate::checkpoint::{self, Mode, Policy, Situation};
 use crate::engine::{
-    self, Class, Connection, DatabaseFile, Error, Profile, Result, Unwatched, Wal,
+    self, Class, Connection, DatabaseFile, Error, Profile, Remedy, Result, Unwatched, Wal,
 };
 use crate::health;
 use crate::recovery::snapshot_file::Keeper;
@@ -103,6 +109,11 @@ pub enum Event {
     Recovering(String),
     /// The file is repaired, and writing goes on: the account of it, as JSON.
     Recovered(String),
+    /// Connections to the file were wedged, by this error, and work again.
+    Healed(Error, Remedy),
+    /// Connections of this process to the file are to be opened anew: those that are in no
+    /// transaction are to be closed at once, because the others wait for it.
+    Reopen,
     /// The path leads to another file, or to none; writing has stopped, the entries are kept.
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.
@@ -242,6 +253,15 @@ fn supervise(shared: &Arc<Shared>) {
             }
         })),
     );
+    let weak = Arc::downgrade(shared);
+    shared.file.members.observe(Some(Arc::new(move |error, remedy| {
+        if let Some(shared) = weak.upgrade() {
+            if remedy == Remedy::Lost {
+                shared.emit(&Event::Error(engine::commits_lost().at(&shared.file.path)));
+            }
+            shared.emit(&Event::Healed(error, remedy));
+        }
+    })));
     let mut writer = Writer::new(shared);
     while catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
         // The transaction, if one was open, goes with the connection.
@@ -256,6 +276,7 @@ fn supervise(shared: &Arc<Shared>) {
         ));
     }
     shared.file.wal.set_wake(0, None);
+    shared.file.members.observe(None);
     registry::forget(shared);
     let mut state = shared.queue.lock();
     state.ended = true;
@@ -297,6 +318,8 @@ struct Writer<'a> {
     waited: bool,
     /// The failure that was last told; told once until something else happens.
     told: Option<i32>,
+    /// A wedge was seen to, and nothing written or checkpointed since.
+    healing: bool,
     /// The same for checkpoints: a full disk fails each of them, many times a second.
     told_checkpoint: Option<i32>,
     last_commit: Instant,
@@ -333,6 +356,7 @@ impl<'a> Writer<'a> {
             heeded: None,
             waited: false,
             told: None,
+            healing: false,
             told_checkpoint: None,
             last_commit: now,
             seen_commits: 0,
@@ -418,12 +442,27 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Closes a connection that is stale: a JavaScript thread noticed the wedge first. Others of
+    /// this process wait for that, and for one another.
+    fn let_go(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.connection.is_stale()) {
+            self.open = None;
+            self.shared.emit(&Event::Reopen);
+        }
+    }
+
     /// The connection, if the file may be written to and checkpointed: its path still leads to
     /// it, and where there was reason to doubt it, it has been checked.
     fn sound_connection(&mut self) -> Result<&Connection> {
         let file = &self.shared.file;
+        self.let_go();
+        if self.open.is_none() {
+            // Opening makes a -wal where one was deleted under others, who have it open still.
+            file.check_beside()?;
+        }
         let connection = self.connection()?;
         connection.check_identity()?;
+        file.check_beside()?;
         settle_doubt(file)?;
         Ok(connection)
     }
@@ -469,6 +508,7 @@ impl<'a> Writer<'a> {
                 let settled = shared.queue.settle(batch, outcomes, &shared.options);
                 // Before anybody who waits can ask for the state.
                 self.succeeded();
+                self.is_healed();
                 shared.tell(settled);
                 Ok(())
             }
@@ -493,8 +533,12 @@ impl<'a> Writer<'a> {
                 Written::All => break,
             }
         }
-        match self.execute("COMMIT") {
+        match self.execute("COMMIT").and_then(|()| self.is_kept()) {
             Ok(()) => Ok(complete(outcomes)),
+            Err(error) if error.class() != Class::Transient && error.class() != Class::Row => {
+                self.doubt(outcomes, &error);
+                Err(error)
+            }
             // A deferred constraint speaks up only now, and does not say which row broke it.
             Err(error) if error.class() == Class::Row => {
                 self.execute("ROLLBACK")?;
@@ -505,6 +549,25 @@ impl<'a> Writer<'a> {
                 Ok(Vec::new())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// That what was just committed is in the file's own WAL.
+    fn is_kept(&self) -> Result<()> {
+        if self.open.as_ref().is_some_and(|open| open.connection.is_stale()) {
+            return Err(Error::stale().at(&self.shared.file.path));
+        }
+        self.shared.file.check_beside()
+    }
+
+    /// The COMMIT of the rows in `self.batch` failed, and may have taken place all the same: they
+    /// are looked for before they are written again.
+    fn doubt(&mut self, outcomes: Outcomes, error: &Error) {
+        if let Some(batch) = &mut self.batch {
+            let outcomes = complete(outcomes);
+            if !outcomes.is_empty() {
+                batch.unknown = Some(Unknown { outcomes, error: error.clone() });
+            }
         }
     }
 
@@ -525,11 +588,14 @@ impl<'a> Writer<'a> {
 
     fn failed(&mut self, error: Error) {
         self.attempts = self.attempts.saturating_add(1);
-        let Err(error) = self.repair(error) else {
+        let repaired = self.heal(error).or_else(|error| self.repair(error));
+        let Err(error) = repaired else {
             return;
         };
         let class = error.class();
-        if matches!(class, Class::Corrupt | Class::Replaced) {
+        if matches!(class, Class::Corrupt | Class::Replaced)
+            || error.code == "ERR_FUSION_COMMIT_UNKNOWN"
+        {
             return self.shared.stop(&error);
         }
         let now = Instant::now();
@@ -537,7 +603,10 @@ impl<'a> Writer<'a> {
         let waited = std::mem::take(&mut self.waited);
         let retry_at = if class != Class::Transient {
             // A fresh connection next time: whatever made this one fail is not carried along.
-            self.open = None;
+            // Unless it has a WAL open that nobody else can open any more.
+            if error.code != "ERR_FUSION_WAL_LOST" {
+                self.open = None;
+            }
             Some(now + self.pause(Duration::from_millis(50), Duration::from_secs(5)))
         } else if waited {
             None
@@ -623,6 +692,54 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Sees to a wedge, if `error` may come from one: drops the connection, and has the next one
+    /// checked before anything is written. `Ok`: try again.
+    ///
+    /// # Errors
+    /// What is left to be answered for: `error`, where there was no wedge, or this did not help.
+    fn heal(&mut self, error: Error) -> Result<()> {
+        if !error.may_be_wedge() {
+            return Err(error);
+        }
+        if self.healing {
+            // Seen to already, without a commit since.
+            self.shared.file.members.give_up();
+            return Err(error);
+        }
+        let file = &self.shared.file;
+        // What is prepared stands in the way of closing, but of nothing else.
+        let connection = self.open.as_ref().map(|open| &open.connection);
+        match file.heal(connection, engine::PATIENCE) {
+            Ok(remedy) => {
+                self.open = None;
+                // The whole file is looked through before anything is written.
+                file.suspect();
+                if remedy != Remedy::IndexRebuilt {
+                    self.shared.emit(&Event::Reopen);
+                }
+                file.members.hope(error, remedy);
+                self.healing = true;
+                Ok(())
+            }
+            // It is another file, or a busy one: that is to be said then.
+            Err(other) if other.class() != Class::Corrupt => {
+                if other.code == "ERR_FUSION_WAL_LOST" {
+                    // A JavaScript thread may have the connection that can save it.
+                    self.shared.emit(&Event::Reopen);
+                }
+                Err(other)
+            }
+            Err(_) => Err(error),
+        }
+    }
+
+    /// The connection works: a wedge that was seen to is healed.
+    fn is_healed(&mut self) {
+        if std::mem::take(&mut self.healing) {
+            self.shared.file.members.confirm();
+        }
+    }
+
     /// A pause that doubles with each failure in a row, from `first` to `longest`, and is drawn
     /// from its upper half, so that processes which collided once do not collide again.
     fn pause(&mut self, first: Duration, longest: Duration) -> Duration {
@@ -639,6 +756,7 @@ impl<'a> Writer<'a> {
         let shared = self.shared;
         let now = Instant::now();
         self.look_at_wal = None;
+        self.let_go();
         if shared.queue.lock().stopped.is_some() {
             return;
         }
@@ -748,10 +866,18 @@ impl<'a> Writer<'a> {
         let shared = self.shared;
         // Counted before: a commit during the checkpoint may be what the restart is undone by.
         let commits = shared.file.wal.commits();
-        let outcome = self.run_checkpoint(mode).or_else(|error| {
-            self.repair(error)?;
-            self.run_checkpoint(mode)
-        });
+        let mut outcome = self.run_checkpoint(mode);
+        if let Err(error) = outcome {
+            outcome = self
+                .heal(error)
+                .or_else(|error| self.repair(error))
+                .and_then(|()| self.run_checkpoint(mode));
+        }
+        if outcome.is_ok() {
+            self.is_healed();
+            // The file was written to: what is known of it is brought up to date.
+            drop(shared.file.check_beside());
+        }
         let now = Instant::now();
         let mut wal = shared.wal();
         match &outcome {
@@ -868,10 +994,15 @@ fn settle_doubt(file: &DatabaseFile) -> Result<()> {
     if !file.take_suspicion() {
         return Ok(());
     }
-    file.check_identity().and_then(|()| check(&file.path)).inspect_err(|_| {
-        // Not answered, or answered badly: either way the doubt remains.
-        file.keep_suspecting();
-    })
+    match file.check_identity().and_then(|()| check(&file.path)) {
+        Ok(()) => file.members.confirm(),
+        Err(error) => {
+            // Not answered, or answered badly: either way the doubt remains.
+            file.keep_suspecting();
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Looks through the whole file, but does not compare indexes with tables. A check of the file

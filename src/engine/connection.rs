@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::{Class, DatabaseFile, Error, FileId, Result, file_id};
+use super::wedge::{Member, Members};
+use super::{Class, DatabaseFile, Error, FileId, Result, file_id, wal_index};
 
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
@@ -20,6 +21,8 @@ pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u
 pub struct Connection {
     inner: Option<rusqlite::Connection>,
     file: Option<Arc<DatabaseFile>>,
+    /// Leaves after `inner` is closed.
+    member: Option<Member>,
     path: PathBuf,
 }
 
@@ -37,7 +40,8 @@ impl Connection {
                 .map_err(at)?;
         // rusqlite panics at a timeout that SQLite's int cannot hold.
         inner.busy_timeout(busy_timeout.min(LONGEST_TIMEOUT)).map_err(at)?;
-        let mut connection = Self { inner: Some(inner), file: None, path: path.to_path_buf() };
+        let mut connection =
+            Self { inner: Some(inner), file: None, member: None, path: path.to_path_buf() };
         if let Some(resolved) = connection.file_name() {
             let id = FileId::of(&resolved).map_err(|error| {
                 Error::sqlite(
@@ -51,7 +55,9 @@ impl Connection {
             if connection.has_moved()? {
                 return Err(file_id::replaced(path));
             }
-            connection.file = Some(DatabaseFile::shared(id, &resolved));
+            let file = DatabaseFile::shared(id, &resolved);
+            connection.member = Some(Members::join(&file));
+            connection.file = Some(file);
             connection.path = resolved;
         }
         Ok(connection)
@@ -166,6 +172,31 @@ impl Connection {
         }
     }
 
+    /// Whether the file was healed by opening its connections anew, and this is one of those
+    /// before. It is of no use outside of the transaction that it may be in. One atomic load.
+    #[inline]
+    pub fn is_stale(&self) -> bool {
+        self.member.as_ref().is_some_and(Member::is_stale)
+    }
+
+    /// The generation of the file that this connection belongs to.
+    pub fn generation(&self) -> u32 {
+        self.member.as_ref().map_or(0, Member::generation)
+    }
+
+    /// Waits up to `patience` until this connection, which has read nothing, is not stale.
+    ///
+    /// # Errors
+    /// `ERR_FUSION_WEDGED`.
+    pub(super) fn enter_generation(&mut self, patience: Duration) -> Result<()> {
+        let Some(mut member) = self.member.take() else {
+            return Ok(());
+        };
+        let entered = member.enter(patience, || wal_index::is_alone(self));
+        self.member = Some(member);
+        entered
+    }
+
     /// Closes. Closing twice is harmless.
     ///
     /// Whoever prepared a statement finalises it first. Closing cannot do that for them: among
@@ -179,7 +210,10 @@ impl Connection {
             return Ok(());
         };
         match inner.close() {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.member = None;
+                Ok(())
+            }
             Err((inner, error)) => {
                 self.inner = Some(inner);
                 Err(Error::from(error).at(&self.path))
@@ -190,7 +224,12 @@ impl Connection {
     /// Takes the open connection out and leaves a closed one.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        Self { inner: self.inner.take(), file: self.file.take(), path: self.path.clone() }
+        Self {
+            inner: self.inner.take(),
+            file: self.file.take(),
+            member: self.member.take(),
+            path: self.path.clone(),
+        }
     }
 
     fn file_name(&self) -> Option<PathBuf> {
@@ -221,7 +260,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // A connection that cannot be closed (SQLite is out of memory) is leaked, not aborted on.
         if self.close().is_err() {
-            std::mem::forget(self.inner.take());
+            std::mem::forget((self.inner.take(), self.member.take()));
         }
     }
 }

@@ -100,6 +100,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self.code {
             "ERR_FUSION_REPLACED" | "ERR_FUSION_UNLINKED" => Class::Replaced,
+            "ERR_FUSION_COMMIT_UNKNOWN" => Class::Misuse,
             _ if self.errcode == 0 => Class::Misuse,
             _ => classify(self.errcode),
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::wal::Wal;
+use super::wedge::Members;
 use super::{FileId, Result, Turn};
 
 /// What the connections of this process to one database file share.
@@ -23,6 +24,8 @@ pub struct DatabaseFile {
     pub turn: Turn,
     /// What this process's commits have put into the WAL.
     pub wal: Wal,
+    /// Its connections, and which of them have to be opened anew.
+    pub members: Members,
     /// See [`Self::suspect`].
     suspect: AtomicBool,
     /// See [`Self::damage_met`].
@@ -39,6 +42,7 @@ impl DatabaseFile {
             path: PathBuf::from(":memory:"),
             turn: Turn::default(),
             wal: Wal::default(),
+            members: Members::default(),
             suspect: AtomicBool::default(),
             damage_met: AtomicBool::default(),
         })
@@ -57,6 +61,7 @@ impl DatabaseFile {
             path: path.to_path_buf(),
             turn: Turn::default(),
             wal: Wal::default(),
+            members: Members::default(),
             suspect: AtomicBool::default(),
             damage_met: AtomicBool::default(),
         });

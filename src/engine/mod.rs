@@ -23,6 +23,8 @@ mod task;
 mod turn;
 mod view;
 mod wal;
+mod wal_index;
+mod wedge;
 
 use std::sync::OnceLock;
 
@@ -52,6 +54,7 @@ pub use task::{Stage, Task, Unwatched};
 pub use turn::{Expectation, Held, Turn, during};
 pub use view::View;
 pub use wal::{Wal, watch as watch_wal};
+pub use wedge::{Members, PATIENCE, Remedy, commits_lost};
 
 /// Versions of SQLite whose checkpointer can lose committed frames (the WAL-reset bug, fixed in
 /// 3.51.3), or that were withdrawn (3.52.0), or whose rollback journal regressed (3.53.3).

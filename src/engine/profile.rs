@@ -197,6 +197,7 @@ impl Connection {
     /// # Errors
     /// * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_HARD_LINKS`, unless the profile allows them;
     /// * `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`: the path changed meanwhile;
+    /// * `ERR_FUSION_WEDGED`: connections of this process are open that have to be closed first;
     /// * `ERR_FUSION_NOT_WAL`: the database could not be put into WAL mode; the message says why;
     /// * `ERR_FUSION_PROFILE`: a setting did not take; the message names it;
     /// * SQLite's, their messages saying what to do: `SQLITE_CANTOPEN`, `SQLITE_NOTADB`,
@@ -211,8 +212,13 @@ impl Connection {
         if is_new && !profile.allow_network_file_system {
             file_system::check_local(path)?;
         }
-        let connection =
+        let mut connection =
             Self::open(path, flags, profile.busy_timeout).map_err(|error| advise(error, path))?;
+        // Before the first read, which would make a -wal where one was deleted under others.
+        if let Some(file) = connection.file().filter(|file| file.check_beside().is_err()) {
+            file.heal(None, profile.busy_timeout)?;
+        }
+        connection.enter_generation(profile.busy_timeout)?;
         apply(&connection, UNTIL_LOOKED_AT, profile)?;
         if connection.file().is_some() {
             check_place(&connection, flags, profile)?;
@@ -220,6 +226,9 @@ impl Connection {
         check_content(&connection).map_err(|error| advise(error, connection.path()))?;
         if connection.file().is_some() {
             enter_wal(&connection)?;
+        }
+        if let Some(file) = connection.file() {
+            file.members.have_read(connection.path());
         }
         apply(&connection, SETTINGS, profile)?;
         if let Some(file) = connection.file()
@@ -394,7 +403,12 @@ fn enter_wal(connection: &Connection) -> Result<()> {
         .at(path));
     }
     match mode("PRAGMA main.journal_mode = WAL") {
-        Ok(after) if after.eq_ignore_ascii_case("wal") => Ok(()),
+        Ok(after) if after.eq_ignore_ascii_case("wal") => {
+            if let Some(file) = connection.file() {
+                file.members.have_changed_mode();
+            }
+            Ok(())
+        }
         Ok(after) => Err(Error::fusion(
             "ERR_FUSION_NOT_WAL",
             format!(

@@ -60,6 +60,14 @@ impl Wal {
         self.asleep.store(asleep, Ordering::SeqCst);
     }
 
+    /// Wakes the checkpointer for another reason than the WAL's length.
+    pub(super) fn rouse(&self) {
+        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
     fn committed(&self, frames: u32) {
         let before = self.frames.swap(frames, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);

@@ -21,15 +21,17 @@ use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
 use super::callback::{Call, Raw, callback, text};
-use super::database::{adopt, with_connection};
+use super::database::{adopt_hardened, with_connection, with_connection_as_is};
+use super::environment::Environment;
 use super::errors::{Kind, Outcome, Thrown, check, error_value};
+use super::healing::{How, let_go_all};
 use super::mailbox::{Happening, Mailbox, Message};
 use super::slab::Slab;
 use crate::agent_log::{
     self, Borrowed, Entries, Event, Field, Latency, Listener, Log, Options, Refusal,
 };
 use crate::checkpoint::{self, Mode};
-use crate::engine::{self, Connection, Error, FileId, Profile, Stage, Synchronous, during};
+use crate::engine::{self, Connection, Error, FileId, Profile, Remedy, Stage, Synchronous, during};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -367,18 +369,22 @@ fn open_hardened(call: &Call<'_>) -> Outcome<sys::napi_value> {
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
         };
-    let connection = Connection::open_hardened(&path, flags, &profile(call, 2)?)
+    let profile = profile(call, 2)?;
+    let connection = Connection::open_hardened(&path, flags, &profile)
         .map_err(|error| Thrown::from(error.at(&path)))?;
     engine::watch_wal(&connection);
-    let number = adopt(call.env, connection)?;
+    let how = How { path, flags, profile };
+    let number = adopt_hardened(call.env, connection, how)?;
     number_value(call.env, f64::from(number))
 }
 
 /// `checkpointOnClose(database)`: the file's last connection may remove the WAL, which the writer
 /// has emptied.
 fn checkpoint_on_close(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    with_connection(call.env, call.number(0)?, |connection| {
-        connection.checkpoint_on_close(true);
+    with_connection_as_is(call.env, call.number(0)?, |connection| {
+        if !connection.raw().is_null() {
+            connection.checkpoint_on_close(true);
+        }
         Ok(())
     })?;
     call.undefined()
@@ -580,7 +586,10 @@ impl Handle {
     /// Whether the database's own connection is in a write transaction.
     fn is_writing(&self, call: &Call<'_>) -> Outcome<bool> {
         let Some(number) = self.database else { return Ok(false) };
-        with_connection(call.env, number, |connection| {
+        with_connection_as_is(call.env, number, |connection| {
+            if connection.raw().is_null() {
+                return Ok(false);
+            }
             // SAFETY: the connection is open and used by this thread alone.
             let state = unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
             Ok(state == ffi::SQLITE_TXN_WRITE)
@@ -609,7 +618,7 @@ fn flush_sync(call: &Call<'_>) -> Outcome<sys::napi_value> {
     if handle.in_memory || handle.is_writing(call)? {
         handle.write_here(call)??;
     } else {
-        handle.log.flush(timeout)?;
+        handle.log.flush_while(timeout, &|| let_go_all(call.environment))?;
     }
     call.undefined()
 }
@@ -678,7 +687,8 @@ fn wait_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let number = call.number(0)?;
     let timeout = millis(call, 1)?;
     let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
-    let in_order = handle.is_some_and(|handle| handle.log.wait_ended(timeout));
+    let meanwhile = || let_go_all(call.environment);
+    let in_order = handle.is_some_and(|handle| handle.log.wait_ended(timeout, &meanwhile));
     let mut value = ptr::null_mut();
     // SAFETY: `env` is the running callback's.
     check(unsafe { sys::napi_get_boolean(call.env, in_order, &mut value) })?;
@@ -726,6 +736,8 @@ impl Listener for ToJavaScript {
         let happening = match event {
             Event::Error(error) => Happening::Failure("error", error.clone()),
             Event::Corrupt(error) => Happening::Failure("corrupt", error.clone()),
+            Event::Healed(error, remedy) => Happening::Healed(error.clone(), *remedy),
+            Event::Reopen => return self.mailbox.post(Message::LetGo),
             Event::Replaced(error) => Happening::Failure("replaced", error.clone()),
             Event::Recovering(health) => return self.tell("recovering", health),
             Event::Recovered(report) => return self.tell("recovered", report),
@@ -751,6 +763,10 @@ fn deliver(env: sys::napi_env, receiver: sys::napi_value, messages: Vec<Message>
 }
 
 fn deliver_one(env: sys::napi_env, receiver: sys::napi_value, message: Message) -> Outcome<()> {
+    if matches!(message, Message::LetGo) {
+        let_go_all(&*Environment::of(env)?);
+        return Ok(());
+    }
     let mut scope = ptr::null_mut();
     let mut undefined = ptr::null_mut();
     // SAFETY: `env` is alive on this thread; the scope is closed below.
@@ -803,6 +819,7 @@ fn arguments(
         Ok::<_, Thrown>([kind, number, a, b, c, d, e])
     };
     match message {
+        Message::LetGo => ok("", 0.0),
         Message::Receipt(ticket, answer) => {
             let (error, receipt) = match answer {
                 Ok(receipt) => (undefined, receipt),
@@ -854,6 +871,14 @@ fn arguments(
         Message::Event(log, happening) => {
             let (name, first, second) = match happening {
                 Happening::Failure(name, error) => (name, error_value(env, &error)?, undefined),
+                Happening::Healed(error, remedy) => {
+                    let remedy = match remedy {
+                        Remedy::IndexRebuilt => "indexRebuilt",
+                        Remedy::Reopened => "reopened",
+                        Remedy::Lost => "lost",
+                    };
+                    ("healed", error_value(env, &error)?, text(env, remedy.as_bytes())?)
+                }
                 Happening::Checkpoint(outcome) => {
                     ("checkpoint", checkpoint_value(env, &outcome)?, undefined)
                 }
@@ -912,7 +937,7 @@ fn stats(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let [passive, full, restart, truncate] = wal.completed;
     let since =
         wal.prevented_since.and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
-    let figures: [(&CStr, f64); 31] = [
+    let figures: [(&CStr, f64); 32] = [
         (c"queuedRows", rows as f64),
         (c"queuedBytes", bytes as f64),
         (c"limitBytes", handle.log.options().queue_bytes as f64),
@@ -922,6 +947,7 @@ fn stats(call: &Call<'_>) -> Outcome<sys::napi_value> {
         (c"bytes", stats.bytes as f64),
         (c"retries", stats.retries as f64),
         (c"failures", stats.failures as f64),
+        (c"healed", handle.log.file().members.healed() as f64),
         (c"refused", stats.refused as f64),
         (c"takenBack", stats.taken_back as f64),
         (c"commitP50", quantile(&stats.commit, 0.5)),

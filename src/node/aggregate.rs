@@ -110,19 +110,18 @@ fn define(call: &callback::Call<'_>) -> Outcome<sys::napi_value> {
         free: RefCell::default(),
         next: Cell::new(0),
     });
-    database.using(|connection| {
-        database.has_aggregates();
-        database.has_functions(call.env);
-        let (argc, flags) = (signature.argc, signature.flags());
+    database.has_aggregates();
+    let (name, argc, flags) = (signature.owned_name(), signature.argc, signature.flags());
+    database.define(call.env, signature.owned_name(), argc, move |connection| {
         // SAFETY: the connection is open and this thread's; the name ends with a NUL. SQLite
-        // takes the count of the aggregate, also when it fails: it gives it to `forget` then.
+        // takes a count of the aggregate, also when it fails: it gives it to `forget` then.
         let code = unsafe {
             ffi::sqlite3_create_window_function(
                 connection.raw(),
-                signature.name(),
+                name.as_ptr(),
                 argc,
                 flags,
-                Rc::into_raw(aggregate).cast_mut().cast::<c_void>(),
+                Rc::into_raw(Rc::clone(&aggregate)).cast_mut().cast::<c_void>(),
                 Some(step),
                 Some(finish),
                 window.then_some(value as _),

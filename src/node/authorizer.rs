@@ -13,6 +13,7 @@ use super::callback::{Call, Raw, callback, text};
 use super::callee::{Callee, attempt};
 use super::database::find;
 use super::errors::{Kind, Outcome, Thrown, check};
+use crate::engine::Connection;
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[(c"setAuthorizer", callback!(set_authorizer))];
@@ -25,6 +26,27 @@ pub struct Authorizer {
     preparing: Rc<Cell<bool>>,
 }
 
+impl Authorizer {
+    /// Has `connection` ask it. The connection's database keeps it until after SQLite is given
+    /// another.
+    pub fn install(self: &Rc<Self>, connection: &Connection) {
+        // SAFETY: the connection is open and this thread's; the pointer is kept, see above.
+        unsafe {
+            ffi::sqlite3_set_authorizer(
+                connection.raw(),
+                Some(authorize),
+                Rc::as_ptr(self).cast_mut().cast::<c_void>(),
+            );
+        }
+    }
+
+    /// Has `connection` ask nobody.
+    pub fn remove(connection: &Connection) {
+        // SAFETY: the connection is open and this thread's.
+        unsafe { ffi::sqlite3_set_authorizer(connection.raw(), None, ptr::null_mut()) };
+    }
+}
+
 /// `setAuthorizer(database, function)`, or none. The function itself may call this.
 fn set_authorizer(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find(call.environment, call.number(0)?)?;
@@ -35,15 +57,9 @@ fn set_authorizer(call: &Call<'_>) -> Outcome<sys::napi_value> {
         None
     };
     database.asking(|connection| {
-        let data = authorizer.as_ref().map_or(ptr::null(), Rc::as_ptr);
-        // SAFETY: the connection is open and this thread's. SQLite has the pointer until it is
-        // given another, and the database keeps the authorizer until after that.
-        unsafe {
-            ffi::sqlite3_set_authorizer(
-                connection.raw(),
-                authorizer.is_some().then_some(authorize as _),
-                data.cast_mut().cast::<c_void>(),
-            );
+        match &authorizer {
+            Some(authorizer) => authorizer.install(connection),
+            None => Authorizer::remove(connection),
         }
         Ok(())
     })?;

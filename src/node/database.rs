@@ -7,7 +7,7 @@
 //! * [`with_connection`] lends the connection behind the number that JavaScript has.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::ptr;
 use std::rc::Rc;
@@ -23,6 +23,7 @@ use super::callback::{Call, Raw, callback, text};
 use super::callee::stepping;
 use super::environment::{Environment, flag};
 use super::errors::{Outcome, Thrown, check, is_schema_neutral};
+use super::healing::{Definition, Healing, How};
 use super::keyword;
 use super::session;
 use super::sharing::{Entered, Sharing};
@@ -39,6 +40,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"location", callback!(location)),
     (c"isTransaction", callback!(is_transaction)),
     (c"finalizeStatements", callback!(finalize_statements)),
+    (c"giveUp", callback!(give_up)),
 ];
 
 /// Settings of [`open`], as bits.
@@ -70,6 +72,8 @@ pub struct Database {
     aggregates: Cell<bool>,
     /// The environment of JavaScript that has defined functions; null if there are none.
     functions: Cell<sys::napi_env>,
+    /// None for a plain `DatabaseSync`. After the connection, which has its address.
+    healing: Option<Healing>,
 }
 
 /// The version of the schema that this connection saw last.
@@ -119,6 +123,16 @@ impl Database {
         }
     }
 
+    /// The same, also for a connection that is to be opened anew, and is closed until then.
+    fn looking<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
+        if self.healing.as_ref().is_some_and(Healing::is_away)
+            && let Ok(connection) = self.connection.try_borrow()
+        {
+            return body(&connection);
+        }
+        self.asking(body)
+    }
+
     /// Keeps backups off the connection while the result lives, for what touches SQLite outside
     /// of [`Self::using`].
     #[inline]
@@ -134,6 +148,122 @@ impl Database {
     /// Whether no call is using the connection.
     pub fn is_idle(&self) -> bool {
         self.connection.try_borrow_mut().is_ok()
+    }
+
+    /// What a hardened connection is opened anew with.
+    #[inline]
+    pub fn healing(&self) -> Option<&Healing> {
+        self.healing.as_ref()
+    }
+
+    /// Whether the connection is stale, and whether it is in no transaction; none while a call
+    /// is using it.
+    #[inline]
+    pub fn at_rest(&self) -> Option<(bool, bool)> {
+        let connection = self.connection.try_borrow_mut().ok()?;
+        Some((connection.is_stale(), connection.is_autocommit()))
+    }
+
+    /// The authorizer.
+    pub(super) fn authorizer(&self) -> Option<Rc<Authorizer>> {
+        self.authorizer.borrow().clone()
+    }
+
+    /// Lays the statements down, to be prepared anew when they are next used, and lends the
+    /// connection to `body`, to be closed.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STATE` while a statement runs; those of `body`.
+    pub(super) fn put_away(
+        self: &Rc<Self>,
+        environment: &Environment,
+        body: impl FnOnce(&mut Connection) -> Outcome<()>,
+    ) -> Outcome<()> {
+        let _entered = self.enter();
+        let Ok(mut connection) = self.connection.try_borrow_mut() else {
+            return Err(Thrown::state("database is busy: a statement is running"));
+        };
+        let numbers = environment
+            .statements
+            .borrow()
+            .numbers(|statement| Rc::ptr_eq(statement.database(), self));
+        for number in numbers {
+            let statement = environment.statements.borrow().get(number).map(Rc::clone);
+            if let Some(statement) = statement {
+                statement.lay_down();
+            }
+        }
+        self.schema.finalize();
+        self.schema.version.set(None);
+        body(&mut connection)
+    }
+
+    /// A call begins on the connection.
+    #[inline]
+    pub(super) fn begin(&self, in_transaction: bool) {
+        if let Some(healing) = &self.healing {
+            healing.begin(in_transaction);
+        }
+    }
+
+    /// Makes a call, and once more if a wedge made it fail without an effect: see
+    /// [`super::healing`].
+    ///
+    /// # Errors
+    /// Those of `call`; `ERR_FUSION_COMMIT_UNKNOWN`, `ERR_FUSION_WEDGED`.
+    #[inline]
+    pub(super) fn mending<R>(
+        self: &Rc<Self>,
+        environment: &Environment,
+        call: impl Fn() -> Outcome<R>,
+    ) -> Outcome<R> {
+        let result = call();
+        match (result, &self.healing) {
+            (Err(thrown), Some(_)) => {
+                self.mend(environment, thrown, false)?;
+                let again = call();
+                match again {
+                    Err(thrown) => match self.mend(environment, thrown, true) {
+                        Err(thrown) => Err(thrown),
+                        // It is never made a third time.
+                        Ok(()) => Err(Thrown::state("the connection is wedged")),
+                    },
+                    Ok(value) => {
+                        self.mended();
+                        Ok(value)
+                    }
+                }
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// Takes a connection in place of the one that was put away.
+    pub(super) fn put_back(&self, connection: Connection) {
+        drop(self.connection.replace(connection));
+    }
+
+    /// Has `define` define a function or aggregate of JavaScript in `env`, also on a connection
+    /// that takes this one's place.
+    ///
+    /// # Errors
+    /// As [`Self::using`]; those of `define`.
+    pub(super) fn define(
+        &self,
+        env: sys::napi_env,
+        name: CString,
+        argc: c_int,
+        define: impl Fn(&Connection) -> Outcome<()> + 'static,
+    ) -> Outcome<()> {
+        self.using(|connection| {
+            self.has_functions(env);
+            define(connection)
+        })?;
+        if let Some(healing) = &self.healing {
+            let name = name.into_bytes().to_ascii_lowercase();
+            healing.keep(Definition { name, argc, define: Rc::new(define) });
+        }
+        Ok(())
     }
 
     /// Finalises every statement, and lends the connection to `body` if that is done.
@@ -248,6 +378,9 @@ impl Database {
             }
             connection.close()?;
             self.keep_authorizer(None);
+            if let Some(healing) = &self.healing {
+                healing.end();
+            }
             Ok(())
         })
     }
@@ -276,6 +409,24 @@ pub fn turn(connection: &Connection) -> Option<&Turn> {
 /// # Errors
 /// `ERR_INVALID_STATE` when the environment has ended or a million connections are open.
 pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
+    adopt_with(env, connection, None)
+}
+
+/// The same for a hardened connection, which is opened anew as `how` says.
+///
+/// # Errors
+/// As [`adopt`].
+pub fn adopt_hardened(env: sys::napi_env, connection: Connection, how: How) -> Outcome<u32> {
+    // Without a file there is nothing beside it.
+    let healing = connection.file().is_some().then(|| Healing::new(how, &connection));
+    adopt_with(env, connection, healing)
+}
+
+fn adopt_with(
+    env: sys::napi_env,
+    connection: Connection,
+    healing: Option<Healing>,
+) -> Outcome<u32> {
     let environment = Environment::of(env)?;
     let database = Rc::new(Database {
         connection: RefCell::new(connection),
@@ -285,6 +436,7 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
         authorizer: RefCell::default(),
         aggregates: Cell::new(false),
         functions: Cell::new(ptr::null_mut()),
+        healing,
     });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))
@@ -304,7 +456,28 @@ pub fn with_connection<R>(
     database.using(body)
 }
 
+/// The same for the connection as it is: it may be one that is to be opened anew, and closed.
+///
+/// # Errors
+/// As [`with_connection`].
+pub(super) fn with_connection_as_is<R>(
+    env: sys::napi_env,
+    number: u32,
+    body: impl FnOnce(&Connection) -> Outcome<R>,
+) -> Outcome<R> {
+    let environment = Environment::of(env)?;
+    look_up(&environment, number)?.looking(body)
+}
+
+/// The database with `number`, its connection opened anew if that is due.
 pub(super) fn find(environment: &Environment, number: u32) -> Outcome<Rc<Database>> {
+    let database = look_up(environment, number)?;
+    database.refresh(environment)?;
+    Ok(database)
+}
+
+/// The database with `number` as it is.
+pub(super) fn look_up(environment: &Environment, number: u32) -> Outcome<Rc<Database>> {
     environment.databases.borrow().get(number).map(Rc::clone).ok_or_else(closed)
 }
 
@@ -440,6 +613,13 @@ fn close(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
+/// `giveUp(database)`: the connection is about to be closed, and if it is stale nobody waits for
+/// it any more.
+fn give_up(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    look_up(call.environment, call.number(0)?)?.let_go(call.environment, true)?;
+    call.undefined()
+}
+
 /// `finalizeStatements(database)`: all of them; the connection stays open.
 fn finalize_statements(call: &Call<'_>) -> Outcome<sys::napi_value> {
     find(call.environment, call.number(0)?)?.emptied(call.environment, |_| Ok(()))?;
@@ -447,7 +627,7 @@ fn finalize_statements(call: &Call<'_>) -> Outcome<sys::napi_value> {
 }
 
 fn dispose(environment: &Environment, number: u32) -> Outcome<()> {
-    let database = find(environment, number)?;
+    let database = look_up(environment, number)?;
     database.close(environment)?;
     let removed = environment.databases.borrow_mut().remove(number);
     drop(removed);
@@ -459,20 +639,29 @@ fn exec(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.environment.report(0);
     let database = find(call.environment, call.number(0)?)?;
     let mut sql = call.environment.take_parameters();
-    let result = sql
-        .read(call.env, &[call.arg(1)?], 1)
-        .and_then(|()| database.using(|connection| run_script(call, connection, sql.terminated())));
+    let result = sql.read(call.env, &[call.arg(1)?], 1).and_then(|()| {
+        let sql = sql.terminated();
+        database.mending(call.environment, || {
+            database.using(|connection| run_script(call, &database, connection, sql))
+        })
+    });
     call.environment.give_parameters(sql);
     result?;
     call.undefined()
 }
 
 /// `sql` ends with a NUL byte.
-fn run_script(call: &Call<'_>, connection: &Connection, sql: &[u8]) -> Outcome<()> {
+fn run_script(
+    call: &Call<'_>,
+    database: &Database,
+    connection: &Connection,
+    sql: &[u8],
+) -> Outcome<()> {
     let db = connection.raw();
     // SAFETY: the connection is open, as `using` saw to, and this thread's.
     let in_transaction = || unsafe { ffi::sqlite3_get_autocommit(db) } == 0;
     let before = in_transaction();
+    database.begin(before);
     let mut flags = 0;
     let result: Result<(), Error> = during(turn(connection), || {
         let mut rest = sql;
@@ -518,6 +707,9 @@ fn run_script(call: &Call<'_>, connection: &Connection, sql: &[u8]) -> Outcome<(
             // SAFETY: the statement is null or was prepared above.
             unsafe { ffi::sqlite3_finalize(statement) };
             result?;
+            if let Some(healing) = database.healing() {
+                healing.has_effect();
+            }
             let used = (tail.addr()).saturating_sub(rest.as_ptr().addr());
             rest = rest.get(used.max(1)..).unwrap_or_default();
         }
@@ -560,8 +752,8 @@ fn location(call: &Call<'_>) -> Outcome<sys::napi_value> {
 
 /// `isTransaction(database)`.
 fn is_transaction(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let database = find(call.environment, call.number(0)?)?;
-    database.asking(|connection| {
+    let database = look_up(call.environment, call.number(0)?)?;
+    database.looking(|connection| {
         let mut value = ptr::null_mut();
         // SAFETY: `env` is that of the running callback.
         check(unsafe { sys::napi_get_boolean(call.env, !connection.is_autocommit(), &mut value) })?;

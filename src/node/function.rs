@@ -1,6 +1,6 @@
 //! Scalar SQL functions in JavaScript (<https://sqlite.org/appfunc.html>).
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
 use std::rc::Rc;
 
@@ -54,8 +54,8 @@ impl Signature {
     }
 
     /// The name, up to its first NUL.
-    pub fn name(&mut self) -> *const c_char {
-        self.name.terminated().as_ptr().cast()
+    pub fn owned_name(&mut self) -> CString {
+        CStr::from_bytes_until_nul(self.name.terminated()).unwrap_or_default().to_owned()
     }
 
     /// Whether the bit `setting` is set.
@@ -85,18 +85,17 @@ fn define(call: &Call<'_>) -> Outcome<sys::napi_value> {
         bigints: signature.is(setting::BIGINTS),
         deterministic: signature.is(setting::DETERMINISTIC),
     });
-    database.using(|connection| {
-        database.has_functions(call.env);
-        let (argc, flags) = (signature.argc, signature.flags());
+    let (name, argc, flags) = (signature.owned_name(), signature.argc, signature.flags());
+    database.define(call.env, signature.owned_name(), argc, move |connection| {
         // SAFETY: the connection is open and this thread's; the name ends with a NUL. SQLite
-        // takes the count of the function, also when it fails: it gives it to `forget` then.
+        // takes a count of the function, also when it fails: it gives it to `forget` then.
         let code = unsafe {
             ffi::sqlite3_create_function_v2(
                 connection.raw(),
-                signature.name(),
+                name.as_ptr(),
                 argc,
                 flags,
-                Rc::into_raw(function).cast_mut().cast::<c_void>(),
+                Rc::into_raw(Rc::clone(&function)).cast_mut().cast::<c_void>(),
                 Some(run),
                 None,
                 None,

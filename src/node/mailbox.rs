@@ -16,7 +16,7 @@ use napi::sys;
 use super::errors::{Outcome, check};
 use crate::agent_log::{Answer, Entries};
 use crate::checkpoint;
-use crate::engine::{Error, Result, Stage};
+use crate::engine::{Error, Remedy, Result, Stage};
 
 /// Something for JavaScript to know. `ticket` and `log` are numbers that JavaScript gave.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub enum Message {
     Event(f64, Happening),
     /// An event of log `log`, by its name, with what it tells as JSON.
     Told(f64, &'static str, String),
+    /// The thread's connections that are stale and idle are to be closed.
+    LetGo,
 }
 
 /// An event, in a form that can be kept.
@@ -44,6 +46,8 @@ pub enum Happening {
     Failure(&'static str, Error),
     /// `checkpoint`
     Checkpoint(checkpoint::Outcome),
+    /// `healed`
+    Healed(Error, Remedy),
     /// `rejected`
     Rejected(Entries, Error),
     /// `backpressure`

@@ -19,6 +19,7 @@
 //! | [`backup`] | backups off the event loop |
 //! | [`backups`] | verified, rotated backups, and restores |
 //! | [`sharing`] | keeping backups and this thread off a connection at the same time |
+//! | [`healing`] | hardened connections that are opened anew in place |
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
@@ -52,6 +53,7 @@ pub(crate) mod errors;
 pub(crate) mod extension;
 pub(crate) mod foreign;
 pub(crate) mod function;
+pub(crate) mod healing;
 pub(crate) mod health;
 pub mod info;
 pub(crate) mod keyword;

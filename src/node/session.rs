@@ -76,6 +76,12 @@ pub fn delete_all(environment: &Environment, database: &Rc<Database>) {
     delete(environment, |session| Rc::ptr_eq(&session.database, database));
 }
 
+/// Whether a database that `wanted` picks has a session.
+pub fn has_any(environment: &Environment, wanted: &dyn Fn(&Rc<Database>) -> bool) -> bool {
+    let sessions = environment.sessions.borrow();
+    !sessions.numbers(|session| !session.closed.get() && wanted(&session.database)).is_empty()
+}
+
 fn delete(environment: &Environment, wanted: impl Fn(&Session) -> bool) {
     let numbers = environment.sessions.borrow().numbers(|session| wanted(session));
     for number in numbers {

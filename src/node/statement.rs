@@ -6,7 +6,7 @@
 //! to one iterator.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr;
 use std::rc::Rc;
@@ -57,6 +57,10 @@ pub struct Statement {
     reprepared: Cell<c_int>,
     /// A call is binding or stepping it.
     running: Cell<bool>,
+    /// Its text, while it is laid down: see [`Statement::lay_down`].
+    laid_down: RefCell<Option<CString>>,
+    /// An iterator is in the middle of it.
+    iterating: Cell<bool>,
     /// What is bound, or `None`: nothing, or what is cleared as a whole.
     ///
     /// SQLite prepares a statement anew when a value is bound on which the plan may depend, as
@@ -81,11 +85,54 @@ impl Statement {
             .abandoning(|| unsafe { ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut())) });
     }
 
+    /// Finalises it until it is next used, because its connection is to be closed and another
+    /// opened in its place.
+    pub fn lay_down(&self) {
+        let raw = self.raw.get();
+        if raw.is_null() {
+            return;
+        }
+        // SAFETY: the statement is prepared; its text is NUL-terminated.
+        let sql = unsafe { CStr::from_ptr(ffi::sqlite3_sql(raw)) }.to_owned();
+        self.finalize();
+        self.held.take();
+        self.laid_down.replace(Some(sql));
+    }
+
+    /// Prepares it anew on `connection`, if it was laid down.
+    #[cold]
+    fn take_up(&self, connection: &Connection) -> Outcome<()> {
+        let Some(sql) = self.laid_down.borrow().clone() else {
+            return Err(finalized());
+        };
+        let mut raw = ptr::null_mut();
+        let persistence = if self.neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
+        // SAFETY: the connection is open and this thread's; the text is NUL-terminated.
+        let code = during(turn(connection), || unsafe {
+            ffi::sqlite3_prepare_v3(
+                connection.raw(),
+                sql.as_ptr(),
+                -1,
+                persistence,
+                &mut raw,
+                ptr::null_mut(),
+            )
+        });
+        if code != ffi::SQLITE_OK {
+            return Err(connection.last_error().into());
+        }
+        self.raw.set(raw);
+        // Its columns are looked at again, as if SQLite had prepared it anew.
+        self.reprepared.set(-1);
+        self.laid_down.replace(None);
+        Ok(())
+    }
+
     /// Makes the statement this call's.
     #[inline]
-    fn enter(&self) -> Outcome<Running<'_>> {
+    fn enter(&self, connection: &Connection) -> Outcome<Running<'_>> {
         if self.raw.get().is_null() {
-            return Err(finalized());
+            self.take_up(connection)?;
         }
         if self.running.replace(true) {
             return Err(Thrown::state("statement is busy: it is running"));
@@ -264,13 +311,12 @@ struct Watch {
 
 impl Watch {
     #[inline]
-    fn start(connection: &Connection) -> Self {
+    fn start(connection: &Connection, database: &Database) -> Self {
         let db = connection.raw();
-        Self {
-            db,
-            // SAFETY: the connection is open and this thread's.
-            in_transaction: unsafe { ffi::sqlite3_get_autocommit(db) } == 0,
-        }
+        // SAFETY: the connection is open and this thread's.
+        let in_transaction = unsafe { ffi::sqlite3_get_autocommit(db) } == 0;
+        database.begin(in_transaction);
+        Self { db, in_transaction }
     }
 
     #[inline]
@@ -301,7 +347,9 @@ impl Watch {
 /// The statement with `number`, for a call that has nothing to report yet.
 fn find(environment: &Environment, number: u32) -> Outcome<Rc<Statement>> {
     environment.report(0);
-    look_up(environment, number)
+    let statement = look_up(environment, number)?;
+    statement.database.refresh(environment)?;
+    Ok(statement)
 }
 
 fn look_up(environment: &Environment, number: u32) -> Outcome<Rc<Statement>> {
@@ -314,14 +362,25 @@ fn look_up(environment: &Environment, number: u32) -> Outcome<Rc<Statement>> {
 fn once(
     call: &Call<'_>,
     first: usize,
-    body: impl FnOnce(&Connection, &Running<'_>) -> Outcome<sys::napi_value>,
+    body: impl Fn(&Connection, &Running<'_>) -> Outcome<sys::napi_value>,
 ) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
+    let database = &statement.database;
+    database.mending(call.environment, || once_only(call, first, &statement, &body))
+}
+
+#[inline]
+fn once_only(
+    call: &Call<'_>,
+    first: usize,
+    statement: &Statement,
+    body: impl Fn(&Connection, &Running<'_>) -> Outcome<sys::napi_value>,
+) -> Outcome<sys::napi_value> {
     let mut parameters = call.environment.take_parameters();
     let result = statement.database.using(|connection| {
         parameters.read(call.env, call.rest(first), statement.parameters)?;
-        let running = statement.enter()?;
-        let watch = Watch::start(connection);
+        let watch = Watch::start(connection, &statement.database);
+        let running = statement.enter(connection)?;
         let result = during(turn(connection), || {
             let _reset = Reset(&running);
             // SAFETY: `_reset` clears the bindings before `parameters` is given back.
@@ -385,6 +444,9 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
         while more {
             if values.len() + width > CHUNK && !values.is_empty() {
                 call.environment.report(renamed);
+                if let Some(healing) = running.statement.database.healing() {
+                    healing.has_effect();
+                }
                 hand_over(call.env, rows, &values)?;
                 values.clear();
                 drop(scope.take());
@@ -409,8 +471,9 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let mut parameters = call.environment.take_parameters();
     let result = statement.database.using(|connection| {
         parameters.read(call.env, call.rest(1), statement.parameters)?;
-        let running = statement.enter()?;
+        let running = statement.enter(connection)?;
         running.reset();
+        statement.iterating.set(true);
         // SAFETY: the values are copied.
         unsafe { running.bind(connection, &parameters, true) }
     });
@@ -426,9 +489,12 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
     let bigints = call.flag(1);
     let row = call.arg(2)?;
-    statement.database.using(|connection| {
-        let running = statement.enter()?;
-        let watch = Watch::start(connection);
+    if statement.iterating.get() && statement.raw.get().is_null() {
+        return Err(Thrown::state("iterator was invalidated: its connection was opened anew"));
+    }
+    let result = statement.database.using(|connection| {
+        let watch = Watch::start(connection, &statement.database);
+        let running = statement.enter(connection)?;
         let mut done = 0;
         let result = during(turn(connection), || {
             match running.first_row(call, connection) {
@@ -447,15 +513,24 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
         });
         call.environment.report(watch.end(connection, &running, &result) | done);
         result
+    });
+    result.or_else(|thrown| {
+        // The rows that were delivered are not delivered again.
+        if let Some(healing) = statement.database.healing() {
+            healing.has_effect();
+        }
+        statement.database.mend(call.environment, thrown, false)?;
+        call.undefined()
     })
 }
 
 /// `reset(statement)`: ends an iteration.
 fn reset(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
+    statement.iterating.set(false);
     statement.database.using(|connection| {
-        let running = statement.enter()?;
-        let watch = Watch::start(connection);
+        let watch = Watch::start(connection, &statement.database);
+        let running = statement.enter(connection)?;
         during(turn(connection), || running.reset());
         call.environment.report(watch.end(connection, &running, &Ok(())));
         Ok(())
@@ -487,8 +562,10 @@ fn prepare(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let mut sql = call.environment.take_parameters();
     call.environment.report(flag::SCHEMA_UNSURE);
     let result = sql.read(call.env, &[call.arg(1)?], 1).and_then(|()| {
-        database
-            .using(|connection| prepare_statement(call, &database, connection, sql.terminated()))
+        let sql = sql.terminated();
+        database.mending(call.environment, || {
+            database.using(|connection| prepare_statement(call, &database, connection, sql))
+        })
     });
     call.environment.give_parameters(sql);
     let number = result?;
@@ -505,6 +582,7 @@ fn prepare_statement(
     connection: &Connection,
     sql: &[u8],
 ) -> Outcome<u32> {
+    database.begin(!connection.is_autocommit());
     let neutral = keyword::is_neutral(sql);
     // A statement that is kept must not hold the connection's few lookaside slots.
     let persistence = if neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
@@ -549,6 +627,8 @@ fn prepare_statement(
         names: Cell::new(None),
         reprepared: Cell::new(0),
         running: Cell::new(false),
+        laid_down: RefCell::default(),
+        iterating: Cell::new(false),
         held: RefCell::default(),
     });
     let number = call.environment.statements.borrow_mut().insert(statement);
@@ -568,7 +648,7 @@ fn finalize(call: &Call<'_>) -> Outcome<sys::napi_value> {
         return call.undefined();
     };
     let _: Outcome<()> = statement.database.using(|connection| {
-        let running = statement.enter()?;
+        let running = statement.enter(connection)?;
         during(turn(connection), || running.reset());
         Ok(())
     });
@@ -683,7 +763,7 @@ fn expanded_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
         }
     };
     if call.flag(1) {
-        return expand(&statement.enter()?);
+        return statement.database.using(|connection| expand(&statement.enter(connection)?));
     }
     once(call, 2, |_, running| expand(running))
 }
@@ -691,10 +771,9 @@ fn expanded_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
 impl Statement {
     /// The statement, if it is still prepared.
     fn prepared(&self) -> Outcome<*mut ffi::sqlite3_stmt> {
-        let raw = self.raw.get();
-        if raw.is_null() {
-            return Err(finalized());
+        if self.raw.get().is_null() {
+            self.database.using(|connection| self.take_up(connection))?;
         }
-        Ok(raw)
+        Ok(self.raw.get())
     }
 }

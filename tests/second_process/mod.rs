@@ -222,6 +222,15 @@ fn carry_out(
         }
         ["check-identity", name] => connections[name].check_identity()?,
         ["read", path] => drop(std::fs::read(path).unwrap()),
+        #[cfg(unix)]
+        ["overwrite", path, offset, byte, count] => {
+            use std::os::unix::fs::FileExt;
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            let bytes = vec![byte.parse::<u8>().unwrap(); count.parse().unwrap()];
+            file.write_all_at(&bytes, offset.parse().unwrap()).unwrap();
+        }
+        ["unlink", path] => std::fs::remove_file(path).unwrap(),
+        ["rename", from, to] => std::fs::rename(from, to).unwrap(),
         ["locks"] => {
             engine::init()?;
             done = format!(

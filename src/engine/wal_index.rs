@@ -1,0 +1,484 @@
+//! The WAL index (`-shm`) of a file, and having SQLite build it anew from the WAL.
+//!
+//! The index tells every connection of every process where in the WAL the newest version of a
+//! page is. It is a cache: after a crash SQLite builds it anew from the WAL. It does so only
+//! where the index's header is damaged, though. An index whose header is in order and whose
+//! tables are not (a program wrote into the file, or cut it and let it grow again) answers
+//! `SQLITE_CORRUPT` or `SQLITE_NOTADB` on an intact database, in every process, and goes on
+//! answering that until the last connection anywhere is closed.
+//!
+//! [`rebuild`] declares such an index void, by clearing its header: the next reader, of whatever
+//! process, then builds it anew, as after a crash. It holds the locks that SQLite's own recovery
+//! holds, so that nobody writes or checkpoints meanwhile; readers keep their snapshots. First it
+//! reads the WAL and makes sure that every commit that the index tells of is there, because what
+//! is not would be forgotten with the index.
+//!
+//! Everything goes through SQLite's own file handles. Layouts:
+//! <https://sqlite.org/walformat.html>. Runs on the thread that owns the connection.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use rusqlite::ffi;
+
+use super::connection::LONGEST_TIMEOUT;
+use super::{Connection, Error, Result, errstr};
+
+/// Bytes of the index that are mapped at once (`WALINDEX_PGSZ`).
+const REGION: c_int = 32_768;
+/// Words of one copy of the header; there are two, one behind the other.
+const WORDS: usize = 12;
+/// The locks of a writer, of a checkpointer and of recovery: first, and how many.
+const WRITER_TO_RECOVERY: (c_int, c_int) = (0, 3);
+const WRITER: (c_int, c_int) = (0, 1);
+/// Word of the index that counts the frames which are in the database.
+const BACKFILLED: usize = 2 * WORDS;
+const WAL_HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+/// The shortest and the longest pause between two tries for the locks.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// What the index says of the WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    frames: u32,
+    page_size: usize,
+    checksum: [u32; 2],
+    salt: [u8; 8],
+}
+
+/// A file of SQLite's, while the connection that it belongs to is open.
+struct Handle<'a> {
+    raw: *mut ffi::sqlite3_file,
+    methods: &'a ffi::sqlite3_io_methods,
+}
+
+/// Has the WAL index of the main database of `connection` built anew, if there is one. Waits up
+/// to `patience` for writers and checkpointers of all processes.
+///
+/// # Errors
+/// * `SQLITE_BUSY`;
+/// * `ERR_FUSION_WAL_LOST`: the WAL does not hold every commit that the index tells of. The index
+///   is left as it is;
+/// * SQLite's, where the file cannot be read afterwards.
+pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
+    let at = |error: Error| error.at(connection.path());
+    // Opens the WAL and maps its index. What it answers is what is doubted.
+    drop(read(connection));
+    let told = match handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)? {
+        Some(database) => {
+            let wal = handle(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+            void_index(&database, wal.as_ref(), patience).map_err(at)?
+        }
+        None => None,
+    };
+    read(connection)?;
+    if let Some(database) = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)? {
+        announce(&database, patience).map_err(at)?;
+    }
+    if let Some(before) = told
+        && let Some(database) = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
+        && let Some(after) = look(&database)
+        // Other salts: the WAL was checkpointed and begun anew meanwhile.
+        && after.salt == before.salt
+        && after.frames < before.frames
+    {
+        return Err(at(lost(before.frames, after.frames)));
+    }
+    Ok(())
+}
+
+/// Saves what was committed to a WAL that is not at its path any more: checkpoints it through
+/// `connection`, which has it open. `is_untouched` says whether the database file is as the
+/// WAL's own processes left it; it is asked, and the copying done, while nobody writes, and, with
+/// `shut_out`, while nobody can open the file. `done` is called before anybody can write again.
+/// Whether nothing is lost with the WAL now.
+///
+/// # Errors
+/// SQLite's; `SQLITE_BUSY`; `ERR_FUSION_WEDGED` where nobody can be shut out, because another
+/// process has the WAL open, too.
+pub fn rescue(
+    connection: &Connection,
+    shut_out: bool,
+    patience: Duration,
+    is_untouched: impl FnOnce() -> bool,
+    done: impl FnOnce(),
+) -> Result<bool> {
+    let database = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+    let wal = handle(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+    let (Some(database), Some(wal)) = (database, wal) else {
+        return Ok(false);
+    };
+    if header(&database).is_none() {
+        return Ok(false);
+    }
+    let _shut_out = shut_out.then(|| ShutOut::begin(&database)).transpose()?;
+    locked(&database, WRITER, patience, || {
+        let Some(told) = look(&database) else {
+            return Ok(false);
+        };
+        let is_saved = is_copied(&database, &told)
+            || (is_untouched()
+                && check_wal(&wal, &told).is_ok()
+                && checkpoint(connection)?
+                && is_copied(&database, &told));
+        if is_saved {
+            done();
+        }
+        Ok(is_saved)
+    })
+    .map_err(|error| error.at(connection.path()))
+}
+
+/// Whether every frame is in the database.
+fn is_copied(database: &Handle<'_>, told: &Told) -> bool {
+    let copied = index(database)
+        .and_then(|words| words.get(BACKFILLED))
+        .map_or(0, |word| word.load(Ordering::Acquire));
+    copied >= told.frames
+}
+
+fn checkpoint(connection: &Connection) -> Result<bool> {
+    // SAFETY: the connection is open and this thread's; the numbers are not asked for.
+    let rc = unsafe {
+        ffi::sqlite3_wal_checkpoint_v2(
+            connection.raw(),
+            c"main".as_ptr(),
+            ffi::SQLITE_CHECKPOINT_PASSIVE,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    match rc {
+        ffi::SQLITE_OK => Ok(true),
+        _ => Err(connection.last_error()),
+    }
+}
+
+/// Nobody can open the database while this lives: its file has SQLite's pending lock, which
+/// those who have it open do not mind in WAL mode.
+struct ShutOut<'a> {
+    database: &'a Handle<'a>,
+    unlock: unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int) -> c_int,
+}
+
+impl<'a> ShutOut<'a> {
+    /// The connection has the shared lock, as each has that has read in WAL mode.
+    fn begin(database: &'a Handle<'a>) -> Result<Self> {
+        let failed = |rc: c_int| Err(Error::sqlite(rc, errstr(rc)));
+        let (Some(lock), Some(unlock)) = (database.methods.xLock, database.methods.xUnlock) else {
+            return failed(ffi::SQLITE_IOERR_LOCK);
+        };
+        // SAFETY: the file is open. A lock that is had already is left as it is.
+        let rc = unsafe { lock(database.raw, ffi::SQLITE_LOCK_RESERVED) };
+        if rc == ffi::SQLITE_BUSY {
+            // SQLite refuses it in WAL mode while another process has the same index open.
+            return Err(Error::fusion(
+                "ERR_FUSION_WEDGED",
+                "the -wal and -shm were deleted while the database was open, and another process \
+                 has the deleted ones open, too, so that what was committed cannot be saved by \
+                 this one: end the other process, or close the database there",
+            ));
+        }
+        if rc != ffi::SQLITE_OK {
+            return failed(rc);
+        }
+        let shut_out = Self { database, unlock };
+        // SAFETY: as above. Where others have the file open the exclusive lock is refused, and
+        // the pending one is had.
+        match unsafe { lock(database.raw, ffi::SQLITE_LOCK_EXCLUSIVE) } {
+            ffi::SQLITE_OK | ffi::SQLITE_BUSY => Ok(shut_out),
+            rc => failed(rc),
+        }
+    }
+}
+
+impl Drop for ShutOut<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the file is open; back to the lock that was had before.
+        unsafe { (self.unlock)(self.database.raw, ffi::SQLITE_LOCK_SHARED) };
+    }
+}
+
+/// That no other process has the main database of `connection` open, nor another connection of
+/// this one. It has read nothing.
+///
+/// # Errors
+/// SQLite's.
+pub fn is_alone(connection: &Connection) -> Result<bool> {
+    let Some(database) = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)? else {
+        return Ok(false);
+    };
+    let (Some(lock), Some(unlock)) = (database.methods.xLock, database.methods.xUnlock) else {
+        return Ok(false);
+    };
+    let levels = [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_RESERVED, ffi::SQLITE_LOCK_EXCLUSIVE];
+    // SAFETY: the file is open, and has no lock: nothing was read.
+    let alone = unsafe {
+        let alone = levels.iter().all(|level| lock(database.raw, *level) == ffi::SQLITE_OK);
+        unlock(database.raw, ffi::SQLITE_LOCK_NONE);
+        alone
+    };
+    Ok(alone)
+}
+
+/// A read that needs page 1.
+fn read(connection: &Connection) -> Result<()> {
+    connection
+        .sql()?
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+        .map_err(|error| Error::from(error).at(connection.path()))
+}
+
+/// One of the file handles of the main database; none where it is not open.
+fn handle(connection: &Connection, which: c_int) -> Result<Option<Handle<'_>>> {
+    connection.sql()?;
+    let mut raw: *mut ffi::sqlite3_file = ptr::null_mut();
+    // SAFETY: the connection is open, and these file controls write one pointer.
+    let rc = unsafe {
+        ffi::sqlite3_file_control(
+            connection.raw(),
+            c"main".as_ptr(),
+            which,
+            (&raw mut raw).cast::<c_void>(),
+        )
+    };
+    if rc != ffi::SQLITE_OK {
+        return Err(Error::sqlite(rc, errstr(rc)).at(connection.path()));
+    }
+    // SAFETY: null, or a file of the open connection, whose methods are null while it is closed
+    // and a static of the VFS otherwise.
+    let methods = unsafe { raw.as_ref().and_then(|file| file.pMethods.as_ref()) };
+    Ok(methods.map(|methods| Handle { raw, methods }))
+}
+
+/// Clears the header of the index. Returns what it said, or none where SQLite would not have
+/// believed it.
+fn void_index(
+    database: &Handle<'_>,
+    wal: Option<&Handle<'_>>,
+    patience: Duration,
+) -> Result<Option<Told>> {
+    let Some(header) = header(database) else {
+        return Ok(None);
+    };
+    locked(database, WRITER_TO_RECOVERY, patience, || {
+        let told = look(database);
+        match (&told, wal) {
+            (Some(told), Some(wal)) => check_wal(wal, told)?,
+            (Some(told), None) if told.frames > 0 => return Err(lost(told.frames, 0)),
+            _ => {}
+        }
+        for word in header.iter().rev() {
+            word.store(0, Ordering::Relaxed);
+        }
+        barrier(database);
+        Ok(told)
+    })
+}
+
+/// Changes the header's counter of changes, as a commit would. A connection that finds the header
+/// as it was keeps the pages that it has cached, and those that it read through the index that
+/// lied are wrong.
+fn announce(database: &Handle<'_>, patience: Duration) -> Result<()> {
+    let Some(header) = header(database) else {
+        return Ok(());
+    };
+    locked(database, WRITER_TO_RECOVERY, patience, || {
+        if look(database).is_none() {
+            return Ok(());
+        }
+        let (one, other) = header.split_at(WORDS);
+        let mut words: Vec<u32> = one.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        if let Some(changes) = words.get_mut(2) {
+            *changes = changes.wrapping_add(1 << 16);
+        }
+        let summed: Vec<u8> = words.iter().take(10).flat_map(|word| word.to_ne_bytes()).collect();
+        words.splice(10.., checksum([0; 2], &summed, u32::from_ne_bytes));
+        // The second copy first, as SQLite itself writes them.
+        for copy in [other, one] {
+            for (word, value) in copy.iter().zip(&words) {
+                word.store(*value, Ordering::Relaxed);
+            }
+            barrier(database);
+        }
+        Ok(())
+    })
+}
+
+/// Orders what was written before against what is written next, in all processes.
+fn barrier(database: &Handle<'_>) {
+    fence(Ordering::SeqCst);
+    if let Some(barrier) = database.methods.xShmBarrier {
+        // SAFETY: the file is open, and its index is mapped.
+        unsafe { barrier(database.raw) };
+    }
+}
+
+/// Runs `body` while nobody else has these locks.
+fn locked<R>(
+    database: &Handle<'_>,
+    (first, count): (c_int, c_int),
+    patience: Duration,
+    body: impl FnOnce() -> Result<R>,
+) -> Result<R> {
+    let Some(lock) = database.methods.xShmLock else {
+        return Err(Error::sqlite(ffi::SQLITE_IOERR_SHMLOCK, errstr(ffi::SQLITE_IOERR_SHMLOCK)));
+    };
+    let request = |flags: c_int| {
+        // SAFETY: the file is open, and its index is mapped.
+        unsafe { lock(database.raw, first, count, flags | ffi::SQLITE_SHM_EXCLUSIVE) }
+    };
+    let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
+    let mut pause = PAUSES.0;
+    loop {
+        match request(ffi::SQLITE_SHM_LOCK) {
+            ffi::SQLITE_OK => break,
+            ffi::SQLITE_BUSY if Instant::now() < deadline => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSES.1);
+            }
+            rc => return Err(Error::sqlite(rc, errstr(rc))),
+        }
+    }
+    let result = body();
+    request(ffi::SQLITE_SHM_UNLOCK);
+    result
+}
+
+/// Both copies of the header; none where there is no index.
+fn header<'a>(database: &Handle<'a>) -> Option<&'a [AtomicU32; 2 * WORDS]> {
+    index(database)?.first_chunk()
+}
+
+/// The header, and what follows it.
+fn index<'a>(database: &Handle<'a>) -> Option<&'a [AtomicU32; BACKFILLED + 1]> {
+    let map = database.methods.xShmMap?;
+    let mut memory: *mut c_void = ptr::null_mut();
+    // SAFETY: the file is open; the method writes one pointer. It does not lengthen the file.
+    let rc = unsafe { map(database.raw, 0, REGION, 0, &mut memory) };
+    if rc != ffi::SQLITE_OK || memory.is_null() {
+        return None;
+    }
+    // SAFETY: the region is mapped, at a page's boundary, for as long as a connection of this
+    // process has the file open. Other processes write to it, which atomics allow for.
+    Some(unsafe { &*memory.cast::<[AtomicU32; BACKFILLED + 1]>() })
+}
+
+/// What the index says, if SQLite would believe it: both copies the same, and their checksum
+/// right.
+fn look(database: &Handle<'_>) -> Option<Told> {
+    let words = header(database)?.each_ref().map(|word| word.load(Ordering::Acquire));
+    let (one, other) = words.split_at(WORDS);
+    let bytes: Vec<u8> = one.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let summed = bytes.get(..40)?;
+    let is_initialised = bytes.get(12) == Some(&1);
+    let sum = checksum([0; 2], summed, u32::from_ne_bytes);
+    if one != other || !is_initialised || one.get(10..12) != Some(&sum) {
+        return None;
+    }
+    let size = u16::from_ne_bytes([*bytes.get(14)?, *bytes.get(15)?]);
+    let page_size = if size == 1 { 65_536 } else { usize::from(size) };
+    Some(Told {
+        frames: *one.get(4)?,
+        page_size,
+        checksum: [*one.get(6)?, *one.get(7)?],
+        salt: bytes.get(32..40)?.try_into().ok()?,
+    })
+}
+
+/// That `wal` holds the frames that `told` tells of, all of them, as recovery reads them.
+fn check_wal(wal: &Handle<'_>, told: &Told) -> Result<()> {
+    let missing = |found: u32| Err(lost(told.frames, found));
+    if told.frames == 0 {
+        return Ok(());
+    }
+    let mut header = [0; WAL_HEADER];
+    if !wal.read(&mut header, 0) {
+        return missing(0);
+    }
+    let word = |bytes: &[u8], at: usize| -> Option<u32> {
+        Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+    };
+    let decode = match word(&header, 0) {
+        Some(0x377f_0682) => u32::from_le_bytes,
+        Some(0x377f_0683) => u32::from_be_bytes,
+        _ => return missing(0),
+    };
+    let (summed, sum) = header.split_at(24);
+    let mut running = checksum([0; 2], summed, decode);
+    if [word(sum, 0), word(sum, 4)] != running.map(Some) || header.get(16..24) != Some(&told.salt) {
+        return missing(0);
+    }
+    let mut frame = vec![0; FRAME_HEADER + told.page_size];
+    for index in 0..told.frames {
+        let offset = WAL_HEADER as i64 + i64::from(index) * frame.len() as i64;
+        if !wal.read(&mut frame, offset) {
+            return missing(index);
+        }
+        let (head, page) = frame.split_at(FRAME_HEADER);
+        running = checksum(running, head.get(..8).unwrap_or_default(), decode);
+        running = checksum(running, page, decode);
+        if [word(head, 16), word(head, 20)] != running.map(Some)
+            || head.get(8..16) != Some(&told.salt)
+        {
+            return missing(index);
+        }
+    }
+    if running == told.checksum { Ok(()) } else { missing(told.frames) }
+}
+
+impl Handle<'_> {
+    /// Whether `buffer` could be filled from `offset` on.
+    fn read(&self, buffer: &mut [u8], offset: i64) -> bool {
+        let (Some(read), Ok(length)) = (self.methods.xRead, c_int::try_from(buffer.len())) else {
+            return false;
+        };
+        // SAFETY: the file is open, and the buffer writable for its length.
+        unsafe { read(self.raw, buffer.as_mut_ptr().cast(), length, offset) == ffi::SQLITE_OK }
+    }
+}
+
+/// The running checksum of the WAL and its index over `bytes`, a multiple of 8.
+fn checksum(from: [u32; 2], bytes: &[u8], decode: fn([u8; 4]) -> u32) -> [u32; 2] {
+    let [mut one, mut two] = from;
+    let (words, _) = bytes.as_chunks::<4>();
+    let (pairs, _) = words.as_chunks::<2>();
+    for [first, second] in pairs {
+        one = one.wrapping_add(decode(*first)).wrapping_add(two);
+        two = two.wrapping_add(decode(*second)).wrapping_add(one);
+    }
+    [one, two]
+}
+
+fn lost(told: u32, found: u32) -> Error {
+    Error::fusion(
+        "ERR_FUSION_WAL_LOST",
+        format!(
+            "the -wal was overwritten, cut short or deleted while the database was open: of \
+             {told} frames that it should hold, {found} are there. Commits that were not \
+             checkpointed yet are lost if every process closes the file now. Nothing was changed"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_the_format_and_depends_on_the_order() {
+        let bytes: Vec<u8> = (0_u8..16).collect();
+        assert_eq!(checksum([0; 2], &[1, 0, 0, 0, 2, 0, 0, 0], u32::from_le_bytes), [1, 3]);
+        assert_eq!(checksum([0; 2], &[0, 0, 0, 1, 0, 0, 0, 2], u32::from_be_bytes), [1, 3]);
+        let (first, second) = bytes.split_at(8);
+        let running = checksum([0; 2], first, u32::from_le_bytes);
+        assert_eq!(
+            checksum(running, second, u32::from_le_bytes),
+            checksum([0; 2], &bytes, u32::from_le_bytes)
+        );
+        assert_ne!(checksum([0; 2], first, u32::from_le_bytes), [0; 2]);
+    }
+}

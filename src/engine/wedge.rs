@@ -1,0 +1,476 @@
+//! Wedged connections: an intact file whose connections answer `SQLITE_CORRUPT` or
+//! `SQLITE_NOTADB` for ever.
+//!
+//! | what happened beside the file | what is done |
+//! |---|---|
+//! | its WAL index lies (another program wrote into the `-shm`) | it is built anew, for all processes: [`wal_index`] |
+//! | `-shm`, perhaps `-wal` with it, was deleted or made anew (by hand; by the last connection of another process, where this one had lost its locks) | what is in the old WAL only is saved, if nobody has used the file since; every connection of this process is reopened |
+//! | `-wal` alone was deleted or made anew | what is in it is saved; every connection of this process is reopened, once no other process has the file open |
+//!
+//! Reopening one connection would not help in the second case: SQLite maps a file's `-shm` once
+//! a process, and lets go of the mapping with the process's *last* connection to that file. So
+//! the file has a *generation*. Connections belong to the one in which they were opened; healing
+//! begins another. A connection of an earlier one is *stale*: its owner closes it as soon as it
+//! is in no transaction, and opens it anew, which waits for the others ([`Members::enter`]).
+//!
+//! Connections that have a deleted WAL open have the only copy of what was committed to it and not
+//! checkpointed, so it is, before they are closed ([`wal_index::rescue`]). That is sound only if
+//! the database file is as the old WAL's processes left it: where somebody has used it with
+//! another WAL, the old one must not be applied, and its commits are lost ([`Remedy::Lost`]).
+//!
+//! Where the `-shm` stayed, processes with the old WAL and those with the new one would share an
+//! index, each reading frames that the other wrote elsewhere. So nobody may have the file open
+//! before it is used again.
+//!
+//! Whether `-wal` and `-shm` are those that SQLite opened is told by `stat`, against what the
+//! paths led to when the first connection had read the file. Any thread.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::connection::LONGEST_TIMEOUT;
+use super::{Class, Connection, DatabaseFile, Error, FileId, Result, Wal, wal_index};
+
+/// Is told that connections work again, which an error had put in doubt.
+type Observer = Arc<dyn Fn(Error, Remedy) + Send + Sync>;
+
+/// After healing did not help, how long further errors count as damage without another try.
+const HOPELESS: Duration = Duration::from_secs(1);
+
+/// How long healing waits for writers and checkpointers of other processes.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What healed a wedge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The WAL index was built anew.
+    IndexRebuilt,
+    /// Every connection of this process is opened anew.
+    Reopened,
+    /// The same, and what was committed last is lost: somebody deleted the WAL that it was in and
+    /// used the file without it.
+    Lost,
+}
+
+/// The connections of this process to one file, by generation.
+#[derive(Default)]
+pub struct Members {
+    generation: AtomicU32,
+    healed: AtomicU64,
+    state: Mutex<State>,
+    observer: Mutex<Option<Observer>>,
+    left: Condvar,
+    /// One healing at a time.
+    healing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Open connections.
+    open: BTreeMap<u32, usize>,
+    /// What `-wal` and `-shm` were when the current generation first read them.
+    beside: Option<Beside>,
+    hopeless: Option<Instant>,
+    /// The file must not be used before no other process has it open.
+    must_be_alone: bool,
+    /// What was done about which error, while it is not known whether it helped.
+    pending: Option<(Error, Remedy)>,
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Members").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+/// The files beside a database; none where there was none to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Beside {
+    wal: Option<FileId>,
+    shm: Option<FileId>,
+    /// When the database file was last written to.
+    modified: Option<SystemTime>,
+}
+
+impl Beside {
+    fn of(database: &Path) -> Self {
+        let id = |path: &Path| FileId::of(path).ok();
+        let modified = std::fs::metadata(database).and_then(|file| file.modified()).ok();
+        Self { wal: id(&Wal::path(database)), shm: id(&shm_path(database)), modified }
+    }
+}
+
+/// A connection's part in its file's [`Members`]; it leaves when this is dropped, which is after
+/// it is closed.
+#[derive(Debug)]
+pub(super) struct Member {
+    file: Arc<DatabaseFile>,
+    generation: u32,
+}
+
+fn shm_path(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-shm");
+    PathBuf::from(path)
+}
+
+impl Error {
+    /// Whether a connection that is wedged may say this of an intact file.
+    pub fn may_be_wedge(&self) -> bool {
+        let of_shm = [
+            ffi::SQLITE_IOERR_SHORT_READ,
+            ffi::SQLITE_IOERR_SHMOPEN,
+            ffi::SQLITE_IOERR_SHMSIZE,
+            ffi::SQLITE_IOERR_SHMMAP,
+        ];
+        self.code == "ERR_FUSION_STALE"
+            || (self.errcode != 0
+                && (self.class() == Class::Corrupt || of_shm.contains(&self.errcode)))
+    }
+
+    /// The error of a call on a connection of an earlier generation.
+    pub fn stale() -> Self {
+        Self::fusion(
+            "ERR_FUSION_STALE",
+            "the files beside the database (-wal, -shm) were replaced while it was open, and this \
+             connection still has the old ones. It is reopened outside of a transaction",
+        )
+    }
+}
+
+impl Members {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The generation that is not stale.
+    #[inline]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// How often connections to this file were healed.
+    pub fn healed(&self) -> u64 {
+        self.healed.load(Ordering::Relaxed)
+    }
+
+    /// Has `observer` told, on the thread that finds out, what healed.
+    pub fn observe(&self, observer: Option<Observer>) {
+        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
+    }
+
+    /// Something was done about `error`, and may have helped.
+    pub fn hope(&self, error: Error, remedy: Remedy) {
+        self.lock().pending.get_or_insert((error, remedy));
+    }
+
+    /// What was done has helped: a call that had failed succeeds, or the file was looked through.
+    pub fn confirm(&self) {
+        let Some((error, remedy)) = self.lock().pending.take() else {
+            return;
+        };
+        self.healed.fetch_add(1, Ordering::Relaxed);
+        let observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(observer) = observer {
+            observer(error, remedy);
+        }
+    }
+
+    /// What was done has not helped: the file is damaged.
+    pub fn give_up(&self) {
+        let mut state = self.lock();
+        state.hopeless = Some(Instant::now());
+        state.pending = None;
+    }
+
+    /// A connection was opened and has read nothing. It shares the mapping of those that are
+    /// open, so it belongs to the oldest generation among them.
+    pub(super) fn join(file: &Arc<DatabaseFile>) -> Member {
+        let members = &file.members;
+        let mut state = members.lock();
+        let oldest = state.open.keys().next().copied();
+        let current = members.generation();
+        // An earlier one, for what is still to be waited for: see `enter`.
+        let otherwise = if state.must_be_alone { current.wrapping_sub(1) } else { current };
+        let generation = oldest.unwrap_or(otherwise);
+        if oldest.is_none() && !state.must_be_alone {
+            state.beside = None;
+        }
+        *state.open.entry(generation).or_default() += 1;
+        drop(state);
+        Member { file: Arc::clone(file), generation }
+    }
+
+    /// What `-wal` and `-shm` are, once the first connection of a generation has read the file.
+    pub(super) fn have_read(&self, database: &Path) {
+        let mut state = self.lock();
+        if state.beside.is_none() {
+            state.beside = Some(Beside::of(database));
+        }
+    }
+
+    /// The journal mode was changed, which makes or removes the files.
+    pub(super) fn have_changed_mode(&self) {
+        self.lock().beside = None;
+    }
+
+    /// What became of the files beside the database; none: they are those that are open.
+    fn moved(&self, database: &Path) -> Option<Moved> {
+        let mut state = self.lock();
+        let was = state.beside?;
+        let is = Beside::of(database);
+        let differs = |was: Option<FileId>, is: Option<FileId>| was.is_some() && was != is;
+        match (differs(was.shm, is.shm), differs(was.wal, is.wal)) {
+            (false, false) => {
+                // A database that was put into WAL mode just now gets them with the next read.
+                let (wal, shm) = (was.wal.or(is.wal), was.shm.or(is.shm));
+                state.beside = Some(Beside { wal, shm, modified: is.modified });
+                None
+            }
+            (true, false) => Some(Moved::Index),
+            // Whoever opens the file makes both.
+            (true, true) => {
+                let is_unused = is.shm.is_none() && is.wal.is_none() && is.modified == was.modified;
+                Some(Moved::Both { is_unused })
+            }
+            (false, true) => Some(Moved::WalAlone),
+        }
+    }
+
+    /// Begins another generation.
+    fn reopen(&self, moved: Moved) {
+        let mut state = self.lock();
+        state.beside = None;
+        state.must_be_alone = moved == Moved::WalAlone;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// See [`Members::moved`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    /// `-shm`; the WAL is the same.
+    Index,
+    /// `-shm` and `-wal`; perhaps nobody has used the file since.
+    Both { is_unused: bool },
+    /// `-wal`.
+    WalAlone,
+}
+
+impl Member {
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Whether the connection belongs to an earlier generation.
+    #[inline]
+    pub(super) fn is_stale(&self) -> bool {
+        self.generation != self.file.members.generation.load(Ordering::Acquire)
+    }
+
+    /// Makes a connection that has read nothing one of the current generation, once those of
+    /// earlier ones are closed. Waits for them up to `patience`. `is_alone` says whether nobody
+    /// else has the file open.
+    ///
+    /// # Errors
+    /// `ERR_FUSION_WEDGED`.
+    pub(super) fn enter(
+        &mut self,
+        patience: Duration,
+        is_alone: impl Fn() -> Result<bool>,
+    ) -> Result<()> {
+        let members = &self.file.members;
+        let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
+        let mut state = members.lock();
+        loop {
+            let current = members.generation.load(Ordering::Acquire);
+            if self.generation == current {
+                return Ok(());
+            }
+            let others: usize = state
+                .open
+                .iter()
+                .filter(|(generation, _)| **generation != current)
+                .map(|(_, count)| count)
+                .sum();
+            if others <= 1 {
+                if state.must_be_alone && !is_alone()? {
+                    return Err(Error::fusion(
+                        "ERR_FUSION_WEDGED",
+                        "the -wal was deleted while the database was open, and another process \
+                         still has it open. What was committed is saved. Close the database \
+                         there: it can be used again once nobody has the old -wal",
+                    )
+                    .at(&self.file.path));
+                }
+                state.must_be_alone = false;
+                leave(&mut state, self.generation);
+                *state.open.entry(current).or_default() += 1;
+                self.generation = current;
+                return Ok(());
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return Err(Error::fusion(
+                    "ERR_FUSION_WEDGED",
+                    format!(
+                        "the files beside the database (-wal, -shm) were replaced while it was \
+                         open. It can be opened anew once every connection of this process to \
+                         it is closed, and {} still are not: close those that are DatabaseSync, \
+                         end transactions and iterations of those that are HardenedDatabase",
+                        others - 1
+                    ),
+                )
+                .at(&self.file.path));
+            };
+            state =
+                members.left.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn leave(state: &mut State, generation: u32) {
+    if let Some(count) = state.open.get_mut(&generation) {
+        *count -= 1;
+        if *count == 0 {
+            state.open.remove(&generation);
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let members = &self.file.members;
+        leave(&mut members.lock(), self.generation);
+        members.left.notify_all();
+    }
+}
+
+impl DatabaseFile {
+    /// That `-wal` and `-shm` are the files that this process's connections have open. Two
+    /// `stat`s: cheap enough before and after each batch.
+    ///
+    /// # Errors
+    /// `ERR_FUSION_STALE`.
+    pub fn check_beside(&self) -> Result<()> {
+        match self.members.moved(&self.path) {
+            None => Ok(()),
+            Some(_) => Err(Error::stale().at(&self.path)),
+        }
+    }
+
+    /// Does what can be done about a wedge: see the module's documentation. The caller holds no
+    /// transaction, and opens `connection`, if it has one, anew afterwards; where that fails as before, the
+    /// file is damaged, and [`Members::give_up`] is told.
+    ///
+    /// # Errors
+    /// * `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`: it is another file;
+    /// * `ERR_FUSION_WAL_LOST`: commits would be lost; nothing was changed;
+    /// * `ERR_FUSION_WEDGED`: it has to wait for somebody;
+    /// * SQLite's: `SQLITE_BUSY`; that the file is damaged.
+    pub fn heal(&self, connection: Option<&Connection>, patience: Duration) -> Result<Remedy> {
+        let members = &self.members;
+        let _one_at_a_time = members.healing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_identity()?;
+        match members.moved(&self.path) {
+            Some(moved) => {
+                let remedy = self.leave_behind(connection, moved, patience)?;
+                // The writer closes its connection, and has the other threads close theirs.
+                self.wal.rouse();
+                Ok(remedy)
+            }
+            // Begun by another call, and not over: connections are left to be closed.
+            None if self.is_being_reopened() => Ok(Remedy::Reopened),
+            None => {
+                let recently = |at: Instant| at.elapsed() < HOPELESS;
+                if members.lock().hopeless.is_some_and(recently) {
+                    return Err(
+                        Error::sqlite(ffi::SQLITE_CORRUPT, "the file is damaged").at(&self.path)
+                    );
+                }
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+                let connection = Connection::open(&self.path, flags, patience)?;
+                connection.checkpoint_on_close(false);
+                let rebuilt = wal_index::rebuild(&connection, patience);
+                if let Err(error) = rebuilt {
+                    if error.class() == Class::Corrupt {
+                        members.give_up();
+                    }
+                    return Err(error);
+                }
+                Ok(Remedy::IndexRebuilt)
+            }
+        }
+    }
+
+    /// Saves what can be saved of a WAL that is not at its path any more, and begins another
+    /// generation.
+    fn leave_behind(
+        &self,
+        connection: Option<&Connection>,
+        moved: Moved,
+        patience: Duration,
+    ) -> Result<Remedy> {
+        let members = &self.members;
+        let untouched = match moved {
+            // The WAL is at its path: whoever opens it finds all commits.
+            Moved::Index => {
+                members.reopen(moved);
+                return Ok(Remedy::Reopened);
+            }
+            Moved::Both { is_unused } => is_unused,
+            // The others have the index in common with this process, and use its locks.
+            Moved::WalAlone => true,
+        };
+        let mut is_saved = false;
+        if let Some(connection) = connection.filter(|connection| !connection.is_stale()) {
+            let is_untouched = || untouched && members.moved(&self.path) == Some(moved);
+            let done = || members.reopen(moved);
+            let shut_out = moved != Moved::WalAlone;
+            is_saved = wal_index::rescue(connection, shut_out, patience, is_untouched, done)?;
+        }
+        if is_saved {
+            return Ok(Remedy::Reopened);
+        }
+        if moved == Moved::WalAlone {
+            return Err(wal_gone().at(&self.path));
+        }
+        // Another connection of this process may have the WAL open that this one, or none, has not.
+        let own = usize::from(connection.is_some());
+        if untouched && members.lock().open.values().sum::<usize>() > own {
+            return Err(wal_gone().at(&self.path));
+        }
+        members.reopen(moved);
+        Ok(Remedy::Lost)
+    }
+
+    /// Whether connections of an earlier generation are open.
+    fn is_being_reopened(&self) -> bool {
+        let current = self.members.generation.load(Ordering::Acquire);
+        self.members.lock().open.keys().any(|generation| *generation != current)
+    }
+}
+
+fn wal_gone() -> Error {
+    Error::fusion(
+        "ERR_FUSION_WAL_LOST",
+        "the -wal was deleted or replaced while the database was open. What was committed and is \
+         not in the database file yet could not be saved so far; it is known to the processes \
+         that have the database open now, and to nobody else. It is tried again",
+    )
+}
+
+/// What [`Remedy::Lost`] says.
+pub fn commits_lost() -> Error {
+    Error::fusion(
+        "ERR_FUSION_WAL_LOST",
+        "somebody deleted the -wal while the database was open and used the file without it, so \
+         that what was committed last and not checkpointed is lost. Writing goes on. The -wal \
+         belongs to the database: never delete it",
+    )
+}

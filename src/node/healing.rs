@@ -1,0 +1,562 @@
+//! Hardened connections that are opened anew in place: JavaScript keeps its `DatabaseSync` and
+//! `StatementSync`, the native connection behind their numbers is another one.
+//!
+//! | when | what |
+//! |---|---|
+//! | a call fails with an error that a wedge explains, outside of a transaction | the wedge is seen to ([`DatabaseFile::heal`](crate::engine::DatabaseFile::heal)); the call is made again if it had no effect |
+//! | the same inside a transaction | the error is thrown as it is; the next call outside of one comes first to the above |
+//! | a COMMIT fails, and may have taken place | `ERR_FUSION_COMMIT_UNKNOWN` is thrown; then as above |
+//! | the connection is stale | it is closed when the thread's event loop is told, and opened at its next call |
+//!
+//! That a call had no effect is known from SQLite's commit hook: a statement in autocommit mode
+//! that failed before SQLite began to commit was rolled back as a whole.
+//!
+//! A connection that is opened anew has the settings, limits, functions, aggregates and the
+//! authorizer of the one before. Temporary tables, attached databases, sessions and loaded
+//! extensions go with a connection, so one that has any is not closed: `ERR_FUSION_WEDGED`.
+//!
+//! Plain `DatabaseSync` connections are never touched. Runs on the connection's own thread.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::authorizer::Authorizer;
+use super::database::Database;
+use super::environment::Environment;
+use super::errors::{Outcome, Thrown};
+use crate::engine::{
+    self, Class, Connection, DatabaseFile, Error, FileId, Profile, Remedy, Result, errstr,
+};
+
+/// What SQLite's commit hook has to know.
+#[derive(Debug)]
+struct Commits {
+    /// SQLite began to commit in the running call.
+    has_begun: Cell<bool>,
+    file: Option<Arc<DatabaseFile>>,
+    /// The connection's.
+    generation: u32,
+}
+
+/// How a hardened connection was opened.
+#[derive(Debug)]
+pub struct How {
+    /// As it was given.
+    pub path: PathBuf,
+    /// As they were given.
+    pub flags: OpenFlags,
+    /// Its settings.
+    pub profile: Profile,
+}
+
+/// Defines something on a connection.
+pub type Define = dyn Fn(&Connection) -> Outcome<()>;
+
+/// A function or aggregate, by name and number of arguments, and what defines it.
+pub struct Definition {
+    /// As SQLite compares it: ASCII lower case, up to the first NUL.
+    pub name: Vec<u8>,
+    /// Arguments; -1 for any number.
+    pub argc: c_int,
+    /// Defines it on a connection.
+    pub define: Rc<Define>,
+}
+
+/// What a hardened connection needs to be opened anew, and what its running call did.
+pub struct Healing {
+    how: How,
+    file: Cell<Option<FileId>>,
+    /// Closed here, not by JavaScript: to be opened at the next call.
+    away: Cell<Option<Settings>>,
+    definitions: RefCell<Vec<Definition>>,
+    has_extensions: Cell<bool>,
+    /// The running call began inside a transaction.
+    in_transaction: Cell<bool>,
+    /// It has had an effect that making it again would repeat.
+    has_effect: Cell<bool>,
+    /// In a box, because SQLite has its address.
+    commits: RefCell<Box<Commits>>,
+    /// An error inside a transaction that a wedge would explain.
+    doubt: RefCell<Option<Error>>,
+}
+
+impl std::fmt::Debug for Healing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Healing").field("how", &self.how).finish_non_exhaustive()
+    }
+}
+
+/// Switches of `sqlite3_db_config` that JavaScript can change, or the profile sets.
+const SWITCHES: &[c_int] = &[
+    ffi::SQLITE_DBCONFIG_ENABLE_FKEY,
+    ffi::SQLITE_DBCONFIG_ENABLE_TRIGGER,
+    ffi::SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION,
+    ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
+    ffi::SQLITE_DBCONFIG_DEFENSIVE,
+    ffi::SQLITE_DBCONFIG_WRITABLE_SCHEMA,
+    ffi::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE,
+    ffi::SQLITE_DBCONFIG_DQS_DML,
+    ffi::SQLITE_DBCONFIG_DQS_DDL,
+    ffi::SQLITE_DBCONFIG_ENABLE_VIEW,
+    ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA,
+];
+
+/// PRAGMAs that are a connection's own and can be read while the file cannot.
+const PRAGMAS: &[&str] = &[
+    "busy_timeout",
+    "synchronous",
+    "cache_size",
+    "temp_store",
+    "recursive_triggers",
+    "query_only",
+    "journal_size_limit",
+    "wal_autocheckpoint",
+    "read_uncommitted",
+    "reverse_unordered_selects",
+    "automatic_index",
+    "ignore_check_constraints",
+    "cell_size_check",
+];
+
+/// What a connection is set to.
+#[derive(Debug)]
+struct Settings {
+    switches: Vec<(c_int, c_int)>,
+    limits: Vec<(c_int, c_int)>,
+    pragmas: Vec<(&'static str, i64)>,
+    last_rowid: i64,
+}
+
+impl Settings {
+    /// Those of `connection`. What cannot be read is left to the profile.
+    fn of(connection: &Connection) -> Self {
+        let db = connection.raw();
+        let switches = SWITCHES.iter().filter_map(|&switch| {
+            let mut now: c_int = -1;
+            // SAFETY: the connection is open; switches take an int, where -1 asks, and a pointer
+            // to an int.
+            let rc = unsafe { ffi::sqlite3_db_config(db, switch, -1 as c_int, &raw mut now) };
+            (rc == ffi::SQLITE_OK).then_some((switch, now))
+        });
+        let limits = (0..=ffi::SQLITE_LIMIT_WORKER_THREADS)
+            // SAFETY: the connection is open; -1 asks.
+            .map(|limit| (limit, unsafe { ffi::sqlite3_limit(db, limit, -1) }));
+        let pragmas = PRAGMAS.iter().filter_map(|&name| {
+            let sql = connection.sql().ok()?;
+            let value = sql.pragma_query_value(None, name, |row| row.get(0)).ok()?;
+            Some((name, value))
+        });
+        Self {
+            switches: switches.collect(),
+            limits: limits.collect(),
+            pragmas: pragmas.collect(),
+            // SAFETY: the connection is open.
+            last_rowid: unsafe { ffi::sqlite3_last_insert_rowid(db) },
+        }
+    }
+
+    fn apply(&self, connection: &Connection) -> Result<()> {
+        let db = connection.raw();
+        for (name, value) in &self.pragmas {
+            let set = connection.sql()?.pragma_update(None, name, value);
+            set.map_err(|error| Error::from(error).at(connection.path()))?;
+        }
+        for &(switch, value) in &self.switches {
+            // SAFETY: as in `of`.
+            let rc =
+                unsafe { ffi::sqlite3_db_config(db, switch, value, std::ptr::null_mut::<c_int>()) };
+            if rc != ffi::SQLITE_OK {
+                return Err(Error::sqlite(rc, errstr(rc)).at(connection.path()));
+            }
+        }
+        // SAFETY: the connection is open.
+        unsafe {
+            for &(limit, value) in &self.limits {
+                ffi::sqlite3_limit(db, limit, value);
+            }
+            ffi::sqlite3_set_last_insert_rowid(db, self.last_rowid);
+        }
+        Ok(())
+    }
+}
+
+impl Healing {
+    /// For a connection that was opened so and has read the file.
+    pub fn new(how: How, connection: &Connection) -> Self {
+        let healing = Self {
+            how,
+            file: Cell::new(connection.file().map(|file| file.id)),
+            away: Cell::default(),
+            definitions: RefCell::default(),
+            has_extensions: Cell::default(),
+            in_transaction: Cell::default(),
+            has_effect: Cell::default(),
+            doubt: RefCell::default(),
+            commits: RefCell::new(Commits::of(connection)),
+        };
+        healing.watch_commits(connection);
+        healing
+    }
+
+    fn watch_commits(&self, connection: &Connection) {
+        let commits = Commits::of(connection);
+        let data: *const Commits = &raw const *commits;
+        // SAFETY: the connection is open and this thread's. The box belongs to the database that
+        // owns the connection, and is dropped after that was closed: see `Database`'s fields, and
+        // below, where the connection that has the one before is closed already.
+        unsafe {
+            ffi::sqlite3_commit_hook(
+                connection.raw(),
+                Some(begins_to_commit),
+                data.cast_mut().cast::<c_void>(),
+            );
+        }
+        self.commits.replace(commits);
+    }
+
+    /// A call begins on `connection`.
+    #[inline]
+    pub fn begin(&self, in_transaction: bool) {
+        self.in_transaction.set(in_transaction);
+        self.has_effect.set(false);
+        self.commits.borrow().has_begun.set(false);
+    }
+
+    /// The running call has done something that making it again would repeat.
+    #[inline]
+    pub fn has_effect(&self) {
+        self.has_effect.set(true);
+    }
+
+    /// An extension was loaded.
+    pub fn has_extensions(&self) {
+        self.has_extensions.set(true);
+    }
+
+    /// Keeps a definition, in place of another of its name and number of arguments.
+    pub fn keep(&self, definition: Definition) {
+        let mut definitions = self.definitions.borrow_mut();
+        definitions
+            .retain(|other| (&other.name, other.argc) != (&definition.name, definition.argc));
+        definitions.push(definition);
+    }
+
+    /// JavaScript closed the connection.
+    pub fn end(&self) {
+        self.away.take();
+        self.doubt.take();
+        self.definitions.take();
+    }
+
+    /// Whether the connection is closed, and to be opened at the next call.
+    pub fn is_away(&self) -> bool {
+        let settings = self.away.take();
+        let away = settings.is_some();
+        self.away.set(settings);
+        away
+    }
+
+    /// The file's connection with its settings, once all that are stale are closed.
+    fn open(&self, authorizer: Option<&Rc<Authorizer>>) -> Outcome<Connection> {
+        // A file that has vanished must not come back empty.
+        let flags = self.how.flags & !OpenFlags::SQLITE_OPEN_CREATE;
+        let connection = Connection::open_hardened(&self.how.path, flags, &self.how.profile)?;
+        if connection.file().map(|file| file.id) != self.file.get() {
+            return Err(Error::fusion(
+                "ERR_FUSION_REPLACED",
+                "the path leads to another file than the one that was open: it was replaced, by a \
+                 checkout or a restore. Close the database and open it again",
+            )
+            .at(connection.path())
+            .into());
+        }
+        engine::watch_wal(&connection);
+        self.watch_commits(&connection);
+        for definition in self.definitions.borrow().iter() {
+            (definition.define)(&connection)?;
+        }
+        let settings = self.away.take();
+        let applied = settings.as_ref().map_or(Ok(()), |settings| settings.apply(&connection));
+        if let Err(error) = applied {
+            self.away.set(settings);
+            return Err(error.into());
+        }
+        if let Some(authorizer) = authorizer {
+            authorizer.install(&connection);
+        }
+        Ok(connection)
+    }
+}
+
+impl Commits {
+    fn of(connection: &Connection) -> Box<Self> {
+        Box::new(Self {
+            has_begun: Cell::new(false),
+            file: connection.file().cloned(),
+            generation: connection.generation(),
+        })
+    }
+}
+
+/// Lets nobody commit to a WAL that was left behind: not 0 makes it a rollback.
+unsafe extern "C" fn begins_to_commit(data: *mut c_void) -> c_int {
+    // SAFETY: what `watch_commits` passed, on the connection's thread.
+    let commits = unsafe { &*data.cast::<Commits>() };
+    let is_stale =
+        commits.file.as_ref().is_some_and(|file| file.members.generation() != commits.generation);
+    if !is_stale {
+        commits.has_begun.set(true);
+    }
+    c_int::from(is_stale)
+}
+
+impl Database {
+    /// Opens the connection anew if it is stale, or was closed for that, and sees to what an
+    /// error in a transaction left in doubt. Nothing for a plain `DatabaseSync`.
+    ///
+    /// # Errors
+    /// `ERR_FUSION_WEDGED`; those of opening.
+    #[inline]
+    pub fn refresh(self: &Rc<Self>, environment: &Environment) -> Outcome<()> {
+        match self.healing() {
+            Some(healing) => self.refresh_hardened(environment, healing),
+            None => Ok(()),
+        }
+    }
+
+    fn refresh_hardened(
+        self: &Rc<Self>,
+        environment: &Environment,
+        healing: &Healing,
+    ) -> Outcome<()> {
+        let Some((is_stale, is_autocommit)) = self.at_rest() else {
+            return Ok(());
+        };
+        if healing.is_away() || (is_stale && is_autocommit) {
+            return self.reopen(environment, healing);
+        }
+        if is_autocommit && let Some(error) = healing.doubt.take() {
+            // Where it is no wedge, the call about to be made says so itself.
+            drop(self.heal(environment, healing, &error));
+        }
+        Ok(())
+    }
+
+    /// Closes the connection if it is stale and at rest, for the others of this process that wait
+    /// for it. It is opened at its next call.
+    ///
+    /// # Errors
+    /// `ERR_FUSION_WEDGED` where something would go with it, unless it is `given_up`.
+    pub fn let_go(self: &Rc<Self>, environment: &Environment, given_up: bool) -> Outcome<()> {
+        let Some(healing) = self.healing() else {
+            return Ok(());
+        };
+        if self.at_rest() != Some((true, true)) || (given_up && self.sharing().is_shared()) {
+            return Ok(());
+        }
+        if !given_up && let Some(reason) = self.cannot_carry(environment, healing)? {
+            return Err(Error::fusion(
+                "ERR_FUSION_WEDGED",
+                format!(
+                    "the files beside the database (-wal, -shm) were replaced while it was open, \
+                     and this connection has {reason}, which it cannot keep when it is opened \
+                     anew. Close the database and open it again"
+                ),
+            )
+            .into());
+        }
+        if given_up {
+            super::session::delete_all(environment, self);
+        }
+        self.put_away(environment, |connection| {
+            let settings = Settings::of(connection);
+            connection.close()?;
+            healing.away.set(Some(settings));
+            Ok(())
+        })
+    }
+
+    /// Sees to a WAL that was deleted under this connection, at rest: it may be the only one of
+    /// this process that can.
+    fn save_what_was_deleted(&self) {
+        if self.healing().is_some() && self.at_rest() == Some((false, true)) {
+            // Where it cannot, whoever asked for it goes on asking.
+            drop(self.asking(|connection| {
+                if let Some(file) = connection.file()
+                    && file.check_beside().is_err()
+                {
+                    let remedy = file.heal(Some(connection), Duration::ZERO)?;
+                    file.members.hope(Error::stale(), remedy);
+                    file.suspect();
+                }
+                Ok(())
+            }));
+        }
+    }
+
+    /// What goes with this connection, for a person.
+    fn cannot_carry(
+        self: &Rc<Self>,
+        environment: &Environment,
+        healing: &Healing,
+    ) -> Outcome<Option<&'static str>> {
+        if healing.has_extensions.get() {
+            return Ok(Some("a loaded extension"));
+        }
+        if self.sharing().is_shared() {
+            return Ok(Some("a backup under way"));
+        }
+        let of_this = |other: &Rc<Database>| Rc::ptr_eq(other, self);
+        if super::session::has_any(environment, &of_this) {
+            return Ok(Some("a session"));
+        }
+        let authorizer = self.authorizer();
+        self.asking(|connection| {
+            // SAFETY: the connection is open and this thread's.
+            if unsafe { !ffi::sqlite3_db_name(connection.raw(), 2).is_null() } {
+                return Ok(Some("an attached database"));
+            }
+            // The authorizer is not asked about a query of this package.
+            Authorizer::remove(connection);
+            let temporary: rusqlite::Result<i64> =
+                connection
+                    .sql()?
+                    .query_row("SELECT count(*) FROM temp.sqlite_schema", [], |row| row.get(0));
+            if let Some(authorizer) = &authorizer {
+                authorizer.install(connection);
+            }
+            // Where it cannot be read there is no telling, and the connection is of no use.
+            Ok((temporary.unwrap_or(0) > 0).then_some("temporary tables"))
+        })
+    }
+
+    fn reopen(self: &Rc<Self>, environment: &Environment, healing: &Healing) -> Outcome<()> {
+        self.let_go(environment, false)?;
+        // Their turn comes when they are called; until then they must not be waited for.
+        let_go_all(environment);
+        let connection = healing.open(self.authorizer().as_ref())?;
+        self.put_back(connection);
+        Ok(())
+    }
+
+    /// Sees to a wedge that `error` may come from.
+    fn heal(
+        self: &Rc<Self>,
+        environment: &Environment,
+        healing: &Healing,
+        error: &Error,
+    ) -> Outcome<()> {
+        let (file, remedy) = self.asking(|connection| {
+            let Some(file) = connection.file() else {
+                return Err(Thrown::state("the database has no file"));
+            };
+            let patience = healing.how.profile.busy_timeout;
+            Ok((Arc::clone(file), file.heal(Some(connection), patience)?))
+        })?;
+        file.members.hope(error.clone(), remedy);
+        // Whoever writes or checkpoints next looks through the whole file first.
+        file.suspect();
+        if remedy != Remedy::IndexRebuilt {
+            self.reopen(environment, healing)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to a call that failed with `thrown`. `Ok`: make it again. `again` says that this was
+    /// done already.
+    ///
+    /// # Errors
+    /// What to throw.
+    #[cold]
+    pub fn mend(
+        self: &Rc<Self>,
+        environment: &Environment,
+        thrown: Thrown,
+        again: bool,
+    ) -> Outcome<()> {
+        let (Some(healing), Thrown::Error(exception)) = (self.healing(), &thrown) else {
+            return Err(thrown);
+        };
+        let Some((errcode, _)) = &exception.sqlite else {
+            return Err(thrown);
+        };
+        let error = Error::sqlite(*errcode, exception.message.clone());
+        let class = error.class();
+        if error.errcode == ffi::SQLITE_CONSTRAINT_COMMITHOOK {
+            return Err(Error::stale()
+                .explained("ERR_FUSION_STALE", "The transaction was rolled back: make it again.")
+                .into());
+        }
+        let is_unknown = healing.commits.borrow().has_begun.get()
+            && (class == Class::Corrupt || error.errcode & 0xff == ffi::SQLITE_IOERR)
+            && self.at_rest().is_some_and(|(_, is_autocommit)| is_autocommit);
+        let thrown = if is_unknown {
+            error
+                .clone()
+                .explained(
+                    "ERR_FUSION_COMMIT_UNKNOWN",
+                    "COMMIT failed, and it cannot be told whether the transaction was stored all \
+                     the same: look before it is made again.",
+                )
+                .into()
+        } else {
+            thrown
+        };
+        if !error.may_be_wedge() {
+            return Err(thrown);
+        }
+        if again {
+            if let Ok(Some(file)) = self.asking(|connection| Ok(connection.file().cloned())) {
+                file.members.give_up();
+            }
+            return Err(thrown);
+        }
+        match self.at_rest() {
+            Some((_, true)) => {}
+            Some((_, false)) => {
+                healing.doubt.replace(Some(error));
+                return Err(thrown);
+            }
+            // A call inside of another.
+            None => return Err(thrown),
+        }
+        match self.heal(environment, healing, &error) {
+            Ok(()) if is_unknown || healing.in_transaction.get() || healing.has_effect.get() => {
+                Err(thrown)
+            }
+            Ok(()) => Ok(()),
+            Err(Thrown::Error(other)) if other.code.starts_with("ERR_FUSION_") && !is_unknown => {
+                Err(Thrown::Error(other))
+            }
+            Err(_) => Err(thrown),
+        }
+    }
+
+    /// A call that was made again has succeeded.
+    #[cold]
+    pub fn mended(&self) {
+        if let Ok(Some(file)) = self.asking(|connection| Ok(connection.file().cloned())) {
+            file.members.confirm();
+        }
+    }
+}
+
+/// Closes the connections of this thread that are stale and at rest.
+pub fn let_go_all(environment: &Environment) {
+    let databases: Vec<_> = {
+        let databases = environment.databases.borrow();
+        let numbers = databases.numbers(|_| true);
+        numbers.into_iter().filter_map(|number| databases.get(number).map(Rc::clone)).collect()
+    };
+    for database in databases {
+        database.save_what_was_deleted();
+        // One that cannot be closed says so when it is called.
+        drop(database.let_go(environment, false));
+    }
+}
