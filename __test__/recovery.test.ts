@@ -317,7 +317,7 @@ test("the day of Fusion's loss: 64 pages and an index, two processes, no restart
   t.is(found.size, after.texts.length)
   const lostTexts = new Set(before.filter((_, index) => lost.has(index + 1)))
   t.is(lostTexts.size, lost.size)
-  const owed = [...before, ...[...acknowledged.values()].flatMap((all) => [...all])]
+  const owed = before.concat(...[...acknowledged.values()].map((all) => Array.from(all)))
   t.deepEqual(
     owed.filter((text) => !found.has(text) && !lostTexts.has(text)),
     [],

@@ -217,7 +217,7 @@ fn change_cookie(path: &Path, until: Instant, task: &dyn Task) -> Result<()> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
     use std::path::PathBuf;
