@@ -217,7 +217,8 @@ fn change_cookie(path: &Path, until: Instant, task: &dyn Task) -> Result<()> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
     use std::path::PathBuf;
