@@ -6,14 +6,14 @@
 //! | committing | the transaction is committed, or failed |
 //! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
 //! | repairing (damaged file) | it is repaired, by whomever, or cannot be |
-//! | stopped (replaced file, or one that cannot be repaired) | never, unless a backup is restored into the damaged file: entries are kept to be taken back |
+//! | stopped (replaced file, or one that is not repaired) | never, unless the damaged file is repaired or restored: entries are kept to be taken back |
 //! | ending | the queue is empty, or has failed for the whole retry deadline |
 //!
 //! A failure is answered by its class (`engine::Class`): transient ones are retried at once and
 //! then with growing pauses, disk ones slowly on a fresh connection. Damage is repaired where
 //! [`Options::repair`] says so: entries wait meanwhile, and go on being accepted. Otherwise
-//! damage, like replacement, stops the writer with everything kept. A panic in here is caught, puts the batch back and stops
-//! the writer: nothing dies quietly.
+//! damage, like replacement, stops the writer with everything kept. A panic in here is caught,
+//! puts the batch back and stops the writer: nothing dies quietly.
 //!
 //! It never waits inside SQLite (its busy timeout is 0): waiting is done on the file's turn,
 //! where a release in this process wakes it.
