@@ -3,7 +3,7 @@
 //! Walks every b-tree that the schema names, with overflow chains, the list of free pages and the
 //! pointer map, over whatever is left of them. Nothing of it is trusted: each page is claimed
 //! once, by the first that leads to it, so that loops end and pages that two lead to are found;
-//! the walk reads each page at most once.
+//! the walk reads each page once, roots twice.
 //!
 //! | module | owns |
 //! |---|---|

@@ -313,7 +313,12 @@ impl Walk<'_> {
             let key = key.filter(|_| page.kind.is_table());
             let upto = key.or(last);
             if self.follow(tree.owner, visit.page, child, Role::Leaf) {
-                tree.ahead.push(Visit { page: child, depth: visit.depth + 1, above, upto });
+                tree.ahead.push(Visit {
+                    page: child,
+                    depth: visit.depth.saturating_add(1),
+                    above,
+                    upto,
+                });
             }
             above = key;
         }
