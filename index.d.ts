@@ -574,6 +574,83 @@ export interface Health {
   text: string
 }
 
+export interface RecoverOptions extends TaskOptions {
+  /** Backups, newest first. Default: `<file>.backup`, `<file>.backup.1`, and so on. */
+  backups?: readonly (string | Uint8Array | URL)[] | undefined
+  /** Whether rows of the newest sound backup go where rows are lost. Default `true`. */
+  useBackup?: boolean | undefined
+}
+
+/** A row that an index contradicts: a bit flipped in one of the two. */
+export interface SuspectRow {
+  rowid: number
+  index: string
+}
+
+/** What was saved of one table. Rowids beyond 2 ** 53 are not exact. */
+export interface TableSalvage {
+  name: string
+  /** Rows in the repaired database that were read from the damaged one. */
+  rows: number
+  /** How many of them were on pages that the table's b-tree no longer led to. */
+  adopted: number
+  /** Pages of its b-tree that could not be read. */
+  pagesLost: number
+  /** Rows that an index proves to have existed and that were not found; null: none could tell. */
+  rowsMissing: number | null
+  /** Their rowids, at most 10,000. */
+  missing: number[]
+  /** Ranges of rowids, both ends inclusive, that lost pages held. */
+  gaps: [first: number, last: number][]
+  /** Records that are damaged beyond reading. */
+  recordsLost: number
+  /** Rows that were found twice. */
+  duplicates: number
+  /** Rows that an index contradicts, at most 10,000. */
+  suspects: SuspectRow[]
+}
+
+/** What was saved of a damaged database. */
+export interface Salvage {
+  pageSize: number
+  /** Pages that the database has, or had by its header. */
+  pages: number
+  pagesFromWal: number
+  pagesLost: number
+  /** Where the schema is from: its own pages, whole or found one by one, or the saved copy. */
+  schemaFrom: 'file' | 'orphans' | 'snapshot' | 'none'
+  tables: TableSalvage[]
+  /** Rows in `lost_and_found`: they belong to no table that is known. */
+  lostAndFound: number
+  /** Virtual tables that were rebuilt from their content. */
+  rebuilt: string[]
+  /** Statements of the schema that could not be carried out again, with the reasons. */
+  schemaErrors: string[]
+}
+
+/** The account of a repair. */
+export interface RecoveryReport {
+  path: string
+  /**
+   * `healthy`: nothing was wrong, or somebody else had repaired it; `rebuiltFts`, `reindexed`:
+   * no row was in danger; `salvaged`: see `salvage`; `restored`: nothing could be read, the
+   * content is a backup's.
+   */
+  outcome: 'healthy' | 'rebuiltFts' | 'reindexed' | 'salvaged' | 'restored'
+  /** What was tried, in order. */
+  steps: { step: 'staleWal' | 'fts' | 'reindex' | 'salvage' | 'backup'; ok: boolean; detail: string }[]
+  before: Health
+  after: Health
+  /** Where the damaged original is, byte for byte; null where only indexes were touched. */
+  preserved: { database: string; wal: string | null } | null
+  salvage: Salvage | null
+  /** Rows that were taken from a backup. */
+  backup: { path: string; rows: number } | null
+  elapsedMs: number
+  /** All of it, for a person. */
+  text: string
+}
+
 export interface DatabaseBackupOptions extends TaskOptions {
   /** How the copy is checked before it takes its place. Default `'full'`. */
   verify?: CheckKind | false | undefined
@@ -671,7 +748,9 @@ export interface HardenedDatabaseOptions extends StatementOptions {
    */
   startupCheck?: 'quick' | 'full' | 'background' | 'off' | undefined
   /**
-   * What is done about damage. `recover`: it is repaired where that is possible, else as `throw`.
+   * What is done about damage. `recover`: it is repaired where that is possible, else as `throw`;
+   * damage that is found later is repaired by the writer, while entries wait. A file's first
+   * handle decides.
    * `throw`: the constructor throws `ERR_FUSION_DAMAGED`; damage that is found later stops the
    * writer and is told by the event `corrupt`. `report`: the same, but the constructor opens the
    * file if SQLite can. Default `recover`.
@@ -693,8 +772,18 @@ export interface HardenedDatabaseOptions extends StatementOptions {
 export interface HardenedDatabaseEvents {
   /** Writing or a checkpoint failed; entries are kept and it is tried again. */
   error: [error: FusionSqliteError]
-  /** The file is damaged: writing has stopped, entries are kept. */
+  /** The file is damaged and is not repaired: writing has stopped, entries are kept. */
   corrupt: [error: FusionSqliteError]
+  /**
+   * The file is damaged and is about to be repaired, by its writer or before it was opened.
+   * Entries go on being accepted.
+   */
+  recovering: [health: Health]
+  /**
+   * That is over, and writing goes on. `outcome` is `healthy` where another process had repaired
+   * it first.
+   */
+  recovered: [report: RecoveryReport]
   /** The path leads to another file, or none: writing has stopped, entries are kept. */
   replaced: [error: FusionSqliteError]
   /** The WAL was reset, or a checkpoint was prevented (told at most once a second). */
@@ -719,8 +808,8 @@ export interface HardenedDatabaseEvents {
  * writer thread. The first decides the options of the log; a later one that asks for others
  * throws `ERR_FUSION_OPTIONS_CONFLICT`.
  *
- * Without a listener for them, `error`, `corrupt`, `replaced` and `rejected` become process
- * warnings.
+ * Without a listener for them, `error`, `corrupt`, `replaced`, `recovered` and `rejected` become
+ * process warnings.
  */
 export class HardenedDatabase extends DatabaseSync {
   /**
@@ -811,6 +900,12 @@ export class HardenedDatabase extends DatabaseSync {
    * was changed.
    */
   restore(from: string, options?: RestoreOptions): Promise<RestoreResult>
+  /**
+   * Repairs the file, off this thread, as far as it needs it: `recover(path)` of the module. A
+   * writer that damage had stopped goes on. Rejects with `ERR_INVALID_STATE` in a transaction of
+   * this database.
+   */
+  recover(options?: RecoverOptions): Promise<RecoveryReport>
   on<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
   once<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
   off<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
@@ -840,6 +935,24 @@ export function appendAgentLogs(
   entries: readonly AgentLogEntry[],
   options?: AgentLogOptions,
 ): Promise<AppendReceipt>
+
+/**
+ * Repairs the database at `path`, which may be open in any process: rebuilds what is made of
+ * tables if that is all that is damaged, else salvages every table and writes the result into the
+ * file as one transaction. Each repair passes a full check before it is kept; the damaged original
+ * stays beside the file as `<file>.damaged-<UTC time>`. Does nothing to a sound file.
+ *
+ * With `to` everything that can be read is put into a new database there, and `path` is left as it
+ * is.
+ *
+ * Rejects with `ERR_FUSION_UNRECOVERABLE` (nothing in it is of a database, and there is no
+ * backup), `ERR_FUSION_REPLACED`, `ERR_SQLITE_ERROR` (5: in use for five minutes; 13: the disk is
+ * too full, the message says how much is needed), the signal's reason; nothing was changed.
+ */
+export function recover(
+  path: string | Uint8Array | URL,
+  options?: RecoverOptions & { to?: string | Uint8Array | URL | undefined },
+): Promise<RecoveryReport>
 
 /**
  * Puts the content of the database at `from` in place of that of the database at `path`, which may

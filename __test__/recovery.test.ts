@@ -6,27 +6,18 @@ import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { DatabaseSync, HardenedDatabase, recover } from '../index.js'
 import { Child, findings } from './children/start.ts'
-import { destroy, leaves, rowids } from './pages.ts'
+import { destroy, filled, leaves, rowids } from './helpers/damage.ts'
 import { database, entries, entry, folder, nextEvent, texts } from './support.ts'
 
 type Report = Awaited<ReturnType<typeof recover>>
-type Reader = { prepare(sql: string): { get(): unknown } }
 
 const LOG = 'agentLogEntries'
 const BY_TYPE = 'idxAgentLogEntriesTaskIdType'
 
-function root(db: Reader, name: string): number {
-  return (db.prepare(`SELECT rootpage AS page FROM sqlite_schema WHERE name = '${name}'`).get() as { page: number }).page
-}
-
-/** A database with `rows` entries, and its log table's leaf pages. */
-async function filled(t: ExecutionContext, rows: number, detail = 'd'.repeat(400)) {
-  const file = database(t)
-  const db = new HardenedDatabase(file)
-  await db.appendAgentLogs(entries(rows).map((one) => ({ ...one, detail })))
-  const page = root(db, LOG)
-  await db.closeAsync()
-  return { file, pages: leaves(file, page) }
+/** A database with so many log rows, and the leaf pages that they are on. */
+async function filledWith(t: ExecutionContext, rows: number) {
+  const file = await filled(t, rows)
+  return { file, pages: leaves(file, LOG) }
 }
 
 /** Has an index miss what is changed by `sql`. */
@@ -42,6 +33,9 @@ function outOfStep(file: string, index: string, sql: string): void {
   db.close()
 }
 
+/** What `filled` fills it with. */
+const before = (rows: number) => entries(rows, `${'filler '.repeat(40)}row `)
+
 const types = (health: { findings: { type: string }[] }) => health.findings.map(({ type }) => type)
 
 async function assertSound(t: ExecutionContext, file: string) {
@@ -49,7 +43,7 @@ async function assertSound(t: ExecutionContext, file: string) {
 }
 
 test('a damaged file is repaired before it is opened, and the event tells', async (t) => {
-  const { file, pages } = await filled(t, 2000)
+  const { file, pages } = await filledWith(t, 2000)
   const lost = pages.slice(40, 44)
   const ids = new Set(rowids(file, lost))
   destroy(file, lost)
@@ -58,7 +52,12 @@ test('a damaged file is repaired before it is opened, and the event tells', asyn
   // Before anything was awaited: the constructor waits for the repair.
   const found = texts(db)
   t.is(found.length, 2000 - ids.size)
-  t.deepEqual(found, entries(2000).filter((_, i) => !ids.has(i + 1)).map(({ text }) => text))
+  t.deepEqual(
+    found,
+    before(2000)
+      .filter((_, i) => !ids.has(i + 1))
+      .map(({ text }) => text),
+  )
   t.true(types((await recovering)[0] as Report['before']).includes('tableDamage'))
   const report = (await recovered)[0] as Report
   t.is(report.outcome, 'salvaged')
@@ -71,7 +70,7 @@ test('a damaged file is repaired before it is opened, and the event tells', asyn
 })
 
 test('open() repairs off the event loop', async (t) => {
-  const { file, pages } = await filled(t, 500)
+  const { file, pages } = await filledWith(t, 500)
   destroy(file, pages.slice(3, 5))
   const db = await HardenedDatabase.open(file)
   const [report] = (await nextEvent(db, 'recovered')) as [Report]
@@ -81,7 +80,7 @@ test('open() repairs off the event loop', async (t) => {
 })
 
 test('onCorruption says whether it is repaired, refused or opened as it is', async (t) => {
-  const { file, pages } = await filled(t, 500)
+  const { file, pages } = await filledWith(t, 500)
   destroy(file, pages.slice(3, 5))
   const before = await readFile(file)
   const error = t.throws(() => new HardenedDatabase(file, { onCorruption: 'throw' }), { code: 'ERR_FUSION_DAMAGED' })
@@ -111,7 +110,7 @@ async function damage(t: ExecutionContext, file: string) {
 }
 
 test('damage under the writer is repaired, and no append is rejected', async (t) => {
-  const { file } = await filled(t, 2000)
+  const { file } = await filledWith(t, 2000)
   const db = new HardenedDatabase(file)
   for (const event of ['error', 'corrupt', 'replaced']) db.on(event as 'error', (error) => t.fail(error.message))
   const recovering = nextEvent(db, 'recovering')
@@ -129,7 +128,9 @@ test('damage under the writer is repaired, and no append is rejected', async (t)
   await db.flushAgentLogs()
   t.deepEqual(
     texts(db),
-    [...entries(2000), ...entries(30, 'after '), entry('meanwhile'), entry('meanwhile, awaited')].map(({ text }) => text),
+    [...before(2000), ...entries(30, 'after '), entry('meanwhile'), entry('meanwhile, awaited')].map(
+      ({ text }) => text,
+    ),
   )
   t.is(db.stats().state, 'writing')
   await db.closeAsync()
@@ -137,7 +138,7 @@ test('damage under the writer is repaired, and no append is rejected', async (t)
 })
 
 test('damage that a statement meets is repaired without an append', async (t) => {
-  const { file } = await filled(t, 2000)
+  const { file } = await filledWith(t, 2000)
   outOfStep(file, BY_TYPE, `DELETE FROM ${LOG} WHERE id % 3 = 0`)
   const db = new HardenedDatabase(file, { startupCheck: 'off' })
   const recovered = nextEvent(db, 'recovered')
@@ -146,14 +147,17 @@ test('damage that a statement meets is repaired without an append', async (t) =>
   t.is(error.errcode & 0xff, 11)
   const [report] = (await recovered) as [Report]
   t.is(report.outcome, 'reindexed', report.text)
-  t.deepEqual(report.steps.map(({ step, ok }) => [step, ok]), [['reindex', true]])
+  t.deepEqual(
+    report.steps.map(({ step, ok }) => [step, ok]),
+    [['reindex', true]],
+  )
   t.truthy(read.get())
   await db.closeAsync()
   await assertSound(t, file)
 })
 
 test('recover() repairs in place, or into a new file, and reports', async (t) => {
-  const { file, pages } = await filled(t, 500)
+  const { file, pages } = await filledWith(t, 500)
   const sound = await recover(file)
   t.is(sound.outcome, 'healthy')
   t.is(sound.preserved, null)
@@ -177,7 +181,7 @@ test('recover() repairs in place, or into a new file, and reports', async (t) =>
 })
 
 test('a writer that stopped goes on after recover() of its database', async (t) => {
-  const { file } = await filled(t, 500)
+  const { file } = await filledWith(t, 500)
   const db = new HardenedDatabase(file, { onCorruption: 'throw' })
   await damage(t, file)
   const corrupt = nextEvent(db, 'corrupt')
@@ -189,7 +193,7 @@ test('a writer that stopped goes on after recover() of its database', async (t) 
   await db.flushAgentLogs()
   t.deepEqual(
     texts(db),
-    [...entries(500), ...entries(3, 'kept ')].map(({ text }) => text),
+    [...before(500), ...entries(3, 'kept ')].map(({ text }) => text),
   )
   t.is((await db.appendAgentLogs([entry('more')])).committed, 1)
   db.exec('BEGIN')
@@ -201,7 +205,7 @@ test('a writer that stopped goes on after recover() of its database', async (t) 
 
 // Alone, so that nothing but the progress keeps this thread from aborting.
 test.serial('a recovery that is aborted changes nothing', async (t) => {
-  const { file, pages } = await filled(t, 3000)
+  const { file, pages } = await filledWith(t, 3000)
   destroy(file, pages.slice(3, 9))
   const before = await readFile(file)
   const controller = new AbortController()
@@ -212,7 +216,10 @@ test.serial('a recovery that is aborted changes nothing', async (t) => {
   })
   t.is(await t.throwsAsync(recovery), reason)
   t.deepEqual(await readFile(file), before)
-  t.deepEqual((await readdir(path.dirname(file))).filter((name) => name.includes('damaged')), [])
+  t.deepEqual(
+    (await readdir(path.dirname(file))).filter((name) => name.includes('damaged')),
+    [],
+  )
 })
 
 test('bad arguments are errors before anything is done', async (t) => {
@@ -234,7 +241,7 @@ test('bad arguments are errors before anything is done', async (t) => {
 
 test("the day of Fusion's loss: 64 pages and an index, two processes, no restart", async (t) => {
   t.timeout(120_000)
-  const { file } = await filled(t, 29_000, 'x'.repeat(500))
+  const { file } = await filledWith(t, 29_000)
   outOfStep(file, BY_TYPE, `UPDATE ${LOG} SET type = 'tool' WHERE id % 1000 = 0`)
   const acknowledged = new Map<string, Set<string>>()
   const children = ['daemon', 'extension'].map((name) => {
@@ -268,9 +275,7 @@ test("the day of Fusion's loss: 64 pages and an index, two processes, no restart
   const reader = new Child('inspect.mjs', [file])
   const { texts: before } = (await reader.hear('found')) as unknown as { texts: string[] }
   await reader.ended
-  const rootPage = await rootOf(file)
-  const pages = leaves(file, rootPage)
-  const high = pages.slice(-64)
+  const high = leaves(file, LOG).slice(-64)
   const lost = new Set(rowids(file, high))
   destroy(file, high)
 
@@ -318,10 +323,3 @@ test("the day of Fusion's loss: 64 pages and an index, two processes, no restart
     [],
   )
 })
-
-async function rootOf(file: string): Promise<number> {
-  const db = new HardenedDatabase(file, { readOnly: true, startupCheck: 'off' })
-  const page = root(db, LOG)
-  await db.closeAsync()
-  return page
-}

@@ -137,11 +137,6 @@ class AgentLog {
     binding.logTransactionEnded(this.#number)
   }
 
-  /** The file is repaired: writing that had stopped for its damage goes on. */
-  resume() {
-    binding.logResume(this.#number)
-  }
-
   takePending() {
     return binding.logTakePending(this.#number)
   }

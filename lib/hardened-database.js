@@ -292,12 +292,8 @@ class HardenedDatabase extends DatabaseSync {
 
   async recover(options) {
     const file = this.#file()
-    const log = this.#openLog()
     if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
-    const report = await recoverFile(file, options)
-    // Of a repair in place.
-    if (options?.to === undefined && this.#log === log) log.resume()
-    return report
+    return recoverFile(file, options)
   }
 
   /** The path of the file. */

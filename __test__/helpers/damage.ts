@@ -43,6 +43,33 @@ export function writePage(file: string, page: number, bytes: Uint8Array = Buffer
   closeSync(fd)
 }
 
+/** Writes bytes that no page begins with over pages. */
+export function destroy(file: string, pages: number[]): void {
+  for (const page of pages) writePage(file, page)
+}
+
+/** A varint (https://sqlite.org/fileformat2.html#varint) of up to 53 bits, and where it ends. */
+function varint(bytes: Buffer, at: number): [value: number, end: number] {
+  let value = 0
+  for (;;) {
+    const byte = bytes[at++]!
+    value = value * 128 + (byte & 0x7f)
+    if (byte < 0x80) return [value, at]
+  }
+}
+
+/** The rowids on leaf pages of a table. */
+export function rowids(file: string, pages: number[]): number[] {
+  return pages.flatMap((number) => {
+    const page = readPage(file, number)
+    if (page[0] !== 13) throw new Error(`page ${number} is no leaf of a table`)
+    return Array.from({ length: page.readUInt16BE(3) }, (_, i) => {
+      const [, end] = varint(page, page.readUInt16BE(8 + 2 * i))
+      return varint(page, end)[0]
+    })
+  })
+}
+
 /** Runs SQL on a closed database, and closes it again. */
 export function sql(file: string, statements: string): void {
   const db = new DatabaseSync(file)

@@ -95,7 +95,8 @@ pub(super) fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
-/// The same as [`Log::resume`] for the log of the file `id`, if this process has one open.
+/// The file `id` has been repaired or restored: a log of it in this process that had stopped
+/// because it was damaged goes on, with the entries that are still queued.
 pub fn resume(id: FileId) {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     for shared in logs.into_iter().filter(|shared| shared.file.id == id) {
@@ -216,12 +217,6 @@ impl Log {
         let pending = copies(&batch);
         self.shared.tell(self.shared.queue.forget(batch, &self.shared.options));
         pending
-    }
-
-    /// The file has been repaired or restored: a writer that had stopped because it was damaged
-    /// goes on, with the entries that are still queued.
-    pub fn resume(&self) {
-        self.shared.resume();
     }
 
     /// Asks the writer for a checkpoint.

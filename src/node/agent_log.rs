@@ -48,7 +48,6 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logFlushSync", callback!(flush_sync)),
     (c"logTransactionEnded", callback!(transaction_ended)),
     (c"logTakePending", callback!(take_pending)),
-    (c"logResume", callback!(resume)),
     (c"logCheckpoint", callback!(checkpoint_now)),
     (c"logStats", callback!(stats)),
     (c"logRelease", callback!(release)),
@@ -639,12 +638,6 @@ fn take_pending(call: &Call<'_>) -> Outcome<sys::napi_value> {
         }
     }
     Ok(array)
-}
-
-/// `logResume(log)`: the file is repaired; writing that had stopped for its damage goes on.
-fn resume(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    find(call)?.log.resume();
-    call.undefined()
 }
 
 /// `logCheckpoint(log, mode, ticket)`: the result comes by mail.

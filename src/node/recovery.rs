@@ -12,8 +12,8 @@ use super::agent_log::{millis, string};
 use super::callback::{Call, Raw, callback, text};
 use super::errors::Outcome;
 use super::task::{Work, arguments};
-use crate::agent_log::{Repair, Repairer};
-use crate::engine::{Error, Result, Task, Unwatched};
+use crate::agent_log::{Repair, Repairer, resume};
+use crate::engine::{Error, FileId, Result, Task, Unwatched};
 use crate::recovery::repair::{Options, recover_to, repair};
 
 /// Raw callbacks by name.
@@ -44,7 +44,14 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
     };
     let report = match given.to {
         Some(to) => recover_to(&given.path, &to, &options, task)?,
-        None => repair(&given.path, &options, &mut |_| (), task)?,
+        None => {
+            let report = repair(&given.path, &options, &mut |_| (), task)?;
+            if let Ok(id) = FileId::of(&given.path) {
+                // A writer that the damage had stopped goes on.
+                resume(id);
+            }
+            report
+        }
     };
     json(&report)
 }
