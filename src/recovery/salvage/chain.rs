@@ -206,7 +206,9 @@ impl<'a> Chains<'a> {
         2 * u8::from(in_order == self.found.len()) + u8::from(self.end(cell) == End::Exact)
     }
 
-    /// Looks at the chains of all records on `leaves`, to tell those that are wrong.
+    /// Looks at the chains of all records on `leaves`, to tell those that are wrong. That pages
+    /// have changed places is thought of only where others are known to be `misplaced`: chains
+    /// can look odd and be right.
     ///
     /// # Errors
     /// `task`'s.
@@ -215,9 +217,11 @@ impl<'a> Chains<'a> {
         survey: &'a Survey,
         owners: &mut Owners,
         leaves: &[u32],
+        misplaced: bool,
         task: &dyn Task,
     ) -> Result<Clues> {
-        let clues = Clues { swapped: crossed(survey), ..Clues::default() };
+        let swapped = if misplaced { crossed(survey) } else { HashMap::new() };
+        let clues = Clues { swapped, ..Clues::default() };
         let mut chains = Self::new(pages, survey, clues);
         let mut all = 0_usize;
         let mut ends: Vec<(End, u32, i64)> = Vec::new();
@@ -256,8 +260,10 @@ impl<'a> Chains<'a> {
                 None => dirty += usize::from(one.0 == End::Dirty),
             }
         }
-        chains.clues.swapped.extend(exchanged);
-        chains.clues.clean = all >= 20 && dirty * 50 <= all;
+        if misplaced {
+            chains.clues.swapped.extend(exchanged);
+            chains.clues.clean = all >= 20 && dirty * 50 <= all;
+        }
         if !contested.is_empty() {
             chains.each(owners, leaves, task, |chains, cell, complete| {
                 if !complete {

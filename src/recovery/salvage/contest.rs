@@ -53,7 +53,7 @@ pub(super) fn settle(
             let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
             // Where it is one of several pages its place was checked: it belongs there.
             if !root || theirs > points(shape) {
-                copies.push(place);
+                copies.push((place, Owner::Free));
             }
         }
     }
@@ -73,23 +73,47 @@ pub(super) fn settle(
                     && fit::fit(&note, theirs) >= mine
             });
             if missed {
-                copies.push(place);
+                copies.push((place, Owner::None));
             }
         }
     }
-    for place in copies {
+    for (place, owner) in copies {
         let Some(tree) = trees.get_mut(place).filter(|tree| !tree.pages.is_empty()) else {
             continue;
         };
-        owners.set(tree.root, Owner::None);
+        owners.set(tree.root, owner);
         tree.pages.clear();
         let (low, high) = (i64::MIN, i64::MAX);
         tree.lost.push(Lost { low, high, leaf: false, page: tree.root, found: false });
     }
 }
 
+/// Marks orphans that are copies of pages in their place as free.
+pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners) {
+    let mut orphans: HashMap<Key, Vec<u32>> = HashMap::new();
+    for (page, note) in survey.iter() {
+        if note.cells > 0 && owners.get(page) == Owner::None {
+            orphans.entry(key(note)).or_default().push(page);
+        }
+    }
+    for (page, note) in survey.iter() {
+        if note.cells == 0 || !matches!(owners.get(page), Owner::Tree(_)) {
+            continue;
+        }
+        if let Some(orphans) = orphans.get_mut(&key(note)) {
+            orphans.retain(|&orphan| {
+                let copy = same(pages, orphan, page);
+                if copy {
+                    owners.set(orphan, Owner::Free);
+                }
+                !copy
+            });
+        }
+    }
+}
+
 /// Whether two pages have the same bytes.
-pub(super) fn same(pages: &Pages<'_>, one: u32, other: u32) -> bool {
+fn same(pages: &Pages<'_>, one: u32, other: u32) -> bool {
     match (pages.read(one), pages.read(other)) {
         (Some(one), Some(other)) => *one == *other,
         _ => false,

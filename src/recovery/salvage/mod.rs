@@ -32,7 +32,7 @@ use std::path::Path;
 pub use report::{Salvage, SchemaSource, SuspectRow, TableSalvage};
 pub use snapshot::{SchemaEntry, Snapshot};
 
-use self::adopt::Bereft;
+use self::adopt::{Bereft, BereftIndex};
 use self::chain::Chains;
 use self::geometry::Geometry;
 use self::index::Indexes;
@@ -142,8 +142,9 @@ impl Salvager<'_> {
         }
         let mut indexes = Vec::new();
         let first = u32::try_from(shapes.len()).unwrap_or(u32::MAX / 2) + 1;
-        let roots = schema.entries.iter().filter(|entry| entry.kind == "index" && entry.root != 0);
-        for (number, entry) in (first..).zip(roots) {
+        let roots =
+            || schema.entries.iter().filter(|entry| entry.kind == "index" && entry.root != 0);
+        for (number, entry) in (first..).zip(roots()) {
             let mut tree =
                 Tree { root: entry.root, table: false, pages: Vec::new(), lost: Vec::new() };
             let owners = &mut owners;
@@ -154,7 +155,11 @@ impl Salvager<'_> {
         }
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees);
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
-        let clues = Chains::clues(pages, &survey, &mut owners, &leaves, task)?;
+        let misplaced = trees.iter().chain(&indexes).flat_map(|tree| &tree.lost).any(|lost| {
+            let note = survey.note(lost.page);
+            matches!(note.is, Is::Other) || (matches!(note.is, Is::Tree(_)) && note.sound)
+        });
+        let clues = Chains::clues(pages, &survey, &mut owners, &leaves, misplaced, task)?;
         drop(leaves);
         free::mark(pages, &survey, &mut owners, geometry.freelist());
 
@@ -162,11 +167,24 @@ impl Salvager<'_> {
             .zip(&shapes)
             .zip(&mut trees)
             .map(|((number, shape), tree)| {
+                let rows = tree.pages.iter().map(|&page| u64::from(survey.note(page).cells)).sum();
                 let seen = Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
+                let seen = seen.map(|seen| (seen, rows));
                 Bereft { number, shape, tree, seen, adopted: Vec::new() }
             })
             .collect();
-        let orphans = adopt::adopt(&survey, &mut owners, &mut tables);
+        let bereft: Vec<BereftIndex<'_>> = roots()
+            .zip(&indexes)
+            .map(|(entry, tree)| {
+                let seen = Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
+                let of = shapes.iter().find(|shape| shape.table == entry.table);
+                let rowids = of.is_none_or(|shape| !shape.without_rowid);
+                let columns = entry.sql.as_deref().filter(|_| rowids).and_then(schema::columns);
+                BereftIndex { tree, fields: columns.map(|columns| columns + 1), seen }
+            })
+            .collect();
+        contest::set_copies_aside(pages, &survey, &mut owners);
+        let orphans = adopt::adopt(&survey, &mut owners, &mut tables, &bereft);
 
         let mut rows = Rows::new(pages, &survey, clues.clone(), header.encoding);
         let mut accounts = Vec::new();

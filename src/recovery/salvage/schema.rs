@@ -79,6 +79,29 @@ fn is_schema(note: &Note) -> bool {
             && ![Class::Real, Class::Integer, Class::Blob].into_iter().any(|class| seen(4, class))
 }
 
+/// How many columns a `CREATE INDEX` statement names.
+pub(super) fn columns(sql: &str) -> Option<usize> {
+    let (_, list) = sql.split_once('(')?;
+    let mut depth = 1;
+    let mut count = 1;
+    let mut quote = None;
+    for character in list.chars() {
+        match (quote, character) {
+            (Some(end), _) => quote = quote.filter(|_| character != end),
+            (None, '\'' | '"' | '`') => quote = Some(character),
+            (None, '[') => quote = Some(']'),
+            (None, '(') => depth += 1,
+            (None, ')') => depth -= 1,
+            (None, ',') if depth == 1 => count += 1,
+            (None, _) => {}
+        }
+        if depth == 0 {
+            return Some(count);
+        }
+    }
+    None
+}
+
 struct Reader<'a> {
     pages: &'a Pages<'a>,
     survey: &'a Survey,

@@ -61,10 +61,10 @@ impl Types {
         column < COLUMNS && self.0 & (1 << (5 * column + class as usize)) != 0
     }
 
-    /// In how many columns nothing was seen that `other` has not.
-    fn columns_within(self, other: Self) -> u32 {
+    /// In how many columns something was seen that `other` has not.
+    fn columns_beyond(self, other: Self) -> u32 {
         let strange = self.0 & !other.0;
-        (0..COLUMNS).map(|column| u32::from(strange >> (5 * column) & 0x1f == 0)).sum()
+        (0..COLUMNS).map(|column| u32::from(strange >> (5 * column) & 0x1f != 0)).sum()
     }
 }
 
@@ -91,10 +91,16 @@ impl Note {
         })
     }
 
+    /// In how many columns a page has types that others, whose notes together are `others`, have
+    /// not; another number of fields is strange, too.
+    pub(super) fn strangeness(&self, others: &Self) -> u32 {
+        let fields = self.fields.0 < others.fields.0 || self.fields.1 > others.fields.1;
+        self.types.columns_beyond(others.types) + u32::from(fields)
+    }
+
     /// How much a page is like others, whose notes together are `others`.
     pub(super) fn likeness(&self, others: &Self) -> u32 {
-        let fields = self.fields.0 >= others.fields.0 && self.fields.1 <= others.fields.1;
-        2 * self.types.columns_within(others.types) + if fields { 8 } else { 0 }
+        3 * (COLUMNS as u32 + 1 - self.strangeness(others))
     }
 
     /// Whether it is a leaf of a table's or an index's b-tree with something on it.
