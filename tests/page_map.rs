@@ -323,8 +323,10 @@ fn what_is_cut_off_is_missing_and_keeps_its_owner() {
     let map = patient.map();
     assert_eq!(map.pages, pages as u64);
     assert_eq!(map.roles[&Role::Missing], (pages - kept) as u64);
-    let owned = map.runs.iter().filter(|run| run.role == Role::Missing && run.owner.is_some());
-    assert!(owned.count() > 0);
+    let logs = map.owners.iter().find(|owner| owner.name == "logs").unwrap();
+    let before = patient.sound.owners.iter().find(|owner| owner.name == "logs").unwrap();
+    assert!(logs.missing_pages > 0);
+    assert!(logs.pages + logs.missing_pages <= before.pages);
 }
 
 #[test]

@@ -174,6 +174,7 @@ impl Walk<'_> {
                     interior_pages: 0,
                     overflow_pages: 0,
                     damaged_pages: 0,
+                    missing_pages: 0,
                 });
             }
         }
