@@ -523,7 +523,7 @@ fn a_log_that_damage_had_stopped_goes_on_after_a_restore() {
     );
     fixture.made();
     let file = fixture.connection.file().unwrap();
-    let options = agent_log::Options { change_counter: None, ..Default::default() };
+    let options = agent_log::Options { change_counter: None, repair: false, ..Default::default() };
     let log = agent_log::open(file, options, false, Arc::new(Deaf)).unwrap();
     let mut row = Entries::default();
     row.push([Some(b"T"), Some(b"2026"), Some(b"kept"), Some(b"text"), None, None]);

@@ -1,5 +1,6 @@
 //! Repairs of damaged databases: what is kept, what is said, and that neither death nor a full
 //! disk nor others at work leave anything between the old file and the new one.
+#![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -401,6 +402,56 @@ fn a_recovery_into_a_new_file_leaves_the_source_alone() {
     assert_eq!(error.errcode, 14);
 }
 
+#[test]
+fn a_file_with_a_rollback_journal_is_repaired_and_stays_one() {
+    for header in [false, true] {
+        let folder = Folder::new();
+        let open = folder.open();
+        let mode = open
+            .sql()
+            .unwrap()
+            .query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0));
+        assert_eq!(mode.unwrap(), "delete");
+        let truth = rows(&open);
+        drop(open);
+        let plain =
+            || Connection::open(&folder.path, OpenFlags::default(), Duration::ZERO).unwrap();
+        let snapshot = snapshot_file::take(&plain()).unwrap();
+        snapshot_file::write(&folder.path, &snapshot).unwrap();
+        let page = if header { 1 } else { leaves(&folder.bytes(), root(&plain(), "log"))[5] };
+        folder.destroy(page);
+        let before = folder.bytes();
+        let reader = plain();
+        let report = folder.repair();
+        assert_eq!(report.outcome, Outcome::Salvaged, "{}", report.text);
+        let preserved = report.preserved.unwrap();
+        assert_eq!((std::fs::read(preserved.database).unwrap(), preserved.wal), (before, None));
+        assert_sound(&reader);
+        let after = rows(&reader);
+        assert!(after[0].len() >= 3950 && after[0].iter().all(|(id, text)| truth[0][id] == *text));
+        assert_eq!(after[1..], truth[1..]);
+        assert!(!Wal::path(&folder.path).exists());
+    }
+}
+
+#[test]
+fn the_wal_beside_a_file_that_was_emptied_gets_another_name_and_is_not_lost() {
+    let folder = Folder::new();
+    let mut other = SecondProcess::start();
+    other.ask(&["open-hardened", "it", folder.path.to_str().unwrap()]).unwrap();
+    other.sql("it", "INSERT INTO plain VALUES (5000, 'in the WAL')").unwrap();
+    // Hardened connections leave the WAL when they are closed.
+    drop(other);
+    let wal = std::fs::read(Wal::path(&folder.path)).unwrap();
+    assert!(!wal.is_empty());
+    std::fs::OpenOptions::new().write(true).truncate(true).open(&folder.path).unwrap();
+    let report = folder.repair();
+    assert_eq!(report.steps[0].step, StepKind::StaleWal);
+    let aside = folder.names().into_iter().find(|name| name.contains("-wal.stale-")).unwrap();
+    assert!(report.text.contains(&aside), "{}", report.text);
+    assert_eq!(std::fs::read(folder.path.with_file_name(aside)).unwrap(), wal);
+}
+
 /// Commits while a repair goes on, and says what was acknowledged.
 #[test]
 fn nothing_that_another_process_commits_meanwhile_is_lost() {
@@ -674,7 +725,7 @@ fn child() {
     let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let end = std::sync::Arc::clone(&ended);
     std::thread::spawn(move || {
-        drop(std::io::stdin().lines().count());
+        std::io::stdin().lines().count();
         end.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     let profile = Profile { busy_timeout: Duration::from_secs(60), ..Profile::default() };

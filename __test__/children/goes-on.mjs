@@ -16,7 +16,8 @@ let going = true
 let paused = Promise.resolve()
 
 async function append() {
-  while (going) {
+  for (;;) {
+    if (!going) return
     const text = `${name} ${number++}`
     const { committed } = await db.appendAgentLogs([{ taskId: 'T', type: 'text', text }])
     tell('appended', { text, committed })

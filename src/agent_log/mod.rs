@@ -26,7 +26,6 @@ mod borrowed;
 mod entry;
 mod queue;
 mod registry;
-mod repair;
 mod stats;
 mod writer;
 
@@ -34,6 +33,5 @@ pub use borrowed::Borrowed;
 pub use entry::{Entries, Entry, Field, Position};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
 pub use registry::{END_DEADLINE, Log, flush_all, flush_until, open, open_in_memory, resume};
-pub use repair::{Repair, Repairer};
 pub use stats::{Latency, Stats};
 pub use writer::{Event, Listener, Options, WalStatus};

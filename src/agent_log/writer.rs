@@ -6,14 +6,14 @@
 //! | committing | the transaction is committed, or failed |
 //! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
 //! | repairing (damaged file) | it is repaired, by whomever, or cannot be |
-//! | stopped (replaced file, or one that cannot be repaired) | never, unless a backup is restored into the damaged file: entries are kept to be taken back |
+//! | stopped (replaced file, or one that is not repaired) | never, unless the damaged file is repaired or restored: entries are kept to be taken back |
 //! | ending | the queue is empty, or has failed for the whole retry deadline |
 //!
 //! A failure is answered by its class (`engine::Class`): transient ones are retried at once and
 //! then with growing pauses, disk ones slowly on a fresh connection. Damage is repaired where
-//! [`Options::repair`] says how: entries wait meanwhile, and go on being accepted. Otherwise
-//! damage, like replacement, stops the writer with everything kept. A panic in here is caught, puts the batch back and stops
-//! the writer: nothing dies quietly.
+//! [`Options::repair`] says so: entries wait meanwhile, and go on being accepted. Otherwise
+//! damage, like replacement, stops the writer with everything kept. A panic in here is caught,
+//! puts the batch back and stops the writer: nothing dies quietly.
 //!
 //! It never waits inside SQLite (its busy timeout is 0): waiting is done on the file's turn,
 //! where a release in this process wakes it.
@@ -29,13 +29,13 @@ use super::batch::{Outcomes, Statements, Written, complete};
 use super::entry::Entries;
 use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled};
 use super::registry;
-use super::repair::{Repairer, unrepaired};
 use crate::checkpoint::{self, Mode, Policy, Situation};
 use crate::engine::{
     self, Class, Connection, DatabaseFile, Error, Profile, Result, Unwatched, Wal,
 };
-use crate::health;
+use crate::health::{self, Health};
 use crate::recovery::snapshot_file::Keeper;
+use crate::recovery::{Report, repair};
 
 /// How often in a row the file may be found damaged without a commit in between.
 const REPAIR_ATTEMPTS: u32 = 3;
@@ -71,8 +71,8 @@ pub struct Options {
     pub change_counter: Option<String>,
     /// When to checkpoint.
     pub checkpoints: Policy,
-    /// How the file is repaired when it is found damaged; none: it is not.
-    pub repair: Option<Repairer>,
+    /// Whether the file is repaired when it is found damaged.
+    pub repair: bool,
 }
 
 impl Default for Options {
@@ -87,7 +87,7 @@ impl Default for Options {
             retry_deadline: Duration::from_secs(60),
             change_counter: Some("lastModified".to_owned()),
             checkpoints: Policy::default(),
-            repair: None,
+            repair: true,
         }
     }
 }
@@ -99,10 +99,10 @@ pub enum Event {
     Error(Error),
     /// The file is damaged and is not repaired; writing has stopped, the entries are kept.
     Corrupt(Error),
-    /// The file is damaged and is about to be repaired: what was found, as JSON.
-    Recovering(String),
-    /// The file is repaired, and writing goes on: the account of it, as JSON.
-    Recovered(String),
+    /// The file is damaged and is about to be repaired: what was found.
+    Recovering(Health),
+    /// The file is repaired, and writing goes on: the account of it.
+    Recovered(Box<Report>),
     /// The path leads to another file, or to none; writing has stopped, the entries are kept.
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.
@@ -569,17 +569,15 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Has the file repaired, if `error` says that it is damaged and somebody knows how.
+    /// Repairs the file, if `error` says that it is damaged and the options say so.
     ///
     /// # Errors
     /// What is left to be answered: `error`, or why the repair has to be tried again.
     fn repair(&mut self, error: Error) -> Result<()> {
         let shared = self.shared;
-        let Some(Repairer(repairer)) =
-            shared.options.repair.as_ref().filter(|_| error.class() == Class::Corrupt)
-        else {
+        if !shared.options.repair || error.class() != Class::Corrupt {
             return Err(error);
-        };
+        }
         if self.repairs >= REPAIR_ATTEMPTS {
             return Err(error);
         }
@@ -592,14 +590,12 @@ impl<'a> Writer<'a> {
         // Its locks would be in the way, and what it knows of the file is of no use.
         self.open = None;
         let mut told = false;
-        let repaired = repairer.repair(
-            &shared.file.path,
-            &mut |found| {
-                told = true;
-                shared.emit(&Event::Recovering(found));
-            },
-            &Unwatched,
-        );
+        let mut tell = |found: &Health| {
+            told = true;
+            shared.emit(&Event::Recovering(found.clone()));
+        };
+        let options = repair::Options::default();
+        let repaired = repair::repair(&shared.file.path, &options, &mut tell, &Unwatched);
         match repaired {
             Ok(report) => {
                 self.repairs += 1;
@@ -609,7 +605,7 @@ impl<'a> Writer<'a> {
                 self.look_at_wal = Some(Instant::now());
                 // Where nothing was wrong it was the connection, which is opened anew.
                 if told {
-                    shared.emit(&Event::Recovered(report));
+                    shared.emit(&Event::Recovered(Box::new(report)));
                 }
                 Ok(())
             }
@@ -619,7 +615,13 @@ impl<'a> Writer<'a> {
                 Err(failure)
             }
             Err(failure) if failure.class() == Class::Replaced => Err(failure),
-            Err(failure) => Err(unrepaired(error, &failure)),
+            Err(failure) => Err(Error {
+                message: format!(
+                    "{}. It could not be repaired: {}",
+                    error.message, failure.message
+                ),
+                ..error
+            }),
         }
     }
 
@@ -723,7 +725,7 @@ impl<'a> Writer<'a> {
     /// Answers when to look again, if that was only just done.
     fn heed_damage(&mut self, now: Instant) -> Option<Instant> {
         let file = &self.shared.file;
-        if self.shared.options.repair.is_none() {
+        if !self.shared.options.repair {
             return None;
         }
         if let Some(again) = self.heeded.map(|at| at + REPAIR_PAUSE).filter(|again| now < *again) {

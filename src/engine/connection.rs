@@ -127,8 +127,10 @@ impl Connection {
         // SAFETY: the connection is open or null, which SQLite answers as out of memory; a
         // `Connection` is not `Sync`, so no other thread is using it.
         let error = unsafe { Error::last(self.raw()) };
-        if let Some(file) = self.file.as_ref().filter(|_| error.class() == Class::Corrupt) {
-            file.damage_met();
+        match (&self.file, error.class()) {
+            (Some(file), Class::Corrupt) => file.damage_met(),
+            (Some(file), Class::Index) => file.index_damage_met(),
+            _ => {}
         }
         error
     }

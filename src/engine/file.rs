@@ -97,6 +97,11 @@ impl DatabaseFile {
     /// looked at soon. Wakes whoever cares for its WAL.
     pub fn damage_met(&self) {
         self.suspect();
+        self.index_damage_met();
+    }
+
+    /// The same of a virtual table's index, which is no reason to suspect the file.
+    pub fn index_damage_met(&self) {
         if !self.damage_met.swap(true, Ordering::AcqRel) {
             self.wal.wake();
         }

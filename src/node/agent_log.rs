@@ -472,7 +472,7 @@ fn options(call: &Call<'_>) -> Outcome<Options> {
         },
         // Each connection has its own patience; the writer's waits are not SQLite's.
         profile: Profile { busy_timeout: Profile::default().busy_timeout, ..profile(call, 14)? },
-        repair: call.flag(20).then(super::recovery::repairer),
+        repair: call.flag(20),
     })
 }
 
@@ -716,8 +716,11 @@ struct ToJavaScript {
 }
 
 impl ToJavaScript {
-    fn tell(&self, name: &'static str, json: &str) {
-        self.mailbox.post(Message::Told(self.id, name, json.to_owned()));
+    fn tell(&self, name: &'static str, what: &impl serde::Serialize) {
+        // It has no form only if the path is not Unicode; then the writer's state has to do.
+        if let Ok(json) = serde_json::to_string(what) {
+            self.mailbox.post(Message::Told(self.id, name, json));
+        }
     }
 }
 

@@ -23,7 +23,7 @@
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
 //! | [`doctor`] | facts of a file, and its page map |
-//! | [`recovery`] | repairs, asked for and by themselves |
+//! | [`recovery`] | repairs, asked for and before a file is opened |
 //! | [`health`] | checks, and what is known of a file's health |
 //! | [`task`] | operations that take long, on threads of their own |
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |

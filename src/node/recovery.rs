@@ -1,8 +1,8 @@
-//! Repairs as tasks, and for the logs that find their file damaged.
+//! Repairs as tasks, and before a file is opened. Those that a log makes by itself are told by its
+//! events.
 
 use std::ffi::CStr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use napi::sys;
@@ -12,7 +12,7 @@ use super::agent_log::{millis, string};
 use super::callback::{Call, Raw, callback, text};
 use super::errors::Outcome;
 use super::task::{Work, arguments};
-use crate::agent_log::{Repair, Repairer, resume};
+use crate::agent_log::resume;
 use crate::engine::{Error, FileId, Result, Task, Unwatched};
 use crate::recovery::repair::{Options, recover_to, repair};
 
@@ -63,29 +63,6 @@ fn recover_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let options = Options { patience: millis(call, 1)?, ..Options::default() };
     let report = repair(&path, &options, &mut |_| (), &Unwatched)?;
     text(call.env, json(&report)?.as_bytes())
-}
-
-/// What a log has its file repaired by.
-pub(super) fn repairer() -> Repairer {
-    Repairer(Arc::new(Automatic))
-}
-
-struct Automatic;
-
-impl Repair for Automatic {
-    fn repair(
-        &self,
-        path: &Path,
-        found: &mut dyn FnMut(String),
-        task: &dyn Task,
-    ) -> Result<String> {
-        let mut tell = |health: &_| {
-            if let Ok(health) = json(health) {
-                found(health);
-            }
-        };
-        json(&repair(path, &Options::default(), &mut tell, task)?)
-    }
 }
 
 fn json(value: &impl Serialize) -> Result<String> {

@@ -80,6 +80,7 @@ pub type Found<'a> = &'a mut dyn FnMut(&Health);
 /// # Errors
 /// * `ERR_FUSION_UNRECOVERABLE`: nothing in it is of a database that is known, and there is no
 ///   backup;
+/// * `ERR_FUSION_IN_USE`: the WAL is not the file's own and somebody has it open;
 /// * `ERR_FUSION_REPLACED`: the path leads to another file than the one that is open;
 /// * `SQLITE_BUSY` where others are in the way for longer than the patience;
 /// * `SQLITE_FULL`, saying how much space is needed, and others of the disk; `task`'s.
@@ -237,7 +238,11 @@ impl Repair<'_> {
     }
 
     fn put_wal_aside(&mut self) -> Result<()> {
-        let aside = health::put_wal_aside(&self.path)?;
+        let aside = health::put_wal_aside(&self.path).map_err(|error| match error.class() {
+            // Whoever has it open does so for good: nothing to wait for.
+            Class::Transient => Error::fusion("ERR_FUSION_IN_USE", error.message).at(&self.path),
+            _ => error,
+        })?;
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
@@ -371,11 +376,12 @@ impl Repair<'_> {
     fn finish(&self, preserved: Option<&Preserved>) -> Result<Health> {
         // It is repaired: whoever cancels now comes too late.
         let task = Committed(self.task);
-        let health = health::check(&self.path, Kind::Full, &task)?;
         let connection =
             Connection::open(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
         connection.checkpoint_on_close(false);
         connection.sql()?.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
+        // Not a check that is shared: one that is under way looks at what was there before.
+        let health = health::inspect(&connection, Kind::Full, &task)?;
         if !health.ok && !health.is_locked() {
             if let Some(file) = connection.file() {
                 file.suspect();

@@ -218,6 +218,7 @@ fn change_cookie(path: &Path, until: Instant, task: &dyn Task) -> Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
     use std::path::PathBuf;

@@ -42,7 +42,7 @@ use self::parents::Belongs;
 use self::rows::{Into, Rows};
 use self::survey::{Is, Note, Survey};
 use self::target::Target;
-use self::tree::{Owners, Tree, Walk};
+use self::tree::{Lost, Owners, Tree, Walk};
 use crate::engine::{Result, Storage, Task};
 
 /// A damaged database: its file and, where there is one that belongs to it, its WAL. Nobody
@@ -212,6 +212,9 @@ impl Salvager<'_> {
                 into.account.adopted += adopted;
             }
             account.pages_lost += table.tree.lost.iter().filter(|lost| !lost.found).count() as u64;
+            if !table.shape.without_rowid {
+                account.gaps = gaps(table, &survey);
+            }
             accounts.push(account);
         }
         for page in orphans {
@@ -243,4 +246,15 @@ impl Salvager<'_> {
             schema_errors: finished.schema_errors,
         })
     }
+}
+
+/// Where a row that is gone may have been. What a page above the leaves led to and was found apart
+/// from it is no gap: what else it led to is not known.
+fn gaps(table: &Bereft<'_>, survey: &Survey) -> Vec<(i64, i64)> {
+    let holds_found = |lost: &Lost| {
+        let mut lows = table.adopted.iter().map(|&page| survey.note(page).low);
+        lows.any(|low| (lost.low..=lost.high).contains(&low))
+    };
+    let lost = table.tree.lost.iter().filter(|lost| !lost.found);
+    lost.filter(|lost| lost.leaf || !holds_found(lost)).map(|lost| (lost.low, lost.high)).collect()
 }
