@@ -1091,6 +1091,8 @@ export interface PageMap {
     interiorPages: number
     overflowPages: number
     damagedPages: number
+    /** Those that it leads to, and before which the file ends. They are not among its `pages`. */
+    missingPages: number
   }[]
   /** How many pages have each role. */
   roles: { [Role in PageRole]?: number }

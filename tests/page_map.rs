@@ -323,8 +323,13 @@ fn what_is_cut_off_is_missing_and_keeps_its_owner() {
     let map = patient.map();
     assert_eq!(map.pages, pages as u64);
     assert_eq!(map.roles[&Role::Missing], (pages - kept) as u64);
-    let owned = map.runs.iter().filter(|run| run.role == Role::Missing && run.owner.is_some());
-    assert!(owned.count() > 0);
+    let lost = map.owners.iter().filter(|owner| owner.missing_pages > 0);
+    let lost: Vec<_> = lost.map(|it| (&it.name, it.pages + it.missing_pages)).collect();
+    assert!(!lost.is_empty());
+    for (name, pages) in lost {
+        let before = patient.sound.owners.iter().find(|owner| owner.name == *name).unwrap();
+        assert!(pages <= before.pages, "{name}");
+    }
 }
 
 #[test]

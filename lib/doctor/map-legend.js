@@ -15,8 +15,6 @@ const COLUMNS = 2
 const ROWS = 40
 const LISTED = 12
 const RANGES = 5
-/** Letters that the number of damaged pages takes of a name. */
-const DAMAGE_LABEL = 10
 
 /** One bar, in which each part is as long as its share of the file. */
 function composition(map, colours, barWidth) {
@@ -41,7 +39,15 @@ function composition(map, colours, barWidth) {
   return parts
 }
 
-/** What there is, in the legend's order: `{ kinds, name, pages, damaged, indent }`. */
+/** What is wrong with a table, in words; empty if nothing is. */
+function bad(damaged, missing) {
+  const words = []
+  if (damaged > 0) words.push(`${number(damaged)} damaged`)
+  if (missing > 0) words.push(`${number(missing)} missing`)
+  return words.join(', ')
+}
+
+/** What there is, in the legend's order: `{ kinds, name, pages, bad, indent }`. */
 function entries(map, colours) {
   const rows = []
   for (const family of colours.families) {
@@ -51,18 +57,19 @@ function entries(map, colours) {
         ? ['index']
         : ['leaf', ...(owner.interiorPages > 0 ? ['interior'] : []), ...(owner.overflowPages > 0 ? ['overflow'] : [])]
       const kinds = shades.map((shade) => `o${family.index}${shade}`)
-      rows.push({ kinds, name: owner.name, pages: owner.pages, damaged: owner.damagedPages, indent: index ? 18 : 0 })
+      const { name, pages, damagedPages: damaged, missingPages: missing } = owner
+      rows.push({ kinds, name, pages, damaged, missing, bad: bad(damaged, missing), indent: index ? 18 : 0 })
     }
   }
   if (rows.length > ROWS) {
     const others = rows.splice(ROWS - 1)
     const sum = (key) => others.reduce((total, row) => total + row[key], 0)
     const name = `${number(others.length)} other tables and indexes`
-    rows.push({ kinds: [], name, pages: sum('pages'), damaged: sum('damaged'), indent: 0 })
+    rows.push({ kinds: [], name, pages: sum('pages'), bad: bad(sum('damaged'), sum('missing')), indent: 0 })
   }
   for (const state of Object.keys(STATES)) {
     const pages = pagesIn(map, state)
-    if (pages > 0) rows.push({ kinds: [state], name: STATES[state], pages, damaged: 0, indent: 0, state: true })
+    if (pages > 0) rows.push({ kinds: [state], name: STATES[state], pages, bad: '', indent: 0, state: true })
   }
   return rows
 }
@@ -74,7 +81,7 @@ function legend(map, colours, wide, top) {
   const perColumn = Math.ceil(rows.length / COLUMNS)
   const parts = []
   const heading = (x) => {
-    parts.push(text(x + width - 128, top, 'pages', 'class="head end"'))
+    parts.push(text(x + width - 138, top, 'pages', 'class="head end"'))
     parts.push(text(x + width - 60, top, 'size', 'class="head end"'))
     parts.push(text(x + width, top, 'share', 'class="head end"'))
   }
@@ -91,12 +98,12 @@ function legend(map, colours, wide, top) {
           : `<rect class="${kind} swatch" x="${left}" y="${y - 10}" width="12" height="12"/>`,
       )
     })
-    const shown = shortened(row.name, row.damaged > 0 ? LONGEST_NAME - DAMAGE_LABEL : LONGEST_NAME)
+    const shown = shortened(row.name, LONGEST_NAME - row.bad.length)
     const name = shown === row.name ? escape(row.name) : `${escape(shown)}<title>${escape(row.name)}</title>`
-    const damage = row.damaged > 0 ? `<tspan class="bad" dx="8">${number(row.damaged)} damaged</tspan>` : ''
+    const damage = row.bad === '' ? '' : `<tspan class="bad" dx="8">${row.bad}</tspan>`
     const left = x + row.indent + Math.max(row.kinds.length, 1) * 15 + 7
     parts.push(`<text x="${left}" y="${y}"${row.state ? ' class="state"' : ''}>${name}${damage}</text>`)
-    parts.push(text(x + width - 128, y, number(row.pages), 'class="end"'))
+    parts.push(text(x + width - 138, y, number(row.pages), 'class="end"'))
     parts.push(text(x + width - 60, y, bytes(row.pages * map.pageSize), 'class="end"'))
     parts.push(text(x + width, y, share(row.pages, map.pages), 'class="end quiet"'))
   })

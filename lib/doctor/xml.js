@@ -3,7 +3,7 @@
 // Texts of an SVG.
 
 /** Letters of a name. */
-const LONGEST_NAME = 38
+const LONGEST_NAME = 36
 
 /** A text for XML: what may stand in neither text nor attributes is replaced. */
 function escape(value) {

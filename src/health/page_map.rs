@@ -3,7 +3,7 @@
 //! Walks every b-tree that the schema names, with overflow chains, the list of free pages and the
 //! pointer map, over whatever is left of them. Nothing of it is trusted: each page is claimed
 //! once, by the first that leads to it, so that loops end and pages that two lead to are found;
-//! the walk reads each page at most once.
+//! the walk reads each page once, roots twice.
 //!
 //! | module | owns |
 //! |---|---|
@@ -127,7 +127,7 @@ pub struct Owner {
     pub table: String,
     /// The root page of its b-tree.
     pub root: u32,
-    /// All of its pages.
+    /// All of its pages that there are.
     pub pages: u64,
     /// How many of them are interior pages.
     pub interior_pages: u64,
@@ -135,6 +135,8 @@ pub struct Owner {
     pub overflow_pages: u64,
     /// How many of them are damaged.
     pub damaged_pages: u64,
+    /// Pages that it leads to, and before which the file ends.
+    pub missing_pages: u64,
 }
 
 /// What an owner is.

@@ -135,6 +135,10 @@ impl Cells {
     pub fn count(&self, owners: &mut [Owner]) {
         for cell in &self.cells {
             let Some(owner) = owners.get_mut(usize::from(cell.owner)) else { continue };
+            if cell.role == Role::Missing {
+                owner.missing_pages += 1;
+                continue;
+            }
             owner.pages += 1;
             owner.interior_pages += u64::from(cell.role == Role::Interior);
             owner.overflow_pages += u64::from(cell.role == Role::Overflow);

@@ -174,6 +174,7 @@ impl Walk<'_> {
                     interior_pages: 0,
                     overflow_pages: 0,
                     damaged_pages: 0,
+                    missing_pages: 0,
                 });
             }
         }
@@ -313,7 +314,12 @@ impl Walk<'_> {
             let key = key.filter(|_| page.kind.is_table());
             let upto = key.or(last);
             if self.follow(tree.owner, visit.page, child, Role::Leaf) {
-                tree.ahead.push(Visit { page: child, depth: visit.depth + 1, above, upto });
+                tree.ahead.push(Visit {
+                    page: child,
+                    depth: visit.depth.saturating_add(1),
+                    above,
+                    upto,
+                });
             }
             above = key;
         }
