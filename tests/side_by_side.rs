@@ -8,40 +8,31 @@
 
 mod damage;
 
-use damage::cases::{CASES, Wanted};
+use damage::cases::CASES;
 use damage::contest;
 use damage::schemas::SCHEMAS;
 use damage::sound::Sound;
+use damage::truth;
 
 fn run(name: &str) {
     let schema = SCHEMAS.iter().find(|schema| schema.name == name).expect("a schema of the list");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let sound = Sound::make(schema, 1, folder.path()).expect("a database can be made");
+    let sound = Sound::make(schema, schema.rows, folder.path()).expect("a database can be made");
     let mut failures = Vec::new();
     for case in CASES {
         let Some(damaged) = case.damage(&sound, 1) else { continue };
-        // `.recover` has no snapshot: the salvager is to be no worse without one.
-        for with_snapshot in [false, true] {
-            if with_snapshot && case.wanted != Wanted::Almost {
-                continue;
-            }
+        for &with_snapshot in case.wanted.snapshots() {
             let contest = contest::hold(&sound, &damaged, with_snapshot, folder.path());
-            eprintln!(
-                "DEBUG {name} | {} | rows {} in file {} | theirs {} {}({}) {} | ours {} {}({}) {} | {:?}",
-                case.name,
-                damage::truth::count(damaged.rows),
-                damaged.in_file.values().sum::<usize>(),
-                contest.theirs.true_rows,
-                contest.theirs.false_rows,
-                contest.theirs.stale_rows,
-                contest.theirs.lost_and_found,
-                contest.ours.true_rows,
-                contest.ours.false_rows,
-                contest.ours.stale_rows,
-                contest.ours.lost_and_found,
-                contest.theirs.examples
-            );
             let misses = contest.misses(&damaged, case.wanted, with_snapshot);
+            // Of a schema with virtual columns `.recover` makes nothing, and of an R*Tree.
+            if case.name == "sound" && name != "generated" {
+                let rows = truth::count(damaged.rows);
+                assert!(
+                    contest.theirs.true_rows * 3 >= rows * 2,
+                    "the baseline is no baseline: {:?}",
+                    contest.theirs
+                );
+            }
             if !misses.is_empty() {
                 failures.push(format!(
                     "{name}, {}{}: {}\n    {}",

@@ -23,11 +23,21 @@ pub enum Wanted {
     NoWorse,
     /// Every row that is still in the file.
     Everything,
-    /// With a snapshot: 99 % of the rows that are still in the file.
-    Almost,
+    /// 99 % of the rows that are still in the file.
+    Most,
+    /// The same where there is a snapshot of the schema.
+    MostBySnapshot,
 }
 
-use Wanted::{Almost, Everything, NoWorse};
+impl Wanted {
+    /// Whether the salvage is tried without and with a snapshot; otherwise without only, as
+    /// `.recover` has none either.
+    pub fn snapshots(self) -> &'static [bool] {
+        if self == MostBySnapshot { &[false, true] } else { &[false] }
+    }
+}
+
+use Wanted::{Everything, Most, MostBySnapshot, NoWorse};
 
 /// Every kind.
 pub const CASES: &[Case] = &[
@@ -41,12 +51,12 @@ pub const CASES: &[Case] = &[
     case("10 page pairs swapped", |damage| damage.swap_pairs(10), NoWorse),
     case("10 pages over others", |damage| damage.duplicate(10), NoWorse),
     case("truncated to 60 %", |damage| damage.truncate(60), NoWorse),
-    case("page 1 zeroed", |damage| damage.zero_first(), Almost),
-    case("page 1 overwritten", |damage| damage.overwrite_first(), Almost),
-    case("schema root lost", |damage| damage.zero_schema_root(), Almost),
-    case("schema leaf lost", |damage| damage.zero_schema_leaf(), Almost),
-    case("table root zeroed", |damage| damage.zero_table_root(), Almost),
-    case("table root overwritten", |damage| damage.overwrite_table_root(), Almost),
+    case("page 1 zeroed", |damage| damage.zero_first(), MostBySnapshot),
+    case("page 1 overwritten", |damage| damage.overwrite_first(), MostBySnapshot),
+    case("schema root lost", |damage| damage.zero_schema_root(), MostBySnapshot),
+    case("schema leaf lost", |damage| damage.zero_schema_leaf(), MostBySnapshot),
+    case("table root zeroed", |damage| damage.zero_table_root(), MostBySnapshot),
+    case("table root overwritten", |damage| damage.overwrite_table_root(), Most),
     case("index root zeroed", |damage| damage.zero_index_root(), Everything),
     case("pages torn", |damage| damage.tear(), NoWorse),
     case("overflow link zeroed", |damage| damage.overflow_link(|_, _| 0), NoWorse),
@@ -58,7 +68,8 @@ pub const CASES: &[Case] = &[
     ),
     case("freelist in a loop", |damage| damage.freelist_loop(), Everything),
     case("freelist of pages in use", |damage| damage.freelist_lies(), Everything),
-    case("WAL of another database", |damage| damage.stale_wal(), NoWorse),
+    case("WAL with pages of other places", |damage| damage.misplaced_wal(), NoWorse),
+    case("WAL of another file", |damage| damage.foreign_wal(), NoWorse),
     case("WAL cut in a frame", |damage| damage.cut_wal(), Everything),
     case("checkpoint lost", |damage| damage.lose_checkpoint(0), Everything),
     case("checkpoint half done", |damage| damage.lose_checkpoint(50), Everything),
@@ -268,8 +279,7 @@ impl<'a> Damage<'a> {
     }
 
     fn flip_payloads(&mut self) -> bool {
-        let rows: Vec<_> =
-            self.sound.layout.rows.iter().flat_map(|(_, rows)| rows).cloned().collect();
+        let rows: Vec<_> = self.sound.layout.rows.values().flatten().cloned().collect();
         for row in self.random.sample(&rows, 20) {
             let piece = row.pieces[self.random.below(row.pieces.len())];
             let skipped = if piece == row.pieces[0] { row.record } else { 0 };
@@ -459,7 +469,7 @@ impl<'a> Damage<'a> {
         let Some(&trunk) = self.sound.layout.trunks.first() else { return false };
         let leaves = self.sound.layout.row_leaves();
         let named = self.random.sample(&leaves, 10);
-        let count = be32(self.page(trunk), 4).min(10).max(1);
+        let count = be32(self.page(trunk), 4).clamp(1, 10);
         self.page(trunk)[4..8].copy_from_slice(&count.to_be_bytes());
         for (place, page) in named.iter().take(count as usize).enumerate() {
             self.page(trunk)[8 + 4 * place..][..4].copy_from_slice(&page.to_be_bytes());
@@ -468,8 +478,8 @@ impl<'a> Damage<'a> {
         true
     }
 
-    /// The WAL of a database of the same page size: this one's, when its pages were others.
-    fn stale_wal(&mut self) -> bool {
+    /// A WAL of this file when its pages were others.
+    fn misplaced_wal(&mut self) -> bool {
         // Frames for the first pages with pages from the middle of the file, well summed.
         let size = self.sound.page_size();
         let middle = self.pages.len() / 2;
@@ -483,8 +493,20 @@ impl<'a> Damage<'a> {
         for (page, _) in &frames {
             self.from[*page as usize - 1] = 0;
         }
-        self.say("a WAL with pages 2, 5, 8 and 11 of another database".into());
+        self.say("a WAL with other content for pages 2, 5, 8 and 11".into());
         self.pages.len() > 12
+    }
+
+    /// The WAL of another file, left behind when this one was put in its place.
+    fn foreign_wal(&mut self) -> bool {
+        let frame = 24 + self.sound.page_size();
+        for head in self.sound.foreign_wal[32..].chunks_exact(frame) {
+            if let Some(from) = self.from.get_mut(be32(head, 0) as usize - 1) {
+                *from = 0;
+            }
+        }
+        self.wal = Some(self.sound.foreign_wal.clone());
+        true
     }
 
     fn cut_wal(&mut self) -> bool {

@@ -221,8 +221,8 @@ impl Contest {
         let least = match wanted {
             Wanted::NoWorse => 0,
             Wanted::Everything => in_file,
-            Wanted::Almost if with_snapshot => in_file - in_file / 100,
-            Wanted::Almost => 0,
+            Wanted::MostBySnapshot if !with_snapshot => 0,
+            Wanted::Most | Wanted::MostBySnapshot => in_file - in_file / 100,
         };
         if ours.true_rows < least {
             let tables = damaged.in_file.iter().filter_map(|(table, &count)| {

@@ -27,13 +27,15 @@ pub struct Part {
     pub fill: fn(&Connection, Range<i64>, usize) -> Result<()>,
     /// Carried out once half of the rows are there: columns added, rows updated and deleted.
     pub change: &'static str,
+    /// Carried out before the last twentieth of the rows comes.
+    pub free: &'static str,
     /// A count that a query of a full-text index must give, and the query that gives it from the
     /// rows themselves.
     pub queries: &'static [(&'static str, &'static str)],
 }
 
 /// As [`SCHEMAS`], with rows of an orchestrator's log: the database that this is all about.
-pub const FUSION: Schema = schema("fusion", 4096, 3000, &[AGENT_LOG]);
+pub const FUSION: Schema = schema("fusion", 4096, 2400, &[AGENT_LOG]);
 
 /// Every kind.
 pub const SCHEMAS: &[Schema] = &[
@@ -46,7 +48,7 @@ pub const SCHEMAS: &[Schema] = &[
     schema("wide", 2048, 500, &[WIDE]),
     schema("twins", 1024, 1400, &[TWINS]),
     schema("full_text", 2048, 500, &[FULL_TEXT]),
-    schema("free_pages", 1024, 1600, &[DELETED, ROWIDS]),
+    schema("free_pages", 1024, 1000, &[DELETED, ROWIDS]),
     schema("many_tables", 1024, 600, &[MANY]),
     Schema { encoding: "UTF-16le", ..schema("utf_16_le", 2048, 400, MIXED) },
     Schema { encoding: "UTF-16be", ..schema("utf_16_be", 2048, 400, MIXED) },
@@ -56,10 +58,10 @@ pub const SCHEMAS: &[Schema] = &[
         ..schema("incremental_vacuum", 512, 500, &[DELETED, ROWIDS])
     },
     schema("pages_of_512", 512, 250, MIXED),
-    schema("pages_of_8192", 8192, 1200, MIXED),
-    schema("pages_of_16384", 16_384, 1200, MIXED),
-    schema("pages_of_32768", 32_768, 1600, MIXED),
-    schema("pages_of_65536", 65_536, 2000, MIXED),
+    schema("pages_of_8192", 8192, 400, MIXED),
+    schema("pages_of_16384", 16_384, 500, MIXED),
+    schema("pages_of_32768", 32_768, 700, MIXED),
+    schema("pages_of_65536", 65_536, 1000, MIXED),
 ];
 
 /// What holds for every schema as a whole.
@@ -151,6 +153,7 @@ const AGENT_LOG: Part = Part {
         DELETE FROM agentLogEntries WHERE id % 97 = 13;
         DELETE FROM activityLog WHERE rowid % 31 = 5;
         UPDATE __meta SET value = '1783000000000' WHERE key = 'lastModified';",
+    free: "",
     queries: &[(
         "SELECT count(*) FROM tasks_fts WHERE tasks_fts MATCH 'common'",
         "SELECT count(*) FROM tasks WHERE title LIKE 'common%'",
@@ -204,6 +207,7 @@ let number = random.next() as i64;
         DELETE FROM counters WHERE id % 19 = 7;
         UPDATE plain SET b = b || ' and more' WHERE rowid % 23 = 11;
         DELETE FROM \"signed\" WHERE \"the id\" % 29 = 3;",
+    free: "",
     queries: &[],
 };
 
@@ -226,6 +230,7 @@ const WITHOUT_ROWID: Part = Part {
     },
     change: "DELETE FROM edges WHERE src % 17 = 4;
         UPDATE settings SET value = zeroblob(30), size = 30 WHERE size % 13 = 5;",
+    free: "",
     queries: &[],
 };
 
@@ -249,6 +254,7 @@ const GENERATED: Part = Part {
         Ok(())
     },
     change: "DELETE FROM boxes WHERE id % 37 = 1; UPDATE boxes SET w = w + 1000 WHERE id % 41 = 2;",
+    free: "",
     queries: &[],
 };
 
@@ -266,6 +272,7 @@ const STORED: Part = Part {
         Ok(())
     },
     change: "DELETE FROM crates WHERE id % 27 = 1; UPDATE crates SET w = w + 1000 WHERE id % 31 = 2;",
+    free: "",
     queries: &[],
 };
 
@@ -284,6 +291,7 @@ const DOCUMENTS: Part = Part {
         Ok(())
     },
     change: "DELETE FROM documents WHERE id % 11 = 9; UPDATE documents SET body = 'short' WHERE id % 13 = 6;",
+    free: "",
     queries: &[],
 };
 
@@ -297,8 +305,11 @@ const WIDE: Part = Part {
         CREATE INDEX wide_text ON wide(c01, c11);
         CREATE TABLE narrow(x);",
     fill: |connection, rows, _| {
-        let columns: Vec<String> = (0..50).map(|column| format!("?{}", column + 1)).collect();
-        let mut wide = connection.prepare(&format!("INSERT INTO wide VALUES ({})", columns.join(", ")))?;
+        let names: Vec<String> = (0..50).map(|column| format!("c{column:02}")).collect();
+        let values = vec!["?"; 50].join(", ");
+        let names = names.join(", ");
+        let mut wide =
+            connection.prepare(&format!("INSERT INTO wide({names}) VALUES ({values})"))?;
         let mut narrow = connection.prepare("INSERT INTO narrow VALUES (?)")?;
         for i in rows {
             let mut random = Random::named("wide", i as u64);
@@ -321,6 +332,7 @@ const WIDE: Part = Part {
     change: "ALTER TABLE wide ADD COLUMN c50 TEXT;
         ALTER TABLE wide ADD COLUMN c51 INTEGER NOT NULL DEFAULT 5;
         DELETE FROM wide WHERE rowid % 43 = 8;",
+    free: "",
     queries: &[],
 };
 
@@ -347,6 +359,7 @@ const TWINS: Part = Part {
         Ok(())
     },
     change: "DELETE FROM queue_b WHERE id % 31 = 2; UPDATE queue_d SET state = 9 WHERE id % 10 = 3;",
+    free: "",
     queries: &[],
 };
 
@@ -383,6 +396,7 @@ const FULL_TEXT: Part = Part {
     },
     change: "DELETE FROM notes WHERE id % 9 = 4; DELETE FROM pages WHERE rowid % 12 = 5;
         DELETE FROM mail WHERE docid % 14 = 6; DELETE FROM places WHERE id % 16 = 8;",
+    free: "",
     queries: &[
         ("SELECT count(*) FROM notes_fts WHERE notes_fts MATCH 'common'", "SELECT count(*) FROM notes"),
         ("SELECT count(*) FROM pages WHERE pages MATCH 'common'", "SELECT count(*) FROM pages_content"),
@@ -410,7 +424,8 @@ const DELETED: Part = Part {
         }
         Ok(())
     },
-    change: "DROP TABLE former_counters; DELETE FROM events WHERE id < 500; UPDATE events SET body = NULL WHERE id % 5 = 1;",
+    change: "DELETE FROM events WHERE id < 200; UPDATE events SET body = NULL WHERE id % 5 = 1;",
+    free: "DELETE FROM events WHERE id BETWEEN 300 AND 900; DROP TABLE former_counters;",
     queries: &[],
 };
 
@@ -437,5 +452,6 @@ const MANY: Part = Part {
         Ok(())
     },
     change: "DELETE FROM table_07 WHERE id % 3 = 1;",
+    free: "",
     queries: &[],
 };

@@ -1,6 +1,5 @@
 //! A database before the damage: its bytes, its WAL, its rows, its layout.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,6 +28,8 @@ pub struct Sound {
     pub earlier: Vec<u8>,
     /// The WAL of the last transactions.
     pub wal: Vec<u8>,
+    /// The WAL of another file with pages of this size.
+    pub foreign_wal: Vec<u8>,
     /// Where in the WAL each of them ends, and the rows after it; the first is [`Self::earlier`]'s.
     pub commits: Vec<(usize, Rows)>,
     /// `sqlite_sequence`.
@@ -40,8 +41,8 @@ pub struct Sound {
 const TRANSACTIONS: i64 = 4;
 
 impl Sound {
-    /// Makes the database of `schema`, with its rows `scale` times, in `folder`.
-    pub fn make(schema: &Schema, scale: i64, folder: &Path) -> Result<Self> {
+    /// Makes the database of `schema` with `rows` rows, in `folder`.
+    pub fn make(schema: &Schema, rows: i64, folder: &Path) -> Result<Self> {
         let path = folder.join(format!("{}.db", schema.name));
         let wal_path = folder.join(format!("{}.db-wal", schema.name));
         let connection = Connection::open(&path)?;
@@ -52,7 +53,6 @@ impl Sound {
              PRAGMA application_id = {APPLICATION_ID};",
             schema.page_size, schema.encoding, schema.auto_vacuum,
         ))?;
-        let rows = schema.rows * scale;
         let before = rows - rows / 20;
         connection.execute_batch("BEGIN")?;
         for part in schema.parts {
@@ -70,6 +70,12 @@ impl Sound {
         connection.execute_batch("COMMIT; BEGIN")?;
         remember(&mut former, truth::read(&connection)?);
         fill(schema, &connection, before / 2..before)?;
+        connection.execute_batch("COMMIT")?;
+        remember(&mut former, truth::read(&connection)?);
+        connection.execute_batch("BEGIN")?;
+        for part in schema.parts {
+            connection.execute_batch(part.free)?;
+        }
         connection
             .execute_batch("COMMIT; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0;")?;
         let earlier = std::fs::read(&path).expect("the file was just written");
@@ -116,6 +122,7 @@ impl Sound {
             former,
             earlier,
             wal,
+            foreign_wal: foreign_wal(schema, folder)?,
             commits,
             sequences,
             queries: schema.parts.iter().flat_map(|part| part.queries).copied().collect(),
@@ -126,6 +133,17 @@ impl Sound {
     pub fn page_size(&self) -> usize {
         self.layout.page_size
     }
+}
+
+fn foreign_wal(schema: &Schema, folder: &Path) -> Result<Vec<u8>> {
+    let connection = Connection::open(folder.join("foreign.db"))?;
+    connection.execute_batch(&format!(
+        "PRAGMA page_size = {}; PRAGMA journal_mode = WAL; CREATE TABLE foreigners(name TEXT, age INTEGER);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+         INSERT INTO foreigners SELECT 'foreigner ' || i, i FROM n;",
+        schema.page_size
+    ))?;
+    Ok(std::fs::read(folder.join("foreign.db-wal")).expect("there is a WAL"))
 }
 
 fn fill(schema: &Schema, connection: &Connection, rows: std::ops::Range<i64>) -> Result<()> {
@@ -143,7 +161,7 @@ fn fill(schema: &Schema, connection: &Connection, rows: std::ops::Range<i64>) ->
 
 fn remember(former: &mut Former, rows: Rows) {
     for (table, rows) in rows {
-        former.entry(table).or_insert_with(HashSet::new).extend(rows);
+        former.entry(table).or_default().extend(rows);
     }
 }
 
