@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use super::random::Random;
+
 const OPTIONS: &[&str] = &[
     "-O2",
     "-DSQLITE_ENABLE_DBPAGE_VTAB",
@@ -35,10 +37,10 @@ pub fn version() -> String {
 }
 
 fn build() -> PathBuf {
-    let sources = sources();
-    let (_, source) = &sources;
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sqlite3-shell-{}", sources.0));
+    let (version, source) = sources();
+    let options = Random::named(&OPTIONS.join(" "), 0).next();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("sqlite3-shell-{version}-{options:016x}"));
     let shell = folder.join("sqlite3");
     if shell.exists() {
         return shell;
@@ -48,7 +50,7 @@ fn build() -> PathBuf {
     let building = folder.join(format!("sqlite3-{}", std::process::id()));
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let mut command = Command::new(&compiler);
-    command.args(OPTIONS).arg("-I").arg(source);
+    command.args(OPTIONS).arg("-I").arg(&source);
     command.arg(source.join("shell.c")).arg(source.join("sqlite3.c"));
     command.arg("-o").arg(&building).arg("-lm");
     let output = command.output().unwrap_or_else(|error| {
