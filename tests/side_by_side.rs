@@ -47,6 +47,25 @@ fn run(name: &str) {
     assert!(failures.is_empty(), "{} of the cases failed\n{}", failures.len(), failures.join("\n"));
 }
 
+/// A failure is looked into with the same bytes, and a success is not luck.
+#[test]
+fn damage_is_the_same_in_every_run() {
+    let schema = SCHEMAS.iter().find(|schema| schema.name == "twins").expect("a schema");
+    let make = || {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Sound::make(schema, schema.rows, folder.path()).expect("a database can be made")
+    };
+    let (sound, again) = (make(), make());
+    for case in CASES {
+        let both = (case.damage(&sound, 1), case.damage(&again, 1));
+        let (Some(first), Some(second)) = both else { continue };
+        assert!(first.file == second.file, "{}: the files differ", case.name);
+        assert_eq!(first.in_file, second.in_file, "{}", case.name);
+        let changed = first.file != sound.file || first.wal.is_some();
+        assert_eq!(changed, case.name != "sound", "{}: {:?}", case.name, first.done);
+    }
+}
+
 macro_rules! schemas {
     ($($name:ident)*) => {
         $(#[test]
