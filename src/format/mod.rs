@@ -5,10 +5,39 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`number`] | big-endian numbers and varints at offsets that may not exist |
+//! | [`header`] | the first 100 bytes of a database file |
+//! | [`page`] | a page of a b-tree and its cells |
+//! | [`record`] | a record: its header's serial types, its fields |
 //! | [`value`] | a column's value |
+//! | [`freelist`] | a trunk page of the freelist |
+//! | [`ptrmap`] | which page points to a page, in auto-vacuum files |
+//! | [`wal`] | the write-ahead log's header, frames and checksums |
 //!
 //! Numbers in the file are big-endian. Pages are numbered from 1.
 
+pub mod freelist;
+pub mod header;
+pub mod number;
+pub mod page;
+pub mod ptrmap;
+pub mod record;
 pub mod value;
+pub mod wal;
 
+pub use header::Header;
+pub use page::{Cell, Kind, Page};
 pub use value::Value;
+
+/// The offset of the byte that SQLite's locks are laid on. The page that holds it is never used.
+pub const PENDING_BYTE: u64 = 1 << 30;
+
+/// The number of the page that holds [`PENDING_BYTE`].
+pub fn lock_page(page_size: u32) -> u32 {
+    u32::try_from(PENDING_BYTE / u64::from(page_size.max(1)) + 1).unwrap_or(u32::MAX)
+}
+
+/// Whether SQLite knows pages of so many bytes: a power of two from 512 to 65,536.
+pub fn is_page_size(bytes: u32) -> bool {
+    (512..=65_536).contains(&bytes) && bytes.is_power_of_two()
+}

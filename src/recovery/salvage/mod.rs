@@ -9,16 +9,37 @@
 //! It never invents a row: values of a salvaged row are exactly what the file held.
 //! Thread: whichever calls; the source is used by that thread alone.
 
+mod adopt;
+mod chain;
+mod fit;
+mod free;
+mod geometry;
+mod index;
+mod leaf;
+mod overlay;
+mod pages;
 pub mod report;
+mod rows;
+mod schema;
 pub mod snapshot;
+mod survey;
 pub mod target;
+mod tree;
 
 use std::path::Path;
 
 pub use report::{Salvage, SchemaSource, SuspectRow, TableSalvage};
 pub use snapshot::{SchemaEntry, Snapshot};
 
-use crate::engine::{Error, Result, Storage, Task};
+use self::adopt::Bereft;
+use self::geometry::Geometry;
+use self::index::Indexes;
+use self::pages::Pages;
+use self::rows::{Into, Rows};
+use self::survey::{Is, Note, Survey};
+use self::target::Target;
+use self::tree::{Owners, Tree, Walk};
+use crate::engine::{Result, Storage, Task};
 
 /// A damaged database: its file and, where there is one that belongs to it, its WAL. Nobody
 /// writes to either meanwhile.
@@ -56,6 +77,111 @@ pub fn salvage(
     target: &Path,
     task: &dyn Task,
 ) -> Result<Salvage> {
-    let _ = (source, options, target, task);
-    Err(Error::fusion("ERR_FUSION_INTERNAL", "not yet"))
+    let (geometry, overlay) = geometry::find(source, options.snapshot.as_ref(), task)?;
+    let pages = Pages::new(source, geometry.layout, overlay);
+    let made = Salvager { pages: &pages, geometry: &geometry, options, task }.run(target);
+    if made.is_err() {
+        // What is half done is nobody's; that it cannot be removed is no reason to say less.
+        let _ = std::fs::remove_file(target);
+    }
+    made
+}
+
+struct Salvager<'a> {
+    pages: &'a Pages<'a>,
+    geometry: &'a Geometry,
+    options: &'a Options,
+    task: &'a dyn Task,
+}
+
+impl Salvager<'_> {
+    fn run(&self, path: &Path) -> Result<Salvage> {
+        let Self { pages, geometry, task, .. } = *self;
+        let survey = Survey::take(pages, task)?;
+        let mut owners = Owners::new(pages.layout.count);
+        let mut header = geometry.as_snapshot.clone();
+        let snapshot = self.options.snapshot.as_ref();
+        let schema = schema::find(pages, &survey, &mut owners, header.encoding, snapshot, task)?;
+        header.schema.clear();
+        let mut target = Target::create(path, &header, &schema.entries)?;
+        let shapes = target.shapes().to_vec();
+
+        let mut trees = Vec::new();
+        for (number, shape) in (1..).zip(&shapes) {
+            let mut tree = Tree {
+                root: shape.root,
+                table: !shape.without_rowid,
+                pages: Vec::new(),
+                lost: Vec::new(),
+            };
+            let fits = |note: &Note| fit::fit(note, shape).is_some();
+            let owners = &mut owners;
+            let mut walk = Walk { pages, survey: &survey, owners, task, number, fits: &fits };
+            walk.tree(&mut tree, i64::MIN, i64::MAX)?;
+            trees.push(tree);
+        }
+        let mut indexes = Vec::new();
+        let first = u32::try_from(shapes.len()).unwrap_or(u32::MAX / 2) + 1;
+        let roots = schema.entries.iter().filter(|entry| entry.kind == "index" && entry.root != 0);
+        for (number, entry) in (first..).zip(roots) {
+            let mut tree =
+                Tree { root: entry.root, table: false, pages: Vec::new(), lost: Vec::new() };
+            let owners = &mut owners;
+            let mut walk = Walk { pages, survey: &survey, owners, task, number, fits: &|_| true };
+            walk.tree(&mut tree, i64::MIN, i64::MAX)?;
+            indexes.push(tree);
+        }
+        let freelist = geometry.header.map(|header| (header.freelist, header.free_pages));
+        free::mark(pages, &survey, &mut owners, freelist);
+
+        let mut tables: Vec<Bereft<'_>> = (1..)
+            .zip(&shapes)
+            .zip(&mut trees)
+            .map(|((number, shape), tree)| Bereft { number, shape, tree, adopted: Vec::new() })
+            .collect();
+        let orphans = adopt::adopt(&survey, &mut owners, &mut tables);
+
+        let mut rows = Rows::new(pages, &survey);
+        let mut accounts = Vec::new();
+        for (place, table) in tables.iter().enumerate() {
+            let mut account =
+                TableSalvage { name: table.shape.table.clone(), ..TableSalvage::default() };
+            let root = table.shape.root;
+            let mut into = Into { place, shape: table.shape, account: &mut account };
+            for &page in &table.tree.pages {
+                task.go_on()?;
+                rows.put(page, root, &mut owners, &mut into, &mut target)?;
+            }
+            for &page in &table.adopted {
+                task.go_on()?;
+                let adopted = rows.put(page, root, &mut owners, &mut into, &mut target)?;
+                into.account.adopted += adopted;
+            }
+            account.pages_lost += table.tree.lost.iter().filter(|lost| !lost.found).count() as u64;
+            accounts.push(account);
+        }
+        for page in orphans {
+            task.go_on()?;
+            let Is::Tree(kind) = survey.note(page).is else { continue };
+            if !kind.is_table() && !schema.entries.is_empty() {
+                continue;
+            }
+            rows.each(page, &mut owners, &mut |rowid, fields| {
+                target.lost(page, page, rowid, fields)
+            })?;
+        }
+        let indexes = Indexes { pages, survey: &survey, owners: owners.into(), trees: indexes };
+        let finished = target.finish(&indexes, &mut accounts, task)?;
+        Ok(Salvage {
+            page_size: pages.layout.page_size,
+            pages: geometry.pages,
+            pages_from_wal: pages.from_wal(),
+            pages_lost: accounts.iter().map(|account| account.pages_lost).sum(),
+            schema_from: schema.from,
+            tables: accounts,
+            lost_and_found: finished.lost_and_found,
+            rebuilt: finished.rebuilt,
+            schema_errors: finished.schema_errors,
+        })
+    }
 }

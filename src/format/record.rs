@@ -1,0 +1,156 @@
+//! A record: its header's serial types, its fields
+//! (<https://sqlite.org/fileformat2.html#record_format>).
+//!
+//! A record is valid only if its header's types fill the header exactly and their contents fill
+//! the rest exactly.
+
+use super::number::{signed, varint};
+use super::value::Value;
+
+/// More fields than SQLite ever lets a record have.
+pub const MOST_FIELDS: usize = 32_767;
+
+/// What a serial type says of its field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `NULL`.
+    Null,
+    /// An integer.
+    Integer,
+    /// A double.
+    Real,
+    /// Text.
+    Text,
+    /// Bytes.
+    Blob,
+}
+
+/// The class of a serial type and the bytes that its content takes; none for the two that are
+/// reserved.
+#[inline]
+pub fn serial_type(serial: u64) -> Option<(Class, u64)> {
+    Some(match serial {
+        0 => (Class::Null, 0),
+        1..=4 => (Class::Integer, serial),
+        5 => (Class::Integer, 6),
+        6 => (Class::Integer, 8),
+        7 => (Class::Real, 8),
+        8 | 9 => (Class::Integer, 0),
+        10 | 11 => return None,
+        _ if serial.is_multiple_of(2) => (Class::Blob, (serial - 12) / 2),
+        _ => (Class::Text, (serial - 13) / 2),
+    })
+}
+
+/// The length of a record's header, with the varint that says it, if it can be one.
+#[inline]
+pub fn header_length(payload: &[u8]) -> Option<(usize, usize)> {
+    let (length, taken) = varint(payload, 0)?;
+    let length = usize::try_from(length).ok()?;
+    // A row has a column at least, so its header has two bytes.
+    (length > taken && length <= 9 * MOST_FIELDS).then_some((length, taken))
+}
+
+/// Tells `field` the class of each field of a record of `length` bytes that begins with `local`,
+/// and answers how many there are; none if it is no valid record, or its header is not all in
+/// `local`.
+#[inline]
+pub fn classes(local: &[u8], length: u64, mut field: impl FnMut(usize, Class)) -> Option<usize> {
+    let (header, mut at) = header_length(local)?;
+    let types = local.get(..header)?;
+    let mut body = 0_u64;
+    let mut count = 0;
+    while at < header {
+        let (serial, taken) = varint(types, at)?;
+        let (class, size) = serial_type(serial)?;
+        field(count, class);
+        body = body.checked_add(size)?;
+        at += taken;
+        count += 1;
+    }
+    (count <= MOST_FIELDS && body.checked_add(header as u64)? == length).then_some(count)
+}
+
+/// Puts the fields of the record that `payload` is into `fields`, which is emptied before;
+/// whether it is a valid one.
+#[inline]
+pub fn read<'a>(payload: &'a [u8], fields: &mut Vec<Value<'a>>) -> bool {
+    fields.clear();
+    read_all(payload, fields).is_some()
+}
+
+fn read_all<'a>(payload: &'a [u8], fields: &mut Vec<Value<'a>>) -> Option<()> {
+    let (header, mut at) = header_length(payload)?;
+    let types = payload.get(..header)?;
+    let mut body = header;
+    while at < header {
+        let (serial, taken) = varint(types, at)?;
+        at += taken;
+        let (class, size) = serial_type(serial)?;
+        let end = body.checked_add(usize::try_from(size).ok()?)?;
+        let content = payload.get(body..end)?;
+        body = end;
+        fields.push(match class {
+            Class::Null => Value::Null,
+            Class::Integer if serial >= 8 => Value::Integer(signed(serial - 8)),
+            Class::Integer => Value::Integer(integer(content)),
+            Class::Real => {
+                let real = f64::from_be_bytes(content.try_into().ok()?);
+                // SQLite stores NULL in its place.
+                if real.is_nan() {
+                    return None;
+                }
+                Value::Real(real)
+            }
+            Class::Text => Value::Text(content),
+            Class::Blob => Value::Blob(content),
+        });
+    }
+    (body == payload.len() && fields.len() <= MOST_FIELDS).then_some(())
+}
+
+/// A big-endian two's complement number of up to eight bytes.
+fn integer(content: &[u8]) -> i64 {
+    let negative = content.first().is_some_and(|byte| byte & 0x80 != 0);
+    content.iter().fold(if negative { -1 } else { 0 }, |value, &byte| value << 8 | i64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_every_type() {
+        let mut payload = vec![8, 0, 1, 5, 7, 9, 17, 16];
+        payload.push(0xfe);
+        payload.extend([0xff, 0, 0, 0, 0, 0]);
+        payload.extend(1.5_f64.to_be_bytes());
+        payload.extend(b"hi");
+        payload.extend([1, 2]);
+        let mut fields = Vec::new();
+        assert!(read(&payload, &mut fields));
+        let expected = [
+            Value::Null,
+            Value::Integer(-2),
+            Value::Integer(-(1 << 40)),
+            Value::Real(1.5),
+            Value::Integer(1),
+            Value::Text(b"hi"),
+            Value::Blob(&[1, 2]),
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!(classes(&payload, payload.len() as u64, |_, _| {}), Some(7));
+        assert_eq!(classes(&payload[..9], payload.len() as u64, |_, _| {}), Some(7));
+    }
+
+    #[test]
+    fn a_byte_too_many_or_too_few_is_no_record() {
+        let mut fields = Vec::new();
+        for payload in [&[2, 1][..], &[2, 1, 0, 0], &[2, 10], &[1], &[0], &[], &[3, 1], &[2, 0x81]]
+        {
+            assert!(!read(payload, &mut fields), "{payload:?}");
+            assert_eq!(classes(payload, payload.len() as u64, |_, _| {}), None, "{payload:?}");
+        }
+        assert!(read(&[2, 1, 0], &mut fields));
+    }
+}

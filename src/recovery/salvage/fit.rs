@@ -1,0 +1,60 @@
+//! Whether what is noted of pages could be a table's records.
+
+use super::survey::Note;
+use super::target::{Affinity, Shape};
+use crate::format::record::Class;
+
+/// How well a page's records fit a table: none if one of them cannot be a row of it. Between
+/// tables that fit, the greater number fits better.
+pub(super) fn fit(note: &Note, shape: &Shape) -> Option<u32> {
+    let (least, most) = (usize::from(note.fields.0), usize::from(note.fields.1));
+    if most == 0 {
+        // Nothing is known but that there are records.
+        return Some(0);
+    }
+    if least < shape.least_fields || most > shape.fields.len() {
+        return None;
+    }
+    // Rows with all fields fit better than rows that would have to be older than a column.
+    let mut points = if least == shape.fields.len() { 4 } else { 0 };
+    for (column, field) in shape.fields.iter().enumerate() {
+        let seen = |class| note.types.seen(column, class);
+        let others = [Class::Integer, Class::Real, Class::Text, Class::Blob];
+        if field.rowid_alias {
+            if others.into_iter().any(seen) {
+                return None;
+            }
+            points += 8;
+            continue;
+        }
+        if field.not_null && seen(Class::Null) {
+            return None;
+        }
+        let numbers = seen(Class::Integer) || seen(Class::Real);
+        let usual = match field.affinity {
+            Affinity::Text if numbers => return None,
+            Affinity::Text => seen(Class::Text) && !seen(Class::Blob),
+            Affinity::Integer => seen(Class::Integer) && !seen(Class::Text) && !seen(Class::Blob),
+            Affinity::Real | Affinity::Numeric => {
+                numbers && !seen(Class::Text) && !seen(Class::Blob)
+            }
+            Affinity::Blob => seen(Class::Blob),
+        };
+        points += u32::from(usual);
+    }
+    Some(points)
+}
+
+/// Whether a record can be a row of a table.
+pub(super) fn record_fits(fields: &[crate::format::Value<'_>], shape: &Shape) -> bool {
+    use crate::format::Value;
+    if fields.len() < shape.least_fields || fields.len() > shape.fields.len() {
+        return false;
+    }
+    fields.iter().zip(&shape.fields).all(|(value, field)| match value {
+        Value::Null => field.rowid_alias || !field.not_null,
+        _ if field.rowid_alias => false,
+        Value::Integer(_) | Value::Real(_) => field.affinity != Affinity::Text,
+        Value::Text(_) | Value::Blob(_) => true,
+    })
+}

@@ -1,0 +1,69 @@
+//! Which pages a WAL holds newer than the file does.
+//!
+//! A frame counts if and only if
+//!
+//! 1. its salts are the header's,
+//! 2. its checksum continues that of all before it, and
+//! 3. it or one after it, for which the same is true, commits a transaction.
+//!
+//! Memory: one entry a page, no more than there are frames.
+
+use std::collections::HashMap;
+
+use crate::engine::{Result, Storage, Task};
+use crate::format::wal::{FRAME_HEADER, Frame, HEADER, Header};
+
+/// The newest committed frame of each page.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    frames: HashMap<u32, u64>,
+    /// Pages of the database after the last transaction; 0 if there is none.
+    pub(super) pages: u32,
+}
+
+impl Overlay {
+    /// Where in the WAL the page is.
+    pub(super) fn frame(&self, page: u32) -> Option<u64> {
+        self.frames.get(&page).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Reads a WAL whose header is `header`.
+    ///
+    /// # Errors
+    /// `task`'s.
+    pub(super) fn read(wal: &dyn Storage, header: &Header, task: &dyn Task) -> Result<Self> {
+        let mut overlay = Self::default();
+        let mut pending = Vec::new();
+        let mut sums = header.checksum;
+        let mut offset = HEADER as u64;
+        let mut bytes = vec![0; FRAME_HEADER + header.page_size as usize];
+        for count in 1_u64.. {
+            if count.is_multiple_of(1024) {
+                task.go_on()?;
+            }
+            if wal.read_at(&mut bytes, offset).unwrap_or(0) < bytes.len() {
+                break;
+            }
+            let Some(frame) = Frame::parse(&bytes) else { break };
+            let Some(after) = Frame::sum(&bytes, sums, header.big_endian) else { break };
+            if frame.page == 0 || frame.salts != header.salts || after != frame.checksum {
+                break;
+            }
+            sums = after;
+            pending.push((frame.page, offset + FRAME_HEADER as u64));
+            if frame.commit != 0 {
+                overlay.frames.extend(pending.drain(..));
+                overlay.pages = frame.commit;
+            }
+            offset += bytes.len() as u64;
+        }
+        // The file was shrunk: what was behind its end is gone.
+        let pages = overlay.pages;
+        overlay.frames.retain(|&page, _| page <= pages);
+        Ok(overlay)
+    }
+}

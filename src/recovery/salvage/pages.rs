@@ -1,0 +1,147 @@
+//! The damaged file's pages, by number: from its WAL where that has a newer one, else from the
+//! file.
+//!
+//! A page that cannot be read is that page's loss only. Memory: [`BLOCKS`] blocks of [`BLOCK`]
+//! bytes, and one entry for each page that the WAL holds.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use super::Source;
+use super::overlay::Overlay;
+use crate::engine::Storage;
+
+/// Bytes that are read at once: whole pages, of whatever size.
+const BLOCK: usize = 1 << 16;
+
+/// Blocks that are kept.
+const BLOCKS: usize = 64;
+
+/// What a damaged file's pages are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Bytes a page.
+    pub(super) page_size: u32,
+    /// Bytes of a page that are SQLite's.
+    pub(super) usable: usize,
+    /// Pages that are there, in the file or in the WAL.
+    pub(super) count: u32,
+}
+
+/// The pages of a source.
+pub(super) struct Pages<'a> {
+    source: Source<'a>,
+    pub(super) layout: Layout,
+    overlay: Overlay,
+    cache: RefCell<Cache>,
+}
+
+/// A page's bytes.
+#[derive(Debug, Clone)]
+pub(super) struct PageBytes {
+    block: Rc<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Deref for PageBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.block.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+#[derive(Default)]
+struct Cache {
+    blocks: HashMap<Place, (Rc<[u8]>, u64)>,
+    uses: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    File(u64),
+    Wal(u64),
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn new(source: Source<'a>, layout: Layout, overlay: Overlay) -> Self {
+        Self { source, layout, overlay, cache: RefCell::default() }
+    }
+
+    /// Whether the page is taken from the WAL.
+    pub(super) fn is_from_wal(&self, page: u32) -> bool {
+        self.overlay.frame(page).is_some()
+    }
+
+    /// How many are.
+    pub(super) fn from_wal(&self) -> u64 {
+        self.overlay.len() as u64
+    }
+
+    /// The page's bytes, with zeros for what a cut file lacks of it; none if there are none.
+    pub(super) fn read(&self, page: u32) -> Option<PageBytes> {
+        if page == 0 || page > self.layout.count {
+            return None;
+        }
+        let size = self.layout.page_size as usize;
+        if let Some(offset) = self.overlay.frame(page) {
+            let wal = self.source.wal?;
+            let block = self.block(Place::Wal(offset), || {
+                let mut bytes = vec![0; size];
+                let read = wal.read_at(&mut bytes, offset).ok()?;
+                (read == size).then(|| bytes.into())
+            })?;
+            return Some(PageBytes { block, start: 0, end: size });
+        }
+        let offset = u64::from(page - 1) * size as u64;
+        let first = offset - offset % BLOCK as u64;
+        let start = usize::try_from(offset - first).ok()?;
+        let read = |count: usize, offset: u64| {
+            let mut bytes = vec![0; count];
+            let read = self.source.database.read_at(&mut bytes, offset).ok()?;
+            bytes.truncate(read);
+            (read > 0).then(|| Rc::<[u8]>::from(bytes))
+        };
+        // Where a block cannot be read, the page alone may still be.
+        let (block, start) = match self.block(Place::File(first), || read(BLOCK, first)) {
+            Some(block) => (block, start),
+            None => (read(size, offset)?, 0),
+        };
+        if block.len() >= start + size {
+            return Some(PageBytes { block, start, end: start + size });
+        }
+        let mut cut = block.get(start..).filter(|cut| !cut.is_empty())?.to_vec();
+        cut.resize(size, 0);
+        Some(PageBytes { block: cut.into(), start: 0, end: size })
+    }
+
+    fn block(&self, place: Place, read: impl FnOnce() -> Option<Rc<[u8]>>) -> Option<Rc<[u8]>> {
+        let mut cache = self.cache.borrow_mut();
+        cache.uses += 1;
+        let now = cache.uses;
+        if let Some((block, used)) = cache.blocks.get_mut(&place) {
+            *used = now;
+            return Some(Rc::clone(block));
+        }
+        let block = read()?;
+        if cache.blocks.len() >= BLOCKS {
+            let oldest = cache.blocks.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(&place, _)| place) {
+                cache.blocks.remove(&oldest);
+            }
+        }
+        cache.blocks.insert(place, (Rc::clone(&block), now));
+        Some(block)
+    }
+}
+
+/// The first bytes of a storage; fewer if it has fewer.
+pub(super) fn start_of(storage: &dyn Storage, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    let read = storage.read_at(&mut bytes, 0).unwrap_or(0);
+    bytes.truncate(read);
+    bytes
+}

@@ -1,0 +1,180 @@
+//! The schema of a damaged file: from its own b-tree, from pages that were its, from a snapshot.
+
+use super::SchemaSource;
+use super::chain::Chains;
+use super::leaf;
+use super::pages::Pages;
+use super::snapshot::{SchemaEntry, Snapshot};
+use super::survey::{Note, Survey};
+use super::tree::{Owner, Owners, Tree, Walk};
+use crate::engine::{Result, Task};
+use crate::format::record::{self, Class};
+use crate::format::{Kind, Page, Value};
+
+/// The most entries that are taken: far more than anybody has, and no memory's end.
+const MOST: usize = 100_000;
+
+/// A schema, as far as it could be found.
+#[derive(Debug, Default)]
+pub(super) struct Schema {
+    pub(super) entries: Vec<SchemaEntry>,
+    pub(super) from: SchemaSource,
+}
+
+/// Finds the schema. Its b-tree is number `number` among the owners.
+///
+/// # Errors
+/// `task`'s.
+pub(super) fn find(
+    pages: &Pages<'_>,
+    survey: &Survey,
+    owners: &mut Owners,
+    encoding: u8,
+    snapshot: Option<&Snapshot>,
+    task: &dyn Task,
+) -> Result<Schema> {
+    let mut tree = Tree { root: 1, table: true, pages: Vec::new(), lost: Vec::new() };
+    let fits = |note: &Note| is_schema(note);
+    let mut walk = Walk { pages, survey, owners, task, number: 0, fits: &fits };
+    walk.tree(&mut tree, i64::MIN, i64::MAX)?;
+    let mut reader = Reader { pages, survey, encoding, entries: Vec::new(), whole: true };
+    for &page in &tree.pages {
+        reader.page(page, owners);
+    }
+    let whole = reader.whole && tree.lost.is_empty();
+    if whole {
+        return Ok(Schema { entries: reader.entries(), from: SchemaSource::File });
+    }
+    for (page, note) in survey.iter() {
+        let orphan = note.is_filled(Kind::TableLeaf) && owners.get(page) == Owner::None;
+        if orphan && is_schema(note) && reader.page(page, owners) {
+            owners.set(page, Owner::Tree(0));
+        }
+    }
+    let mut entries = reader.entries();
+    let mut from = if entries.is_empty() { SchemaSource::None } else { SchemaSource::Orphans };
+    for entry in snapshot.into_iter().flat_map(|snapshot| &snapshot.schema) {
+        if !entries.iter().any(|found| found.kind == entry.kind && found.name == entry.name) {
+            entries.push(entry.clone());
+            from = SchemaSource::Snapshot;
+        }
+    }
+    Ok(Schema { entries, from })
+}
+
+/// Whether a page could hold rows of `sqlite_schema`.
+fn is_schema(note: &Note) -> bool {
+    let seen = |column, class| note.types.seen(column, class);
+    let text = |column| {
+        ![Class::Null, Class::Integer, Class::Real, Class::Blob]
+            .into_iter()
+            .any(|class| seen(column, class))
+    };
+    note.cells == 0
+        || note.fields == (5, 5)
+            && text(0)
+            && text(1)
+            && text(2)
+            && ![Class::Real, Class::Text, Class::Blob].into_iter().any(|class| seen(3, class))
+            && ![Class::Real, Class::Integer, Class::Blob].into_iter().any(|class| seen(4, class))
+}
+
+struct Reader<'a> {
+    pages: &'a Pages<'a>,
+    survey: &'a Survey,
+    encoding: u8,
+    entries: Vec<(i64, SchemaEntry)>,
+    /// Every record that was seen is an entry.
+    whole: bool,
+}
+
+impl Reader<'_> {
+    /// The entries in their order, each object once.
+    fn entries(&mut self) -> Vec<SchemaEntry> {
+        let mut found = std::mem::take(&mut self.entries);
+        found.sort_by_key(|(rowid, _)| *rowid);
+        let mut entries: Vec<SchemaEntry> = Vec::with_capacity(found.len());
+        let mut names = std::collections::HashSet::new();
+        for (_, entry) in found {
+            if names.insert((entry.kind.clone(), entry.name.clone())) {
+                entries.push(entry);
+            }
+        }
+        entries
+    }
+
+    /// Takes a page's entries; whether all of its records are ones.
+    fn page(&mut self, number: u32, owners: &mut Owners) -> bool {
+        let usable = self.pages.layout.usable;
+        let Some(bytes) = self.pages.read(number) else { return false };
+        let Some(page) = Page::parse(&bytes, usable, number == 1) else { return false };
+        let found = leaf::cells(&page);
+        let mut all = found.sound;
+        let mut payload = Vec::new();
+        for cell in &found.cells {
+            let local = if cell.overflow == 0 {
+                cell.local
+            } else if Chains::new(self.pages, self.survey).payload(cell, owners, &mut payload) {
+                &payload
+            } else {
+                all = false;
+                continue;
+            };
+            let mut fields = Vec::new();
+            let entry = record::read(local, &mut fields).then(|| self.entry(&fields)).flatten();
+            match entry {
+                Some(entry) if self.entries.len() < MOST => self.entries.push((cell.rowid, entry)),
+                _ => all = false,
+            }
+        }
+        self.whole &= all;
+        all
+    }
+
+    /// The entry that a record is, if it is one that SQLite writes.
+    fn entry(&self, fields: &[Value<'_>]) -> Option<SchemaEntry> {
+        let &[Value::Text(kind), Value::Text(name), Value::Text(table), root, sql] = fields else {
+            return None;
+        };
+        let kind = self.text(kind)?;
+        let root = match root {
+            Value::Integer(root) => u32::try_from(root).ok()?,
+            Value::Null => 0,
+            _ => return None,
+        };
+        let sql = match sql {
+            Value::Text(sql) => Some(self.text(sql)?),
+            Value::Null => None,
+            _ => return None,
+        };
+        let created = sql
+            .as_ref()
+            .is_none_or(|sql| sql.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("create")));
+        let plausible = match kind.as_str() {
+            "table" => sql.is_some(),
+            "index" => root != 0,
+            "view" | "trigger" => root == 0 && sql.is_some(),
+            _ => false,
+        };
+        (plausible && created).then_some(SchemaEntry {
+            kind,
+            name: self.text(name)?,
+            table: self.text(table)?,
+            root,
+            sql,
+        })
+    }
+
+    fn text(&self, bytes: &[u8]) -> Option<String> {
+        let units = |of: fn([u8; 2]) -> u16| {
+            let units = bytes.chunks_exact(2).map(|pair| of(pair.try_into().unwrap_or_default()));
+            let whole = bytes.len().is_multiple_of(2);
+            whole.then(|| String::from_utf16(&units.collect::<Vec<_>>()).ok()).flatten()
+        };
+        match self.encoding {
+            2 => units(u16::from_le_bytes),
+            3 => units(u16::from_be_bytes),
+            _ => String::from_utf8(bytes.to_vec()).ok(),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Puts records into a table as they are: every value exactly, the rowid too, or not at all.
+
+use std::iter;
+
+use rusqlite::ffi;
+
+use super::Inserted;
+use super::shape::Described;
+use super::statement::{Encoding, Row, Statement, quoted};
+use crate::engine::{Class, Connection, Error, Result};
+use crate::format::Value;
+
+/// A table of the new database, being filled.
+#[derive(Debug)]
+pub(super) struct Fill {
+    /// The table's name for now.
+    pub(super) name: String,
+    pub(super) table: Described,
+    encoding: Encoding,
+    /// By number of fields: the shorter ones leave the last columns to their defaults.
+    inserts: Vec<Option<Statement>>,
+    lookup: Option<Statement>,
+}
+
+impl Fill {
+    pub(super) fn new(name: String, table: Described, encoding: Encoding) -> Self {
+        let mut inserts = Vec::new();
+        inserts.resize_with(table.fields.len() + 1, || None);
+        Self { name, table, encoding, inserts, lookup: None }
+    }
+
+    /// Inserts a record.
+    ///
+    /// # Errors
+    /// Those of writing the file.
+    pub(super) fn insert(
+        &mut self,
+        connection: &Connection,
+        rowid: Option<i64>,
+        fields: &[Value<'_>],
+    ) -> Result<Inserted> {
+        let table = &self.table;
+        if fields.len() > table.fields.len() || fields.len() < table.least_fields {
+            return Ok(Inserted::Refused(format!(
+                "{} fields instead of {} to {}",
+                fields.len(),
+                table.least_fields,
+                table.fields.len()
+            )));
+        }
+        if rowid.is_some() == table.without_rowid {
+            return Ok(Inserted::Refused("of another kind of table".to_owned()));
+        }
+        let mut plain = true;
+        for ((value, field), &derived) in fields.iter().zip(&table.fields).zip(&table.derived) {
+            if derived || field.rowid_alias {
+                continue;
+            }
+            if !field.affinity.keeps(*value, self.encoding) {
+                return Ok(Inserted::Refused(format!(
+                    "column {} would not keep the value",
+                    field.name
+                )));
+            }
+            if let Value::Text(text) = value
+                && !self.encoding.binds_as_is(text)
+            {
+                if !text.len().is_multiple_of(2) {
+                    return Ok(Inserted::Refused(format!(
+                        "column {} has half a character at its end",
+                        field.name
+                    )));
+                }
+                plain = false;
+            }
+        }
+        let inserted = if plain {
+            let Some(place) = self.inserts.get_mut(fields.len()) else {
+                return Ok(Inserted::Refused("too many fields".to_owned()));
+            };
+            let insert = match place {
+                Some(insert) => insert,
+                None => {
+                    let sql = insert_sql(&self.name, &self.table, fields, None);
+                    match Statement::prepare(connection, self.encoding, &sql) {
+                        Ok(insert) => place.insert(insert),
+                        Err(error) => return refusal(error),
+                    }
+                }
+            };
+            insert.run(parameters(&self.table, rowid, fields))
+        } else {
+            // Bound as bytes and cast, which keeps what binding it as text would not.
+            let sql = insert_sql(&self.name, &self.table, fields, Some(self.encoding));
+            let encoding = self.encoding;
+            let bytes = parameters(&self.table, rowid, fields).map(|value| match value {
+                Value::Text(text) if !encoding.binds_as_is(text) => Value::Blob(text),
+                value => value,
+            });
+            Statement::prepare(connection, self.encoding, &sql)
+                .and_then(|mut insert| insert.run(bytes))
+        };
+        match inserted {
+            Ok(()) => Ok(Inserted::Yes),
+            Err(error) if self.is_duplicate(&error) => {
+                Ok(Inserted::Duplicate { same: self.has_same(connection, rowid, fields)? })
+            }
+            Err(error) => refusal(error),
+        }
+    }
+
+    /// Whether an error says that the rowid or the WITHOUT ROWID key is taken. The primary key of
+    /// a rowid table that is not the rowid's alias is a constraint like any other.
+    fn is_duplicate(&self, error: &Error) -> bool {
+        match error.errcode {
+            ffi::SQLITE_CONSTRAINT_ROWID => true,
+            ffi::SQLITE_CONSTRAINT_PRIMARYKEY => {
+                self.table.without_rowid || self.table.rowid_alias.is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the row with that rowid or key has the same values. Of a row from before a column
+    /// was added only the fields that it has are compared.
+    fn has_same(
+        &mut self,
+        connection: &Connection,
+        rowid: Option<i64>,
+        fields: &[Value<'_>],
+    ) -> Result<bool> {
+        let table = &self.table;
+        let lookup = match &mut self.lookup {
+            Some(lookup) => lookup,
+            place => {
+                let sql = lookup_sql(&self.name, table);
+                place.insert(Statement::prepare(connection, self.encoding, &sql)?)
+            }
+        };
+        let compare = |row: &Row<'_>| {
+            fields.iter().zip(&table.fields).zip(&table.derived).enumerate().all(
+                |(at, ((&value, field), &derived))| {
+                    derived || field.rowid_alias || is_same(row.value(at), value)
+                },
+            )
+        };
+        let mut same = false;
+        let mut look = |row: &Row<'_>| {
+            same = compare(row);
+            Ok(false)
+        };
+        match rowid {
+            Some(rowid) => lookup.each(iter::once(Value::Integer(rowid)), &mut look)?,
+            // A key that cannot be bound as it is cannot be looked up: it counts as another.
+            None if fields.iter().take(table.key_fields).any(
+                |value| matches!(value, Value::Text(text) if !self.encoding.binds_as_is(text)),
+            ) => {}
+            None => lookup.each(fields.iter().take(table.key_fields).copied(), &mut look)?,
+        }
+        Ok(same)
+    }
+
+    /// Forgets the prepared statements, so that the connection can be closed.
+    pub(super) fn forget_statements(&mut self) {
+        self.inserts.iter_mut().for_each(|insert| *insert = None);
+        self.lookup = None;
+    }
+}
+
+/// What is bound: the rowid, then the fields that are not derived.
+fn parameters<'v>(
+    table: &Described,
+    rowid: Option<i64>,
+    fields: &'v [Value<'v>],
+) -> impl Iterator<Item = Value<'v>> {
+    let given = fields
+        .iter()
+        .zip(&table.fields)
+        .zip(&table.derived)
+        .filter(|((_, field), derived)| !**derived && !field.rowid_alias)
+        .map(|((&value, _), _)| value);
+    rowid.map(Value::Integer).into_iter().chain(given)
+}
+
+/// `OR ABORT` overrides what the table's own constraints ask for: one could replace or roll back.
+fn insert_sql(
+    name: &str,
+    table: &Described,
+    fields: &[Value<'_>],
+    cast: Option<Encoding>,
+) -> String {
+    let mut columns: Vec<String> = table.rowid.as_deref().map(quoted).into_iter().collect();
+    let mut values = vec!["?"; columns.len()];
+    for ((value, field), &derived) in fields.iter().zip(&table.fields).zip(&table.derived) {
+        if derived || field.rowid_alias {
+            continue;
+        }
+        columns.push(quoted(&field.name));
+        let cast = match (value, cast) {
+            (Value::Text(text), Some(encoding)) => !encoding.binds_as_is(text),
+            _ => false,
+        };
+        values.push(if cast { "CAST(? AS TEXT)" } else { "?" });
+    }
+    format!(
+        "INSERT OR ABORT INTO main.{}({}) VALUES ({})",
+        quoted(name),
+        columns.join(", "),
+        values.join(", ")
+    )
+}
+
+/// The stored fields of a row that is told by its rowid or key. A key's own collations apply: a
+/// row that they call the same is the one in the way.
+fn lookup_sql(name: &str, table: &Described) -> String {
+    let columns: Vec<String> = table.fields.iter().map(|field| quoted(&field.name)).collect();
+    let wanted = match &table.rowid {
+        Some(rowid) => format!("{} = ?", quoted(rowid)),
+        None => columns
+            .iter()
+            .take(table.key_fields)
+            .map(|column| format!("{column} = ?"))
+            .collect::<Vec<_>>()
+            .join(" AND "),
+    };
+    format!("SELECT {} FROM main.{} WHERE {wanted}", columns.join(", "), quoted(name))
+}
+
+/// The same value byte for byte. A REAL column's whole numbers are stored as integers.
+pub(super) fn is_same(stored: Value<'_>, given: Value<'_>) -> bool {
+    match (stored, given) {
+        (Value::Real(stored), Value::Real(given)) => stored.to_bits() == given.to_bits(),
+        #[expect(clippy::cast_precision_loss, reason = "as SQLite reads a REAL column")]
+        (Value::Real(stored), Value::Integer(given)) => stored == given as f64,
+        // SQLite has no NaN: it reads one as NULL.
+        (Value::Null, Value::Real(given)) => given.is_nan(),
+        (stored, given) => stored == given,
+    }
+}
+
+/// A row that the table does not take costs that row; anything else ends the salvage.
+fn refusal(error: Error) -> Result<Inserted> {
+    match error.class() {
+        Class::Row => Ok(Inserted::Refused(error.message)),
+        _ if error.errcode == ffi::SQLITE_ERROR => Ok(Inserted::Refused(error.message)),
+        _ => Err(error),
+    }
+}

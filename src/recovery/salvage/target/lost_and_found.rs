@@ -1,0 +1,139 @@
+//! The table of the rows that belong to no table, with the columns that `.recover` of SQLite's
+//! shell gives it.
+
+use std::iter;
+
+use super::statement::{Encoding, Statement, quoted};
+use crate::engine::{Connection, Error, Result};
+use crate::format::Value;
+
+/// The most columns that SQLite lets a table have by default, without the four leading ones.
+const MOST_FIELDS: usize = 2_000 - 4;
+
+/// The table, made with its first row.
+#[derive(Debug)]
+pub(super) struct LostAndFound {
+    name: String,
+    /// Columns that it has, or is to have at once.
+    width: usize,
+    exists: bool,
+    /// By number of fields.
+    inserts: Vec<Option<Statement>>,
+    pub(super) rows: u64,
+}
+
+impl LostAndFound {
+    /// A name that nothing of the schema has, and columns for the widest table's fields.
+    pub(super) fn new<'n>(taken: impl Iterator<Item = &'n str> + Clone, width: usize) -> Self {
+        let is_taken = |name: &String| taken.clone().any(|it| it.eq_ignore_ascii_case(name));
+        let name = iter::once("lost_and_found".to_owned())
+            .chain((0_u64..).map(|number| format!("lost_and_found_{number}")))
+            .find(|name| !is_taken(name))
+            .unwrap_or_default();
+        Self {
+            name,
+            width: width.clamp(1, MOST_FIELDS),
+            exists: false,
+            inserts: Vec::new(),
+            rows: 0,
+        }
+    }
+
+    /// Adds a row. Of more fields than a table can have columns the last ones are left out;
+    /// `nfield` has their number.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub(super) fn add(
+        &mut self,
+        connection: &Connection,
+        encoding: Encoding,
+        root: u32,
+        page: u32,
+        rowid: Option<i64>,
+        fields: &[Value<'_>],
+    ) -> Result<()> {
+        let count = fields.len();
+        let fields = fields.get(..MOST_FIELDS).unwrap_or(fields);
+        self.widen(connection, fields.len())?;
+        let head = [
+            Value::Integer(root.into()),
+            Value::Integer(page.into()),
+            Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)),
+            rowid.map_or(Value::Null, Value::Integer),
+        ];
+        let odd =
+            |value: &Value<'_>| matches!(value, Value::Text(text) if !encoding.binds_as_is(text));
+        if fields.iter().any(odd) {
+            // Half a code unit is no text that SQLite keeps; its bytes are.
+            let values = fields.iter().map(|&value| match value {
+                Value::Text(text) if odd(&value) => Value::Blob(text),
+                value => value,
+            });
+            let cast = fields.iter().map(|value| match value {
+                Value::Text(text) => odd(value) && text.len().is_multiple_of(2),
+                _ => false,
+            });
+            let sql = self.insert(fields.len(), cast);
+            let mut insert = Statement::prepare(connection, encoding, &sql)?;
+            insert.run(head.into_iter().chain(values))?;
+        } else {
+            if self.inserts.len() <= fields.len() {
+                self.inserts.resize_with(fields.len() + 1, || None);
+            }
+            let sql = self.insert(fields.len(), iter::repeat_n(false, fields.len()));
+            if let Some(place) = self.inserts.get_mut(fields.len()) {
+                let insert = match place {
+                    Some(insert) => insert,
+                    None => place.insert(Statement::prepare(connection, encoding, &sql)?),
+                };
+                insert.run(head.into_iter().chain(fields.iter().copied()))?;
+            }
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn insert(&self, fields: usize, cast: impl Iterator<Item = bool>) -> String {
+        let mut sql = format!("INSERT INTO {}(rootpgno, pgno, nfield, id", quoted(&self.name));
+        for field in 0..fields {
+            sql += &format!(", c{field}");
+        }
+        sql += ") VALUES (?, ?, ?, ?";
+        for cast in cast {
+            sql += if cast { ", CAST(? AS TEXT)" } else { ", ?" };
+        }
+        sql + ")"
+    }
+
+    /// Makes the table, or gives it the columns that it lacks.
+    fn widen(&mut self, connection: &Connection, fields: usize) -> Result<()> {
+        if self.exists && fields <= self.width {
+            return Ok(());
+        }
+        let name = quoted(&self.name);
+        let mut sql = String::new();
+        if self.exists {
+            for field in self.width..fields {
+                sql += &format!("ALTER TABLE {name} ADD COLUMN c{field};");
+            }
+        } else {
+            sql = format!(
+                "CREATE TABLE {name}(rootpgno INTEGER, pgno INTEGER, nfield INTEGER, id INTEGER"
+            );
+            for field in 0..self.width.max(fields) {
+                sql += &format!(", c{field}");
+            }
+            sql += ")";
+        }
+        connection.sql()?.execute_batch(&sql).map_err(Error::from)?;
+        self.width = self.width.max(fields);
+        self.exists = true;
+        Ok(())
+    }
+
+    /// Forgets the prepared statements, so that the connection can be closed.
+    pub(super) fn forget_statements(&mut self) {
+        self.inserts.clear();
+    }
+}

@@ -1,0 +1,251 @@
+//! The new database that rows are put into.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`schema`] | the tables, made from their own statements |
+//! | [`shape`] | what their records look like |
+//! | [`affinity`] | which values a column keeps as they are |
+//! | [`fill`] | putting records into a table |
+//! | [`lost_and_found`] | the table of records that belong to none |
+//! | [`statement`] | one prepared statement, bound with stored values |
+//! | [`sql`] | telling a schema's statements apart |
+//!
+//! Thread: whichever calls, one at a time. May call: the engine. Memory: the page cache
+//! ([`CACHE`]), one record, and what SQLite's sorter takes.
+
+mod affinity;
+mod fill;
+mod lost_and_found;
+mod schema;
+mod shape;
+mod sql;
+mod statement;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{OpenFlags, ffi};
+
+pub use affinity::Affinity;
+pub use shape::{Field, Shape};
+
+use self::lost_and_found::LostAndFound;
+use self::schema::Table;
+use self::statement::Encoding;
+use super::report::TableSalvage;
+use super::snapshot::{SchemaEntry, Snapshot};
+use crate::engine::{Connection, Error, Result, Task};
+use crate::format::Value;
+
+/// Page cache while filling, in KiB.
+const CACHE: i64 = 32 << 10;
+
+/// A database being filled: one connection, one transaction that nobody else sees before it is
+/// whole. `finish` makes it durable. Dropped before, it leaves its file to whoever named it.
+#[derive(Debug)]
+pub struct Target {
+    // Statements go before the connection that they belong to.
+    tables: Vec<Table>,
+    lost: LostAndFound,
+    connection: Connection,
+    encoding: Encoding,
+    shapes: Vec<Shape>,
+    schema_errors: Vec<String>,
+    schema: Vec<SchemaEntry>,
+}
+
+/// What became of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is in its table.
+    Yes,
+    /// The table has a row with the same rowid or key; `same` if it is the same byte for byte.
+    Duplicate {
+        /// Whether nothing is lost by leaving it out.
+        same: bool,
+    },
+    /// The table does not take it: the reason.
+    Refused(String),
+}
+
+/// How the b-trees of a target's indexes in the damaged file are walked, to compare them.
+pub trait IndexSource {
+    /// Calls `entry` with the fields of each readable entry of the index b-tree at `root`. An
+    /// entry that is not wholly readable is left out.
+    ///
+    /// # Errors
+    /// `entry`'s, which ends the walk.
+    fn entries(&self, root: u32, entry: &mut dyn FnMut(&[Value<'_>]) -> Result<()>) -> Result<()>;
+}
+
+impl Target {
+    /// Makes the database at `path`, which must not exist, with the tables of `schema`; of
+    /// `header` everything but its schema is used. Statements that fail are kept for the report.
+    ///
+    /// # Errors
+    /// Those of making and writing a file; `SQLITE_CANTOPEN` if there is one already.
+    pub fn create(path: &Path, header: &Snapshot, schema: &[SchemaEntry]) -> Result<Self> {
+        // SQLite would open a file that is there already.
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
+        let encoding = Encoding::of_header(header.encoding);
+        let connection = open(path)?;
+        format(&connection, encoding, header).map_err(|error| error.at(path))?;
+        let made =
+            schema::make_tables(&connection, encoding, schema).map_err(|error| error.at(path))?;
+        let names = schema.iter().map(|entry| entry.name.as_str());
+        let widest = made.shapes.iter().map(|shape| shape.fields.len()).max().unwrap_or(0);
+        Ok(Self {
+            tables: made.tables,
+            lost: LostAndFound::new(names, widest),
+            connection,
+            encoding,
+            shapes: made.shapes,
+            schema_errors: made.errors,
+            schema: schema.to_vec(),
+        })
+    }
+
+    /// The tables that hold rows, in the schema's order. Their places are the numbers that
+    /// [`Self::insert`] takes.
+    pub fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+
+    /// Puts a record into table number `table` of [`Self::shapes`]. `rowid` is none for WITHOUT
+    /// ROWID tables. A record may have fewer fields than the table (added columns get their
+    /// defaults), but not fewer than [`Shape::least_fields`]; of more, the row is refused. So is
+    /// one with a value that its column would change: SQLite has not written it there.
+    ///
+    /// # Errors
+    /// Those of writing the file.
+    pub fn insert(
+        &mut self,
+        table: usize,
+        rowid: Option<i64>,
+        fields: &[Value<'_>],
+    ) -> Result<Inserted> {
+        match self.tables.get_mut(table) {
+            Some(table) => table.fill.insert(&self.connection, rowid, fields),
+            None => Ok(Inserted::Refused("there is no such table".to_owned())),
+        }
+    }
+
+    /// Puts a record that belongs nowhere into `lost_and_found` (or `lost_and_found_0`, … where
+    /// the schema has such a table), which has the columns of `.recover`'s: `rootpgno`, `pgno`,
+    /// `nfield`, `id`, `c0`, `c1`, …. Text that is half a UTF-16 character too long is put there
+    /// as a BLOB, and of more fields than a table can have columns the last ones are left out.
+    ///
+    /// # Errors
+    /// Those of writing the file.
+    pub fn lost(
+        &mut self,
+        root: u32,
+        page: u32,
+        rowid: Option<i64>,
+        fields: &[Value<'_>],
+    ) -> Result<()> {
+        self.lost.add(&self.connection, self.encoding, root, page, rowid, fields)
+    }
+
+    /// Everything that is not a row: AUTOINCREMENT sequences, indexes (a UNIQUE one that rows
+    /// stand in the way of has the later ones moved to `lost_and_found`), views, triggers, virtual
+    /// tables, whose full-text indexes are rebuilt from their content; statistics; compares
+    /// `tables` (by place in [`Self::shapes`]) with the indexes of the damaged file and fills in
+    /// what they tell; commits and syncs.
+    ///
+    /// # Errors
+    /// Those of writing the file; `task`'s.
+    pub fn finish(
+        self,
+        indexes: &dyn IndexSource,
+        tables: &mut [TableSalvage],
+        task: &dyn Task,
+    ) -> Result<Finished> {
+        let _ = (indexes, tables);
+        task.go_on()?;
+        let Self { tables: fills, lost, mut connection, schema_errors, .. } = self;
+        let lost_and_found = lost.rows;
+        drop((fills, lost));
+        connection.sql()?.execute_batch("COMMIT")?;
+        connection.close()?;
+        Ok(Finished { lost_and_found, rebuilt: Vec::new(), schema_errors })
+    }
+}
+
+/// Opens the file for filling: nobody else has it open, and what is half done is thrown away.
+fn open(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = Connection::open(path, flags, Duration::ZERO)?;
+    // SAFETY: the connection is open; each operation takes an int and a pointer that may be null,
+    // and cannot fail.
+    unsafe {
+        for (operation, value) in [
+            (ffi::SQLITE_DBCONFIG_DEFENSIVE, 0),
+            (ffi::SQLITE_DBCONFIG_DQS_DDL, 1),
+            (ffi::SQLITE_DBCONFIG_DQS_DML, 1),
+            (ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA, 1),
+            (ffi::SQLITE_DBCONFIG_ENABLE_TRIGGER, 0),
+        ] {
+            ffi::sqlite3_db_config(
+                connection.raw(),
+                operation,
+                value,
+                std::ptr::null_mut::<std::ffi::c_int>(),
+            );
+        }
+    }
+    connection.sql()?.execute_batch(&format!(
+        "PRAGMA cache_size = -{CACHE};
+         PRAGMA locking_mode = EXCLUSIVE;
+         PRAGMA synchronous = OFF;
+         PRAGMA foreign_keys = OFF;
+         PRAGMA ignore_check_constraints = ON;
+         PRAGMA recursive_triggers = OFF;"
+    ))?;
+    Ok(connection)
+}
+
+/// Gives the empty file the format that `header` tells of, and begins the transaction. Its journal
+/// is in memory: it holds nothing of a file that began empty, but lets one statement fail alone.
+fn format(connection: &Connection, encoding: Encoding, header: &Snapshot) -> Result<()> {
+    let mut reserved = std::ffi::c_int::from(header.reserved);
+    // SAFETY: the connection is open, and this file control reads and writes one int.
+    unsafe {
+        ffi::sqlite3_file_control(
+            connection.raw(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_RESERVE_BYTES,
+            (&raw mut reserved).cast(),
+        );
+    }
+    connection.sql()?.execute_batch(&format!(
+        "PRAGMA page_size = {};
+         PRAGMA auto_vacuum = {};
+         PRAGMA encoding = '{}';
+         PRAGMA journal_mode = MEMORY;
+         BEGIN EXCLUSIVE;
+         PRAGMA user_version = {};
+         PRAGMA application_id = {};",
+        header.page_size,
+        header.auto_vacuum,
+        encoding.name(),
+        header.user_version,
+        header.application_id,
+    ))?;
+    Ok(())
+}
+
+/// What [`Target::finish`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// Rows in `lost_and_found`.
+    pub lost_and_found: u64,
+    /// Virtual tables whose index was rebuilt.
+    pub rebuilt: Vec<String>,
+    /// Statements that failed, with the reason.
+    pub schema_errors: Vec<String>,
+}

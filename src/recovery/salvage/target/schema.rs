@@ -1,0 +1,190 @@
+//! The tables of the new database: made from their own statements, empty, in the schema's order.
+//!
+//! Tables whose names SQL cannot make (`sqlite_sequence`, `sqlite_stat1`, …) are filled under a
+//! stand-in's name and get their own at the end. Virtual tables are left to the end, too: their
+//! shadow tables are ordinary ones.
+
+use rusqlite::ffi;
+
+use super::fill::Fill;
+use super::shape::{self, Shape};
+use super::sql::{self, Makes};
+use super::statement::{Encoding, quoted};
+use crate::engine::{Connection, Error, Result};
+use crate::recovery::salvage::SchemaEntry;
+
+/// What becomes of a table once it is filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    /// It is what it shall be.
+    Nothing,
+    /// Its rows go into `sqlite_sequence`, and it is dropped.
+    Sequence,
+    /// It gets the name and statement of this entry: it was filled under another name, or with
+    /// another column name.
+    Entry,
+}
+
+/// A table that is being filled.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) fill: Fill,
+    pub(super) entry: SchemaEntry,
+    pub(super) afterwards: Afterwards,
+}
+
+/// The tables, and what is left of the schema.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) tables: Vec<Table>,
+    pub(super) shapes: Vec<Shape>,
+    pub(super) errors: Vec<String>,
+}
+
+/// Makes the tables of `schema`. Statements that fail are in [`Made::errors`].
+///
+/// # Errors
+/// Those of writing the file.
+pub(super) fn make_tables(
+    connection: &Connection,
+    encoding: Encoding,
+    schema: &[SchemaEntry],
+) -> Result<Made> {
+    let scratch = Connection::open(
+        std::path::Path::new(":memory:"),
+        rusqlite::OpenFlags::default(),
+        std::time::Duration::ZERO,
+    )?;
+    let mut made = Made::default();
+    for entry in schema.iter().filter(|entry| entry.kind == "table") {
+        if entry.sql.as_deref().and_then(sql::makes) == Some(Makes::VirtualTable) {
+            continue;
+        }
+        match make_table(connection, &scratch, encoding, schema, &made.tables, entry) {
+            Ok((table, shape)) => {
+                made.tables.push(table);
+                made.shapes.push(shape);
+            }
+            Err(error) if is_of_statement(&error) => {
+                made.errors.push(format!("table {}: {}", entry.name, error.message));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(made)
+}
+
+fn make_table(
+    connection: &Connection,
+    scratch: &Connection,
+    encoding: Encoding,
+    schema: &[SchemaEntry],
+    earlier: &[Table],
+    entry: &SchemaEntry,
+) -> Result<(Table, Shape)> {
+    let is = |name: &str| entry.name.eq_ignore_ascii_case(name);
+    let stand_in = if is("sqlite_sequence") {
+        Some(("name, seq", Afterwards::Sequence))
+    } else if is("sqlite_stat1") {
+        Some(("tbl, idx, stat", Afterwards::Entry))
+    } else if is("sqlite_stat2") {
+        Some(("tbl, idx, sampleno, sample", Afterwards::Entry))
+    } else if is("sqlite_stat3") || is("sqlite_stat4") {
+        Some(("tbl, idx, neq, nlt, ndlt, sample", Afterwards::Entry))
+    } else {
+        None
+    };
+    let sql = connection.sql()?;
+    let (name, mut afterwards) = match stand_in {
+        Some((columns, afterwards)) => {
+            let name = free_name(schema, earlier);
+            sql.execute(&format!("CREATE TABLE {}({columns})", quoted(&name)), [])?;
+            (name, afterwards)
+        }
+        None => {
+            run(connection, entry, &[Makes::Table])?;
+            (entry.name.clone(), Afterwards::Nothing)
+        }
+    };
+    let mut table = shape::describe(connection, scratch, &name)?;
+    let names: Vec<String> = table.fields.iter().map(|field| field.name.clone()).collect();
+    if table.rowid.is_none() && !table.without_rowid {
+        // All names of the rowid are columns' names. One column gives it back for a while.
+        let taken = |name: &str| table.columns.iter().any(|it| it.eq_ignore_ascii_case(name));
+        let free = (0_u64..)
+            .map(|number| format!("salvaged_{number}"))
+            .find(|name| !taken(name))
+            .unwrap_or_default();
+        sql.execute(&format!("ALTER TABLE {} RENAME COLUMN oid TO {free}", quoted(&name)), [])?;
+        table = shape::describe(connection, scratch, &name)?;
+        afterwards = Afterwards::Entry;
+    }
+    let mut fields = table.fields.clone();
+    for (field, name) in fields.iter_mut().zip(names) {
+        field.name = name;
+    }
+    let shape = Shape {
+        table: entry.name.clone(),
+        root: entry.root,
+        without_rowid: table.without_rowid,
+        fields,
+        least_fields: table.least_fields,
+    };
+    let fill = Fill::new(name, table, encoding);
+    Ok((Table { fill, entry: entry.clone(), afterwards }, shape))
+}
+
+/// Carries out an entry's statement, which has to make one of `kinds` and nothing else: a damaged
+/// file's text may say anything.
+///
+/// # Errors
+/// SQLite's; `SQLITE_ERROR` if it is another statement.
+pub(super) fn run(connection: &Connection, entry: &SchemaEntry, kinds: &[Makes]) -> Result<()> {
+    let other = || Error::sqlite(ffi::SQLITE_ERROR, format!("no statement for a {}", entry.kind));
+    let text = entry.sql.as_deref().ok_or_else(other)?;
+    if !sql::makes(text).is_some_and(|makes| kinds.contains(&makes)) {
+        return Err(other());
+    }
+    let sql = connection.sql()?;
+    sql.execute_batch("SAVEPOINT statement")?;
+    let done = sql.execute(text, []).and_then(|_| {
+        let named = "SELECT count(*) FROM main.sqlite_schema WHERE type = ?1 AND name = ?2";
+        sql.query_row(named, [&entry.kind, &entry.name], |row| row.get::<_, i64>(0))
+    });
+    let outcome = match done {
+        Ok(1) => Ok(()),
+        Ok(_) => Err(Error::sqlite(ffi::SQLITE_ERROR, "the statement is another's")),
+        Err(error) => Err(error.into()),
+    };
+    if outcome.is_err() {
+        sql.execute_batch("ROLLBACK TO statement")?;
+    }
+    sql.execute_batch("RELEASE statement")?;
+    outcome
+}
+
+/// Whether an error is the statement's own, and not the file's or the machine's.
+pub(super) fn is_of_statement(error: &Error) -> bool {
+    matches!(
+        error.errcode & 0xff,
+        ffi::SQLITE_ERROR
+            | ffi::SQLITE_CONSTRAINT
+            | ffi::SQLITE_TOOBIG
+            | ffi::SQLITE_MISMATCH
+            | ffi::SQLITE_AUTH
+            | ffi::SQLITE_CORRUPT
+            | ffi::SQLITE_RANGE
+    )
+}
+
+/// A name that nothing of the schema has, and no earlier stand-in.
+fn free_name(schema: &[SchemaEntry], earlier: &[Table]) -> String {
+    let taken = |name: &String| {
+        schema.iter().any(|entry| entry.name.eq_ignore_ascii_case(name))
+            || earlier.iter().any(|table| table.fill.name == *name)
+    };
+    (0_u64..)
+        .map(|number| format!("salvaged_{number}"))
+        .find(|name| !taken(name))
+        .unwrap_or_default()
+}

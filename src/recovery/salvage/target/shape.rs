@@ -1,0 +1,214 @@
+//! What a table's records look like, asked of SQLite and not of the table's SQL.
+//!
+//! Thread: the connection's. May call: the engine.
+
+use rusqlite::params;
+
+use super::affinity::Affinity;
+use crate::engine::{Connection, Result};
+
+/// What a table's records look like, for telling whose an orphan record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// The table.
+    pub table: String,
+    /// Its root page in the damaged file.
+    pub root: u32,
+    /// A WITHOUT ROWID table: its records are those of an index b-tree.
+    pub without_rowid: bool,
+    /// The stored fields of a record, in their order. Virtual generated columns have none.
+    pub fields: Vec<Field>,
+    /// A record of a row older than `ALTER TABLE ADD COLUMN` has fewer fields than the table has
+    /// columns, but never fewer than this.
+    pub least_fields: usize,
+}
+
+/// One stored field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The column.
+    pub name: String,
+    /// Its affinity (<https://sqlite.org/datatype3.html>, 3.1).
+    pub affinity: Affinity,
+    /// Declared NOT NULL (or part of a WITHOUT ROWID primary key): a NULL in it belongs to
+    /// another table. A rowid alias is stored as NULL and is not counted as such.
+    pub not_null: bool,
+    /// The rowid's alias (`INTEGER PRIMARY KEY`): always stored as NULL.
+    pub rowid_alias: bool,
+}
+
+/// A table of the new database, as SQLite describes it.
+#[derive(Debug, Clone)]
+pub(super) struct Described {
+    pub(super) without_rowid: bool,
+    /// The stored fields in their order.
+    pub(super) fields: Vec<Field>,
+    /// Of each field: it is computed from others, or the same column again.
+    pub(super) derived: Vec<bool>,
+    /// Fields of the key that tells rows of a WITHOUT ROWID table apart; 0 of others.
+    pub(super) key_fields: usize,
+    pub(super) least_fields: usize,
+    /// The name by which SQL can set the rowid. None where columns have taken all of its names,
+    /// and for WITHOUT ROWID tables.
+    pub(super) rowid: Option<String>,
+    /// All names of columns, virtual ones among them.
+    pub(super) columns: Vec<String>,
+    /// `AUTOINCREMENT`, or not: only `sqlite_sequence`'s owner can tell.
+    pub(super) rowid_alias: Option<usize>,
+}
+
+struct Column {
+    name: String,
+    affinity: Affinity,
+    not_null: bool,
+    default: Option<String>,
+    key: i64,
+    virtual_: bool,
+    generated: bool,
+    /// Certainly as old as the table.
+    original: bool,
+}
+
+/// Names of the rowid, the usual one first.
+const ROWID: [&str; 3] = ["rowid", "_rowid_", "oid"];
+
+/// Describes `table`, which exists. `scratch` is an empty database to ask SQLite in what it would
+/// do.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn describe(
+    connection: &Connection,
+    scratch: &Connection,
+    table: &str,
+) -> Result<Described> {
+    let sql = connection.sql()?;
+    let (without_rowid, strict) = sql.query_row(
+        "SELECT wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'",
+        [table],
+        |row| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?)),
+    )?;
+    let mut columns = columns(connection, table, strict)?;
+
+    // A column of a constraint's own index was there when the table was made: ADD COLUMN takes
+    // neither UNIQUE nor PRIMARY KEY.
+    let mut key_has_index = false;
+    let mut automatic = sql.prepare(
+        "SELECT list.origin = 'pk', info.cid
+           FROM pragma_index_list(?1) AS list, pragma_index_xinfo(list.name) AS info
+          WHERE list.origin IN ('u', 'pk') AND info.key",
+    )?;
+    let mut rows = automatic.query([table])?;
+    while let Some(row) = rows.next()? {
+        key_has_index |= row.get::<_, bool>(0)?;
+        if let Some(column) = at(&mut columns, row.get(1)?) {
+            column.original = true;
+        }
+    }
+    drop(rows);
+    for column in &mut columns {
+        column.original |= column.key > 0 || (column.generated && !column.virtual_);
+        if !column.original && (column.not_null || column.default.is_some()) {
+            column.original = !may_be_added(scratch, column)?;
+        }
+    }
+
+    // Order of the fields: as declared, or a WITHOUT ROWID table's key first.
+    let mut order = Vec::new();
+    let mut key_fields = 0;
+    if without_rowid {
+        let mut key = sql.prepare("SELECT cid, key FROM pragma_index_xinfo(?1)")?;
+        let mut rows = key.query([table])?;
+        while let Some(row) = rows.next()? {
+            let column: i64 = row.get(0)?;
+            order.extend(usize::try_from(column).ok());
+            key_fields += usize::from(row.get::<_, bool>(1)?);
+        }
+    } else {
+        order.extend(
+            (0..columns.len()).filter(|&at| columns.get(at).is_some_and(|it| !it.virtual_)),
+        );
+    }
+    let alias = (!without_rowid && !key_has_index)
+        .then(|| columns.iter().position(|column| column.key > 0))
+        .flatten();
+
+    let mut fields = Vec::new();
+    let mut derived = Vec::new();
+    let mut least_fields = 1;
+    let mut seen = vec![false; columns.len()];
+    for &place in &order {
+        let (Some(column), Some(seen)) = (columns.get(place), seen.get_mut(place)) else {
+            continue;
+        };
+        fields.push(Field {
+            name: column.name.clone(),
+            affinity: column.affinity,
+            not_null: column.not_null && alias != Some(place),
+            rowid_alias: alias == Some(place),
+        });
+        derived.push(column.generated || *seen);
+        *seen = true;
+        if column.original {
+            least_fields = fields.len();
+        }
+    }
+    let is_column =
+        |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    let rowid = match alias.and_then(|at| columns.get(at)) {
+        _ if without_rowid => None,
+        Some(alias) => Some(alias.name.clone()),
+        None => ROWID.into_iter().find(|name| !is_column(name)).map(str::to_owned),
+    };
+    Ok(Described {
+        without_rowid,
+        rowid_alias: fields.iter().position(|field| field.rowid_alias),
+        least_fields: least_fields.max(key_fields).min(fields.len()),
+        fields,
+        derived,
+        key_fields,
+        rowid,
+        columns: columns.into_iter().map(|column| column.name).collect(),
+    })
+}
+
+fn at(columns: &mut [Column], place: i64) -> Option<&mut Column> {
+    columns.get_mut(usize::try_from(place).ok()?)
+}
+
+fn columns(connection: &Connection, table: &str, strict: bool) -> Result<Vec<Column>> {
+    let mut statement = connection.sql()?.prepare(
+        "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1)",
+    )?;
+    let mut rows = statement.query(params![table])?;
+    let mut columns = Vec::new();
+    while let Some(row) = rows.next()? {
+        let declared: String = row.get(1)?;
+        let hidden: i64 = row.get(5)?;
+        columns.push(Column {
+            name: row.get(0)?,
+            affinity: Affinity::of_type(&declared, strict),
+            not_null: row.get(2)?,
+            default: row.get(3)?,
+            key: row.get(4)?,
+            // <https://sqlite.org/pragma.html#pragma_table_xinfo>: 2 virtual, 3 stored.
+            virtual_: hidden == 2,
+            generated: hidden == 2 || hidden == 3,
+            original: false,
+        });
+    }
+    Ok(columns)
+}
+
+/// Whether `ALTER TABLE ADD COLUMN` takes such a column in a table that has rows. SQLite decides:
+/// a NOT NULL column needs a default that is not NULL, and a default has to be constant.
+fn may_be_added(scratch: &Connection, column: &Column) -> Result<bool> {
+    let not_null = if column.not_null { " NOT NULL" } else { "" };
+    let default =
+        column.default.as_ref().map(|default| format!(" DEFAULT ({default})")).unwrap_or_default();
+    let sql = scratch.sql()?;
+    sql.execute_batch("SAVEPOINT ask; CREATE TABLE t(a); INSERT INTO t VALUES (1)")?;
+    let added = sql.execute_batch(&format!("ALTER TABLE t ADD COLUMN b{not_null}{default}"));
+    sql.execute_batch("ROLLBACK TO ask; RELEASE ask")?;
+    Ok(added.is_ok())
+}

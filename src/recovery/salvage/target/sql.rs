@@ -1,0 +1,113 @@
+//! Just enough of SQL's lexis to see what kind of statement a schema's text is, and where the
+//! parts of one begin (<https://sqlite.org/lang.html>). Pure.
+
+/// A token and where it is in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token<'a> {
+    /// Its text, quotes included.
+    pub(super) text: &'a str,
+    /// Offset of its first byte.
+    pub(super) start: usize,
+}
+
+impl Token<'_> {
+    /// Whether it is this keyword, which a quoted name never is.
+    pub(super) fn is(&self, keyword: &str) -> bool {
+        self.text.eq_ignore_ascii_case(keyword)
+    }
+
+    /// Offset of the byte after it.
+    pub(super) fn end(&self) -> usize {
+        self.start + self.text.len()
+    }
+}
+
+/// The tokens of `sql`: words, quoted names and strings, single other characters. Blanks and
+/// comments are between them. What is not closed reaches to the end.
+pub(super) fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> + Clone {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let rest = sql.get(at..)?;
+            let blank = rest.len() - rest.trim_start().len();
+            let comment = if let Some(line) = rest.strip_prefix("--") {
+                line.find('\n').map_or(rest.len(), |end| end + 3)
+            } else if let Some(block) = rest.strip_prefix("/*") {
+                block.find("*/").map_or(rest.len(), |end| end + 4)
+            } else {
+                0
+            };
+            match blank + comment {
+                0 => break,
+                // A comment is looked for again after blanks.
+                _ if blank > 0 => at += blank,
+                skipped => at += skipped,
+            }
+        }
+        let rest = sql.get(at..)?;
+        let first = rest.chars().next()?;
+        let length = match first {
+            '"' | '\'' | '`' => quoted_length(rest, first),
+            '[' => rest.find(']').map_or(rest.len(), |end| end + 1),
+            _ if is_word(first) => rest.find(|it| !is_word(it)).unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        let token = Token { text: rest.get(..length)?, start: at };
+        at += length;
+        Some(token)
+    })
+}
+
+fn is_word(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '_' | '$') || !character.is_ascii()
+}
+
+/// Up to the closing quote; a doubled one stands for itself.
+fn quoted_length(text: &str, quote: char) -> usize {
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((at, character)) = characters.next() {
+        if character == quote && characters.next_if(|&(_, next)| next == quote).is_none() {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
+/// What a statement of a schema makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Makes {
+    /// A table whose columns are given, not selected.
+    Table,
+    VirtualTable,
+    Index,
+    UniqueIndex,
+    View,
+    Trigger,
+}
+
+/// What `sql` makes, if it is a statement that a schema can have.
+pub(super) fn makes(sql: &str) -> Option<Makes> {
+    let mut tokens = tokens(sql);
+    if !tokens.next()?.is("CREATE") {
+        return None;
+    }
+    let kind = tokens.next()?;
+    let mut next_is = |keyword: &str| tokens.next().is_some_and(|token| token.is(keyword));
+    if kind.is("TABLE") {
+        // The name, then the columns: CREATE TABLE … AS SELECT is never stored.
+        tokens.next()?;
+        (tokens.next()?.text == "(").then_some(Makes::Table)
+    } else if kind.is("VIRTUAL") {
+        next_is("TABLE").then_some(Makes::VirtualTable)
+    } else if kind.is("UNIQUE") {
+        next_is("INDEX").then_some(Makes::UniqueIndex)
+    } else if kind.is("INDEX") {
+        Some(Makes::Index)
+    } else if kind.is("VIEW") {
+        Some(Makes::View)
+    } else if kind.is("TRIGGER") {
+        Some(Makes::Trigger)
+    } else {
+        None
+    }
+}
