@@ -67,7 +67,8 @@ fn rows(connection: &Connection) -> Vec<String> {
             "pairs" => "quote(a) || quote(c)",
             _ => "quote(body)",
         };
-        let sql = format!("SELECT '{table} ' || {id} || ' ' || {columns} FROM {table} ORDER BY {id}");
+        let sql =
+            format!("SELECT '{table} ' || {id} || ' ' || {columns} FROM {table} ORDER BY {id}");
         let mut statement = connection.prepare(&sql).unwrap();
         let found = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
         rows.extend(found.map(Result::unwrap));
@@ -94,8 +95,7 @@ fn a_sound_file_comes_back_whole_whatever_its_format() {
                 page_size % 3
             );
             let bytes = database(directory.path(), &before);
-            let (account, connection) =
-                salvaged(directory.path(), &bytes, &Options::default());
+            let (account, connection) = salvaged(directory.path(), &bytes, &Options::default());
             assert!(rows(&connection) == original(directory.path(), &bytes), "{before}");
             assert_eq!(account.page_size, page_size);
             assert_eq!(account.schema_from, SchemaSource::File);

@@ -111,6 +111,7 @@ impl Case {
             wal: None,
             rows: &sound.rows,
             intact: false,
+            other_schema: false,
             payload_changed: false,
             done: Vec::new(),
         };
@@ -129,6 +130,8 @@ struct Damage<'a> {
     rows: &'a Rows,
     /// Whether every row is there, whatever [`Self::pages`] say: in the WAL.
     intact: bool,
+    /// Whether the WAL has a schema of its own.
+    other_schema: bool,
     payload_changed: bool,
     done: Vec<String>,
 }
@@ -149,7 +152,7 @@ impl<'a> Damage<'a> {
             wal: self.wal,
             rows: self.rows,
             payload_changed: self.payload_changed,
-            schema_intact,
+            schema_intact: schema_intact && !self.other_schema,
             done: self.done,
         }
     }
@@ -506,6 +509,7 @@ impl<'a> Damage<'a> {
             }
         }
         self.wal = Some(self.sound.foreign_wal.clone());
+        self.other_schema = true;
         true
     }
 

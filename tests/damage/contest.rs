@@ -56,7 +56,13 @@ pub fn hold(sound: &Sound, damaged: &Damaged<'_>, with_snapshot: bool, folder: &
     // Before the shell, which writes to what it opens.
     let account = salvage(&database, wal, snapshot, &salvaged);
     let (ours, faults) = match &account {
-        Ok(_) => look(&salvaged, sound, damaged, with_snapshot),
+        Ok(account) => {
+            let (tally, mut faults) = look(&salvaged, sound, damaged, with_snapshot);
+            if damaged.schema_intact {
+                faults.extend(account.schema_errors.iter().map(|error| format!("schema: {error}")));
+            }
+            (tally, faults)
+        }
         Err(_) => Default::default(),
     };
     let recovered = folder.join("recovered.db");

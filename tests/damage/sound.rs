@@ -43,6 +43,8 @@ const TRANSACTIONS: i64 = 4;
 impl Sound {
     /// Makes the database of `schema` with `rows` rows, in `folder`.
     pub fn make(schema: &Schema, rows: i64, folder: &Path) -> Result<Self> {
+        // Locks are of one kind in a process from its first connection on.
+        fusion_sqlite::engine::init().expect("this SQLite is fit to be used");
         let path = folder.join(format!("{}.db", schema.name));
         let wal_path = folder.join(format!("{}.db-wal", schema.name));
         let connection = Connection::open(&path)?;
