@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fusion_sqlite::engine::{Result, Unwatched};
+use fusion_sqlite::engine::{Error, Result, Stage, Task, Unwatched};
 use fusion_sqlite::format::Value;
 use fusion_sqlite::recovery::salvage::report::TableSalvage;
 use fusion_sqlite::recovery::salvage::target::{Affinity, Finished, IndexSource, Inserted, Target};
@@ -58,6 +58,8 @@ struct Place {
 
 /// Makes an original; `before` is run outside a transaction, before anything is stored.
 fn original(before: &str, sql: &str) -> Place {
+    // Locks are taken the engine's way from the first connection of this process on.
+    fusion_sqlite::engine::init().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let place = Place {
         original: directory.path().join("original.db"),
@@ -179,6 +181,14 @@ impl IndexSource for Entries {
 
 /// Copies the original through a target.
 fn copy(place: &Place) -> (Finished, Vec<TableSalvage>) {
+    copy_without(place, |_, _| false)
+}
+
+/// Copies the original but for the rows of a table that are lost.
+fn copy_without(
+    place: &Place,
+    is_lost: impl Fn(&str, Option<i64>) -> bool,
+) -> (Finished, Vec<TableSalvage>) {
     let from = open(&place.original);
     let header = snapshot(&from);
     let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
@@ -190,6 +200,9 @@ fn copy(place: &Place) -> (Finished, Vec<TableSalvage>) {
         }
         let mut table = TableSalvage { name: shape.table.clone(), ..TableSalvage::default() };
         for (rowid, mut record) in records(&from, &shape.table, shape.without_rowid, &fields) {
+            if is_lost(&shape.table, rowid) {
+                continue;
+            }
             for (value, field) in record.iter_mut().zip(&shape.fields) {
                 if field.rowid_alias {
                     *value = Stored::Null;
@@ -201,8 +214,49 @@ fn copy(place: &Place) -> (Finished, Vec<TableSalvage>) {
         }
         tables.push(table);
     }
-    let finished = target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    drop(from);
+    let entries = entries(&place.original);
+    let finished = target.finish(&entries, &mut tables, &Unwatched).unwrap();
     (finished, tables)
+}
+
+/// The entries of the original's indexes on rowid tables, whose keys are plain columns.
+fn entries(path: &Path) -> Entries {
+    let connection = open(path);
+    let mut entries = BTreeMap::new();
+    for entry in snapshot(&connection).schema.iter().filter(|entry| entry.kind == "index") {
+        let mut columns: Vec<String> = connection
+            .prepare("SELECT ifnull(name, 'NULL') FROM pragma_index_xinfo(?1) WHERE key")
+            .unwrap()
+            .query_map([&entry.name], |row| row.get(0))
+            .unwrap()
+            .map(|name| name.unwrap())
+            .collect();
+        columns.push("rowid".to_owned());
+        let filter = entry.sql.as_deref().and_then(|sql| sql.split(" WHERE ").nth(1));
+        let sql = format!(
+            "SELECT {} FROM {} WHERE {}",
+            columns.join(", "),
+            quoted(&entry.table),
+            filter.unwrap_or("1")
+        );
+        let Ok(mut statement) = connection.prepare(&sql) else {
+            // A WITHOUT ROWID table's.
+            continue;
+        };
+        let rows = statement.query_map([], |row| {
+            let fields = (0..columns.len()).map(|at| match row.get(at).unwrap() {
+                Sql::Null => Stored::Null,
+                Sql::Integer(number) => Stored::Integer(number),
+                Sql::Real(number) => Stored::Real(number),
+                Sql::Text(it) => text(&it),
+                Sql::Blob(blob) => Stored::Blob(blob),
+            });
+            Ok(fields.collect())
+        });
+        entries.insert(entry.root, rows.unwrap().map(|row| row.unwrap()).collect());
+    }
+    Entries(RefCell::new(entries))
 }
 
 /// Everything of a database that a user can ask for, table by table.
@@ -217,6 +271,11 @@ fn content(path: &Path) -> Vec<String> {
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name",
     );
     for table in names {
+        // The index that is rebuilt need not have the same segments.
+        let segments = ["_fts_data", "_fts_idx", "_fts_segments", "_fts_segdir"];
+        if segments.iter().any(|segment| table.ends_with(segment)) {
+            continue;
+        }
         let columns: Vec<String> = connection
             .prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden <> 1")
             .unwrap()
@@ -500,4 +559,472 @@ fn a_file_that_exists_is_not_touched() {
     let error = Target::create(&place.target, &header, &header.schema).unwrap_err();
     assert_eq!(error.errcode, rusqlite::ffi::SQLITE_CANTOPEN);
     assert_eq!(std::fs::read(&place.target).unwrap(), b"mine");
+}
+
+fn insert_logs(connection: &Connection) {
+    connection
+        .execute_batch(
+            "INSERT INTO tasks(id, title, description, createdAt, updatedAt)
+               VALUES ('F-1', 'first', 'sails and ropes', '2026', '2026'),
+                      ('F-2', 'second', 'nothing', '2026', '2026');
+             DELETE FROM tasks WHERE id = 'F-2';
+             INSERT INTO tasks(rowid, id, title, createdAt, updatedAt)
+               VALUES (40, 'F-3', 'third ship', '2026', '2026');
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+             INSERT INTO agentLogEntries(taskId, timestamp, text, type)
+               SELECT iif(i % 3, 'F-1', 'F-3'), '2026-' || i, 'line ' || i, 'text' FROM n;
+             DELETE FROM agentLogEntries WHERE id > 2990 OR id = 5;
+             INSERT INTO activityLog VALUES ('a', 't', 'x', NULL, '{}')",
+        )
+        .unwrap();
+}
+
+#[test]
+fn a_fusion_database_is_the_same() {
+    let place = original("", include_str!("../examples/fusion-schema.sql"));
+    insert_logs(&open(&place.original));
+    let (finished, tables) = copy(&place);
+    assert_eq!(finished.schema_errors, [""; 0]);
+    assert_eq!(finished.rebuilt, ["tasks_fts"]);
+    assert_eq!(finished.lost_and_found, 0);
+    assert_same(&place);
+    for table in &tables {
+        assert!(table.suspects.is_empty() && table.missing.is_empty(), "{table:?}");
+    }
+    let told = |name: &str| tables.iter().find(|it| it.name == name).unwrap().rows_missing;
+    assert_eq!(told("agentLogEntries"), Some(0));
+    assert_eq!(told("tasks_fts_docsize"), None);
+
+    let target = open(&place.target);
+    let found = "SELECT rowid FROM tasks_fts WHERE tasks_fts MATCH 'ship OR ropes' ORDER BY rowid";
+    assert_eq!(strings(&target, found), ["Integer(1)", "Integer(40)"]);
+    target
+        .execute_batch("INSERT INTO tasks_fts(tasks_fts, rank) VALUES ('integrity-check', 1)")
+        .unwrap();
+    // The triggers work again, and the next id is one that was never used.
+    target
+        .execute_batch(
+            "UPDATE tasks SET title = 'a whale' WHERE id = 'F-3';
+             INSERT INTO agentLogEntries(taskId, timestamp, text, type) VALUES ('F-1', '', '', '')",
+        )
+        .unwrap();
+    assert_eq!(number(&target, "SELECT rowid FROM tasks_fts('whale')"), 40);
+    assert_eq!(number(&target, "SELECT max(id) FROM agentLogEntries"), 3001);
+}
+
+#[test]
+fn everything_of_a_schema_comes_back() {
+    let place = original(
+        "",
+        r#"CREATE TABLE t(a INTEGER PRIMARY KEY AUTOINCREMENT, b TEXT UNIQUE COLLATE NOCASE, c REAL,
+                          v AS (b || c), s AS (c * 2) STORED, CHECK (c > -100));
+           CREATE INDEX "by ""c" ON t(c DESC, a); CREATE INDEX partial ON t(b) WHERE c > 2;
+           CREATE UNIQUE INDEX expression ON t(lower(b) || 'x', v); CREATE INDEX onV ON t(v, s);
+           CREATE TABLE child(p REFERENCES t(a) ON DELETE CASCADE, q, PRIMARY KEY(q, p))
+             WITHOUT ROWID;
+           CREATE INDEX byP ON child(p);
+           CREATE TABLE hidden(rowid, _rowid_, oid UNIQUE, x AS (oid + 1));
+           CREATE INDEX hiddenIndex ON hidden(oid, _rowid_);
+           CREATE VIEW seen AS SELECT b FROM t JOIN child ON p = a;
+           CREATE TRIGGER seenInsert INSTEAD OF INSERT ON seen BEGIN
+             INSERT INTO t(b) VALUES (new.b); SELECT "double"; END;
+           CREATE TRIGGER noted AFTER INSERT ON t BEGIN INSERT INTO log(a) VALUES (new.a); END;
+           CREATE TABLE log(a);
+           CREATE TABLE "quoted '""name"("the ""a", [b c], `d`);
+           CREATE TABLE strict(i INT, r REAL, t TEXT, b BLOB, a ANY) STRICT;
+           CREATE TABLE numbers(id INTEGER PRIMARY KEY AUTOINCREMENT);
+           CREATE TABLE empty(id INTEGER PRIMARY KEY AUTOINCREMENT);
+           INSERT INTO t(b, c) VALUES ('one', 1), ('two', 2.5), ('Three', 3), (NULL, NULL);
+           INSERT INTO child VALUES (1, 'x'), (2, 'x'), (1, 'a');
+           INSERT INTO "quoted '""name" VALUES (1, 2, 3);
+           INSERT INTO strict VALUES (1, 2, '3', x'04', '5'), (1, 2.5, '3', x'04', 5);
+           INSERT INTO numbers VALUES (10), (50); DELETE FROM numbers WHERE id = 50;
+           ANALYZE"#,
+    );
+    let (finished, tables) = copy(&place);
+    assert_eq!(finished, Finished::default());
+    assert_same(&place);
+    assert!(tables.iter().all(|table| table.suspects.is_empty() && table.missing.is_empty()));
+    let (target, was) = (open(&place.target), open(&place.original));
+    assert_eq!(number(&target, "SELECT seq FROM sqlite_sequence WHERE name = 'numbers'"), 50);
+    assert!(number(&was, "SELECT count(*) FROM sqlite_stat1") > 0);
+    target.execute_batch("INSERT INTO seen VALUES ('four')").unwrap();
+    assert_eq!(number(&target, "SELECT count(*) FROM log"), 5);
+}
+
+#[test]
+fn a_table_whose_columns_have_taken_all_names_of_the_rowid_keeps_its_rowids() {
+    let place = original("", "CREATE TABLE hidden(rowid, _rowid_, Oid UNIQUE, x AS (oid + 1))");
+    let header = snapshot(&open(&place.original));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    assert_eq!(target.shapes()[0].fields[2].name, "Oid");
+    let fields = [Value::Integer(1), Value::Integer(2), Value::Integer(3)];
+    assert_eq!(target.insert(0, Some(77), &fields).unwrap(), Inserted::Yes);
+    assert_eq!(target.insert(0, Some(77), &fields).unwrap(), Inserted::Duplicate { same: true });
+    target.finish(&Entries::default(), &mut [TableSalvage::default()], &Unwatched).unwrap();
+    assert_eq!(schema(&place.target), schema(&place.original));
+    let target = open(&place.target);
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+    // SQL cannot name the rowid before a column gives its name back.
+    target
+        .execute_batch(
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(sql, '(rowid', '(other');
+             PRAGMA writable_schema = RESET",
+        )
+        .unwrap();
+    assert_eq!(number(&target, "SELECT rowid FROM hidden WHERE oid = 3 AND x = 4"), 77);
+}
+
+#[test]
+fn full_text_and_r_trees_answer_as_before() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE own_fts USING fts5(title, body, tokenize = 'porter');
+         INSERT INTO own_fts VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         CREATE VIRTUAL TABLE none_fts USING fts5(body, content='');
+         INSERT INTO none_fts(rowid, body) VALUES (3, 'ships'), (4, 'boats');
+         CREATE VIRTUAL TABLE old_fts USING fts4(body, notindexed=body, x);
+         INSERT INTO old_fts VALUES ('boats', 'ships');
+         CREATE TABLE docs(id INTEGER PRIMARY KEY, t);
+         INSERT INTO docs VALUES (7, 'ships of old');
+         CREATE VIRTUAL TABLE ext_fts USING fts4(content=\"docs\", t);
+         INSERT INTO ext_fts(docid, t) SELECT id, t FROM docs;
+         CREATE VIRTUAL TABLE bare_fts USING fts4(content=\"\", t);
+         INSERT INTO bare_fts(docid, t) VALUES (9, 'ships alone');
+         CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, +name);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+         INSERT INTO boxes SELECT i, i, i + 0.5, 'box ' || i FROM n;
+         CREATE VIRTUAL TABLE terms USING fts5vocab(own_fts, row)",
+    );
+    let (finished, _) = copy(&place);
+    assert_eq!(finished.schema_errors, [""; 0]);
+    assert_eq!(finished.rebuilt, ["own_fts", "old_fts", "ext_fts"]);
+    assert_same(&place);
+    for sql in [
+        "SELECT rowid, highlight(own_fts, 1, '<', '>') FROM own_fts
+          WHERE own_fts MATCH 'ship' ORDER BY 1",
+        "SELECT rowid FROM none_fts WHERE none_fts MATCH 'ships'",
+        "SELECT * FROM old_fts WHERE old_fts MATCH 'ships'",
+        "SELECT docid, snippet(ext_fts) FROM ext_fts WHERE ext_fts MATCH 'ships'",
+        "SELECT docid FROM bare_fts WHERE bare_fts MATCH 'ships'",
+        "SELECT id, name, x1 FROM boxes WHERE x0 > 100 AND x1 < 104",
+        "SELECT * FROM terms",
+        "SELECT rtreecheck('boxes')",
+    ] {
+        let (is, was) = (strings(&open(&place.target), sql), strings(&open(&place.original), sql));
+        assert!(!was.is_empty());
+        assert_eq!(is, was, "{sql}");
+    }
+}
+
+#[test]
+fn what_cannot_be_made_again_is_said_and_does_no_harm() {
+    let place = original("", "CREATE TABLE good(a); CREATE TABLE other(b)");
+    let mut header = snapshot(&open(&place.original));
+    let entry = |kind: &str, name: &str, sql: &str| SchemaEntry {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        table: "good".to_owned(),
+        root: 9,
+        sql: Some(sql.to_owned()),
+    };
+    let bad = [
+        entry("table", "cut", "CREATE TABLE cut(a, b"),
+        entry("table", "dropper", "DROP TABLE good"),
+        entry(
+            "table",
+            "endless",
+            "CREATE TABLE endless AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n)
+             SELECT * FROM n",
+        ),
+        entry("table", "two", "CREATE TABLE two(a); DROP TABLE good"),
+        entry("table", "misnamed", "CREATE TABLE named(a)"),
+        entry("table", "good", "CREATE TABLE good(a)"),
+        entry("table", "sqlite_other", "CREATE TABLE sqlite_other(a)"),
+        entry("index", "nowhere", "CREATE INDEX nowhere ON gone(a)"),
+        entry("index", "noColumn", "CREATE INDEX noColumn ON good(gone)"),
+        entry("view", "noView", "CREATE VIEW noView AS SELEC 1"),
+        entry(
+            "trigger",
+            "noTable",
+            "CREATE TRIGGER noTable AFTER INSERT ON gone BEGIN SELECT 1; END",
+        ),
+        entry("trigger", "pragma", "PRAGMA user_version = 9"),
+        entry("table", "cutVirtual", "CREATE VIRTUAL TABLE cutVirtual USING fts5(a"),
+        entry("table", "other", "CREATE VIRTUAL TABLE other USING no_such_module(a)"),
+        entry("table", "noShadow", "CREATE VIRTUAL TABLE noShadow USING fts5(a)"),
+    ];
+    header.schema.extend(bad.iter().cloned());
+    let unknown = "CREATE VIRTUAL TABLE unknown USING no_such_module(a)";
+    header.schema.push(entry("table", "unknown", unknown));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    assert_eq!(target.shapes().len(), 2);
+    assert_eq!(target.insert(0, Some(1), &[Value::Integer(5)]).unwrap(), Inserted::Yes);
+    let mut tables = vec![TableSalvage::default(); 2];
+    let finished = target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    for entry in &bad {
+        let begin = format!("{} {}: ", entry.kind, entry.name);
+        assert!(
+            finished.schema_errors.iter().any(|error| error.starts_with(&begin)),
+            "{begin} {:?}",
+            finished.schema_errors
+        );
+    }
+    assert_eq!(finished.schema_errors.len(), bad.len(), "{:?}", finished.schema_errors);
+    let target = open(&place.target);
+    assert_eq!(strings(&target, "SELECT a FROM good"), ["Integer(5)"]);
+    assert_eq!(
+        strings(&target, "SELECT name FROM sqlite_schema ORDER BY name"),
+        ["good", "noShadow", "other", "unknown"]
+    );
+    assert_eq!(number(&target, "PRAGMA user_version"), 0);
+}
+
+#[test]
+fn rows_in_the_way_of_a_unique_index_move_to_lost_and_found() {
+    let place = original(
+        "",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b, r REAL);
+         CREATE UNIQUE INDEX plain ON t(a COLLATE NOCASE DESC, b);
+         CREATE UNIQUE INDEX expression ON t(coalesce(b, 'x,('), 'a' || r) WHERE r > 0;
+         CREATE TABLE w(k PRIMARY KEY, v) WITHOUT ROWID;
+         CREATE UNIQUE INDEX byV ON w(v)",
+    );
+    let header = snapshot(&open(&place.original));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    for (rowid, a, b, r) in [
+        (9, "A", 1, 0.0),
+        (2, "a", 1, 0.0),
+        (3, "b", 1, 5.5),
+        (5, "c", 1, 5.5),
+        (6, "d", 1, -1.0),
+        (7, "e", 1, -1.0),
+    ] {
+        let fields = [Value::Null, Value::Text(a.as_bytes()), Value::Integer(b), Value::Real(r)];
+        assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
+    }
+    let seven = Value::Integer(7);
+    for (key, value) in [(2, seven), (1, seven), (3, Value::Null), (4, Value::Null)] {
+        let inserted = target.insert(1, None, &[Value::Integer(key), value]).unwrap();
+        assert_eq!(inserted, Inserted::Yes);
+    }
+    let mut tables: Vec<TableSalvage> =
+        [6, 4].map(|rows| TableSalvage { rows, ..TableSalvage::default() }).to_vec();
+    let finished = target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    assert_eq!(finished.schema_errors, [""; 0]);
+    assert_eq!(finished.lost_and_found, 3);
+    assert_eq!([tables[0].rows, tables[1].rows], [4, 3]);
+    let target = open(&place.target);
+    assert_eq!(
+        strings(&target, "SELECT group_concat(id) FROM (SELECT id FROM t ORDER BY id)"),
+        ["2,3,6,7"]
+    );
+    assert_eq!(
+        strings(&target, "SELECT group_concat(k) FROM (SELECT k FROM w ORDER BY k)"),
+        ["1,3,4"]
+    );
+    let root = header.schema[0].root;
+    let lost = format!("SELECT rootpgno = {root}, nfield, id, c0, c1, c2, c3 FROM lost_and_found");
+    assert_eq!(
+        strings(&target, &lost),
+        [
+            "Integer(1) | Integer(4) | Integer(9) | Null | A | Integer(1) | Real(0.0)",
+            "Integer(1) | Integer(4) | Integer(5) | Null | c | Integer(1) | Real(5.5)",
+            "Integer(0) | Integer(2) | Null | Integer(2) | Integer(7) | Null | Null",
+        ]
+    );
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+}
+
+#[test]
+fn indexes_tell_which_rows_are_missing_and_which_were_changed() {
+    let place = original(
+        "",
+        "CREATE TABLE t(a TEXT NOT NULL, b UNIQUE, r REAL, z AS (a || 'z'));
+         CREATE INDEX byA ON t(a, r); CREATE INDEX byZ ON t(z, r);
+         CREATE TABLE u(a); CREATE INDEX byU ON u(a);
+         CREATE TABLE v(a)",
+    );
+    let header = snapshot(&open(&place.original));
+    let root = |name: &str| header.schema.iter().find(|entry| entry.name == name).unwrap().root;
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    for rowid in 1..=100 {
+        let a = format!("row {rowid}");
+        let fields = [Value::Text(a.as_bytes()), Value::Integer(rowid * 10), Value::Integer(rowid)];
+        assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
+    }
+    target.lost(root("t"), 5, Some(203), &[Value::Null]).unwrap();
+    let by_a =
+        |a: &str, r: i64, rowid: i64| vec![text(a), Stored::Integer(r), Stored::Integer(rowid)];
+    let by_b = |b: i64, rowid: i64| vec![Stored::Integer(b), Stored::Integer(rowid)];
+    let entries = Entries::default();
+    entries.0.borrow_mut().extend([
+        (
+            root("byA"),
+            vec![
+                by_a("row 1", 1, 1),
+                by_a("row 2", 3, 2),
+                by_a("Row 3", 3, 3),
+                by_a("row 201", 201, 201),
+                by_a("row 202", 202, 202),
+                by_a("row 203", 203, 203),
+                // None of these can be an entry of this index.
+                vec![Stored::Null, Stored::Integer(1), Stored::Integer(301)],
+                vec![Stored::Integer(5), Stored::Integer(1), Stored::Integer(302)],
+                vec![text("row 303"), Stored::Integer(303)],
+                vec![text("row 304"), Stored::Integer(1), text("304")],
+                vec![],
+            ],
+        ),
+        // Of key 30 there is row 3; 201 is missing here, too.
+        (root("sqlite_autoindex_t_1"), vec![by_b(30, 401), by_b(2010, 201), by_b(41, 4)]),
+        // A computed part is not compared.
+        (root("byZ"), vec![by_a("other", 5, 5), by_a("other", 7, 6)]),
+    ]);
+    let mut tables = vec![TableSalvage::default(); 3];
+    target.finish(&entries, &mut tables, &Unwatched).unwrap();
+    assert_eq!(tables[0].rows_missing, Some(2));
+    assert_eq!(tables[0].missing, [201, 202]);
+    let suspects: Vec<(i64, &str)> =
+        tables[0].suspects.iter().map(|it| (it.rowid, it.index.as_str())).collect();
+    assert_eq!(suspects, [(4, "sqlite_autoindex_t_1"), (2, "byA"), (3, "byA"), (6, "byZ")]);
+    assert_eq!([tables[1].rows_missing, tables[2].rows_missing], [None, None]);
+}
+
+#[test]
+fn a_full_text_index_whose_own_rows_are_lost_is_rebuilt() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE five USING fts5(title, body);
+         INSERT INTO five VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         CREATE VIRTUAL TABLE four USING fts4(title, body);
+         INSERT INTO four VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         CREATE VIRTUAL TABLE broken USING fts5(title, body);
+         INSERT INTO broken VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         UPDATE broken_data SET block = x'00ff'; UPDATE broken_config SET v = 'x'",
+    );
+    let (finished, _) = copy_without(&place, |table, rowid| match table {
+        "five_content" | "four_content" | "broken_content" => rowid == Some(1),
+        _ => !table.starts_with("broken"),
+    });
+    assert_eq!(finished.schema_errors, [""; 0]);
+    assert_eq!(finished.rebuilt, ["five", "four", "broken"]);
+    let target = open(&place.target);
+    for table in ["five", "four", "broken"] {
+        let found = format!("SELECT title FROM {table} WHERE {table} MATCH 'ship OR ships'");
+        assert_eq!(strings(&target, &found), ["two"]);
+        let check = format!("INSERT INTO {table}({table}) VALUES ('integrity-check')");
+        target.execute_batch(&check).unwrap();
+        target.execute_batch(&format!("INSERT INTO {table} VALUES ('x', 'new ship')")).unwrap();
+        assert_eq!(strings(&target, &found).len(), 2);
+    }
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+}
+
+#[test]
+fn a_damaged_r_tree_is_said() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+         INSERT INTO boxes SELECT i, i, i + 0.5 FROM n",
+    );
+    let (finished, _) =
+        copy_without(&place, |table, rowid| table == "boxes_node" && rowid == Some(3));
+    assert_eq!(finished.rebuilt, [""; 0]);
+    assert_eq!(finished.schema_errors.len(), 1);
+    assert!(finished.schema_errors[0].starts_with("table boxes: "), "{:?}", finished.schema_errors);
+}
+
+/// A task that is cancelled when it is asked for the nth time, and notes its stages.
+struct Cancelled {
+    left: std::sync::atomic::AtomicI64,
+    stages: std::sync::Mutex<Vec<&'static str>>,
+}
+
+impl Cancelled {
+    fn after(questions: i64) -> Self {
+        Self { left: questions.into(), stages: std::sync::Mutex::default() }
+    }
+}
+
+impl Task for Cancelled {
+    fn stage(&self, stage: Stage) {
+        assert!(stage.done <= stage.total, "{stage:?}");
+        let mut stages = self.stages.lock().unwrap();
+        if stages.last() != Some(&stage.name) {
+            stages.push(stage.name);
+        }
+    }
+
+    fn go_on(&self) -> Result<()> {
+        match self.left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) {
+            ..=0 => Err(Error::cancelled()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_task_ends_it_at_any_step() {
+    let place = original(
+        "",
+        "CREATE TABLE t(a, b); CREATE VIRTUAL TABLE f USING fts5(a, content='t');
+         CREATE INDEX byAll ON t(a, b)",
+    );
+    let header = snapshot(&open(&place.original));
+    let mut asked = 0;
+    loop {
+        let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+        for rowid in 1..=20_000 {
+            let fields = [Value::Integer(rowid * 7919 % 20_011), Value::Text(b"words and words")];
+            assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
+        }
+        let task = Cancelled::after(asked);
+        let mut tables = vec![TableSalvage::default(); target.shapes().len()];
+        let finished = target.finish(&Entries::default(), &mut tables, &task);
+        let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        std::fs::remove_file(&place.target).unwrap();
+        match finished {
+            Err(error) => assert_eq!(error.code, "ERR_FUSION_CANCELLED"),
+            Ok(finished) => {
+                assert_eq!(finished.rebuilt, ["f"]);
+                let stages = task.stages.lock().unwrap();
+                assert_eq!(*stages, ["indexes", "comparing", "full-text"]);
+                break;
+            }
+        }
+        asked += 1;
+    }
+    // Before and within each step: long statements are interrupted.
+    assert!(asked > 8, "{asked}");
+}
+
+#[test]
+fn what_is_dropped_leaves_its_file_alone() {
+    let place = original("", "CREATE TABLE t(a)");
+    let header = snapshot(&open(&place.original));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    target.insert(0, Some(1), &[Value::Null]).unwrap();
+    target.lost(1, 1, None, &[Value::Null]).unwrap();
+    drop(target);
+    let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    std::fs::remove_file(&place.target).unwrap();
+    Target::create(&place.target, &header, &header.schema).unwrap();
+}
+
+#[test]
+fn reserved_bytes_and_a_file_without_tables_are_kept() {
+    let place = original("PRAGMA user_version = 3", "CREATE TABLE t(a)");
+    let mut header = snapshot(&open(&place.original));
+    header.reserved = 12;
+    let target = Target::create(&place.target, &header, &[]).unwrap();
+    target.finish(&Entries::default(), &mut [], &Unwatched).unwrap();
+    // The header's byte 20 is the size of the reserved region.
+    assert_eq!(std::fs::read(&place.target).unwrap()[20], 12);
+    assert_eq!(number(&open(&place.target), "PRAGMA user_version"), 3);
+    assert_eq!(schema(&place.target), [""; 0]);
 }

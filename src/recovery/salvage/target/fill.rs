@@ -159,12 +159,6 @@ impl Fill {
         }
         Ok(same)
     }
-
-    /// Forgets the prepared statements, so that the connection can be closed.
-    pub(super) fn forget_statements(&mut self) {
-        self.inserts.iter_mut().for_each(|insert| *insert = None);
-        self.lookup = None;
-    }
 }
 
 /// What is bound: the rowid, then the fields that are not derived.
@@ -212,18 +206,14 @@ fn insert_sql(
 
 /// The stored fields of a row that is told by its rowid or key. A key's own collations apply: a
 /// row that they call the same is the one in the way.
-fn lookup_sql(name: &str, table: &Described) -> String {
+pub(super) fn lookup_sql(name: &str, table: &Described) -> String {
     let columns: Vec<String> = table.fields.iter().map(|field| quoted(&field.name)).collect();
-    let wanted = match &table.rowid {
-        Some(rowid) => format!("{} = ?", quoted(rowid)),
-        None => columns
-            .iter()
-            .take(table.key_fields)
-            .map(|column| format!("{column} = ?"))
-            .collect::<Vec<_>>()
-            .join(" AND "),
-    };
-    format!("SELECT {} FROM main.{} WHERE {wanted}", columns.join(", "), quoted(name))
+    format!(
+        "SELECT {} FROM main.{} WHERE {}",
+        columns.join(", "),
+        quoted(name),
+        table.is_identified()
+    )
 }
 
 /// The same value byte for byte. A REAL column's whole numbers are stored as integers.

@@ -74,36 +74,27 @@ impl LostAndFound {
                 Value::Text(text) => odd(value) && text.len().is_multiple_of(2),
                 _ => false,
             });
-            let sql = self.insert(fields.len(), cast);
+            let sql = insert_sql(&self.name, cast);
             let mut insert = Statement::prepare(connection, encoding, &sql)?;
             insert.run(head.into_iter().chain(values))?;
         } else {
             if self.inserts.len() <= fields.len() {
                 self.inserts.resize_with(fields.len() + 1, || None);
             }
-            let sql = self.insert(fields.len(), iter::repeat_n(false, fields.len()));
+            let name = &self.name;
             if let Some(place) = self.inserts.get_mut(fields.len()) {
                 let insert = match place {
                     Some(insert) => insert,
-                    None => place.insert(Statement::prepare(connection, encoding, &sql)?),
+                    None => {
+                        let sql = insert_sql(name, iter::repeat_n(false, fields.len()));
+                        place.insert(Statement::prepare(connection, encoding, &sql)?)
+                    }
                 };
                 insert.run(head.into_iter().chain(fields.iter().copied()))?;
             }
         }
         self.rows += 1;
         Ok(())
-    }
-
-    fn insert(&self, fields: usize, cast: impl Iterator<Item = bool>) -> String {
-        let mut sql = format!("INSERT INTO {}(rootpgno, pgno, nfield, id", quoted(&self.name));
-        for field in 0..fields {
-            sql += &format!(", c{field}");
-        }
-        sql += ") VALUES (?, ?, ?, ?";
-        for cast in cast {
-            sql += if cast { ", CAST(? AS TEXT)" } else { ", ?" };
-        }
-        sql + ")"
     }
 
     /// Makes the table, or gives it the columns that it lacks.
@@ -115,11 +106,11 @@ impl LostAndFound {
         let mut sql = String::new();
         if self.exists {
             for field in self.width..fields {
-                sql += &format!("ALTER TABLE {name} ADD COLUMN c{field};");
+                sql += &format!("ALTER TABLE main.{name} ADD COLUMN c{field};");
             }
         } else {
             sql = format!(
-                "CREATE TABLE {name}(rootpgno INTEGER, pgno INTEGER, nfield INTEGER, id INTEGER"
+                "CREATE TABLE main.{name}(rootpgno INTEGER, pgno INTEGER, nfield INTEGER, id INTEGER"
             );
             for field in 0..self.width.max(fields) {
                 sql += &format!(", c{field}");
@@ -132,8 +123,20 @@ impl LostAndFound {
         Ok(())
     }
 
-    /// Forgets the prepared statements, so that the connection can be closed.
-    pub(super) fn forget_statements(&mut self) {
-        self.inserts.clear();
+    /// Its name, if it has rows.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.exists.then_some(self.name.as_str())
     }
+}
+
+/// An INSERT of a row with a field for each of `cast`: those that are true are bytes to be kept as
+/// text.
+fn insert_sql(name: &str, cast: impl Iterator<Item = bool>) -> String {
+    let mut columns = "rootpgno, pgno, nfield, id".to_owned();
+    let mut values = "?, ?, ?, ?".to_owned();
+    for (field, cast) in cast.enumerate() {
+        columns += &format!(", c{field}");
+        values += if cast { ", CAST(? AS TEXT)" } else { ", ?" };
+    }
+    format!("INSERT INTO main.{}({columns}) VALUES ({values})", quoted(name))
 }

@@ -7,6 +7,12 @@
 //! | [`affinity`] | which values a column keeps as they are |
 //! | [`fill`] | putting records into a table |
 //! | [`lost_and_found`] | the table of records that belong to none |
+//! | [`sequences`] | AUTOINCREMENT |
+//! | [`indexes`] | the indexes, and rows in the way of a UNIQUE one |
+//! | [`compare`] | what the damaged file's indexes tell of the rows |
+//! | [`virtual_tables`] | full-text indexes and R-Trees |
+//! | [`watch`] | ending a statement that runs long |
+//! | [`durable`] | syncing the finished file |
 //! | [`statement`] | one prepared statement, bound with stored values |
 //! | [`sql`] | telling a schema's statements apart |
 //!
@@ -14,12 +20,18 @@
 //! ([`CACHE`]), one record, and what SQLite's sorter takes.
 
 mod affinity;
+mod compare;
+mod durable;
 mod fill;
+mod indexes;
 mod lost_and_found;
 mod schema;
+mod sequences;
 mod shape;
 mod sql;
 mod statement;
+mod virtual_tables;
+mod watch;
 
 use std::path::Path;
 use std::time::Duration;
@@ -165,14 +177,47 @@ impl Target {
         tables: &mut [TableSalvage],
         task: &dyn Task,
     ) -> Result<Finished> {
-        let _ = (indexes, tables);
+        let Self { tables: fills, mut lost, mut connection, encoding, schema, .. } = self;
+        let mut errors = self.schema_errors;
+        sequences::restore(&connection, &fills)?;
+        schema::rename(&connection, &fills)?;
+        let making = indexes::Making {
+            connection: &connection,
+            encoding,
+            tables: &fills,
+            lost: &mut lost,
+            report: &mut *tables,
+        };
+        errors.extend(making.make(&schema, task)?);
+        let comparison = compare::Comparison {
+            connection: &connection,
+            encoding,
+            tables: &fills,
+            schema: &schema,
+            lost_and_found: lost.name(),
+            indexes,
+        };
+        comparison.run(tables, task)?;
+        errors.extend(schema::make_views_and_triggers(&connection, &schema)?);
+        let put_back = virtual_tables::put_back(&connection, &schema, &mut errors)?;
         task.go_on()?;
-        let Self { tables: fills, lost, mut connection, schema_errors, .. } = self;
         let lost_and_found = lost.rows;
         drop((fills, lost));
+        let path = connection.path().to_path_buf();
         connection.sql()?.execute_batch("COMMIT")?;
         connection.close()?;
-        Ok(Finished { lost_and_found, rebuilt: Vec::new(), schema_errors })
+
+        let mut rebuilt = Vec::new();
+        if !put_back.is_empty() {
+            let mut connection = open(&path)?;
+            let derived = virtual_tables::derive(&connection, &put_back, task)?;
+            connection.close()?;
+            rebuilt = derived.rebuilt;
+            errors.extend(derived.errors);
+        }
+        task.go_on()?;
+        durable::sync(&path)?;
+        Ok(Finished { lost_and_found, rebuilt, schema_errors: errors })
     }
 }
 

@@ -20,9 +20,9 @@ pub(super) enum Afterwards {
     Nothing,
     /// Its rows go into `sqlite_sequence`, and it is dropped.
     Sequence,
-    /// It gets the name and statement of this entry: it was filled under another name, or with
+    /// It gets its entry's name and this statement: it was filled under another name, or with
     /// another column name.
-    Entry,
+    Renamed(String),
 }
 
 /// A table that is being filled.
@@ -84,21 +84,30 @@ fn make_table(
 ) -> Result<(Table, Shape)> {
     let is = |name: &str| entry.name.eq_ignore_ascii_case(name);
     let stand_in = if is("sqlite_sequence") {
-        Some(("name, seq", Afterwards::Sequence))
+        Some("name,seq")
     } else if is("sqlite_stat1") {
-        Some(("tbl, idx, stat", Afterwards::Entry))
+        Some("tbl,idx,stat")
     } else if is("sqlite_stat2") {
-        Some(("tbl, idx, sampleno, sample", Afterwards::Entry))
+        Some("tbl,idx,sampleno,sample")
     } else if is("sqlite_stat3") || is("sqlite_stat4") {
-        Some(("tbl, idx, neq, nlt, ndlt, sample", Afterwards::Entry))
+        Some("tbl,idx,neq,nlt,ndlt,sample")
     } else {
         None
     };
     let sql = connection.sql()?;
     let (name, mut afterwards) = match stand_in {
-        Some((columns, afterwards)) => {
+        Some(columns) => {
             let name = free_name(schema, earlier);
             sql.execute(&format!("CREATE TABLE {}({columns})", quoted(&name)), [])?;
+            let afterwards = if is("sqlite_sequence") {
+                Afterwards::Sequence
+            } else {
+                // SQLite's own text, whatever is left of the file's.
+                Afterwards::Renamed(format!(
+                    "CREATE TABLE {}({columns})",
+                    entry.name.to_ascii_lowercase()
+                ))
+            };
             (name, afterwards)
         }
         None => {
@@ -109,15 +118,27 @@ fn make_table(
     let mut table = shape::describe(connection, scratch, &name)?;
     let names: Vec<String> = table.fields.iter().map(|field| field.name.clone()).collect();
     if table.rowid.is_none() && !table.without_rowid {
-        // All names of the rowid are columns' names. One column gives it back for a while.
+        // All names of the rowid are columns' names: for a while one column has another name.
+        // ALTER TABLE refuses to rename such a column.
         let taken = |name: &str| table.columns.iter().any(|it| it.eq_ignore_ascii_case(name));
         let free = (0_u64..)
             .map(|number| format!("salvaged_{number}"))
             .find(|name| !taken(name))
             .unwrap_or_default();
-        sql.execute(&format!("ALTER TABLE {} RENAME COLUMN oid TO {free}", quoted(&name)), [])?;
+        let statement: String = sql.query_row(
+            "SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?1",
+            [&name],
+            |row| row.get(0),
+        )?;
+        writable(connection, || {
+            sql.execute(
+                "UPDATE main.sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1",
+                [&name, &sql::with_another_name(&statement, "oid", &free)],
+            )?;
+            Ok(())
+        })?;
         table = shape::describe(connection, scratch, &name)?;
-        afterwards = Afterwards::Entry;
+        afterwards = Afterwards::Renamed(statement);
     }
     let mut fields = table.fields.clone();
     for (field, name) in fields.iter_mut().zip(names) {
@@ -161,6 +182,62 @@ pub(super) fn run(connection: &Connection, entry: &SchemaEntry, kinds: &[Makes])
     }
     sql.execute_batch("RELEASE statement")?;
     outcome
+}
+
+/// Gives tables their own names and statements that were filled under others.
+///
+/// # Errors
+/// Those of writing the file.
+pub(super) fn rename(connection: &Connection, tables: &[Table]) -> Result<()> {
+    let sql = connection.sql()?;
+    writable(connection, || {
+        for table in tables {
+            let Afterwards::Renamed(statement) = &table.afterwards else {
+                continue;
+            };
+            sql.execute(
+                "UPDATE main.sqlite_schema SET name = ?2, tbl_name = ?2, sql = ?3
+                  WHERE type = 'table' AND name = ?1",
+                [&table.fill.name, &table.entry.name, statement],
+            )?;
+        }
+        Ok(())
+    })
+}
+
+/// Carries out the statements of views and triggers; answers those that failed. None fires:
+/// triggers are off on this connection.
+///
+/// # Errors
+/// Those of writing the file.
+pub(super) fn make_views_and_triggers(
+    connection: &Connection,
+    schema: &[SchemaEntry],
+) -> Result<Vec<String>> {
+    let mut errors = Vec::new();
+    for (kind, makes) in [("view", Makes::View), ("trigger", Makes::Trigger)] {
+        for entry in schema.iter().filter(|entry| entry.kind == kind) {
+            match run(connection, entry, &[makes]) {
+                Err(error) if is_of_statement(&error) => {
+                    errors.push(format!("{kind} {}: {}", entry.name, error.message));
+                }
+                outcome => outcome?,
+            }
+        }
+    }
+    Ok(errors)
+}
+
+/// Runs `change`, which may write the schema as a table; the schema is read anew afterwards.
+///
+/// # Errors
+/// `change`'s; SQLite's.
+pub(super) fn writable(connection: &Connection, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let sql = connection.sql()?;
+    sql.execute_batch("PRAGMA writable_schema = ON")?;
+    let changed = change();
+    sql.execute_batch("PRAGMA writable_schema = RESET")?;
+    changed
 }
 
 /// Whether an error is the statement's own, and not the file's or the machine's.

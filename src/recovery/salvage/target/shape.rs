@@ -5,6 +5,7 @@
 use rusqlite::params;
 
 use super::affinity::Affinity;
+use super::statement::quoted;
 use crate::engine::{Connection, Result};
 
 /// What a table's records look like, for telling whose an orphan record is.
@@ -53,8 +54,22 @@ pub(super) struct Described {
     pub(super) rowid: Option<String>,
     /// All names of columns, virtual ones among them.
     pub(super) columns: Vec<String>,
-    /// `AUTOINCREMENT`, or not: only `sqlite_sequence`'s owner can tell.
+    /// Which field is the rowid's alias.
     pub(super) rowid_alias: Option<usize>,
+}
+
+impl Described {
+    /// An SQL condition with a parameter for the rowid, or one for each field of the key.
+    pub(super) fn is_identified(&self) -> String {
+        let is = |name: &str| format!("{} = ?", quoted(name));
+        match &self.rowid {
+            Some(rowid) => is(rowid),
+            None => {
+                let key = self.fields.iter().take(self.key_fields);
+                key.map(|field| is(&field.name)).collect::<Vec<_>>().join(" AND ")
+            }
+        }
+    }
 }
 
 struct Column {

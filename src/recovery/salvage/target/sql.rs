@@ -73,6 +73,29 @@ fn quoted_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
+/// A CREATE TABLE statement whose column `from` is called `to`, wherever it is named.
+pub(super) fn with_another_name(statement: &str, from: &str, to: &str) -> String {
+    let mut renamed = String::new();
+    let mut copied = 0;
+    // CREATE, TABLE and the table's name come first.
+    for token in tokens(statement).skip(3) {
+        if unquoted(token.text).eq_ignore_ascii_case(from) {
+            renamed += statement.get(copied..token.start).unwrap_or_default();
+            renamed += to;
+            copied = token.end();
+        }
+    }
+    renamed + statement.get(copied..).unwrap_or_default()
+}
+
+/// A name without its quotes.
+pub(super) fn unquoted(text: &str) -> &str {
+    [('"', '"'), ('\'', '\''), ('`', '`'), ('[', ']')]
+        .into_iter()
+        .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close))
+        .unwrap_or(text)
+}
+
 /// What a statement of a schema makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Makes {
