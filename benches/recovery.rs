@@ -92,6 +92,8 @@ mod contest {
             let Some(damaged) = case.damage(sound, seed) else { break };
             for &snapshot in case.wanted.snapshots() {
                 let contest = contest::hold(sound, &damaged, snapshot, folder);
+                let misses = contest.misses(&damaged, case.wanted, snapshot);
+                let done = if misses.is_empty() { Vec::new() } else { damaged.done.clone() };
                 let line = json!({
                     "schema": sound.name,
                     "case": case.name,
@@ -101,7 +103,8 @@ mod contest {
                     "inFile": damaged.in_file.values().sum::<usize>(),
                     "theirs": tally(&contest.theirs),
                     "ours": tally(&contest.ours),
-                    "misses": contest.misses(&damaged, case.wanted, snapshot),
+                    "misses": misses,
+                    "done": done,
                 });
                 let _printing = printing.lock();
                 println!("{line}");

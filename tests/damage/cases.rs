@@ -55,7 +55,7 @@ pub const CASES: &[Case] = &[
     case("page 1 overwritten", |damage| damage.overwrite_first(), MostBySnapshot),
     case("schema root lost", |damage| damage.zero_schema_root(), MostBySnapshot),
     case("schema leaf lost", |damage| damage.zero_schema_leaf(), MostBySnapshot),
-    case("table root zeroed", |damage| damage.zero_table_root(), MostBySnapshot),
+    case("table root zeroed", |damage| damage.zero_table_root(), Most),
     case("table root overwritten", |damage| damage.overwrite_table_root(), Most),
     case("index root zeroed", |damage| damage.zero_index_root(), Everything),
     case("pages torn", |damage| damage.tear(), NoWorse),
@@ -88,10 +88,12 @@ pub struct Damaged<'a> {
     pub wal: Option<Vec<u8>>,
     /// The rows that the database had.
     pub rows: &'a Rows,
-    /// How many of them are still there, byte for byte, wherever that is.
+    /// Its AUTOINCREMENT sequences.
+    pub sequences: &'a [(String, i64)],
+    /// How many of the rows are still there, byte for byte, wherever that is.
     pub in_file: BTreeMap<String, usize>,
-    /// Whether bytes of rows were changed, so that false rows cannot be told from true ones by
-    /// the file alone.
+    /// Whether bytes of rows were changed (or overflow pages put in other places, which is the
+    /// same to the row), so that false rows cannot be told from true ones by the file alone.
     pub payload_changed: bool,
     /// Whether the header and the schema are as they were.
     pub schema_intact: bool,
@@ -110,6 +112,7 @@ impl Case {
             from: (1..=(sound.file.len() / size) as u32).collect(),
             wal: None,
             rows: &sound.rows,
+            sequences: &sound.sequences,
             intact: false,
             other_schema: false,
             payload_changed: false,
@@ -128,6 +131,7 @@ struct Damage<'a> {
     from: Vec<u32>,
     wal: Option<Vec<u8>>,
     rows: &'a Rows,
+    sequences: &'a [(String, i64)],
     /// Whether every row is there, whatever [`Self::pages`] say: in the WAL.
     intact: bool,
     /// Whether the WAL has a schema of its own.
@@ -151,6 +155,7 @@ impl<'a> Damage<'a> {
             file: self.pages.concat(),
             wal: self.wal,
             rows: self.rows,
+            sequences: self.sequences,
             payload_changed: self.payload_changed,
             schema_intact: schema_intact && !self.other_schema,
             done: self.done,
@@ -220,7 +225,14 @@ impl<'a> Damage<'a> {
         self.say(format!("zeroed {number}"));
     }
 
+    /// The content of an overflow page says nothing of whose it is.
+    fn changes_payload(&mut self, pages: &[u32]) {
+        let pages = pages.iter().map(|&page| &self.sound.layout.pages[page as usize - 1]);
+        self.payload_changed |= pages.clone().any(|page| page.role == Role::Overflow);
+    }
+
     fn copy(&mut self, from: u32, to: u32) {
+        self.changes_payload(&[to]);
         self.pages[to as usize - 1] = self.pages[from as usize - 1].clone();
         self.from[to as usize - 1] = self.from[from as usize - 1];
         self.say(format!("{from} over {to}"));
@@ -309,6 +321,7 @@ impl<'a> Damage<'a> {
     fn swap_pairs(&mut self, count: usize) -> bool {
         let pages = self.some_pages(2 * count);
         for pair in pages.chunks_exact(2) {
+            self.changes_payload(pair);
             let (a, b) = (pair[0] as usize - 1, pair[1] as usize - 1);
             self.pages.swap(a, b);
             self.from.swap(a, b);
@@ -517,12 +530,13 @@ impl<'a> Damage<'a> {
         let size = self.sound.page_size();
         self.pages = self.sound.earlier.chunks(size).map(<[u8]>::to_vec).collect();
         let kept = 1 + self.random.below(self.sound.commits.len() - 2);
-        let end = self.sound.commits[kept].0;
-        let next = self.sound.commits[kept + 1].0;
+        let end = self.sound.commits[kept].end;
+        let next = self.sound.commits[kept + 1].end;
         // In the last frame of the next transaction, whose commit is in it.
         let cut = next - 1 - self.random.below(size.min(next - end - 1));
         self.wal = Some(self.sound.wal[..cut].to_vec());
-        self.rows = &self.sound.commits[kept].1;
+        self.rows = &self.sound.commits[kept].rows;
+        self.sequences = &self.sound.commits[kept].sequences;
         self.intact = true;
         self.say(format!(
             "WAL of {} bytes cut to {cut}; its commit {kept} ends at {end}",

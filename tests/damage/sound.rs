@@ -30,12 +30,22 @@ pub struct Sound {
     pub wal: Vec<u8>,
     /// The WAL of another file with pages of this size.
     pub foreign_wal: Vec<u8>,
-    /// Where in the WAL each of them ends, and the rows after it; the first is [`Self::earlier`]'s.
-    pub commits: Vec<(usize, Rows)>,
+    /// The last transactions; the first is the one before them, whose pages are in [`Self::earlier`].
+    pub commits: Vec<Commit>,
     /// `sqlite_sequence`.
     pub sequences: Vec<(String, i64)>,
     /// Queries of full-text indexes, and what they are to agree with.
     pub queries: Vec<(&'static str, &'static str)>,
+}
+
+/// What a transaction left.
+pub struct Commit {
+    /// Where in the WAL it ends.
+    pub end: usize,
+    /// The rows after it.
+    pub rows: Rows,
+    /// `sqlite_sequence` after it.
+    pub sequences: Vec<(String, i64)>,
 }
 
 const TRANSACTIONS: i64 = 4;
@@ -82,7 +92,14 @@ impl Sound {
             .execute_batch("COMMIT; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0;")?;
         let earlier = std::fs::read(&path).expect("the file was just written");
 
-        let mut commits = vec![(0, truth::read(&connection)?)];
+        let commit = |end: usize| {
+            Ok::<_, rusqlite::Error>(Commit {
+                end,
+                rows: truth::read(&connection)?,
+                sequences: sequences(&connection)?,
+            })
+        };
+        let mut commits = vec![commit(0)?];
         let step = (rows - before) / TRANSACTIONS;
         for transaction in 0..TRANSACTIONS {
             let start = before + transaction * step;
@@ -90,7 +107,7 @@ impl Sound {
             fill(schema, &connection, start..start + step)?;
             connection.execute_batch("COMMIT")?;
             let size = std::fs::metadata(&wal_path).expect("there is a WAL").len();
-            commits.push((size as usize, truth::read(&connection)?));
+            commits.push(commit(size as usize)?);
         }
         let wal = std::fs::read(&wal_path).expect("there is a WAL");
         connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
@@ -107,13 +124,6 @@ impl Sound {
             let Some(read) = now.get(table) else { continue };
             assert_eq!(rows.len(), read.len(), "rows of {table} that the layout found");
         }
-        let mut sequences = Vec::new();
-        if connection.table_exists(None, "sqlite_sequence")? {
-            let mut statement =
-                connection.prepare("SELECT name, seq FROM sqlite_sequence ORDER BY name")?;
-            let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            sequences = found.collect::<Result<_>>()?;
-        }
         Ok(Self {
             name: schema.name,
             snapshot: snapshot(&connection, &file)?,
@@ -126,7 +136,7 @@ impl Sound {
             wal,
             foreign_wal: foreign_wal(schema, folder)?,
             commits,
-            sequences,
+            sequences: sequences(&connection)?,
             queries: schema.parts.iter().flat_map(|part| part.queries).copied().collect(),
         })
     }
@@ -135,6 +145,15 @@ impl Sound {
     pub fn page_size(&self) -> usize {
         self.layout.page_size
     }
+}
+
+fn sequences(connection: &Connection) -> Result<Vec<(String, i64)>> {
+    if !connection.table_exists(None, "sqlite_sequence")? {
+        return Ok(Vec::new());
+    }
+    let mut statement =
+        connection.prepare("SELECT name, seq FROM sqlite_sequence ORDER BY name")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 fn foreign_wal(schema: &Schema, folder: &Path) -> Result<Vec<u8>> {
