@@ -435,7 +435,8 @@ fn duplicates_and_refusals_cost_one_row() {
         "CREATE TABLE t(a TEXT, n INT UNIQUE ON CONFLICT REPLACE, z NOT NULL ON CONFLICT ROLLBACK);
          CREATE TABLE w(k TEXT COLLATE NOCASE PRIMARY KEY ON CONFLICT REPLACE, v REAL) WITHOUT ROWID;
          CREATE TABLE s(i INT, t TEXT) STRICT;
-         CREATE TABLE p(k TEXT PRIMARY KEY, v)",
+         CREATE TABLE p(k TEXT PRIMARY KEY, v);
+         CREATE TABLE i(a, id INTEGER PRIMARY KEY, r REAL, u UNIQUE)",
     );
     let header = snapshot(&open(&place.original));
     let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
@@ -472,13 +473,21 @@ fn duplicates_and_refusals_cost_one_row() {
     assert_eq!(insert(2, Some(1), &[one.clone(), text("x")]), "yes");
     assert_eq!(insert(2, Some(2), &[text("x"), text("x")]), "refused");
     assert_eq!(insert(3, Some(1), &[text("k"), one.clone()]), "yes");
-    assert_eq!(insert(3, Some(2), &[text("k"), one]), "refused");
+    assert_eq!(insert(3, Some(2), &[text("k"), one.clone()]), "refused");
 
-    let mut tables = vec![TableSalvage::default(); 4];
+    // A rowid alias is stored as NULL, and a REAL column's whole numbers as integers.
+    let row = |a: i64, r: Stored, u: &str| [Stored::Integer(a), Stored::Null, r, text(u)];
+    assert_eq!(insert(4, Some(9), &row(1, one.clone(), "u")), "yes");
+    assert_eq!(insert(4, Some(9), &row(1, Stored::Real(1.0), "u")), "same");
+    assert_eq!(insert(4, Some(9), &row(2, one.clone(), "u")), "other");
+    assert_eq!(insert(4, Some(8), &row(1, one, "u")), "refused");
+
+    let mut tables = vec![TableSalvage::default(); 5];
     target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
     let target = open(&place.target);
     assert_eq!(strings(&target, "SELECT rowid, a, n FROM t").len(), 2);
     assert_eq!(strings(&target, "SELECT k FROM w"), ["key"]);
+    assert_eq!(strings(&target, "SELECT * FROM i"), ["Integer(1) | Integer(9) | Real(1.0) | u"]);
 }
 
 #[test]
@@ -522,6 +531,37 @@ fn text_is_kept_byte_for_byte() {
         }
         assert_eq!(number(&connection, "SELECT count(*) FROM w"), 4);
     }
+}
+
+#[test]
+fn index_entries_are_compared_in_the_databases_encoding() {
+    let place = original(
+        "PRAGMA encoding = 'UTF-16be'",
+        "CREATE TABLE t(a TEXT, n INTEGER); CREATE INDEX byA ON t(a, n)",
+    );
+    let header = snapshot(&open(&place.original));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let fields = [Value::Text(b"\0A\xd8\x00"), Value::Integer(1)];
+    for rowid in [1, 2] {
+        assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
+    }
+    let entry = |a: &[u8], rowid: i64| {
+        vec![Stored::Text(a.to_vec()), Stored::Integer(1), Stored::Integer(rowid)]
+    };
+    let entries = Entries::default();
+    let told = vec![
+        entry(b"\0A\xd8\x00", 1),
+        entry(b"\0A\0B", 2),
+        entry(b"\0C", 3),
+        // A number's text in a TEXT column is no evidence against it.
+        entry(b"\x001", 4),
+    ];
+    entries.0.borrow_mut().insert(header.schema[1].root, told);
+    let mut tables = [TableSalvage::default()];
+    target.finish(&entries, &mut tables, &Unwatched).unwrap();
+    assert_eq!(tables[0].missing, [3, 4]);
+    assert_eq!(tables[0].suspects.len(), 1);
+    assert_eq!(tables[0].suspects[0].rowid, 2);
 }
 
 #[test]
@@ -923,18 +963,49 @@ fn a_full_text_index_whose_own_rows_are_lost_is_rebuilt() {
 }
 
 #[test]
-fn a_damaged_r_tree_is_said() {
+fn a_damaged_r_tree_is_made_anew_of_what_is_certain() {
     let place = original(
         "",
-        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1);
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
-         INSERT INTO boxes SELECT i, i, i + 0.5 FROM n",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, y0, y1);
+         CREATE VIRTUAL TABLE named USING rtree_i32(id, x0, x1, +name, +more);
+         CREATE VIRTUAL TABLE whole USING rtree(id, x0, x1);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO boxes SELECT i, i, i + 0.5, -i, 0.1 FROM n;
+         INSERT INTO named SELECT id, id, id + 7, 'name ' || id, NULL FROM boxes;
+         INSERT INTO whole SELECT id, x0, x1 FROM boxes",
     );
-    let (finished, _) =
-        copy_without(&place, |table, rowid| table == "boxes_node" && rowid == Some(3));
-    assert_eq!(finished.rebuilt, [""; 0]);
-    assert_eq!(finished.schema_errors.len(), 1);
-    assert!(finished.schema_errors[0].starts_with("table boxes: "), "{:?}", finished.schema_errors);
+    let was = open(&place.original);
+    let root = number(&was, "SELECT rootpage FROM sqlite_schema WHERE name = 'named_rowid'");
+    // The root, a leaf, and for boxes some of what tells where the entries are.
+    let leaf = number(&was, "SELECT nodeno FROM boxes_rowid WHERE rowid = 1000");
+    let named_leaf = number(&was, "SELECT nodeno FROM named_rowid WHERE rowid = 1000");
+    let (finished, _) = copy_without(&place, |table, rowid| match table {
+        "boxes_node" => rowid == Some(leaf) || rowid == Some(1),
+        "boxes_rowid" => rowid.unwrap() % 10 == 3,
+        "boxes_parent" => rowid == Some(5),
+        "named_node" => rowid == Some(named_leaf),
+        _ => false,
+    });
+    assert_eq!(finished.rebuilt, ["boxes", "named"]);
+    let target = open(&place.target);
+    for (table, leaf) in [("boxes", leaf), ("named", named_leaf)] {
+        let gone = format!("id IN (SELECT rowid FROM {table}_rowid WHERE nodeno = {leaf})");
+        let kept = strings(&was, &format!("SELECT * FROM {table} WHERE NOT {gone} ORDER BY id"));
+        assert!(kept.len() > 2_900 && kept.len() < 3_000);
+        assert_eq!(strings(&target, &format!("SELECT * FROM {table} ORDER BY id")), kept);
+        assert_eq!(strings(&target, &format!("SELECT rtreecheck('{table}')")), ["ok"]);
+        assert!(
+            finished.schema_errors.iter().any(|it| it.starts_with(&format!("table {table}: ")))
+        );
+    }
+    assert_eq!(finished.schema_errors.len(), 2);
+    // What the table's other columns held is not lost.
+    let gone = format!("SELECT rowid, a0 FROM named_rowid WHERE nodeno = {named_leaf} ORDER BY 1");
+    let kept = format!("SELECT id, c2 FROM lost_and_found WHERE rootpgno = {root} ORDER BY 1");
+    assert_eq!(strings(&target, &kept), strings(&was, &gone));
+    let all = number(&target, "SELECT count(*) FROM lost_and_found");
+    assert_eq!(finished.lost_and_found, all.unsigned_abs());
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
 }
 
 /// A task that is cancelled when it is asked for the nth time, and notes its stages.
@@ -967,6 +1038,32 @@ impl Task for Cancelled {
 }
 
 #[test]
+fn an_r_tree_that_cannot_be_made_anew_stays_as_it_was_salvaged() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, +name);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+         INSERT INTO boxes SELECT i, i, i + 0.5, 'box ' || i FROM n",
+    );
+    let (finished, _) = copy_without(&place, |table, _| table == "boxes_node");
+    assert_eq!(finished.rebuilt, [""; 0]);
+    assert_eq!(finished.lost_and_found, 0);
+    assert!(finished.schema_errors[0].starts_with("table boxes: "), "{:?}", finished.schema_errors);
+    assert_eq!(number(&open(&place.target), "SELECT count(*) FROM boxes_rowid"), 500);
+}
+
+/// That no connection was left behind.
+fn assert_closed(path: &Path) {
+    #[cfg(target_os = "linux")]
+    for descriptor in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let file = std::fs::read_link(descriptor.unwrap().path()).unwrap_or_default();
+        assert_ne!(file, path.canonicalize().unwrap());
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = path;
+}
+
+#[test]
 fn a_task_ends_it_at_any_step() {
     let place = original(
         "",
@@ -981,11 +1078,13 @@ fn a_task_ends_it_at_any_step() {
             let fields = [Value::Integer(rowid * 7919 % 20_011), Value::Text(b"words and words")];
             assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
         }
+        target.lost(1, 1, None, &[Value::Null]).unwrap();
         let task = Cancelled::after(asked);
         let mut tables = vec![TableSalvage::default(); target.shapes().len()];
         let finished = target.finish(&Entries::default(), &mut tables, &task);
         let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
         assert_eq!(names.len(), 2, "{names:?}");
+        assert_closed(&place.target);
         std::fs::remove_file(&place.target).unwrap();
         match finished {
             Err(error) => assert_eq!(error.code, "ERR_FUSION_CANCELLED"),
@@ -1010,6 +1109,7 @@ fn what_is_dropped_leaves_its_file_alone() {
     target.insert(0, Some(1), &[Value::Null]).unwrap();
     target.lost(1, 1, None, &[Value::Null]).unwrap();
     drop(target);
+    assert_closed(&place.target);
     let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
     assert_eq!(names.len(), 2, "{names:?}");
     std::fs::remove_file(&place.target).unwrap();
@@ -1027,4 +1127,41 @@ fn reserved_bytes_and_a_file_without_tables_are_kept() {
     assert_eq!(std::fs::read(&place.target).unwrap()[20], 12);
     assert_eq!(number(&open(&place.target), "PRAGMA user_version"), 3);
     assert_eq!(schema(&place.target), [""; 0]);
+}
+
+#[test]
+fn tables_that_need_the_applications_functions_keep_their_rows() {
+    let place = original(
+        "",
+        "CREATE TABLE checked(id, a TEXT COLLATE NOCASE, b VARCHAR(9) DEFAULT (abs(1)), CHECK (abs(b) < 9));
+         CREATE INDEX byA ON checked(a); CREATE INDEX byB ON checked(b);
+         INSERT INTO checked VALUES (1, 'x', 2), (2, 'Y', 3);
+         CREATE TABLE computed(a, b AS (abs(a)) STORED);
+         INSERT INTO computed VALUES (-4);
+         CREATE TABLE keyed(k TEXT COLLATE NOCASE UNIQUE);
+         INSERT INTO keyed VALUES ('k')",
+    );
+    open(&place.original)
+        .execute_batch(
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(replace(sql, 'abs(', 'app_f('), 'NOCASE', 'app_c')",
+        )
+        .unwrap();
+    let header = snapshot(&open(&place.original));
+    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let names: Vec<&str> = target.shapes().iter().map(|shape| shape.table.as_str()).collect();
+    assert_eq!(names, ["checked", "computed", "keyed"]);
+    let row = [Value::Integer(1), Value::Text(b"x"), Value::Text(b"y")];
+    assert_eq!(target.insert(0, Some(1), &row).unwrap(), Inserted::Yes);
+    // What cannot be computed or ordered as the application does is not guessed.
+    let inserted = target.insert(1, Some(1), &[Value::Integer(-4), Value::Integer(4)]).unwrap();
+    assert!(matches!(inserted, Inserted::Refused(_)), "{inserted:?}");
+    let inserted = target.insert(2, Some(1), &[Value::Text(b"k")]).unwrap();
+    assert!(matches!(inserted, Inserted::Refused(_)), "{inserted:?}");
+    let mut tables = vec![TableSalvage::default(); 3];
+    let finished = target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    assert_eq!(finished.schema_errors.len(), 1, "{:?}", finished.schema_errors);
+    assert!(finished.schema_errors[0].starts_with("index byA: "));
+    let target = open(&place.target);
+    assert_eq!(strings(&target, "SELECT * FROM checked"), ["Integer(1) | x | y"]);
 }

@@ -94,12 +94,10 @@ impl Comparison<'_> {
             columns.join(", "),
             fill.table.is_identified()
         ))?;
-        let mut row_with = match key.unique_condition() {
-            Some(condition) => {
-                Some(prepare(&format!("SELECT 1 FROM main.{table} WHERE {condition}"))?)
-            }
-            None => None,
-        };
+        // An application's collation is not known here: then there is none to ask.
+        let mut row_with = key.unique_condition().and_then(|condition| {
+            prepare(&format!("SELECT 1 FROM main.{table} WHERE {condition}")).ok()
+        });
         let mut miss = prepare("INSERT OR IGNORE INTO temp.missing(id) VALUES (?)")?;
         let mut entries = 0_u64;
         let mut heard = false;

@@ -232,7 +232,7 @@ pub(super) fn is_same(stored: Value<'_>, given: Value<'_>) -> bool {
 fn refusal(error: Error) -> Result<Inserted> {
     match error.class() {
         Class::Row => Ok(Inserted::Refused(error.message)),
-        _ if error.errcode == ffi::SQLITE_ERROR => Ok(Inserted::Refused(error.message)),
+        _ if error.errcode & 0xff == ffi::SQLITE_ERROR => Ok(Inserted::Refused(error.message)),
         _ => Err(error),
     }
 }

@@ -123,6 +123,28 @@ impl LostAndFound {
         Ok(())
     }
 
+    /// Adds rows in `work`'s transaction: if that fails, the table is as it was.
+    ///
+    /// # Errors
+    /// `work`'s.
+    pub(super) fn in_transaction<R>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<R>,
+    ) -> Result<R> {
+        let (exists, width, rows) = (self.exists, self.width, self.rows);
+        let outcome = work(self);
+        if outcome.is_err() {
+            (self.exists, self.width, self.rows) = (exists, width, rows);
+            self.forget_statements();
+        }
+        outcome
+    }
+
+    /// Lets go of the connection; another may come.
+    pub(super) fn forget_statements(&mut self) {
+        self.inserts.clear();
+    }
+
     /// Its name, if it has rows.
     pub(super) fn name(&self) -> Option<&str> {
         self.exists.then_some(self.name.as_str())

@@ -2,29 +2,33 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`schema`] | the tables, made from their own statements |
-//! | [`shape`] | what their records look like |
-//! | [`affinity`] | which values a column keeps as they are |
-//! | [`fill`] | putting records into a table |
-//! | [`lost_and_found`] | the table of records that belong to none |
-//! | [`sequences`] | AUTOINCREMENT |
-//! | [`indexes`] | the indexes, and rows in the way of a UNIQUE one |
-//! | [`compare`] | what the damaged file's indexes tell of the rows |
-//! | [`virtual_tables`] | full-text indexes and R-Trees |
-//! | [`watch`] | ending a statement that runs long |
-//! | [`durable`] | syncing the finished file |
-//! | [`statement`] | one prepared statement, bound with stored values |
-//! | [`sql`] | telling a schema's statements apart |
+//! | `schema` | the tables, made from their own statements |
+//! | `application` | functions and collations that only the application knows |
+//! | `shape` | what their records look like |
+//! | `affinity` | which values a column keeps as they are |
+//! | `fill` | putting records into a table |
+//! | `lost_and_found` | the table of records that belong to none |
+//! | `sequences` | AUTOINCREMENT |
+//! | `indexes` | the indexes, and rows in the way of a UNIQUE one |
+//! | `compare` | what the damaged file's indexes tell of the rows |
+//! | `virtual_tables` | putting them back, full-text indexes anew |
+//! | `rtree` | R-Trees whose nodes are damaged |
+//! | `watch` | ending a statement that runs long |
+//! | `durable` | syncing the finished file |
+//! | `statement` | one prepared statement, bound with stored values |
+//! | `sql` | telling a schema's statements apart |
 //!
 //! Thread: whichever calls, one at a time. May call: the engine. Memory: the page cache
-//! ([`CACHE`]), one record, and what SQLite's sorter takes.
+//! (`CACHE`), one record, and what SQLite's sorter takes.
 
 mod affinity;
+mod application;
 mod compare;
 mod durable;
 mod fill;
 mod indexes;
 mod lost_and_found;
+mod rtree;
 mod schema;
 mod sequences;
 mod shape;
@@ -95,7 +99,8 @@ impl Target {
     /// `header` everything but its schema is used. Statements that fail are kept for the report.
     ///
     /// # Errors
-    /// Those of making and writing a file; `SQLITE_CANTOPEN` if there is one already.
+    /// Those of making and writing a file, of which nothing is left then; `SQLITE_CANTOPEN` if
+    /// there is one already, which is left alone.
     pub fn create(path: &Path, header: &Snapshot, schema: &[SchemaEntry]) -> Result<Self> {
         // SQLite would open a file that is there already.
         std::fs::OpenOptions::new()
@@ -103,11 +108,18 @@ impl Target {
             .create_new(true)
             .open(path)
             .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
+        Self::fill_new(path, header, schema).map_err(|error| {
+            // It is empty, and the error that is told is the reason.
+            let _ = std::fs::remove_file(path);
+            error.at(path)
+        })
+    }
+
+    fn fill_new(path: &Path, header: &Snapshot, schema: &[SchemaEntry]) -> Result<Self> {
         let encoding = Encoding::of_header(header.encoding);
         let connection = open(path)?;
-        format(&connection, encoding, header).map_err(|error| error.at(path))?;
-        let made =
-            schema::make_tables(&connection, encoding, schema).map_err(|error| error.at(path))?;
+        format(&connection, encoding, header)?;
+        let made = schema::make_tables(&connection, encoding, schema)?;
         let names = schema.iter().map(|entry| entry.name.as_str());
         let widest = made.shapes.iter().map(|shape| shape.fields.len()).max().unwrap_or(0);
         Ok(Self {
@@ -130,7 +142,8 @@ impl Target {
     /// Puts a record into table number `table` of [`Self::shapes`]. `rowid` is none for WITHOUT
     /// ROWID tables. A record may have fewer fields than the table (added columns get their
     /// defaults), but not fewer than [`Shape::least_fields`]; of more, the row is refused. So is
-    /// one with a value that its column would change: SQLite has not written it there.
+    /// one with a value that its column would change: SQLite has not written it there. Generated
+    /// columns and a rowid's alias are computed anew, whatever their fields hold.
     ///
     /// # Errors
     /// Those of writing the file.
@@ -172,52 +185,74 @@ impl Target {
     /// # Errors
     /// Those of writing the file; `task`'s.
     pub fn finish(
-        self,
+        mut self,
         indexes: &dyn IndexSource,
         tables: &mut [TableSalvage],
         task: &dyn Task,
     ) -> Result<Finished> {
-        let Self { tables: fills, mut lost, mut connection, encoding, schema, .. } = self;
-        let mut errors = self.schema_errors;
-        sequences::restore(&connection, &fills)?;
-        schema::rename(&connection, &fills)?;
+        let path = self.connection.path().to_path_buf();
+        let finished = self.complete(&path, indexes, tables, task);
+        finished.map_err(|error| error.at(&path))
+    }
+
+    /// [`Self::finish`], with everything in its place: on an error the statements still go before
+    /// their connection.
+    fn complete(
+        &mut self,
+        path: &Path,
+        indexes: &dyn IndexSource,
+        tables: &mut [TableSalvage],
+        task: &dyn Task,
+    ) -> Result<Finished> {
+        let mut errors = std::mem::take(&mut self.schema_errors);
+        let (connection, encoding) = (&self.connection, self.encoding);
+        sequences::restore(connection, &self.tables)?;
+        schema::rename(connection, &self.tables)?;
         let making = indexes::Making {
-            connection: &connection,
+            connection,
             encoding,
-            tables: &fills,
-            lost: &mut lost,
+            tables: &self.tables,
+            lost: &mut self.lost,
             report: &mut *tables,
         };
-        errors.extend(making.make(&schema, task)?);
+        errors.extend(making.make(&self.schema, task)?);
         let comparison = compare::Comparison {
-            connection: &connection,
+            connection,
             encoding,
-            tables: &fills,
-            schema: &schema,
-            lost_and_found: lost.name(),
+            tables: &self.tables,
+            schema: &self.schema,
+            lost_and_found: self.lost.name(),
             indexes,
         };
         comparison.run(tables, task)?;
-        errors.extend(schema::make_views_and_triggers(&connection, &schema)?);
-        let put_back = virtual_tables::put_back(&connection, &schema, &mut errors)?;
+        errors.extend(schema::make_views_and_triggers(connection, &self.schema)?);
+        let virtual_tables = virtual_tables::put_back(connection, &self.schema, &mut errors)?;
         task.go_on()?;
-        let lost_and_found = lost.rows;
-        drop((fills, lost));
-        let path = connection.path().to_path_buf();
+        self.tables.clear();
+        self.lost.forget_statements();
         connection.sql()?.execute_batch("COMMIT")?;
-        connection.close()?;
+        self.connection.close()?;
 
         let mut rebuilt = Vec::new();
-        if !put_back.is_empty() {
-            let mut connection = open(&path)?;
-            let derived = virtual_tables::derive(&connection, &put_back, task)?;
-            connection.close()?;
+        if !virtual_tables.is_empty() {
+            // Only a connection that reads the schema anew sees them.
+            self.connection = open(path)?;
+            let derived = virtual_tables::derive(
+                &self.connection,
+                encoding,
+                &self.schema,
+                &virtual_tables,
+                &mut self.lost,
+                task,
+            )?;
+            self.lost.forget_statements();
+            self.connection.close()?;
             rebuilt = derived.rebuilt;
             errors.extend(derived.errors);
         }
         task.go_on()?;
-        durable::sync(&path)?;
-        Ok(Finished { lost_and_found, rebuilt, schema_errors: errors })
+        durable::sync(path)?;
+        Ok(Finished { lost_and_found: self.lost.rows, rebuilt, schema_errors: errors })
     }
 }
 
@@ -289,8 +324,8 @@ fn format(connection: &Connection, encoding: Encoding, header: &Snapshot) -> Res
 pub struct Finished {
     /// Rows in `lost_and_found`.
     pub lost_and_found: u64,
-    /// Virtual tables whose index was rebuilt.
+    /// Virtual tables whose index was rebuilt, R-Trees that were made anew among them.
     pub rebuilt: Vec<String>,
-    /// Statements that failed, with the reason.
+    /// What of the schema could not be made again, or not wholly: `table t: reason`, `index i: …`.
     pub schema_errors: Vec<String>,
 }

@@ -6,6 +6,7 @@
 
 use rusqlite::ffi;
 
+use super::application;
 use super::fill::Fill;
 use super::shape::{self, Shape};
 use super::sql::{self, Makes};
@@ -98,8 +99,13 @@ fn make_table(
     let (name, mut afterwards) = match stand_in {
         Some(columns) => {
             let name = free_name(schema, earlier);
-            sql.execute(&format!("CREATE TABLE {}({columns})", quoted(&name)), [])?;
+            let quoted = quoted(&name);
             let afterwards = if is("sqlite_sequence") {
+                // Only a table with AUTOINCREMENT makes sqlite_sequence.
+                sql.execute_batch(&format!(
+                    "CREATE TABLE {quoted}(id INTEGER PRIMARY KEY AUTOINCREMENT);
+                     DROP TABLE {quoted}"
+                ))?;
                 Afterwards::Sequence
             } else {
                 // SQLite's own text, whatever is left of the file's.
@@ -108,10 +114,18 @@ fn make_table(
                     entry.name.to_ascii_lowercase()
                 ))
             };
+            sql.execute(&format!("CREATE TABLE {quoted}({columns})"), [])?;
             (name, afterwards)
         }
         None => {
-            run(connection, entry, &[Makes::Table])?;
+            let make = || run(connection, entry, &[Makes::Table]);
+            match (make(), entry.sql.as_deref()) {
+                (Err(error), Some(statement)) if error.errcode & 0xff == ffi::SQLITE_ERROR => {
+                    // It may name what only the application knows.
+                    application::stand_in_for(connection, statement, make)?;
+                }
+                (outcome, _) => outcome?,
+            }
             (entry.name.clone(), Afterwards::Nothing)
         }
     };

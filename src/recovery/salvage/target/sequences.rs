@@ -13,12 +13,8 @@ pub(super) fn restore(connection: &Connection, tables: &[Table]) -> Result<()> {
     let sql = connection.sql()?;
     for table in tables.iter().filter(|table| table.afterwards == Afterwards::Sequence) {
         let salvaged = quoted(&table.fill.name);
-        let maker = quoted(&format!("{}_maker", table.fill.name));
-        // Only a table with AUTOINCREMENT makes sqlite_sequence.
         sql.execute_batch(&format!(
-            "CREATE TABLE {maker}(id INTEGER PRIMARY KEY AUTOINCREMENT);
-             DROP TABLE {maker};
-             CREATE TEMP TABLE least AS SELECT name, seq FROM main.sqlite_sequence;
+            "CREATE TEMP TABLE least AS SELECT name, seq FROM main.sqlite_sequence;
              DELETE FROM main.sqlite_sequence;
              INSERT INTO main.sqlite_sequence(rowid, name, seq)
                SELECT rowid, name, (SELECT max(seq) FROM (

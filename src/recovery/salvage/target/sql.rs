@@ -134,3 +134,51 @@ pub(super) fn makes(sql: &str) -> Option<Makes> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_told_from_blanks_comments_and_quotes() {
+        let told = |sql| tokens(sql).map(|token| token.text).collect::<Vec<_>>();
+        assert_eq!(
+            told("a/* ) */ -- x\n\"b \"\"c\"'d''e'[f g]`h`(1.5,é)"),
+            ["a", "\"b \"\"c\"", "'d''e'", "[f g]", "`h`", "(", "1", ".", "5", ",", "é", ")"]
+        );
+        for unclosed in ["'a", "\"a\"\"", "[a", "`"] {
+            assert_eq!(told(unclosed), [unclosed]);
+        }
+        for nothing in ["", "  ", "-- a", "/* a", "/**/"] {
+            assert_eq!(told(nothing), [""; 0], "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_statement_is_what_it_makes() {
+        for (sql, what) in [
+            ("CREATE TABLE t(a)", Some(Makes::Table)),
+            ("create /* */ table \"t (\" (a)", Some(Makes::Table)),
+            ("CREATE TABLE t AS SELECT 1", None),
+            ("CREATE TEMP TABLE t(a)", None),
+            ("CREATE VIRTUAL TABLE t USING fts5(a)", Some(Makes::VirtualTable)),
+            ("CREATE UNIQUE INDEX i ON t(a)", Some(Makes::UniqueIndex)),
+            ("CREATE INDEX i ON t(a)", Some(Makes::Index)),
+            ("CREATE VIEW v AS SELECT 1", Some(Makes::View)),
+            ("CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT 1; END", Some(Makes::Trigger)),
+            ("DROP TABLE t", None),
+            ("CREATE", None),
+            ("", None),
+        ] {
+            assert_eq!(makes(sql), what, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_column_is_renamed_wherever_it_is_named() {
+        assert_eq!(
+            with_another_name("CREATE TABLE oid(oid, [OID] AS (\"oid\" + oids), 'x')", "oid", "n"),
+            "CREATE TABLE oid(n, n AS (n + oids), 'x')"
+        );
+    }
+}

@@ -4,7 +4,8 @@
 //! | module | its index |
 //! |---|---|
 //! | `fts5`, `fts4`, `fts3` | rebuilt from the content, its own or another table's; one without content (`content=''`) is kept as it was salvaged |
-//! | `rtree`, `rtree_i32`, `geopoly` | its nodes are the data: checked, and said if they are damaged |
+//! | `rtree`, `rtree_i32` | its nodes are the data: checked, and made anew of what is certain |
+//! | `geopoly` | checked, and said if it is damaged |
 //! | others | kept as they were salvaged |
 
 use std::path::Path;
@@ -12,9 +13,11 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
+use super::lost_and_found::LostAndFound;
+use super::rtree::RTree;
 use super::schema;
 use super::sql::{self, Makes, Token, unquoted};
-use super::statement::quoted;
+use super::statement::{Encoding, quoted};
 use super::watch::watched;
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::recovery::salvage::SchemaEntry;
@@ -107,7 +110,10 @@ pub(super) struct Derived {
 /// Those of writing the file; `task`'s.
 pub(super) fn derive(
     connection: &Connection,
+    encoding: Encoding,
+    schema: &[SchemaEntry],
     tables: &[&SchemaEntry],
+    lost: &mut LostAndFound,
     task: &dyn Task,
 ) -> Result<Derived> {
     let mut derived = Derived::default();
@@ -126,11 +132,37 @@ pub(super) fn derive(
                         "INSERT OR REPLACE INTO main.{config}(k, v) VALUES ('version', 4); {rebuild}"
                     );
                 }
-                atomically(connection, &rebuild)?;
+                let sql = connection.sql()?;
+                atomically(connection, || Ok(sql.execute_batch(&rebuild)?))?;
                 derived.rebuilt.push(entry.name.clone());
                 Ok(())
             }
-            Module::RTree => check_rtree(connection, &entry.name),
+            Module::RTree { kind } => {
+                let Err(error) = RTree::check(connection, &entry.name).and_then(|wrong| {
+                    wrong
+                        .map_or(Ok(()), |wrong| Err(Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, wrong)))
+                }) else {
+                    return Ok(());
+                };
+                let (Kind::Plain { integers }, true) = (kind, schema::is_of_statement(&error))
+                else {
+                    return Err(error);
+                };
+                let rowids = format!("{}_rowid", entry.name);
+                let root = schema.iter().find(|it| it.name == rowids).map_or(0, |it| it.root);
+                let name = &entry.name;
+                let uncertain = lost.in_transaction(|lost| {
+                    let mut tree = RTree { connection, encoding, name, integers, lost, root };
+                    atomically(connection, || tree.rebuild())
+                })?;
+                derived.rebuilt.push(entry.name.clone());
+                derived.errors.push(format!(
+                    "table {name}: its nodes were damaged ({}); {uncertain} of its entries have \
+                     lost their coordinates",
+                    error.message
+                ));
+                Ok(())
+            }
             Module::FullText { content: false, .. } | Module::Other => Ok(()),
         });
         match outcome {
@@ -144,13 +176,15 @@ pub(super) fn derive(
     Ok(derived)
 }
 
-/// Runs the statements in a transaction of their own.
-fn atomically(connection: &Connection, statements: &str) -> Result<()> {
+/// Runs `work` in a transaction of its own.
+fn atomically<R>(connection: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
     let sql = connection.sql()?;
     sql.execute_batch("BEGIN IMMEDIATE")?;
-    let outcome = sql.execute_batch(statements).map_err(Error::from);
-    match outcome {
-        Ok(()) => sql.execute_batch("COMMIT").map_err(Error::from),
+    match work() {
+        Ok(done) => {
+            sql.execute_batch("COMMIT")?;
+            Ok(done)
+        }
         Err(error) => {
             if !connection.is_autocommit() {
                 sql.execute_batch("ROLLBACK")?;
@@ -158,18 +192,6 @@ fn atomically(connection: &Connection, statements: &str) -> Result<()> {
             Err(error)
         }
     }
-}
-
-fn check_rtree(connection: &Connection, name: &str) -> Result<()> {
-    let verdict: String =
-        connection.sql()?.query_row("SELECT rtreecheck('main', ?1)", [name], |row| row.get(0))?;
-    if verdict == "ok" {
-        return Ok(());
-    }
-    Err(Error::sqlite(
-        ffi::SQLITE_CORRUPT_VTAB,
-        verdict.lines().take(3).collect::<Vec<_>>().join("; "),
-    ))
 }
 
 /// What a virtual table's module is to a salvage.
@@ -181,8 +203,22 @@ enum Module {
         /// It is an FTS5 table.
         five: bool,
     },
-    RTree,
+    RTree {
+        kind: Kind,
+    },
     Other,
+}
+
+/// What an R-Tree's cells hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Coordinates.
+    Plain {
+        /// 32-bit integers instead of floats.
+        integers: bool,
+    },
+    /// What a polygon's shape says already.
+    Polygon,
 }
 
 impl Module {
@@ -197,7 +233,9 @@ impl Module {
             "fts3" | "fts4" | "fts5" => {
                 Self::FullText { content: !is_contentless(tokens), five: module == "fts5" }
             }
-            "rtree" | "rtree_i32" | "geopoly" => Self::RTree,
+            "rtree" => Self::RTree { kind: Kind::Plain { integers: false } },
+            "rtree_i32" => Self::RTree { kind: Kind::Plain { integers: true } },
+            "geopoly" => Self::RTree { kind: Kind::Polygon },
             _ => Self::Other,
         }
     }

@@ -1,0 +1,166 @@
+//! Functions and collations that only the application knows.
+//!
+//! A schema that names some is read without them, but its tables cannot be *made* without them.
+//! So while a statement is carried out, stand-ins have their names; afterwards they are gone, and
+//! nothing has been computed or ordered by one.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr;
+
+use rusqlite::ffi;
+
+use super::sql;
+use crate::engine::{Connection, Result};
+
+/// Runs `work` while every function that `statement` may call is known, and every collation.
+///
+/// # Errors
+/// `work`'s; SQLite's.
+pub(super) fn stand_in_for<R>(
+    connection: &Connection,
+    statement: &str,
+    work: impl FnOnce() -> Result<R>,
+) -> Result<R> {
+    let mut known = Known { connection, functions: Vec::new(), collations: Vec::new() };
+    for name in unknown_functions(connection, statement)? {
+        // A name that SQLite refuses is not defined; it will say so again.
+        if define(connection, &name, Some(compute)) {
+            known.functions.push(name);
+        }
+    }
+    let told: *mut Vec<CString> = &raw mut known.collations;
+    // SAFETY: the connection is open. `known` stays where it is, takes the callback away before its
+    // vector goes, and only the callback touches that until then.
+    unsafe { ffi::sqlite3_collation_needed(connection.raw(), told.cast(), Some(needed)) };
+    work()
+}
+
+/// The stand-ins that are there. Dropping it takes them away, even if the work unwinds.
+struct Known<'a> {
+    connection: &'a Connection,
+    functions: Vec<CString>,
+    /// The callback adds to it.
+    collations: Vec<CString>,
+}
+
+impl Drop for Known<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the connection is open while it is borrowed.
+        unsafe { ffi::sqlite3_collation_needed(self.connection.raw(), ptr::null_mut(), None) };
+        for name in &self.collations {
+            collate(self.connection.raw(), name, None);
+        }
+        for name in &self.functions {
+            define(self.connection, name, None);
+        }
+    }
+}
+
+/// Names that are followed by a parenthesis and are no function of SQLite's. Some are types or
+/// keywords: a function of such a name does no harm.
+fn unknown_functions(connection: &Connection, statement: &str) -> Result<Vec<CString>> {
+    let sql = connection.sql()?;
+    let mut known = sql.prepare("SELECT DISTINCT lower(name) FROM pragma_function_list")?;
+    let mut known: HashSet<String> =
+        known.query_map([], |row| row.get(0))?.collect::<std::result::Result<_, _>>()?;
+    let tokens = sql::tokens(statement);
+    Ok(tokens
+        .clone()
+        .zip(tokens.skip(1))
+        .filter(|(_, next)| next.text == "(")
+        .map(|(name, _)| sql::unquoted(name.text).to_ascii_lowercase())
+        .filter(|name| known.insert(name.clone()))
+        .filter_map(|name| CString::new(name).ok())
+        .collect())
+}
+
+type Compute = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
+
+/// Defines a function with any number of arguments, or takes it away; answers whether it could.
+fn define(connection: &Connection, name: &CStr, compute: Option<Compute>) -> bool {
+    let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS;
+    // SAFETY: the connection is open and the name NUL-terminated; the function has no data.
+    let rc = unsafe {
+        ffi::sqlite3_create_function_v2(
+            connection.raw(),
+            name.as_ptr(),
+            -1,
+            flags,
+            ptr::null_mut(),
+            compute,
+            None,
+            None,
+            None,
+        )
+    };
+    rc == ffi::SQLITE_OK
+}
+
+/// What a stand-in computes: nothing.
+unsafe extern "C" fn compute(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+) {
+    let message = c"a function of the application";
+    // SAFETY: SQLite hands in the context of this call, and copies the message.
+    unsafe { ffi::sqlite3_result_error(context, message.as_ptr(), -1) };
+}
+
+/// Registers a collation, or takes it away.
+fn collate(
+    db: *mut ffi::sqlite3,
+    name: &CStr,
+    compare: Option<
+        unsafe extern "C" fn(*mut c_void, c_int, *const c_void, c_int, *const c_void) -> c_int,
+    >,
+) {
+    // SAFETY: the connection is open and the name NUL-terminated; the collation has no data.
+    unsafe {
+        ffi::sqlite3_create_collation_v2(
+            db,
+            name.as_ptr(),
+            ffi::SQLITE_UTF8,
+            ptr::null_mut(),
+            compare,
+            None,
+        );
+    }
+}
+
+unsafe extern "C" fn needed(
+    told: *mut c_void,
+    db: *mut ffi::sqlite3,
+    _encoding: c_int,
+    name: *const c_char,
+) {
+    // SAFETY: `stand_in_for` registered this pointer, and takes the callback away before it ends;
+    // SQLite hands in a NUL-terminated name.
+    let (collations, name) = unsafe { (&mut *told.cast::<Vec<CString>>(), CStr::from_ptr(name)) };
+    collations.push(name.to_owned());
+    collate(db, name, Some(compare));
+}
+
+/// The order of a stand-in: bytes. No index is built in it.
+unsafe extern "C" fn compare(
+    _: *mut c_void,
+    left_length: c_int,
+    left: *const c_void,
+    right_length: c_int,
+    right: *const c_void,
+) -> c_int {
+    // SAFETY: SQLite hands in texts with their lengths.
+    let bytes = |at: *const c_void, length: c_int| unsafe {
+        match usize::try_from(length) {
+            Ok(length) if length > 0 => std::slice::from_raw_parts(at.cast::<u8>(), length),
+            _ => &[],
+        }
+    };
+    match bytes(left, left_length).cmp(bytes(right, right_length)) {
+        Ordering::Less => -1,
+        Ordering::Equal => 0,
+        Ordering::Greater => 1,
+    }
+}

@@ -1,0 +1,174 @@
+//! R-Trees: their nodes are the data. One whose nodes are damaged is made anew of the entries that
+//! are certain; what is not goes to `lost_and_found`, and how much is said.
+//!
+//! The shadow table `_node` holds pages of cells, each an id and its coordinates; `_rowid` says in
+//! which leaf an id is, and holds the auxiliary columns; `_parent` leads from node to node
+//! (<https://sqlite.org/rtree.html>, 7.1). Cells of inner nodes look like those of leaves, so an
+//! entry is certain where both agree: the cell is in the node that `_rowid` says.
+//!
+//! Memory: one node; entries are collected in a temporary table.
+
+use std::iter;
+
+use rusqlite::ffi;
+
+use super::lost_and_found::LostAndFound;
+use super::statement::{Encoding, Statement, quoted};
+use crate::engine::{Connection, Error, Result};
+use crate::format::Value;
+
+/// What making an R-Tree anew reads and writes.
+pub(super) struct RTree<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) encoding: Encoding,
+    /// The virtual table.
+    pub(super) name: &'a str,
+    /// Its coordinates are integers (`rtree_i32`).
+    pub(super) integers: bool,
+    pub(super) lost: &'a mut LostAndFound,
+    /// Root of its `_rowid` in the damaged file.
+    pub(super) root: u32,
+}
+
+impl RTree<'_> {
+    /// What SQLite's own check finds wrong; none if nothing.
+    ///
+    /// # Errors
+    /// SQLite's, if it cannot even check.
+    pub(super) fn check(connection: &Connection, name: &str) -> Result<Option<String>> {
+        let verdict: String =
+            connection
+                .sql()?
+                .query_row("SELECT rtreecheck('main', ?1)", [name], |row| row.get(0))?;
+        Ok((verdict != "ok").then(|| verdict.lines().take(3).collect::<Vec<_>>().join("; ")))
+    }
+
+    /// Makes it anew, in the caller's transaction. Answers how many entries were not certain.
+    ///
+    /// # Errors
+    /// SQLite's; `SQLITE_CORRUPT_VTAB` if no node tells how large nodes are.
+    pub(super) fn rebuild(&mut self) -> Result<u64> {
+        let sql = self.connection.sql()?;
+        let shadow = |which: &str| quoted(&format!("{}_{which}", self.name));
+        let (nodes, rowids, parents) = (shadow("node"), shadow("rowid"), shadow("parent"));
+        let columns = |table: &str| {
+            let count = "SELECT count(*) FROM pragma_table_info(?1)";
+            let columns: i64 = sql.query_row(count, [table], |row| row.get(0))?;
+            Ok::<_, Error>(usize::try_from(columns).unwrap_or(0))
+        };
+        let auxiliary = columns(&format!("{}_rowid", self.name))?.saturating_sub(2);
+        let size: Option<i64> = sql.query_row(
+            &format!("SELECT max(length(data)) FROM main.{nodes} WHERE typeof(data) = 'blob'"),
+            [],
+            |row| row.get(0),
+        )?;
+        let size = size
+            .filter(|&size| size >= 4)
+            .ok_or_else(|| Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, "none of its nodes is left"))?;
+        // SQLite needs a first node even to tell the columns.
+        sql.execute(
+            &format!(
+                "INSERT INTO main.{nodes}(nodeno, data) VALUES (1, zeroblob(?1))
+                   ON CONFLICT (nodeno) DO UPDATE SET data = excluded.data
+                   WHERE typeof(data) <> 'blob' OR length(data) <> ?1"
+            ),
+            [size],
+        )?;
+        let coordinates = columns(self.name)?.saturating_sub(1 + auxiliary);
+
+        let list = |count: usize, item: &dyn Fn(usize) -> String| {
+            (0..count).map(item).collect::<Vec<_>>().join("")
+        };
+        let cells = list(coordinates, &|at| format!(", x{at}"));
+        let holders = list(coordinates, &|_| ", ?".to_owned());
+        sql.execute_batch(&format!("CREATE TEMP TABLE cells(id, node{cells})"))?;
+        let prepare = |sql: &str| Statement::prepare(self.connection, self.encoding, sql);
+        let mut collect = prepare(&format!("INSERT INTO temp.cells VALUES (?, ?{holders})"))?;
+        let integers = self.integers;
+        prepare(&format!("SELECT nodeno, data FROM main.{nodes}"))?.each(iter::empty(), |row| {
+            let (Value::Integer(node), Value::Blob(data)) = (row.value(0), row.value(1)) else {
+                return Ok(true);
+            };
+            for (id, bytes) in cells_of(data, coordinates) {
+                let coordinates = bytes.chunks_exact(4).map(|bytes| coordinate(bytes, integers));
+                let head = [Value::Integer(id), Value::Integer(node)];
+                collect.run(head.into_iter().chain(coordinates))?;
+            }
+            Ok(true)
+        })?;
+
+        // Certain: both say so; or, where there is nothing that only `_rowid` has, the cell is in
+        // a node that is certainly a leaf and the id is nowhere else.
+        // Nor is one certain whose ends are the wrong way round; the R-Tree would refuse it.
+        let ordered = list(coordinates / 2, &|at| format!(" AND x{} <= x{}", 2 * at, 2 * at + 1));
+        let aux = list(auxiliary, &|at| format!(", a{at}"));
+        sql.execute_batch(&format!(
+            "CREATE INDEX temp.cellsById ON cells(id, node);
+             CREATE TEMP TABLE entries AS
+               SELECT r.rowid AS id{cells}{aux} FROM main.{rowids} AS r JOIN temp.cells AS c
+                   ON c.id = r.rowid AND c.node = r.nodeno{ordered}
+                GROUP BY r.rowid HAVING count(*) = 1"
+        ))?;
+        if auxiliary == 0 {
+            sql.execute_batch(&format!(
+                "INSERT INTO temp.entries
+                   SELECT id{cells} FROM temp.cells AS c
+                    WHERE node IN (SELECT r.nodeno FROM main.{rowids} AS r JOIN temp.cells AS c
+                                      ON c.id = r.rowid AND c.node = r.nodeno)
+                      AND NOT EXISTS (SELECT 1 FROM main.{rowids} AS r WHERE r.rowid = c.id){ordered}
+                    GROUP BY id HAVING count(*) = 1"
+            ))?;
+        }
+        let root = self.root;
+        let mut uncertain = 0;
+        prepare(&format!(
+            "SELECT rowid, nodeno{aux} FROM main.{rowids} AS r
+              WHERE NOT EXISTS (SELECT 1 FROM temp.entries AS e WHERE e.id = r.rowid)"
+        ))?
+        .each(iter::empty(), |row| {
+            let Value::Integer(id) = row.value(0) else {
+                return Ok(true);
+            };
+            // As the record is stored: the rowid's alias is NULL in it.
+            let rest = (1..2 + auxiliary).map(|at| row.value(at));
+            let fields: Vec<Value<'_>> = iter::once(Value::Null).chain(rest).collect();
+            self.lost.add(self.connection, self.encoding, root, 0, Some(id), &fields)?;
+            uncertain += 1;
+            Ok(true)
+        })?;
+        sql.execute_batch(&format!(
+            "DELETE FROM main.{nodes}; DELETE FROM main.{rowids}; DELETE FROM main.{parents};
+             INSERT INTO main.{nodes}(nodeno, data) VALUES (1, zeroblob({size}));
+             INSERT INTO main.{name} SELECT * FROM temp.entries;
+             DROP TABLE temp.cells; DROP TABLE temp.entries",
+            name = quoted(self.name)
+        ))?;
+        Ok(uncertain)
+    }
+}
+
+/// The cells of a node: id and coordinates. Bytes 2 and 3 are their number.
+fn cells_of(node: &[u8], coordinates: usize) -> impl Iterator<Item = (i64, &[u8])> {
+    let count = match node {
+        [_, _, high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    };
+    let cells = node.get(4..).unwrap_or_default().chunks_exact(8 + 4 * coordinates);
+    // A count that the node has no room for is not to be believed.
+    let believed = if count <= cells.len() { count } else { 0 };
+    cells.take(believed).filter_map(|cell| {
+        let (id, coordinates) = cell.split_first_chunk::<8>()?;
+        Some((i64::from_be_bytes(*id), coordinates))
+    })
+}
+
+fn coordinate(bytes: &[u8], integers: bool) -> Value<'static> {
+    let Some(&bytes) = bytes.first_chunk::<4>() else {
+        return Value::Null;
+    };
+    if integers {
+        Value::Integer(i32::from_be_bytes(bytes).into())
+    } else {
+        Value::Real(f32::from_be_bytes(bytes).into())
+    }
+}
