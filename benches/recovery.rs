@@ -28,7 +28,7 @@ mod contest {
     use std::error::Error;
     use std::fs;
     use std::path::Path;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
@@ -139,20 +139,23 @@ mod contest {
 
         let (recovered, salvaged) = (folder.join("recovered.db"), folder.join("salvaged.db"));
         let own = std::env::current_exe()?;
-        let (mut salvage, mut recover, mut import) =
-            (Command::new(own), Command::new(shell::shell()), Command::new(shell::shell()));
+        let mut salvage = Command::new(own);
         salvage.arg("salvage").arg(&path).arg(&salvaged);
-        recover.args(["-batch", "-init", "/dev/null"]).arg(&path).arg(".recover");
-        import.args(["-batch", "-init", "/dev/null"]).arg(&recovered);
+        let (mut recover, mut import) = shell::commands(&path, &recovered);
 
         let started = Instant::now();
-        let ours = [wait(salvage.spawn()?)?];
+        let (salvage, memory) = wait(salvage.spawn()?)?;
+        if salvage != 0 {
+            return Err(format!("the salvage ended with {salvage:#x}").into());
+        }
+        let ours = [memory];
         let ours_seconds = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let mut first = recover.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut first = recover.spawn()?;
         let sql = first.stdout.take().ok_or("no pipe")?;
-        let second = import.stdin(sql).stdout(Stdio::null()).spawn()?;
-        let theirs = [wait(first)?, wait(second)?];
+        let second = import.stdin(sql).spawn()?;
+        drop(import);
+        let theirs = [wait(first)?.1, wait(second)?.1];
         let theirs_seconds = started.elapsed().as_secs_f64();
 
         let rows = |path: &Path| -> rusqlite::Result<i64> {
@@ -200,8 +203,8 @@ mod contest {
         Ok(())
     }
 
-    /// Waits for a process and answers its peak memory in bytes.
-    fn wait(child: std::process::Child) -> Result<i64, Box<dyn Error>> {
+    /// Waits for a process and answers its status and its peak memory in bytes.
+    fn wait(child: std::process::Child) -> Result<(i32, i64), Box<dyn Error>> {
         let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
         // SAFETY: both places may be written; the child is this process's and nobody else waits for it.
         let waited =
@@ -209,12 +212,9 @@ mod contest {
         if waited < 0 {
             return Err(std::io::Error::last_os_error().into());
         }
-        if status != 0 {
-            return Err(format!("process {} ended with {status:#x}", child.id()).into());
-        }
         // SAFETY: all zeroes is a valid one, and the call above has filled it in.
         let usage = unsafe { usage.assume_init() };
         // Apple counts bytes, the others kilobytes.
-        Ok(usage.ru_maxrss * if cfg!(target_vendor = "apple") { 1 } else { 1024 })
+        Ok((status, usage.ru_maxrss * if cfg!(target_vendor = "apple") { 1 } else { 1024 }))
     }
 }

@@ -100,21 +100,27 @@ fn sources() -> (String, PathBuf) {
     (text("version"), manifest.with_file_name("source"))
 }
 
-/// Recovers `database` into the new database `into`, as a person would: the SQL of `.recover` is
-/// read by a second shell. What comes of it is in the file, if anything.
+/// The two processes that recover `database` into the new database `into`, as a person would: the
+/// second reads the SQL that `.recover` writes on the first one's output. Their exit codes say
+/// little: what comes of it is in the file, if anything.
+pub fn commands(database: &Path, into: &Path) -> (Command, Command) {
+    let new = || {
+        let mut command = Command::new(shell());
+        command.args(["-batch", "-init", "/dev/null"]).stderr(Stdio::null());
+        command
+    };
+    let (mut first, mut second) = (new(), new());
+    first.arg(database).arg(".recover").stdin(Stdio::null()).stdout(Stdio::piped());
+    // Or it refuses the script's sequences and virtual tables.
+    second.args(["-cmd", ".dbconfig defensive off"]).arg(into).stdout(Stdio::null());
+    (first, second)
+}
+
+/// Recovers `database` into the new database `into`.
 pub fn recover(database: &Path, into: &Path) {
-    let mut first = Command::new(shell());
-    first.args(["-batch", "-init", "/dev/null"]).arg(database).arg(".recover");
-    let mut first = first
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the shell was just built");
+    let (mut first, mut second) = commands(database, into);
+    let mut first = first.spawn().expect("the shell was just built");
     let sql = first.stdout.take().expect("it is piped");
-    let mut second = Command::new(shell());
-    second.args(["-batch", "-init", "/dev/null"]).arg(into);
-    let second = second.stdin(sql).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    second.stdin(sql).status().expect("the shell was just built");
     let _ = first.wait();
-    second.expect("the shell was just built");
 }
