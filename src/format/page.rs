@@ -27,6 +27,16 @@ impl Kind {
         }
     }
 
+    /// The first byte of its pages.
+    pub fn flag(self) -> u8 {
+        match self {
+            Self::IndexInterior => 2,
+            Self::TableInterior => 5,
+            Self::IndexLeaf => 10,
+            Self::TableLeaf => 13,
+        }
+    }
+
     /// Whether its cells have children.
     pub fn is_interior(self) -> bool {
         matches!(self, Self::IndexInterior | Self::TableInterior)
@@ -101,6 +111,21 @@ impl<'a> Page<'a> {
         (page.array_end() <= usable).then_some(page)
     }
 
+    /// The same bytes taken for a page of `kind` with `cells` cells, whatever its header says; none
+    /// if there is no room for them.
+    pub fn taken_for(
+        bytes: &'a [u8],
+        usable: usize,
+        first: bool,
+        kind: Kind,
+        cells: usize,
+    ) -> Option<Self> {
+        let bytes = bytes.get(..usable)?;
+        let start = if first { super::header::SIZE } else { 0 };
+        let page = Self { bytes, start, kind, cells };
+        (page.array_end() <= usable).then_some(page)
+    }
+
     /// Where the array of cell pointers begins.
     fn array(&self) -> usize {
         self.start + if self.kind.is_interior() { 12 } else { 8 }
@@ -168,12 +193,24 @@ impl<'a> Page<'a> {
         (at + size <= usable).then_some(Cell { child, rowid, length, local, overflow, at, size })
     }
 
+    /// Bytes of it that are SQLite's.
+    pub fn usable(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Where the content begins, as the page's header says: no cell is before.
+    pub fn content(&self) -> usize {
+        match u16_at(self.bytes, self.start + 5) {
+            Some(0) => 65_536,
+            content => content.map_or(0, usize::from),
+        }
+    }
+
     /// Whether cells that take `taken` bytes together account for all of the page, with its free
     /// blocks and fragments: so exactly does SQLite keep its pages that hardly any damage passes.
     pub fn accounts_for(&self, taken: usize) -> bool {
         let usable = self.bytes.len();
-        let Some(content) = u16_at(self.bytes, self.start + 5) else { return false };
-        let content = if content == 0 { 65_536 } else { usize::from(content) };
+        let content = self.content();
         let (Some(first), Some(fragments)) =
             (u16_at(self.bytes, self.start + 1), byte(self.bytes, self.start + 7))
         else {

@@ -1,13 +1,33 @@
 //! Pages that no b-tree leads to any more, and whose they are.
 //!
-//! A leaf can only be a table's that has lost one, in the range of rowids that was lost. So a
-//! table whose b-tree is whole takes nothing: what looks like its rows was deleted, or moved.
+//! A page can only be a table's that has lost one, in the range of rowids that was lost: a table
+//! whose b-tree is whole takes nothing, and what looks like its rows was deleted, or moved. Two
+//! things make an orphan:
+//!
+//! * The page above it was lost. Then nothing else leads to it, and it is one of a table that has
+//!   lost a page above the leaves.
+//! * It has changed places, or was copied. Then what leads to it expects something else there, and
+//!   it is what some table has lost.
+//!
+//! Where more than one table could have it, none gets it.
+
+use std::collections::HashSet;
 
 use super::fit;
-use super::survey::{Note, Survey};
+use super::survey::{Is, Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
+use crate::format::record::Class;
+
+/// Points for a page that ends where what was lost ended.
+const EXACT: i64 = 1000;
+
+/// Points off for a column with values such as the table has in none of its other rows.
+const STRANGE: i64 = 2000;
+
+/// Rows from which on what a table's rows look like is known.
+const KNOWN: u64 = 50;
 
 /// A table that may have lost pages.
 pub(super) struct Bereft<'a> {
@@ -15,22 +35,44 @@ pub(super) struct Bereft<'a> {
     pub(super) number: u32,
     pub(super) shape: &'a Shape,
     pub(super) tree: &'a mut Tree,
+    /// What is noted of the pages that it still has, and of how many rows.
+    pub(super) seen: Option<(Note, u64)>,
     /// The pages that were found to be its.
     pub(super) adopted: Vec<u32>,
 }
 
-/// Gives orphan leaves to the tables that lost them; what remains belongs to none.
-pub(super) fn adopt(survey: &Survey, owners: &mut Owners, tables: &mut [Bereft<'_>]) -> Vec<u32> {
+/// An index that may have lost pages.
+pub(super) struct BereftIndex<'a> {
+    pub(super) tree: &'a Tree,
+    /// How many fields its entries have, where that is known.
+    pub(super) fields: Option<usize>,
+    /// What is noted of the pages that it still has.
+    pub(super) seen: Option<Note>,
+}
+
+/// Gives orphan pages to the tables that lost them; what remains belongs to none.
+pub(super) fn adopt(
+    survey: &Survey,
+    owners: &mut Owners,
+    tables: &mut [Bereft<'_>],
+    indexes: &[BereftIndex<'_>],
+) -> Vec<u32> {
+    let expected: HashSet<u32> = tables
+        .iter()
+        .flat_map(|table| &table.tree.lost)
+        .chain(indexes.iter().flat_map(|index| &index.tree.lost))
+        .map(|lost| lost.page)
+        .collect();
     let mut left = Vec::new();
     for (page, note) in survey.iter() {
         let kind = match note.is {
-            super::survey::Is::Tree(kind) if !kind.is_interior() && note.cells > 0 => kind,
+            Is::Tree(kind) if kind != Kind::TableInterior && note.cells > 0 => kind,
             _ => continue,
         };
         if owners.get(page) != Owner::None {
             continue;
         }
-        match place(note, kind, tables) {
+        match place(note, kind, expected.contains(&page), tables, indexes) {
             Some((table, lost)) => {
                 let Some(table) = tables.get_mut(table) else { continue };
                 owners.set(page, Owner::Tree(table.number));
@@ -48,17 +90,35 @@ pub(super) fn adopt(survey: &Survey, owners: &mut Owners, tables: &mut [Bereft<'
     left
 }
 
-/// The one table, and what it lost, that a leaf must be of.
-fn place(note: &Note, kind: Kind, tables: &[Bereft<'_>]) -> Option<(usize, usize)> {
-    let mut best: Option<(u32, (usize, usize))> = None;
+/// The one table, and what it lost, that a page must be of.
+fn place(
+    note: &Note,
+    kind: Kind,
+    moved: bool,
+    tables: &[Bereft<'_>],
+    indexes: &[BereftIndex<'_>],
+) -> Option<(usize, usize)> {
+    if !kind.is_table() && indexes.iter().any(|index| index.could_have(note)) {
+        return None;
+    }
+    let mut best: Option<(i64, (usize, usize))> = None;
     let mut tied = false;
     for (number, table) in tables.iter().enumerate() {
         if kind.is_table() == table.shape.without_rowid {
             continue;
         }
         let Some(points) = fit::fit(note, table.shape) else { continue };
-        let Some((lost, exact)) = gap(note, &table.tree.lost) else { continue };
-        let points = points + if exact { 1000 } else { 0 };
+        let Some((lost, exact)) = gap(note, &table.tree.lost, moved) else { continue };
+        let mut points = i64::from(points) + if exact { EXACT } else { 0 };
+        if let Some((seen, rows)) = &table.seen {
+            points += i64::from(note.likeness(seen));
+            if *rows >= KNOWN {
+                points -= STRANGE * i64::from(note.strangeness(seen));
+            }
+        }
+        if points < 0 {
+            continue;
+        }
         match best {
             Some((most, _)) if most > points => {}
             Some((most, _)) if most == points => tied = true,
@@ -71,12 +131,31 @@ fn place(note: &Note, kind: Kind, tables: &[Bereft<'_>]) -> Option<(usize, usize
     best.filter(|_| !tied).map(|(_, place)| place)
 }
 
-/// What of the lost a leaf could be, and whether it is so exactly.
-fn gap(note: &Note, lost: &[Lost]) -> Option<(usize, bool)> {
+/// What of the lost a page could be, and whether it is so exactly.
+fn gap(note: &Note, lost: &[Lost], moved: bool) -> Option<(usize, bool)> {
     lost.iter()
         .enumerate()
         .filter(|(_, lost)| note.low >= lost.low && note.high <= lost.high)
-        .filter(|(_, lost)| !(lost.leaf && lost.found))
-        .map(|(number, lost)| (number, note.high == lost.high))
+        .filter(|(_, lost)| if lost.leaf { moved && !lost.found } else { true })
+        .map(|(number, lost)| (number, lost.leaf && note.high == lost.high))
         .max_by_key(|&(_, exact)| exact)
+}
+
+impl BereftIndex<'_> {
+    /// Whether a page of an index's b-tree could be one that this index lost.
+    fn could_have(&self, note: &Note) -> bool {
+        let (least, most) = (usize::from(note.fields.0), usize::from(note.fields.1));
+        if self.tree.lost.is_empty()
+            || self.fields.is_some_and(|count| (count, count) != (least, most))
+        {
+            return false;
+        }
+        // An entry ends with the rowid. A WITHOUT ROWID table's index has its key there.
+        let others = [Class::Null, Class::Real, Class::Text, Class::Blob];
+        let rowid = most > 0 && !others.into_iter().any(|class| note.types.seen(most - 1, class));
+        match &self.seen {
+            Some(seen) => seen.fields == note.fields && note.strangeness(seen) == 0,
+            None => rowid,
+        }
+    }
 }

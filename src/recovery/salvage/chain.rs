@@ -3,18 +3,30 @@
 //! A chain counts if and only if
 //!
 //! 1. it has as many pages as the record's length asks for, the last of which links to none,
-//! 2. none of them is a b-tree's page or another record's, and
-//! 3. none of them has been zeroed.
+//! 2. none of them is a b-tree's page or was zeroed, and
+//! 3. none of them is another record's, or that record's chain is the less likely one.
 //!
-//! Links are taken from the survey, so that a broken chain costs no reading. Memory: one record.
+//! An overflow page does not say whose it is. What two chains that share a page are told apart by,
+//! and what tells that two pages have changed places, is how SQLite allocates: as a rule one page
+//! after the other, and with zeros behind the content of the last.
+//!
+//! Links are taken from the survey, so that a broken chain costs no reading. Memory: one record,
+//! two bits a page, and what is contested.
 
+use std::collections::HashMap;
+
+use super::leaf;
 use super::pages::Pages;
-use super::survey::{Is, Survey};
+use super::survey::{Is, Note, Survey};
 use super::tree::{Owner, Owners};
+use crate::engine::{Result, Task};
 use crate::format::Cell;
 
 /// The longest record that SQLite makes.
 const LONGEST: u64 = 1_000_000_000;
+
+/// The most pages that are noted as odd, of each kind.
+const MOST_ODD: usize = 10_000;
 
 /// Follows chains.
 pub(super) struct Chains<'a> {
@@ -23,12 +35,70 @@ pub(super) struct Chains<'a> {
     /// Links that may still be followed: many cells may claim one long chain.
     budget: u64,
     found: Vec<u32>,
+    /// Pages of records that were read.
+    taken: Bits,
+    clues: Clues,
+}
+
+/// What is known of all chains together.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Clues {
+    /// Of pages that more than one chain has: how likely the likeliest is, and how many are so.
+    contested: HashMap<u32, (u8, u32)>,
+    /// Pages that have changed places.
+    swapped: HashMap<u32, u32>,
+    /// Chains end with zeros behind their content so regularly that one which does not is none.
+    clean: bool,
+}
+
+/// A bit for each page.
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn new(count: u32) -> Self {
+        Self(vec![0; count as usize / 64 + 1])
+    }
+
+    /// Sets a page's bit, and answers whether it was set.
+    fn set(&mut self, page: u32) -> bool {
+        let Some(word) = self.0.get_mut(page as usize / 64) else { return true };
+        let was = *word >> (page % 64) & 1 == 1;
+        *word |= 1 << (page % 64);
+        was
+    }
+
+    fn get(&self, page: u32) -> bool {
+        self.0.get(page as usize / 64).is_some_and(|word| word >> (page % 64) & 1 == 1)
+    }
+}
+
+/// How the last page of a chain ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Zeros behind the content, whose last byte is none.
+    Exact,
+    /// Zeros where content should be.
+    Short,
+    /// Something behind the content.
+    Dirty,
+}
+
+/// What a record's chain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Payload {
+    /// Its record is whole, as far as can be told.
+    Whole,
+    /// It is complete, but something about it is odd: text in it must be text.
+    Odd,
+    /// It does not count.
+    Broken,
 }
 
 impl<'a> Chains<'a> {
-    pub(super) fn new(pages: &'a Pages<'a>, survey: &'a Survey) -> Self {
-        let budget = 16 * u64::from(pages.layout.count) + 1024;
-        Self { pages, survey, budget, found: Vec::new() }
+    pub(super) fn new(pages: &'a Pages<'a>, survey: &'a Survey, clues: Clues) -> Self {
+        let count = pages.layout.count;
+        let budget = 16 * u64::from(count) + 1024;
+        Self { pages, survey, budget, found: Vec::new(), taken: Bits::new(count), clues }
     }
 
     /// Puts the whole payload of `cell` into `payload`, if its chain counts. Its pages are the
@@ -36,11 +106,20 @@ impl<'a> Chains<'a> {
     pub(super) fn payload(
         &mut self,
         cell: &Cell<'_>,
-        owners: &mut Owners,
+        owners: &Owners,
         payload: &mut Vec<u8>,
-    ) -> bool {
-        if !self.follow(cell, owners) {
-            return false;
+    ) -> Payload {
+        if !self.follow(cell, owners) || self.found.iter().any(|&page| self.taken.get(page)) {
+            return Payload::Broken;
+        }
+        let likely = self.likelihood(cell);
+        let loses = |page| match self.clues.contested.get(page) {
+            Some(&(most, count)) => likely < most || count > 1,
+            None => false,
+        };
+        let end = self.end(cell);
+        if self.found.iter().any(|page| loses(page)) || (self.clues.clean && end == End::Dirty) {
+            return Payload::Broken;
         }
         payload.clear();
         payload.extend_from_slice(cell.local);
@@ -48,18 +127,32 @@ impl<'a> Chains<'a> {
         let mut rest = usize::try_from(cell.length).unwrap_or(0).saturating_sub(cell.local.len());
         for &page in &self.found {
             let count = rest.min(usable - 4);
-            let Some(bytes) = self.pages.read(page) else { return false };
-            let Some(content) = bytes.get(4..4 + count) else { return false };
+            let Some(bytes) = self.pages.read(self.actual(page)) else { return Payload::Broken };
+            let Some(content) = bytes.get(4..4 + count) else { return Payload::Broken };
             payload.extend_from_slice(content);
             rest -= count;
         }
         for &page in &self.found {
-            owners.set(page, Owner::Chain);
+            self.taken.set(page);
         }
-        rest == 0
+        let in_order = self.found.windows(2).all(|pair| follows(pair));
+        match (rest, end) {
+            (0, End::Exact) if in_order => Payload::Whole,
+            (0, _) => Payload::Odd,
+            _ => Payload::Broken,
+        }
     }
 
-    /// Lists the pages of a cell's chain.
+    /// The page whose bytes are those of `page`: another one, where the two have changed places.
+    fn actual(&self, page: u32) -> u32 {
+        self.clues.swapped.get(&page).copied().unwrap_or(page)
+    }
+
+    fn note(&self, page: u32) -> Note {
+        self.survey.note(self.actual(page))
+    }
+
+    /// Lists the pages of a cell's chain, as far as it goes; whether it is complete.
     fn follow(&mut self, cell: &Cell<'_>, owners: &Owners) -> bool {
         self.found.clear();
         if cell.length > LONGEST {
@@ -72,8 +165,8 @@ impl<'a> Chains<'a> {
         }
         let mut next = cell.overflow;
         for _ in 0..wanted {
-            let note = self.survey.note(next);
-            if note.is != Is::Other || matches!(owners.get(next), Owner::Tree(_) | Owner::Chain) {
+            let note = self.note(next);
+            if note.is != Is::Other || matches!(owners.get(next), Owner::Tree(_)) {
                 return false;
             }
             let Some(budget) = self.budget.checked_sub(1) else { return false };
@@ -90,4 +183,156 @@ impl<'a> Chains<'a> {
         sorted.sort_unstable();
         sorted.windows(2).all(|pair| pair.first() != pair.last())
     }
+
+    /// Where on its last page the content of the chain that was followed ends.
+    fn content_end(&self, cell: &Cell<'_>) -> i64 {
+        let a_page = (self.pages.layout.usable - 4) as u64;
+        let rest = (cell.length - cell.local.len() as u64) % a_page;
+        i64::try_from(4 + if rest == 0 { a_page } else { rest }).unwrap_or(i64::MAX)
+    }
+
+    fn end(&self, cell: &Cell<'_>) -> End {
+        let Some(&last) = self.found.last() else { return End::Short };
+        match (self.note(last).high + 1).cmp(&self.content_end(cell)) {
+            std::cmp::Ordering::Less => End::Short,
+            std::cmp::Ordering::Equal => End::Exact,
+            std::cmp::Ordering::Greater => End::Dirty,
+        }
+    }
+
+    /// How likely the chain that was followed is the cell's.
+    fn likelihood(&self, cell: &Cell<'_>) -> u8 {
+        let in_order = self.found.windows(2).filter(|pair| follows(pair)).count() + 1;
+        2 * u8::from(in_order == self.found.len()) + u8::from(self.end(cell) == End::Exact)
+    }
+
+    /// Looks at the chains of all records on `leaves`, to tell those that are wrong. That pages
+    /// have changed places is thought of only where others are known to be `misplaced`: chains
+    /// can look odd and be right.
+    ///
+    /// # Errors
+    /// `task`'s.
+    pub(super) fn clues(
+        pages: &'a Pages<'a>,
+        survey: &'a Survey,
+        owners: &mut Owners,
+        leaves: &[u32],
+        misplaced: bool,
+        task: &dyn Task,
+    ) -> Result<Clues> {
+        let swapped = if misplaced { crossed(survey) } else { HashMap::new() };
+        let clues = Clues { swapped, ..Clues::default() };
+        let mut chains = Self::new(pages, survey, clues);
+        let mut all = 0_usize;
+        let mut ends: Vec<(End, u32, i64)> = Vec::new();
+        let mut contested = HashMap::new();
+        chains.each(owners, leaves, task, |chains, cell, complete| {
+            if !complete {
+                return;
+            }
+            all += 1;
+            for place in 0..chains.found.len() {
+                let Some(&page) = chains.found.get(place) else { continue };
+                if chains.taken.set(page) && contested.len() < MOST_ODD {
+                    contested.insert(page, (0, 0));
+                }
+            }
+            let end = chains.end(cell);
+            if let Some(&last) = chains.found.last().filter(|_| end != End::Exact)
+                && ends.len() < MOST_ODD
+            {
+                ends.push((end, last, chains.content_end(cell)));
+            }
+        })?;
+        let mut dirty = 0;
+        let partner = |one: &(End, u32, i64)| {
+            let mut others = ends.iter().filter(|other| {
+                other.1 != one.1
+                    && survey.note(other.1).high + 1 == one.2
+                    && survey.note(one.1).high + 1 == other.2
+            });
+            others.next().filter(|_| others.next().is_none()).map(|other| other.1)
+        };
+        let mut exchanged = Vec::new();
+        for one in &ends {
+            match partner(one) {
+                Some(other) => exchanged.push((one.1, other)),
+                None => dirty += usize::from(one.0 == End::Dirty),
+            }
+        }
+        if misplaced {
+            chains.clues.swapped.extend(exchanged);
+            chains.clues.clean = all >= 20 && dirty * 50 <= all;
+        }
+        if !contested.is_empty() {
+            chains.each(owners, leaves, task, |chains, cell, complete| {
+                if !complete {
+                    return;
+                }
+                let likely = chains.likelihood(cell);
+                for page in &chains.found {
+                    if let Some((most, count)) = contested.get_mut(page) {
+                        match likely.cmp(most) {
+                            std::cmp::Ordering::Less => {}
+                            std::cmp::Ordering::Equal => *count += 1,
+                            std::cmp::Ordering::Greater => (*most, *count) = (likely, 1),
+                        }
+                    }
+                }
+            })?;
+        }
+        for page in 1..=pages.layout.count {
+            if chains.taken.get(page) {
+                owners.set(page, Owner::Chain);
+            }
+        }
+        chains.clues.contested = contested;
+        Ok(chains.clues)
+    }
+
+    /// Tells `cell` each cell that has a chain, which was followed, and whether it is complete.
+    fn each(
+        &mut self,
+        owners: &Owners,
+        leaves: &[u32],
+        task: &dyn Task,
+        mut each: impl FnMut(&mut Self, &Cell<'_>, bool),
+    ) -> Result<()> {
+        for &page in leaves {
+            if !self.survey.note(page).overflows {
+                continue;
+            }
+            task.go_on()?;
+            let Some(bytes) = self.pages.read(page) else { continue };
+            let usable = self.pages.layout.usable;
+            let Some(page) = leaf::open(&bytes, usable, page == 1) else { continue };
+            for cell in leaf::cells(&page).cells.iter().filter(|cell| cell.overflow != 0) {
+                let complete = self.follow(cell, owners);
+                each(self, cell, complete);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the second of two pages is the one after the first.
+fn follows(pair: &[u32]) -> bool {
+    matches!(pair, [one, two] if one.checked_add(1) == Some(*two))
+}
+
+/// Overflow pages of which each links to the page after the other: they have changed places.
+fn crossed(survey: &Survey) -> HashMap<u32, u32> {
+    let mut crossed = HashMap::new();
+    for (page, note) in survey.iter() {
+        let other = u32::try_from(note.low).unwrap_or(0).saturating_sub(1);
+        if note.is != Is::Other || other <= page {
+            continue;
+        }
+        let there = survey.note(other);
+        if there.is == Is::Other && there.low == i64::from(page) + 1 && crossed.len() < MOST_ODD {
+            crossed.insert(page, other);
+            crossed.insert(other, page);
+        }
+    }
+    crossed
 }

@@ -1,5 +1,7 @@
 //! Whether what is noted of pages could be a table's records.
 
+use super::leaf;
+use super::pages::Pages;
 use super::survey::Note;
 use super::target::{Affinity, Shape};
 use crate::format::record::Class;
@@ -57,4 +59,22 @@ pub(super) fn record_fits(fields: &[crate::format::Value<'_>], shape: &Shape) ->
         Value::Integer(_) | Value::Real(_) => field.affinity != Affinity::Text,
         Value::Text(_) | Value::Blob(_) => true,
     })
+}
+
+/// Whether most of a page's records could be a table's: a damaged one of them does not make the
+/// page another's.
+pub(super) fn most_fit(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
+    let Some(bytes) = pages.read(number) else { return false };
+    let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };
+    let cells = leaf::cells(&page).cells;
+    let fitting = cells.iter().filter(|cell| {
+        let mut note = Note::NOTHING;
+        let types = &mut note.types;
+        leaf::classes(cell, |column, class| types.see(column, class)).is_some_and(|count| {
+            let count = u16::try_from(count).unwrap_or(u16::MAX);
+            note.fields = (count, count);
+            fit(&note, shape).is_some()
+        })
+    });
+    fitting.count() * 2 > cells.len()
 }

@@ -19,11 +19,18 @@ const SAMPLES: u64 = 16;
 pub(super) struct Geometry {
     pub(super) layout: Layout,
     /// The header, if the file has one that can be believed.
-    pub(super) header: Option<Header>,
+    header: Option<Header>,
     /// Everything but the schema.
     pub(super) as_snapshot: Snapshot,
     /// Pages that the database has, or had by its header.
     pub(super) pages: u64,
+}
+
+impl Geometry {
+    /// The freelist's first page and how many it has, by the header.
+    pub(super) fn freelist(&self) -> Option<(u32, u32)> {
+        self.header.map(|header| (header.freelist, header.free_pages))
+    }
 }
 
 /// Finds the format, and the frames of the WAL that count.

@@ -1,7 +1,6 @@
 //! The damaged file's indexes, entry by entry, for comparing them with the new tables.
 
-use std::cell::RefCell;
-
+use super::chain::Clues;
 use super::pages::Pages;
 use super::rows::Rows;
 use super::survey::Survey;
@@ -14,17 +13,19 @@ use crate::format::Value;
 pub(super) struct Indexes<'a> {
     pub(super) pages: &'a Pages<'a>,
     pub(super) survey: &'a Survey,
-    pub(super) owners: RefCell<Owners>,
+    pub(super) owners: &'a Owners,
+    pub(super) clues: Clues,
+    /// As the header has it.
+    pub(super) encoding: u8,
     pub(super) trees: Vec<Tree>,
 }
 
 impl IndexSource for Indexes<'_> {
     fn entries(&self, root: u32, entry: &mut dyn FnMut(&[Value<'_>]) -> Result<()>) -> Result<()> {
         let Some(tree) = self.trees.iter().find(|tree| tree.root == root) else { return Ok(()) };
-        let mut rows = Rows::new(self.pages, self.survey);
-        let mut owners = self.owners.borrow_mut();
+        let mut rows = Rows::new(self.pages, self.survey, self.clues.clone(), self.encoding);
         for &page in &tree.pages {
-            rows.each(page, &mut owners, &mut |_, fields| entry(fields))?;
+            rows.each(page, self.owners, &mut |_, fields| entry(fields))?;
         }
         Ok(())
     }

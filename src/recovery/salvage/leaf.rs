@@ -2,7 +2,56 @@
 //! are whole by themselves and fit between the others.
 
 use crate::format::record::{self, Class};
-use crate::format::{Cell, Page};
+use crate::format::{Cell, Kind, Page, header, number};
+
+/// The page that `bytes` are. Where its header's kind or count of cells is damaged, and there is
+/// one other by which the page is sound, that is it.
+pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>> {
+    let page = Page::parse(bytes, usable, first);
+    if page.is_some_and(|page| is_sound(&page)) {
+        return page;
+    }
+    let at = if first { header::SIZE } else { 0 };
+    let flag = *bytes.get(at)?;
+    let count = usize::from(number::u16_at(bytes, at + 3)?);
+    for kind in [Kind::TableLeaf, Kind::IndexLeaf, Kind::TableInterior, Kind::IndexInterior] {
+        // One bit: a page that is nothing else must not be taken for one by chance.
+        if (kind.flag() ^ flag).count_ones() > 1 {
+            continue;
+        }
+        if kind.flag() != flag {
+            let other = Page::taken_for(bytes, usable, first, kind, count).filter(is_sound);
+            if other.is_some_and(|other| other.cells > 0) {
+                return other;
+            }
+            continue;
+        }
+        for bit in 0..16 {
+            let other = Page::taken_for(bytes, usable, first, kind, count ^ (1 << bit));
+            let other = other.filter(is_sound);
+            if other.is_some_and(|other| other.cells > 0) {
+                return other;
+            }
+        }
+    }
+    page
+}
+
+/// Whether a page is as SQLite keeps it.
+fn is_sound(page: &Page<'_>) -> bool {
+    let mut taken = 0;
+    let mut last = None;
+    for index in 0..page.cells {
+        let Some(cell) = page.cell(index) else { return false };
+        let ascends = !page.kind.is_table() || last.is_none_or(|last| last < cell.rowid);
+        if !ascends || (page.kind != Kind::TableInterior && !is_record(&cell)) {
+            return false;
+        }
+        last = Some(cell.rowid);
+        taken += cell.size;
+    }
+    page.accounts_for(taken)
+}
 
 /// The cells of a page that can be taken.
 #[derive(Debug)]
@@ -30,7 +79,7 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
     }
     let sound = cells.len() == page.cells && ascending && page.accounts_for(taken);
     if !sound {
-        disentangle(&mut cells);
+        disentangle(&mut cells, page);
         if page.kind.is_table() {
             keep_ascending(&mut cells);
         }
@@ -54,26 +103,42 @@ pub(super) fn classes(cell: &Cell<'_>, field: impl FnMut(usize, Class)) -> Optio
     record::classes(cell.local, cell.length, field)
 }
 
-/// Leaves out cells that overlap: one of two is wrong, and nothing tells which.
-fn disentangle(cells: &mut Vec<Cell<'_>>) {
+/// Of cells that overlap keeps those that join others without a gap on more sides: a damaged
+/// pointer leads into the middle of a cell.
+fn disentangle(cells: &mut Vec<Cell<'_>>, page: &Page<'_>) {
     let mut places: Vec<(usize, usize)> = cells.iter().map(|it| (it.at, it.at + it.size)).collect();
     places.sort_unstable();
-    let mut entangled = Vec::new();
+    let mut ends: Vec<usize> = places.iter().map(|&(_, end)| end).collect();
+    ends.sort_unstable();
+    let joints = |(start, end): (usize, usize)| {
+        let before = ends.binary_search(&start).is_ok() || start == page.content();
+        let after =
+            places.binary_search_by_key(&end, |&(start, _)| start).is_ok() || end == page.usable();
+        u8::from(before) + u8::from(after)
+    };
+    let mut out = Vec::new();
     let mut reach: Option<(usize, usize)> = None;
-    for &(start, end) in &places {
+    for &place in &places {
         match reach {
-            Some((widest, until)) if start < until => {
-                entangled.extend([widest, start]);
-                if end > until {
-                    reach = Some((start, end));
+            Some(other) if place.0 < other.1 => match joints(place).cmp(&joints(other)) {
+                std::cmp::Ordering::Less => out.push(place.0),
+                std::cmp::Ordering::Greater => {
+                    out.push(other.0);
+                    reach = Some(place);
                 }
-            }
-            _ => reach = Some((start, end)),
+                std::cmp::Ordering::Equal => {
+                    out.extend([place.0, other.0]);
+                    if place.1 > other.1 {
+                        reach = Some(place);
+                    }
+                }
+            },
+            _ => reach = Some(place),
         }
     }
-    if !entangled.is_empty() {
-        entangled.sort_unstable();
-        cells.retain(|cell| entangled.binary_search(&cell.at).is_err());
+    if !out.is_empty() {
+        out.sort_unstable();
+        cells.retain(|cell| out.binary_search(&cell.at).is_err());
     }
 }
 

@@ -10,7 +10,9 @@
 //! Thread: whichever calls; the source is used by that thread alone.
 
 mod adopt;
+mod audit;
 mod chain;
+mod contest;
 mod fit;
 mod free;
 mod geometry;
@@ -31,7 +33,8 @@ use std::path::Path;
 pub use report::{Salvage, SchemaSource, SuspectRow, TableSalvage};
 pub use snapshot::{SchemaEntry, Snapshot};
 
-use self::adopt::Bereft;
+use self::adopt::{Bereft, BereftIndex};
+use self::chain::Chains;
 use self::geometry::Geometry;
 use self::index::Indexes;
 use self::pages::Pages;
@@ -78,7 +81,23 @@ pub fn salvage(
     task: &dyn Task,
 ) -> Result<Salvage> {
     let (geometry, overlay) = geometry::find(source, options.snapshot.as_ref(), task)?;
-    let pages = Pages::new(source, geometry.layout, overlay);
+    let has_wal = overlay.len() > 0;
+    let mut pages = Pages::new(source, geometry.layout, overlay);
+    let mut geometry = geometry;
+    if has_wal {
+        let snapshot = options.snapshot.as_ref();
+        let with = audit::faults(&pages, &geometry, snapshot, task)?;
+        let alone = Source { wal: None, ..source };
+        if with > 0
+            && let Ok((other, overlay)) = geometry::find(alone, snapshot, task)
+        {
+            let others = Pages::new(alone, other.layout, overlay);
+            let without = audit::faults(&others, &other, snapshot, task)?;
+            if audit::is_better_without(with, without) {
+                (pages, geometry) = (others, other);
+            }
+        }
+    }
     let made = Salvager { pages: &pages, geometry: &geometry, options, task }.run(target);
     if made.is_err() {
         // What is half done is nobody's; that it cannot be removed is no reason to say less.
@@ -114,7 +133,9 @@ impl Salvager<'_> {
                 pages: Vec::new(),
                 lost: Vec::new(),
             };
-            let fits = |note: &Note| fit::fit(note, shape).is_some();
+            let fits = |page: u32, note: &Note| {
+                fit::fit(note, shape).is_some() || fit::most_fit(pages, page, shape)
+            };
             let owners = &mut owners;
             let mut walk = Walk { pages, survey: &survey, owners, task, number, fits: &fits };
             walk.tree(&mut tree, i64::MIN, i64::MAX)?;
@@ -122,26 +143,51 @@ impl Salvager<'_> {
         }
         let mut indexes = Vec::new();
         let first = u32::try_from(shapes.len()).unwrap_or(u32::MAX / 2) + 1;
-        let roots = schema.entries.iter().filter(|entry| entry.kind == "index" && entry.root != 0);
-        for (number, entry) in (first..).zip(roots) {
+        let roots =
+            || schema.entries.iter().filter(|entry| entry.kind == "index" && entry.root != 0);
+        for (number, entry) in (first..).zip(roots()) {
             let mut tree =
                 Tree { root: entry.root, table: false, pages: Vec::new(), lost: Vec::new() };
             let owners = &mut owners;
-            let mut walk = Walk { pages, survey: &survey, owners, task, number, fits: &|_| true };
+            let mut walk =
+                Walk { pages, survey: &survey, owners, task, number, fits: &|_, _| true };
             walk.tree(&mut tree, i64::MIN, i64::MAX)?;
             indexes.push(tree);
         }
-        let freelist = geometry.header.map(|header| (header.freelist, header.free_pages));
-        free::mark(pages, &survey, &mut owners, freelist);
+        contest::settle(pages, &survey, &mut owners, &shapes, &mut trees);
+        let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
+        let misplaced = trees.iter().chain(&indexes).flat_map(|tree| &tree.lost).any(|lost| {
+            let note = survey.note(lost.page);
+            matches!(note.is, Is::Other) || (matches!(note.is, Is::Tree(_)) && note.sound)
+        });
+        let clues = Chains::clues(pages, &survey, &mut owners, &leaves, misplaced, task)?;
+        drop(leaves);
+        free::mark(pages, &survey, &mut owners, geometry.freelist());
 
         let mut tables: Vec<Bereft<'_>> = (1..)
             .zip(&shapes)
             .zip(&mut trees)
-            .map(|((number, shape), tree)| Bereft { number, shape, tree, adopted: Vec::new() })
+            .map(|((number, shape), tree)| {
+                let rows = tree.pages.iter().map(|&page| u64::from(survey.note(page).cells)).sum();
+                let seen = Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
+                let seen = seen.map(|seen| (seen, rows));
+                Bereft { number, shape, tree, seen, adopted: Vec::new() }
+            })
             .collect();
-        let orphans = adopt::adopt(&survey, &mut owners, &mut tables);
+        let bereft: Vec<BereftIndex<'_>> = roots()
+            .zip(&indexes)
+            .map(|(entry, tree)| {
+                let seen = Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
+                let of = shapes.iter().find(|shape| shape.table == entry.table);
+                let rowids = of.is_none_or(|shape| !shape.without_rowid);
+                let columns = entry.sql.as_deref().filter(|_| rowids).and_then(schema::columns);
+                BereftIndex { tree, fields: columns.map(|columns| columns + 1), seen }
+            })
+            .collect();
+        contest::set_copies_aside(pages, &survey, &mut owners);
+        let orphans = adopt::adopt(&survey, &mut owners, &mut tables, &bereft);
 
-        let mut rows = Rows::new(pages, &survey);
+        let mut rows = Rows::new(pages, &survey, clues.clone(), header.encoding);
         let mut accounts = Vec::new();
         for (place, table) in tables.iter().enumerate() {
             let mut account =
@@ -150,11 +196,11 @@ impl Salvager<'_> {
             let mut into = Into { place, shape: table.shape, account: &mut account };
             for &page in &table.tree.pages {
                 task.go_on()?;
-                rows.put(page, root, &mut owners, &mut into, &mut target)?;
+                rows.put(page, root, &owners, &mut into, &mut target)?;
             }
             for &page in &table.adopted {
                 task.go_on()?;
-                let adopted = rows.put(page, root, &mut owners, &mut into, &mut target)?;
+                let adopted = rows.put(page, root, &owners, &mut into, &mut target)?;
                 into.account.adopted += adopted;
             }
             account.pages_lost += table.tree.lost.iter().filter(|lost| !lost.found).count() as u64;
@@ -166,11 +212,16 @@ impl Salvager<'_> {
             if !kind.is_table() && !schema.entries.is_empty() {
                 continue;
             }
-            rows.each(page, &mut owners, &mut |rowid, fields| {
-                target.lost(page, page, rowid, fields)
-            })?;
+            rows.each(page, &owners, &mut |rowid, fields| target.lost(page, page, rowid, fields))?;
         }
-        let indexes = Indexes { pages, survey: &survey, owners: owners.into(), trees: indexes };
+        let indexes = Indexes {
+            pages,
+            survey: &survey,
+            owners: &owners,
+            clues,
+            encoding: header.encoding,
+            trees: indexes,
+        };
         let finished = target.finish(&indexes, &mut accounts, task)?;
         Ok(Salvage {
             page_size: pages.layout.page_size,

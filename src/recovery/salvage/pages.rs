@@ -71,11 +71,6 @@ impl<'a> Pages<'a> {
         Self { source, layout, overlay, cache: RefCell::default() }
     }
 
-    /// Whether the page is taken from the WAL.
-    pub(super) fn is_from_wal(&self, page: u32) -> bool {
-        self.overlay.frame(page).is_some()
-    }
-
     /// How many are.
     pub(super) fn from_wal(&self) -> u64 {
         self.overlay.len() as u64

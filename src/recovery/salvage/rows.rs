@@ -1,6 +1,6 @@
 //! Puts the records of pages into the new database.
 
-use super::chain::Chains;
+use super::chain::{Chains, Clues, Payload};
 use super::fit;
 use super::leaf;
 use super::pages::Pages;
@@ -9,13 +9,15 @@ use super::survey::Survey;
 use super::target::{Inserted, Shape, Target};
 use super::tree::Owners;
 use crate::engine::Result;
-use crate::format::{Page, Value, record};
+use crate::format::{Value, record};
 
 /// Reads records off pages.
 pub(super) struct Rows<'a> {
     pages: &'a Pages<'a>,
     chains: Chains<'a>,
     payload: Vec<u8>,
+    /// As the header has it.
+    encoding: u8,
 }
 
 /// A table that rows are put into.
@@ -27,8 +29,14 @@ pub(super) struct Into<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(pages: &'a Pages<'a>, survey: &'a Survey) -> Self {
-        Self { pages, chains: Chains::new(pages, survey), payload: Vec::new() }
+    pub(super) fn new(
+        pages: &'a Pages<'a>,
+        survey: &'a Survey,
+        clues: Clues,
+        encoding: u8,
+    ) -> Self {
+        let chains = Chains::new(pages, survey, clues);
+        Self { pages, chains, payload: Vec::new(), encoding }
     }
 
     /// Tells `row` each record of a page; answers how many of its cells are beyond reading, and
@@ -36,12 +44,12 @@ impl<'a> Rows<'a> {
     pub(super) fn each(
         &mut self,
         number: u32,
-        owners: &mut Owners,
+        owners: &Owners,
         row: &mut dyn FnMut(Option<i64>, &[Value<'_>]) -> Result<()>,
     ) -> Result<(u64, bool)> {
         let Some(bytes) = self.pages.read(number) else { return Ok((0, false)) };
         let usable = self.pages.layout.usable;
-        let Some(page) = Page::parse(&bytes, usable, number == 1) else { return Ok((0, false)) };
+        let Some(page) = leaf::open(&bytes, usable, number == 1) else { return Ok((0, false)) };
         let found = leaf::cells(&page);
         let mut lost = (page.cells - found.cells.len()) as u64;
         let mut fields = Vec::new();
@@ -56,15 +64,27 @@ impl<'a> Rows<'a> {
                 continue;
             }
             let mut fields = Vec::new();
-            if self.chains.payload(cell, owners, &mut self.payload)
-                && record::read(&self.payload, &mut fields)
+            let chain = self.chains.payload(cell, owners, &mut self.payload);
+            if chain == Payload::Broken
+                || !record::read(&self.payload, &mut fields)
+                || (chain == Payload::Odd && !fields.iter().all(|field| self.is_plain(field)))
             {
-                row(rowid, &fields)?;
-            } else {
                 lost += 1;
+            } else {
+                row(rowid, &fields)?;
             }
         }
         Ok((lost, found.sound))
+    }
+
+    /// Whether a value is not text that nobody would write. Only of UTF-8 it can be told.
+    fn is_plain(&self, field: &Value<'_>) -> bool {
+        match field {
+            Value::Text(text) if self.encoding <= 1 => {
+                !text.contains(&0) && std::str::from_utf8(text).is_ok()
+            }
+            _ => true,
+        }
     }
 
     /// Puts a page's records into a table.
@@ -72,7 +92,7 @@ impl<'a> Rows<'a> {
         &mut self,
         number: u32,
         root: u32,
-        owners: &mut Owners,
+        owners: &Owners,
         into: &mut Into<'_>,
         target: &mut Target,
     ) -> Result<u64> {

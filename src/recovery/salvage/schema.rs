@@ -1,7 +1,7 @@
 //! The schema of a damaged file: from its own b-tree, from pages that were its, from a snapshot.
 
 use super::SchemaSource;
-use super::chain::Chains;
+use super::chain::{Chains, Clues, Payload};
 use super::leaf;
 use super::pages::Pages;
 use super::snapshot::{SchemaEntry, Snapshot};
@@ -9,7 +9,7 @@ use super::survey::{Note, Survey};
 use super::tree::{Owner, Owners, Tree, Walk};
 use crate::engine::{Result, Task};
 use crate::format::record::{self, Class};
-use crate::format::{Kind, Page, Value};
+use crate::format::{Kind, Value};
 
 /// The most entries that are taken: far more than anybody has, and no memory's end.
 const MOST: usize = 100_000;
@@ -34,7 +34,7 @@ pub(super) fn find(
     task: &dyn Task,
 ) -> Result<Schema> {
     let mut tree = Tree { root: 1, table: true, pages: Vec::new(), lost: Vec::new() };
-    let fits = |note: &Note| is_schema(note);
+    let fits = |_: u32, note: &Note| is_schema(note);
     let mut walk = Walk { pages, survey, owners, task, number: 0, fits: &fits };
     walk.tree(&mut tree, i64::MIN, i64::MAX)?;
     let mut reader = Reader { pages, survey, encoding, entries: Vec::new(), whole: true };
@@ -79,6 +79,29 @@ fn is_schema(note: &Note) -> bool {
             && ![Class::Real, Class::Integer, Class::Blob].into_iter().any(|class| seen(4, class))
 }
 
+/// How many columns a `CREATE INDEX` statement names.
+pub(super) fn columns(sql: &str) -> Option<usize> {
+    let (_, list) = sql.split_once('(')?;
+    let mut depth = 1;
+    let mut count = 1;
+    let mut quote = None;
+    for character in list.chars() {
+        match (quote, character) {
+            (Some(end), _) => quote = quote.filter(|_| character != end),
+            (None, '\'' | '"' | '`') => quote = Some(character),
+            (None, '[') => quote = Some(']'),
+            (None, '(') => depth += 1,
+            (None, ')') => depth -= 1,
+            (None, ',') if depth == 1 => count += 1,
+            (None, _) => {}
+        }
+        if depth == 0 {
+            return Some(count);
+        }
+    }
+    None
+}
+
 struct Reader<'a> {
     pages: &'a Pages<'a>,
     survey: &'a Survey,
@@ -104,17 +127,22 @@ impl Reader<'_> {
     }
 
     /// Takes a page's entries; whether all of its records are ones.
-    fn page(&mut self, number: u32, owners: &mut Owners) -> bool {
+    fn page(&mut self, number: u32, owners: &Owners) -> bool {
         let usable = self.pages.layout.usable;
         let Some(bytes) = self.pages.read(number) else { return false };
-        let Some(page) = Page::parse(&bytes, usable, number == 1) else { return false };
+        let Some(page) = leaf::open(&bytes, usable, number == 1) else { return false };
         let found = leaf::cells(&page);
         let mut all = found.sound;
         let mut payload = Vec::new();
         for cell in &found.cells {
             let local = if cell.overflow == 0 {
                 cell.local
-            } else if Chains::new(self.pages, self.survey).payload(cell, owners, &mut payload) {
+            } else if Chains::new(self.pages, self.survey, Clues::default()).payload(
+                cell,
+                owners,
+                &mut payload,
+            ) != Payload::Broken
+            {
                 &payload
             } else {
                 all = false;

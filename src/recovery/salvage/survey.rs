@@ -61,9 +61,10 @@ impl Types {
         column < COLUMNS && self.0 & (1 << (5 * column + class as usize)) != 0
     }
 
-    /// All that was seen in either.
-    pub(super) fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+    /// In how many columns something was seen that `other` has not.
+    fn columns_beyond(self, other: Self) -> u32 {
+        let strange = self.0 & !other.0;
+        (0..COLUMNS).map(|column| u32::from(strange >> (5 * column) & 0x1f != 0)).sum()
     }
 }
 
@@ -78,6 +79,29 @@ impl Note {
         high: i64::MIN,
         types: Types(0),
     };
+
+    /// What is noted of several pages together.
+    pub(super) fn of_all(notes: impl Iterator<Item = Self>) -> Option<Self> {
+        notes.filter(|note| note.cells > 0).reduce(|all, note| Self {
+            fields: (all.fields.0.min(note.fields.0), all.fields.1.max(note.fields.1)),
+            types: Types(all.types.0 | note.types.0),
+            low: all.low.min(note.low),
+            high: all.high.max(note.high),
+            ..all
+        })
+    }
+
+    /// In how many columns a page has types that others, whose notes together are `others`, have
+    /// not; another number of fields is strange, too.
+    pub(super) fn strangeness(&self, others: &Self) -> u32 {
+        let fields = self.fields.0 < others.fields.0 || self.fields.1 > others.fields.1;
+        self.types.columns_beyond(others.types) + u32::from(fields)
+    }
+
+    /// How much a page is like others, whose notes together are `others`.
+    pub(super) fn likeness(&self, others: &Self) -> u32 {
+        3 * (COLUMNS as u32 + 1 - self.strangeness(others))
+    }
 
     /// Whether it is a leaf of a table's or an index's b-tree with something on it.
     pub(super) fn is_filled(&self, kind: Kind) -> bool {
@@ -127,7 +151,7 @@ impl Survey {
 
 fn look(bytes: &[u8], number: u32, pages: &Pages<'_>) -> Note {
     let layout = pages.layout;
-    let Some(page) = Page::parse(bytes, layout.usable, number == 1) else {
+    let Some(page) = leaf::open(bytes, layout.usable, number == 1) else {
         return other(bytes, layout.usable, layout.count);
     };
     let mut note = Note { is: Is::Tree(page.kind), ..Note::NOTHING };

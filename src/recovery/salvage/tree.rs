@@ -6,10 +6,11 @@
 //!
 //! Memory: 4 bytes a page for owners, 4 for the lists of leaves, and what is lost.
 
+use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
 use crate::engine::{Result, Task};
-use crate::format::{Kind, Page};
+use crate::format::Kind;
 
 /// Levels that a b-tree of SQLite's can have.
 const DEEPEST: usize = 20;
@@ -96,7 +97,7 @@ pub(super) struct Walk<'a> {
     /// The b-tree's number.
     pub(super) number: u32,
     /// Whether a page's records could be this b-tree's.
-    pub(super) fits: &'a dyn Fn(&Note) -> bool,
+    pub(super) fits: &'a dyn Fn(u32, &Note) -> bool,
 }
 
 /// What a page turned out to be.
@@ -141,14 +142,14 @@ impl Walk<'_> {
         }
         if !kind.is_interior() {
             // A leaf with no rows is the root of an empty table.
-            if (note.cells == 0 && !(root && note.sound)) || !(self.fits)(&note) {
+            if (note.cells == 0 && !(root && note.sound)) || !(self.fits)(number, &note) {
                 return Ok(Found::Nothing);
             }
             self.owners.set(number, Owner::Tree(self.number));
             tree.pages.push(number);
             return Ok(Found::Leaf);
         }
-        if kind == Kind::IndexInterior && note.cells > 0 && !(self.fits)(&note) {
+        if kind == Kind::IndexInterior && note.cells > 0 && !(self.fits)(number, &note) {
             return Ok(Found::Nothing);
         }
         self.owners.set(number, Owner::Tree(self.number));
@@ -174,7 +175,7 @@ impl Walk<'_> {
         depth: usize,
     ) -> Result<bool> {
         let Some(bytes) = self.pages.read(number) else { return Ok(false) };
-        let Some(page) = Page::parse(&bytes, self.pages.layout.usable, number == 1) else {
+        let Some(page) = leaf::open(&bytes, self.pages.layout.usable, number == 1) else {
             return Ok(false);
         };
         let lost_before = tree.lost.len();

@@ -1,0 +1,53 @@
+//! How much is wrong with a file's structure, to tell whether a WAL is its own.
+//!
+//! A WAL that belongs to another file, or to this one when it was another, is well summed and
+//! makes b-trees lead nowhere. SQLite would take it; here the file alone is believed where it is
+//! sound, or much sounder, without.
+
+use super::geometry::Geometry;
+use super::pages::Pages;
+use super::survey::{Is, Survey};
+use super::tree::{Owner, Owners, Tree, Walk};
+use super::{Snapshot, free, schema};
+use crate::engine::{Result, Task};
+
+/// Whether a file with so many faults with its WAL, and so many without, is better read without.
+pub(super) fn is_better_without(with: u64, without: u64) -> bool {
+    with > 0 && (without == 0 || without.saturating_mul(2) < with)
+}
+
+/// Counts pages that b-trees lack, and pages of b-trees that nothing leads to.
+///
+/// # Errors
+/// `task`'s.
+pub(super) fn faults(
+    pages: &Pages<'_>,
+    geometry: &Geometry,
+    snapshot: Option<&Snapshot>,
+    task: &dyn Task,
+) -> Result<u64> {
+    let survey = Survey::take(pages, task)?;
+    let mut owners = Owners::new(pages.layout.count);
+    let encoding = geometry.as_snapshot.encoding;
+    let schema = schema::find(pages, &survey, &mut owners, encoding, snapshot, task)?;
+    let mut faults = u64::from(schema.from != super::SchemaSource::File);
+    for (number, entry) in (1..).zip(schema.entries.iter().filter(|entry| entry.root != 0)) {
+        let table = match survey.note(entry.root).is {
+            Is::Tree(kind) => kind.is_table(),
+            _ => entry.kind == "table",
+        };
+        let mut tree = Tree { root: entry.root, table, pages: Vec::new(), lost: Vec::new() };
+        let owners = &mut owners;
+        let mut walk = Walk { pages, survey: &survey, owners, task, number, fits: &|_, _| true };
+        walk.tree(&mut tree, i64::MIN, i64::MAX)?;
+        faults += tree.lost.len() as u64;
+    }
+    free::mark(pages, &survey, &mut owners, geometry.freelist());
+    let orphans = survey.iter().filter(|(page, note)| {
+        matches!(note.is, Is::Tree(_))
+            && note.sound
+            && note.cells > 0
+            && owners.get(*page) == Owner::None
+    });
+    Ok(faults + orphans.count() as u64)
+}

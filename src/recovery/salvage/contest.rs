@@ -1,0 +1,121 @@
+//! Single pages that are a whole table, and rather another table's.
+//!
+//! A table of one page has nothing above it that says which rowids it may hold: whatever was
+//! written over its root looks like its rows if only the types agree. Such a page is given up
+//! where the same bytes are in another b-tree with a better right to them, or where another
+//! table lost just such a page.
+
+use std::collections::HashMap;
+
+use super::fit;
+use super::pages::Pages;
+use super::survey::{Note, Survey};
+use super::target::Shape;
+use super::tree::{Lost, Owner, Owners, Tree};
+
+/// What pages with the same bytes agree in.
+type Key = (u16, i64, i64, (u16, u16));
+
+fn key(note: &Note) -> Key {
+    (note.cells, note.low, note.high, note.fields)
+}
+
+/// Takes such pages from the tables that have no right to them. The tables' numbers among the
+/// owners are their places plus 1.
+pub(super) fn settle(
+    pages: &Pages<'_>,
+    survey: &Survey,
+    owners: &mut Owners,
+    shapes: &[Shape],
+    trees: &mut [Tree],
+) {
+    let mut single: HashMap<Key, Vec<usize>> = HashMap::new();
+    for (place, tree) in trees.iter().enumerate() {
+        let note = survey.note(tree.root);
+        if tree.pages.as_slice() == [tree.root] && note.cells > 0 {
+            single.entry(key(&note)).or_default().push(place);
+        }
+    }
+    let mut copies = Vec::new();
+    for (page, note) in survey.iter() {
+        if note.cells == 0 {
+            continue;
+        }
+        for &place in single.get(&key(note)).into_iter().flatten() {
+            let (Some(tree), Some(shape)) = (trees.get(place), shapes.get(place)) else { continue };
+            if tree.root == page || !same(pages, tree.root, page) {
+                continue;
+            }
+            let Owner::Tree(owner) = owners.get(page) else { continue };
+            let other = (owner as usize).checked_sub(1);
+            let root = other.and_then(|other| trees.get(other)).is_some_and(|it| it.root == page);
+            let points = |shape: &Shape| fit::fit(note, shape);
+            let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
+            // Where it is one of several pages its place was checked: it belongs there.
+            if !root || theirs > points(shape) {
+                copies.push((place, Owner::Free));
+            }
+        }
+    }
+    for places in single.values() {
+        for &place in places {
+            let (Some(tree), Some(shape)) = (trees.get(place), shapes.get(place)) else { continue };
+            let note = survey.note(tree.root);
+            let mine = fit::fit(&note, shape);
+            let missed = trees.iter().zip(shapes).any(|(other, theirs)| {
+                other.root != tree.root
+                    && other.table == tree.table
+                    && other.table
+                    && other
+                        .lost
+                        .iter()
+                        .any(|lost| lost.leaf && note.low >= lost.low && note.high == lost.high)
+                    && fit::fit(&note, theirs) >= mine
+            });
+            if missed {
+                copies.push((place, Owner::None));
+            }
+        }
+    }
+    for (place, owner) in copies {
+        let Some(tree) = trees.get_mut(place).filter(|tree| !tree.pages.is_empty()) else {
+            continue;
+        };
+        owners.set(tree.root, owner);
+        tree.pages.clear();
+        let (low, high) = (i64::MIN, i64::MAX);
+        tree.lost.push(Lost { low, high, leaf: false, page: tree.root, found: false });
+    }
+}
+
+/// Marks orphans that are copies of pages in their place as free.
+pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners) {
+    let mut orphans: HashMap<Key, Vec<u32>> = HashMap::new();
+    for (page, note) in survey.iter() {
+        if note.cells > 0 && owners.get(page) == Owner::None {
+            orphans.entry(key(note)).or_default().push(page);
+        }
+    }
+    for (page, note) in survey.iter() {
+        if note.cells == 0 || !matches!(owners.get(page), Owner::Tree(_)) {
+            continue;
+        }
+        if let Some(orphans) = orphans.get_mut(&key(note)) {
+            orphans.retain(|&orphan| {
+                let copy = same(pages, orphan, page);
+                if copy {
+                    owners.set(orphan, Owner::Free);
+                }
+                !copy
+            });
+        }
+    }
+}
+
+/// Whether two pages have the same bytes.
+fn same(pages: &Pages<'_>, one: u32, other: u32) -> bool {
+    match (pages.read(one), pages.read(other)) {
+        (Some(one), Some(other)) => *one == *other,
+        _ => false,
+    }
+}
