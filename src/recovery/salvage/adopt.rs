@@ -14,6 +14,7 @@
 use std::collections::HashSet;
 
 use super::fit;
+use super::parents::Belongs;
 use super::survey::{Is, Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Owners, Tree};
@@ -51,17 +52,23 @@ pub(super) struct BereftIndex<'a> {
 }
 
 /// Gives orphan pages to the tables that lost them; what remains belongs to none.
+///
+/// `belongs` tells what else is known of a page, and `expected` are pages that something other
+/// than a b-tree expected to be its.
 pub(super) fn adopt(
     survey: &Survey,
     owners: &mut Owners,
     tables: &mut [Bereft<'_>],
     indexes: &[BereftIndex<'_>],
+    expected: &[u32],
+    belongs: &dyn Fn(u32) -> Belongs,
 ) -> Vec<u32> {
     let expected: HashSet<u32> = tables
         .iter()
         .flat_map(|table| &table.tree.lost)
         .chain(indexes.iter().flat_map(|index| &index.tree.lost))
         .map(|lost| lost.page)
+        .chain(expected.iter().copied())
         .collect();
     let mut left = Vec::new();
     for (page, note) in survey.iter() {
@@ -72,7 +79,17 @@ pub(super) fn adopt(
         if owners.get(page) != Owner::None {
             continue;
         }
-        match place(note, kind, expected.contains(&page), tables, indexes) {
+        let moved = expected.contains(&page);
+        let known = if moved { Belongs::Unknown } else { belongs(page) };
+        let found = match known {
+            Belongs::Free => {
+                owners.set(page, Owner::Free);
+                continue;
+            }
+            Belongs::To(root) => whose(note, kind, root, tables),
+            Belongs::Unknown => None,
+        };
+        match found.or_else(|| place(note, kind, moved, tables, indexes)) {
             Some((table, lost)) => {
                 let Some(table) = tables.get_mut(table) else { continue };
                 owners.set(page, Owner::Tree(table.number));
@@ -88,6 +105,16 @@ pub(super) fn adopt(
         table.adopted.sort_by_key(|&page| survey.note(page).low);
     }
     left
+}
+
+/// The table with that root, and what it lost that a page can be, if its records can be the
+/// table's.
+fn whose(note: &Note, kind: Kind, root: u32, tables: &[Bereft<'_>]) -> Option<(usize, usize)> {
+    let number = tables.iter().position(|table| table.shape.root == root)?;
+    let table = tables.get(number)?;
+    fit::fit(note, table.shape)?;
+    let (lost, _) = gap(note, &table.tree.lost, false)?;
+    (kind.is_table() != table.shape.without_rowid).then_some((number, lost))
 }
 
 /// The one table, and what it lost, that a page must be of.

@@ -47,6 +47,8 @@ pub(super) struct Clues {
     contested: HashMap<u32, (u8, u32)>,
     /// Pages that have changed places.
     swapped: HashMap<u32, u32>,
+    /// Where chains lead to a page of a b-tree.
+    pub(super) broken_at: Vec<u32>,
     /// Chains end with zeros behind their content so regularly that one which does not is none.
     clean: bool,
 }
@@ -226,8 +228,17 @@ impl<'a> Chains<'a> {
         let mut all = 0_usize;
         let mut ends: Vec<(End, u32, i64)> = Vec::new();
         let mut contested = HashMap::new();
+        let mut broken_at = Vec::new();
         chains.each(owners, leaves, task, |chains, cell, complete| {
             if !complete {
+                let last = chains
+                    .found
+                    .last()
+                    .map_or(i64::from(cell.overflow), |&last| chains.note(last).low);
+                let next = u32::try_from(last).unwrap_or(0);
+                if matches!(chains.note(next).is, Is::Tree(_)) && broken_at.len() < MOST_ODD {
+                    broken_at.push(next);
+                }
                 return;
             }
             all += 1;
@@ -287,6 +298,7 @@ impl<'a> Chains<'a> {
             }
         }
         chains.clues.contested = contested;
+        chains.clues.broken_at = broken_at;
         Ok(chains.clues)
     }
 

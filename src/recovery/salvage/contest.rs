@@ -2,8 +2,8 @@
 //!
 //! A table of one page has nothing above it that says which rowids it may hold: whatever was
 //! written over its root looks like its rows if only the types agree. Such a page is given up
-//! where the same bytes are in another b-tree with a better right to them, or where another
-//! table lost just such a page.
+//! where the same bytes are in another b-tree with a better right to them, where another table
+//! lost just such a page, or where its records are rather like those of a table that lost all.
 
 use std::collections::HashMap;
 

@@ -20,6 +20,7 @@ mod index;
 mod leaf;
 mod overlay;
 mod pages;
+mod parents;
 pub mod report;
 mod rows;
 mod schema;
@@ -38,6 +39,7 @@ use self::chain::Chains;
 use self::geometry::Geometry;
 use self::index::Indexes;
 use self::pages::Pages;
+use self::parents::Belongs;
 use self::rows::{Into, Rows};
 use self::survey::{Is, Note, Survey};
 use self::target::Target;
@@ -185,7 +187,14 @@ impl Salvager<'_> {
             })
             .collect();
         contest::set_copies_aside(pages, &survey, &mut owners);
-        let orphans = adopt::adopt(&survey, &mut owners, &mut tables, &bereft);
+        let orphans = {
+            let belongs = |page| match header.auto_vacuum {
+                0 => Belongs::Unknown,
+                _ => parents::of(pages, page),
+            };
+            let moved = &clues.broken_at;
+            adopt::adopt(&survey, &mut owners, &mut tables, &bereft, moved, &belongs)
+        };
 
         let mut rows = Rows::new(pages, &survey, clues.clone(), header.encoding);
         let mut accounts = Vec::new();
