@@ -4,6 +4,8 @@
 //! Usage, each printing lines of JSON:
 //! - `recovery cases <rows of the log> <seeds> <part of names>…`: every damage done to every kind
 //!   of database and to a log of that many rows, at that many places.
+//! - `recovery damage <database> <case> <seed> <folder>`: the files of one such run, sound and
+//!   damaged, to be looked into.
 //! - `recovery throughput <folder> <MB>`: time and memory of both on one large file.
 //! - `recovery salvage <database> <target>`: what the latter measures.
 #![allow(clippy::print_stdout, reason = "a command-line program that prints its results")]
@@ -46,6 +48,7 @@ mod contest {
     type Outcome = Result<(), Box<dyn Error>>;
 
     const USAGE: &str = "usage: recovery cases <rows> <seeds> <part of names>… | \
+                         damage <database> <case> <seed> <folder> | \
                          throughput <folder> <MB> | salvage <database> <target>";
 
     pub fn main() -> Outcome {
@@ -53,6 +56,9 @@ mod contest {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match arguments.as_slice() {
             ["cases", rows, seeds, only @ ..] => cases(rows.parse()?, seeds.parse()?, only),
+            ["damage", schema, case, seed, folder] => {
+                damage(schema, case, seed.parse()?, Path::new(folder))
+            }
             ["throughput", folder, size] => throughput(Path::new(folder), size.parse()?),
             ["salvage", database, target] => {
                 let salvaged = contest::salvage(Path::new(database), None, None, Path::new(target));
@@ -119,6 +125,17 @@ mod contest {
             "stale": tally.stale_rows,
             "lostAndFound": tally.lost_and_found,
         })
+    }
+
+    fn damage(schema: &str, case: &str, seed: u64, folder: &Path) -> Outcome {
+        let schema = SCHEMAS.iter().find(|it| it.name == schema).ok_or("no such database")?;
+        let case = CASES.iter().find(|it| it.name == case).ok_or("no such case")?;
+        let sound = Sound::make(schema, schema.rows, folder)?;
+        let damaged = case.damage(&sound, seed).ok_or("nothing to be damaged so")?;
+        fs::write(folder.join("sound.db"), &sound.file)?;
+        contest::write(&damaged, folder);
+        println!("{}", json!({ "done": damaged.done }));
+        Ok(())
     }
 
     /// Time and peak memory of both on a log of `size` MB with twenty pages zeroed.
