@@ -16,7 +16,7 @@ const SCHEMA: &str = "
     CREATE TABLE big(id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
     CREATE VIEW tasks AS SELECT DISTINCT task FROM log;
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000)
-    INSERT INTO log SELECT i, 'task-' || i % 7, 'line ' || i || hex(randomblob(40)), i / 3.0 FROM n;
+    INSERT INTO log SELECT i, 'task-' || (i % 7), 'line ' || i || hex(randomblob(40)), i / 3.0 FROM n;
     INSERT INTO pairs SELECT task, id, randomblob(30) FROM log WHERE id % 3 = 0;
     INSERT INTO big(body) SELECT randomblob(100 * id) FROM log WHERE id < 200;
     DELETE FROM big WHERE id % 5 = 0;";
@@ -102,4 +102,140 @@ fn a_sound_file_comes_back_whole_whatever_its_format() {
             assert_eq!((account.pages_lost, account.lost_and_found), (0, 0), "{account:?}");
         }
     }
+}
+
+/// What a snapshot of the file would say.
+fn snapshot(directory: &Path, bytes: &[u8]) -> Snapshot {
+    let path = directory.join("original");
+    std::fs::write(&path, bytes).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    let mut statement = connection
+        .prepare("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema")
+        .unwrap();
+    let schema = statement
+        .query_map([], |row| {
+            Ok(SchemaEntry {
+                kind: row.get(0)?,
+                name: row.get(1)?,
+                table: row.get(2)?,
+                root: row.get(3)?,
+                sql: row.get(4)?,
+            })
+        })
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let header = fusion_sqlite::format::Header::parse(bytes).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    Snapshot {
+        page_size: header.page_size,
+        reserved: header.reserved,
+        encoding: u8::try_from(header.encoding).unwrap(),
+        auto_vacuum: header.auto_vacuum(),
+        user_version: 7,
+        application_id: 0,
+        schema_cookie: header.schema_cookie,
+        schema,
+        taken_ms: 0,
+    }
+}
+
+fn page(bytes: &mut [u8], number: u32) -> &mut [u8] {
+    let size = 1024;
+    let start = (number as usize - 1) * size;
+    &mut bytes[start..start + size]
+}
+
+#[test]
+fn without_page_1_every_row_comes_back_by_the_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let sound = database(directory.path(), "PRAGMA page_size = 1024");
+    let options = Options { snapshot: Some(snapshot(directory.path(), &sound)) };
+    let mut zeroed = sound.clone();
+    page(&mut zeroed, 1).fill(0);
+    let mut overwritten = sound.clone();
+    let another = page(&mut overwritten, 40).to_vec();
+    page(&mut overwritten, 1).copy_from_slice(&another);
+    for damaged in [zeroed, overwritten] {
+        let (account, connection) = salvaged(directory.path(), &damaged, &options);
+        assert!(rows(&connection) == original(directory.path(), &sound));
+        assert_eq!(account.schema_from, SchemaSource::Snapshot);
+        let version: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, 7);
+    }
+}
+
+#[test]
+fn without_page_1_and_a_snapshot_every_row_is_lost_and_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let sound = database(directory.path(), "PRAGMA page_size = 1024");
+    let mut damaged = sound.clone();
+    page(&mut damaged, 1).fill(0);
+    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    assert_eq!(account.schema_from, SchemaSource::None);
+    let found: i64 = connection
+        .query_row(
+            "SELECT count(*) FROM lost_and_found WHERE c1 LIKE 'task-%' AND nfield = 4",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(found, 3000);
+    // As one b-tree's, which they were.
+    let roots: i64 = connection
+        .query_row(
+            "SELECT count(DISTINCT rootpgno) FROM lost_and_found WHERE c1 LIKE 'task-%' AND nfield = 4",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(roots, 1);
+}
+
+#[test]
+fn a_lost_table_root_costs_no_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let sound = database(directory.path(), "PRAGMA page_size = 1024");
+    let root = snapshot(directory.path(), &sound).schema[0].root;
+    let mut damaged = sound.clone();
+    page(&mut damaged, root).fill(0);
+    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    assert!(rows(&connection) == original(directory.path(), &sound));
+    assert_eq!((account.tables[0].rows, account.tables[0].adopted), (3000, 3000));
+}
+
+#[test]
+fn pages_that_have_changed_places_are_put_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let sound = database(directory.path(), "PRAGMA page_size = 1024");
+    let mut damaged = sound.clone();
+    for (one, other) in [(30, 90), (41, 42), (55, 120)] {
+        let (first, second) =
+            (page(&mut damaged, one).to_vec(), page(&mut damaged, other).to_vec());
+        page(&mut damaged, one).copy_from_slice(&second);
+        page(&mut damaged, other).copy_from_slice(&first);
+    }
+    let (_, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    assert!(rows(&connection) == original(directory.path(), &sound));
+}
+
+#[test]
+fn a_zeroed_leaf_is_told_by_the_rowids_that_it_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let sound = database(directory.path(), "PRAGMA page_size = 1024");
+    let mut damaged = sound.clone();
+    page(&mut damaged, 60).fill(0);
+    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    let log = &account.tables[0];
+    assert_eq!((log.name.as_str(), log.pages_lost), ("log", 1));
+    let &[(low, high)] = log.gaps.as_slice() else { panic!("{:?}", log.gaps) };
+    let missing = 3000 - log.rows;
+    assert_eq!(u64::try_from(high - low + 1).unwrap(), missing);
+    let there: i64 = connection
+        .query_row("SELECT count(*) FROM log WHERE id BETWEEN ?1 AND ?2", [low, high], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(there, 0);
 }

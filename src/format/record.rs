@@ -96,11 +96,8 @@ fn read_all<'a>(payload: &'a [u8], fields: &mut Vec<Value<'a>>) -> Option<()> {
             Class::Integer => Value::Integer(integer(content)),
             Class::Real => {
                 let real = f64::from_be_bytes(content.try_into().ok()?);
-                // SQLite stores NULL in its place.
-                if real.is_nan() {
-                    return None;
-                }
-                Value::Real(real)
+                // SQLite never stores one, and reads it as NULL.
+                if real.is_nan() { Value::Null } else { Value::Real(real) }
             }
             Class::Text => Value::Text(content),
             Class::Blob => Value::Blob(content),

@@ -89,7 +89,8 @@ pub(super) fn adopt(
             Belongs::To(root) => whose(note, kind, root, tables),
             Belongs::Unknown => None,
         };
-        match found.or_else(|| place(note, kind, moved, tables, indexes)) {
+        let role = Role { moved, survey };
+        match found.or_else(|| place(note, kind, role, tables, indexes)) {
             Some((table, lost)) => {
                 let Some(table) = tables.get_mut(table) else { continue };
                 owners.set(page, Owner::Tree(table.number));
@@ -113,7 +114,8 @@ fn whose(note: &Note, kind: Kind, root: u32, tables: &[Bereft<'_>]) -> Option<(u
     let number = tables.iter().position(|table| table.shape.root == root)?;
     let table = tables.get(number)?;
     fit::fit(note, table.shape)?;
-    let (lost, _) = gap(note, &table.tree.lost, false)?;
+    let contains = |lost: &Lost| note.low >= lost.low && note.high <= lost.high && !lost.leaf;
+    let lost = table.tree.lost.iter().position(contains)?;
     (kind.is_table() != table.shape.without_rowid).then_some((number, lost))
 }
 
@@ -121,7 +123,7 @@ fn whose(note: &Note, kind: Kind, root: u32, tables: &[Bereft<'_>]) -> Option<(u
 fn place(
     note: &Note,
     kind: Kind,
-    moved: bool,
+    role: Role<'_>,
     tables: &[Bereft<'_>],
     indexes: &[BereftIndex<'_>],
 ) -> Option<(usize, usize)> {
@@ -135,7 +137,7 @@ fn place(
             continue;
         }
         let Some(points) = fit::fit(note, table.shape) else { continue };
-        let Some((lost, exact)) = gap(note, &table.tree.lost, moved) else { continue };
+        let Some((lost, exact)) = gap(note, &table.tree.lost, role) else { continue };
         let mut points = i64::from(points) + if exact { EXACT } else { 0 };
         if let Some((seen, rows)) = &table.seen {
             points += i64::from(note.likeness(seen));
@@ -158,14 +160,65 @@ fn place(
     best.filter(|_| !tied).map(|(_, place)| place)
 }
 
+/// How a page became an orphan.
+#[derive(Clone, Copy)]
+struct Role<'a> {
+    /// Something expected another page in its place.
+    moved: bool,
+    survey: &'a Survey,
+}
+
 /// What of the lost a page could be, and whether it is so exactly.
-fn gap(note: &Note, lost: &[Lost], moved: bool) -> Option<(usize, bool)> {
+///
+/// Where nothing expected anything in the page's place, that may be lost, too: then it can be a
+/// leaf that ends just so, if there is another page in that leaf's place.
+fn gap(note: &Note, lost: &[Lost], role: Role<'_>) -> Option<(usize, bool)> {
+    let fits = |lost: &Lost| {
+        let exact = note.high == lost.high;
+        let replaced = || role.survey.note(lost.page).is != Is::Nothing;
+        note.low >= lost.low
+            && note.high <= lost.high
+            && (!lost.leaf || (!lost.found && (role.moved || (exact && replaced()))))
+    };
     lost.iter()
         .enumerate()
-        .filter(|(_, lost)| note.low >= lost.low && note.high <= lost.high)
-        .filter(|(_, lost)| if lost.leaf { moved && !lost.found } else { true })
-        .map(|(number, lost)| (number, lost.leaf && note.high == lost.high))
-        .max_by_key(|&(_, exact)| exact)
+        .filter(|(_, lost)| fits(lost))
+        .map(|(number, lost)| (number, role.moved && lost.leaf && note.high == lost.high))
+        .max_by_key(|&(number, exact)| (exact, !lost.get(number).is_some_and(|lost| lost.leaf)))
+}
+
+impl Bereft<'_> {
+    /// Ranges of rowids that were lost and not found, without what was adopted.
+    pub(super) fn gaps(&self, survey: &Survey) -> Vec<(i64, i64)> {
+        if self.shape.without_rowid {
+            return Vec::new();
+        }
+        let mut gaps: Vec<(i64, i64)> = Vec::new();
+        let mut add = |low: i64, high: i64| match gaps.last_mut() {
+            _ if low > high => {}
+            Some(last) if last.1.checked_add(1) == Some(low) => last.1 = high,
+            _ => gaps.push((low, high)),
+        };
+        for lost in self.tree.lost.iter().filter(|lost| !(lost.leaf && lost.found)) {
+            let mut from = Some(lost.low);
+            for &page in &self.adopted {
+                let note = survey.note(page);
+                match from {
+                    Some(low) if note.low >= low && note.high <= lost.high => {
+                        if let Some(before) = note.low.checked_sub(1) {
+                            add(low, before);
+                        }
+                        from = note.high.checked_add(1);
+                    }
+                    _ => {}
+                }
+            }
+            if let Some(low) = from {
+                add(low, lost.high);
+            }
+        }
+        gaps
+    }
 }
 
 impl BereftIndex<'_> {

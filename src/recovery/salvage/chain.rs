@@ -2,7 +2,8 @@
 //!
 //! A chain counts if and only if
 //!
-//! 1. it has as many pages as the record's length asks for, the last of which links to none,
+//! 1. it has as many pages as the record's length asks for, the last of which links to none (or
+//!    to whatever, where all else is as it must be: nobody follows that link),
 //! 2. none of them is a b-tree's page or was zeroed, and
 //! 3. none of them is another record's, or that record's chain is the less likely one.
 //!
@@ -114,13 +115,14 @@ impl<'a> Chains<'a> {
         if !self.follow(cell, owners) || self.found.iter().any(|&page| self.taken.get(page)) {
             return Payload::Broken;
         }
-        let likely = self.likelihood(cell);
-        let loses = |page| match self.clues.contested.get(page) {
-            Some(&(most, count)) => likely < most || count > 1,
+        let end = self.end(cell);
+        let loses = |place: usize, page: &u32| match self.clues.contested.get(page) {
+            Some(&(most, count)) => self.likelihood(place, end) < most || count > 1,
             None => false,
         };
-        let end = self.end(cell);
-        if self.found.iter().any(|page| loses(page)) || (self.clues.clean && end == End::Dirty) {
+        if self.found.iter().enumerate().any(|(place, page)| loses(place, page))
+            || (self.clues.clean && end == End::Dirty)
+        {
             return Payload::Broken;
         }
         payload.clear();
@@ -137,7 +139,7 @@ impl<'a> Chains<'a> {
         for &page in &self.found {
             self.taken.set(page);
         }
-        let in_order = self.found.windows(2).all(|pair| follows(pair));
+        let in_order = self.found.windows(2).all(follows);
         match (rest, end) {
             (0, End::Exact) if in_order => Payload::Whole,
             (0, _) => Payload::Odd,
@@ -177,7 +179,8 @@ impl<'a> Chains<'a> {
             let Ok(link) = u32::try_from(note.low) else { return false };
             next = link;
         }
-        if next != 0 {
+        let in_order = self.found.windows(2).all(follows);
+        if next != 0 && !(in_order && self.end(cell) == End::Exact) {
             return false;
         }
         // A loop: the same page twice.
@@ -202,10 +205,12 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// How likely the chain that was followed is the cell's.
-    fn likelihood(&self, cell: &Cell<'_>) -> u8 {
-        let in_order = self.found.windows(2).filter(|pair| follows(pair)).count() + 1;
-        2 * u8::from(in_order == self.found.len()) + u8::from(self.end(cell) == End::Exact)
+    /// How likely it is that page number `place` of the chain that was followed is its own.
+    fn likelihood(&self, place: usize, end: End) -> u8 {
+        let before = place.checked_sub(1).and_then(|before| self.found.get(before..=place));
+        let link = before.map_or(4, |pair| if follows(pair) { 6 } else { 0 });
+        let in_order = self.found.windows(2).all(follows);
+        link + 2 * u8::from(in_order) + u8::from(end == End::Exact)
     }
 
     /// Looks at the chains of all records on `leaves`, to tell those that are wrong. That pages
@@ -280,9 +285,10 @@ impl<'a> Chains<'a> {
                 if !complete {
                     return;
                 }
-                let likely = chains.likelihood(cell);
-                for page in &chains.found {
+                let end = chains.end(cell);
+                for (place, page) in chains.found.iter().enumerate() {
                     if let Some((most, count)) = contested.get_mut(page) {
+                        let likely = chains.likelihood(place, end);
                         match likely.cmp(most) {
                             std::cmp::Ordering::Less => {}
                             std::cmp::Ordering::Equal => *count += 1,

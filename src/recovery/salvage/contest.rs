@@ -1,17 +1,19 @@
-//! Single pages that are a whole table, and rather another table's.
+//! Tables whose root, or only page, is rather another table's.
 //!
-//! A table of one page has nothing above it that says which rowids it may hold: whatever was
-//! written over its root looks like its rows if only the types agree. Such a page is given up
-//! where the same bytes are in another b-tree with a better right to them, where another table
-//! lost just such a page, or where its records are rather like those of a table that lost all.
+//! A root has nothing above it that says which rowids it may hold: whatever was written over it
+//! looks like the table's rows if only the types agree. A table's only page is given up where the same bytes are in another b-tree with a better right to them, where another table
+//! lost just such a page; a whole table where its records are rather like those of another that
+//! lost all of them.
 
 use std::collections::HashMap;
 
 use super::fit;
+use super::leaf;
 use super::pages::Pages;
-use super::survey::{Note, Survey};
+use super::survey::{Is, Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Owners, Tree};
+use crate::format::Kind;
 
 /// What pages with the same bytes agree in.
 type Key = (u16, i64, i64, (u16, u16));
@@ -20,7 +22,7 @@ fn key(note: &Note) -> Key {
     (note.cells, note.low, note.high, note.fields)
 }
 
-/// Takes such pages from the tables that have no right to them. The tables' numbers among the
+/// Takes pages from the tables that have no right to them. The tables' numbers among the
 /// owners are their places plus 1.
 pub(super) fn settle(
     pages: &Pages<'_>,
@@ -57,24 +59,22 @@ pub(super) fn settle(
             }
         }
     }
-    for places in single.values() {
-        for &place in places {
-            let (Some(tree), Some(shape)) = (trees.get(place), shapes.get(place)) else { continue };
-            let note = survey.note(tree.root);
-            let mine = fit::fit(&note, shape);
-            let missed = trees.iter().zip(shapes).any(|(other, theirs)| {
-                other.root != tree.root
-                    && other.table == tree.table
-                    && other.table
-                    && other
-                        .lost
-                        .iter()
-                        .any(|lost| lost.leaf && note.low >= lost.low && note.high == lost.high)
-                    && fit::fit(&note, theirs) >= mine
-            });
-            if missed {
-                copies.push((place, Owner::None));
+    for (place, (tree, shape)) in trees.iter().zip(shapes).enumerate() {
+        let notes = tree.pages.iter().map(|&page| survey.note(page));
+        let Some(note) = Note::of_all(notes) else { continue };
+        let single = tree.pages.as_slice() == [tree.root];
+        let mine = fit::fit(&note, shape);
+        let missed = trees.iter().zip(shapes).any(|(other, theirs)| {
+            if other.root == tree.root || other.table != tree.table {
+                return false;
             }
+            let exact = |lost: &Lost| lost.leaf && note.low >= lost.low && note.high == lost.high;
+            let points = fit::fit(&note, theirs);
+            (points > mine && other.pages.is_empty() && leads_to(pages, survey, other.root, shape))
+                || (single && other.table && points >= mine && other.lost.iter().any(exact))
+        });
+        if missed {
+            copies.push((place, Owner::None));
         }
     }
     for (place, owner) in copies {
@@ -82,10 +82,27 @@ pub(super) fn settle(
             continue;
         };
         owners.set(tree.root, owner);
-        tree.pages.clear();
+        for page in tree.pages.drain(..) {
+            owners.set(page, owner);
+        }
+        tree.lost.clear();
         let (low, high) = (i64::MIN, i64::MAX);
         tree.lost.push(Lost { low, high, leaf: false, page: tree.root, found: false });
     }
+}
+
+/// Whether a page has rows that could be a table's, or a child that has.
+fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> bool {
+    let has = |note: Note| {
+        note.is_filled(if shape.without_rowid { Kind::IndexLeaf } else { Kind::TableLeaf })
+            && fit::fit(&note, shape).is_some()
+    };
+    if survey.note(page).is != Is::Tree(Kind::TableInterior) {
+        return has(survey.note(page));
+    }
+    let Some(bytes) = pages.read(page) else { return false };
+    let Some(page) = leaf::open(&bytes, pages.layout.usable, page == 1) else { return false };
+    page.children().any(|(child, _)| has(survey.note(child)))
 }
 
 /// Marks orphans that are copies of pages in their place as free.

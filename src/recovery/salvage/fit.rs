@@ -55,7 +55,8 @@ pub(super) fn record_fits(fields: &[crate::format::Value<'_>], shape: &Shape) ->
     }
     fields.iter().zip(&shape.fields).all(|(value, field)| match value {
         Value::Null => field.rowid_alias || !field.not_null,
-        _ if field.rowid_alias => false,
+        // What is stored in its place is never read. These two take no room, as NULL does.
+        _ if field.rowid_alias => matches!(value, Value::Integer(0 | 1)),
         Value::Integer(_) | Value::Real(_) => field.affinity != Affinity::Text,
         Value::Text(_) | Value::Blob(_) => true,
     })

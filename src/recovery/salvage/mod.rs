@@ -39,7 +39,7 @@ use self::chain::Chains;
 use self::geometry::Geometry;
 use self::index::Indexes;
 use self::pages::Pages;
-use self::parents::Belongs;
+use self::parents::{Above, Belongs};
 use self::rows::{Into, Rows};
 use self::survey::{Is, Note, Survey};
 use self::target::Target;
@@ -212,16 +212,19 @@ impl Salvager<'_> {
                 let adopted = rows.put(page, root, &owners, &mut into, &mut target)?;
                 into.account.adopted += adopted;
             }
+            account.gaps = table.gaps(&survey);
             account.pages_lost += table.tree.lost.iter().filter(|lost| !lost.found).count() as u64;
             accounts.push(account);
         }
+        let above = Above::find(pages, &survey, &owners);
         for page in orphans {
             task.go_on()?;
             let Is::Tree(kind) = survey.note(page).is else { continue };
             if !kind.is_table() && !schema.entries.is_empty() {
                 continue;
             }
-            rows.each(page, &owners, &mut |rowid, fields| target.lost(page, page, rowid, fields))?;
+            let root = above.top(page);
+            rows.each(page, &owners, &mut |rowid, fields| target.lost(root, page, rowid, fields))?;
         }
         let indexes = Indexes {
             pages,
@@ -235,7 +238,7 @@ impl Salvager<'_> {
         Ok(Salvage {
             page_size: pages.layout.page_size,
             pages: geometry.pages,
-            pages_from_wal: pages.from_wal(),
+            pages_from_wal: pages.count_from_wal(),
             pages_lost: accounts.iter().map(|account| account.pages_lost).sum(),
             schema_from: schema.from,
             tables: accounts,

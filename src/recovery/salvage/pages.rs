@@ -72,7 +72,7 @@ impl<'a> Pages<'a> {
     }
 
     /// How many are.
-    pub(super) fn from_wal(&self) -> u64 {
+    pub(super) fn count_from_wal(&self) -> u64 {
         self.overlay.len() as u64
     }
 

@@ -1,7 +1,15 @@
-//! What the pointer map of an auto-vacuum file says of a page whose parent is lost: it names the
-//! page above, and above that, up to the root.
+//! What is above a page that no root leads to.
+//!
+//! The pointer map of an auto-vacuum file names the page above every page, up to the root, though
+//! that page may be lost. In other files it is found from above: memory, an entry for each orphan.
 
+use std::collections::HashMap;
+
+use super::leaf;
 use super::pages::Pages;
+use super::survey::{Is, Survey};
+use super::tree::{Owner, Owners};
+use crate::format::Kind;
 use crate::format::ptrmap::{self, Entry};
 
 /// Levels that are climbed.
@@ -40,4 +48,47 @@ fn entry(pages: &Pages<'_>, page: u32) -> Option<Entry> {
     let map = ptrmap::page_for(page, layout.page_size, layout.usable);
     let bytes = pages.read(map)?;
     ptrmap::entry(bytes.get(..layout.usable)?, map, page)
+}
+
+/// The pages above orphans that are orphans themselves.
+pub(super) struct Above(HashMap<u32, u32>);
+
+impl Above {
+    /// Looks for them.
+    pub(super) fn find(pages: &Pages<'_>, survey: &Survey, owners: &Owners) -> Self {
+        let mut above = HashMap::new();
+        for (page, note) in survey.iter() {
+            let interior = matches!(note.is, Is::Tree(kind) if kind.is_interior());
+            if !interior || matches!(owners.get(page), Owner::Tree(_)) {
+                continue;
+            }
+            let Some(bytes) = pages.read(page) else { continue };
+            let Some(view) = leaf::open(&bytes, pages.layout.usable, page == 1) else { continue };
+            for (child, _) in view.children() {
+                let of_kind =
+                    matches!(survey.note(child).is, Is::Tree(kind) if matches(view.kind, kind));
+                if of_kind && owners.get(child) == Owner::None {
+                    above.insert(child, page);
+                }
+            }
+        }
+        Self(above)
+    }
+
+    /// The highest page above `page` that is known; itself if there is none.
+    pub(super) fn top(&self, page: u32) -> u32 {
+        let mut at = page;
+        for _ in 0..HIGHEST {
+            match self.0.get(&at) {
+                Some(&above) => at = above,
+                None => break,
+            }
+        }
+        at
+    }
+}
+
+/// Whether both are kinds of one b-tree.
+fn matches(one: Kind, other: Kind) -> bool {
+    one.is_table() == other.is_table()
 }

@@ -20,6 +20,9 @@ pub(super) struct Rows<'a> {
     encoding: u8,
 }
 
+/// Called with each record's rowid and fields.
+type OnRow<'a> = dyn FnMut(Option<i64>, &[Value<'_>]) -> Result<()> + 'a;
+
 /// A table that rows are put into.
 pub(super) struct Into<'a> {
     /// Its place among the target's tables.
@@ -45,7 +48,7 @@ impl<'a> Rows<'a> {
         &mut self,
         number: u32,
         owners: &Owners,
-        row: &mut dyn FnMut(Option<i64>, &[Value<'_>]) -> Result<()>,
+        row: &mut OnRow<'_>,
     ) -> Result<(u64, bool)> {
         let Some(bytes) = self.pages.read(number) else { return Ok((0, false)) };
         let usable = self.pages.layout.usable;

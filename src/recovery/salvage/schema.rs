@@ -164,14 +164,14 @@ impl Reader<'_> {
         let &[Value::Text(kind), Value::Text(name), Value::Text(table), root, sql] = fields else {
             return None;
         };
-        let kind = self.text(kind)?;
+        let kind = self.text(kind);
         let root = match root {
             Value::Integer(root) => u32::try_from(root).ok()?,
             Value::Null => 0,
             _ => return None,
         };
         let sql = match sql {
-            Value::Text(sql) => Some(self.text(sql)?),
+            Value::Text(sql) => Some(self.text(sql)),
             Value::Null => None,
             _ => return None,
         };
@@ -186,23 +186,24 @@ impl Reader<'_> {
         };
         (plausible && created).then_some(SchemaEntry {
             kind,
-            name: self.text(name)?,
-            table: self.text(table)?,
+            name: self.text(name),
+            table: self.text(table),
             root,
             sql,
         })
     }
 
-    fn text(&self, bytes: &[u8]) -> Option<String> {
+    /// Text, with a sign in place of characters that are damaged: a type's name with one is still
+    /// better than no table.
+    fn text(&self, bytes: &[u8]) -> String {
         let units = |of: fn([u8; 2]) -> u16| {
             let units = bytes.chunks_exact(2).map(|pair| of(pair.try_into().unwrap_or_default()));
-            let whole = bytes.len().is_multiple_of(2);
-            whole.then(|| String::from_utf16(&units.collect::<Vec<_>>()).ok()).flatten()
+            String::from_utf16_lossy(&units.collect::<Vec<_>>())
         };
         match self.encoding {
             2 => units(u16::from_le_bytes),
             3 => units(u16::from_be_bytes),
-            _ => String::from_utf8(bytes.to_vec()).ok(),
+            _ => String::from_utf8_lossy(bytes).into_owned(),
         }
     }
 }
