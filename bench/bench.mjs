@@ -2,11 +2,12 @@
 // this package, and the limit. Each measured run is a child process with one SQLite; repetitions are
 // interleaved. Prints Markdown and writes it with the raw results to bench-results/.
 
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { buildBench } from './cargo.mjs'
 import { UsageError, commandLine, runMain } from './command-line.mjs'
 import { compileCounters, countingEnvironment } from './io-counters.mjs'
 import { report } from './report.mjs'
@@ -89,22 +90,6 @@ function configurations({ quick, only }) {
   )
 }
 
-/** Builds the limit's program and returns its path. */
-function buildLimit() {
-  console.error('building the limit (Rust) …')
-  const { status, error, stdout, stderr } = spawnSync(
-    'cargo',
-    ['bench', '--locked', '--bench', 'limit', '--no-run', '--message-format=json'],
-    { cwd: root, encoding: 'utf8', maxBuffer: 64 << 20, stdio: ['ignore', 'pipe', 'pipe'] },
-  )
-  if (status !== 0) throw new Error(`cannot build the limit (cargo bench --bench limit): ${error?.message ?? stderr}`)
-  const messages = stdout
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line))
-  return messages.find(({ target, executable }) => target?.name === 'limit' && executable).executable
-}
-
 /** Runs one job in a child process and returns its result, or the reason why there is none. */
 function measure(job, { folder, limit, counters, input }) {
   const run = mkdtempSync(path.join(folder, 'run-'))
@@ -139,7 +124,7 @@ async function main() {
       folder,
       input: settings.input,
       counters: compileCounters(folder),
-      limit: list.some(({ job }) => job.contender === 'limit') ? buildLimit() : null,
+      limit: list.some(({ job }) => job.contender === 'limit') ? buildBench('limit', 'the limit') : null,
     }
     const runs = new Map(list.map(({ key }) => [key, []]))
     const failures = new Map()

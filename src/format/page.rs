@@ -151,6 +151,32 @@ impl<'a> Page<'a> {
         self.cell_at(at)
     }
 
+    /// Cell number `index` of a leaf, all of which is on the page, with the length that its record
+    /// says instead of its own, if another cell or the page's end follows it right away.
+    pub fn cell_by_record(&self, index: usize) -> Option<Cell<'a>> {
+        let pointer = |index: usize| u16_at(self.bytes, self.array() + 2 * index).map(usize::from);
+        let at = pointer(index).filter(|&at| index < self.cells && at >= self.array_end())?;
+        if self.kind.is_interior() {
+            return None;
+        }
+        let mut start = at + varint(self.bytes, at)?.1;
+        let mut rowid = 0;
+        if self.kind.is_table() {
+            let (value, taken) = varint(self.bytes, start)?;
+            rowid = signed(value);
+            start += taken;
+        }
+        let length = super::record::extent(self.bytes.get(start..)?)?;
+        let here = usize::try_from(length).ok()?;
+        let end = start.checked_add(here)?;
+        let whole = local_length(self.kind, self.bytes.len(), length) == here;
+        let joins =
+            end == self.bytes.len() || (0..self.cells).any(|other| pointer(other) == Some(end));
+        let local = self.bytes.get(start..end)?;
+        let cell = Cell { child: 0, rowid, length, local, overflow: 0, at, size: end - at };
+        (whole && joins && cell.size >= 4).then_some(cell)
+    }
+
     /// The cell that begins at offset `at`.
     #[inline]
     fn cell_at(&self, at: usize) -> Option<Cell<'a>> {

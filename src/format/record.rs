@@ -71,6 +71,20 @@ pub fn classes(local: &[u8], length: u64, mut field: impl FnMut(usize, Class)) -
     (count <= MOST_FIELDS && body.checked_add(header as u64)? == length).then_some(count)
 }
 
+/// The length of the record that `local` begins with, by its own header; none if that is no valid
+/// one, or not all in `local`.
+pub fn extent(local: &[u8]) -> Option<u64> {
+    let (header, mut at) = header_length(local)?;
+    let types = local.get(..header)?;
+    let mut length = header as u64;
+    while at < header {
+        let (serial, taken) = varint(types, at)?;
+        length = length.checked_add(serial_type(serial)?.1)?;
+        at += taken;
+    }
+    Some(length)
+}
+
 /// Puts the fields of the record that `payload` is into `fields`, which is emptied before;
 /// whether it is a valid one.
 #[inline]

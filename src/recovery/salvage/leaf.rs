@@ -68,16 +68,21 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
     let mut taken = 0;
     let mut ascending = true;
     let mut last = i64::MIN;
-    for cell in (0..page.cells).filter_map(|index| page.cell(index)) {
-        if !is_record(&cell) {
+    let mut damaged = false;
+    for index in 0..page.cells {
+        let Some(cell) = page.cell(index).filter(is_record).or_else(|| {
+            // A record that adds up, where the next cell begins: its length was what was damaged.
+            damaged = true;
+            page.cell_by_record(index)
+        }) else {
             continue;
-        }
+        };
         ascending &= cells.is_empty() || last < cell.rowid || !page.kind.is_table();
         last = cell.rowid;
         taken += cell.size;
         cells.push(cell);
     }
-    let sound = cells.len() == page.cells && ascending && page.accounts_for(taken);
+    let sound = !damaged && cells.len() == page.cells && ascending && page.accounts_for(taken);
     if !sound {
         disentangle(&mut cells, page);
         if page.kind.is_table() {

@@ -4,18 +4,26 @@
 //! The shadow table `_node` holds pages of cells, each an id and its coordinates; `_rowid` says in
 //! which leaf an id is, and holds the auxiliary columns; `_parent` leads from node to node
 //! (<https://sqlite.org/rtree.html>, 7.1). Cells of inner nodes look like those of leaves, so an
-//! entry is certain where both agree: the cell is in the node that `_rowid` says.
+//! entry is certain where both agree: the cell is in the node that `_rowid` says, or in one that
+//! the first node leads to as a leaf while `_rowid` has the id, or has lost entries.
 //!
 //! Memory: one node; entries are collected in a temporary table.
 
 use std::iter;
 
-use rusqlite::ffi;
-
 use super::lost_and_found::LostAndFound;
 use super::statement::{Encoding, Statement, quoted};
 use crate::engine::{Connection, Error, Result};
 use crate::format::Value;
+
+/// The least bytes of a node that SQLite takes: those of a database with pages of 512.
+const LEAST_NODE: i64 = 512 - 64;
+
+/// Bytes of a node with the most cells, 51, that SQLite makes, of the smallest kind.
+const CELLS_OF_ONE_DIMENSION: i64 = 4 + 51 * 16;
+
+/// The deepest R-Tree that SQLite takes.
+const DEEPEST: i64 = 40;
 
 /// What making an R-Tree anew reads and writes.
 pub(super) struct RTree<'a> {
@@ -46,7 +54,7 @@ impl RTree<'_> {
     /// Makes it anew, in the caller's transaction. Answers how many entries were not certain.
     ///
     /// # Errors
-    /// SQLite's; `SQLITE_CORRUPT_VTAB` if no node tells how large nodes are.
+    /// SQLite's.
     pub(super) fn rebuild(&mut self) -> Result<u64> {
         let sql = self.connection.sql()?;
         let shadow = |which: &str| quoted(&format!("{}_{which}", self.name));
@@ -62,9 +70,14 @@ impl RTree<'_> {
             [],
             |row| row.get(0),
         )?;
-        let size = size
-            .filter(|&size| size >= 4)
-            .ok_or_else(|| Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, "none of its nodes is left"))?;
+        let size = match size.filter(|&size| size >= LEAST_NODE) {
+            Some(size) => size,
+            // None is left: an empty one of a size that SQLite takes on any page.
+            None => {
+                let page: i64 = sql.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+                (page - 64).clamp(LEAST_NODE, CELLS_OF_ONE_DIMENSION)
+            }
+        };
         // SQLite needs a first node even to tell the columns.
         sql.execute(
             &format!(
@@ -117,6 +130,37 @@ impl RTree<'_> {
                                       ON c.id = r.rowid AND c.node = r.nodeno)
                       AND NOT EXISTS (SELECT 1 FROM main.{rowids} AS r WHERE r.rowid = c.id){ordered}
                     GROUP BY id HAVING count(*) = 1"
+            ))?;
+        }
+        // A leaf by its place under the first node, which alone knows the tree's depth: an entry of
+        // `_rowid` with another node is no reason against it, nor is none where some are lost.
+        let first: Option<Vec<u8>> = sql.query_row(
+            &format!("SELECT max(data) FROM main.{nodes} WHERE nodeno = 1"),
+            [],
+            |row| row.get(0),
+        )?;
+        let depth = match first.as_deref() {
+            Some([high, low, ..]) => i64::from(u16::from_be_bytes([*high, *low])),
+            _ => DEEPEST + 1,
+        };
+        if auxiliary == 0 && depth <= DEEPEST {
+            sql.execute_batch(&format!(
+                "CREATE TEMP TABLE leaves AS
+                   WITH RECURSIVE walk(node, level) AS (
+                     SELECT 1, 0 UNION
+                     SELECT c.id, level + 1 FROM walk JOIN temp.cells AS c ON c.node = walk.node
+                      WHERE level < {depth})
+                   SELECT DISTINCT node FROM walk WHERE level = {depth};
+                 INSERT INTO temp.entries
+                   SELECT id{cells} FROM temp.cells AS c
+                    WHERE node IN (SELECT node FROM temp.leaves){ordered}
+                      AND NOT EXISTS (SELECT 1 FROM temp.entries AS e WHERE e.id = c.id)
+                      AND (EXISTS (SELECT 1 FROM main.{rowids} AS r WHERE r.rowid = c.id)
+                           OR (SELECT count(*) FROM main.{rowids})
+                              < (SELECT count(*) FROM temp.cells
+                                  WHERE node IN (SELECT node FROM temp.leaves)))
+                    GROUP BY id HAVING count(*) = 1;
+                 DROP TABLE temp.leaves"
             ))?;
         }
         let root = self.root;

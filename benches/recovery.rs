@@ -1,0 +1,237 @@
+//! The salvager beside the `sqlite3` shell's `.recover`, on the same damaged files, whose truth is
+//! known row by row. `bench/recovery.mjs` runs it and reports.
+//!
+//! Usage, each printing lines of JSON:
+//! - `recovery cases <rows of the log> <seeds> <part of names>…`: every damage done to every kind
+//!   of database and to a log of that many rows, at that many places.
+//! - `recovery damage <database> <case> <seed> <folder>`: the files of one such run, sound and
+//!   damaged, to be looked into.
+//! - `recovery throughput <folder> <MB>`: time and memory of both on one large file.
+//! - `recovery salvage <database> <target>`: what the latter measures.
+#![allow(clippy::print_stdout, reason = "a command-line program that prints its results")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "as the tests do")]
+
+#[cfg(unix)]
+#[path = "../tests/damage/mod.rs"]
+mod damage;
+
+#[cfg(unix)]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    contest::main()
+}
+
+#[cfg(not(unix))]
+fn main() {
+    println!("the sqlite3 shell is compiled on Unix only");
+}
+
+#[cfg(unix)]
+mod contest {
+    use std::error::Error;
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use serde_json::json;
+
+    use super::damage::cases::{CASES, Case};
+    use super::damage::contest;
+    use super::damage::random::Random;
+    use super::damage::schemas::{FUSION, SCHEMAS, Schema};
+    use super::damage::shell;
+    use super::damage::sound::Sound;
+    use super::damage::truth::{Tally, count};
+
+    type Outcome = Result<(), Box<dyn Error>>;
+
+    const USAGE: &str = "usage: recovery cases <rows> <seeds> <part of names>… | \
+                         damage <database> <case> <seed> <folder> | \
+                         throughput <folder> <MB> | salvage <database> <target>";
+
+    pub fn main() -> Outcome {
+        let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match arguments.as_slice() {
+            ["cases", rows, seeds, only @ ..] => cases(rows.parse()?, seeds.parse()?, only),
+            ["damage", schema, case, seed, folder] => {
+                damage(schema, case, seed.parse()?, Path::new(folder))
+            }
+            ["throughput", folder, size] => throughput(Path::new(folder), size.parse()?),
+            ["salvage", database, target] => {
+                let salvaged = contest::salvage(Path::new(database), None, None, Path::new(target));
+                salvaged.map(drop).map_err(Into::into)
+            }
+            _ => Err(USAGE.into()),
+        }
+    }
+
+    fn cases(rows: i64, seeds: u64, only: &[&str]) -> Outcome {
+        println!("{}", json!({ "shell": shell::version(), "sqlite": rusqlite::version() }));
+        let log = Schema { name: "log", ..FUSION };
+        let mut kinds: Vec<(&Schema, i64)> = vec![(&log, rows)];
+        kinds.extend(SCHEMAS.iter().map(|schema| (schema, schema.rows)));
+        let next = AtomicUsize::new(0);
+        let printing = Mutex::new(());
+        let work = || {
+            while let Some((schema, rows)) = kinds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                let sound = Sound::make(schema, *rows, folder.path()).expect("a database");
+                for case in CASES {
+                    let wanted =
+                        |part: &&str| case.name.contains(part) || schema.name.contains(part);
+                    if only.is_empty() || only.iter().any(wanted) {
+                        one(&sound, case, seeds, folder.path(), &printing);
+                    }
+                }
+            }
+        };
+        let threads = std::thread::available_parallelism()?.get();
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        Ok(())
+    }
+
+    fn one(sound: &Sound, case: &Case, seeds: u64, folder: &Path, printing: &Mutex<()>) {
+        for seed in 1..=seeds {
+            let Some(damaged) = case.damage(sound, seed) else { break };
+            for &snapshot in case.wanted.snapshots() {
+                let contest = contest::hold(sound, &damaged, snapshot, folder);
+                let misses = contest.misses(&damaged, case.wanted, snapshot);
+                let done = if misses.is_empty() { Vec::new() } else { damaged.done.clone() };
+                let line = json!({
+                    "schema": sound.name,
+                    "case": case.name,
+                    "seed": seed,
+                    "snapshot": snapshot,
+                    "rows": count(damaged.rows),
+                    "inFile": damaged.in_file.values().sum::<usize>(),
+                    "theirs": tally(&contest.theirs),
+                    "ours": tally(&contest.ours),
+                    "misses": misses,
+                    "done": done,
+                });
+                let _printing = printing.lock();
+                println!("{line}");
+            }
+        }
+    }
+
+    fn tally(tally: &Tally) -> serde_json::Value {
+        json!({
+            "true": tally.true_rows,
+            "false": tally.false_rows,
+            "stale": tally.stale_rows,
+            "lostAndFound": tally.lost_and_found,
+        })
+    }
+
+    fn damage(schema: &str, case: &str, seed: u64, folder: &Path) -> Outcome {
+        let schema = SCHEMAS.iter().find(|it| it.name == schema).ok_or("no such database")?;
+        let case = CASES.iter().find(|it| it.name == case).ok_or("no such case")?;
+        let sound = Sound::make(schema, schema.rows, folder)?;
+        let damaged = case.damage(&sound, seed).ok_or("nothing to be damaged so")?;
+        fs::write(folder.join("sound.db"), &sound.file)?;
+        contest::write(&damaged, folder);
+        println!("{}", json!({ "done": damaged.done }));
+        Ok(())
+    }
+
+    /// Time and peak memory of both on a log of `size` MB with twenty pages zeroed.
+    fn throughput(folder: &Path, size: u64) -> Outcome {
+        let path = folder.join("large.db");
+        // A row of the log takes 700 bytes, indexes and all; the file's size is what counts.
+        let schema = Schema { name: "log", ..FUSION };
+        large(&schema, &path, size << 20)?;
+        let mut file = fs::read(&path)?;
+        let bytes = file.len();
+        let mut random = Random::new(size);
+        for _ in 0..20 {
+            let page = 1 + random.below(file.len() / 4096 - 1);
+            file[page * 4096..][..4096].fill(0);
+        }
+        fs::write(&path, &file)?;
+        drop(file);
+
+        let (recovered, salvaged) = (folder.join("recovered.db"), folder.join("salvaged.db"));
+        let own = std::env::current_exe()?;
+        let mut salvage = Command::new(own);
+        salvage.arg("salvage").arg(&path).arg(&salvaged);
+        let (mut recover, mut import) = shell::commands(&path, &recovered);
+
+        let started = Instant::now();
+        let (salvage, memory) = wait(salvage.spawn()?)?;
+        if salvage != 0 {
+            return Err(format!("the salvage ended with {salvage:#x}").into());
+        }
+        let ours = [memory];
+        let ours_seconds = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let mut first = recover.spawn()?;
+        let sql = first.stdout.take().ok_or("no pipe")?;
+        let second = import.stdin(sql).spawn()?;
+        drop(import);
+        let theirs = [wait(first)?.1, wait(second)?.1];
+        let theirs_seconds = started.elapsed().as_secs_f64();
+
+        let rows = |path: &Path| -> rusqlite::Result<i64> {
+            rusqlite::Connection::open(path)?.query_row(
+                "SELECT count(*) FROM agentLogEntries",
+                [],
+                |row| row.get(0),
+            )
+        };
+        let side = |seconds: f64, memory: &[i64], rows: i64| {
+            json!({
+                "seconds": seconds,
+                "megabytesPerSecond": bytes as f64 / 1e6 / seconds,
+                "peakMegabytes": memory.iter().sum::<i64>() as f64 / 1e6,
+                "rows": rows,
+            })
+        };
+        let line = json!({
+            "bytes": bytes,
+            "theirs": side(theirs_seconds, &theirs, rows(&recovered)?),
+            "ours": side(ours_seconds, &ours, rows(&salvaged)?),
+        });
+        println!("{line}");
+        Ok(())
+    }
+
+    /// Fills the log until its file has `size` bytes.
+    fn large(schema: &Schema, path: &Path, size: u64) -> Outcome {
+        let connection = rusqlite::Connection::open(path)?;
+        connection.execute_batch(
+            "PRAGMA page_size = 4096; PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF",
+        )?;
+        for part in schema.parts {
+            connection.execute_batch(part.create)?;
+        }
+        let mut start = 0;
+        while fs::metadata(path)?.len() < size {
+            connection.execute_batch("BEGIN")?;
+            for part in schema.parts {
+                (part.fill)(&connection, start..start + 4000, schema.page_size)?;
+            }
+            connection.execute_batch("COMMIT")?;
+            start += 4000;
+        }
+        Ok(())
+    }
+
+    /// Waits for a process and answers its status and its peak memory in bytes.
+    fn wait(child: std::process::Child) -> Result<(i32, i64), Box<dyn Error>> {
+        let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+        // SAFETY: both places may be written; the child is this process's and nobody else waits for it.
+        let waited =
+            unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
+        if waited < 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        // SAFETY: all zeroes is a valid one, and the call above has filled it in.
+        let usage = unsafe { usage.assume_init() };
+        // Apple counts bytes, the others kilobytes.
+        Ok((status, usage.ru_maxrss * if cfg!(target_vendor = "apple") { 1 } else { 1024 }))
+    }
+}

@@ -1,0 +1,1 @@
+//! Cargo wants a target; the sources of the dependency are what is wanted.
