@@ -1,8 +1,10 @@
 //! Tables whose root, or only page, is rather another table's.
 //!
 //! A root has nothing above it that says which rowids it may hold: whatever was written over it
-//! looks like the table's rows if only the types agree. A table's only page is given up where the same bytes are in another b-tree with a better right to them, where another table
-//! lost just such a page; a whole table where its records are rather like those of another that
+//! looks like the table's rows if only the types agree. A table's only page is given up where the
+//! same bytes are in another b-tree with a better right to them, where another table lost just
+//! such a page, or where they are another table's only page as well and this table's indexes
+//! know none of the rows; a whole table where its records are rather like those of another that
 //! lost all of them.
 
 use std::collections::HashMap;
@@ -13,7 +15,7 @@ use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Owners, Tree};
-use crate::format::Kind;
+use crate::format::{Cell, Kind, Value, record};
 
 /// What pages with the same bytes agree in.
 type Key = (u16, i64, i64, (u16, u16));
@@ -23,13 +25,14 @@ fn key(note: &Note) -> Key {
 }
 
 /// Takes pages from the tables that have no right to them. The tables' numbers among the
-/// owners are their places plus 1.
+/// owners are their places plus 1; `indexes` are those of tables, which are told by their places.
 pub(super) fn settle(
     pages: &Pages<'_>,
     survey: &Survey,
     owners: &mut Owners,
     shapes: &[Shape],
     trees: &mut [Tree],
+    indexes: &[(usize, &Tree)],
 ) {
     let mut single: HashMap<Key, Vec<usize>> = HashMap::new();
     for (place, tree) in trees.iter().enumerate() {
@@ -54,7 +57,11 @@ pub(super) fn settle(
             let points = |shape: &Shape| fit::fit(note, shape);
             let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
             // Where it is one of several pages its place was checked: it belongs there.
-            if !root || theirs > points(shape) {
+            let mut of = indexes.iter().filter(|(table, _)| *table == place);
+            if !root
+                || theirs > points(shape)
+                || (theirs == points(shape) && of.any(|(_, index)| disowns(pages, index, page)))
+            {
                 copies.push((place, Owner::Free));
             }
         }
@@ -91,6 +98,36 @@ pub(super) fn settle(
     }
 }
 
+/// Whether an index has rows with rowids that are on a page, and all of them with other values.
+fn disowns(pages: &Pages<'_>, index: &Tree, page: u32) -> bool {
+    let usable = pages.layout.usable;
+    let Some(bytes) = pages.read(page) else { return false };
+    let Some(view) = leaf::open(&bytes, usable, page == 1) else { return false };
+    let rows: HashMap<i64, Cell<'_>> =
+        leaf::cells(&view).cells.into_iter().map(|cell| (cell.rowid, cell)).collect();
+    let (mut fields, mut strange) = (Vec::new(), false);
+    for &number in &index.pages {
+        let Some(bytes) = pages.read(number) else { continue };
+        let Some(view) = leaf::open(&bytes, usable, number == 1) else { continue };
+        for cell in leaf::cells(&view).cells {
+            let mut entry = Vec::new();
+            if cell.overflow != 0 || !record::read(cell.local, &mut entry) {
+                continue;
+            }
+            let Some((&Value::Integer(rowid), key)) = entry.split_last() else { continue };
+            let Some(row) = rows.get(&rowid) else { continue };
+            if row.overflow != 0 || !record::read(row.local, &mut fields) {
+                continue;
+            }
+            if key.iter().all(|value| fields.contains(value) || *value == Value::Integer(rowid)) {
+                return false;
+            }
+            strange = true;
+        }
+    }
+    strange
+}
+
 /// Whether a page has rows that could be a table's, or a child that has.
 fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> bool {
     let has = |note: Note| {
@@ -105,7 +142,8 @@ fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> boo
     page.children().any(|(child, _)| has(survey.note(child)))
 }
 
-/// Marks orphans that are copies of pages in their place as free.
+/// Marks orphans that are copies of other pages as free: of one in its place, or of one that is
+/// free itself.
 pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners) {
     let mut orphans: HashMap<Key, Vec<u32>> = HashMap::new();
     for (page, note) in survey.iter() {
@@ -114,7 +152,7 @@ pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut 
         }
     }
     for (page, note) in survey.iter() {
-        if note.cells == 0 || !matches!(owners.get(page), Owner::Tree(_)) {
+        if note.cells == 0 || !matches!(owners.get(page), Owner::Tree(_) | Owner::Free) {
             continue;
         }
         if let Some(orphans) = orphans.get_mut(&key(note)) {

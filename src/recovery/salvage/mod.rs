@@ -122,7 +122,7 @@ impl Salvager<'_> {
         let mut owners = Owners::new(pages.layout.count);
         let mut header = geometry.as_snapshot.clone();
         let snapshot = self.options.snapshot.as_ref();
-        let schema = schema::find(pages, &survey, &mut owners, header.encoding, snapshot, task)?;
+        let schema = schema::find(pages, &survey, &mut owners, &header, snapshot, task)?;
         header.schema.clear();
         let mut target = Target::create(path, &header, &schema.entries)?;
         let shapes = target.shapes().to_vec();
@@ -156,7 +156,14 @@ impl Salvager<'_> {
             walk.tree(&mut tree, i64::MIN, i64::MAX)?;
             indexes.push(tree);
         }
-        contest::settle(pages, &survey, &mut owners, &shapes, &mut trees);
+        let of_tables: Vec<(usize, &Tree)> = roots()
+            .zip(&indexes)
+            .filter_map(|(entry, tree)| {
+                let table = shapes.iter().position(|shape| shape.table == entry.table)?;
+                Some((table, tree))
+            })
+            .collect();
+        contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &of_tables);
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
         let misplaced = trees.iter().chain(&indexes).flat_map(|tree| &tree.lost).any(|lost| {
             let note = survey.note(lost.page);

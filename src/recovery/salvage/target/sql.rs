@@ -135,6 +135,40 @@ pub(super) fn makes(sql: &str) -> Option<Makes> {
     }
 }
 
+/// The name of what a statement makes, and where in the text it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// Offset of its first byte.
+    pub start: usize,
+    /// Offset of the byte after it.
+    pub end: usize,
+    text: String,
+}
+
+impl Name {
+    /// Without its quotes, and those in it single.
+    pub fn unquoted(&self) -> String {
+        let inner = unquoted(&self.text);
+        match self.text.chars().next() {
+            Some(quote @ ('"' | '\'' | '`')) if inner.len() < self.text.len() => {
+                inner.replace(&format!("{quote}{quote}"), &quote.to_string())
+            }
+            _ => inner.to_owned(),
+        }
+    }
+}
+
+/// The name of what `sql` makes, if it is a statement that a schema can have.
+pub fn name_made(sql: &str) -> Option<Name> {
+    makes(sql)?;
+    let mut tokens = tokens(sql)
+        .skip(1)
+        .skip_while(|token| ["UNIQUE", "VIRTUAL"].into_iter().any(|before| token.is(before)));
+    tokens.next()?;
+    let token = tokens.next()?;
+    Some(Name { start: token.start, end: token.end(), text: token.text.to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +205,22 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(makes(sql), what, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_statement_names_what_it_makes() {
+        for (sql, name) in [
+            ("CREATE TABLE t(a)", Some("t")),
+            ("CREATE TABLE \"a \"\"b\"(a)", Some("a \"b")),
+            ("CREATE TABLE 'mail_content'(a)", Some("mail_content")),
+            ("CREATE VIRTUAL TABLE [v w] USING fts5(a)", Some("v w")),
+            ("CREATE UNIQUE INDEX i ON t(a)", Some("i")),
+            ("CREATE VIEW v AS SELECT 1", Some("v")),
+            ("CREATE TABLE", None),
+            ("SELECT 1", None),
+        ] {
+            assert_eq!(name_made(sql).map(|name| name.unquoted()).as_deref(), name, "{sql}");
         }
     }
 
