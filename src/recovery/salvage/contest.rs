@@ -9,13 +9,15 @@
 
 use std::collections::HashMap;
 
+use super::adopt::Verdict;
+use super::evidence;
 use super::fit;
 use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Owners, Tree};
-use crate::format::{Cell, Kind, Value, record};
+use crate::format::Kind;
 
 /// What pages with the same bytes agree in.
 type Key = (u16, i64, i64, (u16, u16));
@@ -57,11 +59,11 @@ pub(super) fn settle(
             let points = |shape: &Shape| fit::fit(note, shape);
             let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
             // Where it is one of several pages its place was checked: it belongs there.
-            let mut of = indexes.iter().filter(|(table, _)| *table == place);
-            if !root
-                || theirs > points(shape)
-                || (theirs == points(shape) && of.any(|(_, index)| disowns(pages, index, page)))
-            {
+            let disowned = || {
+                let verdicts = evidence::of(pages, indexes, &[(place, page)]);
+                verdicts.get(&(place, page)) == Some(&Verdict::Others)
+            };
+            if !root || theirs > points(shape) || (theirs == points(shape) && disowned()) {
                 copies.push((place, Owner::Free));
             }
         }
@@ -96,36 +98,6 @@ pub(super) fn settle(
         let (low, high) = (i64::MIN, i64::MAX);
         tree.lost.push(Lost { low, high, leaf: false, page: tree.root, found: false });
     }
-}
-
-/// Whether an index has rows with rowids that are on a page, and all of them with other values.
-fn disowns(pages: &Pages<'_>, index: &Tree, page: u32) -> bool {
-    let usable = pages.layout.usable;
-    let Some(bytes) = pages.read(page) else { return false };
-    let Some(view) = leaf::open(&bytes, usable, page == 1) else { return false };
-    let rows: HashMap<i64, Cell<'_>> =
-        leaf::cells(&view).cells.into_iter().map(|cell| (cell.rowid, cell)).collect();
-    let (mut fields, mut strange) = (Vec::new(), false);
-    for &number in &index.pages {
-        let Some(bytes) = pages.read(number) else { continue };
-        let Some(view) = leaf::open(&bytes, usable, number == 1) else { continue };
-        for cell in leaf::cells(&view).cells {
-            let mut entry = Vec::new();
-            if cell.overflow != 0 || !record::read(cell.local, &mut entry) {
-                continue;
-            }
-            let Some((&Value::Integer(rowid), key)) = entry.split_last() else { continue };
-            let Some(row) = rows.get(&rowid) else { continue };
-            if row.overflow != 0 || !record::read(row.local, &mut fields) {
-                continue;
-            }
-            if key.iter().all(|value| fields.contains(value) || *value == Value::Integer(rowid)) {
-                return false;
-            }
-            strange = true;
-        }
-    }
-    strange
 }
 
 /// Whether a page has rows that could be a table's, or a child that has.

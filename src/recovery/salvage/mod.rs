@@ -13,11 +13,13 @@ mod adopt;
 mod audit;
 mod chain;
 mod contest;
+mod evidence;
 mod fit;
 mod free;
 mod geometry;
 mod index;
 mod leaf;
+mod looks;
 mod overlay;
 mod pages;
 mod parents;
@@ -160,7 +162,10 @@ impl Salvager<'_> {
             .zip(&indexes)
             .filter_map(|(entry, tree)| {
                 let table = shapes.iter().position(|shape| shape.table == entry.table)?;
-                Some((table, tree))
+                let shape = shapes.get(table).filter(|shape| !shape.without_rowid)?;
+                let of =
+                    schema.entries.iter().find(|it| it.kind == "table" && it.name == entry.table);
+                schema::is_of_fields(entry, of?, shape).then_some((table, tree))
             })
             .collect();
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &of_tables);
@@ -200,7 +205,8 @@ impl Salvager<'_> {
                 _ => parents::of(pages, page),
             };
             let moved = &clues.broken_at;
-            adopt::adopt(&survey, &mut owners, &mut tables, &bereft, moved, &belongs)
+            let evidence = |questions: &[(usize, u32)]| evidence::of(pages, &of_tables, questions);
+            adopt::adopt(&survey, &mut owners, &mut tables, &bereft, moved, &belongs, &evidence)
         };
 
         let mut rows = Rows::new(pages, &survey, clues.clone(), header.encoding);

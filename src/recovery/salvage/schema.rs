@@ -6,7 +6,7 @@ use super::leaf;
 use super::pages::Pages;
 use super::snapshot::{SchemaEntry, Snapshot};
 use super::survey::{Note, Survey};
-use super::target;
+use super::target::{self, Shape};
 use super::tree::{Owner, Owners, Tree, Walk};
 use crate::engine::{Result, Task};
 use crate::format::record::{self, Class};
@@ -114,6 +114,20 @@ pub(super) fn columns(sql: &str) -> Option<usize> {
         }
     }
     None
+}
+
+/// Whether all that an index has of a row is in the row's record: no expressions, no virtual
+/// columns.
+pub(super) fn is_of_fields(index: &SchemaEntry, table: &SchemaEntry, shape: &Shape) -> bool {
+    match index.sql.as_deref() {
+        Some(sql) => target::columns_indexed(sql).is_some_and(|columns| {
+            let stored =
+                |name: &String| shape.fields.iter().any(|it| it.name.eq_ignore_ascii_case(name));
+            columns.iter().all(stored)
+        }),
+        // A constraint's, of which only a generated column could be none of the record's.
+        None => table.sql.as_deref().is_some_and(|sql| !target::has_word(sql, "AS")),
+    }
 }
 
 /// The entry with the one name that most of it says: of a table there are three of it, and of

@@ -46,7 +46,7 @@ use rusqlite::{OpenFlags, ffi};
 
 pub use affinity::Affinity;
 pub use shape::{Field, Shape};
-pub use sql::{Name, name_made};
+pub use sql::{Name, columns_indexed, has_word, name_made};
 
 use self::lost_and_found::LostAndFound;
 use self::schema::Table;
