@@ -24,6 +24,17 @@ impl<'a> Trunk<'a> {
         sound.then_some(trunk)
     }
 
+    /// What is left of a trunk page whose count is damaged: the pages that it names up to the
+    /// first that cannot be one, `most` at most. None if its link is no page either.
+    pub fn remains(bytes: &'a [u8], usable: usize, pages: u32, most: usize) -> Option<Self> {
+        let bytes = bytes.get(..usable)?;
+        let next = u32_at(bytes, 0)?;
+        let all = Self { next, leaves: bytes.get(8..)? };
+        let count = all.leaves().take(most).take_while(|leaf| (2..=pages).contains(leaf)).count();
+        let trunk = Self { next, leaves: all.leaves.get(..4 * count)? };
+        (next == 0 || (2..=pages).contains(&next)).then_some(trunk)
+    }
+
     /// The free pages that it names.
     pub fn leaves(&self) -> impl Iterator<Item = u32> + 'a {
         self.leaves.chunks_exact(4).filter_map(|chunk| u32_at(chunk, 0))
@@ -56,5 +67,11 @@ mod tests {
         assert!(Trunk::parse(&bytes, 512, 8).is_none());
         bytes[4] = 0xff;
         assert!(Trunk::parse(&bytes, 512, 9).is_none());
+        let remains = |pages, most| {
+            Trunk::remains(&bytes, 512, pages, most).map(|trunk| trunk.leaves().collect::<Vec<_>>())
+        };
+        assert_eq!(remains(9, 10), Some(vec![5, 6]));
+        assert_eq!(remains(9, 1), Some(vec![5]));
+        assert_eq!(remains(8, 10), None);
     }
 }

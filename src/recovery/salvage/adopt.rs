@@ -11,9 +11,10 @@
 //!
 //! Where more than one table could have it, none gets it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::fit;
+use super::looks::{self, Candidate, Looks};
 use super::parents::Belongs;
 use super::survey::{Is, Note, Survey};
 use super::target::Shape;
@@ -27,8 +28,14 @@ const EXACT: i64 = 1000;
 /// Points off for a column with values such as the table has in none of its other rows.
 const STRANGE: i64 = 2000;
 
+/// Points for a page whose rows an index of the table has.
+const CERTAIN: i64 = 100_000;
+
 /// Rows from which on what a table's rows look like is known.
 const KNOWN: u64 = 50;
+
+/// Pages that a table's indexes are asked about.
+const MOST_QUESTIONS: usize = 20_000;
 
 /// A table that may have lost pages.
 pub(super) struct Bereft<'a> {
@@ -51,10 +58,22 @@ pub(super) struct BereftIndex<'a> {
     pub(super) seen: Option<Note>,
 }
 
+/// What a table's indexes say of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// They have rows of it.
+    Own,
+    /// They have its rowids, with other values.
+    Others,
+}
+
+/// Pages and the tables, by their places, that they could be of.
+pub(super) type Evidence<'a> = dyn Fn(&[(usize, u32)]) -> HashMap<(usize, u32), Verdict> + 'a;
+
 /// Gives orphan pages to the tables that lost them; what remains belongs to none.
 ///
-/// `belongs` tells what else is known of a page, and `expected` are pages that something other
-/// than a b-tree expected to be its.
+/// `belongs` tells what else is known of a page, `expected` are pages that something other than a
+/// b-tree expected to be its, and `evidence` is what the tables' indexes say.
 pub(super) fn adopt(
     survey: &Survey,
     owners: &mut Owners,
@@ -62,6 +81,7 @@ pub(super) fn adopt(
     indexes: &[BereftIndex<'_>],
     expected: &[u32],
     belongs: &dyn Fn(u32) -> Belongs,
+    evidence: &Evidence<'_>,
 ) -> Vec<u32> {
     let expected: HashSet<u32> = tables
         .iter()
@@ -71,14 +91,36 @@ pub(super) fn adopt(
         .chain(expected.iter().copied())
         .collect();
     let mut left = Vec::new();
-    for (page, note) in survey.iter() {
-        let kind = match note.is {
-            Is::Tree(kind) if kind != Kind::TableInterior && note.cells > 0 => kind,
-            _ => continue,
+    let orphans: Vec<u32> = survey
+        .iter()
+        .filter(|(page, note)| {
+            let rows = matches!(note.is, Is::Tree(kind) if kind != Kind::TableInterior);
+            rows && note.cells > 0 && owners.get(*page) == Owner::None
+        })
+        .map(|(page, _)| page)
+        .collect();
+    let role = |page| Role { page, moved: expected.contains(&page), survey };
+    let looks: Vec<Looks> =
+        tables.iter().map(|table| table.looks(&orphans, &role, survey, belongs)).collect();
+    let mut questions = Vec::new();
+    for (number, table) in tables.iter().enumerate().filter(|(_, it)| !it.tree.lost.is_empty()) {
+        let could = |&page: &u32| {
+            let note = survey.note(page);
+            let Is::Tree(kind) = note.is else { return false };
+            table.could_have(&note, kind, role(page)).is_some()
         };
-        if owners.get(page) != Owner::None {
-            continue;
+        let pages = orphans.iter().copied().filter(could).map(|page| (number, page));
+        questions.extend(pages.take(MOST_QUESTIONS));
+    }
+    let verdicts = evidence(&questions);
+    for (table, looks) in tables.iter_mut().zip(&looks) {
+        if looks.of.is_some() {
+            table.seen = looks.of;
         }
+    }
+    for page in orphans {
+        let note = &survey.note(page);
+        let Is::Tree(kind) = note.is else { continue };
         let moved = expected.contains(&page);
         let known = if moved { Belongs::Unknown } else { belongs(page) };
         let found = match known {
@@ -89,8 +131,9 @@ pub(super) fn adopt(
             Belongs::To(root) => whose(note, kind, root, tables),
             Belongs::Unknown => None,
         };
-        let role = Role { moved, survey };
-        match found.or_else(|| place(note, kind, role, tables, indexes)) {
+        let known = |table: usize| verdicts.get(&(table, page)).copied();
+        let found = found.filter(|&(table, _)| known(table) != Some(Verdict::Others));
+        match found.or_else(|| place(note, kind, role(page), tables, indexes, &looks, &known)) {
             Some((table, lost)) => {
                 let Some(table) = tables.get_mut(table) else { continue };
                 owners.set(page, Owner::Tree(table.number));
@@ -126,19 +169,25 @@ fn place(
     role: Role<'_>,
     tables: &[Bereft<'_>],
     indexes: &[BereftIndex<'_>],
+    looks: &[Looks],
+    known: &dyn Fn(usize) -> Option<Verdict>,
 ) -> Option<(usize, usize)> {
     if !kind.is_table() && indexes.iter().any(|index| index.could_have(note)) {
         return None;
     }
     let mut best: Option<(i64, (usize, usize))> = None;
     let mut tied = false;
-    for (number, table) in tables.iter().enumerate() {
-        if kind.is_table() == table.shape.without_rowid {
+    let mut contested = 0;
+    for ((number, table), looks) in tables.iter().enumerate().zip(looks) {
+        let Some((points, lost, exact)) = table.could_have(note, kind, role) else { continue };
+        let verdict = known(number);
+        if verdict == Some(Verdict::Others) || looks.others.contains(&role.page) {
             continue;
         }
-        let Some(points) = fit::fit(note, table.shape) else { continue };
-        let Some((lost, exact)) = gap(note, &table.tree.lost, role) else { continue };
+        let certain = verdict == Some(Verdict::Own);
+        contested += usize::from(looks.contested.contains(&role.page) && !certain);
         let mut points = i64::from(points) + if exact { EXACT } else { 0 };
+        points += if certain { CERTAIN } else { 0 };
         if let Some((seen, rows)) = &table.seen {
             points += i64::from(note.likeness(seen));
             if *rows >= KNOWN {
@@ -157,12 +206,15 @@ fn place(
             }
         }
     }
-    best.filter(|_| !tied).map(|(_, place)| place)
+    // What looks like a row of more than one table that lost everything is neither's for certain.
+    best.filter(|&(points, _)| points >= CERTAIN || (!tied && contested < 2))
+        .map(|(_, place)| place)
 }
 
 /// How a page became an orphan.
 #[derive(Clone, Copy)]
 struct Role<'a> {
+    page: u32,
     /// Something expected another page in its place.
     moved: bool,
     survey: &'a Survey,
@@ -188,6 +240,42 @@ fn gap(note: &Note, lost: &[Lost], role: Role<'_>) -> Option<(usize, bool)> {
 }
 
 impl Bereft<'_> {
+    /// How well a page fits, what of the lost it could be, and whether it is so exactly.
+    fn could_have(&self, note: &Note, kind: Kind, role: Role<'_>) -> Option<(u32, usize, bool)> {
+        if kind.is_table() == self.shape.without_rowid {
+            return None;
+        }
+        let points = fit::fit(note, self.shape)?;
+        let (lost, exact) = gap(note, &self.tree.lost, role)?;
+        Some((points, lost, exact))
+    }
+
+    /// What the table's rows look like, where it has not enough of them left to tell.
+    fn looks<'s>(
+        &self,
+        orphans: &[u32],
+        role: &dyn Fn(u32) -> Role<'s>,
+        survey: &'s Survey,
+        belongs: &dyn Fn(u32) -> Belongs,
+    ) -> Looks {
+        let whole = |lost: &Lost| !lost.leaf;
+        if self.shape.without_rowid
+            || self.seen.is_some_and(|(_, rows)| rows >= KNOWN)
+            || !self.tree.lost.iter().any(whole)
+        {
+            return Looks::default();
+        }
+        let candidate = |&page: &u32| {
+            let note = survey.note(page);
+            let Is::Tree(kind) = note.is else { return None };
+            let (points, ..) = self.could_have(&note, kind, role(page))?;
+            (belongs(page) != Belongs::Free).then_some(Candidate { page, note, points })
+        };
+        let looks = looks::find(orphans.iter().filter_map(candidate).collect());
+        let enough = looks.of.is_some_and(|(_, rows)| rows >= KNOWN);
+        if enough { looks } else { Looks { of: None, ..looks } }
+    }
+
     /// Ranges of rowids that were lost and not found, without what was adopted.
     pub(super) fn gaps(&self, survey: &Survey) -> Vec<(i64, i64)> {
         if self.shape.without_rowid {

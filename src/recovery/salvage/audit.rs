@@ -28,9 +28,9 @@ pub(super) fn faults(
 ) -> Result<u64> {
     let survey = Survey::take(pages, task)?;
     let mut owners = Owners::new(pages.layout.count);
-    let encoding = geometry.as_snapshot.encoding;
-    let schema = schema::find(pages, &survey, &mut owners, encoding, snapshot, task)?;
-    let mut faults = u64::from(schema.from != super::SchemaSource::File);
+    let header = &geometry.as_snapshot;
+    let schema = schema::find(pages, &survey, &mut owners, header, snapshot, task)?;
+    let mut faults = u64::from(!schema.whole);
     for (number, entry) in (1..).zip(schema.entries.iter().filter(|entry| entry.root != 0)) {
         let table = match survey.note(entry.root).is {
             Is::Tree(kind) => kind.is_table(),

@@ -1,12 +1,16 @@
 //! Tables whose root, or only page, is rather another table's.
 //!
 //! A root has nothing above it that says which rowids it may hold: whatever was written over it
-//! looks like the table's rows if only the types agree. A table's only page is given up where the same bytes are in another b-tree with a better right to them, where another table
-//! lost just such a page; a whole table where its records are rather like those of another that
+//! looks like the table's rows if only the types agree. A table's only page is given up where the
+//! same bytes are in another b-tree with a better right to them, where another table lost just
+//! such a page, or where they are another table's only page as well and this table's indexes
+//! know none of the rows; a whole table where its records are rather like those of another that
 //! lost all of them.
 
 use std::collections::HashMap;
 
+use super::adopt::Verdict;
+use super::evidence;
 use super::fit;
 use super::leaf;
 use super::pages::Pages;
@@ -23,13 +27,14 @@ fn key(note: &Note) -> Key {
 }
 
 /// Takes pages from the tables that have no right to them. The tables' numbers among the
-/// owners are their places plus 1.
+/// owners are their places plus 1; `indexes` are those of tables, which are told by their places.
 pub(super) fn settle(
     pages: &Pages<'_>,
     survey: &Survey,
     owners: &mut Owners,
     shapes: &[Shape],
     trees: &mut [Tree],
+    indexes: &[(usize, &Tree)],
 ) {
     let mut single: HashMap<Key, Vec<usize>> = HashMap::new();
     for (place, tree) in trees.iter().enumerate() {
@@ -54,7 +59,11 @@ pub(super) fn settle(
             let points = |shape: &Shape| fit::fit(note, shape);
             let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
             // Where it is one of several pages its place was checked: it belongs there.
-            if !root || theirs > points(shape) {
+            let disowned = || {
+                let verdicts = evidence::of(pages, indexes, &[(place, page)]);
+                verdicts.get(&(place, page)) == Some(&Verdict::Others)
+            };
+            if !root || theirs > points(shape) || (theirs == points(shape) && disowned()) {
                 copies.push((place, Owner::Free));
             }
         }
@@ -105,7 +114,8 @@ fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> boo
     page.children().any(|(child, _)| has(survey.note(child)))
 }
 
-/// Marks orphans that are copies of pages in their place as free.
+/// Marks orphans that are copies of other pages as free: of one in its place, or of one that is
+/// free itself.
 pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners) {
     let mut orphans: HashMap<Key, Vec<u32>> = HashMap::new();
     for (page, note) in survey.iter() {
@@ -114,7 +124,7 @@ pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut 
         }
     }
     for (page, note) in survey.iter() {
-        if note.cells == 0 || !matches!(owners.get(page), Owner::Tree(_)) {
+        if note.cells == 0 || !matches!(owners.get(page), Owner::Tree(_) | Owner::Free) {
             continue;
         }
         if let Some(orphans) = orphans.get_mut(&key(note)) {

@@ -8,6 +8,7 @@ use super::pages::Pages;
 use super::survey::{Is, Survey};
 use super::tree::{Owner, Owners};
 use crate::format::freelist::Trunk;
+use crate::format::number;
 
 /// Marks the pages on the freelist that begins at `first`, of `count` pages by the header. Where
 /// not all of them are found, or there is no header, also those that any page which could be a
@@ -19,14 +20,25 @@ pub(super) fn mark(
     header: Option<(u32, u32)>,
 ) {
     let mut marked = 0_u64;
-    if let Some((first, _)) = header {
+    if let Some((first, count)) = header {
         let mut seen = HashSet::new();
+        let mut damaged = Vec::new();
         let mut next = first;
         while next != 0 && seen.insert(next) {
             match trunk(pages, next, owners, &mut marked) {
                 Some(after) => next = after,
-                None => break,
+                None => {
+                    damaged.push(next);
+                    let link = pages.read(next).and_then(|bytes| number::u32_at(&bytes, 0));
+                    next = link.unwrap_or(0);
+                }
             }
+        }
+        // A trunk keeps the numbers of pages that it gave away behind those that it counts: of
+        // one whose count is damaged only as many are free as the header misses.
+        for page in damaged {
+            let missing = u64::from(count).saturating_sub(marked + 1);
+            remains(pages, page, missing, owners, &mut marked);
         }
     }
     if header.is_some_and(|(_, count)| u64::from(count) <= marked) {
@@ -39,16 +51,30 @@ pub(super) fn mark(
     }
 }
 
+/// Marks a trunk whose count is damaged and, of the pages that it names, at most as many as are
+/// missing.
+fn remains(pages: &Pages<'_>, page: u32, missing: u64, owners: &mut Owners, marked: &mut u64) {
+    let layout = pages.layout;
+    let most = usize::try_from(missing).unwrap_or(usize::MAX);
+    let Some(bytes) = pages.read(page) else { return };
+    let Some(trunk) = Trunk::remains(&bytes, layout.usable, layout.count, most) else { return };
+    mark_all(&trunk, page, owners, marked);
+}
+
 /// Marks a trunk and the pages that it names, and answers the next trunk.
 fn trunk(pages: &Pages<'_>, page: u32, owners: &mut Owners, marked: &mut u64) -> Option<u32> {
     let layout = pages.layout;
     let bytes = pages.read(page)?;
     let trunk = Trunk::parse(&bytes, layout.usable, layout.count)?;
+    mark_all(&trunk, page, owners, marked);
+    Some(trunk.next)
+}
+
+fn mark_all(trunk: &Trunk<'_>, page: u32, owners: &mut Owners, marked: &mut u64) {
     for free in trunk.leaves().chain(std::iter::once(page)) {
         if owners.get(free) == Owner::None {
             owners.set(free, Owner::Free);
         }
         *marked += 1;
     }
-    Some(trunk.next)
 }

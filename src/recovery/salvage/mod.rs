@@ -13,11 +13,13 @@ mod adopt;
 mod audit;
 mod chain;
 mod contest;
+mod evidence;
 mod fit;
 mod free;
 mod geometry;
 mod index;
 mod leaf;
+mod looks;
 mod pages;
 mod parents;
 pub mod report;
@@ -121,7 +123,7 @@ impl Salvager<'_> {
         let mut owners = Owners::new(pages.layout.count);
         let mut header = geometry.as_snapshot.clone();
         let snapshot = self.options.snapshot.as_ref();
-        let schema = schema::find(pages, &survey, &mut owners, header.encoding, snapshot, task)?;
+        let schema = schema::find(pages, &survey, &mut owners, &header, snapshot, task)?;
         header.schema.clear();
         let mut target = Target::create(path, &header, &schema.entries)?;
         let shapes = target.shapes().to_vec();
@@ -155,7 +157,17 @@ impl Salvager<'_> {
             walk.tree(&mut tree, i64::MIN, i64::MAX)?;
             indexes.push(tree);
         }
-        contest::settle(pages, &survey, &mut owners, &shapes, &mut trees);
+        let of_tables: Vec<(usize, &Tree)> = roots()
+            .zip(&indexes)
+            .filter_map(|(entry, tree)| {
+                let table = shapes.iter().position(|shape| shape.table == entry.table)?;
+                let shape = shapes.get(table).filter(|shape| !shape.without_rowid)?;
+                let of =
+                    schema.entries.iter().find(|it| it.kind == "table" && it.name == entry.table);
+                schema::is_of_fields(entry, of?, shape).then_some((table, tree))
+            })
+            .collect();
+        contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &of_tables);
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
         let misplaced = trees.iter().chain(&indexes).flat_map(|tree| &tree.lost).any(|lost| {
             let note = survey.note(lost.page);
@@ -192,7 +204,8 @@ impl Salvager<'_> {
                 _ => parents::of(pages, page),
             };
             let moved = &clues.broken_at;
-            adopt::adopt(&survey, &mut owners, &mut tables, &bereft, moved, &belongs)
+            let evidence = |questions: &[(usize, u32)]| evidence::of(pages, &of_tables, questions);
+            adopt::adopt(&survey, &mut owners, &mut tables, &bereft, moved, &belongs, &evidence)
         };
 
         let mut rows = Rows::new(pages, &survey, clues.clone(), header.encoding);

@@ -6,6 +6,7 @@ use super::leaf;
 use super::pages::Pages;
 use super::snapshot::{SchemaEntry, Snapshot};
 use super::survey::{Note, Survey};
+use super::target::{self, Shape};
 use super::tree::{Owner, Owners, Tree, Walk};
 use crate::engine::{Result, Task};
 use crate::format::record::{self, Class};
@@ -19,9 +20,14 @@ const MOST: usize = 100_000;
 pub(super) struct Schema {
     pub(super) entries: Vec<SchemaEntry>,
     pub(super) from: SchemaSource,
+    /// The file's own schema table was whole.
+    pub(super) whole: bool,
 }
 
-/// Finds the schema. Its b-tree is number `number` among the owners.
+/// Finds the schema. Its b-tree is number 0 among the owners.
+///
+/// Where the file and the snapshot have the same schema version, the snapshot is what the file
+/// says without damage.
 ///
 /// # Errors
 /// `task`'s.
@@ -29,10 +35,11 @@ pub(super) fn find(
     pages: &Pages<'_>,
     survey: &Survey,
     owners: &mut Owners,
-    encoding: u8,
+    header: &Snapshot,
     snapshot: Option<&Snapshot>,
     task: &dyn Task,
 ) -> Result<Schema> {
+    let encoding = header.encoding;
     let mut tree = Tree { root: 1, table: true, pages: Vec::new(), lost: Vec::new() };
     let fits = |_: u32, note: &Note| is_schema(note);
     let mut walk = Walk { pages, survey, owners, task, number: 0, fits: &fits };
@@ -43,7 +50,14 @@ pub(super) fn find(
     }
     let whole = reader.whole && tree.lost.is_empty();
     if whole {
-        return Ok(Schema { entries: reader.entries(), from: SchemaSource::File });
+        let entries = reader.entries();
+        let of_version = |it: &&Snapshot| it.schema_cookie == header.schema_cookie;
+        return Ok(match snapshot.filter(of_version) {
+            Some(snapshot) if snapshot.schema != entries => {
+                Schema { entries: snapshot.schema.clone(), from: SchemaSource::Snapshot, whole }
+            }
+            _ => Schema { entries, from: SchemaSource::File, whole },
+        });
     }
     for (page, note) in survey.iter() {
         let orphan = note.is_filled(Kind::TableLeaf) && owners.get(page) == Owner::None;
@@ -59,7 +73,7 @@ pub(super) fn find(
             from = SchemaSource::Snapshot;
         }
     }
-    Ok(Schema { entries, from })
+    Ok(Schema { entries, from, whole })
 }
 
 /// Whether a page could hold rows of `sqlite_schema`.
@@ -100,6 +114,42 @@ pub(super) fn columns(sql: &str) -> Option<usize> {
         }
     }
     None
+}
+
+/// Whether all that an index has of a row is in the row's record: no expressions, no virtual
+/// columns.
+pub(super) fn is_of_fields(index: &SchemaEntry, table: &SchemaEntry, shape: &Shape) -> bool {
+    match index.sql.as_deref() {
+        Some(sql) => target::columns_indexed(sql).is_some_and(|columns| {
+            let stored =
+                |name: &String| shape.fields.iter().any(|it| it.name.eq_ignore_ascii_case(name));
+            columns.iter().all(stored)
+        }),
+        // A constraint's, of which only a generated column could be none of the record's.
+        None => table.sql.as_deref().is_some_and(|sql| !target::has_word(sql, "AS")),
+    }
+}
+
+/// The entry with the one name that most of it says: of a table there are three of it, and of
+/// anything else two, of which the statement's counts.
+fn agreeing(mut entry: SchemaEntry) -> SchemaEntry {
+    let Some(name) = entry.sql.as_deref().and_then(target::name_made) else { return entry };
+    let said = name.unquoted();
+    if matches!(entry.kind.as_str(), "table" | "view") {
+        if said == entry.name {
+            entry.table = said;
+        } else if said == entry.table {
+            entry.name = said;
+        } else if entry.name == entry.table
+            && let Some(sql) = &mut entry.sql
+        {
+            let quoted = format!("\"{}\"", entry.name.replace('"', "\"\""));
+            sql.replace_range(name.start..name.end, &quoted);
+        }
+    } else {
+        entry.name = said;
+    }
+    entry
 }
 
 struct Reader<'a> {
@@ -184,13 +234,9 @@ impl Reader<'_> {
             "view" | "trigger" => root == 0 && sql.is_some(),
             _ => false,
         };
-        (plausible && created).then_some(SchemaEntry {
-            kind,
-            name: self.text(name),
-            table: self.text(table),
-            root,
-            sql,
-        })
+        let (name, table) = (self.text(name), self.text(table));
+        let entry = SchemaEntry { kind, name, table, root, sql };
+        (plausible && created).then(|| agreeing(entry))
     }
 
     /// Text, with a sign in place of characters that are damaged: a type's name with one is still

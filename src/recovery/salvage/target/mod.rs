@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `schema` | the tables, made from their own statements |
 //! | `application` | functions and collations that only the application knows |
+//! | `shadow` | the statements of virtual tables' own tables, asked of their modules |
 //! | `shape` | what their records look like |
 //! | `affinity` | which values a column keeps as they are |
 //! | `fill` | putting records into a table |
@@ -31,6 +32,7 @@ mod lost_and_found;
 mod rtree;
 mod schema;
 mod sequences;
+mod shadow;
 mod shape;
 mod sql;
 mod statement;
@@ -44,6 +46,7 @@ use rusqlite::{OpenFlags, ffi};
 
 pub use affinity::Affinity;
 pub use shape::{Field, Shape};
+pub use sql::{Name, columns_indexed, has_word, name_made};
 
 use self::lost_and_found::LostAndFound;
 use self::schema::Table;

@@ -8,6 +8,7 @@ use rusqlite::ffi;
 
 use super::application;
 use super::fill::Fill;
+use super::shadow;
 use super::shape::{self, Shape};
 use super::sql::{self, Makes};
 use super::statement::{Encoding, quoted};
@@ -61,7 +62,17 @@ pub(super) fn make_tables(
         if entry.sql.as_deref().and_then(sql::makes) == Some(Makes::VirtualTable) {
             continue;
         }
-        match make_table(connection, &scratch, encoding, schema, &made.tables, entry) {
+        let make = |entry: &SchemaEntry| {
+            make_table(connection, &scratch, encoding, schema, &made.tables, entry)
+        };
+        let outcome = match make(entry) {
+            Err(error) if is_of_statement(&error) => match shadow::statement(schema, &entry.name) {
+                Some(sql) => make(&SchemaEntry { sql: Some(sql), ..entry.clone() }),
+                None => Err(error),
+            },
+            outcome => outcome,
+        };
+        match outcome {
             Ok((table, shape)) => {
                 made.tables.push(table);
                 made.shapes.push(shape);

@@ -135,6 +135,71 @@ pub(super) fn makes(sql: &str) -> Option<Makes> {
     }
 }
 
+/// The name of what a statement makes, and where in the text it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// Offset of its first byte.
+    pub start: usize,
+    /// Offset of the byte after it.
+    pub end: usize,
+    text: String,
+}
+
+impl Name {
+    /// Without its quotes, and those in it single.
+    pub fn unquoted(&self) -> String {
+        let inner = unquoted(&self.text);
+        match self.text.chars().next() {
+            Some(quote @ ('"' | '\'' | '`')) if inner.len() < self.text.len() => {
+                inner.replace(&format!("{quote}{quote}"), &quote.to_string())
+            }
+            _ => inner.to_owned(),
+        }
+    }
+}
+
+/// The name of what `sql` makes, if it is a statement that a schema can have.
+pub fn name_made(sql: &str) -> Option<Name> {
+    makes(sql)?;
+    let mut tokens = tokens(sql)
+        .skip(1)
+        .skip_while(|token| ["UNIQUE", "VIRTUAL"].into_iter().any(|before| token.is(before)));
+    tokens.next()?;
+    let token = tokens.next()?;
+    Some(Name { start: token.start, end: token.end(), text: token.text.to_owned() })
+}
+
+/// The columns that a CREATE INDEX statement names; none if one of its keys is an expression.
+pub fn columns_indexed(sql: &str) -> Option<Vec<String>> {
+    let mut tokens = tokens(sql).skip_while(|token| token.text != "(").skip(1);
+    let mut columns = Vec::new();
+    loop {
+        let name = tokens.next()?;
+        let is_name = name.text.starts_with(|it| is_word(it) || matches!(it, '"' | '`' | '['));
+        if !is_name || name.text.starts_with(|it: char| it.is_ascii_digit()) {
+            return None;
+        }
+        columns.push(unquoted(name.text).to_owned());
+        loop {
+            let token = tokens.next()?;
+            match token.text {
+                "," => break,
+                ")" => return Some(columns),
+                _ if token.is("ASC") || token.is("DESC") => {}
+                _ if token.is("COLLATE") => {
+                    tokens.next()?;
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Whether `sql` has that keyword.
+pub fn has_word(sql: &str, keyword: &str) -> bool {
+    tokens(sql).any(|token| token.is(keyword))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +237,33 @@ mod tests {
         ] {
             assert_eq!(makes(sql), what, "{sql}");
         }
+    }
+
+    #[test]
+    fn a_statement_names_what_it_makes() {
+        for (sql, name) in [
+            ("CREATE TABLE t(a)", Some("t")),
+            ("CREATE TABLE \"a \"\"b\"(a)", Some("a \"b")),
+            ("CREATE TABLE 'mail_content'(a)", Some("mail_content")),
+            ("CREATE VIRTUAL TABLE [v w] USING fts5(a)", Some("v w")),
+            ("CREATE UNIQUE INDEX i ON t(a)", Some("i")),
+            ("CREATE VIEW v AS SELECT 1", Some("v")),
+            ("CREATE TABLE", None),
+            ("SELECT 1", None),
+        ] {
+            assert_eq!(name_made(sql).map(|name| name.unquoted()).as_deref(), name, "{sql}");
+        }
+    }
+
+    #[test]
+    fn an_index_is_of_columns_or_of_expressions() {
+        let columns = |keys: &str| columns_indexed(&format!("CREATE INDEX i ON \"t x\"({keys})"));
+        assert_eq!(columns("a, [b c] COLLATE NOCASE DESC").unwrap(), ["a", "b c"]);
+        for expressions in ["a + 1", "lower(a)", "a, 1", "(a)", "-a"] {
+            assert_eq!(columns(expressions), None, "{expressions}");
+        }
+        assert!(has_word("CREATE TABLE t(a as (1))", "AS"));
+        assert!(!has_word("CREATE TABLE t(a, \"AS\")", "AS"));
     }
 
     #[test]
