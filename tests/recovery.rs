@@ -507,6 +507,159 @@ fn of_two_processes_one_repairs_and_the_other_finds_it_done() {
     }
 }
 
+/// Page 1 as it is destroyed in practice: with zeros, with another page, with a header whose
+/// page size is none of this database's.
+fn destroyed_first_pages(folder: &Folder) -> [Vec<u8>; 4] {
+    let other = folder.bytes()[2 * 4096..3 * 4096].to_vec();
+    let mut lies = noise(5);
+    lies[16..18].copy_from_slice(&[0x20, 0]);
+    [vec![0; 4096], other, noise(1), lies]
+}
+
+/// A database that is idle: others have it open, and its WAL is empty.
+fn idle(folder: &Folder) -> (SecondProcess, Connection) {
+    let mut other = SecondProcess::start();
+    other.ask(&["open-hardened", "it", folder.path.to_str().unwrap()]).unwrap();
+    other.sql("it", "INSERT INTO plain VALUES (5000, 'of another process')").unwrap();
+    other.sql("it", "SELECT sum(length(text)) FROM plain").unwrap();
+    let here = folder.open();
+    assert_eq!(rows(&here)[1].len(), 4001);
+    let snapshot = snapshot_file::take(&here).unwrap();
+    snapshot_file::write(&folder.path, &snapshot).unwrap();
+    assert_eq!(number(&here, "PRAGMA wal_checkpoint(TRUNCATE)"), 0);
+    assert_eq!(wal_size(folder), 0);
+    (other, here)
+}
+
+fn wal_size(folder: &Folder) -> u64 {
+    std::fs::metadata(Wal::path(&folder.path)).unwrap().len()
+}
+
+#[test]
+fn a_first_page_is_repaired_while_others_have_the_file_and_its_empty_wal_open() {
+    for destroyed in 0..4 {
+        let folder = Folder::new();
+        let (mut other, here) = idle(&folder);
+        let truth = rows(&here);
+        let inode = std::fs::metadata(&folder.path).unwrap().ino();
+        overwrite(&folder.path, 0, &destroyed_first_pages(&folder)[destroyed]);
+        let damaged = folder.bytes();
+
+        let patience = Duration::from_secs(20);
+        let report = folder.repair_with(&Options { patience, ..Options::default() }).unwrap();
+        assert_eq!(report.outcome, Outcome::Salvaged);
+        let preserved = report.preserved.unwrap();
+        assert_eq!(std::fs::read(&preserved.database).unwrap(), damaged);
+        assert_eq!(preserved.wal, None);
+
+        // Whoever had it open goes on with it.
+        assert_eq!(std::fs::metadata(&folder.path).unwrap().ino(), inode);
+        assert_eq!(rows(&here), truth);
+        assert_eq!(other.sql("it", "SELECT count(*) FROM plain").unwrap(), "4001");
+        other.sql("it", "INSERT INTO plain VALUES (5001, 'after')").unwrap();
+        run(&here, "INSERT INTO plain VALUES (5002, 'after')");
+        assert_eq!(other.sql("it", "SELECT count(*) FROM plain").unwrap(), "4003");
+        assert_sound(&here);
+        assert_eq!(number(&here, "PRAGMA wal_checkpoint(TRUNCATE)"), 0);
+        assert_eq!(wal_size(&folder), 0);
+    }
+}
+
+#[test]
+fn a_first_page_of_another_page_size_is_repaired_while_others_have_an_empty_wal_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("fusion.db");
+    let folder = Folder { _directory: directory, path };
+    let setup = Connection::open(&folder.path, OpenFlags::default(), Duration::ZERO).unwrap();
+    run(&setup, &format!("PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; {SCHEMA}"));
+    drop(setup);
+    let (mut other, here) = idle(&folder);
+    let truth = rows(&here);
+    overwrite(&folder.path, 0, &[0; 8192]);
+    assert_eq!(folder.repair().outcome, Outcome::Salvaged);
+    assert_eq!(rows(&here), truth);
+    assert_eq!(number(&here, "PRAGMA page_size"), 8192);
+    other.sql("it", "INSERT INTO plain VALUES (5001, 'after')").unwrap();
+    assert_sound(&here);
+}
+
+#[test]
+fn a_first_page_is_repaired_where_an_ended_process_left_an_empty_wal() {
+    let folder = Folder::new();
+    let (other, here) = idle(&folder);
+    let truth = rows(&here);
+    other.kill();
+    drop(here);
+    assert_eq!(wal_size(&folder), 0);
+    overwrite(&folder.path, 0, &[0; 4096]);
+    assert_eq!(folder.repair().outcome, Outcome::Salvaged);
+    let after = folder.open();
+    assert_sound(&after);
+    assert_eq!(rows(&after), truth);
+}
+
+/// Commits through another process as soon as the repair lets go of its locks in order to write
+/// back, once.
+struct CommitsBetween {
+    other: std::sync::Mutex<Option<SecondProcess>>,
+    writes_back: std::sync::atomic::AtomicBool,
+}
+
+impl Task for CommitsBetween {
+    fn stage(&self, stage: Stage) {
+        let verified = stage.name == "verifying";
+        self.writes_back.fetch_or(verified, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn go_on(&self) -> engine::Result<()> {
+        let mut other = self.other.lock().unwrap();
+        if self.writes_back.load(std::sync::atomic::Ordering::SeqCst)
+            && let Some(process) = other.as_mut()
+            && process.sql("it", "UPDATE plain SET text = 'late' WHERE id = 7").is_ok()
+        {
+            // It is closed, too.
+            other.take();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_another_process_commits_before_a_first_page_is_written_back_is_noticed() {
+    let folder = Folder::new();
+    let (mut other, here) = idle(&folder);
+    let mut truth = rows(&here);
+    truth[1].insert(7, "late".to_owned());
+    // It remembers page 1, so that it can commit without it.
+    other.sql("it", "SELECT sum(length(text)) FROM plain").unwrap();
+    overwrite(&folder.path, 0, &[0; 4096]);
+    let task =
+        CommitsBetween { other: std::sync::Mutex::new(Some(other)), writes_back: false.into() };
+    let report = repair::repair(&folder.path, &Options::default(), &mut |_| (), &task).unwrap();
+    assert_eq!(report.outcome, Outcome::Salvaged);
+    assert!(task.other.lock().unwrap().is_none(), "it was not let in");
+    // The second attempt read the commit from the WAL.
+    assert!(report.salvage.unwrap().pages_from_wal > 0);
+    assert_eq!(rows(&here), truth);
+    assert_sound(&here);
+}
+
+#[test]
+fn of_two_processes_that_have_a_first_page_repaired_none_waits_for_the_other_for_ever() {
+    let folder = Folder::new();
+    let (mut other, here) = idle(&folder);
+    let truth = rows(&here);
+    overwrite(&folder.path, 0, &[0; 4096]);
+    let children: Vec<_> = (0..3).map(|_| Child::start(&folder.path, "repairs")).collect();
+    let mut outcomes: Vec<_> =
+        children.into_iter().map(|child| child.lines().last().unwrap()).collect();
+    outcomes.sort();
+    assert_eq!(outcomes, ["done Healthy", "done Healthy", "done Salvaged"]);
+    assert_eq!(rows(&here), truth);
+    other.sql("it", "INSERT INTO plain VALUES (5001, 'after')").unwrap();
+    assert_sound(&here);
+}
+
 #[test]
 fn a_process_killed_at_whatever_stage_leaves_the_old_file_or_the_new_one() {
     let stages = {
