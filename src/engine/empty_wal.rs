@@ -53,7 +53,16 @@ fn locked(connection: &Connection, database: &Handle) -> Result<bool> {
     if !database.lock_wal()? {
         return Ok(false);
     }
-    let written = write(connection);
+    let written = database.wal_generation().and_then(|told| match told.frames() {
+        0 => write(connection),
+        frames => Err(Error::fusion(
+            "ERR_FUSION_WAL_LOST",
+            format!(
+                "the first page is destroyed, and the -wal is empty although {frames} frames of \
+                 it were in use: it was cut short while the database was open"
+            ),
+        )),
+    });
     database.unlock_wal();
     written.map(|()| true)
 }

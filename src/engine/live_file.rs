@@ -50,6 +50,9 @@ const PAGE_SIZE_FIELD: u64 = 16;
 /// Where in that header its counter of commits is (`iChange`), in the machine's byte order.
 const CHANGE: std::ops::Range<usize> = 8..12;
 
+/// Where the number of frames that count is (`mxFrame`), likewise.
+const FRAMES: std::ops::Range<usize> = 16..20;
+
 /// The longest pause between two attempts at a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 
@@ -77,17 +80,21 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// Frames of the WAL that count; 0 without a WAL.
+    pub(super) fn frames(&self) -> u32 {
+        let frames = self.header.get(FRAMES).filter(|_| self.size.is_none());
+        frames.and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    }
+
     /// Bytes of the pages in the WAL; none where it has none.
     pub fn wal_page_size(&self) -> Option<u32> {
-        let [.., size_0, size_1, frame_0, frame_1, frame_2, frame_3] =
-            *self.header.first_chunk::<20>()?;
-        let frames = u32::from_ne_bytes([frame_0, frame_1, frame_2, frame_3]);
+        let [.., size_0, size_1] = *self.header.first_chunk::<16>()?;
         // 65,536 is stored as 1.
         let size = match u16::from_ne_bytes([size_0, size_1]) {
             1 => 65_536,
             size => u32::from(size),
         };
-        (self.size.is_none() && frames > 0).then_some(size)
+        (self.frames() > 0).then_some(size)
     }
 }
 
@@ -181,7 +188,7 @@ impl LiveFile {
     /// SQLite's.
     pub fn generation(&self) -> Result<Generation> {
         if self.wal.is_some() {
-            return Ok(Generation { header: self.database.shm_header()?, size: None });
+            return self.database.wal_generation();
         }
         let mut header = [0; GENERATION];
         self.database.read_at(&mut header, CHANGE_COUNTER)?;
@@ -458,6 +465,11 @@ impl Handle {
         // reads `length` bytes.
         let rc = unsafe { write(self.file, bytes.as_ptr().cast(), length, offset) };
         self.done(rc)
+    }
+
+    /// What the WAL's index says.
+    pub(super) fn wal_generation(&self) -> Result<Generation> {
+        Ok(Generation { header: self.shm_header()?, size: None })
     }
 
     /// The first bytes of the WAL's index.
