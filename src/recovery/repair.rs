@@ -242,7 +242,7 @@ impl Repair<'_> {
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
-            detail: format!("the WAL, which is not the file's own, is now {}", aside.display()),
+            detail: told_aside(&self.path, &aside),
         });
         Ok(())
     }
@@ -407,6 +407,21 @@ impl Repair<'_> {
         connection.checkpoint_on_close(true);
         Ok(health)
     }
+}
+
+/// What a person should know of a WAL that was put aside. That it is not the file's own is what it
+/// looks like, and nothing in a file tells which WAL is: it may also be the file's and hold pages
+/// that were damaged before they were written.
+fn told_aside(path: &Path, aside: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    format!(
+        "with the WAL beside it the database is damaged, and without it it is sound, so that the \
+         WAL looks like another file's. It is now {}, as it was. Rows that were only in it are not \
+         in the database. To look for them copy the database to copy-of-{name} and the WAL to \
+         copy-of-{name}-wal, and have the pair salvaged into a new file: \
+         npx fusion-sqlite recover copy-of-{name} rows-of-{name}",
+        aside.display()
+    )
 }
 
 /// Copies of the original, which are removed unless they are to be kept.
