@@ -881,7 +881,12 @@ impl<'a> Writer<'a> {
             self.heeded = Some(now);
             let repairs = self.repairs;
             let met = "a connection of this process found it damaged";
-            self.failed(Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path));
+            let error = Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path);
+            // That connection may have been wedged; or the damage is one that a wedge's remedy does
+            // not find, a stale full-text index say: the repair looks at everything.
+            if let Err(error) = self.heal(error.clone()).and_then(|()| self.repair(error)) {
+                self.failed(error);
+            }
             // It may have been nothing, and says nothing of this connection's next commit.
             self.repairs = repairs;
         }
