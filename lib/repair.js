@@ -58,7 +58,7 @@ function repairAhead(path) {
 function tellAside({ path, steps }) {
   for (const { step, detail } of steps) {
     if (step !== 'staleWal') continue
-    process.emitWarning(`${path}: ${detail}. If commits are missing from the database, they are in that file.`, {
+    process.emitWarning(`${path}: ${detail}`, {
       type: 'FusionSqliteWarning',
       code: 'FUSION_STALE_WAL',
     })

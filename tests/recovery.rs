@@ -452,6 +452,96 @@ fn the_wal_beside_a_file_that_was_emptied_gets_another_name_and_is_not_lost() {
     assert_eq!(std::fs::read(folder.path.with_file_name(aside)).unwrap(), wal);
 }
 
+/// Has the WAL hold noise for `page`, well summed: what a program writes that has the page wrong
+/// in its memory.
+fn damage_in_wal(wal: &Path, page: u64) {
+    use fusion_sqlite::format::wal::{FRAME_HEADER, Frame, HEADER, Header};
+    let mut bytes = std::fs::read(wal).unwrap();
+    let header = Header::parse(&bytes).unwrap();
+    let size = FRAME_HEADER + header.page_size as usize;
+    let mut sums = header.checksum;
+    let mut damaged = 0;
+    for frame in bytes[HEADER..].chunks_exact_mut(size) {
+        if u64::from(Frame::parse(frame).unwrap().page) == page {
+            frame[FRAME_HEADER..].copy_from_slice(&noise(page));
+            damaged += 1;
+        }
+        sums = Frame::sum(frame, sums, header.big_endian).unwrap();
+        frame[16..20].copy_from_slice(&sums.0.to_be_bytes());
+        frame[20..24].copy_from_slice(&sums.1.to_be_bytes());
+    }
+    assert!(damaged > 0);
+    std::fs::write(wal, bytes).unwrap();
+}
+
+/// The rowid of the first row of a table's leaf page, whichever it is.
+fn first_rowid(bytes: &[u8], page: u64) -> i64 {
+    let start = usize::try_from((page - 1) * PAGE).unwrap();
+    let page = &bytes[start..start + 4096];
+    let mut at = usize::from(page[8]) << 8 | usize::from(page[9]);
+    let mut varint = || {
+        let mut value = 0;
+        loop {
+            let byte = page[at];
+            at += 1;
+            value = value << 7 | i64::from(byte & 0x7f);
+            if byte < 0x80 {
+                return value;
+            }
+        }
+    };
+    varint();
+    varint()
+}
+
+#[test]
+fn rows_of_a_wal_that_was_put_aside_are_told_of_and_can_be_salvaged_with_it() {
+    let folder = Folder::new();
+    let leaf = folder.leaves("plain")[3];
+    let row = first_rowid(&folder.bytes(), leaf);
+    let mut other = SecondProcess::start();
+    other.ask(&["open-hardened", "it", folder.path.to_str().unwrap()]).unwrap();
+    other.sql("it", "INSERT INTO plain VALUES (5000, 'in the WAL')").unwrap();
+    other.sql("it", &format!("UPDATE plain SET text = 'changed' WHERE id = {row}")).unwrap();
+    let truth = rows(&folder.open());
+    other.kill();
+    damage_in_wal(&Wal::path(&folder.path), leaf);
+    let wal = std::fs::read(Wal::path(&folder.path)).unwrap();
+
+    let report = folder.repair();
+    // Nothing tells that it is the file's own, so it is not applied, and not lost.
+    assert_eq!(report.outcome, Outcome::Healthy);
+    assert_eq!(report.steps[0].step, StepKind::StaleWal);
+    assert_eq!(number(&folder.open(), "SELECT count(*) FROM plain"), 4000);
+    let aside = folder.names().into_iter().find(|name| name.contains("-wal.stale-")).unwrap();
+    let aside = folder.path.with_file_name(aside);
+    assert_eq!(std::fs::read(&aside).unwrap(), wal);
+    for part in [
+        aside.to_str().unwrap(),
+        "Rows that were only in it are not in the database",
+        "npx fusion-sqlite recover copy-of-fusion.db rows-of-fusion.db",
+    ] {
+        assert!(report.text.contains(part), "{part}: {}", report.text);
+    }
+
+    // As it is said there.
+    let copy = folder.path.with_file_name("copy-of-fusion.db");
+    let found = folder.path.with_file_name("rows-of-fusion.db");
+    close(folder.open());
+    std::fs::copy(&folder.path, &copy).unwrap();
+    std::fs::copy(&aside, Wal::path(&copy)).unwrap();
+    let report = recover_to(&copy, &found, &Options::default(), &Unwatched).unwrap();
+    let salvage = report.salvage.unwrap();
+    assert!(salvage.pages_from_wal > 0);
+    let plain = salvage.tables.iter().find(|table| table.name == "plain").unwrap();
+    assert_eq!(plain.pages_lost, 1);
+    let connection = Connection::open(&found, OpenFlags::default(), Duration::ZERO).unwrap();
+    let [log, plain, tasks] = rows(&connection);
+    assert_eq!((log, tasks), (truth[0].clone(), truth[2].clone()));
+    assert_eq!(plain[&5000], "in the WAL");
+    assert!(plain.len() > 3950 && plain.iter().all(|(id, text)| truth[1][id] == *text));
+}
+
 /// Commits while a repair goes on, and says what was acknowledged.
 #[test]
 fn nothing_that_another_process_commits_meanwhile_is_lost() {
@@ -507,6 +597,159 @@ fn of_two_processes_one_repairs_and_the_other_finds_it_done() {
     }
 }
 
+/// Page 1 as it is destroyed in practice: with zeros, with another page, with a header whose
+/// page size is none of this database's.
+fn destroyed_first_pages(folder: &Folder) -> [Vec<u8>; 4] {
+    let other = folder.bytes()[2 * 4096..3 * 4096].to_vec();
+    let mut lies = noise(5);
+    lies[16..18].copy_from_slice(&[0x20, 0]);
+    [vec![0; 4096], other, noise(1), lies]
+}
+
+/// A database that is idle: others have it open, and its WAL is empty.
+fn idle(folder: &Folder) -> (SecondProcess, Connection) {
+    let mut other = SecondProcess::start();
+    other.ask(&["open-hardened", "it", folder.path.to_str().unwrap()]).unwrap();
+    other.sql("it", "INSERT INTO plain VALUES (5000, 'of another process')").unwrap();
+    other.sql("it", "SELECT sum(length(text)) FROM plain").unwrap();
+    let here = folder.open();
+    assert_eq!(rows(&here)[1].len(), 4001);
+    let snapshot = snapshot_file::take(&here).unwrap();
+    snapshot_file::write(&folder.path, &snapshot).unwrap();
+    assert_eq!(number(&here, "PRAGMA wal_checkpoint(TRUNCATE)"), 0);
+    assert_eq!(wal_size(folder), 0);
+    (other, here)
+}
+
+fn wal_size(folder: &Folder) -> u64 {
+    std::fs::metadata(Wal::path(&folder.path)).unwrap().len()
+}
+
+#[test]
+fn a_first_page_is_repaired_while_others_have_the_file_and_its_empty_wal_open() {
+    for destroyed in 0..4 {
+        let folder = Folder::new();
+        let (mut other, here) = idle(&folder);
+        let truth = rows(&here);
+        let inode = std::fs::metadata(&folder.path).unwrap().ino();
+        overwrite(&folder.path, 0, &destroyed_first_pages(&folder)[destroyed]);
+        let damaged = folder.bytes();
+
+        let patience = Duration::from_secs(20);
+        let report = folder.repair_with(&Options { patience, ..Options::default() }).unwrap();
+        assert_eq!(report.outcome, Outcome::Salvaged);
+        let preserved = report.preserved.unwrap();
+        assert_eq!(std::fs::read(&preserved.database).unwrap(), damaged);
+        assert_eq!(preserved.wal, None);
+
+        // Whoever had it open goes on with it.
+        assert_eq!(std::fs::metadata(&folder.path).unwrap().ino(), inode);
+        assert_eq!(rows(&here), truth);
+        assert_eq!(other.sql("it", "SELECT count(*) FROM plain").unwrap(), "4001");
+        other.sql("it", "INSERT INTO plain VALUES (5001, 'after')").unwrap();
+        run(&here, "INSERT INTO plain VALUES (5002, 'after')");
+        assert_eq!(other.sql("it", "SELECT count(*) FROM plain").unwrap(), "4003");
+        assert_sound(&here);
+        assert_eq!(number(&here, "PRAGMA wal_checkpoint(TRUNCATE)"), 0);
+        assert_eq!(wal_size(&folder), 0);
+    }
+}
+
+#[test]
+fn a_first_page_of_another_page_size_is_repaired_while_others_have_an_empty_wal_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("fusion.db");
+    let folder = Folder { _directory: directory, path };
+    let setup = Connection::open(&folder.path, OpenFlags::default(), Duration::ZERO).unwrap();
+    run(&setup, &format!("PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; {SCHEMA}"));
+    drop(setup);
+    let (mut other, here) = idle(&folder);
+    let truth = rows(&here);
+    overwrite(&folder.path, 0, &[0; 8192]);
+    assert_eq!(folder.repair().outcome, Outcome::Salvaged);
+    assert_eq!(rows(&here), truth);
+    assert_eq!(number(&here, "PRAGMA page_size"), 8192);
+    other.sql("it", "INSERT INTO plain VALUES (5001, 'after')").unwrap();
+    assert_sound(&here);
+}
+
+#[test]
+fn a_first_page_is_repaired_where_an_ended_process_left_an_empty_wal() {
+    let folder = Folder::new();
+    let (other, here) = idle(&folder);
+    let truth = rows(&here);
+    other.kill();
+    drop(here);
+    assert_eq!(wal_size(&folder), 0);
+    overwrite(&folder.path, 0, &[0; 4096]);
+    assert_eq!(folder.repair().outcome, Outcome::Salvaged);
+    let after = folder.open();
+    assert_sound(&after);
+    assert_eq!(rows(&after), truth);
+}
+
+/// Commits through another process as soon as the repair lets go of its locks in order to write
+/// back, once.
+struct CommitsBetween {
+    other: std::sync::Mutex<Option<SecondProcess>>,
+    writes_back: std::sync::atomic::AtomicBool,
+}
+
+impl Task for CommitsBetween {
+    fn stage(&self, stage: Stage) {
+        let verified = stage.name == "verifying";
+        self.writes_back.fetch_or(verified, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn go_on(&self) -> engine::Result<()> {
+        let mut other = self.other.lock().unwrap();
+        if self.writes_back.load(std::sync::atomic::Ordering::SeqCst)
+            && let Some(process) = other.as_mut()
+            && process.sql("it", "UPDATE plain SET text = 'late' WHERE id = 7").is_ok()
+        {
+            // It is closed, too.
+            other.take();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_another_process_commits_before_a_first_page_is_written_back_is_noticed() {
+    let folder = Folder::new();
+    let (mut other, here) = idle(&folder);
+    let mut truth = rows(&here);
+    truth[1].insert(7, "late".to_owned());
+    // It remembers page 1, so that it can commit without it.
+    other.sql("it", "SELECT sum(length(text)) FROM plain").unwrap();
+    overwrite(&folder.path, 0, &[0; 4096]);
+    let task =
+        CommitsBetween { other: std::sync::Mutex::new(Some(other)), writes_back: false.into() };
+    let report = repair::repair(&folder.path, &Options::default(), &mut |_| (), &task).unwrap();
+    assert_eq!(report.outcome, Outcome::Salvaged);
+    assert!(task.other.lock().unwrap().is_none(), "it was not let in");
+    // The second attempt read the commit from the WAL.
+    assert!(report.salvage.unwrap().pages_from_wal > 0);
+    assert_eq!(rows(&here), truth);
+    assert_sound(&here);
+}
+
+#[test]
+fn of_two_processes_that_have_a_first_page_repaired_none_waits_for_the_other_for_ever() {
+    let folder = Folder::new();
+    let (mut other, here) = idle(&folder);
+    let truth = rows(&here);
+    overwrite(&folder.path, 0, &[0; 4096]);
+    let children: Vec<_> = (0..3).map(|_| Child::start(&folder.path, "repairs")).collect();
+    let mut outcomes: Vec<_> =
+        children.into_iter().map(|child| child.lines().last().unwrap()).collect();
+    outcomes.sort();
+    assert_eq!(outcomes, ["done Healthy", "done Healthy", "done Salvaged"]);
+    assert_eq!(rows(&here), truth);
+    other.sql("it", "INSERT INTO plain VALUES (5001, 'after')").unwrap();
+    assert_sound(&here);
+}
+
 #[test]
 fn a_process_killed_at_whatever_stage_leaves_the_old_file_or_the_new_one() {
     let stages = {
@@ -540,8 +783,9 @@ fn a_process_killed_at_whatever_stage_leaves_the_old_file_or_the_new_one() {
         let after = rows(&open);
         assert!(after[0].len() >= 3950 && after[0].iter().all(|(id, text)| truth[0][id] == *text));
         assert_eq!(after[1..], truth[1..]);
+        // That of the schema's copy goes when the copy is next written.
         assert!(
-            folder.names().iter().all(|name| !name.contains("partial")),
+            folder.names().iter().all(|name| !name.starts_with(".fusion.db.partial")),
             "{:?}",
             folder.names()
         );
@@ -607,6 +851,41 @@ fn a_repair_that_is_cancelled_at_whatever_stage_changes_nothing() {
             }
         }
         asked += 1 + asked / 4;
+    }
+}
+
+#[test]
+fn a_repair_that_waits_for_a_lock_ends_when_it_is_told_to() {
+    struct Ends<'a>(&'a std::sync::atomic::AtomicBool);
+    impl Task for Ends<'_> {
+        fn stage(&self, _: Stage) {}
+        fn go_on(&self) -> engine::Result<()> {
+            let ends = self.0.load(std::sync::atomic::Ordering::SeqCst);
+            if ends { Err(engine::Error::cancelled()) } else { Ok(()) }
+        }
+    }
+    for idle_wal in [false, true] {
+        let folder = Folder::new();
+        let (mut other, here) = idle(&folder);
+        // It remembers page 1, so that it can lock without it.
+        other.sql("it", "SELECT sum(length(text)) FROM plain").unwrap();
+        if idle_wal {
+            overwrite(&folder.path, 0, &[0; 4096]);
+        } else {
+            folder.destroy(folder.leaves("log")[5]);
+        }
+        drop(here);
+        other.sql("it", "BEGIN IMMEDIATE").unwrap();
+        let before = folder.bytes();
+        let ends = std::sync::atomic::AtomicBool::new(false);
+        // Told once it knows what is wrong, before it has the lock, which nobody gives up.
+        let mut found = |_: &Health| ends.store(true, std::sync::atomic::Ordering::SeqCst);
+        let options = Options { patience: Duration::from_secs(3600), ..Options::default() };
+        let error = repair::repair(&folder.path, &options, &mut found, &Ends(&ends)).unwrap_err();
+        assert_eq!(error.code, "ERR_FUSION_CANCELLED");
+        assert_eq!(folder.bytes(), before);
+        assert_eq!(folder.names().len(), 1, "{:?}", folder.names());
+        other.sql("it", "COMMIT").unwrap();
     }
 }
 

@@ -25,7 +25,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::OpenFlags;
@@ -33,10 +33,11 @@ use rusqlite::OpenFlags;
 use super::batch::{Outcomes, Statements, Written, complete};
 use super::entry::Entries;
 use super::queue::{Batch, CheckpointReply, Next, Queue, RowOutcome, Settled, Unknown};
-use super::registry;
+use super::registry::{self, END_DEADLINE};
 use crate::checkpoint::{self, Mode, Policy, Situation};
 use crate::engine::{
-    self, Class, Connection, DatabaseFile, Error, Profile, Remedy, Result, Unwatched, Wal,
+    self, Class, Connection, DatabaseFile, Error, Profile, Remedy, Result, Stage, Task, Unwatched,
+    Wal,
 };
 use crate::health::{self, Health};
 use crate::recovery::snapshot_file::Keeper;
@@ -48,6 +49,10 @@ const REPAIR_ATTEMPTS: u32 = 3;
 /// The pause between two repairs, where the first has failed for want of room or of a lock, or
 /// found nothing. Each begins with a check of the whole file.
 const REPAIR_PAUSE: Duration = Duration::from_secs(15);
+
+/// How long a repair waits for a lock at a time. Then the writer looks after those who wait for
+/// it, and repairs again after [`REPAIR_PAUSE`].
+const REPAIR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
@@ -220,6 +225,29 @@ impl Shared {
         for reply in self.queue.take_checkpoints() {
             reply(Err(error.clone()));
         }
+    }
+}
+
+/// A repair goes on while somebody needs it: the log is open, or was closed only just now with
+/// entries in its queue.
+struct WhileNeeded<'a> {
+    shared: &'a Shared,
+    closing_since: OnceLock<Instant>,
+}
+
+impl Task for WhileNeeded<'_> {
+    fn stage(&self, _: Stage) {}
+
+    fn go_on(&self) -> Result<()> {
+        let state = self.shared.queue.lock();
+        if !state.closing {
+            return Ok(());
+        }
+        let since = self.closing_since.get_or_init(Instant::now);
+        if state.rows > 0 && since.elapsed() < END_DEADLINE {
+            return Ok(());
+        }
+        Err(Error::fusion("ERR_FUSION_CANCELLED", "the database was closed before it was repaired"))
     }
 }
 
@@ -662,8 +690,9 @@ impl<'a> Writer<'a> {
             told = true;
             shared.emit(&Event::Recovering(found.clone()));
         };
-        let options = repair::Options::default();
-        let repaired = repair::repair(&shared.file.path, &options, &mut tell, &Unwatched);
+        let options = repair::Options { patience: REPAIR_PATIENCE, ..repair::Options::default() };
+        let task = WhileNeeded { shared, closing_since: OnceLock::new() };
+        let repaired = repair::repair(&shared.file.path, &options, &mut tell, &task);
         match repaired {
             Ok(report) => {
                 self.repairs += 1;
@@ -852,7 +881,12 @@ impl<'a> Writer<'a> {
             self.heeded = Some(now);
             let repairs = self.repairs;
             let met = "a connection of this process found it damaged";
-            self.failed(Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path));
+            let error = Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path);
+            // That connection may have been wedged; or the damage is one that a wedge's remedy does
+            // not find, a stale full-text index say: the repair looks at everything.
+            if let Err(error) = self.heal(error.clone()).and_then(|()| self.repair(error)) {
+                self.failed(error);
+            }
             // It may have been nothing, and says nothing of this connection's next commit.
             self.repairs = repairs;
         }

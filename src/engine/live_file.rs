@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::{Class, Connection, DatabaseFile, Error, Result, Storage, Task, errstr};
+use super::{Class, Connection, DatabaseFile, Error, Result, Storage, Task, empty_wal, errstr};
 
 /// Locks of the WAL's index (<https://sqlite.org/walformat.html#wal_locks>).
 const WRITE: c_int = 0;
@@ -49,6 +49,9 @@ const PAGE_SIZE_FIELD: u64 = 16;
 
 /// Where in that header its counter of commits is (`iChange`), in the machine's byte order.
 const CHANGE: std::ops::Range<usize> = 8..12;
+
+/// Where the number of frames that count is (`mxFrame`), likewise.
+const FRAMES: std::ops::Range<usize> = 16..20;
 
 /// The longest pause between two attempts at a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
@@ -77,23 +80,28 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// Frames of the WAL that count; 0 without a WAL.
+    pub(super) fn frames(&self) -> u32 {
+        let frames = self.header.get(FRAMES).filter(|_| self.size.is_none());
+        frames.and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    }
+
     /// Bytes of the pages in the WAL; none where it has none.
     pub fn wal_page_size(&self) -> Option<u32> {
-        let [.., size_0, size_1, frame_0, frame_1, frame_2, frame_3] =
-            *self.header.first_chunk::<20>()?;
-        let frames = u32::from_ne_bytes([frame_0, frame_1, frame_2, frame_3]);
+        let [.., size_0, size_1] = *self.header.first_chunk::<16>()?;
         // 65,536 is stored as 1.
         let size = match u16::from_ne_bytes([size_0, size_1]) {
             1 => 65_536,
             size => u32::from(size),
         };
-        (self.size.is_none() && frames > 0).then_some(size)
+        (self.frames() > 0).then_some(size)
     }
 }
 
 impl LiveFile {
     /// Opens the database at `path`, whatever it holds, by an absolute or relative path that is
     /// no URI. The WAL beside it is opened as SQLite opens it: not at all beside an empty file.
+    /// An empty one is opened beside a file that cannot be read, too (see [`empty_wal`]).
     ///
     /// Closing never checkpoints and never removes a WAL.
     ///
@@ -103,6 +111,8 @@ impl LiveFile {
     pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
         let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
         connection.checkpoint_on_close(false);
+        let database = Handle::of(&connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
+            .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "the database has no file"))?;
         patiently(path, until, task, || {
             let read = connection
                 .sql()?
@@ -111,11 +121,13 @@ impl LiveFile {
             match read {
                 Err(error) if error.class() == Class::Transient => Ok(None),
                 Err(error) if error.class() != Class::Corrupt => Err(error),
+                Err(_) if empty_wal::is_unseen(&connection)? => {
+                    empty_wal::reveal(&connection, &database).map_err(|error| error.at(path))?;
+                    Ok(None)
+                }
                 _ => Ok(Some(())),
             }
         })?;
-        let database = Handle::of(&connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
-            .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "the database has no file"))?;
         // Outside a transaction a rollback journal is closed, so that what is open is a WAL.
         let wal = Handle::of(&connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
         Ok(Self { connection, database, wal, locked: Cell::new(false) })
@@ -152,24 +164,10 @@ impl LiveFile {
             if self.locked.get() {
                 return Ok(None);
             }
-            let held = if self.wal.is_some() { self.try_wal() } else { self.try_file() }?;
+            let held = if self.wal.is_some() { self.database.lock_wal() } else { self.try_file() }?;
             self.locked.set(held);
             Ok(held.then_some(Hold { file: self }))
         })
-    }
-
-    fn try_wal(&self) -> Result<bool> {
-        if !self.database.lock_shm(WRITE)? {
-            return Ok(false);
-        }
-        // A checkpointer that wants to reset the WAL waits for the write lock with the checkpoint
-        // lock in its hand; keeping the first while waiting for the second would be a deadlock
-        // until its timeout.
-        let both = self.database.lock_shm(CHECKPOINT);
-        if !matches!(both, Ok(true)) {
-            self.database.unlock_shm(WRITE);
-        }
-        both
     }
 
     fn try_file(&self) -> Result<bool> {
@@ -190,7 +188,7 @@ impl LiveFile {
     /// SQLite's.
     pub fn generation(&self) -> Result<Generation> {
         if self.wal.is_some() {
-            return Ok(Generation { header: self.database.shm_header()?, size: None });
+            return self.database.wal_generation();
         }
         let mut header = [0; GENERATION];
         self.database.read_at(&mut header, CHANGE_COUNTER)?;
@@ -269,8 +267,7 @@ impl Drop for Hold<'_> {
     fn drop(&mut self) {
         let live = self.file;
         if live.wal.is_some() {
-            live.database.unlock_shm(CHECKPOINT);
-            live.database.unlock_shm(WRITE);
+            live.database.unlock_wal();
         } else {
             live.database.unlock_all();
         }
@@ -336,8 +333,29 @@ impl Handle {
             return Ok(None);
         }
         // SAFETY: SQLite's pager owns the structure, zeroed at least where the file is not open.
+        Ok(unsafe { Self::from_open(file) })
+    }
+
+    /// The handle of a file that SQLite's file system interface has opened; none where it has not.
+    ///
+    /// # Safety
+    /// `file` points to the memory that `xOpen` was given, and stays valid for as long as the
+    /// handle is used.
+    pub(super) unsafe fn from_open(file: *mut ffi::sqlite3_file) -> Option<Self> {
+        // SAFETY: see above; what xOpen has not set is zeroed.
         let methods = unsafe { (*file).pMethods };
-        Ok((!methods.is_null()).then_some(Self { file, methods }))
+        (!methods.is_null()).then_some(Self { file, methods })
+    }
+
+    /// Closes what [`Self::from_open`] was made of.
+    ///
+    /// # Safety
+    /// Nothing uses the handle, or another of the same file structure, from here on.
+    pub(super) unsafe fn close(&mut self) {
+        if let Some(close) = self.methods().xClose {
+            // SAFETY: the file is open, and closed once, see above.
+            unsafe { close(self.file) };
+        }
     }
 
     fn methods(&self) -> &ffi::sqlite3_io_methods {
@@ -357,17 +375,18 @@ impl Handle {
         }
     }
 
-    fn lock(&self, level: c_int) -> Result<bool> {
+    pub(super) fn lock(&self, level: c_int) -> Result<bool> {
         let Some(lock) = self.methods().xLock else { return Err(unsupported()) };
         // SAFETY: the handle is open, see the type. xLock raises to SHARED first and to RESERVED
-        // from there, which is the order of the calls in `try_file`. The pager does not lock
+        // from there, which is the order of the calls in `try_file`; `empty_wal` wants SHARED
+        // alone. The pager does not lock
         // meanwhile, since the connection carries out no SQL, and it never learns of the level: it
         // believes that it has none, which is what `unlock_all` leaves.
         let rc = unsafe { lock(self.file, level) };
         self.got(rc)
     }
 
-    fn unlock_all(&self) {
+    pub(super) fn unlock_all(&self) {
         if let Some(unlock) = self.methods().xUnlock {
             // SAFETY: the handle is open, see the type; NONE is one of the two levels that xUnlock
             // takes, and no change where nothing is held.
@@ -375,10 +394,51 @@ impl Handle {
         }
     }
 
+    /// The WAL's write and checkpoint locks, or none: `false`.
+    pub(super) fn lock_wal(&self) -> Result<bool> {
+        if !self.lock_shm(WRITE)? {
+            return Ok(false);
+        }
+        // A checkpointer that wants to reset the WAL waits for the write lock with the checkpoint
+        // lock in its hand; keeping the first while waiting for the second would be a deadlock
+        // until its timeout.
+        let both = self.lock_shm(CHECKPOINT);
+        if !matches!(both, Ok(true)) {
+            self.unlock_shm(WRITE);
+        }
+        both
+    }
+
+    pub(super) fn unlock_wal(&self) {
+        self.unlock_shm(CHECKPOINT);
+        self.unlock_shm(WRITE);
+    }
+
+    /// Maps the WAL's index for a handle whose pager has no WAL open; `false`: somebody else is
+    /// just about to. [`Self::unmap_shm`] is due in either case, and after an error.
+    pub(super) fn map_shm(&self) -> Result<bool> {
+        let Some(map) = self.methods().xShmMap else { return Err(unsupported()) };
+        let mut region: *mut c_void = ptr::null_mut();
+        // SAFETY: the handle is open, see the type; the method writes one pointer. Extended as
+        // SQLite does when it opens a WAL: it clears an index that nobody has mapped, and one that
+        // is all zeros is built anew by the next reader.
+        let rc = unsafe { map(self.file, 0, SHM_REGION, 1, &raw mut region) };
+        self.got(rc)
+    }
+
+    /// Undoes [`Self::map_shm`]. No lock of the index is held.
+    pub(super) fn unmap_shm(&self) {
+        if let Some(unmap) = self.methods().xShmUnmap {
+            // SAFETY: the handle is open, see the type. Its pager has no WAL open, so that nothing
+            // of this connection uses the index; it stays for others (0: it is not deleted).
+            unsafe { unmap(self.file, 0) };
+        }
+    }
+
     fn lock_shm(&self, slot: c_int) -> Result<bool> {
         let Some(lock) = self.methods().xShmLock else { return Err(unsupported()) };
         // SAFETY: the handle is open, see the type, and has the shared memory mapped, since its
-        // WAL is open and was read. The slot is not held by this handle: its pager has no
+        // WAL is open and was read, or by `map_shm`. The slot is not held by this handle: its pager has no
         // transaction and carries out no checkpoint, and no `Hold` exists while one is made
         // (`LiveFile::locked`).
         let rc =
@@ -393,16 +453,23 @@ impl Handle {
         }
     }
 
-    fn write_at(&self, bytes: &[u8; 2], offset: u64) -> Result<()> {
-        let (Some(write), Ok(offset)) =
-            (self.methods().xWrite, ffi::sqlite3_int64::try_from(offset))
-        else {
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let (Some(write), Ok(length), Ok(offset)) = (
+            self.methods().xWrite,
+            c_int::try_from(bytes.len()),
+            ffi::sqlite3_int64::try_from(offset),
+        ) else {
             return Err(unsupported());
         };
         // SAFETY: the handle is open, see the type, and for writing, or this fails; the method
-        // reads two bytes.
-        let rc = unsafe { write(self.file, bytes.as_ptr().cast(), 2, offset) };
+        // reads `length` bytes.
+        let rc = unsafe { write(self.file, bytes.as_ptr().cast(), length, offset) };
         self.done(rc)
+    }
+
+    /// What the WAL's index says.
+    pub(super) fn wal_generation(&self) -> Result<Generation> {
+        Ok(Generation { header: self.shm_header()?, size: None })
     }
 
     /// The first bytes of the WAL's index.

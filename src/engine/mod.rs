@@ -5,6 +5,7 @@
 mod backup;
 mod connection;
 mod disk_space;
+mod empty_wal;
 mod error;
 mod error_log;
 mod file;

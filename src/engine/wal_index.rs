@@ -67,20 +67,18 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
     let at = |error: Error| error.at(connection.path());
     // Opens the WAL and maps its index. What it answers is what is doubted.
     drop(read(connection));
-    let told = match handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)? {
-        Some(database) => {
-            let wal = handle(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
-            void_index(&database, wal.as_ref(), patience).map_err(at)?
-        }
+    let told = match with_wal(connection)? {
+        Some((database, wal)) => void_index(&database, &wal, patience).map_err(at)?,
         None => None,
     };
     read(connection)?;
-    if let Some(database) = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)? {
-        announce(&database, patience).map_err(at)?;
+    let after = with_wal(connection)?;
+    if let Some((database, _)) = &after {
+        announce(database, patience).map_err(at)?;
     }
     if let Some(before) = told
-        && let Some(database) = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
-        && let Some(after) = look(&database)
+        && let Some((database, _)) = &after
+        && let Some(after) = look(database)
         // Other salts: the WAL was checkpointed and begun anew meanwhile.
         && after.salt == before.salt
         && after.frames < before.frames
@@ -106,9 +104,7 @@ pub fn rescue(
     is_untouched: impl FnOnce() -> bool,
     done: impl FnOnce(),
 ) -> Result<bool> {
-    let database = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?;
-    let wal = handle(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
-    let (Some(database), Some(wal)) = (database, wal) else {
+    let Some((database, wal)) = with_wal(connection)? else {
         return Ok(false);
     };
     if header(&database).is_none() {
@@ -254,22 +250,23 @@ fn handle(connection: &Connection, which: c_int) -> Result<Option<Handle<'_>>> {
     Ok(methods.map(|methods| Handle { raw, methods }))
 }
 
+/// The database of `connection` and its WAL, where it has one open. Where it has not, the index is
+/// not to be touched through it: SQLite would map it for a connection that never lets go of it.
+fn with_wal(connection: &Connection) -> Result<Option<(Handle<'_>, Handle<'_>)>> {
+    let database = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+    Ok(database.zip(handle(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?))
+}
+
 /// Clears the header of the index. Returns what it said, or none where SQLite would not have
 /// believed it.
-fn void_index(
-    database: &Handle<'_>,
-    wal: Option<&Handle<'_>>,
-    patience: Duration,
-) -> Result<Option<Told>> {
+fn void_index(database: &Handle<'_>, wal: &Handle<'_>, patience: Duration) -> Result<Option<Told>> {
     let Some(header) = header(database) else {
         return Ok(None);
     };
     locked(database, WRITER_TO_RECOVERY, patience, || {
         let told = look(database);
-        match (&told, wal) {
-            (Some(told), Some(wal)) => check_wal(wal, told)?,
-            (Some(told), None) if told.frames > 0 => return Err(lost(told.frames, 0)),
-            _ => {}
+        if let Some(told) = &told {
+            check_wal(wal, told)?;
         }
         for word in header.iter().rev() {
             word.store(0, Ordering::Relaxed);

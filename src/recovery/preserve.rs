@@ -10,6 +10,7 @@ use super::partial::{Partial, beside, sync_directory};
 use super::report::Preserved;
 use super::restore::stamp;
 use crate::engine::{Error, Hold, Result, Stage, Storage, Task};
+use crate::format::wal::HEADER;
 
 /// Bytes that are copied at a time.
 const CHUNK: usize = 1 << 20;
@@ -25,9 +26,9 @@ pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> R
     let path = live.path();
     let database = partial.file("original");
     copy(live.database(), &database, "keeping the original", task)?;
-    // An empty WAL says nothing.
+    // A WAL that ends with its header says nothing.
     let wal = match live.wal() {
-        Some(wal) if wal.size()? > 0 => {
+        Some(wal) if wal.size()? > HEADER as u64 => {
             let copied = partial.file("original-wal");
             copy(wal, &copied, "keeping its WAL", task)?;
             Some(copied)

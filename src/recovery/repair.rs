@@ -60,8 +60,8 @@ pub struct Options {
     pub backups: Option<Vec<PathBuf>>,
     /// Whether rows of a backup go where the salvage has gaps.
     pub use_backup: bool,
-    /// How long locks of other connections are waited for: another process that repairs the file
-    /// holds one.
+    /// How long a lock of other connections is waited for, each time: another process that repairs
+    /// the file holds one.
     pub patience: Duration,
 }
 
@@ -90,16 +90,8 @@ pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task)
     let started = Instant::now();
     let path = fs::canonicalize(path)
         .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
-    let mut repair = Repair {
-        path,
-        options,
-        started,
-        until: started + options.patience,
-        steps: Vec::new(),
-        before: None,
-        found,
-        task,
-    };
+    let mut repair =
+        Repair { path, options, started, steps: Vec::new(), before: None, found, task };
     repair.run()
 }
 
@@ -120,12 +112,12 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     if fs::symlink_metadata(to).is_ok() || Wal::path(to).exists() {
         return Err(taken());
     }
-    let until = started + options.patience;
     let before = health::check(path, Kind::Full, task)?;
     let partial = Partial::new(to)?;
     let made = {
-        let live = LiveFile::open(path, until, task)?;
-        let _hold = live.hold(until, task)?;
+        let until = || Instant::now() + options.patience;
+        let live = LiveFile::open(path, until(), task)?;
+        let _hold = live.hold(until(), task)?;
         let source = Source {
             database: live.database(),
             wal: live.wal().map(|wal| -> &dyn Storage { wal }),
@@ -160,7 +152,6 @@ struct Repair<'a> {
     path: PathBuf,
     options: &'a Options,
     started: Instant,
-    until: Instant,
     steps: Vec<Step>,
     /// What was wrong at first.
     before: Option<Health>,
@@ -216,6 +207,11 @@ impl Repair<'_> {
         Err(self.busy("somebody committed each time that it was to be written back"))
     }
 
+    /// The end of a wait that begins now.
+    fn until(&self) -> Instant {
+        Instant::now() + self.options.patience
+    }
+
     fn busy(&self, reason: &str) -> Error {
         let message = format!("the database is in use: {reason}. Nothing was changed");
         Error::sqlite(ffi::SQLITE_BUSY, message).at(&self.path)
@@ -246,7 +242,7 @@ impl Repair<'_> {
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
-            detail: format!("the WAL, which is not the file's own, is now {}", aside.display()),
+            detail: told_aside(&self.path, &aside),
         });
         Ok(())
     }
@@ -273,7 +269,7 @@ impl Repair<'_> {
 
     /// None: it was not enough.
     fn rebuild(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
-        match rebuild(&self.path, plan, self.until, self.task)? {
+        match rebuild(&self.path, plan, self.until(), self.task)? {
             Rebuilt::Overtaken => Ok(Some(Attempt::Again)),
             Rebuilt::NotEnough(steps) => {
                 self.steps.extend(steps);
@@ -290,8 +286,8 @@ impl Repair<'_> {
     }
 
     fn salvage(&mut self) -> Result<Attempt> {
-        let live = LiveFile::open(&self.path, self.until, self.task)?;
-        let hold = live.hold(self.until, self.task)?;
+        let live = LiveFile::open(&self.path, self.until(), self.task)?;
+        let hold = live.hold(self.until(), self.task)?;
         if self.is_sound_by_now()? {
             return Ok(Attempt::Again);
         }
@@ -322,7 +318,7 @@ impl Repair<'_> {
     }
 
     fn write(&self, made: &Made, hold: Hold<'_>, preserved: &mut Kept) -> Result<Written> {
-        let written = write_back(&made.database, hold, self.until, self.task);
+        let written = write_back(&made.database, hold, self.until(), self.task);
         if let Err(error) = &written
             && !matches!(error.class(), Class::Transient | Class::Misuse)
         {
@@ -411,6 +407,21 @@ impl Repair<'_> {
         connection.checkpoint_on_close(true);
         Ok(health)
     }
+}
+
+/// What a person should know of a WAL that was put aside. That it is not the file's own is what it
+/// looks like, and nothing in a file tells which WAL is: it may also be the file's and hold pages
+/// that were damaged before they were written.
+fn told_aside(path: &Path, aside: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    format!(
+        "with the WAL beside it the database is damaged, and without it it is sound, so that the \
+         WAL looks like another file's. It is now {}, as it was. Rows that were only in it are not \
+         in the database. To look for them copy the database to copy-of-{name} and the WAL to \
+         copy-of-{name}-wal, and have the pair salvaged into a new file: \
+         npx fusion-sqlite recover copy-of-{name} rows-of-{name}",
+        aside.display()
+    )
 }
 
 /// Copies of the original, which are removed unless they are to be kept.

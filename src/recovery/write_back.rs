@@ -91,8 +91,9 @@ fn copy(
     // thread.
     let mut backup = unsafe { Backup::begin(from.raw(), c"main", to, c"main") }.map_err(at)?;
     drop(hold);
-    lock(&mut backup, until, task).map_err(at)?;
-    if live.generation()? != expected {
+    if !lock(&mut backup, live, expected, until, task).map_err(at)?
+        || live.generation()? != expected
+    {
         return Ok(Written::Overtaken);
     }
     loop {
@@ -175,17 +176,27 @@ fn set_reset(connection: &Connection, yes: bool) {
     }
 }
 
-/// Begins the destination's transaction.
-fn lock(backup: &mut Backup, until: Instant, task: &dyn Task) -> Result<()> {
+/// Begins the destination's transaction. False: somebody has committed, and may have repaired the
+/// file, so that there is nothing to wait for.
+fn lock(
+    backup: &mut Backup,
+    live: &LiveFile,
+    expected: Generation,
+    until: Instant,
+    task: &dyn Task,
+) -> Result<bool> {
     let mut pause = Duration::from_micros(50);
     loop {
         task.go_on()?;
         // SAFETY: the backup's source is this module's, see `write_back`.
         match unsafe { backup.step(0) } {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(true),
             Err(error) if error.class() != Class::Transient || Instant::now() >= until => {
                 return Err(error);
             }
+            // A moment at which it is being written reads differently, too; then it begins anew
+            // in vain, which is no harm.
+            Err(_) if live.generation()? != expected => return Ok(false),
             Err(_) => {}
         }
         std::thread::sleep(pause);

@@ -3,6 +3,9 @@
 //! A WAL that belongs to another file, or to this one when it was another, is well summed and
 //! makes b-trees lead nowhere. SQLite would take it; here the file alone is believed where it is
 //! sound, or much sounder, without.
+//!
+//! A page of the WAL that is none in itself is no such fault: it was damaged before it was
+//! written, by whomever, and says nothing of what else the WAL holds. It is a loss of that page.
 
 use super::geometry::Geometry;
 use super::pages::Pages;
@@ -16,7 +19,8 @@ pub(super) fn is_better_without(with: u64, without: u64) -> bool {
     with > 0 && (without == 0 || without.saturating_mul(2) < with)
 }
 
-/// Counts pages that b-trees lack, and pages of b-trees that nothing leads to.
+/// Counts pages that b-trees lack, unless they are in the WAL and damaged in themselves, and pages
+/// of b-trees that nothing leads to.
 ///
 /// # Errors
 /// `task`'s.
@@ -40,7 +44,11 @@ pub(super) fn faults(
         let owners = &mut owners;
         let mut walk = Walk { pages, survey: &survey, owners, task, number, fits: &|_, _| true };
         walk.tree(&mut tree, i64::MIN, i64::MAX)?;
-        faults += tree.lost.len() as u64;
+        let contradicts = |page: u32| {
+            let note = survey.note(page);
+            !pages.is_from_wal(page) || (matches!(note.is, Is::Tree(_)) && note.sound)
+        };
+        faults += tree.lost.iter().filter(|lost| contradicts(lost.page)).count() as u64;
     }
     free::mark(pages, &survey, &mut owners, geometry.freelist());
     let orphans = survey.iter().filter(|(page, note)| {

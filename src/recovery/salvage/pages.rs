@@ -75,6 +75,11 @@ impl<'a> Pages<'a> {
         self.overlay.len() as u64
     }
 
+    /// Whether the page is read from the WAL.
+    pub(super) fn is_from_wal(&self, page: u32) -> bool {
+        self.overlay.frame(page).is_some()
+    }
+
     /// The page's bytes, with zeros for what a cut file lacks of it; none if there are none.
     pub(super) fn read(&self, page: u32) -> Option<PageBytes> {
         if page == 0 || page > self.layout.count {

@@ -1,0 +1,137 @@
+//! Having SQLite see a WAL that is empty.
+//!
+//! SQLite opens a database's WAL where page 1 says that it has one, or where there is a `-wal`
+//! that is not empty. That of an idle database is empty. Once its page 1 is destroyed as well, who
+//! opens it takes it for a database with a rollback journal, whose locks do not keep those from
+//! committing that have the WAL open, and are not to be had while they have.
+//!
+//! [`reveal`] writes one byte, a zero, to such a `-wal`. It stays as empty as it was: a WAL says
+//! nothing before its header is whole, the WAL's index tells those who have it open how much of it
+//! counts, and the next commit writes it from its beginning
+//! (<https://sqlite.org/walformat.html>). The next checkpoint that empties it takes the byte away,
+//! and a loss of power leaves it or not, which is the same. But it is opened for what it is, by
+//! whomever, and the locks are those that keep everybody out.
+//!
+//! It is written through SQLite's own file system interface, under the WAL's write and checkpoint
+//! locks: nobody writes to it or cuts it meanwhile. The thread is the connection's.
+
+use std::ptr;
+
+use rusqlite::ffi;
+
+use super::live_file::Handle;
+use super::{Connection, Error, Result, Storage, Wal, errstr};
+
+/// Whether `connection`, which has read the file or tried to, has no WAL open although there is
+/// one, which is empty.
+pub(super) fn is_unseen(connection: &Connection) -> Result<bool> {
+    let wal = Wal::path(connection.path());
+    let is_empty = std::fs::metadata(wal).is_ok_and(|wal| wal.is_file() && wal.len() == 0);
+    Ok(is_empty && Handle::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?.is_none())
+}
+
+/// Has the next read of `connection`, for which [`is_unseen`] is true, open the WAL. False: a
+/// lock was not to be had.
+///
+/// # Errors
+/// SQLite's: `SQLITE_READONLY` where WAL or index cannot be written to.
+pub(super) fn reveal(connection: &Connection, database: &Handle) -> Result<bool> {
+    // Whoever removes the WAL has the file to himself.
+    if !database.lock(ffi::SQLITE_LOCK_SHARED)? {
+        return Ok(false);
+    }
+    let revealed = match database.map_shm() {
+        Ok(true) => locked(connection, database),
+        other => other,
+    };
+    database.unmap_shm();
+    database.unlock_all();
+    revealed
+}
+
+fn locked(connection: &Connection, database: &Handle) -> Result<bool> {
+    if !database.lock_wal()? {
+        return Ok(false);
+    }
+    let written = database.wal_generation().and_then(|told| match told.frames() {
+        0 => write(connection),
+        frames => Err(Error::fusion(
+            "ERR_FUSION_WAL_LOST",
+            format!(
+                "the first page is destroyed, and the -wal is empty although {frames} frames of \
+                 it were in use: it was cut short while the database was open"
+            ),
+        )),
+    });
+    database.unlock_wal();
+    written.map(|()| true)
+}
+
+/// A file that SQLite's file system interface has opened.
+struct Opened {
+    handle: Handle,
+    /// What the handle points to, aligned as SQLite allocates it.
+    _memory: Vec<u64>,
+}
+
+impl Opened {
+    /// Opens the WAL of `connection`, which must be there.
+    fn wal_of(connection: &Connection) -> Result<Self> {
+        let mut vfs: *mut ffi::sqlite3_vfs = ptr::null_mut();
+        // SAFETY: the connection is open, and this file control writes one pointer.
+        let rc = unsafe {
+            ffi::sqlite3_file_control(
+                connection.raw(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_VFS_POINTER,
+                (&raw mut vfs).cast(),
+            )
+        };
+        // SAFETY: null, or the VFS of the open connection, which is registered for good.
+        let Some(methods) = (unsafe { vfs.as_ref() }).filter(|_| rc == ffi::SQLITE_OK) else {
+            return Err(Error::sqlite(rc, errstr(rc)));
+        };
+        let Some(open) = methods.xOpen else {
+            return Err(Error::sqlite(ffi::SQLITE_CANTOPEN, "the VFS opens no files"));
+        };
+        let size = usize::try_from(methods.szOsFile).unwrap_or(0);
+        let mut memory = vec![0_u64; size.div_ceil(size_of::<u64>())];
+        let file: *mut ffi::sqlite3_file = memory.as_mut_ptr().cast();
+        let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_WAL;
+        // SAFETY: the connection is open and `main` is a file's, so that its name is one from
+        // which SQLite makes the WAL's, valid while the connection is open, and `Opened` is not
+        // kept for longer. The memory has the size that the VFS asks for, is zeroed, and stays
+        // where it is when the vector is moved.
+        let rc = unsafe {
+            let database = ffi::sqlite3_db_filename(connection.raw(), c"main".as_ptr());
+            open(vfs, ffi::sqlite3_filename_wal(database), file, flags, ptr::null_mut())
+        };
+        // SAFETY: the VFS has set the methods, or left them zeroed; where it has set them the file
+        // is to be closed even after an error, which dropping `Opened` does.
+        let opened = unsafe { Handle::from_open(file) };
+        let opened = opened.map(|handle| Self { handle, _memory: memory });
+        match opened {
+            Some(opened) if rc == ffi::SQLITE_OK => Ok(opened),
+            _ => Err(Error::sqlite(rc, errstr(rc))),
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // SAFETY: the handle is this value's own, which is gone.
+        unsafe { self.handle.close() };
+    }
+}
+
+/// Under the locks.
+fn write(connection: &Connection) -> Result<()> {
+    let path = Wal::path(connection.path());
+    match Opened::wal_of(connection) {
+        Ok(wal) if wal.handle.size()? == 0 => wal.handle.write_at(&[0], 0),
+        // Somebody was faster.
+        Ok(_) => Ok(()),
+        Err(_) if !path.exists() => Ok(()),
+        Err(error) => Err(error.at(&path)),
+    }
+}
