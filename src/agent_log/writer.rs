@@ -41,7 +41,7 @@ use crate::engine::{
 };
 use crate::health::{self, Health};
 use crate::recovery::snapshot_file::Keeper;
-use crate::recovery::{Report, repair};
+use crate::recovery::{Outcome, Report, repair};
 
 /// How often in a row the file may be found damaged without a commit in between.
 const REPAIR_ATTEMPTS: u32 = 3;
@@ -615,10 +615,13 @@ impl<'a> Writer<'a> {
 
     fn failed(&mut self, error: Error) {
         self.attempts = self.attempts.saturating_add(1);
-        let repaired = self.heal(error).or_else(|error| self.repair(error));
-        let Err(error) = repaired else {
-            return;
-        };
+        if let Err(error) = self.heal(error).or_else(|error| self.repair(error)) {
+            self.answer(error);
+        }
+    }
+
+    /// Answers for an error that could neither be healed nor repaired.
+    fn answer(&mut self, error: Error) {
         let class = error.class();
         if matches!(class, Class::Corrupt | Class::Replaced)
             || error.code == "ERR_FUSION_COMMIT_UNKNOWN"
@@ -699,6 +702,12 @@ impl<'a> Writer<'a> {
                 // Whatever was doubted has been looked at.
                 shared.file.take_damage_met();
                 shared.file.take_suspicion();
+                if report.outcome == Outcome::Healthy {
+                    self.is_healed();
+                } else {
+                    self.healing = false;
+                    shared.file.members.dismiss();
+                }
                 self.look_at_wal = Some(Instant::now());
                 // Where nothing was wrong it was the connection, which is opened anew.
                 if told {
@@ -866,8 +875,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Has the file repaired where another connection of this process met damage. It need not be
-    /// this file that is damaged: that connection may have attached another one.
+    /// Has the file looked through, and repaired, where another connection of this process met
+    /// damage. It need not be this file that is damaged: that connection may have attached another
+    /// one. Where it may be a wedge, that is seen to first, so that the repair sees what is in the
+    /// file.
     /// Answers when to look again, if that was only just done.
     fn heed_damage(&mut self, now: Instant) -> Option<Instant> {
         let file = &self.shared.file;
@@ -882,10 +893,19 @@ impl<'a> Writer<'a> {
             let repairs = self.repairs;
             let met = "a connection of this process found it damaged";
             let error = Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path);
-            // That connection may have been wedged; or the damage is one that a wedge's remedy does
-            // not find, a stale full-text index say: the repair looks at everything.
-            if let Err(error) = self.heal(error.clone()).and_then(|()| self.repair(error)) {
-                self.failed(error);
+            // An index of a virtual table is damaged in the file, or not at all.
+            let healed = if file.is_suspect() { self.heal(error.clone()) } else { Ok(()) };
+            let seen_to = match healed {
+                Err(error) if error.class() != Class::Corrupt => Err(error),
+                Ok(()) | Err(_) => self.repair(error),
+            };
+            if let Err(error) = seen_to {
+                if matches!(error.class(), Class::Transient | Class::Disk) {
+                    // Nobody else looks again where only an index is damaged.
+                    file.index_damage_met();
+                }
+                self.attempts = self.attempts.saturating_add(1);
+                self.answer(error);
             }
             // It may have been nothing, and says nothing of this connection's next commit.
             self.repairs = repairs;

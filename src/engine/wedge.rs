@@ -74,6 +74,9 @@ pub struct Members {
 struct State {
     /// Open connections.
     open: BTreeMap<u32, usize>,
+    /// Those of them that wait in [`Member::enter`]: they have read nothing, so that they have
+    /// nothing mapped that others would have to wait for.
+    entering: usize,
     /// What `-wal` and `-shm` were when the current generation first read them.
     beside: Option<Beside>,
     hopeless: Option<Instant>,
@@ -182,6 +185,11 @@ impl Members {
         }
     }
 
+    /// It was no wedge after all, and what it was is mended by now.
+    pub fn dismiss(&self) {
+        self.lock().pending = None;
+    }
+
     /// What was done has not helped: the file is damaged.
     pub fn give_up(&self) {
         let mut state = self.lock();
@@ -288,50 +296,60 @@ impl Member {
         let members = &self.file.members;
         let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
         let mut state = members.lock();
-        loop {
+        state.entering += 1;
+        // This may be the last one that another in here has waited for.
+        members.left.notify_all();
+        let entered = loop {
             let current = members.generation.load(Ordering::Acquire);
             if self.generation == current {
-                return Ok(());
+                break Ok(());
             }
-            let others: usize = state
-                .open
-                .iter()
-                .filter(|(generation, _)| **generation != current)
-                .map(|(_, count)| count)
-                .sum();
-            if others <= 1 {
-                if state.must_be_alone && !is_alone()? {
-                    return Err(Error::fusion(
-                        "ERR_FUSION_WEDGED",
-                        "the -wal was deleted while the database was open, and another process \
-                         still has it open. What was committed is saved. Close the database \
-                         there: it can be used again once nobody has the old -wal",
-                    )
-                    .at(&self.file.path));
+            let stale = state.open.iter().filter(|(generation, _)| **generation != current);
+            let stale: usize = stale.map(|(_, count)| count).sum();
+            let others = stale.saturating_sub(state.entering);
+            if others == 0 {
+                if state.must_be_alone {
+                    match is_alone() {
+                        Ok(true) => state.must_be_alone = false,
+                        Ok(false) => break Err(not_alone().at(&self.file.path)),
+                        Err(error) => break Err(error),
+                    }
                 }
-                state.must_be_alone = false;
                 leave(&mut state, self.generation);
                 *state.open.entry(current).or_default() += 1;
                 self.generation = current;
-                return Ok(());
+                break Ok(());
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                return Err(Error::fusion(
-                    "ERR_FUSION_WEDGED",
-                    format!(
-                        "the files beside the database (-wal, -shm) were replaced while it was \
-                         open. It can be opened anew once every connection of this process to \
-                         it is closed, and {} still are not: close those that are DatabaseSync, \
-                         end transactions and iterations of those that are HardenedDatabase",
-                        others - 1
-                    ),
-                )
-                .at(&self.file.path));
+                break Err(not_closed(others).at(&self.file.path));
             };
             state =
                 members.left.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        };
+        state.entering -= 1;
+        entered
     }
+}
+
+fn not_alone() -> Error {
+    Error::fusion(
+        "ERR_FUSION_WEDGED",
+        "the -wal was deleted while the database was open, and another process still has it open. \
+         What was committed is saved. Close the database there: it can be used again once nobody \
+         has the old -wal",
+    )
+}
+
+fn not_closed(others: usize) -> Error {
+    Error::fusion(
+        "ERR_FUSION_WEDGED",
+        format!(
+            "the files beside the database (-wal, -shm) were replaced while it was open. It can be \
+             opened anew once every connection of this process to it is closed, and {others} still \
+             are not: close those that are DatabaseSync, end transactions and iterations of those \
+             that are HardenedDatabase"
+        ),
+    )
 }
 
 fn leave(state: &mut State, generation: u32) {

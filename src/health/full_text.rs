@@ -10,21 +10,27 @@
 //!   rolled back;
 //! * elsewhere its two sides are compared here, by one sum over all tokens (term, row, column,
 //!   position) of the index, as `fts5vocab` lists them, and one over those that the same
-//!   tokenizer finds in the table's text. The text is indexed in a temporary contentless table a
-//!   mebibyte at a time, so that neither memory nor disk depends on the table's size.
+//!   tokenizer finds in the table's text; and what FTS5 remembers of sizes (`%_docsize`, and the
+//!   averages in `%_data`, <https://sqlite.org/fts5.html#fts5_data_structures>) with what it
+//!   would remember of that text. The text is indexed in a temporary contentless table a mebibyte
+//!   at a time, so that neither memory nor disk depends on the table's size.
 //!
 //! Called on the thread of the check.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use rusqlite::ffi;
 use rusqlite::types::{Value, ValueRef};
+use rusqlite::{OptionalExtension, ffi};
 
 use super::inspect::{execute, quoted};
 use super::lines::{Findings, Subject};
 use super::schema::{Object, Schema};
 use super::watch::Watch;
 use crate::engine::{Class, Connection, Error, Result};
+use crate::format::number::varint;
+
+/// Where FTS5 has its totals: how many rows there are, and how many tokens in each column.
+const AVERAGES: i64 = 1;
 
 /// How much text is indexed at a time, in bytes.
 const PORTION: usize = 1 << 20;
@@ -87,7 +93,9 @@ struct External {
     content: String,
     /// Its column with the row's number.
     rowid: String,
-    /// The arguments that make tokens of text: columns, tokenizer, detail.
+    /// Whether it has a table of its rows' sizes.
+    has_sizes: bool,
+    /// The arguments that say what is kept of a text: columns, tokenizer, detail, columnsize.
     arguments: Vec<String>,
 }
 
@@ -101,6 +109,7 @@ impl External {
             name: table.name.clone(),
             content: String::new(),
             rowid: "rowid".to_owned(),
+            has_sizes: true,
             arguments: Vec::new(),
         };
         for argument in arguments {
@@ -111,10 +120,12 @@ impl External {
                 Some((key, value)) if key.eq_ignore_ascii_case("content_rowid") => {
                     index.rowid = unquoted(value);
                 }
-                // Extra indexes and sizes, which say nothing of tokens.
-                Some((key, _))
-                    if key.eq_ignore_ascii_case("prefix")
-                        || key.eq_ignore_ascii_case("columnsize") => {}
+                // Extra indexes, which say nothing that the index does not say.
+                Some((key, _)) if key.eq_ignore_ascii_case("prefix") => {}
+                Some((key, value)) if key.eq_ignore_ascii_case("columnsize") => {
+                    index.has_sizes = unquoted(value) != "0";
+                    index.arguments.push(argument.to_owned());
+                }
                 _ => index.arguments.push(argument.to_owned()),
             }
         }
@@ -139,8 +150,7 @@ impl External {
         execute(
             connection,
             &format!(
-                "CREATE VIRTUAL TABLE temp.fusion_sqlite_text USING fts5({}, content='', \
-                 columnsize=0);
+                "CREATE VIRTUAL TABLE temp.fusion_sqlite_text USING fts5({}, content='');
                  CREATE VIRTUAL TABLE temp.fusion_sqlite_expected USING \
                  fts5vocab('temp', 'fusion_sqlite_text', 'instance');
                  CREATE VIRTUAL TABLE temp.fusion_sqlite_found USING \
@@ -151,6 +161,7 @@ impl External {
         )?;
         let columns = columns(sql, &self.name).map_err(at)?;
         let mut expected = Tokens::default();
+        let mut totals = Totals::default();
         let mut read = sql
             .prepare(&format!(
                 "SELECT {}, {} FROM main.{}",
@@ -177,7 +188,11 @@ impl External {
             index.execute(rusqlite::params_from_iter(values)).map_err(at)?;
             if bytes >= PORTION {
                 bytes = 0;
+                if !self.has_sizes_of_portion(sql).map_err(at)? {
+                    return Ok(false);
+                }
                 expected.add(sql, "fusion_sqlite_expected").map_err(at)?;
+                totals.add(&Totals::of(sql, "temp", "fusion_sqlite_text").map_err(at)?);
                 sql.execute(
                     "INSERT INTO temp.fusion_sqlite_text(fusion_sqlite_text) VALUES ('delete-all')",
                     [],
@@ -185,10 +200,88 @@ impl External {
                 .map_err(at)?;
             }
         }
+        if !self.has_sizes_of_portion(sql).map_err(at)? {
+            return Ok(false);
+        }
         expected.add(sql, "fusion_sqlite_expected").map_err(at)?;
+        totals.add(&Totals::of(sql, "temp", "fusion_sqlite_text").map_err(at)?);
         let mut found = Tokens::default();
         found.add(sql, "fusion_sqlite_found").map_err(at)?;
-        Ok(found == expected)
+        let told = Totals::of(sql, "main", &self.name).map_err(at)?;
+        Ok(found == expected
+            && told.tokens == totals.tokens
+            && (!self.has_sizes || told.rows == self.rows_with_size(sql).map_err(at)?))
+    }
+
+    /// Whether the sizes of the rows that are in the temporary index are those that this one
+    /// remembers.
+    fn has_sizes_of_portion(&self, sql: &rusqlite::Connection) -> rusqlite::Result<bool> {
+        if !self.has_sizes {
+            return Ok(true);
+        }
+        let sizes = identifier(&format!("{}_docsize", self.name));
+        sql.query_row(
+            &format!(
+                "SELECT NOT EXISTS (SELECT * FROM temp.fusion_sqlite_text_docsize AS expected \
+                 LEFT JOIN main.{sizes} AS found USING (id) WHERE found.sz IS NOT expected.sz)"
+            ),
+            [],
+            |row| row.get(0),
+        )
+    }
+
+    fn rows_with_size(&self, sql: &rusqlite::Connection) -> rusqlite::Result<u64> {
+        let sizes = identifier(&format!("{}_docsize", self.name));
+        let rows: i64 =
+            sql.query_row(&format!("SELECT count(*) FROM main.{sizes}"), [], |row| row.get(0))?;
+        Ok(u64::try_from(rows).unwrap_or(0))
+    }
+}
+
+/// What FTS5 remembers of an index as a whole.
+#[derive(Debug, Default)]
+struct Totals {
+    rows: u64,
+    /// By column.
+    tokens: Vec<u64>,
+}
+
+impl Totals {
+    /// What the index `name` remembers, once it has written that down; nothing where it has not.
+    fn of(sql: &rusqlite::Connection, schema: &str, name: &str) -> rusqlite::Result<Self> {
+        let data = identifier(&format!("{name}_data"));
+        let record: Option<Vec<u8>> = sql
+            .query_row(
+                &format!("SELECT block FROM {schema}.{data} WHERE id = ?"),
+                [AVERAGES],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let record = record.unwrap_or_default();
+        let mut at = 0;
+        let mut numbers = std::iter::from_fn(|| {
+            let (number, length) = varint(&record, at)?;
+            at += length;
+            Some(number)
+        });
+        Ok(Self { rows: numbers.next().unwrap_or(0), tokens: numbers.collect() }.trimmed())
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        let columns = self.tokens.len().max(other.tokens.len());
+        self.tokens.resize(columns, 0);
+        for (sum, tokens) in self.tokens.iter_mut().zip(&other.tokens) {
+            *sum = sum.wrapping_add(*tokens);
+        }
+    }
+
+    /// Without columns at the end that have no tokens: an empty index may leave them out.
+    fn trimmed(mut self) -> Self {
+        while self.tokens.last() == Some(&0) {
+            self.tokens.pop();
+        }
+        self
     }
 }
 
