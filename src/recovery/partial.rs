@@ -115,6 +115,7 @@ fn prefix(target: &Path) -> String {
 
 /// Makes the folder at `path`, for this user alone, and holds it.
 fn make(path: &Path) -> io::Result<Option<File>> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only unix has a mode to be set"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
