@@ -678,7 +678,7 @@ export interface BackupResult {
 /** Backups that are made by themselves. */
 export interface BackupSchedule {
   /** Default `<file>.backup`. */
-  path?: string | undefined
+  path?: string | Uint8Array | URL | undefined
   /** Milliseconds between two backups. Default 3600000. Nothing is made of an unchanged database. */
   interval?: number | undefined
   /** As for `backup()`. */
@@ -898,7 +898,7 @@ export class HardenedDatabase extends DatabaseSync {
    * database is damaged; `ERR_FUSION_BACKUP_IN_USE`, `ERR_FUSION_BACKUP_TARGET`,
    * `ERR_FUSION_SAME_FILE`, `ERR_SQLITE_ERROR`. The older backups are then as they were.
    */
-  backup(path?: string, options?: DatabaseBackupOptions): Promise<BackupResult>
+  backup(path?: string | Uint8Array | URL, options?: DatabaseBackupOptions): Promise<BackupResult>
   /**
    * Writes pending entries, then puts the content of the database at `from` in place of this one's,
    * in one transaction of the same file, which every process that has it open sees as a commit. What
@@ -909,7 +909,7 @@ export class HardenedDatabase extends DatabaseSync {
    * this database, `ERR_SQLITE_ERROR` (5: another one's lasted longer than `busyTimeout`); nothing
    * was changed.
    */
-  restore(from: string, options?: RestoreOptions): Promise<RestoreResult>
+  restore(from: string | Uint8Array | URL, options?: RestoreOptions): Promise<RestoreResult>
   /**
    * Repairs the file, off this thread, as far as it needs it: `recover(path)` of the module. A
    * writer that damage had stopped goes on. Rejects with `ERR_INVALID_STATE` in a transaction of
@@ -922,17 +922,10 @@ export class HardenedDatabase extends DatabaseSync {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-/** Options of the log alone. */
+/** Options of the log alone: those that mean something without a handle. */
 export type AgentLogOptions = Omit<
   HardenedDatabaseOptions,
-  | 'open'
-  | 'readOnly'
-  | 'closeTimeout'
-  | 'foreignHandles'
-  | 'backups'
-  | 'startupCheck'
-  | 'onCorruption'
-  | keyof StatementOptions
+  'open' | 'readOnly' | 'closeTimeout' | 'foreignHandles' | 'backups' | 'startupCheck' | keyof StatementOptions
 >
 
 /**
@@ -968,7 +961,11 @@ export function recover(
  * Puts the content of the database at `from` in place of that of the database at `path`, which may
  * be open in any process, or not be there at all. As `HardenedDatabase.restore` otherwise.
  */
-export function restore(path: string, from: string, options?: RestoreOptions): Promise<RestoreResult>
+export function restore(
+  path: string | Uint8Array | URL,
+  from: string | Uint8Array | URL,
+  options?: RestoreOptions,
+): Promise<RestoreResult>
 
 /**
  * Checks the database at `path` without a handle on it, as `HardenedDatabase.check`. It is not made
@@ -983,7 +980,11 @@ export function check(path: string | Uint8Array | URL, options?: CheckOptions): 
  * Makes a verified backup of the database at `path`, as `HardenedDatabase.backup` does, without a
  * handle on it. Default of `to`: `<path>.backup`.
  */
-export function backupFile(path: string, to?: string, options?: DatabaseBackupOptions): Promise<BackupResult>
+export function backupFile(
+  path: string | Uint8Array | URL,
+  to?: string | Uint8Array | URL,
+  options?: DatabaseBackupOptions,
+): Promise<BackupResult>
 
 /** Which of a database's files. */
 export type DatabaseFileRole = 'database' | 'wal' | 'shm' | 'journal'

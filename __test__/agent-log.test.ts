@@ -721,6 +721,13 @@ test('appendAgentLogs by path refuses other options than those the path was firs
   await t.notThrowsAsync(appendAgentLogs(file, entries(1)))
   await t.throwsAsync(appendAgentLogs(file, entries(1), { linger: 20 }), { code: 'ERR_FUSION_OPTIONS_CONFLICT' })
   await t.throwsAsync(appendAgentLogs(file, entries(1), { lingr: 20 } as never), { code: 'ERR_INVALID_ARG_TYPE' })
+  for (const ofAHandle of [{ backups: {} }, { startupCheck: 'full' }, { readOnly: false }, { closeTimeout: 1 }]) {
+    await t.throwsAsync(appendAgentLogs(file, entries(1), ofAHandle as never), {
+      code: 'ERR_INVALID_ARG_TYPE',
+      message: /no option of appendAgentLogs/,
+    })
+  }
+  await t.notThrowsAsync(appendAgentLogs(file, entries(1), { onCorruption: 'throw' }))
 })
 
 test('appendAgentLogs by path does not keep the process alive', async (t) => {

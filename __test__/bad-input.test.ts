@@ -360,6 +360,8 @@ for (const [name, smallest, largest] of ranges) {
       const error = t.throws(() => new HardenedDatabase(file, { [name]: value }))
       matches(t, error, { code: 'ERR_OUT_OF_RANGE', message: range })
       t.true(error instanceof RangeError)
+      // Without a handle there is nothing to be closed.
+      if (name === 'closeTimeout') continue
       matches(t, await t.throwsAsync(appendAgentLogs(file, entries(1), { [name]: value })), {
         code: 'ERR_OUT_OF_RANGE',
         message: range,

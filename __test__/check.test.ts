@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   readFileSync,
   readdirSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -14,8 +15,19 @@ import {
 } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { pathToFileURL } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
-import { DatabaseSync, type Finding, type Health, HardenedDatabase, check } from '../index.js'
+import {
+  DatabaseSync,
+  type Finding,
+  type Health,
+  HardenedDatabase,
+  backupFile,
+  check,
+  fileInfo,
+  pageMap,
+  recover,
+} from '../index.js'
 import { filled, leaves, leftInWal, sql, withIndexOutOfStep, withStaleWal, writePage } from './helpers/damage.ts'
 import { createSchema, database, entries, folder, open, openInMemory, Other, run } from './support.ts'
 
@@ -139,10 +151,13 @@ test('what is no database, and what is not there, is said', async (t) => {
 
 test('arguments are checked', async (t) => {
   const file = database(t)
-  for (const bad of [{ kind: 'deep' }, { signal: 7 }, { deadline: -1 }, { progress: 1 }, 7]) {
+  for (const bad of [{ kind: 'deep' }, { signal: 7 }, { deadline: -1 }, { progress: 1 }, { kin: 'full' }, 7]) {
     await t.throwsAsync(check(file, bad as never), { code: 'ERR_INVALID_ARG_TYPE' })
   }
   await t.throwsAsync(check(7 as never), { code: 'ERR_INVALID_ARG_TYPE' })
+  for (const none of ['', ':memory:', 'file:x.db?mode=ro', new URL('https://localhost/x.db')]) {
+    await t.throwsAsync(check(none), { instanceOf: TypeError })
+  }
   await t.throwsAsync(openInMemory(t).check(), { code: 'ERR_INVALID_STATE' })
 })
 
@@ -272,4 +287,16 @@ test.serial('what node:sqlite’s twin does to a file while it is checked is not
   const health = await check(file)
   t.true(health.ok, health.text)
   t.true(writes > 1, `${writes} writes`)
+})
+
+test('a file is named by text, bytes or a URL, whatever is asked of it', async (t) => {
+  const file = path.join(folder(t), 'a file#1.db')
+  copyFileSync(database(t), file)
+  for (const name of [file, Buffer.from(file), pathToFileURL(file), String(pathToFileURL(file))]) {
+    t.true((await check(name)).ok)
+    t.is((await fileInfo(name)).path, realpathSync(file))
+    t.is((await pageMap(name)).damagedPages, 0)
+    t.is((await recover(name)).outcome, 'healthy')
+    t.true((await backupFile(name)).verified)
+  }
 })

@@ -16,7 +16,7 @@ const open = new Map()
 
 class Shared {
   constructor(path, given) {
-    const { options, insists } = logOptions(given)
+    const { options, insists } = logOptions(given, false)
     this.path = path
     this.options = options
     this.pending = 0
@@ -29,7 +29,7 @@ class Shared {
 
   /** The first call decides; a later one may ask for the same only. */
   check(given) {
-    const { options, insists } = logOptions(given)
+    const { options, insists } = logOptions(given, false)
     if (insists && !isDeepStrictEqual(options, this.options)) throw optionsConflict(this.path)
   }
 

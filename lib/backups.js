@@ -4,7 +4,9 @@
 // is the native side's (src/recovery/backup.rs, restore.rs, schedule.rs); lib/backup.js is
 // node:sqlite's function of that name.
 
-const { invalidArgType, outOfRange } = require('./errors.js')
+const { integer, known } = require('./checked.js')
+const { invalidArgType } = require('./errors.js')
+const { filePath } = require('./file-path.js')
 const { runTask, taskOptions } = require('./task.js')
 
 const HOUR = 3_600_000
@@ -15,45 +17,18 @@ const FIRST = 10_000
 /** How long a lock is waited for unless `busyTimeout` says otherwise. */
 const PATIENCE = 5000
 
-/** The path of a file, checked. */
-function filePath(path, name) {
-  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalidArgType(`The "${name}" argument must be a non-empty string without null bytes.`)
-  }
-  return path
-}
-
-function integer(options, name, otherwise, smallest, largest = LONGEST) {
-  const value = options[name] ?? otherwise
-  if (typeof value !== 'number') throw invalidArgType(`The "options.${name}" argument must be a number.`)
-  if (!Number.isInteger(value) || value < smallest || value > largest) {
-    throw outOfRange(
-      `The value of "options.${name}" is out of range. ` +
-        `It must be an integer from ${smallest} to ${largest}. Received ${value}`,
-    )
-  }
-  return value
-}
-
 function verification({ verify = 'full' }) {
   if (verify === false) return 'none'
   if (verify === 'quick' || verify === 'full') return verify
   throw invalidArgType("The \"options.verify\" argument must be 'quick', 'full' or false.")
 }
 
-function object(options) {
-  if (typeof options !== 'object' || options === null) {
-    throw invalidArgType('The "options" argument must be an object.')
-  }
-  return options
-}
-
 /** What the native `backup` takes, but for the files. */
 function copyOptions(options) {
   return {
     verify: verification(options),
-    keep: integer(options, 'keep', 2, 2),
-    rate: integer(options, 'rate', 1000, 1),
+    keep: integer(options, 'keep', 2, 2, LONGEST),
+    rate: integer(options, 'rate', 1000, 1, LONGEST),
   }
 }
 
@@ -68,17 +43,19 @@ function undamaged(result, path) {
 const defaultPath = (file) => `${file}.backup`
 
 /** See backupFile and HardenedDatabase.backup in index.d.ts. */
-async function backupFile(file, path = defaultPath(file), options = {}, patience = PATIENCE) {
-  const watch = taskOptions(options)
-  const args = { database: filePath(file, 'file'), path: filePath(path, 'path'), ...copyOptions(options), patience }
-  return undamaged(await runTask('backup', args, watch), file)
+async function backupFile(path, to, options = {}, patience = PATIENCE) {
+  const watch = taskOptions(options, ['verify', 'keep', 'rate'])
+  const database = filePath(path)
+  const target = to === undefined ? defaultPath(database) : filePath(to, 'to')
+  const args = { database, path: target, ...copyOptions(options), patience }
+  return undamaged(await runTask('backup', args, watch), database)
 }
 
 /** See HardenedDatabase.restore in index.d.ts. */
 async function restoreFile(path, from, options = {}, patience = PATIENCE) {
-  const watch = taskOptions(options)
+  const watch = taskOptions(options, ['verify'])
   const args = {
-    database: filePath(path, 'path'),
+    database: filePath(path),
     from: filePath(from, 'from'),
     verify: verification(options),
     patience,
@@ -94,17 +71,10 @@ function restore(path, from, options) {
 /** The option `backups` of HardenedDatabase, checked; undefined if there are to be none. */
 function scheduleOptions(given) {
   if (given === undefined) return undefined
-  const options = object(given)
-  for (const name of Object.keys(options)) {
-    if (!['path', 'interval', 'keep', 'verify'].includes(name)) {
-      throw invalidArgType(
-        `"options.backups.${name}" is no option of backups: the options are path, interval, keep, verify.`,
-      )
-    }
-  }
+  const options = known(given, ['path', 'interval', 'keep', 'verify'], 'options.backups')
   return {
     path: options.path === undefined ? undefined : filePath(options.path, 'options.backups.path'),
-    interval: integer(options, 'interval', HOUR, 1),
+    interval: integer(options, 'interval', HOUR, 1, LONGEST),
     ...copyOptions(options),
   }
 }

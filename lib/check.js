@@ -3,14 +3,14 @@
 // Checks of a file, off this thread. See src/health.
 
 const { invalidArgType } = require('./errors.js')
-const { databasePath } = require('./options.js')
+const { filePath } = require('./file-path.js')
 const { Awaitable, runTask, taskOptions } = require('./task.js')
 
 const KINDS = ['quick', 'full']
 
 /** The arguments of a check, checked. `closing` is the signal that the caller's database is closed. */
 function checkArguments(path, options = {}, closing = undefined) {
-  const watch = taskOptions(options)
+  const watch = taskOptions(options, ['kind'])
   const { kind = 'full' } = options
   if (!KINDS.includes(kind)) throw invalidArgType(`The "options.kind" argument must be one of ${KINDS.join(', ')}.`)
   if (closing !== undefined) {
@@ -21,11 +21,9 @@ function checkArguments(path, options = {}, closing = undefined) {
 
 /** Checks a file; the process waits for it if somebody awaits the promise. */
 function checkFile(path, options, closing) {
-  return Awaitable.of(async (started) => {
-    const file = databasePath(path)
-    const text = typeof file === 'string' ? file : Buffer.from(file).toString()
-    return runTask('check', ...checkArguments(text, options, closing), false, started)
-  })
+  return Awaitable.of(async (started) =>
+    runTask('check', ...checkArguments(filePath(path), options, closing), false, started),
+  )
 }
 
 /** See index.d.ts. */

@@ -8,6 +8,7 @@ const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
+const { pathText } = require('./file-path.js')
 const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
 const { recoverFile } = require('./repair.js')
@@ -35,11 +36,6 @@ const leftOpen = new FinalizationRegistry((log) => log.release())
 
 /** Their backups that are made by themselves. */
 const leftScheduled = new FinalizationRegistry((leave) => leave())
-
-/** `path` as the native open takes it. */
-function pathText(path) {
-  return typeof path === 'string' ? path : Buffer.from(path).toString()
-}
 
 function knownEvent(event) {
   if (EVENTS.includes(event)) return event

@@ -3,6 +3,7 @@
 // Options of HardenedDatabase and appendAgentLogs: their defaults, and their checks.
 
 const { scheduleOptions } = require('./backups.js')
+const { flag, integer } = require('./checked.js')
 const { invalidArgType, outOfRange } = require('./errors.js')
 
 const MIB = 1024 * 1024
@@ -68,18 +69,26 @@ const ELSEWHERE = {
   limits: null,
 }
 
+/** Every option that is the log's, the profile's or the opening's. */
+const OWN = new Set([
+  ...[...NUMBERS, ...BOOLEANS].map(([name]) => name),
+  'synchronous',
+  'changeCounter',
+  'startupCheck',
+  'onCorruption',
+  'backups',
+])
+/** Those that mean nothing without a handle. */
+const OF_A_HANDLE = new Set(['readOnly', 'closeTimeout', 'startupCheck', 'backups', ...OF_DATABASE_SYNC])
+
 function unknown(name) {
-  if (name in ELSEWHERE) {
-    const other = ELSEWHERE[name]
-    return other === null ? `the hardened profile decides it` : `it is called "${other}" here`
-  }
-  const known = [...NUMBERS, ...BOOLEANS].map(([option]) => option)
-  known.push('synchronous', 'changeCounter', 'startupCheck', 'onCorruption', 'backups', ...OF_DATABASE_SYNC)
-  return `the options are ${known.join(', ')}`
+  if (!(name in ELSEWHERE)) return `the options are ${[...OWN, ...OF_DATABASE_SYNC].join(', ')}`
+  const other = ELSEWHERE[name]
+  return other === null ? `the hardened profile decides it` : `it is called "${other}" here`
 }
 
-/** The options given, checked, over the defaults. */
-function logOptions(given) {
+/** The options given, checked, over the defaults; with `hasHandle` false those of appendAgentLogs(). */
+function logOptions(given, hasHandle = true) {
   if (given === undefined) given = {}
   if (typeof given !== 'object' || given === null) {
     throw invalidArgType('The "options" argument must be an object.')
@@ -88,39 +97,17 @@ function logOptions(given) {
   const base = { open: true }
   let insists = false
   for (const name of Object.keys(given)) {
+    if (!hasHandle && OF_A_HANDLE.has(name)) {
+      throw invalidArgType(`"options.${name}" is no option of appendAgentLogs(): it is one of a HardenedDatabase.`)
+    }
     if (OF_DATABASE_SYNC.has(name)) base[name] = given[name]
-    else if (
-      name !== 'synchronous' &&
-      name !== 'changeCounter' &&
-      name !== 'startupCheck' &&
-      name !== 'onCorruption' &&
-      name !== 'backups' &&
-      ![...NUMBERS, ...BOOLEANS].some(([option]) => option === name)
-    ) {
+    else if (!OWN.has(name)) {
       throw invalidArgType(`"options.${name}" is no option of HardenedDatabase: ${unknown(name)}.`)
     }
     if (OF_THE_WRITER.has(name) && given[name] !== undefined) insists = true
   }
-  for (const [name, otherwise, smallest, largest] of NUMBERS) {
-    const value = given[name] ?? otherwise
-    if (typeof value !== 'number') {
-      throw invalidArgType(`The "options.${name}" argument must be a number.`)
-    }
-    if (!Number.isInteger(value) || value < smallest || value > largest) {
-      throw outOfRange(
-        `The value of "options.${name}" is out of range. ` +
-          `It must be an integer from ${smallest} to ${largest}. Received ${value}`,
-      )
-    }
-    options[name] = value
-  }
-  for (const [name, otherwise] of BOOLEANS) {
-    const value = given[name] ?? otherwise
-    if (typeof value !== 'boolean') {
-      throw invalidArgType(`The "options.${name}" argument must be a boolean.`)
-    }
-    options[name] = value
-  }
+  for (const [name, ...range] of NUMBERS) options[name] = integer(given, name, ...range)
+  for (const [name, otherwise] of BOOLEANS) options[name] = flag(given, name, otherwise)
   if (base.open === undefined) base.open = true
   if (typeof base.open !== 'boolean') {
     throw invalidArgType('The "options.open" argument must be a boolean.')

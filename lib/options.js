@@ -13,8 +13,8 @@ const DOUBLE_QUOTED_STRINGS = 4
 const DEFENSIVE = 8
 const EXTENSIONS = 16
 
-/** What is opened: a string, or bytes where the path was given as bytes. */
-function databasePath(path) {
+/** What is opened: a string, or bytes where the path was given as bytes. `name` is the argument's. */
+function databasePath(path, name = 'path') {
   if (typeof path === 'string') {
     if (!path.includes('\0')) return path
   } else if (path instanceof Uint8Array) {
@@ -33,7 +33,7 @@ function databasePath(path) {
       return href
     }
   }
-  throw invalidArgType('The "path" argument must be a string, Uint8Array, or URL without null bytes.')
+  throw invalidArgType(`The "${name}" argument must be a string, Uint8Array, or URL without null bytes.`)
 }
 
 function requireObject(options) {

@@ -2,8 +2,9 @@
 
 // pageMap(path): what each page of a database file is and belongs to.
 
-const { invalidArgType, outOfRange } = require('./errors.js')
-const { pathText } = require('./file-info.js')
+const { integer } = require('./checked.js')
+const { invalidArgType } = require('./errors.js')
+const { filePath } = require('./file-path.js')
 const { runTask, taskOptions } = require('./task.js')
 
 /** Squares of a picture that a person can still tell apart. */
@@ -11,7 +12,7 @@ const RESOLUTION = 50_000
 
 /** Pages that the findings of a check name. */
 function namedPages(health) {
-  if (health === undefined) return []
+  if (health === undefined || health === null) return []
   if (!Array.isArray(health?.findings)) {
     throw invalidArgType('The "options.health" argument must be the result of a check.')
   }
@@ -20,15 +21,9 @@ function namedPages(health) {
 
 /** See index.d.ts. */
 async function pageMap(path, options = {}) {
-  const watch = taskOptions(options)
-  const { health, resolution = RESOLUTION } = options
-  if (typeof resolution !== 'number') {
-    throw invalidArgType('The "options.resolution" argument must be a number.')
-  }
-  if (!Number.isInteger(resolution) || resolution < 1 || resolution > 0xffff_ffff) {
-    throw outOfRange('The "options.resolution" argument must be an integer from 1 on.')
-  }
-  return runTask('pageMap', { path: pathText(path), resolution, damaged: namedPages(health) }, watch)
+  const watch = taskOptions(options, ['health', 'resolution'])
+  const resolution = integer(options, 'resolution', RESOLUTION, 1, 0xffff_ffff)
+  return runTask('pageMap', { path: filePath(path), resolution, damaged: namedPages(options.health) }, watch)
 }
 
 module.exports = { pageMap }

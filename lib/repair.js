@@ -4,8 +4,9 @@
 // (src/recovery/repair.rs). What a log's writer repairs by itself is told by its events.
 
 const binding = require('../binding.js')
+const { flag } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')
-const { databasePath } = require('./options.js')
+const { filePath } = require('./file-path.js')
 const { runTask, taskOptions } = require('./task.js')
 
 /** How long others may be in the way of a repair: they may be repairing the same file. */
@@ -13,35 +14,31 @@ const PATIENCE = 300_000
 /** The same where this thread waits. */
 const PATIENCE_AT_OPEN = 60_000
 
-const text = (path) => (typeof path === 'string' ? path : Buffer.from(path).toString())
-
 function backupPaths(backups) {
   if (backups === undefined) return null
   if (!Array.isArray(backups)) throw invalidArgType('The "options.backups" argument must be an array of paths.')
-  return backups.map((path) => text(databasePath(path)))
+  return backups.map((path, index) => filePath(path, `options.backups[${index}]`))
 }
 
 /** What the native `recover` takes, but for the file. */
 function recoverArguments(options) {
-  const { useBackup = true } = options
-  if (typeof useBackup !== 'boolean') throw invalidArgType('The "options.useBackup" argument must be a boolean.')
   return {
-    to: options.to === undefined ? null : text(databasePath(options.to)),
+    to: options.to === undefined ? null : filePath(options.to, 'options.to'),
     backups: backupPaths(options.backups),
-    useBackup,
+    useBackup: flag(options, 'useBackup', true),
     patience: PATIENCE,
   }
 }
 
 /** See index.d.ts; `file` is the text of a path. */
 async function recoverFile(file, options = {}) {
-  const watch = taskOptions(options)
+  const watch = taskOptions(options, ['to', 'backups', 'useBackup'])
   return runTask('recover', { path: file, ...recoverArguments(options) }, watch)
 }
 
 /** See index.d.ts. */
 async function recover(path, options) {
-  return recoverFile(text(databasePath(path)), options)
+  return recoverFile(filePath(path), options)
 }
 
 /** Repairs the file at `path` on this thread, as far as it needs it, and answers the report. */

@@ -3,9 +3,9 @@
 // Opening a file that may be damaged: looked at before it is opened, repaired or refused.
 // See src/health/startup.rs for what is checked when.
 
-const { fileURLToPath } = require('node:url')
 const binding = require('../binding.js')
 const { damaged } = require('./errors.js')
+const { fileOf } = require('./file-path.js')
 const { repairAhead, repairAtOpen, tellAside } = require('./repair.js')
 const { runTask } = require('./task.js')
 
@@ -31,18 +31,6 @@ function isUnsafe(health) {
 /** Whether SQLite says that the file is damaged. A full-text index (267) is not the file. */
 function isDamage({ errcode }) {
   return errcode !== 267 && ((errcode & 0xff) === 11 || (errcode & 0xff) === 26)
-}
-
-/** The file that a path given to SQLite names; null where it names none, or takes parameters. */
-function fileOf(path) {
-  if (path === '' || path === ':memory:') return null
-  if (!path.startsWith('file:')) return path
-  try {
-    const url = new URL(path)
-    return path.startsWith('file:///') && url.search === '' && url.hash === '' ? fileURLToPath(url) : null
-  } catch {
-    return null
-  }
 }
 
 /** One opening of a file. */

@@ -4,14 +4,15 @@
 // deadline and progress. See src/node/task.rs.
 
 const binding = require('../binding.js')
+const { known } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')
 const { ask, connect, keep } = require('./mailbox.js')
 
-/** `options` of every task, checked. */
-function taskOptions(options = {}) {
-  if (typeof options !== 'object' || options === null) {
-    throw invalidArgType('The "options" argument must be an object.')
-  }
+const OF_EVERY_TASK = ['signal', 'deadline', 'progress']
+
+/** What every task takes of `options`, checked; `own` are the names that this one takes beside. */
+function taskOptions(options = {}, own = []) {
+  known(options, [...own, ...OF_EVERY_TASK])
   const { signal, deadline = 0, progress } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw invalidArgType('The "options.signal" argument must be an AbortSignal.')

@@ -5,9 +5,18 @@ import { existsSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { SetupError, main, node24, prepare, root, run, runAndRead, tool } from './bootstrap.mjs'
 
+/** Nothing is linked, so that libFuzzer, which is C++, need not be built. */
+function checkFuzzTarget() {
+  const args = ['check', '--locked', '--manifest-path', 'fuzz/Cargo.toml', '--target-dir', 'target']
+  return run('cargo', args, { env: { CUSTOM_LIBFUZZER_PATH: path.join(root, 'target', 'libfuzzer.a') } })
+}
+
 const checks = [
   ['cargo fmt', () => run('cargo', ['fmt', '--check'])],
   ['cargo clippy', () => run('cargo', ['clippy', '--locked', '--all-targets', '--', '-D', 'warnings'])],
+  ['cargo fmt of the fuzz target', () => run('cargo', ['fmt', '--check', '--manifest-path', 'fuzz/Cargo.toml'])],
+  ['cargo fmt of the shell', () => run('cargo', ['fmt', '--check', '--manifest-path', 'tests/shell/Cargo.toml'])],
+  ['the fuzz target compiles', checkFuzzTarget],
   ['prettier', () => run(node24, [tool.prettier, '--check', '.'])],
   ['oxlint', () => run(node24, [tool.oxlint])],
   ['tsc', () => run(node24, [tool.tsc, '--noEmit'])],

@@ -52,9 +52,7 @@ impl Connection {
         }
         let mut files = Vec::with_capacity(3);
         for suffix in ["", "-wal", "-shm"] {
-            let mut name = self.path().as_os_str().to_owned();
-            name.push(suffix);
-            let path = PathBuf::from(name);
+            let path = super::beside(self.path(), suffix);
             if let Ok(id) = FileId::of(&path) {
                 files.push((path, id));
             }

@@ -3,6 +3,7 @@
 //! [`init`] must have succeeded before anything is opened; [`Connection::open`] sees to it.
 
 mod backup;
+mod beside;
 mod connection;
 mod disk_space;
 mod empty_wal;
@@ -30,6 +31,7 @@ mod wedge;
 use std::sync::OnceLock;
 
 pub use backup::{Backup, Progress};
+pub use beside::{beside, stamp};
 pub use connection::Connection;
 pub use disk_space::free_bytes;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};

@@ -6,12 +6,12 @@
 //!
 //! Any thread, one at a time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::OpenFlags;
 
-use super::{Connection, Result, Wal};
+use super::{Connection, Result, Wal, beside};
 
 /// An open connection that writes nothing and does not checkpoint, not even when it is dropped.
 #[derive(Debug)]
@@ -54,10 +54,4 @@ impl Drop for Reader {
             self.connection.checkpoint_on_close(true);
         }
     }
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }

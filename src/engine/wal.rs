@@ -87,9 +87,7 @@ impl Wal {
 
     /// Where SQLite keeps the WAL of `database`.
     pub fn path(database: &std::path::Path) -> PathBuf {
-        let mut path = database.as_os_str().to_owned();
-        path.push("-wal");
-        PathBuf::from(path)
+        super::beside(database, "-wal")
     }
 }
 

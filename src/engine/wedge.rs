@@ -118,9 +118,7 @@ pub(super) struct Member {
 }
 
 fn shm_path(database: &Path) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-shm");
-    PathBuf::from(path)
+    super::beside(database, "-shm")
 }
 
 impl Error {

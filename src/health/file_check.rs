@@ -25,7 +25,7 @@ use super::inspect::{self, execute, inspect};
 use super::is_unsafe_to_write;
 use super::last::remember;
 use crate::engine::{
-    Class, Connection, DatabaseFile, Error, Extent, FileId, Result, Task, Wal, advise,
+    Class, Connection, DatabaseFile, Error, Extent, FileId, Result, Task, Wal, advise, beside,
 };
 
 /// How long SQLite waits at a time; between two the task is asked.
@@ -295,13 +295,6 @@ pub(super) fn resolved(path: &Path) -> std::io::Result<PathBuf> {
 /// Size of a file, by `stat`; 0 where there is none.
 pub(super) fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-/// The file that SQLite keeps beside `path` with this ending.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 /// `path` as a URI (<https://sqlite.org/uri.html>) of a file that nobody changes.

@@ -4,11 +4,11 @@
 //! and the locks that were taken through each. Nothing of the database is opened. Elsewhere it
 //! cannot be known. Any thread.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
-use crate::engine::FileId;
+use crate::engine::{FileId, beside};
 
 /// Which of a database's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -80,9 +80,7 @@ pub struct Holders {
 pub fn holders(path: &Path) -> Holders {
     let mut files = Vec::new();
     for (role, suffix) in Role::ALL {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        if let Ok(id) = FileId::of(&PathBuf::from(name)) {
+        if let Ok(id) = FileId::of(&beside(path, suffix)) {
             files.push((role, id));
         }
     }

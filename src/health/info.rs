@@ -5,7 +5,7 @@
 //! connection that only reads and does not checkpoint. Any thread; waits for a lock at most
 //! [`PATIENCE`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::holders::{Holders, holders};
 use super::page_map::Pages;
 use crate::engine::{
-    Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal, hard_links,
-    lock_kind,
+    Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal, beside,
+    hard_links, lock_kind,
 };
 
 /// How long a locked file is waited for.
@@ -184,8 +184,8 @@ pub fn file_info(path: &Path) -> Result<FileInfo> {
             frames: frames.map(|(frames, _)| frames),
             checkpointed: frames.map(|(_, checkpointed)| checkpointed),
         }),
-        shm_bytes: length(&named(path, "-shm")),
-        journal_bytes: length(&named(path, "-journal")),
+        shm_bytes: length(&beside(path, "-shm")),
+        journal_bytes: length(&beside(path, "-journal")),
         database,
         error: error.map(|error| FileError {
             code: error.code,
@@ -193,14 +193,8 @@ pub fn file_info(path: &Path) -> Result<FileInfo> {
             message: error.message,
         }),
         sqlite_version: rusqlite::version(),
-        beside: beside(path, id),
+        beside: lying_beside(path, id),
     })
-}
-
-fn named(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn length(path: &Path) -> Option<u64> {
@@ -261,7 +255,7 @@ fn count(number: i64) -> u64 {
 }
 
 /// What lies beside the database and belongs to it, by kind and name.
-fn beside(path: &Path, id: FileId) -> Vec<Beside> {
+fn lying_beside(path: &Path, id: FileId) -> Vec<Beside> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Vec::new();
     };

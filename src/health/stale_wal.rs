@@ -7,13 +7,12 @@
 //! Called on any thread, which it blocks for two quick checks.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rusqlite::ffi;
 
 use super::file_check::{Alone, is_broken, look, resolved, size, without_wal};
 use super::finding::Kind;
-use crate::engine::{Error, Result, Unwatched, Wal, advise};
+use crate::engine::{Error, Result, Unwatched, Wal, advise, beside, stamp};
 
 /// Renames the WAL of the database at `path` to `<database>-wal.stale-<UTC time>`, and answers
 /// that path.
@@ -49,24 +48,22 @@ pub fn put_wal_aside(path: &Path) -> Result<PathBuf> {
         )
         .at(path));
     }
+    let stamp = stamp()?;
     // Renamed while `alone` keeps everybody out; SQLite finds no WAL at its name from here on.
-    let aside = rename(&wal).map_err(|error| {
+    let aside = rename(&wal, &stamp).map_err(|error| {
         Error::sqlite(ffi::SQLITE_IOERR, format!("the -wal could not be renamed: {error}")).at(path)
     })?;
     drop(alone);
     Ok(aside)
 }
 
-fn rename(wal: &Path) -> std::io::Result<PathBuf> {
-    let mut name = wal.as_os_str().to_owned();
-    name.push(format!(".stale-{}", utc(SystemTime::now())));
-    let mut aside = PathBuf::from(&name);
+fn rename(wal: &Path, stamp: &str) -> std::io::Result<PathBuf> {
+    let name = format!(".stale-{stamp}");
+    let mut aside = beside(wal, &name);
     let mut number = 1;
     while std::fs::symlink_metadata(&aside).is_ok() {
         number += 1;
-        let mut next = name.clone();
-        next.push(format!("-{number}"));
-        aside = PathBuf::from(next);
+        aside = beside(wal, &format!("{name}-{number}"));
     }
     std::fs::rename(wal, &aside)?;
     #[cfg(unix)]
@@ -75,55 +72,4 @@ fn rename(wal: &Path) -> std::io::Result<PathBuf> {
         drop(std::fs::File::open(directory).and_then(|directory| directory.sync_all()));
     }
     Ok(aside)
-}
-
-/// `yyyymmddThhmmssZ`.
-fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
-}
-
-/// Year, month and day so many days after 1970-01-01, in the Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let (mut year, mut left) = (1970, days);
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        if left < length {
-            break;
-        }
-        left -= length;
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if left < length {
-            break;
-        }
-        left -= length;
-        month += 1;
-    }
-    (year, month, left + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn times_are_written_as_utc() {
-        let at = |seconds| utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "19700101T000000Z");
-        assert_eq!(at(951_782_399), "20000228T235959Z");
-        assert_eq!(at(951_782_400), "20000229T000000Z");
-        assert_eq!(at(1_798_761_599), "20261231T235959Z");
-        assert_eq!(at(4_107_542_400), "21000301T000000Z");
-    }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
+pub(super) use crate::engine::beside;
 use crate::engine::{Error, Result, try_own};
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.
@@ -27,13 +28,6 @@ pub(super) struct Partial {
 /// The folder that `path` lies in.
 pub(super) fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// `path` with `suffix` at its end.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// The system's `error` about `path`, as SQLite's `errcode`.
@@ -115,6 +109,7 @@ fn prefix(target: &Path) -> String {
 
 /// Makes the folder at `path`, for this user alone, and holds it.
 fn make(path: &Path) -> io::Result<Option<File>> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only unix has a mode to be set"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -8,8 +8,7 @@ use rusqlite::ffi;
 
 use super::partial::{Partial, beside, sync_directory};
 use super::report::Preserved;
-use super::restore::stamp;
-use crate::engine::{Error, Hold, Result, Stage, Storage, Task};
+use crate::engine::{Error, Hold, Result, Stage, Storage, Task, stamp};
 use crate::format::wal::HEADER;
 
 /// Bytes that are copied at a time.

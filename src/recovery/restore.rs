@@ -36,6 +36,7 @@ use super::preserve::preserve;
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::write_back::{Written, write_back};
+pub(super) use crate::engine::stamp;
 use crate::engine::{
     Backup, Class, Connection, DatabaseFile, Error, LiveFile, Progress, Result, Stage, Task, Wal,
 };
@@ -364,14 +365,6 @@ fn put_aside(database: &Path, file: &Path, suffix: &str) -> Result<PathBuf> {
         }
         number += 1;
     }
-}
-
-/// The time now, UTC, as it can stand in a file's name.
-pub(super) fn stamp() -> Result<String> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
-    let clock = Connection::open(Path::new(":memory:"), flags, Duration::ZERO)?;
-    let stamp = clock.sql()?.query_row("SELECT strftime('%Y%m%dT%H%M%SZ')", [], |row| row.get(0));
-    Ok(stamp?)
 }
 
 /// Steps 3 to 6 where SQLite cannot make anything of the database's header: as a repair does it,
