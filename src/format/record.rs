@@ -4,6 +4,8 @@
 //! A record is valid only if its header's types fill the header exactly and their contents fill
 //! the rest exactly.
 
+use std::cmp::Ordering;
+
 use super::number::{signed, varint};
 use super::value::Value;
 
@@ -104,20 +106,86 @@ fn read_all<'a>(payload: &'a [u8], fields: &mut Vec<Value<'a>>) -> Option<()> {
         let end = body.checked_add(usize::try_from(size).ok()?)?;
         let content = payload.get(body..end)?;
         body = end;
-        fields.push(match class {
-            Class::Null => Value::Null,
-            Class::Integer if serial >= 8 => Value::Integer(signed(serial - 8)),
-            Class::Integer => Value::Integer(integer(content)),
-            Class::Real => {
-                let real = f64::from_be_bytes(content.try_into().ok()?);
-                // SQLite never stores one, and reads it as NULL.
-                if real.is_nan() { Value::Null } else { Value::Real(real) }
-            }
-            Class::Text => Value::Text(content),
-            Class::Blob => Value::Blob(content),
-        });
+        fields.push(field(serial, class, content)?);
     }
     (body == payload.len() && fields.len() <= MOST_FIELDS).then_some(())
+}
+
+fn field(serial: u64, class: Class, content: &[u8]) -> Option<Value<'_>> {
+    Some(match class {
+        Class::Null => Value::Null,
+        Class::Integer if serial >= 8 => Value::Integer(signed(serial - 8)),
+        Class::Integer => Value::Integer(integer(content)),
+        Class::Real => {
+            let real = f64::from_be_bytes(content.try_into().ok()?);
+            // SQLite never stores one, and reads it as NULL.
+            if real.is_nan() { Value::Null } else { Value::Real(real) }
+        }
+        Class::Text => Value::Text(content),
+        Class::Blob => Value::Blob(content),
+    })
+}
+
+/// The order of two records by their first fields as SQLite sorts them, with the BINARY collation;
+/// of each field `descending` says whether it is the other way round. `None` if one of those
+/// fields is not all in what is given of the record.
+pub fn compare(one: &[u8], other: &[u8], descending: &[bool]) -> Option<Ordering> {
+    let (mut one, mut other) = (Fields::of(one)?, Fields::of(other)?);
+    for &descending in descending {
+        let order = order(one.next()?, other.next()?);
+        if order.is_ne() {
+            return Some(if descending { order.reverse() } else { order });
+        }
+    }
+    Some(Ordering::Equal)
+}
+
+/// A record's fields one by one, as far as they are there.
+struct Fields<'a> {
+    payload: &'a [u8],
+    types: &'a [u8],
+    at: usize,
+    body: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn of(payload: &'a [u8]) -> Option<Self> {
+        let (header, at) = header_length(payload)?;
+        Some(Self { payload, types: payload.get(..header)?, at, body: header })
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        let (serial, taken) = varint(self.types, self.at)?;
+        let (class, size) = serial_type(serial)?;
+        let end = self.body.checked_add(usize::try_from(size).ok()?)?;
+        let content = self.payload.get(self.body..end)?;
+        (self.at, self.body) = (self.at + taken, end);
+        field(serial, class, content)
+    }
+}
+
+fn order(one: Value<'_>, other: Value<'_>) -> Ordering {
+    let rank = |value| match value {
+        Value::Null => 0,
+        Value::Integer(_) | Value::Real(_) => 1,
+        Value::Text(_) => 2,
+        Value::Blob(_) => 3,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "integers that far apart from each other")]
+    match (one, other) {
+        (Value::Integer(one), Value::Integer(other)) => one.cmp(&other),
+        (Value::Real(one), Value::Real(other)) => one.total_cmp(&other),
+        (Value::Integer(one), Value::Real(other)) => (one as f64).total_cmp(&other),
+        (Value::Real(one), Value::Integer(other)) => one.total_cmp(&(other as f64)),
+        (Value::Text(one), Value::Text(other)) | (Value::Blob(one), Value::Blob(other)) => {
+            one.cmp(other)
+        }
+        _ => rank(one).cmp(&rank(other)),
+    }
 }
 
 /// A big-endian two's complement number of up to eight bytes.
@@ -152,6 +220,22 @@ mod tests {
         assert_eq!(fields, expected);
         assert_eq!(classes(&payload, payload.len() as u64, |_, _| {}), Some(7));
         assert_eq!(classes(&payload[..9], payload.len() as u64, |_, _| {}), Some(7));
+    }
+
+    #[test]
+    fn records_are_in_the_order_of_their_fields() {
+        // NULL, 1, 2, 'a', 'b', x'61'.
+        let records: [&[u8]; 6] =
+            [&[2, 0], &[2, 9], &[2, 1, 2], &[2, 15, b'a'], &[2, 15, b'b'], &[2, 14, b'a']];
+        for (place, one) in records.iter().enumerate() {
+            for (other, two) in records.iter().enumerate() {
+                assert_eq!(compare(one, two, &[false]), Some(place.cmp(&other)));
+                assert_eq!(compare(one, two, &[true]), Some(other.cmp(&place)));
+            }
+        }
+        assert_eq!(compare(&[2, 0], &[2, 9], &[]), Some(Ordering::Equal));
+        assert_eq!(compare(&[2, 17, b'a'], &[2, 0], &[false]), None);
+        assert_eq!(compare(&[2, 0], &[2, 0], &[false, false]), None);
     }
 
     #[test]

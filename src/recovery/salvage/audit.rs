@@ -42,7 +42,15 @@ pub(super) fn faults(
         };
         let mut tree = Tree { root: entry.root, table, pages: Vec::new(), lost: Vec::new() };
         let owners = &mut owners;
-        let mut walk = Walk { pages, survey: &survey, owners, task, number, fits: &|_, _| true };
+        let mut walk = Walk {
+            pages,
+            survey: &survey,
+            owners,
+            task,
+            number,
+            fits: &|_, _| true,
+            descending: &[],
+        };
         walk.tree(&mut tree, i64::MIN, i64::MAX)?;
         let contradicts = |page: u32| {
             let note = survey.note(page);

@@ -14,7 +14,7 @@
 //! Links are taken from the survey, so that a broken chain costs no reading. Memory: one record,
 //! two bits a page, and what is contested.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::leaf;
 use super::pages::Pages;
@@ -50,8 +50,9 @@ pub(super) struct Clues {
     swapped: HashMap<u32, u32>,
     /// Where chains lead to a page of a b-tree.
     pub(super) broken_at: Vec<u32>,
-    /// Chains end with zeros behind their content so regularly that one which does not is none.
-    clean: bool,
+    /// Last pages with something behind the content, though chains end with zeros there as a rule,
+    /// whose bytes are another page's, too.
+    copies: HashSet<u32>,
 }
 
 /// A bit for each page.
@@ -117,11 +118,11 @@ impl<'a> Chains<'a> {
         }
         let end = self.end(cell);
         let loses = |place: usize, page: &u32| match self.clues.contested.get(page) {
-            Some(&(most, count)) => self.likelihood(place, end) < most || count > 1,
+            Some(&(most, count)) => self.likelihood(place, end, owners) < most || count > 1,
             None => false,
         };
         if self.found.iter().enumerate().any(|(place, page)| loses(place, page))
-            || (self.clues.clean && end == End::Dirty)
+            || self.found.last().is_some_and(|last| self.clues.copies.contains(last))
         {
             return Payload::Broken;
         }
@@ -206,11 +207,28 @@ impl<'a> Chains<'a> {
     }
 
     /// How likely it is that page number `place` of the chain that was followed is its own.
-    fn likelihood(&self, place: usize, end: End) -> u8 {
+    fn likelihood(&self, place: usize, end: End, owners: &Owners) -> u8 {
         let before = place.checked_sub(1).and_then(|before| self.found.get(before..=place));
         let link = before.map_or(4, |pair| if follows(pair) { 6 } else { 0 });
         let in_order = self.found.windows(2).all(follows);
-        link + 2 * u8::from(in_order) + u8::from(end == End::Exact)
+        let likely = link + 2 * u8::from(in_order) + u8::from(end == End::Exact);
+        2 * likely + u8::from(!self.has_better(place, owners))
+    }
+
+    /// Whether the page before number `place` of the chain that was followed could just as well
+    /// lead to the page right after it, which no other chain has.
+    fn has_better(&self, place: usize, owners: &Owners) -> bool {
+        let before = place.checked_sub(1).and_then(|before| self.found.get(before..=place));
+        let Some(&[last, next]) = before else { return false };
+        let mut other = last.saturating_add(1);
+        for _ in place..self.found.len() {
+            let note = self.note(other);
+            if other == next || note.is != Is::Other || owners.get(other) != Owner::None {
+                return false;
+            }
+            other = u32::try_from(note.low).unwrap_or(u32::MAX);
+        }
+        other == 0
     }
 
     /// Looks at the chains of all records on `leaves`, to tell those that are wrong. That pages
@@ -260,6 +278,11 @@ impl<'a> Chains<'a> {
                 ends.push((end, last, chains.content_end(cell)));
             }
         })?;
+        for page in 1..=pages.layout.count {
+            if chains.taken.get(page) {
+                owners.set(page, Owner::Chain);
+            }
+        }
         let mut dirty = 0;
         let partner = |one: &(End, u32, i64)| {
             let mut others = ends.iter().filter(|other| {
@@ -278,7 +301,10 @@ impl<'a> Chains<'a> {
         }
         if misplaced {
             chains.clues.swapped.extend(exchanged);
-            chains.clues.clean = all >= 20 && dirty * 50 <= all;
+            if all >= 20 && dirty * 50 <= all {
+                let last = |&(end, last, _): &(End, u32, i64)| (end == End::Dirty).then_some(last);
+                chains.clues.copies = copies(pages, survey, ends.iter().filter_map(last));
+            }
         }
         if !contested.is_empty() {
             chains.each(owners, leaves, task, |chains, cell, complete| {
@@ -288,7 +314,7 @@ impl<'a> Chains<'a> {
                 let end = chains.end(cell);
                 for (place, page) in chains.found.iter().enumerate() {
                     if let Some((most, count)) = contested.get_mut(page) {
-                        let likely = chains.likelihood(place, end);
+                        let likely = chains.likelihood(place, end, owners);
                         match likely.cmp(most) {
                             std::cmp::Ordering::Less => {}
                             std::cmp::Ordering::Equal => *count += 1,
@@ -297,11 +323,6 @@ impl<'a> Chains<'a> {
                     }
                 }
             })?;
-        }
-        for page in 1..=pages.layout.count {
-            if chains.taken.get(page) {
-                owners.set(page, Owner::Chain);
-            }
         }
         chains.clues.contested = contested;
         chains.clues.broken_at = broken_at;
@@ -336,6 +357,27 @@ impl<'a> Chains<'a> {
 /// Whether the second of two pages is the one after the first.
 fn follows(pair: &[u32]) -> bool {
     matches!(pair, [one, two] if one.checked_add(1) == Some(*two))
+}
+
+/// Those of `some` pages whose bytes another overflow page has.
+fn copies(pages: &Pages<'_>, survey: &Survey, some: impl Iterator<Item = u32>) -> HashSet<u32> {
+    let mut alike: HashMap<(i64, i64), Vec<u32>> = HashMap::new();
+    for page in some {
+        let note = survey.note(page);
+        alike.entry((note.low, note.high)).or_default().push(page);
+    }
+    let mut copies = HashSet::new();
+    for (other, note) in survey.iter().filter(|(_, note)| note.is == Is::Other) {
+        for &page in alike.get(&(note.low, note.high)).into_iter().flatten() {
+            if page != other
+                && let (Some(one), Some(other)) = (pages.read(page), pages.read(other))
+                && *one == *other
+            {
+                copies.insert(page);
+            }
+        }
+    }
+    copies
 }
 
 /// Overflow pages of which each links to the page after the other: they have changed places.

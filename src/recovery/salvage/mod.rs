@@ -140,7 +140,9 @@ impl Salvager<'_> {
                 fit::fit(note, shape).is_some() || fit::most_fit(pages, page, shape)
             };
             let owners = &mut owners;
-            let mut walk = Walk { pages, survey: &survey, owners, task, number, fits: &fits };
+            let descending = &shape.descending;
+            let mut walk =
+                Walk { pages, survey: &survey, owners, task, number, fits: &fits, descending };
             walk.tree(&mut tree, i64::MIN, i64::MAX)?;
             trees.push(tree);
         }
@@ -152,8 +154,15 @@ impl Salvager<'_> {
             let mut tree =
                 Tree { root: entry.root, table: false, pages: Vec::new(), lost: Vec::new() };
             let owners = &mut owners;
-            let mut walk =
-                Walk { pages, survey: &survey, owners, task, number, fits: &|_, _| true };
+            let mut walk = Walk {
+                pages,
+                survey: &survey,
+                owners,
+                task,
+                number,
+                fits: &|_, _| true,
+                descending: &[],
+            };
             walk.tree(&mut tree, i64::MIN, i64::MAX)?;
             indexes.push(tree);
         }

@@ -42,7 +42,7 @@ pub(super) fn find(
     let encoding = header.encoding;
     let mut tree = Tree { root: 1, table: true, pages: Vec::new(), lost: Vec::new() };
     let fits = |_: u32, note: &Note| is_schema(note);
-    let mut walk = Walk { pages, survey, owners, task, number: 0, fits: &fits };
+    let mut walk = Walk { pages, survey, owners, task, number: 0, fits: &fits, descending: &[] };
     walk.tree(&mut tree, i64::MIN, i64::MAX)?;
     let mut reader = Reader { pages, survey, encoding, entries: Vec::new(), whole: true };
     for &page in &tree.pages {

@@ -1,16 +1,19 @@
 //! Which pages a b-tree's root leads to, as far as they are what they must be.
 //!
 //! Each child of a table's page must hold rowids between its neighbours' keys, and records that
-//! could be rows of that table. One that does not is not this table's page, whatever led to it
+//! could be rows of that table; each child of a WITHOUT ROWID table's records between its
+//! neighbours', as far as their order is known. One that does not is not this table's page, whatever led to it
 //! (it was swapped, copied over, used again); what should have been there is noted as [`Lost`].
 //!
 //! Memory: 4 bytes a page for owners, 4 for the lists of leaves, and what is lost.
+
+use std::cmp::Ordering;
 
 use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
 use crate::engine::{Result, Task};
-use crate::format::Kind;
+use crate::format::{Kind, Page, record};
 
 /// Levels that a b-tree of SQLite's can have.
 const DEEPEST: usize = 20;
@@ -98,6 +101,20 @@ pub(super) struct Walk<'a> {
     pub(super) number: u32,
     /// Whether a page's records could be this b-tree's.
     pub(super) fits: &'a dyn Fn(u32, &Note) -> bool,
+    /// Of each field that the records are sorted by, whether that is descending; empty where that
+    /// is not known, and for tables with rowids.
+    pub(super) descending: &'a [bool],
+}
+
+/// What a page may hold.
+#[derive(Clone, Copy)]
+struct Between<'k> {
+    /// Least and greatest rowid.
+    low: i64,
+    high: i64,
+    /// The records before and after, as far as they are known.
+    after: Option<&'k [u8]>,
+    before: Option<&'k [u8]>,
 }
 
 /// What a page turned out to be.
@@ -115,7 +132,8 @@ impl Walk<'_> {
     /// The task's.
     pub(super) fn tree(&mut self, tree: &mut Tree, low: i64, high: i64) -> Result<()> {
         self.task.go_on()?;
-        let found = self.page(tree, tree.root, low, high, 0)?;
+        let all = Between { low, high, after: None, before: None };
+        let found = self.page(tree, tree.root, all, 0)?;
         if found == Found::Nothing {
             tree.lost.push(Lost { low, high, leaf: false, page: tree.root, found: false });
         }
@@ -126,10 +144,10 @@ impl Walk<'_> {
         &mut self,
         tree: &mut Tree,
         number: u32,
-        low: i64,
-        high: i64,
+        between: Between<'_>,
         depth: usize,
     ) -> Result<Found> {
+        let Between { low, high, .. } = between;
         let note = self.survey.note(number);
         let Is::Tree(kind) = note.is else { return Ok(Found::Nothing) };
         let root = number == tree.root;
@@ -137,7 +155,7 @@ impl Walk<'_> {
             && depth < DEEPEST
             && self.owners.get(number) == Owner::None
             && (!tree.table || note.cells == 0 || (note.low >= low && note.high <= high));
-        if !in_place {
+        if !in_place || !self.in_order(number, between) {
             return Ok(Found::Nothing);
         }
         if !kind.is_interior() {
@@ -153,7 +171,7 @@ impl Walk<'_> {
             return Ok(Found::Nothing);
         }
         self.owners.set(number, Owner::Tree(self.number));
-        let found = self.children(tree, number, low, high, depth)?;
+        let found = self.children(tree, number, between, depth)?;
         if !found {
             // It leads nowhere: another b-tree's page, which may still claim it.
             self.owners.set(number, Owner::None);
@@ -165,15 +183,63 @@ impl Walk<'_> {
         Ok(Found::Interior)
     }
 
+    /// Whether most of a page's records are between their neighbours.
+    fn in_order(&self, number: u32, between: Between<'_>) -> bool {
+        if self.descending.is_empty() || (between.after.is_none() && between.before.is_none()) {
+            return true;
+        }
+        let Some(bytes) = self.pages.read(number) else { return false };
+        let Some(page) = leaf::open(&bytes, self.pages.layout.usable, number == 1) else {
+            return false;
+        };
+        let (mut inside, mut outside) = (0, 0);
+        for cell in leaf::cells(&page).cells {
+            match self.is_between(cell.local, between) {
+                true => inside += 1,
+                false => outside += 1,
+            }
+        }
+        inside >= outside
+    }
+
+    fn is_between(&self, record: &[u8], between: Between<'_>) -> bool {
+        let order = |other| record::compare(record, other, self.descending);
+        between.after.is_none_or(|after| order(after).is_none_or(Ordering::is_ge))
+            && between.before.is_none_or(|before| order(before).is_none_or(Ordering::is_le))
+    }
+
+    /// The records of an interior page's cells that part its children, as far as they are on the
+    /// page; none in place of those that stand out of their order.
+    fn dividers<'p>(&self, page: &Page<'p>, between: Between<'_>) -> Vec<Option<&'p [u8]>> {
+        if self.descending.is_empty() {
+            return Vec::new();
+        }
+        let cells = (0..page.cells).filter_map(|index| page.cell(index));
+        let records: Vec<&[u8]> = cells.map(|cell| cell.local).collect();
+        let mut last = None;
+        let mut dividers = Vec::with_capacity(records.len());
+        for (place, record) in records.iter().enumerate() {
+            let next = records.get(place + 1).copied();
+            let stands = record::compare(record, record, self.descending).is_some()
+                && self.is_between(record, between)
+                && self.is_between(record, Between { after: last, before: next, ..between });
+            if stands {
+                last = Some(*record);
+            }
+            dividers.push(stands.then_some(*record));
+        }
+        dividers
+    }
+
     /// Walks an interior page's children; whether one of them is this b-tree's.
     fn children(
         &mut self,
         tree: &mut Tree,
         number: u32,
-        low: i64,
-        high: i64,
+        between: Between<'_>,
         depth: usize,
     ) -> Result<bool> {
+        let Between { low, high, .. } = between;
         let Some(bytes) = self.pages.read(number) else { return Ok(false) };
         let Some(page) = leaf::open(&bytes, self.pages.layout.usable, number == 1) else {
             return Ok(false);
@@ -183,15 +249,20 @@ impl Walk<'_> {
         let mut level = Found::Nothing;
         let mut from = low;
         let mut below = true;
+        let mut records = self.dividers(&page, between).into_iter();
+        let mut after = between.after;
         for (child, key) in page.children() {
+            let before = records.next().flatten();
             let to = match key {
                 // A damaged key: its child is followed as far as the next one.
                 Some(key) if tree.table && (key < from || key > high) => continue,
                 Some(key) if tree.table => key,
                 _ => high,
             };
+            let between = Between { low: from, high: to, after, before: before.or(between.before) };
             let found =
-                if below { self.page(tree, child, from, to, depth + 1)? } else { Found::Nothing };
+                if below { self.page(tree, child, between, depth + 1)? } else { Found::Nothing };
+            after = before.or(after);
             if found == Found::Nothing {
                 let lost = Lost { low: from, high: to, leaf: false, page: child, found: false };
                 tree.lost.push(lost);

@@ -22,6 +22,9 @@ pub struct Shape {
     /// A record of a row older than `ALTER TABLE ADD COLUMN` has fewer fields than the table has
     /// columns, but never fewer than this.
     pub least_fields: usize,
+    /// By what a WITHOUT ROWID table's rows are sorted: of the first fields, up to one with a
+    /// collation other than BINARY, whether the order is descending.
+    pub descending: Vec<bool>,
 }
 
 /// One stored field.
@@ -49,6 +52,8 @@ pub(super) struct Described {
     /// Fields of the key that tells rows of a WITHOUT ROWID table apart; 0 of others.
     pub(super) key_fields: usize,
     pub(super) least_fields: usize,
+    /// See [`Shape::descending`].
+    pub(super) descending: Vec<bool>,
     /// The name by which SQL can set the rowid. None where columns have taken all of its names,
     /// and for WITHOUT ROWID tables.
     pub(super) rowid: Option<String>,
@@ -131,13 +136,19 @@ pub(super) fn describe(
     // Order of the fields: as declared, or a WITHOUT ROWID table's key first.
     let mut order = Vec::new();
     let mut key_fields = 0;
+    let mut descending = Vec::new();
     if without_rowid {
-        let mut key = sql.prepare("SELECT cid, key FROM pragma_index_xinfo(?1)")?;
+        let mut key = sql.prepare("SELECT cid, key, \"desc\", coll FROM pragma_index_xinfo(?1)")?;
         let mut rows = key.query([table])?;
         while let Some(row) = rows.next()? {
             let column: i64 = row.get(0)?;
             order.extend(usize::try_from(column).ok());
-            key_fields += usize::from(row.get::<_, bool>(1)?);
+            let is_key = row.get::<_, bool>(1)?;
+            let binary = row.get_ref(3)?.as_str().is_ok_and(|it| it.eq_ignore_ascii_case("BINARY"));
+            if is_key && binary && descending.len() == key_fields {
+                descending.push(row.get(2)?);
+            }
+            key_fields += usize::from(is_key);
         }
     } else {
         order.extend(
@@ -182,6 +193,7 @@ pub(super) fn describe(
         fields,
         derived,
         key_fields,
+        descending,
         rowid,
         columns: columns.into_iter().map(|column| column.name).collect(),
     })
