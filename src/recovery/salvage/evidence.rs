@@ -15,6 +15,9 @@ use crate::format::{Value, record};
 /// Rows of a page that are looked up.
 const ROWS: usize = 4;
 
+/// Pages that could have a row of a table, each with the sums of the row's fields there.
+type Places = Vec<(u32, Vec<u64>)>;
+
 /// Asks `indexes`, each with its table's place, about pages, each with the place of the table that
 /// it could be of.
 pub(super) fn of(
@@ -23,7 +26,7 @@ pub(super) fn of(
     questions: &[(usize, u32)],
 ) -> HashMap<(usize, u32), Verdict> {
     let mut verdicts = HashMap::new();
-    let mut rows: HashMap<(usize, i64), Vec<(u32, Vec<u64>)>> = HashMap::new();
+    let mut rows: HashMap<(usize, i64), Places> = HashMap::new();
     for &(table, page) in questions {
         if !indexes.iter().any(|(of, _)| *of == table) {
             continue;
