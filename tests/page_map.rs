@@ -1,7 +1,12 @@
 //! The page map of real files, sound and damaged. Of sound ones SQLite's own `dbstat` is the
 //! oracle; of damaged ones the truth is what was done to them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
