@@ -17,6 +17,7 @@ mod live_file;
 mod locks;
 mod overlay;
 mod ownership;
+mod page_size;
 mod profile;
 mod reader;
 pub mod session_ffi;
@@ -50,6 +51,7 @@ pub use locks::{
 };
 pub use overlay::Overlay;
 pub use ownership::try_own;
+pub use page_size::guess_format;
 pub use profile::{Extent, Profile, Synchronous, advise};
 pub use reader::Reader;
 pub use storage::{PrivateFile, Storage};

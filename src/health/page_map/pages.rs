@@ -2,11 +2,8 @@
 
 use rusqlite::ffi;
 
-use crate::engine::{Error, Overlay, Result, Storage, Task};
+use crate::engine::{Error, Overlay, Result, Storage, Task, guess_format};
 use crate::format::{Cell, Header, Page, header, lock_page, number, ptrmap, record, wal};
-
-/// Pages that are looked at for telling their size where no header does.
-const SAMPLE: u64 = 200;
 
 /// Reads pages.
 pub struct Pages<'a> {
@@ -52,17 +49,15 @@ impl<'a> Pages<'a> {
         // One that cannot be read has no header.
         let _ = pages.fill(1, 0, &mut first);
         pages.header = Header::parse(&first);
-        let size = match pages.header {
-            Some(header) => header.page_size,
-            None => match log {
-                Some(log) => log.page_size,
-                None => guess(database)?.ok_or_else(|| {
-                    Error::sqlite(ffi::SQLITE_NOTADB, "nothing tells how large its pages are")
-                })?,
-            },
+        let known = log.map(|log| log.page_size);
+        let (size, reserved) = match pages.header {
+            Some(header) => (header.page_size, header.reserved),
+            None => guess_format(database, known).ok_or_else(|| {
+                Error::sqlite(ffi::SQLITE_NOTADB, "nothing tells how large its pages are")
+            })?,
         };
         pages.size = size as usize;
-        pages.usable = pages.header.map_or(pages.size, |header| header.usable());
+        pages.usable = pages.size.saturating_sub(usize::from(reserved));
         pages.in_file =
             u32::try_from(database.size()?.div_ceil(u64::from(size))).unwrap_or(u32::MAX);
         let present = pages.in_file.max(pages.overlay.last());
@@ -198,32 +193,6 @@ impl<'a> Pages<'a> {
             _ => String::from_utf8_lossy(bytes).into_owned(),
         })
     }
-}
-
-/// How large pages must be for the most of them to make sense as pages of b-trees.
-fn guess(database: &dyn Storage) -> Result<Option<u32>> {
-    let length = database.size()?;
-    let (mut best, mut found) = (0.0, None);
-    let mut size = 65_536_u32;
-    while size >= 512 {
-        let pages = length / u64::from(size);
-        let step = (pages / SAMPLE).max(1);
-        let mut buffer = vec![0; size as usize];
-        let (mut looked_at, mut sound) = (0_u32, 0_u32);
-        for page in (1..pages).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
-            looked_at += 1;
-            if database.read_at(&mut buffer, page * u64::from(size)).is_ok() {
-                let page = Page::parse(&buffer, buffer.len(), false);
-                sound += u32::from(page.is_some_and(|page| adds_up(&page)));
-            }
-        }
-        let share = f64::from(sound) / f64::from(looked_at.max(1));
-        if share > best {
-            (best, found) = (share, Some(size));
-        }
-        size /= 2;
-    }
-    Ok(found)
 }
 
 /// Whether the cells, free blocks and fragments of a page make up all of it.

@@ -3,15 +3,8 @@
 
 use super::pages::{Layout, start_of};
 use super::{Snapshot, Source};
-use crate::engine::{Error, Overlay, Result, Task};
-use crate::format::{Header, Kind, Page, header, wal};
-
-/// Bytes of the file that are looked at where the page size has to be found: the first and as many
-/// at each of [`SAMPLES`] places.
-const SAMPLE: usize = 1 << 17;
-
-/// Places at which a file is sampled.
-const SAMPLES: u64 = 16;
+use crate::engine::{Error, Overlay, Result, Task, guess_format};
+use crate::format::{Header, header, wal};
 
 /// A damaged file's format.
 #[derive(Debug)]
@@ -62,7 +55,7 @@ pub(super) fn find(
     let (page_size, reserved) = match (page_size, found, snapshot) {
         (Some(page_size), Some(header), _) => (page_size, header.reserved),
         (Some(page_size), None, Some(snapshot)) => (page_size, snapshot.reserved),
-        (page_size, None, _) => search(source, size, page_size).ok_or_else(nothing)?,
+        (page_size, None, _) => guess_format(source.database, page_size).ok_or_else(nothing)?,
         (None, Some(header), _) => (header.page_size, header.reserved),
     };
     let in_file = size.div_ceil(u64::from(page_size));
@@ -121,56 +114,4 @@ fn describe(
         }
         (None, None) => empty,
     }
-}
-
-/// The page size, and how many bytes of a page are reserved, of which most b-tree pages of a
-/// sample come out whole.
-fn search(source: Source<'_>, size: u64, known: Option<u32>) -> Option<(u32, u8)> {
-    let mut best = None;
-    let mut most = 0;
-    let mut bytes = vec![0; SAMPLE];
-    let step = (size / SAMPLES).max(SAMPLE as u64).next_multiple_of(SAMPLE as u64);
-    let mut scores = [[0_usize; 256]; 8];
-    for place in 0..SAMPLES {
-        let Ok(read) = source.database.read_at(&mut bytes, place * step) else { continue };
-        for (power, scores) in scores.iter_mut().enumerate() {
-            let page_size = 512_usize << power;
-            if known.is_some_and(|known| known as usize != page_size) {
-                continue;
-            }
-            for page in bytes.get(..read).unwrap_or_default().chunks_exact(page_size) {
-                if let Some(score) = reserved(page).and_then(|reserved| scores.get_mut(reserved)) {
-                    *score += page_size;
-                }
-            }
-        }
-    }
-    for (power, scores) in scores.iter().enumerate() {
-        for (reserved, &score) in scores.iter().enumerate() {
-            if score > most {
-                most = score;
-                best = Some((512_u32 << power, u8::try_from(reserved).unwrap_or(0)));
-            }
-        }
-    }
-    best.or(known.map(|page_size| (page_size, 0)))
-}
-
-/// How many bytes of a page that is a whole leaf are reserved: its first cell was put before them.
-fn reserved(bytes: &[u8]) -> Option<usize> {
-    let page = Page::parse(bytes, bytes.len(), false)?;
-    if page.kind != Kind::TableLeaf || page.cells == 0 {
-        return None;
-    }
-    let end = (0..page.cells)
-        .filter_map(|index| page.cell(index))
-        .map(|cell| cell.at + cell.size)
-        .max()?;
-    let reserved = bytes.len().checked_sub(end)?;
-    if reserved > 255 || bytes.len() - reserved < 480 {
-        return None;
-    }
-    let usable = Page::parse(bytes, end, false)?;
-    let taken = (0..usable.cells).map(|index| Some(usable.cell(index)?.size)).sum::<Option<_>>()?;
-    usable.accounts_for(taken).then_some(reserved)
 }
