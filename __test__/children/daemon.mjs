@@ -9,7 +9,8 @@ import { acknowledgements, commands, tell, tellFailure } from './lines.mjs'
 const [, , file, acknowledged, copy, how] = process.argv
 const acknowledge = acknowledgements(acknowledged)
 const filler = 'x'.repeat(300)
-const sql = "INSERT INTO agentLogEntries (taskId, timestamp, text, type, detail) VALUES ('T-1', '2026-11-23', ?, 'text', ?)"
+const sql =
+  "INSERT INTO agentLogEntries (taskId, timestamp, text, type, detail) VALUES ('T-1', '2026-11-23', ?, 'text', ?)"
 
 function openLog() {
   const db = new HardenedDatabase(file, { retryDeadline: 3000 })
