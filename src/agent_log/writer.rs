@@ -60,6 +60,9 @@ const RESET_ATTEMPTS: u32 = 8;
 /// The shortest pause before a check that could not be carried out is tried again.
 const SOON: Duration = Duration::from_millis(10);
 
+/// How often connections that are to be opened anew are told so, while they are waited for.
+const TELL_AGAIN: Duration = Duration::from_millis(50);
+
 /// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -447,9 +450,7 @@ impl<'a> Writer<'a> {
         if self.open.is_none() {
             let file = &self.shared.file;
             // No CREATE: a file that has vanished must not come back empty.
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
-            let profile = &self.shared.options.profile;
-            let connection = Connection::open_hardened(&file.path, flags, profile)?;
+            let connection = self.open_in_turn()?;
             if connection.file().is_none_or(|opened| opened.id != file.id) {
                 return Err(Error::fusion(
                     "ERR_FUSION_REPLACED",
@@ -467,6 +468,26 @@ impl<'a> Writer<'a> {
             Some(open) => Ok(&open.connection),
             None => Err(Error::fusion("ERR_INVALID_STATE", "database is not open")),
         }
+    }
+
+    /// Opens the file, and waits as long as the profile says for those of this process's
+    /// connections that are stale. One in a transaction could not be closed when all were told: it
+    /// is told again and again, because the end of a transaction tells nobody.
+    fn open_in_turn(&self) -> Result<Connection> {
+        let file = &self.shared.file;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let profile = &self.shared.options.profile;
+        let deadline = Instant::now() + profile.busy_timeout.min(engine::PATIENCE);
+        let briefly = Profile { busy_timeout: TELL_AGAIN, ..profile.clone() };
+        while file.is_being_reopened() {
+            match Connection::open_hardened(&file.path, flags, &briefly) {
+                Err(error) if error.code == "ERR_FUSION_WEDGED" && Instant::now() < deadline => {
+                    self.shared.emit(&Event::Reopen);
+                }
+                opened => return opened,
+            }
+        }
+        Connection::open_hardened(&file.path, flags, profile)
     }
 
     /// Closes a connection that is stale: a JavaScript thread noticed the wedge first. Others of

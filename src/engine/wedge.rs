@@ -466,7 +466,7 @@ impl DatabaseFile {
     }
 
     /// Whether connections of an earlier generation are open.
-    fn is_being_reopened(&self) -> bool {
+    pub fn is_being_reopened(&self) -> bool {
         let current = self.members.generation.load(Ordering::Acquire);
         self.members.lock().open.keys().any(|generation| *generation != current)
     }
