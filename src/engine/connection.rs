@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
@@ -56,6 +57,7 @@ impl Connection {
                 return Err(file_id::replaced(path));
             }
             let file = DatabaseFile::shared(id, &resolved);
+            file.connections.fetch_add(1, Ordering::AcqRel);
             connection.member = Some(Members::join(&file));
             connection.file = Some(file);
             connection.path = resolved;
@@ -211,12 +213,20 @@ impl Connection {
         let Some(inner) = self.inner.take() else {
             return Ok(());
         };
+        let connections = self.file.as_ref().map(|file| &file.connections);
+        // Before the inode may be another file's.
+        if let Some(connections) = connections {
+            connections.fetch_sub(1, Ordering::AcqRel);
+        }
         match inner.close() {
             Ok(()) => {
                 self.member = None;
                 Ok(())
             }
             Err((inner, error)) => {
+                if let Some(connections) = connections {
+                    connections.fetch_add(1, Ordering::AcqRel);
+                }
                 self.inner = Some(inner);
                 Err(Error::from(error).at(&self.path))
             }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::wal::Wal;
@@ -30,6 +30,9 @@ pub struct DatabaseFile {
     suspect: AtomicBool,
     /// See [`Self::damage_met`].
     damage_met: AtomicBool,
+    /// Connections that have the file open and are not about to close it. While there is one the
+    /// system cannot give the inode to another file.
+    pub(super) connections: AtomicUsize,
 }
 
 static OPEN: Mutex<Option<HashMap<FileId, Weak<DatabaseFile>>>> = Mutex::new(None);
@@ -45,6 +48,7 @@ impl DatabaseFile {
             members: Members::default(),
             suspect: AtomicBool::default(),
             damage_met: AtomicBool::default(),
+            connections: AtomicUsize::default(),
         })
     }
 
@@ -52,7 +56,12 @@ impl DatabaseFile {
     pub fn shared(id: FileId, path: &Path) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let files = open.get_or_insert_with(HashMap::new);
-        if let Some(file) = files.get(&id).and_then(Weak::upgrade) {
+        // Somebody may still hold what belonged to a file that is closed and deleted, and whose
+        // inode is this one's now.
+        if let Some(file) = files.get(&id).and_then(Weak::upgrade)
+            && (file.connections.load(Ordering::Acquire) > 0
+                || FileId::of(&file.path).is_ok_and(|now| now == id))
+        {
             return file;
         }
         files.retain(|_, file| file.strong_count() > 0);
@@ -64,6 +73,7 @@ impl DatabaseFile {
             members: Members::default(),
             suspect: AtomicBool::default(),
             damage_met: AtomicBool::default(),
+            connections: AtomicUsize::default(),
         });
         files.insert(id, Arc::downgrade(&file));
         file
@@ -133,5 +143,35 @@ impl DatabaseFile {
     /// As [`FileId::check_presence`].
     pub fn check_identity(&self) -> Result<()> {
         self.id.check_presence(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_deleted_file_is_not_its_successors() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        std::fs::write(&old, b"").unwrap();
+        let id = FileId::of(&old).unwrap();
+        let left = DatabaseFile::shared(id, &old);
+        assert!(Arc::ptr_eq(&left, &DatabaseFile::shared(id, &old)));
+        // The system gave the inode to another file.
+        std::fs::rename(&old, &new).unwrap();
+        assert!(!Arc::ptr_eq(&left, &DatabaseFile::shared(id, &new)));
+    }
+
+    #[test]
+    fn a_file_that_is_renamed_while_it_is_open_stays_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        std::fs::write(&old, b"").unwrap();
+        let id = FileId::of(&old).unwrap();
+        let file = DatabaseFile::shared(id, &old);
+        file.connections.fetch_add(1, Ordering::AcqRel);
+        std::fs::rename(&old, &new).unwrap();
+        assert!(Arc::ptr_eq(&file, &DatabaseFile::shared(id, &new)));
     }
 }
