@@ -602,6 +602,8 @@ export interface TableSalvage {
   rowsMissing: number | null
   /** Their rowids, at most 10,000. */
   missing: number[]
+  /** Whether one of those indexes is whole, so that a row it does not name was not there. */
+  indexIsWhole: boolean
   /** Ranges of rowids, both ends inclusive, that lost pages held. */
   gaps: [first: number, last: number][]
   /** Records that are damaged beyond reading. */

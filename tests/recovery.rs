@@ -175,7 +175,7 @@ fn root(connection: &Connection, name: &str) -> u64 {
 fn leaves(bytes: &[u8], root: u64) -> Vec<u64> {
     let start = usize::try_from((root - 1) * PAGE).unwrap();
     let page = &bytes[start..start + 4096];
-    if page[0] != 5 {
+    if !matches!(page[0], 2 | 5) {
         return vec![root];
     }
     let word = |at: usize| usize::from(page[at]) << 8 | usize::from(page[at + 1]);
@@ -382,6 +382,27 @@ fn rows_of_the_backup_fill_gaps_and_bring_nothing_deleted_back() {
     assert_eq!(plain.len(), truth[1].len());
     assert!(plain.iter().filter(|(id, text)| truth[1][id] != **text).count() <= 400);
     assert!(report.text.contains(&format!("{taken} rows came from")), "{}", report.text);
+}
+
+#[test]
+fn an_index_that_has_lost_pages_itself_keeps_no_row_of_the_backup_out() {
+    let folder = Folder::new();
+    let target = folder.path.with_extension("db.backup");
+    backup::backup(&folder.path, &target, &backup::Options::default(), &Unwatched).unwrap();
+    let open = folder.open();
+    let truth = rows(&open);
+    close(open);
+    for page in &folder.leaves("log")[20..25] {
+        folder.destroy(*page);
+    }
+    let index = folder.leaves("log_task");
+    for page in &index[..index.len() / 2] {
+        folder.destroy(*page);
+    }
+    let report = folder.repair();
+    let log = report.salvage.as_ref().unwrap().tables.iter().find(|it| it.name == "log").unwrap();
+    assert!(!log.index_is_whole);
+    assert_eq!(rows(&folder.open()), truth);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! A row is taken only into a place that is proven to be empty: the salvage found none with its
 //! rowid, and either an index of the damaged file says that there was one, or, of a table without
-//! an index that could tell, the rowid lies in a range that a lost page held. Where an index could
-//! tell and names no such row, it was deleted since the backup, and stays deleted. What the
+//! an index that could tell (or whose indexes have lost pages themselves), the rowid lies in a
+//! range that a lost page held. Where a whole index names no such row, it was deleted since the
+//! backup, and stays deleted. What the
 //! salvage found is never overridden; what was changed since the backup in a row that is lost
 //! comes back as it was then.
 
@@ -25,10 +26,13 @@ pub(super) fn has_gaps(salvage: &Salvage) -> bool {
 }
 
 fn wants_rows(table: &TableSalvage) -> bool {
-    match table.rows_missing {
-        Some(missing) => missing > 0,
-        None => !table.gaps.is_empty(),
-    }
+    table.rows_missing.is_some_and(|missing| missing > 0)
+        || (!is_told(table) && !table.gaps.is_empty())
+}
+
+/// Whether an index tells all the rows that are missing, and all of them are named.
+fn is_told(table: &TableSalvage) -> bool {
+    table.index_is_whole && table.rows_missing == Some(table.missing.len() as u64)
 }
 
 /// Puts rows of the database at `backup`, which is sound and nobody writes to, into the gaps of
@@ -97,10 +101,10 @@ fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<u6
     );
     let mut statement = sql.prepare(&insert)?;
     let mut taken = 0;
-    let ranges: Vec<(i64, i64)> = match table.rows_missing {
-        Some(_) => table.missing.iter().map(|rowid| (*rowid, *rowid)).collect(),
-        None => table.gaps.clone(),
-    };
+    let mut ranges: Vec<_> = table.missing.iter().map(|rowid| (*rowid, *rowid)).collect();
+    if !is_told(table) {
+        ranges.extend(&table.gaps);
+    }
     for (first, last) in ranges {
         taken += statement.execute(params![first, last])? as u64;
     }

@@ -59,6 +59,9 @@ pub struct TableSalvage {
     pub rows_missing: Option<u64>,
     /// Rowids of such rows, at most 10,000.
     pub missing: Vec<i64>,
+    /// Whether one of those indexes names every row that was saved: what it does not name was not
+    /// there. One that has lost pages itself cannot tell that.
+    pub index_is_whole: bool,
     /// Ranges of rowids, both ends inclusive, that lost pages held: a row that is gone was in
     /// one of them. Empty where nothing was lost, and for WITHOUT ROWID tables.
     pub gaps: Vec<(i64, i64)>,

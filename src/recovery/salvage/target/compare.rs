@@ -100,6 +100,7 @@ impl Comparison<'_> {
         });
         let mut miss = prepare("INSERT OR IGNORE INTO temp.missing(id) VALUES (?)")?;
         let mut entries = 0_u64;
+        let mut named = 0_u64;
         let mut heard = false;
         self.indexes.entries(index.root, &mut |fields| {
             entries += 1;
@@ -121,6 +122,7 @@ impl Comparison<'_> {
                     }));
                 Ok(false)
             })?;
+            named += u64::from(found.is_some());
             match found {
                 Some(true) => {}
                 Some(false) => {
@@ -149,6 +151,7 @@ impl Comparison<'_> {
             }
             Ok(())
         })?;
+        report.index_is_whole |= heard && named >= report.rows;
         Ok(heard)
     }
 
