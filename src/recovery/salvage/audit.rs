@@ -10,7 +10,7 @@
 use super::geometry::Geometry;
 use super::pages::Pages;
 use super::survey::{Is, Survey};
-use super::tree::{Owner, Owners, Tree, Walk};
+use super::tree::{Owner, Owners, Walk};
 use super::{Snapshot, free, schema};
 use crate::engine::{Result, Task};
 
@@ -40,9 +40,8 @@ pub(super) fn faults(
             Is::Tree(kind) => kind.is_table(),
             _ => entry.kind == "table",
         };
-        let mut tree = Tree { root: entry.root, table, pages: Vec::new(), lost: Vec::new() };
         let owners = &mut owners;
-        let mut walk = Walk {
+        let walk = Walk {
             pages,
             survey: &survey,
             owners,
@@ -51,7 +50,7 @@ pub(super) fn faults(
             fits: &|_, _| true,
             descending: &[],
         };
-        walk.tree(&mut tree, i64::MIN, i64::MAX)?;
+        let tree = walk.tree(entry.root, table)?;
         let contradicts = |page: u32| {
             let note = survey.note(page);
             !pages.is_from_wal(page) || (matches!(note.is, Is::Tree(_)) && note.sound)

@@ -133,31 +133,22 @@ impl Salvager<'_> {
 
         let mut trees = Vec::new();
         for (number, shape) in (1..).zip(&shapes) {
-            let mut tree = Tree {
-                root: shape.root,
-                table: !shape.without_rowid,
-                pages: Vec::new(),
-                lost: Vec::new(),
-            };
             let fits = |page: u32, note: &Note| {
                 fit::fit(note, shape).is_some() || fit::most_fit(pages, page, shape)
             };
             let owners = &mut owners;
             let descending = &shape.descending;
-            let mut walk =
+            let walk =
                 Walk { pages, survey: &survey, owners, task, number, fits: &fits, descending };
-            walk.tree(&mut tree, i64::MIN, i64::MAX)?;
-            trees.push(tree);
+            trees.push(walk.tree(shape.root, !shape.without_rowid)?);
         }
         let mut indexes = Vec::new();
         let first = u32::try_from(shapes.len()).unwrap_or(u32::MAX / 2) + 1;
         let roots =
             || schema.entries.iter().filter(|entry| entry.kind == "index" && entry.root != 0);
         for (number, entry) in (first..).zip(roots()) {
-            let mut tree =
-                Tree { root: entry.root, table: false, pages: Vec::new(), lost: Vec::new() };
             let owners = &mut owners;
-            let mut walk = Walk {
+            let walk = Walk {
                 pages,
                 survey: &survey,
                 owners,
@@ -166,8 +157,7 @@ impl Salvager<'_> {
                 fits: &|_, _| true,
                 descending: &[],
             };
-            walk.tree(&mut tree, i64::MIN, i64::MAX)?;
-            indexes.push(tree);
+            indexes.push(walk.tree(entry.root, false)?);
         }
         let of_tables: Vec<(usize, &Tree)> = roots()
             .zip(&indexes)

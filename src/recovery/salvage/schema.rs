@@ -7,7 +7,7 @@ use super::pages::Pages;
 use super::snapshot::{SchemaEntry, Snapshot};
 use super::survey::{Note, Survey};
 use super::target::{self, Shape};
-use super::tree::{Owner, Owners, Tree, Walk};
+use super::tree::{Owner, Owners, Walk};
 use crate::engine::{Result, Task};
 use crate::format::record::{self, Class};
 use crate::format::{Kind, Value};
@@ -40,10 +40,9 @@ pub(super) fn find(
     task: &dyn Task,
 ) -> Result<Schema> {
     let encoding = header.encoding;
-    let mut tree = Tree { root: 1, table: true, pages: Vec::new(), lost: Vec::new() };
     let fits = |_: u32, note: &Note| is_schema(note);
-    let mut walk = Walk { pages, survey, owners, task, number: 0, fits: &fits, descending: &[] };
-    walk.tree(&mut tree, i64::MIN, i64::MAX)?;
+    let walk = Walk { pages, survey, owners, task, number: 0, fits: &fits, descending: &[] };
+    let tree = walk.tree(1, true)?;
     let mut reader = Reader { pages, survey, encoding, entries: Vec::new(), whole: true };
     for &page in &tree.pages {
         reader.page(page, owners);

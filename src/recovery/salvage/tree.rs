@@ -126,18 +126,19 @@ enum Found {
 }
 
 impl Walk<'_> {
-    /// Walks the b-tree at `tree.root`, whose rowids are from `low` to `high`.
+    /// Walks the b-tree at `root`, that of a `table` with rowids or another one.
     ///
     /// # Errors
     /// The task's.
-    pub(super) fn tree(&mut self, tree: &mut Tree, low: i64, high: i64) -> Result<()> {
+    pub(super) fn tree(mut self, root: u32, table: bool) -> Result<Tree> {
         self.task.go_on()?;
+        let (low, high) = (i64::MIN, i64::MAX);
+        let mut tree = Tree { root, table, pages: Vec::new(), lost: Vec::new() };
         let all = Between { low, high, after: None, before: None };
-        let found = self.page(tree, tree.root, all, 0)?;
-        if found == Found::Nothing {
-            tree.lost.push(Lost { low, high, leaf: false, page: tree.root, found: false });
+        if self.page(&mut tree, root, all, 0)? == Found::Nothing {
+            tree.lost.push(Lost { low, high, leaf: false, page: root, found: false });
         }
-        Ok(())
+        Ok(tree)
     }
 
     fn page(
