@@ -80,11 +80,6 @@ impl Header {
         self.pages != 0 && self.change_counter == self.version_valid_for
     }
 
-    /// Bytes of a page that are SQLite's.
-    pub fn usable(&self) -> usize {
-        self.page_size.saturating_sub(u32::from(self.reserved)) as usize
-    }
-
     /// 0 none, 1 full, 2 incremental.
     pub fn auto_vacuum(&self) -> u8 {
         match (self.largest_root, self.incremental) {
