@@ -183,10 +183,7 @@ impl Database {
         let Ok(mut connection) = self.connection.try_borrow_mut() else {
             return Err(Thrown::state("database is busy: a statement is running"));
         };
-        let numbers = environment
-            .statements
-            .borrow()
-            .numbers(|statement| Rc::ptr_eq(statement.database(), self));
+        let numbers = self.statements(environment);
         for number in numbers {
             let statement = environment.statements.borrow().get(number).map(Rc::clone);
             if let Some(statement) = statement {
@@ -196,6 +193,12 @@ impl Database {
         self.schema.finalize();
         self.schema.version.set(None);
         body(&mut connection)
+    }
+
+    /// The numbers of its statements.
+    fn statements(self: &Rc<Self>, environment: &Environment) -> Vec<u32> {
+        let statements = environment.statements.borrow();
+        statements.numbers(|statement| Rc::ptr_eq(statement.database(), self))
     }
 
     /// A call begins on the connection.
@@ -279,10 +282,7 @@ impl Database {
         let Ok(mut connection) = self.connection.try_borrow_mut() else {
             return Err(Thrown::state("database is busy: a statement is running"));
         };
-        let numbers = environment
-            .statements
-            .borrow()
-            .numbers(|statement| Rc::ptr_eq(statement.database(), self));
+        let numbers = self.statements(environment);
         for number in numbers {
             let statement = environment.statements.borrow_mut().remove(number);
             if let Some(statement) = statement {
