@@ -14,12 +14,14 @@
 //! | [`schedule`] | when a backup that is made by itself is due |
 //! | [`restore`] | putting a backup's content into a database that is in use |
 //! | [`snapshot_file`] | the schema, kept beside the database for the salvager |
+//! | [`aftermath`] | the look at what an operation wrote, and the checkpoint after it |
 //! | [`partial`] | files under work, beside their target |
 //! | [`copy`] | a database as one connection sees it, into a new file |
 //! | [`reader`] | a connection that reads and changes nothing |
 //!
 //! May call: `engine`, `format`, `health`. Threads: any; everything blocks the thread it runs on.
 
+mod aftermath;
 pub mod backup;
 mod copy;
 mod merge;

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-pub(super) use crate::engine::beside;
 use crate::engine::{Error, Result, try_own};
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ffi;
 
-use super::partial::{Partial, beside, sync_directory};
+use super::partial::{Partial, sync_directory};
 use super::report::Preserved;
-use crate::engine::{Error, Hold, Result, Stage, Storage, Task, stamp};
+use crate::engine::{Error, Hold, Result, Stage, Storage, Task, beside, stamp};
 use crate::format::wal::HEADER;
 
 /// Bytes that are copied at a time.

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
 
+use super::aftermath::{self, watcher};
 use super::backup::{check_distinct, is_sound, resolved, verify};
 use super::copy::copy;
 use super::merge::{has_gaps, merge};
@@ -46,7 +47,7 @@ use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     Class, Connection, Error, Hold, LiveFile, PrivateFile, Result, Stage, Storage, Task, Wal,
-    free_bytes,
+    beside, free_bytes, stamp,
 };
 use crate::health::{self, Finding, Health, Kind};
 
@@ -255,7 +256,7 @@ impl Repair<'_> {
         if size(&self.path) > 0 || size(&wal) == 0 {
             return Ok(());
         }
-        let aside = super::partial::beside(&wal, &format!(".stale-{}", super::restore::stamp()?));
+        let aside = beside(&wal, &format!(".stale-{}", stamp()?));
         fs::hard_link(&wal, &aside)
             .map_err(|error| system(ffi::SQLITE_CANTOPEN, &aside, &error))?;
         sync_directory(&aside)?;
@@ -339,10 +340,7 @@ impl Repair<'_> {
 
     /// Whether somebody has repaired the file before it could be held.
     fn is_sound_by_now(&self) -> Result<bool> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
-        let connection = Connection::open(&self.path, flags, Duration::ZERO)?;
-        connection.checkpoint_on_close(false);
-        connection.sql()?.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
+        let connection = watcher(&self.path)?;
         Ok(health::inspect(&connection, Kind::Full, self.task)?.ok)
     }
 
@@ -370,41 +368,23 @@ impl Repair<'_> {
 
     /// Looks at the repaired file, and only then checkpoints it.
     fn finish(&self, preserved: Option<&Preserved>) -> Result<Health> {
-        // It is repaired: whoever cancels now comes too late.
-        let task = Committed(self.task);
-        let connection =
-            Connection::open(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
-        connection.checkpoint_on_close(false);
-        connection.sql()?.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
-        // Not a check that is shared: one that is under way looks at what was there before.
-        let health = health::inspect(&connection, Kind::Full, &task)?;
-        if !health.ok && !health.is_locked() {
-            if let Some(file) = connection.file() {
-                file.suspect();
-            }
+        let connection = watcher(&self.path)?;
+        let passes = |health: &Health| health.ok || health.is_locked();
+        let failed = || {
             let kept = preserved.map_or_else(String::new, |preserved| {
                 format!(". The damaged original is kept as {}", preserved.database.display())
             });
-            return Err(Error::sqlite(
-                ffi::SQLITE_CORRUPT,
-                format!(
-                    "the repaired database was sound, but the file into which it was written is \
-                     not: the disk does not keep what is written to it{kept}"
-                ),
+            format!(
+                "the repaired database was sound, but the file into which it was written is not: \
+                 the disk does not keep what is written to it{kept}"
             )
-            .at(&self.path));
-        }
-        if let Some(file) = connection.file() {
-            // Whatever was doubted is not there any more.
-            file.take_suspicion();
-        }
+        };
+        let health = aftermath::look(&connection, Kind::Full, passes, failed, self.task)?;
         if let Ok(snapshot) = snapshot_file::take(&connection) {
             // A help for the next time, not a part of this one.
             drop(snapshot_file::write(&self.path, &snapshot));
         }
-        // One that readers prevent is left to the next.
-        drop(connection.sql()?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-        connection.checkpoint_on_close(true);
+        aftermath::checkpoint(&connection)?;
         Ok(health)
     }
 }
@@ -613,17 +593,4 @@ fn count_rows(database: &Path) -> Result<u64> {
         count += u64::try_from(rows).unwrap_or(0);
     }
     Ok(count)
-}
-
-/// The rest of a repair that cannot be undone any more.
-struct Committed<'a>(&'a dyn Task);
-
-impl Task for Committed<'_> {
-    fn stage(&self, stage: Stage) {
-        self.0.stage(stage);
-    }
-
-    fn go_on(&self) -> Result<()> {
-        Ok(())
-    }
 }

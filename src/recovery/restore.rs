@@ -29,16 +29,17 @@ use std::time::{Duration, Instant};
 use rusqlite::{OpenFlags, ffi};
 use serde::Serialize;
 
+use super::aftermath::{self, watcher};
 use super::backup::{check_distinct, is_sound, resolved, unreadable};
 use super::copy::copy;
-use super::partial::{Partial, beside, sync_directory, system};
+use super::partial::{Partial, sync_directory, system};
 use super::preserve::preserve;
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::write_back::{Written, write_back};
-pub(super) use crate::engine::stamp;
 use crate::engine::{
     Backup, Class, Connection, DatabaseFile, Error, LiveFile, Progress, Result, Stage, Task, Wal,
+    beside, stamp,
 };
 use crate::health::{self, Health, Kind};
 
@@ -422,48 +423,18 @@ fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task
     Ok(pages)
 }
 
-/// Step 7. A checkpoint that readers prevent is left to the next one.
+/// Step 7.
 fn check_result(database: &Path, preserved: Option<&Preserved>, task: &dyn Task) -> Result<()> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
-    let connection = Connection::open(database, flags, Duration::ZERO)?;
-    connection.checkpoint_on_close(false);
-    connection.sql()?.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
-    // It is restored: whoever cancels now comes too late.
-    let health = health::inspect(&connection, Kind::Quick, &Committed(task))?;
-    if !is_sound(&health) {
-        if let Some(file) = connection.file() {
-            file.suspect();
-        }
+    let connection = watcher(database)?;
+    let failed = || {
         let kept = preserved.map_or_else(String::new, |preserved| {
             format!(". What it was before is kept in {}", preserved.database.display())
         });
-        return Err(Error::sqlite(
-            ffi::SQLITE_CORRUPT,
-            format!(
-                "the backup was sound, but the database into which it was restored is not: the \
-                 disk does not keep what is written to it{kept}"
-            ),
+        format!(
+            "the backup was sound, but the database into which it was restored is not: the disk \
+             does not keep what is written to it{kept}"
         )
-        .at(database));
-    }
-    if let Some(file) = connection.file() {
-        // Whatever was doubted is not there any more.
-        file.take_suspicion();
-    }
-    connection.checkpoint_on_close(true);
-    drop(connection.sql()?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-    Ok(())
-}
-
-/// The rest of an operation that cannot be undone any more.
-struct Committed<'a>(&'a dyn Task);
-
-impl Task for Committed<'_> {
-    fn stage(&self, stage: Stage) {
-        self.0.stage(stage);
-    }
-
-    fn go_on(&self) -> Result<()> {
-        Ok(())
-    }
+    };
+    aftermath::look(&connection, Kind::Quick, is_sound, failed, task)?;
+    aftermath::checkpoint(&connection)
 }

@@ -23,10 +23,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::ffi;
 
-use super::partial::{Partial, beside, system};
+use super::partial::{Partial, system};
 use super::reader::{self, Encoding};
 use super::salvage::{SchemaEntry, Snapshot};
-use crate::engine::{Connection, Error, Result, errstr};
+use crate::engine::{Connection, Error, Result, beside, errstr};
 
 /// How the file begins.
 const MAGIC: &str = "fusion-sqlite schema 1 ";
