@@ -3,7 +3,8 @@
 //!
 //! Usage, each printing lines of JSON:
 //! - `recovery cases <rows of the log> <seeds> <part of names>…`: every damage done to every kind
-//!   of database and to a log of that many rows, at that many places.
+//!   of database and to a log of that many rows, at the places of those seeds: `4` for 1 to 4, or
+//!   `10-20`. Of a log of 0 rows none is made.
 //! - `recovery damage <database> <case> <seed> <folder>`: the files of one such run, sound and
 //!   damaged, to be looked into.
 //! - `recovery throughput <folder> <MB>`: time and memory of both on one large file.
@@ -29,6 +30,7 @@ fn main() {
 mod contest {
     use std::error::Error;
     use std::fs;
+    use std::ops::RangeInclusive;
     use std::path::Path;
     use std::process::Command;
     use std::sync::Mutex;
@@ -55,7 +57,10 @@ mod contest {
         let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match arguments.as_slice() {
-            ["cases", rows, seeds, only @ ..] => cases(rows.parse()?, seeds.parse()?, only),
+            ["cases", rows, seeds, only @ ..] => {
+                let (first, last) = seeds.split_once('-').unwrap_or(("1", seeds));
+                cases(rows.parse()?, first.parse()?..=last.parse()?, only)
+            }
             ["damage", schema, case, seed, folder] => {
                 damage(schema, case, seed.parse()?, Path::new(folder))
             }
@@ -68,10 +73,11 @@ mod contest {
         }
     }
 
-    fn cases(rows: i64, seeds: u64, only: &[&str]) -> Outcome {
+    fn cases(rows: i64, seeds: RangeInclusive<u64>, only: &[&str]) -> Outcome {
         println!("{}", json!({ "shell": shell::version(), "sqlite": rusqlite::version() }));
         let log = Schema { name: "log", ..FUSION };
-        let mut kinds: Vec<(&Schema, i64)> = vec![(&log, rows)];
+        let mut kinds: Vec<(&Schema, i64)> = Vec::new();
+        kinds.extend((rows > 0).then_some((&log, rows)));
         kinds.extend(SCHEMAS.iter().map(|schema| (schema, schema.rows)));
         let next = AtomicUsize::new(0);
         let printing = Mutex::new(());
@@ -83,7 +89,7 @@ mod contest {
                     let wanted =
                         |part: &&str| case.name.contains(part) || schema.name.contains(part);
                     if only.is_empty() || only.iter().any(wanted) {
-                        one(&sound, case, seeds, folder.path(), &printing);
+                        one(&sound, case, seeds.clone(), folder.path(), &printing);
                     }
                 }
             }
@@ -93,8 +99,14 @@ mod contest {
         Ok(())
     }
 
-    fn one(sound: &Sound, case: &Case, seeds: u64, folder: &Path, printing: &Mutex<()>) {
-        for seed in 1..=seeds {
+    fn one(
+        sound: &Sound,
+        case: &Case,
+        seeds: RangeInclusive<u64>,
+        folder: &Path,
+        printing: &Mutex<()>,
+    ) {
+        for seed in seeds {
             let Some(damaged) = case.damage(sound, seed) else { break };
             for &snapshot in case.wanted.snapshots() {
                 let contest = contest::hold(sound, &damaged, snapshot, folder);

@@ -1,5 +1,6 @@
 //! The `sqlite3` shell, whose `.recover` is the baseline: compiled from the sources that the
-//! crate `sqlite3-src` carries, kept under `target/`.
+//! crate `sqlite3-src` carries, kept under `target/`. `FUSION_SQLITE_SHELL` names another one, of
+//! another version, that has `.recover`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,7 +26,7 @@ const OPTIONS: &[&str] = &[
 /// Says what is missing where it cannot be built.
 pub fn shell() -> &'static Path {
     static SHELL: OnceLock<PathBuf> = OnceLock::new();
-    SHELL.get_or_init(build)
+    SHELL.get_or_init(|| std::env::var_os("FUSION_SQLITE_SHELL").map_or_else(build, PathBuf::from))
 }
 
 /// The version of SQLite that the shell is of.
