@@ -6,9 +6,9 @@
 //!   of database and to a log of that many rows, at the places of those seeds: `4` for 1 to 4, or
 //!   `10-20`. Of a log of 0 rows none is made.
 //! - `recovery damage <database> <case> <seed> <folder>`: the files of one such run, sound and
-//!   damaged, to be looked into.
+//!   damaged, to be looked into; prints what was done, and what each page of the sound file is.
 //! - `recovery throughput <folder> <MB>`: time and memory of both on one large file.
-//! - `recovery salvage <database> <target>`: what the latter measures.
+//! - `recovery salvage <database> <target>`: what the latter measures; prints the account.
 #![allow(clippy::print_stdout, reason = "a command-line program that prints its results")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "as the tests do")]
 
@@ -32,7 +32,7 @@ mod contest {
     use std::fs;
     use std::ops::RangeInclusive;
     use std::path::Path;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
@@ -67,7 +67,9 @@ mod contest {
             ["throughput", folder, size] => throughput(Path::new(folder), size.parse()?),
             ["salvage", database, target] => {
                 let salvaged = contest::salvage(Path::new(database), None, None, Path::new(target));
-                salvaged.map(drop).map_err(Into::into)
+                let salvaged = salvaged?;
+                println!("{}", serde_json::to_string(&salvaged)?);
+                Ok(())
             }
             _ => Err(USAGE.into()),
         }
@@ -146,7 +148,9 @@ mod contest {
         let damaged = case.damage(&sound, seed).ok_or("nothing to be damaged so")?;
         fs::write(folder.join("sound.db"), &sound.file)?;
         contest::write(&damaged, folder);
-        println!("{}", json!({ "done": damaged.done }));
+        let pages = sound.layout.pages.iter().map(|page| format!("{} {:?}", page.owner, page.role));
+        let done = &damaged.done;
+        println!("{}", json!({ "done": done, "pages": pages.collect::<Vec<_>>() }));
         Ok(())
     }
 
@@ -169,7 +173,7 @@ mod contest {
         let (recovered, salvaged) = (folder.join("recovered.db"), folder.join("salvaged.db"));
         let own = std::env::current_exe()?;
         let mut salvage = Command::new(own);
-        salvage.arg("salvage").arg(&path).arg(&salvaged);
+        salvage.arg("salvage").arg(&path).arg(&salvaged).stdout(Stdio::null());
         let (mut recover, mut import) = shell::commands(&path, &recovered);
 
         let started = Instant::now();

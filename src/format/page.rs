@@ -152,7 +152,8 @@ impl<'a> Page<'a> {
     }
 
     /// Cell number `index` of a leaf, all of which is on the page, with the length that its record
-    /// says instead of its own, if another cell or the page's end follows it right away.
+    /// says instead of its own, if another cell or the page's end follows it right away, and no
+    /// other begins in it.
     pub fn cell_by_record(&self, index: usize) -> Option<Cell<'a>> {
         let pointer = |index: usize| u16_at(self.bytes, self.array() + 2 * index).map(usize::from);
         let at = pointer(index).filter(|&at| index < self.cells && at >= self.array_end())?;
@@ -170,8 +171,8 @@ impl<'a> Page<'a> {
         let here = usize::try_from(length).ok()?;
         let end = start.checked_add(here)?;
         let whole = local_length(self.kind, self.bytes.len(), length) == here;
-        let joins =
-            end == self.bytes.len() || (0..self.cells).any(|other| pointer(other) == Some(end));
+        let next = (0..self.cells).filter_map(pointer).filter(|&other| other > at).min();
+        let joins = end == next.unwrap_or(self.bytes.len());
         let local = self.bytes.get(start..end)?;
         let cell = Cell { child: 0, rowid, length, local, overflow: 0, at, size: end - at };
         (whole && joins && cell.size >= 4).then_some(cell)

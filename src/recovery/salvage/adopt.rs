@@ -9,18 +9,21 @@
 //! * It has changed places, or was copied. Then what leads to it expects something else there, and
 //!   it is what some table has lost.
 //!
-//! Where more than one table could have it, none gets it.
+//! Where more than one table could have it, none gets it. That goes for tables that look whole,
+//! too, where pages have changed places, and for tables that nobody knows of, where some of the
+//! schema is lost: then a page must end just where one was lost, or the table's indexes have its
+//! rows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use super::evidence::{Evidence, Verdict};
 use super::fit;
 use super::looks::{self, Candidate, Looks};
 use super::parents::Belongs;
 use super::survey::{Is, Note, Survey};
-use super::target::Shape;
+use super::target::{IndexShape, Shape};
 use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
-use crate::format::record::Class;
 
 /// Points for a page that ends where what was lost ended.
 const EXACT: i64 = 1000;
@@ -52,43 +55,40 @@ pub(super) struct Bereft<'a> {
 /// An index that may have lost pages.
 pub(super) struct BereftIndex<'a> {
     pub(super) tree: &'a Tree,
-    /// How many fields its entries have, where that is known.
-    pub(super) fields: Option<usize>,
+    /// What its entries look like, where that is known.
+    pub(super) shape: Option<&'a IndexShape>,
     /// What is noted of the pages that it still has.
     pub(super) seen: Option<Note>,
 }
 
-/// What a table's indexes say of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// They have rows of it.
-    Own,
-    /// They have its rowids, with other values.
-    Others,
+/// What is known beside the b-trees.
+pub(super) struct Known<'a> {
+    pub(super) survey: &'a Survey,
+    /// Of all tables.
+    pub(super) shapes: &'a [Shape],
+    /// There are no other tables.
+    pub(super) complete: bool,
+    /// Pages that something other than a b-tree expected to be its.
+    pub(super) expected: &'a [u32],
+    /// What else tells whose a page is.
+    pub(super) belongs: &'a dyn Fn(u32) -> Belongs,
+    pub(super) evidence: &'a Evidence<'a>,
 }
 
-/// Pages and the tables, by their places, that they could be of.
-pub(super) type Evidence<'a> = dyn Fn(&[(usize, u32)]) -> HashMap<(usize, u32), Verdict> + 'a;
-
 /// Gives orphan pages to the tables that lost them; what remains belongs to none.
-///
-/// `belongs` tells what else is known of a page, `expected` are pages that something other than a
-/// b-tree expected to be its, and `evidence` is what the tables' indexes say.
 pub(super) fn adopt(
-    survey: &Survey,
+    known: &Known<'_>,
     owners: &mut Owners,
     tables: &mut [Bereft<'_>],
     indexes: &[BereftIndex<'_>],
-    expected: &[u32],
-    belongs: &dyn Fn(u32) -> Belongs,
-    evidence: &Evidence<'_>,
 ) -> Vec<u32> {
+    let Known { survey, belongs, .. } = *known;
     let expected: HashSet<u32> = tables
         .iter()
         .flat_map(|table| &table.tree.lost)
         .chain(indexes.iter().flat_map(|index| &index.tree.lost))
         .map(|lost| lost.page)
-        .chain(expected.iter().copied())
+        .chain(known.expected.iter().copied())
         .collect();
     let mut left = Vec::new();
     let orphans: Vec<u32> = survey
@@ -112,7 +112,7 @@ pub(super) fn adopt(
         let pages = orphans.iter().copied().filter(could).map(|page| (number, page));
         questions.extend(pages.take(MOST_QUESTIONS));
     }
-    let verdicts = evidence(&questions);
+    let verdicts = known.evidence.ask(&questions);
     for (table, looks) in tables.iter_mut().zip(&looks) {
         if looks.of.is_some() {
             table.seen = looks.of;
@@ -122,8 +122,8 @@ pub(super) fn adopt(
         let note = &survey.note(page);
         let Is::Tree(kind) = note.is else { continue };
         let moved = expected.contains(&page);
-        let known = if moved { Belongs::Unknown } else { belongs(page) };
-        let found = match known {
+        let told = if moved { Belongs::Unknown } else { belongs(page) };
+        let found = match told {
             Belongs::Free => {
                 owners.set(page, Owner::Free);
                 continue;
@@ -131,9 +131,13 @@ pub(super) fn adopt(
             Belongs::To(root) => whose(note, kind, root, tables),
             Belongs::Unknown => None,
         };
-        let known = |table: usize| verdicts.get(&(table, page)).copied();
-        let found = found.filter(|&(table, _)| known(table) != Some(Verdict::Others));
-        match found.or_else(|| place(note, kind, role(page), tables, indexes, &looks, &known)) {
+        let verdict = |table: usize| verdicts.get(&(table, page)).copied();
+        let found = found.filter(|&(table, _)| verdict(table) != Some(Verdict::Others));
+        let place = || {
+            let orphan = Orphan { note, kind, role: role(page), verdict: &verdict };
+            orphan.place(known, tables, indexes, &looks)
+        };
+        match found.or_else(place) {
             Some((table, lost)) => {
                 let Some(table) = tables.get_mut(table) else { continue };
                 owners.set(page, Owner::Tree(table.number));
@@ -162,53 +166,85 @@ fn whose(note: &Note, kind: Kind, root: u32, tables: &[Bereft<'_>]) -> Option<(u
     (kind.is_table() != table.shape.without_rowid).then_some((number, lost))
 }
 
-/// The one table, and what it lost, that a page must be of.
-fn place(
-    note: &Note,
+/// A page that nothing leads to.
+struct Orphan<'a> {
+    note: &'a Note,
     kind: Kind,
-    role: Role<'_>,
-    tables: &[Bereft<'_>],
-    indexes: &[BereftIndex<'_>],
-    looks: &[Looks],
-    known: &dyn Fn(usize) -> Option<Verdict>,
-) -> Option<(usize, usize)> {
-    if !kind.is_table() && indexes.iter().any(|index| index.could_have(note)) {
-        return None;
-    }
-    let mut best: Option<(i64, (usize, usize))> = None;
-    let mut tied = false;
-    let mut contested = 0;
-    for ((number, table), looks) in tables.iter().enumerate().zip(looks) {
-        let Some((points, lost, exact)) = table.could_have(note, kind, role) else { continue };
-        let verdict = known(number);
-        if verdict == Some(Verdict::Others) || looks.others.contains(&role.page) {
-            continue;
+    role: Role<'a>,
+    /// What a table's indexes say of it.
+    verdict: &'a dyn Fn(usize) -> Option<Verdict>,
+}
+
+impl Orphan<'_> {
+    /// The one table, and what it lost, that the page must be of.
+    fn place(
+        &self,
+        known: &Known<'_>,
+        tables: &[Bereft<'_>],
+        indexes: &[BereftIndex<'_>],
+        looks: &[Looks],
+    ) -> Option<(usize, usize)> {
+        let &Self { note, kind, role, .. } = self;
+        if !kind.is_table() && indexes.iter().any(|index| index.could_have(note, known.shapes)) {
+            return None;
         }
-        let certain = verdict == Some(Verdict::Own);
-        contested += usize::from(looks.contested.contains(&role.page) && !certain);
-        let mut points = i64::from(points) + if exact { EXACT } else { 0 };
-        points += if certain { CERTAIN } else { 0 };
-        if let Some((seen, rows)) = &table.seen {
-            points += i64::from(note.likeness(seen));
-            if *rows >= KNOWN {
-                points -= STRANGE * i64::from(note.strangeness(seen));
+        let mut best: Option<(i64, (usize, usize))> = None;
+        let mut tied = false;
+        let mut contested = 0;
+        for ((number, table), looks) in tables.iter().enumerate().zip(looks) {
+            let Some((points, lost, exact)) = table.could_have(note, kind, role) else { continue };
+            let verdict = (self.verdict)(number);
+            if verdict == Some(Verdict::Others) || looks.others.contains(&role.page) {
+                continue;
+            }
+            let certain = verdict == Some(Verdict::Own);
+            if !certain && !exact && self.could_be_anothers(known, table, lost) {
+                continue;
+            }
+            contested += usize::from(looks.contested.contains(&role.page) && !certain);
+            let mut points = i64::from(points) + if exact { EXACT } else { 0 };
+            points += if certain { CERTAIN } else { 0 };
+            if let Some((seen, rows)) = &table.seen {
+                points += i64::from(note.likeness(seen));
+                if *rows >= KNOWN {
+                    points -= STRANGE * i64::from(note.strangeness(seen));
+                }
+            }
+            if points < 0 {
+                continue;
+            }
+            match best {
+                Some((most, _)) if most > points => {}
+                Some((most, _)) if most == points => tied = true,
+                _ => {
+                    best = Some((points, (number, lost)));
+                    tied = false;
+                }
             }
         }
-        if points < 0 {
-            continue;
-        }
-        match best {
-            Some((most, _)) if most > points => {}
-            Some((most, _)) if most == points => tied = true,
-            _ => {
-                best = Some((points, (number, lost)));
-                tied = false;
-            }
-        }
+        // What looks like a row of more than one table that lost everything is neither's for
+        // certain.
+        best.filter(|&(points, _)| points >= CERTAIN || (!tied && contested < 2))
+            .map(|(_, place)| place)
     }
-    // What looks like a row of more than one table that lost everything is neither's for certain.
-    best.filter(|&(points, _)| points >= CERTAIN || (!tied && contested < 2))
-        .map(|(_, place)| place)
+
+    /// Whether the page could as well be of a table that looks whole, or that nobody knows of.
+    fn could_be_anothers(&self, known: &Known<'_>, table: &Bereft<'_>, lost: usize) -> bool {
+        let Some(lost) = table.tree.lost.get(lost) else { return false };
+        let everything = lost.low == i64::MIN && lost.high == i64::MAX;
+        if !known.complete && everything {
+            return true;
+        }
+        // A page above that is damaged itself leads to it, with a range that is not its.
+        let led_to = table.tree.lost.iter().any(|lost| lost.page == self.role.page);
+        self.role.moved
+            && !led_to
+            && known.shapes.iter().any(|shape| {
+                shape.root != table.shape.root
+                    && shape.without_rowid == table.shape.without_rowid
+                    && fit::fit(self.note, shape).is_some()
+            })
+    }
 }
 
 /// How a page became an orphan.
@@ -311,19 +347,16 @@ impl Bereft<'_> {
 
 impl BereftIndex<'_> {
     /// Whether a page of an index's b-tree could be one that this index lost.
-    fn could_have(&self, note: &Note) -> bool {
-        let (least, most) = (usize::from(note.fields.0), usize::from(note.fields.1));
-        if self.tree.lost.is_empty()
-            || self.fields.is_some_and(|count| (count, count) != (least, most))
-        {
+    fn could_have(&self, note: &Note, tables: &[Shape]) -> bool {
+        if self.tree.lost.is_empty() {
             return false;
         }
-        // An entry ends with the rowid. A WITHOUT ROWID table's index has its key there.
-        let others = [Class::Null, Class::Real, Class::Text, Class::Blob];
-        let rowid = most > 0 && !others.into_iter().any(|class| note.types.seen(most - 1, class));
+        if let Some(shape) = self.shape {
+            return fit::index_fits(note, shape, tables);
+        }
         match &self.seen {
             Some(seen) => seen.fields == note.fields && note.strangeness(seen) == 0,
-            None => rowid,
+            None => true,
         }
     }
 }

@@ -5,13 +5,14 @@
 //! same bytes are in another b-tree with a better right to them, where another table lost just
 //! such a page, or where they are another table's only page as well and this table's indexes
 //! know none of the rows; a whole table where its records are rather like those of another that
-//! lost all of them.
+//! lost all of them. A WITHOUT ROWID table's only page is also given up where it rather has the
+//! entries of an index that lost all of them.
 
 use std::collections::HashMap;
 
-use super::adopt::Verdict;
-use super::evidence;
+use super::evidence::{Evidence, Verdict};
 use super::fit;
+use super::forest::IndexTree;
 use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
@@ -26,15 +27,15 @@ fn key(note: &Note) -> Key {
     (note.cells, note.low, note.high, note.fields)
 }
 
-/// Takes pages from the tables that have no right to them. The tables' numbers among the
-/// owners are their places plus 1; `indexes` are those of tables, which are told by their places.
+/// Takes pages from the tables that have no right to them.
 pub(super) fn settle(
     pages: &Pages<'_>,
     survey: &Survey,
     owners: &mut Owners,
     shapes: &[Shape],
     trees: &mut [Tree],
-    indexes: &[(usize, &Tree)],
+    indexes: &[IndexTree<'_>],
+    evidence: &Evidence<'_>,
 ) {
     let mut single: HashMap<Key, Vec<usize>> = HashMap::new();
     for (place, tree) in trees.iter().enumerate() {
@@ -50,7 +51,7 @@ pub(super) fn settle(
         }
         for &place in single.get(&key(note)).into_iter().flatten() {
             let (Some(tree), Some(shape)) = (trees.get(place), shapes.get(place)) else { continue };
-            if tree.root == page || !same(pages, tree.root, page) {
+            if tree.root == page || !pages.are_same(tree.root, page) {
                 continue;
             }
             let Owner::Tree(owner) = owners.get(page) else { continue };
@@ -60,7 +61,7 @@ pub(super) fn settle(
             let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
             // Where it is one of several pages its place was checked: it belongs there.
             let disowned = || {
-                let verdicts = evidence::of(pages, indexes, &[(place, page)]);
+                let verdicts = evidence.ask(&[(place, page)]);
                 verdicts.get(&(place, page)) == Some(&Verdict::Others)
             };
             if !root || theirs > points(shape) || (theirs == points(shape) && disowned()) {
@@ -82,7 +83,12 @@ pub(super) fn settle(
             (points > mine && other.pages.is_empty() && leads_to(pages, survey, other.root, shape))
                 || (single && other.table && points >= mine && other.lost.iter().any(exact))
         });
-        if missed {
+        // Rows that are all shorter than the table's are rather an index's entries.
+        let short = shape.without_rowid && usize::from(note.fields.1) < shape.fields.len();
+        let entries = indexes.iter().any(|(index, of)| {
+            index.pages.is_empty() && of.is_some_and(|of| fit::index_fits(&note, of, shapes))
+        });
+        if missed || (single && short && entries) {
             copies.push((place, Owner::None));
         }
     }
@@ -94,6 +100,7 @@ pub(super) fn settle(
         for page in tree.pages.drain(..) {
             owners.set(page, owner);
         }
+        tree.placed.clear();
         tree.lost.clear();
         let (low, high) = (i64::MIN, i64::MAX);
         tree.lost.push(Lost { low, high, leaf: false, page: tree.root, found: false });
@@ -129,20 +136,12 @@ pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut 
         }
         if let Some(orphans) = orphans.get_mut(&key(note)) {
             orphans.retain(|&orphan| {
-                let copy = same(pages, orphan, page);
+                let copy = pages.are_same(orphan, page);
                 if copy {
                     owners.set(orphan, Owner::Free);
                 }
                 !copy
             });
         }
-    }
-}
-
-/// Whether two pages have the same bytes.
-fn same(pages: &Pages<'_>, one: u32, other: u32) -> bool {
-    match (pages.read(one), pages.read(other)) {
-        (Some(one), Some(other)) => *one == *other,
-        _ => false,
     }
 }

@@ -1,81 +1,246 @@
-//! What a table's indexes say of a page that could be the table's: an index has each row's rowid
+//! What the indexes say of a page that could be a table's: an index has each row's rowid (or key),
 //! and some of its values.
 //!
-//! Memory: a few rows of each page that is asked about.
+//! An index agrees with a row by chance, too, where a column has few values. So agreement counts
+//! by what it tells, in bits: the rarer the entry's key in the index, the more. An index that is
+//! whole and leaves no row out also tells which rows there are not.
+//!
+//! Memory: [`ROWS`] rows' sums for each page that is asked about.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::adopt::Verdict;
 use super::leaf;
 use super::pages::Pages;
+use super::survey::Survey;
+use super::target::{IndexShape, Part, Shape};
 use super::tree::Tree;
 use crate::format::{Value, record};
 
 /// Rows of a page that are looked up.
-const ROWS: usize = 4;
+const ROWS: usize = 16;
 
-/// Pages that could have a row of a table, each with the sums of the row's fields there.
-type Places = Vec<(u32, Vec<u64>)>;
+/// Bits that make rows a table's own: one page in 65,536 agrees that much by chance.
+const CERTAIN: u32 = 16;
 
-/// Asks `indexes`, each with its table's place, about pages, each with the place of the table that
-/// it could be of.
-pub(super) fn of(
-    pages: &Pages<'_>,
-    indexes: &[(usize, &Tree)],
-    questions: &[(usize, u32)],
-) -> HashMap<(usize, u32), Verdict> {
-    let mut verdicts = HashMap::new();
-    let mut rows: HashMap<(usize, i64), Places> = HashMap::new();
-    for &(table, page) in questions {
-        if !indexes.iter().any(|(of, _)| *of == table) {
-            continue;
-        }
-        let mut row = |rowid, fields: &[Value<'_>]| {
-            let sums = fields.iter().map(sum).collect();
-            rows.entry((table, rowid)).or_default().push((page, sums));
-        };
-        each(pages, page, true, &mut row);
-    }
-    if rows.is_empty() {
-        return verdicts;
-    }
-    for &(table, index) in indexes {
-        let mut entry = |_, fields: &[Value<'_>]| {
-            let Some((&Value::Integer(rowid), key)) = fields.split_last() else { return };
-            for (page, sums) in rows.get(&(table, rowid)).into_iter().flatten() {
-                let own = |value: &Value<'_>| {
-                    *value == Value::Integer(rowid) || sums.contains(&sum(value))
-                };
-                if key.iter().all(own) {
-                    verdicts.insert((table, *page), Verdict::Own);
-                } else {
-                    verdicts.entry((table, *page)).or_insert(Verdict::Others);
-                }
-            }
-        };
-        if rows.keys().any(|(of, _)| *of == table) {
-            for &page in &index.pages {
-                each(pages, page, false, &mut entry);
-            }
-        }
-    }
-    verdicts
+/// Bits for a key that is not made of small numbers only: nobody else's row would have it.
+const SPECIAL: u32 = 3;
+
+/// Counters of how often keys are in an index; keys that share one count as the same.
+const COUNTERS: usize = 4096;
+
+/// What a table's indexes say of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// They have rows of it.
+    Own,
+    /// They have its rowids with other values, or not at all.
+    Others,
 }
 
-/// Tells `row` the rowid and the fields of records that are all on `page`: of all, or of
-/// [`ROWS`] of them.
-fn each(pages: &Pages<'_>, page: u32, some: bool, row: &mut dyn FnMut(i64, &[Value<'_>])) {
-    let Some(bytes) = pages.read(page) else { return };
-    let Some(view) = leaf::open(&bytes, pages.layout.usable, page == 1) else { return };
+/// Pages and the tables, by their places, that they could be of.
+pub(super) type Question = (usize, u32);
+
+/// The indexes of a file, as witnesses.
+pub(super) struct Evidence<'a> {
+    pages: &'a Pages<'a>,
+    shapes: &'a [Shape],
+    indexes: Vec<Index<'a>>,
+}
+
+struct Index<'a> {
+    shape: &'a IndexShape,
+    tree: &'a Tree,
+    /// What it does not have is not in its table.
+    whole: bool,
+}
+
+/// What the indexes say of a page so far.
+#[derive(Default)]
+struct Tally {
+    asked: u32,
+    agreeing: u32,
+    contradicting: u32,
+    bits: u32,
+    /// By the index that is being read: rows that it has, and the keys of those that agree.
+    named: u32,
+    keys: Vec<(usize, bool)>,
+}
+
+/// Rows that are asked about, by the table and the sum of the rowid or key: the page and the sums
+/// of the fields.
+type Rows = HashMap<(usize, u64), Vec<(u32, Vec<u64>)>>;
+
+impl<'a> Evidence<'a> {
+    /// The witnesses: each index with its b-tree.
+    pub(super) fn new(
+        pages: &'a Pages<'a>,
+        survey: &Survey,
+        shapes: &'a [Shape],
+        indexes: impl Iterator<Item = (&'a IndexShape, &'a Tree)>,
+    ) -> Self {
+        let sound = |tree: &Tree| {
+            tree.lost.is_empty() && tree.pages.iter().all(|&page| survey.note(page).sound)
+        };
+        let index = |(shape, tree): (&'a IndexShape, &'a Tree)| {
+            (!tree.pages.is_empty()).then(|| {
+                let whole = !shape.partial && sound(tree);
+                Index { shape, tree, whole }
+            })
+        };
+        Self { pages, shapes, indexes: indexes.filter_map(index).collect() }
+    }
+
+    /// How many indexes of a table can be asked.
+    pub(super) fn witnesses(&self, table: usize) -> usize {
+        self.indexes.iter().filter(|index| index.shape.table == table).count()
+    }
+
+    /// Asks about pages.
+    pub(super) fn ask(&self, questions: &[Question]) -> HashMap<Question, Verdict> {
+        let mut rows = Rows::new();
+        let mut tallies: HashMap<Question, Tally> = HashMap::new();
+        for &(table, page) in questions.iter().filter(|(table, _)| self.witnesses(*table) > 0) {
+            let Some(shape) = self.shapes.get(table) else { continue };
+            let mut asked = 0;
+            records(self.pages, page, ROWS, &mut |rowid, fields| {
+                let identity = if shape.without_rowid {
+                    sum_of(fields.iter().take(shape.key_fields))
+                } else {
+                    sum(&Value::Integer(rowid))
+                };
+                let sums = fields.iter().map(sum).collect();
+                rows.entry((table, identity)).or_default().push((page, sums));
+                asked += 1;
+            });
+            tallies.entry((table, page)).or_default().asked = asked;
+        }
+        for index in &self.indexes {
+            if questions.iter().any(|(table, _)| *table == index.shape.table) {
+                self.hear(index, &rows, &mut tallies);
+            }
+        }
+        let verdict = |(question, tally): (Question, Tally)| Some((question, tally.verdict()?));
+        tallies.into_iter().filter_map(verdict).collect()
+    }
+
+    /// Lets one index say what it has of the rows.
+    fn hear(&self, index: &Index<'_>, rows: &Rows, tallies: &mut HashMap<Question, Tally>) {
+        let table = index.shape.table;
+        let Some(shape) = self.shapes.get(table) else { return };
+        let parts = &index.shape.parts;
+        // Where in an entry that is which tells the row.
+        let identity: Option<Vec<usize>> = if shape.without_rowid {
+            let at = |field| parts.iter().position(|part| *part == Part::Field(field));
+            (0..shape.key_fields).map(at).collect()
+        } else {
+            parts.iter().rposition(|part| *part == Part::Rowid).map(|at| vec![at])
+        };
+        let Some(identity) = identity else { return };
+        let mut whole = index.whole;
+        let mut total = 0_u32;
+        let mut counters = vec![0_u32; COUNTERS];
+        for &page in &index.tree.pages {
+            whole &= records(self.pages, page, usize::MAX, &mut |_, entry| {
+                if entry.len() != parts.len() {
+                    return;
+                }
+                let key: Vec<&Value<'_>> = entry
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(at, value)| (!identity.contains(&at)).then_some(value))
+                    .collect();
+                let counter = usize::try_from(sum_of(key.iter().copied())).unwrap_or(0) % COUNTERS;
+                total = total.saturating_add(1);
+                if let Some(counter) = counters.get_mut(counter) {
+                    *counter = counter.saturating_add(1);
+                }
+                let row = match identity.as_slice() {
+                    &[at] if !shape.without_rowid => entry.get(at).map_or(0, sum),
+                    places => sum_of(places.iter().filter_map(|&at| entry.get(at))),
+                };
+                for (page, sums) in rows.get(&(table, row)).into_iter().flatten() {
+                    let Some(tally) = tallies.get_mut(&(table, *page)) else { continue };
+                    tally.named += 1;
+                    if agrees(parts, entry, sums) {
+                        tally.agreeing += 1;
+                        tally.keys.push((counter, key.iter().any(|value| is_special(value))));
+                    } else {
+                        tally.contradicting += 1;
+                    }
+                }
+            });
+        }
+        for ((_, _), tally) in tallies.iter_mut().filter(|((of, _), _)| *of == table) {
+            for (counter, special) in tally.keys.drain(..) {
+                let count = counters.get(counter).copied().unwrap_or(total).max(1);
+                tally.bits += (total / count).max(1).ilog2() + if special { SPECIAL } else { 0 };
+            }
+            if whole {
+                tally.contradicting += tally.asked.saturating_sub(tally.named);
+            }
+            tally.named = 0;
+        }
+    }
+}
+
+impl Tally {
+    fn verdict(&self) -> Option<Verdict> {
+        if self.contradicting > self.agreeing {
+            Some(Verdict::Others)
+        } else if self.contradicting * 8 <= self.agreeing && self.bits >= CERTAIN {
+            // One row of many may have been damaged.
+            Some(Verdict::Own)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether an entry has the values of a row. Fields that the row is too old for agree.
+fn agrees(parts: &[Part], entry: &[Value<'_>], sums: &[u64]) -> bool {
+    parts.iter().zip(entry).all(|(part, value)| match part {
+        Part::Field(field) => sums.get(*field).is_none_or(|&own| own == sum(value)),
+        Part::Rowid | Part::Computed => true,
+    })
+}
+
+/// Tells `row` the rowid and the fields of records that are all on `page`: of at most `most`.
+/// Whether it could tell all of those.
+fn records(
+    pages: &Pages<'_>,
+    page: u32,
+    most: usize,
+    row: &mut dyn FnMut(i64, &[Value<'_>]),
+) -> bool {
+    let Some(bytes) = pages.read(page) else { return false };
+    let Some(view) = leaf::open(&bytes, pages.layout.usable, page == 1) else { return false };
     let cells = leaf::cells(&view).cells;
-    let step = if some { cells.len().div_ceil(ROWS).max(1) } else { 1 };
+    let step = cells.len().div_ceil(most).max(1);
     let mut fields = Vec::new();
+    let mut all = true;
     for cell in cells.iter().step_by(step) {
         if cell.overflow == 0 && record::read(cell.local, &mut fields) {
             row(cell.rowid, &fields);
+        } else {
+            all = false;
         }
     }
+    all
+}
+
+/// Whether a value is unlikely to be in two rows of different tables.
+fn is_special(value: &Value<'_>) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Integer(integer) => integer.unsigned_abs() > 1 << 20,
+        Value::Real(_) => true,
+        Value::Text(bytes) | Value::Blob(bytes) => bytes.len() >= 8,
+    }
+}
+
+fn sum_of<'v>(values: impl Iterator<Item = &'v Value<'v>>) -> u64 {
+    values.fold(0, |all, value| all.rotate_left(7) ^ sum(value))
 }
 
 /// Tells values apart well enough.

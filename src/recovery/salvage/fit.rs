@@ -3,7 +3,7 @@
 use super::leaf;
 use super::pages::Pages;
 use super::survey::Note;
-use super::target::{Affinity, Shape};
+use super::target::{Affinity, IndexShape, Part, Shape};
 use crate::format::record::Class;
 
 /// How well a page's records fit a table: none if one of them cannot be a row of it. Between
@@ -47,6 +47,32 @@ pub(super) fn fit(note: &Note, shape: &Shape) -> Option<u32> {
     Some(points)
 }
 
+/// Whether a page's records could be entries of an index. An entry has all of its fields.
+pub(super) fn index_fits(note: &Note, index: &IndexShape, tables: &[Shape]) -> bool {
+    let count = u16::try_from(index.parts.len()).unwrap_or(u16::MAX);
+    if note.fields.1 == 0 {
+        return true;
+    }
+    let table = tables.get(index.table);
+    note.fields == (count, count)
+        && index.parts.iter().enumerate().all(|(column, part)| {
+            let seen = |class| note.types.seen(column, class);
+            let text_or_blob = || seen(Class::Text) || seen(Class::Blob);
+            match part {
+                Part::Computed => true,
+                Part::Rowid => !seen(Class::Null) && !seen(Class::Real) && !text_or_blob(),
+                Part::Field(field) => {
+                    let field = table.and_then(|table| table.fields.get(*field));
+                    field.is_none_or(|field| {
+                        let numbers = seen(Class::Integer) || seen(Class::Real);
+                        let refuses = field.not_null && seen(Class::Null);
+                        !(refuses || field.affinity == Affinity::Text && numbers)
+                    })
+                }
+            }
+        })
+}
+
 /// Whether a record can be a row of a table.
 pub(super) fn record_fits(fields: &[crate::format::Value<'_>], shape: &Shape) -> bool {
     use crate::format::Value;
@@ -65,16 +91,21 @@ pub(super) fn record_fits(fields: &[crate::format::Value<'_>], shape: &Shape) ->
 /// Whether most of a page's records could be a table's: a damaged one of them does not make the
 /// page another's.
 pub(super) fn most_fit(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
+    most(pages, number, |note| fit(note, shape).is_some())
+}
+
+/// Whether most of a page's records are what is looked for, each by a note of it alone.
+pub(super) fn most(pages: &Pages<'_>, number: u32, fits: impl Fn(&Note) -> bool) -> bool {
     let Some(bytes) = pages.read(number) else { return false };
     let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };
     let cells = leaf::cells(&page).cells;
     let fitting = cells.iter().filter(|cell| {
-        let mut note = Note::NOTHING;
+        let mut note = Note { cells: 1, ..Note::NOTHING };
         let types = &mut note.types;
         leaf::classes(cell, |column, class| types.see(column, class)).is_some_and(|count| {
             let count = u16::try_from(count).unwrap_or(u16::MAX);
             note.fields = (count, count);
-            fit(&note, shape).is_some()
+            fits(&note)
         })
     });
     fitting.count() * 2 > cells.len()

@@ -1,6 +1,7 @@
 //! Which cells of a page hold a record: all of them on a sound page; of a damaged one those that
 //! are whole by themselves and fit between the others.
 
+use super::ascending;
 use crate::format::record::{self, Class};
 use crate::format::{Cell, Kind, Page, header, number};
 
@@ -149,26 +150,7 @@ fn disentangle(cells: &mut Vec<Cell<'_>>, page: &Page<'_>) {
 
 /// Keeps the longest run of ascending rowids: what stands out of it is damaged.
 fn keep_ascending(cells: &mut Vec<Cell<'_>>) {
-    // Patience sorting: the last cell of the best run of each length, and each one's forerunner.
-    let mut ends: Vec<usize> = Vec::new();
-    let mut before: Vec<Option<usize>> = Vec::with_capacity(cells.len());
-    let rowid = |cells: &[Cell<'_>], place: usize| cells.get(place).map(|cell| cell.rowid);
-    for (place, cell) in cells.iter().enumerate() {
-        let length = ends.partition_point(|&end| rowid(cells, end) < Some(cell.rowid));
-        before.push(length.checked_sub(1).and_then(|shorter| ends.get(shorter).copied()));
-        match ends.get_mut(length) {
-            Some(end) => *end = place,
-            None => ends.push(place),
-        }
-    }
-    let mut kept = vec![false; cells.len()];
-    let mut next = ends.last().copied();
-    while let Some(place) = next {
-        if let Some(kept) = kept.get_mut(place) {
-            *kept = true;
-        }
-        next = before.get(place).copied().flatten();
-    }
-    let mut kept = kept.into_iter();
+    let rowids: Vec<i64> = cells.iter().map(|cell| cell.rowid).collect();
+    let mut kept = ascending::longest(&rowids).into_iter();
     cells.retain(|_| kept.next().unwrap_or(false));
 }

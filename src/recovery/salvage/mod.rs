@@ -13,16 +13,19 @@
 //! Thread: whichever calls; the source is used by that thread alone.
 
 mod adopt;
+mod ascending;
 mod audit;
 mod chain;
 mod contest;
 mod evidence;
 mod fit;
+mod forest;
 mod free;
 mod geometry;
 mod index;
 mod leaf;
 mod looks;
+mod misplaced;
 mod pages;
 mod parents;
 pub mod report;
@@ -40,6 +43,8 @@ pub use snapshot::{SchemaEntry, Snapshot};
 
 use self::adopt::{Bereft, BereftIndex};
 use self::chain::Chains;
+use self::evidence::Evidence;
+use self::forest::Ground;
 use self::geometry::Geometry;
 use self::index::Indexes;
 use self::pages::Pages;
@@ -47,7 +52,7 @@ use self::parents::{Above, Belongs};
 use self::rows::{Into, Rows};
 use self::survey::{Is, Note, Survey};
 use self::target::Target;
-use self::tree::{Owners, Tree, Walk};
+use self::tree::{Owners, Tree};
 use crate::engine::{Result, Storage, Task};
 
 /// A damaged database: its file and, where there is one that belongs to it, its WAL. Nobody
@@ -129,75 +134,42 @@ impl Salvager<'_> {
         let schema = schema::find(pages, &survey, &mut owners, &header, snapshot, task)?;
         header.schema.clear();
         let mut target = Target::create(path, &header, &schema.entries)?;
-        let shapes = target.shapes().to_vec();
+        let (shapes, index_shapes) = (target.shapes().to_vec(), target.index_shapes().to_vec());
 
-        let mut trees = Vec::new();
-        for (number, shape) in (1..).zip(&shapes) {
-            let fits = |page: u32, note: &Note| {
-                fit::fit(note, shape).is_some() || fit::most_fit(pages, page, shape)
-            };
-            let owners = &mut owners;
-            let descending = &shape.descending;
-            let walk =
-                Walk { pages, survey: &survey, owners, task, number, fits: &fits, descending };
-            trees.push(walk.tree(shape.root, !shape.without_rowid)?);
-        }
-        let mut indexes = Vec::new();
-        let first = u32::try_from(shapes.len()).unwrap_or(u32::MAX / 2) + 1;
-        let roots =
-            || schema.entries.iter().filter(|entry| entry.kind == "index" && entry.root != 0);
-        for (number, entry) in (first..).zip(roots()) {
-            let owners = &mut owners;
-            let walk = Walk {
-                pages,
-                survey: &survey,
-                owners,
-                task,
-                number,
-                fits: &|_, _| true,
-                descending: &[],
-            };
-            indexes.push(walk.tree(entry.root, false)?);
-        }
-        let of_tables: Vec<(usize, &Tree)> = roots()
-            .zip(&indexes)
-            .filter_map(|(entry, tree)| {
-                let table = shapes.iter().position(|shape| shape.table == entry.table)?;
-                let shape = shapes.get(table).filter(|shape| !shape.without_rowid)?;
-                let of =
-                    schema.entries.iter().find(|it| it.kind == "table" && it.name == entry.table);
-                schema::is_of_fields(entry, of?, shape).then_some((table, tree))
-            })
-            .collect();
-        contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &of_tables);
+        let ground =
+            Ground { pages, survey: &survey, shapes: &shapes, index_shapes: &index_shapes, task };
+        let mut trees = ground.tables(&mut owners)?;
+        let roots = schema.entries.iter().filter(|it| it.kind == "index" && it.root != 0);
+        let indexes = ground.indexes(&mut owners, roots.map(|entry| entry.root))?;
+        let witnesses = indexes.iter().filter_map(|(tree, shape)| shape.map(|shape| (shape, tree)));
+        let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
+        contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
+        let not_theirs = misplaced::find(pages, &survey, &owners, &shapes, &trees, &evidence);
+        ground.tables_without(&not_theirs, &mut owners, &mut trees)?;
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
-        let misplaced = trees.iter().chain(&indexes).flat_map(|tree| &tree.lost).any(|lost| {
-            let note = survey.note(lost.page);
-            matches!(note.is, Is::Other) || (matches!(note.is, Is::Tree(_)) && note.sound)
-        });
+        let misplaced = trees
+            .iter()
+            .chain(indexes.iter().map(|(tree, _)| tree))
+            .flat_map(|tree| &tree.lost)
+            .any(|lost| survey.note(lost.page).is_something());
         let clues = Chains::clues(pages, &survey, &mut owners, &leaves, misplaced, task)?;
         drop(leaves);
         free::mark(pages, &survey, &mut owners, geometry.freelist());
 
-        let mut tables: Vec<Bereft<'_>> = (1..)
-            .zip(&shapes)
+        let seen = |tree: &Tree| Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
+        let mut tables: Vec<Bereft<'_>> = shapes
+            .iter()
             .zip(&mut trees)
-            .map(|((number, shape), tree)| {
+            .enumerate()
+            .map(|(place, (shape, tree))| {
                 let rows = tree.pages.iter().map(|&page| u64::from(survey.note(page).cells)).sum();
-                let seen = Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
-                let seen = seen.map(|seen| (seen, rows));
-                Bereft { number, shape, tree, seen, adopted: Vec::new() }
+                let seen = seen(tree).map(|seen| (seen, rows));
+                Bereft { number: forest::number(place), shape, tree, seen, adopted: Vec::new() }
             })
             .collect();
-        let bereft: Vec<BereftIndex<'_>> = roots()
-            .zip(&indexes)
-            .map(|(entry, tree)| {
-                let seen = Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
-                let of = shapes.iter().find(|shape| shape.table == entry.table);
-                let rowids = of.is_none_or(|shape| !shape.without_rowid);
-                let columns = entry.sql.as_deref().filter(|_| rowids).and_then(schema::columns);
-                BereftIndex { tree, fields: columns.map(|columns| columns + 1), seen }
-            })
+        let bereft: Vec<BereftIndex<'_>> = indexes
+            .iter()
+            .map(|(tree, shape)| BereftIndex { tree, shape: *shape, seen: seen(tree) })
             .collect();
         contest::set_copies_aside(pages, &survey, &mut owners);
         let orphans = {
@@ -205,9 +177,15 @@ impl Salvager<'_> {
                 0 => Belongs::Unknown,
                 _ => parents::of(pages, page),
             };
-            let moved = &clues.broken_at;
-            let evidence = |questions: &[(usize, u32)]| evidence::of(pages, &of_tables, questions);
-            adopt::adopt(&survey, &mut owners, &mut tables, &bereft, moved, &belongs, &evidence)
+            let known = adopt::Known {
+                survey: &survey,
+                shapes: &shapes,
+                complete: schema.complete,
+                expected: &clues.broken_at,
+                belongs: &belongs,
+                evidence: &evidence,
+            };
+            adopt::adopt(&known, &mut owners, &mut tables, &bereft)
         };
 
         let mut rows = Rows::new(pages, &survey, clues.clone(), header.encoding);
@@ -246,7 +224,7 @@ impl Salvager<'_> {
             owners: &owners,
             clues,
             encoding: header.encoding,
-            trees: indexes,
+            trees: indexes.into_iter().map(|(tree, _)| tree).collect(),
         };
         let finished = target.finish(&indexes, &mut accounts, task)?;
         Ok(Salvage {

@@ -117,6 +117,14 @@ impl<'a> Pages<'a> {
         Some(PageBytes { block: cut.into(), start: 0, end: size })
     }
 
+    /// Whether two pages have the same bytes.
+    pub(super) fn are_same(&self, one: u32, other: u32) -> bool {
+        match (self.read(one), self.read(other)) {
+            (Some(one), Some(other)) => *one == *other,
+            _ => false,
+        }
+    }
+
     fn block(&self, place: Place, read: impl FnOnce() -> Option<Rc<[u8]>>) -> Option<Rc<[u8]>> {
         let mut cache = self.cache.borrow_mut();
         cache.uses += 1;

@@ -2,11 +2,12 @@
 
 use super::SchemaSource;
 use super::chain::{Chains, Clues, Payload};
+use super::fit;
 use super::leaf;
 use super::pages::Pages;
 use super::snapshot::{SchemaEntry, Snapshot};
 use super::survey::{Note, Survey};
-use super::target::{self, Shape};
+use super::target;
 use super::tree::{Owner, Owners, Walk};
 use crate::engine::{Result, Task};
 use crate::format::record::{self, Class};
@@ -22,6 +23,8 @@ pub(super) struct Schema {
     pub(super) from: SchemaSource,
     /// The file's own schema table was whole.
     pub(super) whole: bool,
+    /// Nothing is missing of it, as far as can be told: the tables are all that there were.
+    pub(super) complete: bool,
 }
 
 /// Finds the schema. Its b-tree is number 0 among the owners.
@@ -40,7 +43,7 @@ pub(super) fn find(
     task: &dyn Task,
 ) -> Result<Schema> {
     let encoding = header.encoding;
-    let fits = |_: u32, note: &Note| is_schema(note);
+    let fits = |page: u32, note: &Note| is_schema(note) || fit::most(pages, page, is_schema);
     let walk = Walk { pages, survey, owners, task, number: 0, fits: &fits, descending: &[] };
     let tree = walk.tree(1, true)?;
     let mut reader = Reader { pages, survey, encoding, entries: Vec::new(), whole: true };
@@ -51,16 +54,18 @@ pub(super) fn find(
     if whole {
         let entries = reader.entries();
         let of_version = |it: &&Snapshot| it.schema_cookie == header.schema_cookie;
+        let schema = |entries, from| Schema { entries, from, whole, complete: true };
         return Ok(match snapshot.filter(of_version) {
             Some(snapshot) if snapshot.schema != entries => {
-                Schema { entries: snapshot.schema.clone(), from: SchemaSource::Snapshot, whole }
+                schema(snapshot.schema.clone(), SchemaSource::Snapshot)
             }
-            _ => Schema { entries, from: SchemaSource::File, whole },
+            _ => schema(entries, SchemaSource::File),
         });
     }
     for (page, note) in survey.iter() {
         let orphan = note.is_filled(Kind::TableLeaf) && owners.get(page) == Owner::None;
-        if orphan && is_schema(note) && reader.page(page, owners) {
+        let fits = || is_schema(note) || fit::most(pages, page, is_schema);
+        if orphan && fits() && reader.page(page, owners) {
             owners.set(page, Owner::Tree(0));
         }
     }
@@ -72,7 +77,7 @@ pub(super) fn find(
             from = SchemaSource::Snapshot;
         }
     }
-    Ok(Schema { entries, from, whole })
+    Ok(Schema { entries, from, whole, complete: snapshot.is_some() })
 }
 
 /// Whether a page could hold rows of `sqlite_schema`.
@@ -90,43 +95,6 @@ fn is_schema(note: &Note) -> bool {
             && text(2)
             && ![Class::Real, Class::Text, Class::Blob].into_iter().any(|class| seen(3, class))
             && ![Class::Real, Class::Integer, Class::Blob].into_iter().any(|class| seen(4, class))
-}
-
-/// How many columns a `CREATE INDEX` statement names.
-pub(super) fn columns(sql: &str) -> Option<usize> {
-    let (_, list) = sql.split_once('(')?;
-    let mut depth = 1;
-    let mut count = 1;
-    let mut quote = None;
-    for character in list.chars() {
-        match (quote, character) {
-            (Some(end), _) => quote = quote.filter(|_| character != end),
-            (None, '\'' | '"' | '`') => quote = Some(character),
-            (None, '[') => quote = Some(']'),
-            (None, '(') => depth += 1,
-            (None, ')') => depth -= 1,
-            (None, ',') if depth == 1 => count += 1,
-            (None, _) => {}
-        }
-        if depth == 0 {
-            return Some(count);
-        }
-    }
-    None
-}
-
-/// Whether all that an index has of a row is in the row's record: no expressions, no virtual
-/// columns.
-pub(super) fn is_of_fields(index: &SchemaEntry, table: &SchemaEntry, shape: &Shape) -> bool {
-    match index.sql.as_deref() {
-        Some(sql) => target::columns_indexed(sql).is_some_and(|columns| {
-            let stored =
-                |name: &String| shape.fields.iter().any(|it| it.name.eq_ignore_ascii_case(name));
-            columns.iter().all(stored)
-        }),
-        // A constraint's, of which only a generated column could be none of the record's.
-        None => table.sql.as_deref().is_some_and(|sql| !target::has_word(sql, "AS")),
-    }
 }
 
 /// The entry with the one name that most of it says: of a table there are three of it, and of
@@ -210,19 +178,21 @@ impl Reader<'_> {
 
     /// The entry that a record is, if it is one that SQLite writes.
     fn entry(&self, fields: &[Value<'_>]) -> Option<SchemaEntry> {
-        let &[Value::Text(kind), Value::Text(name), Value::Text(table), root, sql] = fields else {
-            return None;
+        let &[kind, name, table, root, sql] = fields else { return None };
+        // A type that is damaged makes text a BLOB of the same bytes.
+        let text = |value| match value {
+            Value::Text(bytes) | Value::Blob(bytes) => Some(self.text(bytes)),
+            _ => None,
         };
-        let kind = self.text(kind);
+        let (kind, name, table) = (text(kind)?, text(name)?, text(table)?);
         let root = match root {
             Value::Integer(root) => u32::try_from(root).ok()?,
             Value::Null => 0,
             _ => return None,
         };
         let sql = match sql {
-            Value::Text(sql) => Some(self.text(sql)),
             Value::Null => None,
-            _ => return None,
+            sql => Some(text(sql)?),
         };
         let created = sql
             .as_ref()
@@ -233,7 +203,6 @@ impl Reader<'_> {
             "view" | "trigger" => root == 0 && sql.is_some(),
             _ => false,
         };
-        let (name, table) = (self.text(name), self.text(table));
         let entry = SchemaEntry { kind, name, table, root, sql };
         (plausible && created).then(|| agreeing(entry))
     }

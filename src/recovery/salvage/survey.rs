@@ -94,15 +94,26 @@ impl Note {
     }
 
     /// In how many columns a page has types that others, whose notes together are `others`, have
-    /// not; another number of fields is strange, too.
+    /// not; another number of fields is strange, too, but for rows before all others: they may be
+    /// older than a column.
     pub(super) fn strangeness(&self, others: &Self) -> u32 {
-        let fields = self.fields.0 < others.fields.0 || self.fields.1 > others.fields.1;
+        let fewer = self.fields.0 < others.fields.0 && self.high >= others.low;
+        let fields = fewer || self.fields.1 > others.fields.1;
         self.types.columns_beyond(others.types) + u32::from(fields)
     }
 
     /// How much a page is like others, whose notes together are `others`.
     pub(super) fn likeness(&self, others: &Self) -> u32 {
         3 * (COLUMNS as u32 + 1 - self.strangeness(others))
+    }
+
+    /// Whether it is another kind of page than a b-tree's, or a sound one.
+    pub(super) fn is_something(&self) -> bool {
+        match self.is {
+            Is::Nothing => false,
+            Is::Tree(_) => self.sound,
+            Is::Other => true,
+        }
     }
 
     /// Whether it is a leaf of a table's or an index's b-tree with something on it.

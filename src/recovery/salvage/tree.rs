@@ -1,14 +1,16 @@
 //! Which pages a b-tree's root leads to, as far as they are what they must be.
 //!
-//! Each child of a table's page must hold rowids between its neighbours' keys, and records that
-//! could be rows of that table; each child of a WITHOUT ROWID table's records between its
+//! Each child of a table's page must hold rowids between its neighbours' keys (or, where a key is
+//! damaged, between the neighbours), and records that could be rows of that table; each child of a WITHOUT ROWID table's records between its
 //! neighbours', as far as their order is known. One that does not is not this table's page, whatever led to it
 //! (it was swapped, copied over, used again); what should have been there is noted as [`Lost`].
 //!
-//! Memory: 4 bytes a page for owners, 4 for the lists of leaves, and what is lost.
+//! Memory: 4 bytes a page for owners, 4 for the lists of leaves, 24 for a leaf that does not end
+//! where the page above says, and what is lost.
 
 use std::cmp::Ordering;
 
+use super::ascending;
 use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
@@ -52,6 +54,15 @@ impl Owners {
         }
     }
 
+    /// Takes everything from an owner.
+    pub(super) fn release(&mut self, owner: Owner) {
+        for page in 1..=u32::try_from(self.of.len()).unwrap_or(u32::MAX) {
+            if self.get(page) == owner {
+                self.set(page, Owner::None);
+            }
+        }
+    }
+
     pub(super) fn set(&mut self, page: u32, owner: Owner) {
         let place = (page as usize).checked_sub(1);
         if let Some(of) = place.and_then(|place| self.of.get_mut(place)) {
@@ -80,6 +91,16 @@ pub(super) struct Lost {
     pub(super) found: bool,
 }
 
+/// A leaf of a table and the place where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) page: u32,
+    /// Least rowid that may be there.
+    pub(super) low: i64,
+    /// Greatest, by the page above; [`i64::MAX`] where none says so.
+    pub(super) high: i64,
+}
+
 /// A b-tree.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -88,6 +109,8 @@ pub(super) struct Tree {
     pub(super) table: bool,
     /// Pages with records, leaves in the b-tree's order.
     pub(super) pages: Vec<u32>,
+    /// Those leaves of a table whose greatest rowid is not what the page above says.
+    pub(super) placed: Vec<Placed>,
     pub(super) lost: Vec<Lost>,
 }
 
@@ -133,7 +156,8 @@ impl Walk<'_> {
     pub(super) fn tree(mut self, root: u32, table: bool) -> Result<Tree> {
         self.task.go_on()?;
         let (low, high) = (i64::MIN, i64::MAX);
-        let mut tree = Tree { root, table, pages: Vec::new(), lost: Vec::new() };
+        let mut tree =
+            Tree { root, table, pages: Vec::new(), placed: Vec::new(), lost: Vec::new() };
         let all = Between { low, high, after: None, before: None };
         if self.page(&mut tree, root, all, 0)? == Found::Nothing {
             tree.lost.push(Lost { low, high, leaf: false, page: root, found: false });
@@ -166,6 +190,9 @@ impl Walk<'_> {
             }
             self.owners.set(number, Owner::Tree(self.number));
             tree.pages.push(number);
+            if tree.table && note.cells > 0 && note.high != high {
+                tree.placed.push(Placed { page: number, low, high });
+            }
             return Ok(Found::Leaf);
         }
         if kind == Kind::IndexInterior && note.cells > 0 && !(self.fits)(number, &note) {
@@ -232,6 +259,79 @@ impl Walk<'_> {
         dividers
     }
 
+    /// Least and greatest rowid that each child of an interior page of a table may have.
+    ///
+    /// That is what the keys say, as far as they ascend. But a key may be damaged and still do so,
+    /// or the whole page be of another time than its children: so a child that is not between its
+    /// keys is believed where it is between its neighbours that are, and joins one without a gap.
+    fn ranges(&self, children: &[(u32, Option<i64>)], low: i64, high: i64) -> Vec<(i64, i64)> {
+        let keys: Vec<Option<i64>> =
+            children.iter().map(|(_, key)| key.filter(|key| (low..=high).contains(key))).collect();
+        let known: Vec<i64> = keys.iter().flatten().copied().collect();
+        let mut ascend = ascending::longest(&known).into_iter();
+        let keys: Vec<Option<i64>> =
+            keys.into_iter().map(|key| key.filter(|_| ascend.next().unwrap_or(false))).collect();
+        let mut ranges = Vec::with_capacity(children.len());
+        let mut to = high;
+        for key in keys.iter().rev() {
+            to = key.unwrap_or(to);
+            ranges.push((low, to));
+        }
+        ranges.reverse();
+        let mut from = low;
+        for (range, key) in ranges.iter_mut().zip(&keys) {
+            range.0 = from;
+            from = key.map_or(from, |key| key.saturating_add(1));
+        }
+        let note = |place: usize| {
+            let (child, _) = children.get(place)?;
+            let note = self.survey.note(*child);
+            let rows = matches!(note.is, Is::Tree(kind) if kind.is_table()) && note.cells > 0;
+            rows.then_some(note)
+        };
+        let is_in = |note: &Note, (low, high): (i64, i64)| note.low >= low && note.high <= high;
+        let stands: Vec<bool> = (0..children.len())
+            .zip(&ranges)
+            .map(|(place, range)| note(place).is_some_and(|note| is_in(&note, *range)))
+            .collect();
+        let mut reached = low;
+        // Whether that is where the child before ends.
+        let mut joined = true;
+        for place in 0..ranges.len() {
+            let was_joined = std::mem::replace(&mut joined, false);
+            let Some(note_here) = note(place) else { continue };
+            let here = ranges.get(place).copied().unwrap_or((low, high));
+            let leaf = note_here.is == Is::Tree(Kind::TableLeaf);
+            if stands.get(place) == Some(&true) {
+                // Behind an interior page's last key there are more rows.
+                let last = if leaf { note_here.high } else { here.1 };
+                reached = reached.max(last.saturating_add(1));
+                joined = true;
+                continue;
+            }
+            let next = (place + 1..ranges.len()).find(|&next| stands.get(next) == Some(&true));
+            let until = match next.and_then(|next| Some((note(next)?, ranges.get(next)?))) {
+                Some((next, _)) if next.is == Is::Tree(Kind::TableLeaf) => next.low,
+                Some((_, range)) => range.0,
+                None => high.saturating_add(1),
+            };
+            let hole = (reached, until.saturating_sub(i64::from(until != i64::MAX)));
+            let follows = was_joined && note_here.low == reached;
+            let precedes =
+                note(place + 1).is_some_and(|next| note_here.high.checked_add(1) == Some(next.low));
+            if is_in(&note_here, hole) && (follows || precedes) {
+                // Of a leaf nothing says where it should end.
+                let range = if leaf { (hole.0, note_here.high) } else { hole };
+                if let Some(here) = ranges.get_mut(place) {
+                    *here = range;
+                }
+                reached = reached.max(note_here.high.saturating_add(1));
+                joined = true;
+            }
+        }
+        ranges
+    }
+
     /// Walks an interior page's children; whether one of them is this b-tree's.
     fn children(
         &mut self,
@@ -248,34 +348,26 @@ impl Walk<'_> {
         let lost_before = tree.lost.len();
         let mut any = false;
         let mut level = Found::Nothing;
-        let mut from = low;
-        let mut below = true;
+        let children: Vec<(u32, Option<i64>)> = page.children().collect();
+        let mut ranges = match tree.table {
+            true => self.ranges(&children, low, high),
+            false => vec![(low, high); children.len()],
+        }
+        .into_iter();
         let mut records = self.dividers(&page, between).into_iter();
         let mut after = between.after;
-        for (child, key) in page.children() {
+        for (child, _) in children {
+            let Some((low, high)) = ranges.next() else { break };
             let before = records.next().flatten();
-            let to = match key {
-                // A damaged key: its child is followed as far as the next one.
-                Some(key) if tree.table && (key < from || key > high) => continue,
-                Some(key) if tree.table => key,
-                _ => high,
-            };
-            let between = Between { low: from, high: to, after, before: before.or(between.before) };
-            let found =
-                if below { self.page(tree, child, between, depth + 1)? } else { Found::Nothing };
+            let between = Between { low, high, after, before: before.or(between.before) };
+            let found = self.page(tree, child, between, depth + 1)?;
             after = before.or(after);
             if found == Found::Nothing {
-                let lost = Lost { low: from, high: to, leaf: false, page: child, found: false };
+                let lost = Lost { low, high, leaf: false, page: child, found: false };
                 tree.lost.push(lost);
             } else {
                 any = true;
                 level = found;
-            }
-            if tree.table && key.is_some() {
-                match to.checked_add(1) {
-                    Some(next) => from = next,
-                    None => below = false,
-                }
             }
         }
         if !any {

@@ -6,6 +6,7 @@
 //! | `application` | functions and collations that only the application knows |
 //! | `shadow` | the statements of virtual tables' own tables, asked of their modules |
 //! | `shape` | what their records look like |
+//! | `index_shape` | what the entries of the damaged file's indexes look like |
 //! | `affinity` | which values a column keeps as they are |
 //! | `fill` | putting records into a table |
 //! | `lost_and_found` | the table of records that belong to none |
@@ -27,6 +28,7 @@ mod application;
 mod compare;
 mod durable;
 mod fill;
+mod index_shape;
 mod indexes;
 mod lost_and_found;
 mod rtree;
@@ -45,8 +47,9 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 pub use affinity::Affinity;
+pub use index_shape::{IndexShape, Part};
 pub use shape::{Field, Shape};
-pub use sql::{Name, columns_indexed, has_word, name_made};
+pub use sql::{Name, name_made};
 
 use self::lost_and_found::LostAndFound;
 use self::schema::Table;
@@ -69,6 +72,7 @@ pub struct Target {
     connection: Connection,
     encoding: Encoding,
     shapes: Vec<Shape>,
+    index_shapes: Vec<IndexShape>,
     schema_errors: Vec<String>,
     schema: Vec<SchemaEntry>,
 }
@@ -123,6 +127,7 @@ impl Target {
         let connection = open(path)?;
         format(&connection, encoding, header)?;
         let made = schema::make_tables(&connection, encoding, schema)?;
+        let index_shapes = index_shape::describe_all(&connection, &made.tables, schema)?;
         let names = schema.iter().map(|entry| entry.name.as_str());
         let widest = made.shapes.iter().map(|shape| shape.fields.len()).max().unwrap_or(0);
         Ok(Self {
@@ -131,6 +136,7 @@ impl Target {
             connection,
             encoding,
             shapes: made.shapes,
+            index_shapes,
             schema_errors: made.errors,
             schema: schema.to_vec(),
         })
@@ -140,6 +146,11 @@ impl Target {
     /// [`Self::insert`] takes.
     pub fn shapes(&self) -> &[Shape] {
         &self.shapes
+    }
+
+    /// The indexes of the damaged file, as far as they can be made.
+    pub fn index_shapes(&self) -> &[IndexShape] {
+        &self.index_shapes
     }
 
     /// Puts a record into table number `table` of [`Self::shapes`]. `rowid` is none for WITHOUT

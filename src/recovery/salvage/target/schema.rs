@@ -175,6 +175,7 @@ fn make_table(
         without_rowid: table.without_rowid,
         fields,
         least_fields: table.least_fields,
+        key_fields: table.key_fields,
         descending: table.descending.clone(),
     };
     let fill = Fill::new(name, table, encoding);

@@ -22,6 +22,8 @@ pub struct Shape {
     /// A record of a row older than `ALTER TABLE ADD COLUMN` has fewer fields than the table has
     /// columns, but never fewer than this.
     pub least_fields: usize,
+    /// How many of the first fields are the key of a WITHOUT ROWID table; 0 of others.
+    pub key_fields: usize,
     /// By what a WITHOUT ROWID table's rows are sorted: of the first fields, up to one with a
     /// collation other than BINARY, whether the order is descending.
     pub descending: Vec<bool>,

@@ -169,37 +169,6 @@ pub fn name_made(sql: &str) -> Option<Name> {
     Some(Name { start: token.start, end: token.end(), text: token.text.to_owned() })
 }
 
-/// The columns that a CREATE INDEX statement names; none if one of its keys is an expression.
-pub fn columns_indexed(sql: &str) -> Option<Vec<String>> {
-    let mut tokens = tokens(sql).skip_while(|token| token.text != "(").skip(1);
-    let mut columns = Vec::new();
-    loop {
-        let name = tokens.next()?;
-        let is_name = name.text.starts_with(|it| is_word(it) || matches!(it, '"' | '`' | '['));
-        if !is_name || name.text.starts_with(|it: char| it.is_ascii_digit()) {
-            return None;
-        }
-        columns.push(unquoted(name.text).to_owned());
-        loop {
-            let token = tokens.next()?;
-            match token.text {
-                "," => break,
-                ")" => return Some(columns),
-                _ if token.is("ASC") || token.is("DESC") => {}
-                _ if token.is("COLLATE") => {
-                    tokens.next()?;
-                }
-                _ => return None,
-            }
-        }
-    }
-}
-
-/// Whether `sql` has that keyword.
-pub fn has_word(sql: &str, keyword: &str) -> bool {
-    tokens(sql).any(|token| token.is(keyword))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,17 +222,6 @@ mod tests {
         ] {
             assert_eq!(name_made(sql).map(|name| name.unquoted()).as_deref(), name, "{sql}");
         }
-    }
-
-    #[test]
-    fn an_index_is_of_columns_or_of_expressions() {
-        let columns = |keys: &str| columns_indexed(&format!("CREATE INDEX i ON \"t x\"({keys})"));
-        assert_eq!(columns("a, [b c] COLLATE NOCASE DESC").unwrap(), ["a", "b c"]);
-        for expressions in ["a + 1", "lower(a)", "a, 1", "(a)", "-a"] {
-            assert_eq!(columns(expressions), None, "{expressions}");
-        }
-        assert!(has_word("CREATE TABLE t(a as (1))", "AS"));
-        assert!(!has_word("CREATE TABLE t(a, \"AS\")", "AS"));
     }
 
     #[test]

@@ -1,0 +1,115 @@
+//! Every b-tree that the schema names, walked from its root.
+//!
+//! The tables' numbers among the owners are their places plus 1; the indexes' follow.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::evidence::Question;
+use super::fit;
+use super::pages::Pages;
+use super::survey::{Note, Survey};
+use super::target::{IndexShape, Shape};
+use super::tree::{Owner, Owners, Tree, Walk};
+use crate::engine::{Result, Task};
+
+/// What the walks need.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) pages: &'a Pages<'a>,
+    pub(super) survey: &'a Survey,
+    pub(super) shapes: &'a [Shape],
+    pub(super) index_shapes: &'a [IndexShape],
+    pub(super) task: &'a dyn Task,
+}
+
+/// An index's b-tree, with what its entries look like, where that is known.
+pub(super) type IndexTree<'a> = (Tree, Option<&'a IndexShape>);
+
+/// The number that a table has among the owners.
+pub(super) fn number(table: usize) -> u32 {
+    u32::try_from(table).unwrap_or(u32::MAX / 2).saturating_add(1)
+}
+
+impl<'a> Ground<'a> {
+    /// Walks the tables, in the order of their shapes.
+    ///
+    /// # Errors
+    /// The task's.
+    pub(super) fn tables(self, owners: &mut Owners) -> Result<Vec<Tree>> {
+        let places = 0..self.shapes.len();
+        let trees = places.map(|place| self.table(owners, place, &HashSet::new()));
+        trees.filter_map(Result::transpose).collect()
+    }
+
+    /// Walks the indexes at `roots`.
+    ///
+    /// # Errors
+    /// The task's.
+    pub(super) fn indexes(
+        self,
+        owners: &mut Owners,
+        roots: impl Iterator<Item = u32>,
+    ) -> Result<Vec<IndexTree<'a>>> {
+        let walk = |(place, root)| {
+            let shape = self.index_shapes.iter().find(|shape| shape.root == root);
+            Ok((self.index(owners, number(place), root, shape)?, shape))
+        };
+        (self.shapes.len()..).zip(roots).map(walk).collect()
+    }
+
+    /// Walks those tables again that have pages which are not theirs.
+    ///
+    /// # Errors
+    /// The task's.
+    pub(super) fn tables_without(
+        self,
+        not_theirs: &HashSet<Question>,
+        owners: &mut Owners,
+        trees: &mut [Tree],
+    ) -> Result<()> {
+        let tables: BTreeSet<usize> = not_theirs.iter().map(|(table, _)| *table).collect();
+        for &table in &tables {
+            owners.release(Owner::Tree(number(table)));
+        }
+        for &table in &tables {
+            let walked = self.table(owners, table, not_theirs)?;
+            if let (Some(tree), Some(walked)) = (trees.get_mut(table), walked) {
+                *tree = walked;
+            }
+        }
+        Ok(())
+    }
+
+    fn table(
+        self,
+        owners: &mut Owners,
+        place: usize,
+        not_theirs: &HashSet<Question>,
+    ) -> Result<Option<Tree>> {
+        let Self { pages, survey, shapes, task, .. } = self;
+        let Some(shape) = shapes.get(place) else { return Ok(None) };
+        let fits = |page: u32, note: &Note| {
+            !not_theirs.contains(&(place, page))
+                && (fit::fit(note, shape).is_some() || fit::most_fit(pages, page, shape))
+        };
+        let number = number(place);
+        let descending = &shape.descending;
+        let walk = Walk { pages, survey, owners, task, number, fits: &fits, descending };
+        walk.tree(shape.root, !shape.without_rowid).map(Some)
+    }
+
+    fn index(
+        self,
+        owners: &mut Owners,
+        number: u32,
+        root: u32,
+        shape: Option<&IndexShape>,
+    ) -> Result<Tree> {
+        let Self { pages, survey, shapes, task, .. } = self;
+        let fits = |_: u32, note: &Note| {
+            // Of a damaged page the entries that are left may still be the index's.
+            !note.sound || shape.is_none_or(|shape| fit::index_fits(note, shape, shapes))
+        };
+        Walk { pages, survey, owners, task, number, fits: &fits, descending: &[] }.tree(root, false)
+    }
+}

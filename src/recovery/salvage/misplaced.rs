@@ -1,0 +1,216 @@
+//! Leaves that a table's b-tree leads to and that could be the table's, but are another's.
+//!
+//! Where two tables have rows of one kind, and rowids from 1 on, a page of the one is not noticed
+//! in a place of the other's by its rowids being out of range. Two things still tell:
+//!
+//! * An interior page has the greatest rowid of each child, and SQLite changes it only when pages
+//!   are split or joined: as a rule a leaf ends just there, and the next begins right behind it.
+//!   A leaf that does not, and would so in another place, belongs there.
+//! * The indexes of the table have its rowids with other values.
+//!
+//! Only leaves that do not end as expected are looked at. Memory: what a b-tree notes of those.
+
+use std::collections::{HashMap, HashSet};
+
+use super::evidence::{Evidence, Question, Verdict};
+use super::fit;
+use super::pages::Pages;
+use super::survey::{Note, Survey};
+use super::target::Shape;
+use super::tree::{Owner, Owners, Placed, Tree};
+
+/// Pages that the indexes are asked about.
+const MOST_QUESTIONS: usize = 20_000;
+
+/// A leaf and the place where it is.
+#[derive(Clone, Copy)]
+struct Leaf {
+    table: usize,
+    at: Placed,
+    note: Note,
+}
+
+/// What a leaf has of what a place asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Joins {
+    begins: bool,
+    ends: bool,
+}
+
+impl Joins {
+    /// None where a leaf cannot be in a place.
+    fn of(note: &Note, place: Placed) -> Option<Self> {
+        let Placed { low, high, .. } = place;
+        let joins = Self {
+            begins: note.low == if low == i64::MIN { 1 } else { low },
+            ends: note.high == high,
+        };
+        (note.low >= low && note.high <= high).then_some(joins)
+    }
+
+    fn count(self) -> u32 {
+        u32::from(self.begins) + u32::from(self.ends)
+    }
+}
+
+/// The pages, each with the place of the table that has it.
+pub(super) fn find(
+    pages: &Pages<'_>,
+    survey: &Survey,
+    owners: &Owners,
+    shapes: &[Shape],
+    tables: &[Tree],
+    evidence: &Evidence<'_>,
+) -> HashSet<Question> {
+    let mut leaves = Vec::new();
+    for (table, tree) in tables.iter().enumerate() {
+        for &at in &tree.placed {
+            leaves.push(Leaf { table, at, note: survey.note(at.page) });
+        }
+    }
+    let verdicts = evidence.ask(&questions(&leaves, shapes));
+    let mut misplaced = exchanged(&leaves, shapes, tables, survey, &verdicts);
+    misplaced.extend(copied(pages, survey, owners, &leaves, &verdicts));
+    misplaced.extend(disowned(&leaves, shapes, evidence, &verdicts));
+    misplaced
+}
+
+/// Leaves whose rows the indexes of their table do not have, but another table's do.
+///
+/// Where two tables have each other's rows that way, and one index each, it is the indexes that
+/// have changed places, or the tables: nobody can tell, and they are left where they are.
+fn disowned(
+    leaves: &[Leaf],
+    shapes: &[Shape],
+    evidence: &Evidence<'_>,
+    verdicts: &HashMap<Question, Verdict>,
+) -> HashSet<Question> {
+    let says = |table: usize, page: u32| verdicts.get(&(table, page)).copied();
+    let mut disowned = HashSet::new();
+    for leaf in leaves.iter().filter(|it| says(it.table, it.at.page) == Some(Verdict::Others)) {
+        let claims = |table: &usize| says(*table, leaf.at.page) == Some(Verdict::Own);
+        let owners: Vec<usize> = (0..shapes.len()).filter(claims).collect();
+        let in_return = |other: &Leaf| {
+            owners.contains(&other.table)
+                && says(leaf.table, other.at.page) == Some(Verdict::Own)
+                && says(other.table, other.at.page) == Some(Verdict::Others)
+        };
+        let certain = owners
+            .iter()
+            .any(|&other| evidence.witnesses(leaf.table) > 1 || evidence.witnesses(other) > 1);
+        if !owners.is_empty() && (certain || !leaves.iter().any(in_return)) {
+            disowned.insert((leaf.table, leaf.at.page));
+        }
+    }
+    disowned
+}
+
+/// The leaves that could be another table's, for all whose they could be.
+fn questions(leaves: &[Leaf], shapes: &[Shape]) -> Vec<Question> {
+    let mut questions = Vec::new();
+    for leaf in leaves {
+        let fits = |&(table, shape): &(usize, &Shape)| {
+            table != leaf.table && !shape.without_rowid && fit::fit(&leaf.note, shape).is_some()
+        };
+        let before = questions.len();
+        let others = shapes.iter().enumerate().filter(fits);
+        questions.extend(others.map(|(table, _)| (table, leaf.at.page)));
+        if questions.len() > before {
+            questions.push((leaf.table, leaf.at.page));
+        }
+        if questions.len() > MOST_QUESTIONS {
+            break;
+        }
+    }
+    questions
+}
+
+/// Leaves that would end as they must in another place, whose leaf does not.
+fn exchanged(
+    leaves: &[Leaf],
+    shapes: &[Shape],
+    tables: &[Tree],
+    survey: &Survey,
+    verdicts: &HashMap<Question, Verdict>,
+) -> HashSet<Question> {
+    // Places by where they end: those that have lost what was there, and those that have another
+    // leaf than that.
+    let mut by_end: HashMap<i64, Vec<(usize, Placed, bool)>> = HashMap::new();
+    for (table, tree) in tables.iter().enumerate().filter(|(_, tree)| tree.table) {
+        let lost =
+            tree.lost.iter().filter(|lost| lost.leaf).map(|lost| {
+                (table, Placed { page: lost.page, low: lost.low, high: lost.high }, true)
+            });
+        for place in lost.chain(tree.placed.iter().map(|&at| (table, at, false))) {
+            if place.1.high != i64::MAX {
+                by_end.entry(place.1.high).or_default().push(place);
+            }
+        }
+    }
+    let mut exchanged = HashSet::new();
+    for leaf in leaves {
+        let own = (leaf.table, leaf.at.page);
+        let Some(here) = Joins::of(&leaf.note, leaf.at) else { continue };
+        if verdicts.get(&own) == Some(&Verdict::Own) {
+            continue;
+        }
+        let fits = |&&(table, place, _): &&(usize, Placed, bool)| {
+            place.page != leaf.at.page
+                && Joins::of(&leaf.note, place).is_some()
+                && shapes.get(table).is_some_and(|it| fit::fit(&leaf.note, it).is_some())
+        };
+        let mut others = by_end.get(&leaf.note.high).into_iter().flatten().filter(fits);
+        let (Some(&(table, place, lost)), None) = (others.next(), others.next()) else { continue };
+        let Some(there) = Joins::of(&leaf.note, place) else { continue };
+        let clearly = there.begins && !here.begins && place.low != leaf.at.low;
+        // What is in that place, in this one.
+        let back = Joins::of(&survey.note(place.page), leaf.at);
+        let in_return = back.is_some_and(|back| {
+            back.ends || (leaf.at.high == i64::MAX && back.begins && !here.begins)
+        });
+        if lost && (clearly || in_return) {
+            exchanged.insert(own);
+        } else if !lost && clearly {
+            exchanged.extend([own, (table, place.page)]);
+        }
+    }
+    exchanged
+}
+
+/// Leaves whose bytes another leaf has that is in its place, or any other page where the indexes
+/// do not have their rows.
+fn copied(
+    pages: &Pages<'_>,
+    survey: &Survey,
+    owners: &Owners,
+    leaves: &[Leaf],
+    verdicts: &HashMap<Question, Verdict>,
+) -> HashSet<Question> {
+    let mut alike: HashMap<(u16, i64, i64), Vec<&Leaf>> = HashMap::new();
+    for leaf in leaves {
+        let Note { cells, low, high, .. } = leaf.note;
+        alike.entry((cells, low, high)).or_default().push(leaf);
+    }
+    let says = |leaf: &Leaf| verdicts.get(&(leaf.table, leaf.at.page)).copied();
+    let is_own = |leaf: &Leaf| says(leaf) == Some(Verdict::Own);
+    let joins = |leaf: &Leaf| Joins::of(&leaf.note, leaf.at).map_or(0, Joins::count);
+    let mut copied = HashSet::new();
+    for (page, note) in survey.iter() {
+        let Some(likely) = alike.get(&(note.cells, note.low, note.high)) else { continue };
+        if note.cells == 0 {
+            continue;
+        }
+        let in_tree = matches!(owners.get(page), Owner::Tree(_));
+        // One that ends as it must is not among the leaves that do not.
+        let there = likely.iter().find(|leaf| leaf.at.page == page);
+        for leaf in likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf)) {
+            let better = in_tree
+                && there.is_none_or(|there| is_own(there) || joins(there) > joins(leaf))
+                || says(leaf) == Some(Verdict::Others);
+            if better && pages.are_same(leaf.at.page, page) {
+                copied.insert((leaf.table, leaf.at.page));
+            }
+        }
+    }
+    copied
+}
