@@ -16,8 +16,7 @@ use damage::truth;
 
 /// What the salvager does not reach yet, database and damage. The benchmark counts these as
 /// missed; here they keep nobody from seeing what else goes wrong.
-const MISSED: &[(&str, &str, &str)] =
-    &[("stored", "payloads flipped", "a record whose lengths do not add up, readable by chance")];
+const MISSED: &[(&str, &str, &str)] = &[];
 
 fn run(name: &str) {
     let schema = SCHEMAS.iter().find(|schema| schema.name == name).expect("a schema of the list");

@@ -147,16 +147,14 @@ impl<'a> Page<'a> {
         if index >= self.cells {
             return None;
         }
-        let at = usize::from(u16_at(self.bytes, self.array() + 2 * index)?);
-        self.cell_at(at)
+        self.cell_at(self.pointer(index)?)
     }
 
     /// Cell number `index` of a leaf, all of which is on the page, with the length that its record
     /// says instead of its own, if another cell or the page's end follows it right away, and no
     /// other begins in it.
     pub fn cell_by_record(&self, index: usize) -> Option<Cell<'a>> {
-        let pointer = |index: usize| u16_at(self.bytes, self.array() + 2 * index).map(usize::from);
-        let at = pointer(index).filter(|&at| index < self.cells && at >= self.array_end())?;
+        let at = self.pointer(index).filter(|&at| index < self.cells && at >= self.array_end())?;
         if self.kind.is_interior() {
             return None;
         }
@@ -171,11 +169,21 @@ impl<'a> Page<'a> {
         let here = usize::try_from(length).ok()?;
         let end = start.checked_add(here)?;
         let whole = local_length(self.kind, self.bytes.len(), length) == here;
-        let next = (0..self.cells).filter_map(pointer).filter(|&other| other > at).min();
-        let joins = end == next.unwrap_or(self.bytes.len());
+        let joins = self.joins(at, end);
         let local = self.bytes.get(start..end)?;
         let cell = Cell { child: 0, rowid, length, local, overflow: 0, at, size: end - at };
         (whole && joins && cell.size >= 4).then_some(cell)
+    }
+
+    fn pointer(&self, index: usize) -> Option<usize> {
+        u16_at(self.bytes, self.array() + 2 * index).map(usize::from)
+    }
+
+    /// Whether what begins at `at` and ends at `end` ends just where the next cell begins, or the
+    /// page ends.
+    pub fn joins(&self, at: usize, end: usize) -> bool {
+        let pointers = (0..self.cells).filter_map(|index| self.pointer(index));
+        end == pointers.filter(|&other| other > at).min().unwrap_or(self.bytes.len())
     }
 
     /// The cell that begins at offset `at`.

@@ -111,6 +111,68 @@ fn read_all<'a>(payload: &'a [u8], fields: &mut Vec<Value<'a>>) -> Option<()> {
     (body == payload.len() && fields.len() <= MOST_FIELDS).then_some(())
 }
 
+/// Puts the fields of a record into `fields`, which is emptied before, that would be valid if its
+/// field number `odd` had another length than its type says; that one is NULL there, and its content
+/// is the answer. None if the record is not valid that way.
+pub fn read_but<'a>(
+    payload: &'a [u8],
+    odd: usize,
+    fields: &mut Vec<Value<'a>>,
+) -> Option<&'a [u8]> {
+    fields.clear();
+    let (header, mut at) = header_length(payload)?;
+    let types = payload.get(..header)?;
+    let mut serials = Vec::new();
+    let mut others = header;
+    while at < header && serials.len() <= MOST_FIELDS {
+        let (serial, taken) = varint(types, at)?;
+        at += taken;
+        if serials.len() != odd {
+            others = others.checked_add(usize::try_from(serial_type(serial)?.1).ok()?)?;
+        }
+        serials.push(serial);
+    }
+    let length = payload.len().checked_sub(others)?;
+    let mut body = header;
+    let mut content_of_odd = None;
+    for (place, &serial) in serials.iter().enumerate() {
+        let (class, size) = match place == odd {
+            true => (Class::Null, length),
+            false => {
+                let (class, size) = serial_type(serial)?;
+                (class, usize::try_from(size).ok()?)
+            }
+        };
+        let content = payload.get(body..body.checked_add(size)?)?;
+        body += size;
+        if place == odd {
+            content_of_odd = Some(content);
+        }
+        fields.push(field(serial, class, content)?);
+    }
+    content_of_odd
+}
+
+/// Whether `content` is what a record has of a value, whatever type it is said to be of.
+pub fn is_content_of(content: &[u8], value: Value<'_>) -> bool {
+    let is_integer = |value: i64| match content.len() {
+        0 => matches!(value, 0 | 1),
+        1..=4 | 6 | 8 => integer(content) == value,
+        _ => false,
+    };
+    match value {
+        Value::Null => content.is_empty(),
+        Value::Integer(value) => is_integer(value),
+        #[expect(clippy::cast_possible_truncation, reason = "it is compared afterwards")]
+        #[expect(clippy::cast_precision_loss, reason = "it is compared afterwards")]
+        Value::Real(real) => {
+            *content == real.to_be_bytes()
+                || (real as i64 as f64 == real && is_integer(real as i64))
+        }
+        Value::Text(bytes) | Value::Blob(bytes) => content == bytes,
+    }
+}
+
 fn field(serial: u64, class: Class, content: &[u8]) -> Option<Value<'_>> {
     Some(match class {
         Class::Null => Value::Null,
@@ -220,6 +282,28 @@ mod tests {
         assert_eq!(fields, expected);
         assert_eq!(classes(&payload, payload.len() as u64, |_, _| {}), Some(7));
         assert_eq!(classes(&payload[..9], payload.len() as u64, |_, _| {}), Some(7));
+    }
+
+    #[test]
+    fn a_field_with_another_length_than_its_type_says_is_told_by_the_others() {
+        // 'ab', 300, 'cd', of which the number's type is damaged: it says four bytes, or nothing.
+        let sound = [4, 17, 2, 17, b'a', b'b', 1, 44, b'c', b'd'];
+        for serial in [4, 8, 10] {
+            let mut payload = sound;
+            payload[2] = serial;
+            let mut fields = Vec::new();
+            assert!(!read(&payload, &mut fields));
+            let content = read_but(&payload, 1, &mut fields).unwrap();
+            assert_eq!(fields, [Value::Text(b"ab"), Value::Null, Value::Text(b"cd")]);
+            assert!(is_content_of(content, Value::Integer(300)));
+            assert!(is_content_of(content, Value::Real(300.0)));
+            assert!(!is_content_of(content, Value::Integer(301)));
+            assert!(!is_content_of(content, Value::Text(b"300")));
+        }
+        let mut fields = Vec::new();
+        assert_eq!(read_but(&[2, 20, 0], 5, &mut fields), None);
+        assert_eq!(read_but(&[3, 1, 20, 0], 1, &mut fields), Some(&[][..]));
+        assert_eq!(read_but(&[3, 6, 20, 0], 1, &mut fields), None);
     }
 
     #[test]

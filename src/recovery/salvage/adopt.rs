@@ -161,7 +161,7 @@ fn whose(note: &Note, kind: Kind, root: u32, tables: &[Bereft<'_>]) -> Option<(u
     let number = tables.iter().position(|table| table.shape.root == root)?;
     let table = tables.get(number)?;
     fit::fit(note, table.shape)?;
-    let contains = |lost: &Lost| note.low >= lost.low && note.high <= lost.high && !lost.leaf;
+    let contains = |lost: &Lost| note.is_in((lost.low, lost.high)) && !lost.leaf;
     let lost = table.tree.lost.iter().position(contains)?;
     (kind.is_table() != table.shape.without_rowid).then_some((number, lost))
 }
@@ -264,8 +264,9 @@ fn gap(note: &Note, lost: &[Lost], role: Role<'_>) -> Option<(usize, bool)> {
     let fits = |lost: &Lost| {
         let exact = note.high == lost.high;
         let replaced = || role.survey.note(lost.page).is != Is::Nothing;
-        note.low >= lost.low
-            && note.high <= lost.high
+        let is_there = lost.page == role.page;
+        let in_hole = is_there && lost.hole.is_some_and(|hole| note.is_in(hole));
+        (in_hole || note.is_in((lost.low, lost.high)))
             && (!lost.leaf || (!lost.found && (role.moved || (exact && replaced()))))
     };
     lost.iter()

@@ -101,9 +101,9 @@ pub(super) fn settle(
             owners.set(page, owner);
         }
         tree.placed.clear();
+        tree.outlying.clear();
         tree.lost.clear();
-        let (low, high) = (i64::MIN, i64::MAX);
-        tree.lost.push(Lost { low, high, leaf: false, page: tree.root, found: false });
+        tree.lost.push(Lost::all(tree.root));
     }
 }
 

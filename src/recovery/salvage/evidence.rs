@@ -44,6 +44,7 @@ pub(super) type Question = (usize, u32);
 /// The indexes of a file, as witnesses.
 pub(super) struct Evidence<'a> {
     pages: &'a Pages<'a>,
+    survey: &'a Survey,
     shapes: &'a [Shape],
     indexes: Vec<Index<'a>>,
 }
@@ -58,6 +59,8 @@ struct Index<'a> {
 /// What the indexes say of a page so far.
 #[derive(Default)]
 struct Tally {
+    /// Rows of the page, and those of them that are asked about.
+    rows: u64,
     asked: u32,
     agreeing: u32,
     contradicting: u32,
@@ -75,7 +78,7 @@ impl<'a> Evidence<'a> {
     /// The witnesses: each index with its b-tree.
     pub(super) fn new(
         pages: &'a Pages<'a>,
-        survey: &Survey,
+        survey: &'a Survey,
         shapes: &'a [Shape],
         indexes: impl Iterator<Item = (&'a IndexShape, &'a Tree)>,
     ) -> Self {
@@ -88,7 +91,7 @@ impl<'a> Evidence<'a> {
                 Index { shape, tree, whole }
             })
         };
-        Self { pages, shapes, indexes: indexes.filter_map(index).collect() }
+        Self { pages, survey, shapes, indexes: indexes.filter_map(index).collect() }
     }
 
     /// How many indexes of a table can be asked.
@@ -102,7 +105,8 @@ impl<'a> Evidence<'a> {
         let mut tallies: HashMap<Question, Tally> = HashMap::new();
         for &(table, page) in questions.iter().filter(|(table, _)| self.witnesses(*table) > 0) {
             let Some(shape) = self.shapes.get(table) else { continue };
-            let mut asked = 0;
+            let tally = tallies.entry((table, page)).or_default();
+            tally.rows = u64::from(self.survey.note(page).cells);
             records(self.pages, page, ROWS, &mut |rowid, fields| {
                 let identity = if shape.without_rowid {
                     sum_of(fields.iter().take(shape.key_fields))
@@ -111,9 +115,8 @@ impl<'a> Evidence<'a> {
                 };
                 let sums = fields.iter().map(sum).collect();
                 rows.entry((table, identity)).or_default().push((page, sums));
-                asked += 1;
+                tally.asked += 1;
             });
-            tallies.entry((table, page)).or_default().asked = asked;
         }
         for index in &self.indexes {
             if questions.iter().any(|(table, _)| *table == index.shape.table) {
@@ -171,7 +174,12 @@ impl<'a> Evidence<'a> {
                 }
             });
         }
-        for ((_, _), tally) in tallies.iter_mut().filter(|((of, _), _)| *of == table) {
+        // Of an index that has lost most of its entries without a trace (its root was written over)
+        // nothing follows from what it does not have.
+        let of_table = |((of, _), _): &(&Question, &mut Tally)| *of == table;
+        let rows: u64 = tallies.iter_mut().filter(of_table).map(|(_, tally)| tally.rows).sum();
+        whole &= u64::from(total) * 2 >= rows;
+        for (_, tally) in tallies.iter_mut().filter(of_table) {
             for (counter, special) in tally.keys.drain(..) {
                 let count = counters.get(counter).copied().unwrap_or(total).max(1);
                 tally.bits += (total / count).max(1).ilog2() + if special { SPECIAL } else { 0 };

@@ -59,6 +59,8 @@ fn is_sound(page: &Page<'_>) -> bool {
 pub(super) struct Cells<'a> {
     /// In the page's order.
     pub(super) cells: Vec<Cell<'a>>,
+    /// Cells in their place, all on the page, with records that do not add up.
+    pub(super) misfits: Vec<Cell<'a>>,
     /// Everything on the page is as SQLite keeps it.
     pub(super) sound: bool,
 }
@@ -70,12 +72,15 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
     let mut ascending = true;
     let mut last = i64::MIN;
     let mut damaged = false;
+    let mut misfits = Vec::new();
     for index in 0..page.cells {
         let Some(cell) = page.cell(index).filter(is_record).or_else(|| {
             // A record that adds up, where the next cell begins: its length was what was damaged.
             damaged = true;
             page.cell_by_record(index)
         }) else {
+            let cell = page.cell(index).filter(|cell| cell.overflow == 0);
+            misfits.extend(cell.filter(|cell| page.joins(cell.at, cell.at + cell.size)));
             continue;
         };
         ascending &= cells.is_empty() || last < cell.rowid || !page.kind.is_table();
@@ -90,7 +95,7 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
             keep_ascending(&mut cells);
         }
     }
-    Cells { cells, sound }
+    Cells { cells, misfits, sound }
 }
 
 /// Whether a cell's record is one as far as it is on the page.
@@ -114,6 +119,8 @@ pub(super) fn classes(cell: &Cell<'_>, field: impl FnMut(usize, Class)) -> Optio
 fn disentangle(cells: &mut Vec<Cell<'_>>, page: &Page<'_>) {
     let mut places: Vec<(usize, usize)> = cells.iter().map(|it| (it.at, it.at + it.size)).collect();
     places.sort_unstable();
+    // Two pointers to one cell: it is one cell.
+    places.dedup();
     let mut ends: Vec<usize> = places.iter().map(|&(_, end)| end).collect();
     ends.sort_unstable();
     let joints = |(start, end): (usize, usize)| {

@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::evidence::{Evidence, Question, Verdict};
 use super::fit;
+use super::forest::IndexTree;
 use super::pages::Pages;
 use super::survey::{Note, Survey};
 use super::target::Shape;
@@ -60,6 +61,7 @@ pub(super) fn find(
     owners: &Owners,
     shapes: &[Shape],
     tables: &[Tree],
+    indexes: &[IndexTree<'_>],
     evidence: &Evidence<'_>,
 ) -> HashSet<Question> {
     let mut leaves = Vec::new();
@@ -70,7 +72,9 @@ pub(super) fn find(
     }
     let verdicts = evidence.ask(&questions(&leaves, shapes));
     let mut misplaced = exchanged(&leaves, shapes, tables, survey, &verdicts);
-    misplaced.extend(copied(pages, survey, owners, &leaves, &verdicts));
+    let trees = tables.iter().chain(indexes.iter().map(|(tree, _)| tree));
+    let expected: HashSet<u32> = trees.flat_map(|tree| &tree.lost).map(|lost| lost.page).collect();
+    misplaced.extend(copied(pages, survey, owners, &leaves, &expected, &verdicts));
     misplaced.extend(disowned(&leaves, shapes, evidence, &verdicts));
     misplaced
 }
@@ -177,13 +181,14 @@ fn exchanged(
     exchanged
 }
 
-/// Leaves whose bytes another leaf has that is in its place, or any other page where the indexes
-/// do not have their rows.
+/// Leaves whose bytes another leaf has that is in its place, or any other page that is not in
+/// another's place (an `expected` one) where the indexes do not have their rows.
 fn copied(
     pages: &Pages<'_>,
     survey: &Survey,
     owners: &Owners,
     leaves: &[Leaf],
+    expected: &HashSet<u32>,
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
     let mut alike: HashMap<(u16, i64, i64), Vec<&Leaf>> = HashMap::new();
@@ -206,7 +211,7 @@ fn copied(
         for leaf in likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf)) {
             let better = in_tree
                 && there.is_none_or(|there| is_own(there) || joins(there) > joins(leaf))
-                || says(leaf) == Some(Verdict::Others);
+                || (says(leaf) == Some(Verdict::Others) && !expected.contains(&page));
             if better && pages.are_same(leaf.at.page, page) {
                 copied.insert((leaf.table, leaf.at.page));
             }

@@ -144,7 +144,8 @@ impl Salvager<'_> {
         let witnesses = indexes.iter().filter_map(|(tree, shape)| shape.map(|shape| (shape, tree)));
         let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
-        let not_theirs = misplaced::find(pages, &survey, &owners, &shapes, &trees, &evidence);
+        let not_theirs =
+            misplaced::find(pages, &survey, &owners, &shapes, &trees, &indexes, &evidence);
         ground.tables_without(&not_theirs, &mut owners, &mut trees)?;
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
         let misplaced = trees
@@ -194,7 +195,9 @@ impl Salvager<'_> {
             let mut account =
                 TableSalvage { name: table.shape.table.clone(), ..TableSalvage::default() };
             let root = table.shape.root;
-            let mut into = Into { place, shape: table.shape, account: &mut account };
+            let outlying = table.tree.outlying.iter().map(|at| (at.page, (at.low, at.high)));
+            let outlying = outlying.collect();
+            let mut into = Into { place, shape: table.shape, outlying, account: &mut account };
             for &page in &table.tree.pages {
                 task.go_on()?;
                 rows.put(page, root, &owners, &mut into, &mut target)?;

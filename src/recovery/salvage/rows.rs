@@ -1,5 +1,7 @@
 //! Puts the records of pages into the new database.
 
+use std::collections::HashMap;
+
 use super::chain::{Chains, Clues, Payload};
 use super::fit;
 use super::leaf;
@@ -9,7 +11,7 @@ use super::survey::Survey;
 use super::target::{Inserted, Shape, Target};
 use super::tree::Owners;
 use crate::engine::Result;
-use crate::format::{Value, record};
+use crate::format::{Cell, Value, record};
 
 /// Reads records off pages.
 pub(super) struct Rows<'a> {
@@ -23,11 +25,23 @@ pub(super) struct Rows<'a> {
 /// Called with each record's rowid and fields.
 type OnRow<'a> = dyn FnMut(Option<i64>, &[Value<'_>]) -> Result<()> + 'a;
 
+/// What there is on a page beside records.
+pub(super) struct Rest {
+    /// Cells that are beyond reading.
+    lost: u64,
+    /// The page is as SQLite keeps it.
+    sound: bool,
+    /// Records that do not add up, with their rowids.
+    misfits: Vec<(Option<i64>, Vec<u8>)>,
+}
+
 /// A table that rows are put into.
 pub(super) struct Into<'a> {
     /// Its place among the target's tables.
     pub(super) place: usize,
     pub(super) shape: &'a Shape,
+    /// Pages with rowids that are not theirs, with the range that is.
+    pub(super) outlying: HashMap<u32, (i64, i64)>,
     pub(super) account: &'a mut TableSalvage,
 }
 
@@ -42,17 +56,17 @@ impl<'a> Rows<'a> {
         Self { pages, chains, payload: Vec::new(), encoding }
     }
 
-    /// Tells `row` each record of a page; answers how many of its cells are beyond reading, and
-    /// whether the page is sound.
+    /// Tells `row` each record of a page; answers what else there is.
     pub(super) fn each(
         &mut self,
         number: u32,
         owners: &Owners,
         row: &mut OnRow<'_>,
-    ) -> Result<(u64, bool)> {
-        let Some(bytes) = self.pages.read(number) else { return Ok((0, false)) };
+    ) -> Result<Rest> {
+        let mut rest = Rest { lost: 0, sound: false, misfits: Vec::new() };
+        let Some(bytes) = self.pages.read(number) else { return Ok(rest) };
         let usable = self.pages.layout.usable;
-        let Some(page) = leaf::open(&bytes, usable, number == 1) else { return Ok((0, false)) };
+        let Some(page) = leaf::open(&bytes, usable, number == 1) else { return Ok(rest) };
         let found = leaf::cells(&page);
         let mut lost = (page.cells - found.cells.len()) as u64;
         let mut fields = Vec::new();
@@ -77,7 +91,12 @@ impl<'a> Rows<'a> {
                 row(rowid, &fields)?;
             }
         }
-        Ok((lost, found.sound))
+        rest.lost = lost;
+        rest.sound = found.sound;
+        let rowid = |cell: &Cell<'_>| page.kind.is_table().then_some(cell.rowid);
+        let misfits = found.misfits.iter().map(|cell| (rowid(cell), cell.local.to_vec()));
+        rest.misfits.extend(misfits);
+        Ok(rest)
     }
 
     /// Whether a value is not text that nobody would write. Only of UTF-8 it can be told.
@@ -100,10 +119,12 @@ impl<'a> Rows<'a> {
         target: &mut Target,
     ) -> Result<u64> {
         let (place, shape) = (into.place, into.shape);
+        let range = into.outlying.get(&number).copied();
         let account = &mut *into.account;
         let mut rows = 0;
-        let (lost, sound) = self.each(number, owners, &mut |rowid, fields| {
-            if !fit::record_fits(fields, shape) {
+        let rest = self.each(number, owners, &mut |rowid, fields| {
+            let outlies = |(low, high): (i64, i64)| rowid.is_some_and(|it| it < low || it > high);
+            if range.is_some_and(outlies) || !fit::record_fits(fields, shape) {
                 account.records_lost += 1;
                 return target.lost(root, number, rowid, fields);
             }
@@ -121,9 +142,44 @@ impl<'a> Rows<'a> {
             }
             Ok(())
         })?;
+        let mut lost = rest.lost;
+        for (rowid, record) in &rest.misfits {
+            if !range.is_some_and(|(low, high)| rowid.is_some_and(|it| it < low || it > high))
+                && mend(record, *rowid, place, shape, target)?
+            {
+                rows += 1;
+                lost = lost.saturating_sub(1);
+            }
+        }
         account.records_lost += lost;
-        account.pages_lost += u64::from(!sound);
+        account.pages_lost += u64::from(!rest.sound);
         account.rows += rows;
         Ok(rows)
     }
+}
+
+/// Puts a record that does not add up into its table, if one field alone may have made it so whose
+/// value is known without it: a rowid's alias, which is stored as NULL, or a generated column,
+/// which must be computed to just what is stored. Whether that was so.
+fn mend(
+    record: &[u8],
+    rowid: Option<i64>,
+    place: usize,
+    shape: &Shape,
+    target: &mut Target,
+) -> Result<bool> {
+    let mut fields = Vec::new();
+    for (odd, field) in shape.fields.iter().enumerate() {
+        if !field.rowid_alias && !field.generated {
+            continue;
+        }
+        let Some(content) = record::read_but(record, odd, &mut fields) else { continue };
+        if fit::record_fits(&fields, shape)
+            && (field.generated || content.is_empty())
+            && target.insert_mended(place, rowid, &fields, odd, content)? == Inserted::Yes
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -107,6 +107,11 @@ impl Note {
         3 * (COLUMNS as u32 + 1 - self.strangeness(others))
     }
 
+    /// Whether all its rowids are in a range.
+    pub(super) fn is_in(&self, (low, high): (i64, i64)) -> bool {
+        self.low >= low && self.high <= high
+    }
+
     /// Whether it is another kind of page than a b-tree's, or a sound one.
     pub(super) fn is_something(&self) -> bool {
         match self.is {

@@ -87,8 +87,19 @@ pub(super) struct Lost {
     pub(super) leaf: bool,
     /// The page's number.
     pub(super) page: u32,
+    /// Where between its neighbours the page that is there has its rowids, if it has: the keys may
+    /// be what is damaged.
+    pub(super) hole: Option<(i64, i64)>,
     /// It was found elsewhere.
     pub(super) found: bool,
+}
+
+impl Lost {
+    /// A whole b-tree.
+    pub(super) fn all(root: u32) -> Self {
+        let (low, high) = (i64::MIN, i64::MAX);
+        Self { low, high, leaf: false, page: root, hole: None, found: false }
+    }
 }
 
 /// A leaf of a table and the place where it is.
@@ -111,6 +122,8 @@ pub(super) struct Tree {
     pub(super) pages: Vec<u32>,
     /// Those leaves of a table whose greatest rowid is not what the page above says.
     pub(super) placed: Vec<Placed>,
+    /// Those with rowids outside their place, which are damaged.
+    pub(super) outlying: Vec<Placed>,
     pub(super) lost: Vec<Lost>,
 }
 
@@ -140,6 +153,9 @@ struct Between<'k> {
     before: Option<&'k [u8]>,
 }
 
+/// Least and greatest rowid that a child may have, and that it may have if its keys are damaged.
+type Ranges = ((i64, i64), Option<(i64, i64)>);
+
 /// What a page turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -156,11 +172,17 @@ impl Walk<'_> {
     pub(super) fn tree(mut self, root: u32, table: bool) -> Result<Tree> {
         self.task.go_on()?;
         let (low, high) = (i64::MIN, i64::MAX);
-        let mut tree =
-            Tree { root, table, pages: Vec::new(), placed: Vec::new(), lost: Vec::new() };
+        let mut tree = Tree {
+            root,
+            table,
+            pages: Vec::new(),
+            placed: Vec::new(),
+            outlying: Vec::new(),
+            lost: Vec::new(),
+        };
         let all = Between { low, high, after: None, before: None };
         if self.page(&mut tree, root, all, 0)? == Found::Nothing {
-            tree.lost.push(Lost { low, high, leaf: false, page: root, found: false });
+            tree.lost.push(Lost::all(root));
         }
         Ok(tree)
     }
@@ -179,7 +201,7 @@ impl Walk<'_> {
         let in_place = kind.is_table() == tree.table
             && depth < DEEPEST
             && self.owners.get(number) == Owner::None
-            && (!tree.table || note.cells == 0 || (note.low >= low && note.high <= high));
+            && (!tree.table || note.cells == 0 || self.is_in(number, &note, (low, high)));
         if !in_place || !self.in_order(number, between) {
             return Ok(Found::Nothing);
         }
@@ -190,8 +212,12 @@ impl Walk<'_> {
             }
             self.owners.set(number, Owner::Tree(self.number));
             tree.pages.push(number);
+            let placed = Placed { page: number, low, high };
             if tree.table && note.cells > 0 && note.high != high {
-                tree.placed.push(Placed { page: number, low, high });
+                tree.placed.push(placed);
+            }
+            if tree.table && !note.is_in((low, high)) {
+                tree.outlying.push(placed);
             }
             return Ok(Found::Leaf);
         }
@@ -209,6 +235,20 @@ impl Walk<'_> {
             tree.pages.push(number);
         }
         Ok(Found::Interior)
+    }
+
+    /// Whether a page's rowids are in a range; of a leaf one may be damaged, or one of eight.
+    fn is_in(&self, number: u32, note: &Note, range: (i64, i64)) -> bool {
+        if note.is_in(range) || note.is != Is::Tree(Kind::TableLeaf) || note.cells < 3 {
+            return note.is_in(range);
+        }
+        let Some(bytes) = self.pages.read(number) else { return false };
+        let Some(page) = leaf::open(&bytes, self.pages.layout.usable, number == 1) else {
+            return false;
+        };
+        let cells = leaf::cells(&page).cells;
+        let outlying = cells.iter().filter(|it| it.rowid < range.0 || it.rowid > range.1).count();
+        outlying == 1 || outlying * 8 <= cells.len()
     }
 
     /// Whether most of a page's records are between their neighbours.
@@ -264,7 +304,8 @@ impl Walk<'_> {
     /// That is what the keys say, as far as they ascend. But a key may be damaged and still do so,
     /// or the whole page be of another time than its children: so a child that is not between its
     /// keys is believed where it is between its neighbours that are, and joins one without a gap.
-    fn ranges(&self, children: &[(u32, Option<i64>)], low: i64, high: i64) -> Vec<(i64, i64)> {
+    /// Of one that does not join the second range tells where it is between them.
+    fn ranges(&self, children: &[(u32, Option<i64>)], low: i64, high: i64) -> Vec<Ranges> {
         let keys: Vec<Option<i64>> =
             children.iter().map(|(_, key)| key.filter(|key| (low..=high).contains(key))).collect();
         let known: Vec<i64> = keys.iter().flatten().copied().collect();
@@ -289,11 +330,15 @@ impl Walk<'_> {
             let rows = matches!(note.is, Is::Tree(kind) if kind.is_table()) && note.cells > 0;
             rows.then_some(note)
         };
-        let is_in = |note: &Note, (low, high): (i64, i64)| note.low >= low && note.high <= high;
-        let stands: Vec<bool> = (0..children.len())
+        let stands: Vec<bool> = children
+            .iter()
             .zip(&ranges)
-            .map(|(place, range)| note(place).is_some_and(|note| is_in(&note, *range)))
+            .enumerate()
+            .map(|(place, ((child, _), range))| {
+                note(place).is_some_and(|note| self.is_in(*child, &note, *range))
+            })
             .collect();
+        let mut holes = vec![None; ranges.len()];
         let mut reached = low;
         // Whether that is where the child before ends.
         let mut joined = true;
@@ -304,7 +349,7 @@ impl Walk<'_> {
             let leaf = note_here.is == Is::Tree(Kind::TableLeaf);
             if stands.get(place) == Some(&true) {
                 // Behind an interior page's last key there are more rows.
-                let last = if leaf { note_here.high } else { here.1 };
+                let last = if leaf { note_here.high.min(here.1) } else { here.1 };
                 reached = reached.max(last.saturating_add(1));
                 joined = true;
                 continue;
@@ -319,7 +364,13 @@ impl Walk<'_> {
             let follows = was_joined && note_here.low == reached;
             let precedes =
                 note(place + 1).is_some_and(|next| note_here.high.checked_add(1) == Some(next.low));
-            if is_in(&note_here, hole) && (follows || precedes) {
+            if !note_here.is_in(hole) {
+                continue;
+            }
+            if let Some(at) = holes.get_mut(place) {
+                *at = Some(hole);
+            }
+            if follows || precedes {
                 // Of a leaf nothing says where it should end.
                 let range = if leaf { (hole.0, note_here.high) } else { hole };
                 if let Some(here) = ranges.get_mut(place) {
@@ -329,7 +380,7 @@ impl Walk<'_> {
                 joined = true;
             }
         }
-        ranges
+        ranges.into_iter().zip(holes).collect()
     }
 
     /// Walks an interior page's children; whether one of them is this b-tree's.
@@ -351,20 +402,19 @@ impl Walk<'_> {
         let children: Vec<(u32, Option<i64>)> = page.children().collect();
         let mut ranges = match tree.table {
             true => self.ranges(&children, low, high),
-            false => vec![(low, high); children.len()],
+            false => vec![((low, high), None); children.len()],
         }
         .into_iter();
         let mut records = self.dividers(&page, between).into_iter();
         let mut after = between.after;
         for (child, _) in children {
-            let Some((low, high)) = ranges.next() else { break };
+            let Some(((low, high), hole)) = ranges.next() else { break };
             let before = records.next().flatten();
             let between = Between { low, high, after, before: before.or(between.before) };
             let found = self.page(tree, child, between, depth + 1)?;
             after = before.or(after);
             if found == Found::Nothing {
-                let lost = Lost { low, high, leaf: false, page: child, found: false };
-                tree.lost.push(lost);
+                tree.lost.push(Lost { low, high, leaf: false, page: child, hole, found: false });
             } else {
                 any = true;
                 level = found;

@@ -1,6 +1,7 @@
 //! Puts records into a table as they are: every value exactly, the rowid too, or not at all.
 
 use std::iter;
+use std::sync::Arc;
 
 use rusqlite::ffi;
 
@@ -8,14 +9,14 @@ use super::Inserted;
 use super::shape::Described;
 use super::statement::{Encoding, Row, Statement, quoted};
 use crate::engine::{Class, Connection, Error, Result};
-use crate::format::Value;
+use crate::format::{Value, record};
 
 /// A table of the new database, being filled.
 #[derive(Debug)]
 pub(super) struct Fill {
     /// The table's name for now.
     pub(super) name: String,
-    pub(super) table: Described,
+    pub(super) table: Arc<Described>,
     encoding: Encoding,
     /// By number of fields: the shorter ones leave the last columns to their defaults.
     inserts: Vec<Option<Statement>>,
@@ -26,7 +27,7 @@ impl Fill {
     pub(super) fn new(name: String, table: Described, encoding: Encoding) -> Self {
         let mut inserts = Vec::new();
         inserts.resize_with(table.fields.len() + 1, || None);
-        Self { name, table, encoding, inserts, lookup: None }
+        Self { name, table: Arc::new(table), encoding, inserts, lookup: None }
     }
 
     /// Inserts a record.
@@ -109,6 +110,46 @@ impl Fill {
         }
     }
 
+    /// Inserts a record that is known but for its field number `odd`, of which there is the
+    /// `content`; not if a generated column is not computed to what the record has of it.
+    ///
+    /// # Errors
+    /// Those of writing the file.
+    pub(super) fn insert_mended(
+        &mut self,
+        connection: &Connection,
+        rowid: Option<i64>,
+        fields: &[Value<'_>],
+        odd: usize,
+        content: &[u8],
+    ) -> Result<Inserted> {
+        let inserted = self.insert(connection, rowid, fields)?;
+        if inserted != Inserted::Yes {
+            return Ok(inserted);
+        }
+        let table = Arc::clone(&self.table);
+        let mut right = true;
+        self.look_up(connection, rowid, fields, &mut |row| {
+            right =
+                fields.iter().zip(&table.derived).enumerate().all(|(at, (&field, &derived))| {
+                    !derived
+                        || match at == odd {
+                            true => record::is_content_of(content, row.value(at)),
+                            false => is_same(row.value(at), field),
+                        }
+                });
+        })?;
+        if right {
+            return Ok(Inserted::Yes);
+        }
+        let delete =
+            format!("DELETE FROM main.{} WHERE {}", quoted(&self.name), self.table.is_identified());
+        let key = rowid.map(Value::Integer).into_iter();
+        let fields = fields.iter().take(self.table.key_fields).copied();
+        Statement::prepare(connection, self.encoding, &delete)?.run(key.chain(fields))?;
+        Ok(Inserted::Refused("a generated column was something else".to_owned()))
+    }
+
     /// Whether an error says that the rowid or the WITHOUT ROWID key is taken. The primary key of
     /// a rowid table that is not the rowid's alias is a constraint like any other.
     fn is_duplicate(&self, error: &Error) -> bool {
@@ -129,35 +170,48 @@ impl Fill {
         rowid: Option<i64>,
         fields: &[Value<'_>],
     ) -> Result<bool> {
-        let table = &self.table;
-        let lookup = match &mut self.lookup {
-            Some(lookup) => lookup,
-            place => {
-                let sql = lookup_sql(&self.name, table);
-                place.insert(Statement::prepare(connection, self.encoding, &sql)?)
-            }
-        };
-        let compare = |row: &Row<'_>| {
-            fields.iter().zip(&table.fields).zip(&table.derived).enumerate().all(
+        let (table, mut same) = (Arc::clone(&self.table), false);
+        self.look_up(connection, rowid, fields, &mut |row| {
+            same = fields.iter().zip(&table.fields).zip(&table.derived).enumerate().all(
                 |(at, ((&value, field), &derived))| {
                     derived || field.rowid_alias || is_same(row.value(at), value)
                 },
-            )
+            );
+        })?;
+        Ok(same)
+    }
+
+    /// Calls `look` with the row that has that rowid or key, if there is one.
+    fn look_up(
+        &mut self,
+        connection: &Connection,
+        rowid: Option<i64>,
+        fields: &[Value<'_>],
+        look: &mut dyn FnMut(&Row<'_>),
+    ) -> Result<()> {
+        let lookup = match &mut self.lookup {
+            Some(lookup) => lookup,
+            place => {
+                let sql = lookup_sql(&self.name, &self.table);
+                place.insert(Statement::prepare(connection, self.encoding, &sql)?)
+            }
         };
-        let mut same = false;
         let mut look = |row: &Row<'_>| {
-            same = compare(row);
+            look(row);
             Ok(false)
         };
+        let key = fields.iter().take(self.table.key_fields);
         match rowid {
-            Some(rowid) => lookup.each(iter::once(Value::Integer(rowid)), &mut look)?,
+            Some(rowid) => lookup.each(iter::once(Value::Integer(rowid)), &mut look),
             // A key that cannot be bound as it is cannot be looked up: it counts as another.
-            None if fields.iter().take(table.key_fields).any(
+            None if key.clone().any(
                 |value| matches!(value, Value::Text(text) if !self.encoding.binds_as_is(text)),
-            ) => {}
-            None => lookup.each(fields.iter().take(table.key_fields).copied(), &mut look)?,
+            ) =>
+            {
+                Ok(())
+            }
+            None => lookup.each(key.copied(), &mut look),
         }
-        Ok(same)
     }
 }
 

@@ -173,6 +173,26 @@ impl Target {
         }
     }
 
+    /// [`Self::insert`] of a record whose field number `odd` is a rowid's alias, or a generated
+    /// column of which only the stored `content` is known: the row is taken only if every
+    /// generated column that it was stored with is computed to just that.
+    ///
+    /// # Errors
+    /// Those of writing the file.
+    pub fn insert_mended(
+        &mut self,
+        table: usize,
+        rowid: Option<i64>,
+        fields: &[Value<'_>],
+        odd: usize,
+        content: &[u8],
+    ) -> Result<Inserted> {
+        match self.tables.get_mut(table) {
+            Some(table) => table.fill.insert_mended(&self.connection, rowid, fields, odd, content),
+            None => Ok(Inserted::Refused("there is no such table".to_owned())),
+        }
+    }
+
     /// Puts a record that belongs nowhere into `lost_and_found` (or `lost_and_found_0`, … where
     /// the schema has such a table), which has the columns of `.recover`'s: `rootpgno`, `pgno`,
     /// `nfield`, `id`, `c0`, `c1`, …. Text that is half a UTF-16 character too long is put there

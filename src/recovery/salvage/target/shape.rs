@@ -41,6 +41,8 @@ pub struct Field {
     pub not_null: bool,
     /// The rowid's alias (`INTEGER PRIMARY KEY`): always stored as NULL.
     pub rowid_alias: bool,
+    /// A generated column: computed from others.
+    pub generated: bool,
 }
 
 /// A table of the new database, as SQLite describes it.
@@ -174,6 +176,7 @@ pub(super) fn describe(
             affinity: column.affinity,
             not_null: column.not_null && alias != Some(place),
             rowid_alias: alias == Some(place),
+            generated: column.generated,
         });
         derived.push(column.generated || *seen);
         *seen = true;
