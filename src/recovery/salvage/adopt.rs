@@ -16,6 +16,7 @@
 
 use std::collections::HashSet;
 
+use super::bounds::Range;
 use super::evidence::{Evidence, Verdict};
 use super::fit;
 use super::looks::{self, Candidate, Looks};
@@ -118,7 +119,18 @@ pub(super) fn adopt(
             table.seen = looks.of;
         }
     }
-    for page in orphans {
+    // What is just as long as a gap comes before what only ends there.
+    let gaps: HashSet<Range> = tables
+        .iter()
+        .flat_map(|table| &table.tree.lost)
+        .filter(|lost| lost.leaf)
+        .map(|lost| (lost.low, lost.high))
+        .collect();
+    let (fills, others): (Vec<u32>, Vec<u32>) = orphans.into_iter().partition(|&page| {
+        let note = survey.note(page);
+        gaps.contains(&(note.low, note.high))
+    });
+    for page in fills.into_iter().chain(others) {
         let note = &survey.note(page);
         let Is::Tree(kind) = note.is else { continue };
         let moved = expected.contains(&page);
@@ -132,7 +144,7 @@ pub(super) fn adopt(
             Belongs::Unknown => None,
         };
         let verdict = |table: usize| verdicts.get(&(table, page)).copied();
-        let found = found.filter(|&(table, _)| verdict(table) != Some(Verdict::Others));
+        let found = found.filter(|&(table, _)| !verdict(table).is_some_and(Verdict::is_others));
         let place = || {
             let orphan = Orphan { note, kind, role: role(page), verdict: &verdict };
             orphan.place(known, tables, indexes, &looks)
@@ -152,6 +164,7 @@ pub(super) fn adopt(
     for table in tables {
         table.adopted.sort_by_key(|&page| survey.note(page).low);
     }
+    left.sort_unstable();
     left
 }
 
@@ -194,7 +207,7 @@ impl Orphan<'_> {
         for ((number, table), looks) in tables.iter().enumerate().zip(looks) {
             let Some((points, lost, exact)) = table.could_have(note, kind, role) else { continue };
             let verdict = (self.verdict)(number);
-            if verdict == Some(Verdict::Others) || looks.others.contains(&role.page) {
+            if verdict.is_some_and(Verdict::is_others) || looks.others.contains(&role.page) {
                 continue;
             }
             let certain = verdict == Some(Verdict::Own);

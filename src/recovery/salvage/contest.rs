@@ -62,7 +62,7 @@ pub(super) fn settle(
             // Where it is one of several pages its place was checked: it belongs there.
             let disowned = || {
                 let verdicts = evidence.ask(&[(place, page)]);
-                verdicts.get(&(place, page)) == Some(&Verdict::Others)
+                verdicts.get(&(place, page)).copied().is_some_and(Verdict::is_others)
             };
             if !root || theirs > points(shape) || (theirs == points(shape) && disowned()) {
                 copies.push((place, Owner::Free));

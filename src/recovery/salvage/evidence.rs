@@ -35,7 +35,16 @@ pub(super) enum Verdict {
     /// They have rows of it.
     Own,
     /// They have its rowids with other values, or not at all.
-    Others,
+    Others {
+        /// How many of them.
+        by: u32,
+    },
+}
+
+impl Verdict {
+    pub(super) fn is_others(self) -> bool {
+        matches!(self, Self::Others { .. })
+    }
 }
 
 /// Pages and the tables, by their places, that they could be of.
@@ -65,9 +74,13 @@ struct Tally {
     agreeing: u32,
     contradicting: u32,
     bits: u32,
-    /// By the index that is being read: rows that it has, and the keys of those that agree.
+    /// By the index that is being read: rows that it has, those that it has not or otherwise, and
+    /// the keys of those that agree.
     named: u32,
+    denied: u32,
     keys: Vec<(usize, bool)>,
+    /// Indexes that contradict more rows than they have.
+    against: u32,
 }
 
 /// Rows that are asked about, by the table and the sum of the rowid or key: the page and the sums
@@ -169,7 +182,7 @@ impl<'a> Evidence<'a> {
                         tally.agreeing += 1;
                         tally.keys.push((counter, key.iter().any(|value| is_special(value))));
                     } else {
-                        tally.contradicting += 1;
+                        tally.denied += 1;
                     }
                 }
             });
@@ -185,9 +198,11 @@ impl<'a> Evidence<'a> {
                 tally.bits += (total / count).max(1).ilog2() + if special { SPECIAL } else { 0 };
             }
             if whole {
-                tally.contradicting += tally.asked.saturating_sub(tally.named);
+                tally.denied += tally.asked.saturating_sub(tally.named);
             }
-            tally.named = 0;
+            tally.against += u32::from(tally.denied * 2 > tally.asked);
+            tally.contradicting += tally.denied;
+            (tally.named, tally.denied) = (0, 0);
         }
     }
 }
@@ -195,7 +210,7 @@ impl<'a> Evidence<'a> {
 impl Tally {
     fn verdict(&self) -> Option<Verdict> {
         if self.contradicting > self.agreeing {
-            Some(Verdict::Others)
+            Some(Verdict::Others { by: self.against.max(1) })
         } else if self.contradicting * 8 <= self.agreeing && self.bits >= CERTAIN {
             // One row of many may have been damaged.
             Some(Verdict::Own)

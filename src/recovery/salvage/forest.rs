@@ -7,10 +7,12 @@ use std::collections::{BTreeSet, HashSet};
 use super::evidence::Question;
 use super::fit;
 use super::pages::Pages;
-use super::survey::{Note, Survey};
+use super::parents::Above;
+use super::survey::{Is, Note, Survey};
 use super::target::{IndexShape, Shape};
 use super::tree::{Owner, Owners, Tree, Walk};
 use crate::engine::{Result, Task};
+use crate::format::Kind;
 
 /// What the walks need.
 #[derive(Clone, Copy)]
@@ -55,6 +57,32 @@ impl<'a> Ground<'a> {
             Ok((self.index(owners, number(place), root, shape)?, shape))
         };
         (self.shapes.len()..).zip(roots).map(walk).collect()
+    }
+
+    /// Walks what interior pages of tables lead to that nothing leads to, as far as it is nobody's:
+    /// whose they are is not known.
+    ///
+    /// # Errors
+    /// The task's.
+    pub(super) fn rootless(self, owners: &Owners) -> Result<Vec<Tree>> {
+        let Self { pages, survey, task, .. } = self;
+        let interior = |(page, note): &(u32, &Note)| {
+            note.is == Is::Tree(Kind::TableInterior) && owners.get(*page) == Owner::None
+        };
+        let mut tops = survey.iter().filter(interior).map(|(page, _)| page).peekable();
+        if tops.peek().is_none() {
+            return Ok(Vec::new());
+        }
+        let above = Above::find(pages, survey, owners);
+        let mut owners = owners.clone();
+        let mut trees = Vec::new();
+        for top in tops.filter(|&page| !above.knows(page)) {
+            let owners = &mut owners;
+            let (number, fits) = (u32::MAX / 2, &|_: u32, _: &Note| true);
+            let walk = Walk { pages, survey, owners, task, number, fits, descending: &[] };
+            trees.push(walk.tree(top, true)?);
+        }
+        Ok(trees)
     }
 
     /// Walks those tables again that have pages which are not theirs.

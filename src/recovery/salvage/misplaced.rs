@@ -23,6 +23,9 @@ use super::tree::{Owner, Owners, Placed, Tree};
 /// Pages that the indexes are asked about.
 const MOST_QUESTIONS: usize = 20_000;
 
+/// Other leaves of a table that its indexes are asked about, to see whether they are its.
+const WITNESSED: usize = 4;
+
 /// A leaf and the place where it is.
 #[derive(Clone, Copy)]
 struct Leaf {
@@ -54,16 +57,24 @@ impl Joins {
     }
 }
 
+/// What leaves are looked for among.
+pub(super) struct Places<'a> {
+    pub(super) tables: &'a [Tree],
+    /// What interior pages lead to that nothing leads to.
+    pub(super) rootless: &'a [Tree],
+    pub(super) indexes: &'a [IndexTree<'a>],
+}
+
 /// The pages, each with the place of the table that has it.
 pub(super) fn find(
     pages: &Pages<'_>,
     survey: &Survey,
     owners: &Owners,
     shapes: &[Shape],
-    tables: &[Tree],
-    indexes: &[IndexTree<'_>],
+    places: &Places<'_>,
     evidence: &Evidence<'_>,
 ) -> HashSet<Question> {
+    let tables = places.tables;
     let mut leaves = Vec::new();
     for (table, tree) in tables.iter().enumerate() {
         for &at in &tree.placed {
@@ -71,42 +82,49 @@ pub(super) fn find(
         }
     }
     let verdicts = evidence.ask(&questions(&leaves, shapes));
-    let mut misplaced = exchanged(&leaves, shapes, tables, survey, &verdicts);
-    let trees = tables.iter().chain(indexes.iter().map(|(tree, _)| tree));
+    let mut misplaced = exchanged(&leaves, shapes, places, survey, &verdicts);
+    let trees = tables.iter().chain(places.indexes.iter().map(|(tree, _)| tree));
     let expected: HashSet<u32> = trees.flat_map(|tree| &tree.lost).map(|lost| lost.page).collect();
     misplaced.extend(copied(pages, survey, owners, &leaves, &expected, &verdicts));
-    misplaced.extend(disowned(&leaves, shapes, evidence, &verdicts));
+    misplaced.extend(disowned(&leaves, tables, evidence, &verdicts));
     misplaced
 }
 
-/// Leaves whose rows the indexes of their table do not have, but another table's do.
+/// Leaves whose rows the indexes of their table do not have.
 ///
-/// Where two tables have each other's rows that way, and one index each, it is the indexes that
-/// have changed places, or the tables: nobody can tell, and they are left where they are.
+/// Where a page is the one that an index expects another of, it may be the index that is in
+/// another's place. So two indexes have to say so, or one that has the rows of other leaves of the
+/// table; or another table's indexes have to have the rows, that are known to be right likewise.
 fn disowned(
     leaves: &[Leaf],
-    shapes: &[Shape],
+    tables: &[Tree],
     evidence: &Evidence<'_>,
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
     let says = |table: usize, page: u32| verdicts.get(&(table, page)).copied();
+    let mut right = HashMap::new();
     let mut disowned = HashSet::new();
-    for leaf in leaves.iter().filter(|it| says(it.table, it.at.page) == Some(Verdict::Others)) {
-        let claims = |table: &usize| says(*table, leaf.at.page) == Some(Verdict::Own);
-        let owners: Vec<usize> = (0..shapes.len()).filter(claims).collect();
-        let in_return = |other: &Leaf| {
-            owners.contains(&other.table)
-                && says(leaf.table, other.at.page) == Some(Verdict::Own)
-                && says(other.table, other.at.page) == Some(Verdict::Others)
+    for leaf in leaves {
+        let Some(Verdict::Others { by }) = says(leaf.table, leaf.at.page) else { continue };
+        let claims = |table: usize| says(table, leaf.at.page) == Some(Verdict::Own);
+        let mut is_right = |table: usize| {
+            *right.entry(table).or_insert_with(|| agrees(table, leaf.at.page, tables, evidence))
         };
-        let certain = owners
-            .iter()
-            .any(|&other| evidence.witnesses(leaf.table) > 1 || evidence.witnesses(other) > 1);
-        if !owners.is_empty() && (certain || !leaves.iter().any(in_return)) {
+        if by > 1 || is_right(leaf.table) || (0..tables.len()).any(|it| claims(it) && is_right(it))
+        {
             disowned.insert((leaf.table, leaf.at.page));
         }
     }
     disowned
+}
+
+/// Whether the indexes of a table have the rows of some of its leaves, but for one.
+fn agrees(table: usize, but: u32, tables: &[Tree], evidence: &Evidence<'_>) -> bool {
+    let pages = tables.get(table).map_or(&[][..], |tree| &tree.pages);
+    let others = pages.iter().filter(|page| **page != but);
+    let step = pages.len().div_ceil(WITNESSED).max(1);
+    let questions: Vec<Question> = others.step_by(step).map(|&page| (table, page)).collect();
+    evidence.ask(&questions).values().any(|verdict| *verdict == Verdict::Own)
 }
 
 /// The leaves that could be another table's, for all whose they could be.
@@ -133,14 +151,16 @@ fn questions(leaves: &[Leaf], shapes: &[Shape]) -> Vec<Question> {
 fn exchanged(
     leaves: &[Leaf],
     shapes: &[Shape],
-    tables: &[Tree],
+    places: &Places<'_>,
     survey: &Survey,
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
     // Places by where they end: those that have lost what was there, and those that have another
     // leaf than that.
     let mut by_end: HashMap<i64, Vec<(usize, Placed, bool)>> = HashMap::new();
-    for (table, tree) in tables.iter().enumerate().filter(|(_, tree)| tree.table) {
+    let rootless = places.rootless.iter().map(|tree| (usize::MAX, tree));
+    let trees = places.tables.iter().enumerate().chain(rootless);
+    for (table, tree) in trees.filter(|(_, tree)| tree.table) {
         let lost =
             tree.lost.iter().filter(|lost| lost.leaf).map(|lost| {
                 (table, Placed { page: lost.page, low: lost.low, high: lost.high }, true)
@@ -161,7 +181,7 @@ fn exchanged(
         let fits = |&&(table, place, _): &&(usize, Placed, bool)| {
             place.page != leaf.at.page
                 && Joins::of(&leaf.note, place).is_some()
-                && shapes.get(table).is_some_and(|it| fit::fit(&leaf.note, it).is_some())
+                && shapes.get(table).is_none_or(|it| fit::fit(&leaf.note, it).is_some())
         };
         let mut others = by_end.get(&leaf.note.high).into_iter().flatten().filter(fits);
         let (Some(&(table, place, lost)), None) = (others.next(), others.next()) else { continue };
@@ -211,7 +231,7 @@ fn copied(
         for leaf in likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf)) {
             let better = in_tree
                 && there.is_none_or(|there| is_own(there) || joins(there) > joins(leaf))
-                || (says(leaf) == Some(Verdict::Others) && !expected.contains(&page));
+                || (says(leaf).is_some_and(Verdict::is_others) && !expected.contains(&page));
             if better && pages.are_same(leaf.at.page, page) {
                 copied.insert((leaf.table, leaf.at.page));
             }

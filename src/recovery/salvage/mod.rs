@@ -15,6 +15,7 @@
 mod adopt;
 mod ascending;
 mod audit;
+mod bounds;
 mod chain;
 mod contest;
 mod evidence;
@@ -47,6 +48,7 @@ use self::evidence::Evidence;
 use self::forest::Ground;
 use self::geometry::Geometry;
 use self::index::Indexes;
+use self::misplaced::Places;
 use self::pages::Pages;
 use self::parents::{Above, Belongs};
 use self::rows::{Into, Rows};
@@ -144,8 +146,9 @@ impl Salvager<'_> {
         let witnesses = indexes.iter().filter_map(|(tree, shape)| shape.map(|shape| (shape, tree)));
         let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
-        let not_theirs =
-            misplaced::find(pages, &survey, &owners, &shapes, &trees, &indexes, &evidence);
+        let rootless = ground.rootless(&owners)?;
+        let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
+        let not_theirs = misplaced::find(pages, &survey, &owners, &shapes, &places, &evidence);
         ground.tables_without(&not_theirs, &mut owners, &mut trees)?;
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
         let misplaced = trees

@@ -75,6 +75,11 @@ impl Above {
         Self(above)
     }
 
+    /// Whether a page above `page` is known.
+    pub(super) fn knows(&self, page: u32) -> bool {
+        self.0.contains_key(&page)
+    }
+
     /// The highest page above `page` that is known; itself if there is none.
     pub(super) fn top(&self, page: u32) -> u32 {
         let mut at = page;

@@ -10,7 +10,7 @@
 
 use std::cmp::Ordering;
 
-use super::ascending;
+use super::bounds::{self, Bounds, Child, Range};
 use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
@@ -21,7 +21,7 @@ use crate::format::{Kind, Page, record};
 const DEEPEST: usize = 20;
 
 /// Who has which page.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Owners {
     of: Vec<u32>,
 }
@@ -89,7 +89,7 @@ pub(super) struct Lost {
     pub(super) page: u32,
     /// Where between its neighbours the page that is there has its rowids, if it has: the keys may
     /// be what is damaged.
-    pub(super) hole: Option<(i64, i64)>,
+    pub(super) hole: Option<Range>,
     /// It was found elsewhere.
     pub(super) found: bool,
 }
@@ -152,9 +152,6 @@ struct Between<'k> {
     after: Option<&'k [u8]>,
     before: Option<&'k [u8]>,
 }
-
-/// Least and greatest rowid that a child may have, and that it may have if its keys are damaged.
-type Ranges = ((i64, i64), Option<(i64, i64)>);
 
 /// What a page turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -238,7 +235,7 @@ impl Walk<'_> {
     }
 
     /// Whether a page's rowids are in a range; of a leaf one may be damaged, or one of eight.
-    fn is_in(&self, number: u32, note: &Note, range: (i64, i64)) -> bool {
+    fn is_in(&self, number: u32, note: &Note, range: Range) -> bool {
         if note.is_in(range) || note.is != Is::Tree(Kind::TableLeaf) || note.cells < 3 {
             return note.is_in(range);
         }
@@ -299,90 +296,6 @@ impl Walk<'_> {
         dividers
     }
 
-    /// Least and greatest rowid that each child of an interior page of a table may have.
-    ///
-    /// That is what the keys say, as far as they ascend. But a key may be damaged and still do so,
-    /// or the whole page be of another time than its children: so a child that is not between its
-    /// keys is believed where it is between its neighbours that are, and joins one without a gap.
-    /// Of one that does not join the second range tells where it is between them.
-    fn ranges(&self, children: &[(u32, Option<i64>)], low: i64, high: i64) -> Vec<Ranges> {
-        let keys: Vec<Option<i64>> =
-            children.iter().map(|(_, key)| key.filter(|key| (low..=high).contains(key))).collect();
-        let known: Vec<i64> = keys.iter().flatten().copied().collect();
-        let mut ascend = ascending::longest(&known).into_iter();
-        let keys: Vec<Option<i64>> =
-            keys.into_iter().map(|key| key.filter(|_| ascend.next().unwrap_or(false))).collect();
-        let mut ranges = Vec::with_capacity(children.len());
-        let mut to = high;
-        for key in keys.iter().rev() {
-            to = key.unwrap_or(to);
-            ranges.push((low, to));
-        }
-        ranges.reverse();
-        let mut from = low;
-        for (range, key) in ranges.iter_mut().zip(&keys) {
-            range.0 = from;
-            from = key.map_or(from, |key| key.saturating_add(1));
-        }
-        let note = |place: usize| {
-            let (child, _) = children.get(place)?;
-            let note = self.survey.note(*child);
-            let rows = matches!(note.is, Is::Tree(kind) if kind.is_table()) && note.cells > 0;
-            rows.then_some(note)
-        };
-        let stands: Vec<bool> = children
-            .iter()
-            .zip(&ranges)
-            .enumerate()
-            .map(|(place, ((child, _), range))| {
-                note(place).is_some_and(|note| self.is_in(*child, &note, *range))
-            })
-            .collect();
-        let mut holes = vec![None; ranges.len()];
-        let mut reached = low;
-        // Whether that is where the child before ends.
-        let mut joined = true;
-        for place in 0..ranges.len() {
-            let was_joined = std::mem::replace(&mut joined, false);
-            let Some(note_here) = note(place) else { continue };
-            let here = ranges.get(place).copied().unwrap_or((low, high));
-            let leaf = note_here.is == Is::Tree(Kind::TableLeaf);
-            if stands.get(place) == Some(&true) {
-                // Behind an interior page's last key there are more rows.
-                let last = if leaf { note_here.high.min(here.1) } else { here.1 };
-                reached = reached.max(last.saturating_add(1));
-                joined = true;
-                continue;
-            }
-            let next = (place + 1..ranges.len()).find(|&next| stands.get(next) == Some(&true));
-            let until = match next.and_then(|next| Some((note(next)?, ranges.get(next)?))) {
-                Some((next, _)) if next.is == Is::Tree(Kind::TableLeaf) => next.low,
-                Some((_, range)) => range.0,
-                None => high.saturating_add(1),
-            };
-            let hole = (reached, until.saturating_sub(i64::from(until != i64::MAX)));
-            let follows = was_joined && note_here.low == reached;
-            let precedes =
-                note(place + 1).is_some_and(|next| note_here.high.checked_add(1) == Some(next.low));
-            if !note_here.is_in(hole) {
-                continue;
-            }
-            if let Some(at) = holes.get_mut(place) {
-                *at = Some(hole);
-            }
-            if follows || precedes {
-                // Of a leaf nothing says where it should end.
-                let range = if leaf { (hole.0, note_here.high) } else { hole };
-                if let Some(here) = ranges.get_mut(place) {
-                    *here = range;
-                }
-                reached = reached.max(note_here.high.saturating_add(1));
-                joined = true;
-            }
-        }
-        ranges.into_iter().zip(holes).collect()
-    }
-
     /// Walks an interior page's children; whether one of them is this b-tree's.
     fn children(
         &mut self,
@@ -399,16 +312,20 @@ impl Walk<'_> {
         let lost_before = tree.lost.len();
         let mut any = false;
         let mut level = Found::Nothing;
-        let children: Vec<(u32, Option<i64>)> = page.children().collect();
-        let mut ranges = match tree.table {
-            true => self.ranges(&children, low, high),
-            false => vec![((low, high), None); children.len()],
-        }
-        .into_iter();
+        let survey = self.survey;
+        let child = |(page, key)| Child { page, key, note: survey.note(page) };
+        let children: Vec<Child> = page.children().map(child).collect();
+        let bounds = if tree.table {
+            let is_in = |child: &Child, range| self.is_in(child.page, &child.note, range);
+            bounds::of(&children, (low, high), &is_in)
+        } else {
+            vec![Bounds { range: (low, high), hole: None }; children.len()]
+        };
         let mut records = self.dividers(&page, between).into_iter();
         let mut after = between.after;
-        for (child, _) in children {
-            let Some(((low, high), hole)) = ranges.next() else { break };
+        for (&Child { page: child, .. }, Bounds { range: (low, high), hole }) in
+            children.iter().zip(bounds)
+        {
             let before = records.next().flatten();
             let between = Between { low, high, after, before: before.or(between.before) };
             let found = self.page(tree, child, between, depth + 1)?;
