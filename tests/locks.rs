@@ -220,3 +220,95 @@ fn the_lock_kind_and_why_it_is_not_another_are_told() {
     let told = SecondProcess::with_posix_locks().ask(&["locks"]).unwrap();
     assert!(told.starts_with("Posix FUSION_SQLITE_LOCKS=posix"), "{told}");
 }
+
+const QUERY: &str = "SELECT count(*) FROM t WHERE x = 'new'";
+
+/// Rows for [`QUERY`], of which the WAL has newer pages than the file.
+fn fill(process: &mut SecondProcess) {
+    let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n \
+                LIMIT 500) SELECT randomblob(300) FROM n";
+    process.sql("it", fill).unwrap();
+    process.sql("it", "PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+    process.sql("it", "UPDATE t SET x = 'new'").unwrap();
+}
+
+/// A writer and a reader, each a process of its own, with commits in the WAL that are not in the
+/// file, and a third process that does something to the index.
+fn index_is_built_anew(damage: impl Fn(&mut SecondProcess, &str)) {
+    for asked_first in [0, 1] {
+        let (_directory, path) = database("wal");
+        let mut processes = [SecondProcess::start(), SecondProcess::start()];
+        let query = QUERY;
+        for process in &mut processes {
+            process.open("it", &path);
+            process.sql("it", "PRAGMA wal_autocheckpoint = 0").unwrap();
+        }
+        fill(&mut processes[0]);
+        for process in &mut processes {
+            assert_eq!(process.sql("it", query).unwrap(), "500");
+        }
+        let shm = beside(&path, "-shm");
+        damage(&mut SecondProcess::start(), shm.to_str().unwrap());
+
+        processes.rotate_left(asked_first);
+        let [one, other] = &mut processes;
+        // Nothing cached: all of it is looked for through the index.
+        one.open("fresh", &path);
+        assert_eq!(one.sql("fresh", query).unwrap(), "500");
+        other.sql("it", "INSERT INTO t VALUES ('new')").unwrap();
+        one.sql("it", "INSERT INTO t VALUES ('new')").unwrap();
+        for process in [one, other] {
+            assert_eq!(process.sql("it", query).unwrap(), "502");
+            assert_eq!(process.sql("it", "PRAGMA integrity_check").unwrap(), "ok");
+        }
+    }
+}
+
+#[test]
+fn an_index_whose_tables_are_zeroed_makes_nobody_read_old_pages() {
+    // Page numbers and hash tables; hash tables alone.
+    for (from, count) in [("136", "32632"), ("16384", "16384")] {
+        index_is_built_anew(|third, shm| {
+            third.ask(&["overwrite", shm, from, "0", count]).unwrap();
+        });
+        // SQLite by itself.
+        let (_directory, path) = database("wal");
+        let mut posix = SecondProcess::with_posix_locks();
+        posix.open("it", &path);
+        fill(&mut posix);
+        let shm = beside(&path, "-shm");
+        posix.ask(&["overwrite", shm.to_str().unwrap(), from, "0", count]).unwrap();
+        posix.open("fresh", &path);
+        assert_eq!(posix.sql("fresh", QUERY).unwrap(), "0");
+    }
+}
+
+#[test]
+fn an_index_that_is_cut_short_ends_no_process() {
+    // As SQLite itself cuts it, within the header's page, behind it, and among the tables.
+    for length in ["3", "100", "4096", "16384", "20000"] {
+        index_is_built_anew(|third, shm| drop(third.ask(&["truncate", shm, length]).unwrap()));
+    }
+}
+
+#[test]
+fn an_index_of_several_blocks_that_is_cut_short_ends_no_process() {
+    let (_directory, path) = database("wal");
+    let mut process = SecondProcess::start();
+    process.open("it", &path);
+    process.sql("it", "PRAGMA wal_autocheckpoint = 0").unwrap();
+    process.sql("it", "PRAGMA cache_size = 10").unwrap();
+    let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n \
+                LIMIT 6000) SELECT randomblob(3000) FROM n";
+    process.sql("it", fill).unwrap();
+    let shm = beside(&path, "-shm");
+    assert!(std::fs::metadata(&shm).unwrap().len() > 32_768);
+    for length in ["3", "32768", "40000"] {
+        SecondProcess::start().ask(&["truncate", shm.to_str().unwrap(), length]).unwrap();
+        assert_eq!(
+            process.sql("it", "SELECT count(*) FROM t WHERE length(x) = 3000").unwrap(),
+            "6000"
+        );
+        assert_eq!(process.sql("it", "PRAGMA integrity_check").unwrap(), "ok");
+    }
+}
