@@ -552,6 +552,25 @@ test('close gives up after closeTimeout; the database stays open and nothing is 
   t.deepEqual((await seenByAnotherProcess(t, file)).texts, ['kept'])
 })
 
+test('closeAsync gives up after closeTimeout, too; what waits is handed back, and then it closes', async (t) => {
+  const file = database(t)
+  const db = open(t, { closeTimeout: 1 }, file)
+  const lock = await foreignLock(t, file)
+  db.appendAgentLog(entry('kept', { timestamp: 't' }))
+  const awaited = db.appendAgentLogs([entry('awaited')])
+  const error = await t.throwsAsync(db.closeAsync(), { code: 'ERR_FUSION_FLUSH_TIMEOUT' })
+  t.regex(error!.message, /2 log entries .* kept .*takePending\(\)/)
+  t.true(db.isOpen)
+  t.deepEqual(
+    db.takePending().map(({ text }) => text),
+    ['kept', 'awaited'],
+  )
+  await t.throwsAsync(awaited, { code: 'ERR_FUSION_TAKEN_BACK' })
+  await db.closeAsync()
+  t.false(db.isOpen)
+  await lock.release()
+})
+
 test('a closed database says so, and can be opened again', async (t) => {
   const db = open(t)
   db.close()
