@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{OpenFlags, ffi};
 
 use super::empty_wal::{self, Unseen};
-use super::{Class, Connection, DatabaseFile, Error, Result, Storage, Task, errstr};
+use super::{Class, Connection, DatabaseFile, Error, Result, Stage, Storage, Task, errstr};
 
 /// Locks of the WAL's index (<https://sqlite.org/walformat.html#wal_locks>).
 const WRITE: c_int = 0;
@@ -291,6 +291,9 @@ impl Drop for Hold<'_> {
     }
 }
 
+/// Told of a wait for others that is no matter of a moment.
+pub const WAITING: Stage = Stage { name: "waiting for a lock", done: 0, total: 0 };
+
 /// Tries until `attempt` has something, an error, or `until` has passed.
 pub(super) fn patiently<T>(
     path: &Path,
@@ -303,6 +306,9 @@ pub(super) fn patiently<T>(
         task.go_on()?;
         if let Some(done) = attempt()? {
             return Ok(done);
+        }
+        if pause == LONGEST_PAUSE {
+            task.stage(WAITING);
         }
         if Instant::now() >= until {
             let message = "another connection has the database locked";
