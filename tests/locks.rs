@@ -9,6 +9,8 @@ mod second_process;
 
 use std::path::{Path, PathBuf};
 
+use fusion_sqlite::engine;
+use rusqlite::ffi;
 use second_process::SecondProcess;
 
 const BUSY: i32 = 5;
@@ -20,6 +22,8 @@ fn serve() {
 
 /// A database in the given journal mode, with one empty table.
 fn database(journal_mode: &str) -> (tempfile::TempDir, PathBuf) {
+    // Before anything is open: it replaces the locks.
+    engine::init().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("test.sqlite");
     let connection = rusqlite::Connection::open(&path).unwrap();
@@ -311,4 +315,48 @@ fn an_index_of_several_blocks_that_is_cut_short_ends_no_process() {
         );
         assert_eq!(process.sql("it", "PRAGMA integrity_check").unwrap(), "ok");
     }
+}
+
+/// The WAL grows over several blocks of its index, and begins anew again and again.
+#[test]
+fn an_index_that_is_in_order_is_never_built_anew() {
+    let (_directory, path) = database("wal");
+    let mut other = SecondProcess::start();
+    other.open("it", &path);
+    let open = || {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let timeout = std::time::Duration::from_secs(60);
+        engine::Connection::open(&path, flags, timeout).unwrap()
+    };
+    let long = "INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n \
+                LIMIT 9000) SELECT randomblob(4000) FROM n";
+    let connection = open();
+    connection.sql().unwrap().execute_batch("PRAGMA wal_autocheckpoint = 50").unwrap();
+    connection.sql().unwrap().execute_batch(long).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            scope.spawn(move || {
+                let connection = open();
+                let sql = connection.sql().unwrap();
+                sql.execute_batch("PRAGMA wal_autocheckpoint = 20").unwrap();
+                for row in 0..300 {
+                    if thread == 0 {
+                        sql.query_row("SELECT max(rowid) FROM t", [], |_| Ok(())).unwrap();
+                    } else {
+                        sql.execute("UPDATE t SET x = ?1 WHERE rowid = ?1", [row]).unwrap();
+                    }
+                }
+            });
+        }
+        for row in 0..300 {
+            // It may lose against the others.
+            drop(other.sql("it", &format!("UPDATE t SET x = 0 WHERE rowid = {row}")));
+        }
+    });
+    let recovered: Vec<_> = engine::error_log()
+        .into_iter()
+        .filter(|logged| logged.errcode == ffi::SQLITE_NOTICE_RECOVER_WAL)
+        .filter(|logged| logged.message.contains(path.to_str().unwrap()))
+        .collect();
+    assert!(recovered.is_empty(), "{recovered:?}");
 }
