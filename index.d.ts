@@ -764,7 +764,7 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   checkpointIdle?: number | undefined
   /** The WAL is truncated at the latest this long after the last time. Default 300000. */
   checkpointInterval?: number | undefined
-  /** How long `close()` and `flushAgentLogsSync()` wait for the writer. Default 5000. */
+  /** How long `close()`, `closeAsync()` and `flushAgentLogsSync()` wait for the writer. Default 5000. */
   closeTimeout?: number | undefined
   /**
    * Has backups made by themselves while the database is open, one schedule a file in the process.
@@ -885,7 +885,7 @@ export class HardenedDatabase extends DatabaseSync {
    * @throws `ERR_FUSION_FLUSH_TIMEOUT`; the database stays open, the entries are kept
    */
   close(): void
-  /** The same without waiting on this thread. */
+  /** The same without waiting on this thread; rejects where `close()` throws. */
   closeAsync(): Promise<void>
   /** Checkpoints the WAL on the writer thread. Default mode `passive`. */
   checkpoint(mode?: CheckpointMode): Promise<CheckpointResult>

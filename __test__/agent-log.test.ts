@@ -413,7 +413,10 @@ test('a missing table is told, keeps the rows, and they are committed once it ex
   t.is(db.stats().state, 'retrying')
   t.is(db.stats().error?.code, 'ERR_FUSION_SCHEMA')
   t.is(db.stats().queue.rows, 1)
+  // At once: with the table and without its task the writer would reject the row.
+  db.exec('BEGIN')
   createSchema(db)
+  db.exec('COMMIT')
   t.is((await receipt).committed, 1)
   t.is(db.stats().state, 'writing')
   t.deepEqual(texts(db), ['early'])
@@ -550,6 +553,25 @@ test('close gives up after closeTimeout; the database stays open and nothing is 
   db.close()
   t.false(db.isOpen)
   t.deepEqual((await seenByAnotherProcess(t, file)).texts, ['kept'])
+})
+
+test('closeAsync gives up after closeTimeout, too; what waits is handed back, and then it closes', async (t) => {
+  const file = database(t)
+  const db = open(t, { closeTimeout: 1 }, file)
+  const lock = await foreignLock(t, file)
+  db.appendAgentLog(entry('kept', { timestamp: 't' }))
+  const awaited = db.appendAgentLogs([entry('awaited')])
+  const error = await t.throwsAsync(db.closeAsync(), { code: 'ERR_FUSION_FLUSH_TIMEOUT' })
+  t.regex(error!.message, /2 log entries .* kept .*takePending\(\)/)
+  t.true(db.isOpen)
+  t.deepEqual(
+    db.takePending().map(({ text }) => text),
+    ['kept', 'awaited'],
+  )
+  await t.throwsAsync(awaited, { code: 'ERR_FUSION_TAKEN_BACK' })
+  await db.closeAsync()
+  t.false(db.isOpen)
+  await lock.release()
 })
 
 test('a closed database says so, and can be opened again', async (t) => {

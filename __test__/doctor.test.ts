@@ -325,6 +325,52 @@ test('backups, restores and recoveries are made', async (t) => {
   t.is((await cli('doctor', file)).code, 0)
 })
 
+test('a repair that has to wait says so, and who is in the way, and can be given up', async (t) => {
+  const { file } = await damaged(t)
+  const before = readFileSync(file)
+  const other = new Other(t, 'hold-lock.mjs', [file])
+  await other.says('locked')
+  // As a process is that hangs: it gives nothing up.
+  other.process.kill('SIGSTOP')
+  const child = spawn(process.execPath, [program, 'doctor', file, '--repair'])
+  let told = ''
+  const ended = once(child, 'exit')
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      told += text
+      if (told.includes('waits until') && told.includes(`process ${other.process.pid}`)) child.kill('SIGINT')
+    })
+  }
+  t.deepEqual(await ended, [130, null], told)
+  t.regex(told, /locks: .*writes/)
+  t.deepEqual(readFileSync(file), before)
+  other.process.kill('SIGCONT')
+  other.tell('release')
+  await other.says('released')
+  t.is((await cli('doctor', file, '--repair')).code, 1)
+})
+
+test('an empty file is said to be empty', async (t) => {
+  const file = path.join(folder(t), 'empty.db')
+  writeFileSync(file, '')
+  const { code, out } = await cli('doctor', file)
+  t.is(code, 0)
+  t.regex(out, /is empty.*restore a backup/s)
+  t.is((await cli('doctor', sound(t))).out.includes('empty'), false)
+})
+
+test('what is mistaken for a command or cannot be drawn to is told with what to do', async (t) => {
+  const file = sound(t)
+  const noCommand = await cli(file)
+  t.is(noCommand.code, 64)
+  t.true(noCommand.err.includes(`fusion-sqlite doctor ${file}`), noCommand.err)
+  const target = path.join(folder(t), 'nowhere', 'map.svg')
+  const noFolder = await cli('doctor', file, '--map', target)
+  t.is(noFolder.code, 64)
+  t.regex(noFolder.err, /there is no such folder/)
+  t.is(noFolder.out, '')
+})
+
 test('Ctrl-C ends it with 130 and leaves the file as it is', async (t) => {
   if (process.platform !== 'linux') return t.pass('it cannot be seen when the process has begun')
   const file = sound(t, 'delete')

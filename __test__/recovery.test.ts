@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from 'ava'
 import { DatabaseSync, HardenedDatabase, recover } from '../index.js'
 import { Child, findings } from './children/start.ts'
 import { PAGE, destroy, filled, leaves, readPage, rowids, writePage } from './helpers/damage.ts'
-import { database, entries, entry, folder, nextEvent, texts } from './support.ts'
+import { database, entries, entry, folder, foreignLock, nextEvent, texts } from './support.ts'
 
 type Report = Awaited<ReturnType<typeof recover>>
 
@@ -230,6 +230,28 @@ test('a full-text index that its table outran is rebuilt once a statement meets 
   t.notThrows(check)
   await db.closeAsync()
   await assertSound(t, file)
+})
+
+test('closeAsync does not wait for a repair that waits for a lock, and hands the entries back', async (t) => {
+  const { file } = await filledWith(t, 100)
+  const db = new HardenedDatabase(file, { closeTimeout: 1, retryDeadline: 3_600_000 })
+  db.exec(`INSERT INTO tasks (rowid, id, title, createdAt, updatedAt) VALUES (50, 'U', 'old', '', '')`)
+  db.exec(`INSERT OR REPLACE INTO tasks (rowid, id, title, createdAt, updatedAt) VALUES (60, 'U', 'new', '', '')`)
+  const lock = await foreignLock(t, file)
+  const recovering = nextEvent(db, 'recovering')
+  const search = () => db.prepare(`SELECT title FROM tasks_fts WHERE tasks_fts MATCH 'old'`).all()
+  t.is((t.throws(search) as unknown as { errcode: number }).errcode, 267)
+  await recovering
+  db.appendAgentLog(entry('kept'))
+  await t.throwsAsync(db.closeAsync(), { code: 'ERR_FUSION_FLUSH_TIMEOUT' })
+  t.deepEqual(
+    db.takePending().map(({ text }) => text),
+    ['kept'],
+  )
+  await db.closeAsync()
+  t.false(db.isOpen)
+  await lock.release()
+  t.is((await recover(file)).outcome, 'rebuiltFts')
 })
 
 test('recover() repairs in place, or into a new file, and reports', async (t) => {

@@ -2,6 +2,7 @@
 // damaged. Two processes, real damage, files compared byte by byte.
 
 import { copyFileSync, existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { type FusionSqliteError, type Health, HardenedDatabase } from '../index.js'
@@ -262,4 +263,27 @@ test('the options are checked', (t) => {
   ]) {
     t.throws(() => new HardenedDatabase(file, bad as never), { code: 'ERR_OUT_OF_RANGE' })
   }
+})
+
+test('a damaged file that somebody else has locked is refused with what to do', async (t) => {
+  const { file } = await withIndexOutOfStep(t)
+  const holder = open(t, { startupCheck: 'off', onCorruption: 'report' }, file)
+  holder.exec('BEGIN IMMEDIATE')
+  // Waits for a minute for others.
+  const binding = createRequire(import.meta.url)('../binding.js') as {
+    recoverNow(path: string, patience: number): string
+  }
+  const { recoverNow } = binding
+  binding.recoverNow = (path) => recoverNow(path, 1)
+  try {
+    const error = t.throws(() => new HardenedDatabase(file, { startupCheck: 'full' })) as FusionSqliteError
+    t.is(error.errcode, 5)
+    t.regex(error.message, /damaged.*in use; nothing was changed.*fusion-sqlite info .*fusion-sqlite doctor /)
+    t.is(error.path, file)
+  } finally {
+    binding.recoverNow = recoverNow
+  }
+  holder.exec('COMMIT')
+  holder.close()
+  t.notThrows(() => open(t, { startupCheck: 'full' }, file).close())
 })

@@ -60,7 +60,7 @@ const CORRUPT = { errcode: 11, errstr: 'database disk image is malformed' }
 const NOTADB = { errcode: 26, errstr: 'file is not a database' }
 
 /** What to do about a file, by what is wrong with it. */
-function advice(health) {
+function advice(path, health) {
   const has = (type) => health.findings.some((finding) => finding.type === type)
   if (has('notADatabase')) {
     return 'Check the path; if this was the database, keep it with its -wal, and recover it or restore a backup'
@@ -69,7 +69,7 @@ function advice(health) {
     return 'The -wal can be put aside only while nobody else has the database open: close it in every process'
   }
   if (has('replaced')) return 'Close the database in every process before it is opened again'
-  return 'Keep the file and its -wal together, and recover it or restore a backup'
+  return `Keep the file and its -wal together. To see what is wrong and repair it: npx fusion-sqlite doctor ${path}`
 }
 
 /** A file that is damaged, as `health` tells; `cause` is the error that told first, if one did. */
@@ -79,9 +79,19 @@ function damaged(path, health, cause) {
   const text = isNone ? 'it is not a SQLite database, or its first page was overwritten' : health?.text
   const message =
     `the database is damaged, and nothing was written to it: ${text || cause?.message}. ` +
-    `${advice(health ?? { findings: [] })}.`
+    `${advice(path, health ?? { findings: [] })}.`
   const error = new Error(message, cause === undefined ? undefined : { cause })
   return Object.assign(withCode(error, 'ERR_FUSION_DAMAGED'), { errcode, errstr, path, health })
+}
+
+/** A damaged file whose repair met another connection's lock: `cause`. Trying again may help. */
+function inUse(path, health, cause) {
+  const message =
+    `the database is damaged, and could not be repaired while it is in use; nothing was changed: ${health.text}. ` +
+    `What was in the way: ${cause.message}. End the process that holds the lock, or have it close the database, and ` +
+    `open it again. Who that is: npx fusion-sqlite info ${path}; what is damaged: npx fusion-sqlite doctor ${path}.`
+  const { errcode, errstr } = cause
+  return Object.assign(withCode(new Error(message, { cause }), cause.code), { errcode, errstr, path, health })
 }
 
 module.exports = {
@@ -89,6 +99,7 @@ module.exports = {
   damaged,
   illegalConstructor,
   illegalInvocation,
+  inUse,
   invalidArgType,
   invalidArgValue,
   invalidState,

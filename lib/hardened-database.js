@@ -333,7 +333,7 @@ class HardenedDatabase extends DatabaseSync {
   async closeAsync() {
     if (this.#log !== null) {
       this.#endTransaction()
-      await this.#log.flush()
+      await this.#flushWithin(this.#options.closeTimeout)
       // Other calls may have closed it meanwhile, or begun a transaction.
       if (this.#log !== null) {
         this.#endTransaction()
@@ -348,6 +348,22 @@ class HardenedDatabase extends DatabaseSync {
     }
     this.#endChecks()
     super.close()
+  }
+
+  /** Rejects as `flushAgentLogsSync()` throws: whatever holds the writer up may do so for good. */
+  async #flushWithin(timeout) {
+    const flushed = this.#log.flush()
+    let timer
+    const late = new Promise((resolve) => {
+      timer = setTimeout(resolve, timeout, true)
+    })
+    try {
+      // Says what is in the way, unless it is not any more.
+      if ((await Promise.race([flushed, late])) === true) this.#log?.flushSync(0)
+    } finally {
+      clearTimeout(timer)
+      flushed.catch(() => {})
+    }
   }
 
   /** Cancels the checks of this handle: they would keep the WAL. Whether there were any. */

@@ -4,7 +4,7 @@
 // See src/health/startup.rs for what is checked when.
 
 const binding = require('../binding.js')
-const { damaged } = require('./errors.js')
+const { damaged, inUse } = require('./errors.js')
 const { fileOf } = require('./file-path.js')
 const { repairAhead, repairAtOpen, tellAside } = require('./repair.js')
 const { runTask } = require('./task.js')
@@ -31,6 +31,11 @@ function isUnsafe(health) {
 /** Whether SQLite says that the file is damaged. A full-text index (267) is not the file. */
 function isDamage({ errcode }) {
   return errcode !== 267 && ((errcode & 0xff) === 11 || (errcode & 0xff) === 26)
+}
+
+/** Whether SQLite says that somebody else has a lock: BUSY, LOCKED, PROTOCOL. */
+function isContention({ errcode }) {
+  return [5, 6, 15].includes(errcode & 0xff)
 }
 
 /** One opening of a file. */
@@ -135,6 +140,7 @@ class Startup {
    */
   #unrepaired(health, error) {
     if (!isUnsafe(health) || this.#options.onCorruption === 'report') return null
+    if (isContention(error)) throw inUse(this.#file, health, error)
     if (error.errcode !== undefined && error.errcode !== 0 && !isDamage(error)) throw error
     const refusal = damaged(this.#file, health)
     refusal.message += ` It could not be repaired: ${error.message}`

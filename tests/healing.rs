@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use fusion_sqlite::agent_log::{self, Answer, Entries, Event, Listener, Log, Options};
 use fusion_sqlite::engine::{self, Connection, Error, Profile, Remedy, Synchronous};
+use fusion_sqlite::health;
 use rusqlite::{OpenFlags, ffi};
 use second_process::SecondProcess;
 
@@ -125,12 +126,16 @@ impl Fixture {
 
     /// Waits for an event that says all of `words`, passing over others.
     fn event(&self, words: &[&str]) {
+        let mut passed_over = Vec::new();
         loop {
-            let event = self.events.recv_timeout(WAIT).unwrap();
+            let Ok(event) = self.events.recv_timeout(WAIT) else {
+                panic!("{words:?} was not told, but {passed_over:?}");
+            };
             assert!(!event.starts_with("Corrupt"), "{event}");
             if words.iter().all(|word| event.contains(word)) {
                 return;
             }
+            passed_over.push(event);
         }
     }
 
@@ -262,6 +267,35 @@ fn commits_that_cannot_be_saved_are_told_of() {
     assert_eq!(other.sql("theirs", "SELECT value FROM __meta WHERE key = 'theirs'").unwrap(), "1");
     other.ask(&["close", "theirs"]).unwrap();
     assert_eq!(fixture.found(&mut other), "60 60");
+}
+
+/// As long as a connection has the old ones open, whoever opens the file in its process reads the
+/// new WAL by the old index.
+#[test]
+fn files_that_were_left_behind_are_not_taken_for_damage() {
+    let mut fixture = fixture();
+    let mut other = SecondProcess::start();
+    for suffix in ["wal", "shm"] {
+        other.ask(&["unlink", &fixture.beside(suffix)]).unwrap();
+    }
+    other.open("theirs", &fixture.path);
+    other.sql("theirs", "INSERT INTO __meta VALUES ('theirs', '1')").unwrap();
+    let check = || {
+        let (kind, patience) = (health::Kind::Full, Duration::ZERO);
+        health::check_within(&fixture.path, kind, patience, &engine::Unwatched).unwrap()
+    };
+    for healed in [false, true] {
+        if healed {
+            fixture.connection.file().unwrap().heal(None, Duration::ZERO).unwrap();
+        }
+        let health = check();
+        assert!(health.is_locked(), "{health:?}");
+        assert!(health.findings.iter().all(|finding| !finding.is_damage()), "{health:?}");
+    }
+    drop(fixture.log);
+    fixture.connection.close().unwrap();
+    let health = health::check(&fixture.path, health::Kind::Full, &engine::Unwatched).unwrap();
+    assert!(health.ok, "{health:?}");
 }
 
 #[test]

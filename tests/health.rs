@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fusion_sqlite::engine::{self, Connection, Error, Result, Stage, Task, Unwatched};
 use fusion_sqlite::health::{
-    Finding, Health, Kind, check, deleted_wal, inspect, put_wal_aside, under_way,
+    self, Finding, Health, Kind, check, deleted_wal, inspect, put_wal_aside, under_way,
 };
 use rusqlite::OpenFlags;
 use second_process::SecondProcess;
@@ -660,5 +660,33 @@ fn damaged_pages_of_a_full_text_index_are_its_own() {
             matches!(&health.findings[..], [Finding::FtsDamage { table, lines }] if table == "words" && !lines.is_empty()),
             "{health:?}"
         );
+    }
+}
+
+/// A file that was refused is deleted, and a new one gets its inode.
+#[test]
+fn what_was_found_in_a_file_that_was_not_opened_is_not_said_of_the_next_one_with_its_inode() {
+    for same_name in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = database(&directory);
+        overwrite(&path, 40, &[0xa5; PAGE as usize]);
+        let startup = health::Startup::AtOnce(Kind::Full);
+        let look = health::before_open(&path, startup, &Unwatched).unwrap();
+        assert!(!look.health.unwrap().ok);
+
+        // What a file system does that gives the inode away again.
+        let away = directory.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        File::options().write(true).open(&away).unwrap().set_len(0).unwrap();
+        let new = if same_name { path } else { directory.path().join("new.db") };
+        assert!(health::before_open(&new, startup, &Unwatched).unwrap().health.is_none());
+        fs::rename(&away, &new).unwrap();
+        let connection =
+            Connection::open_hardened(&new, OpenFlags::default(), &engine::Profile::default())
+                .unwrap();
+        let file = connection.file().unwrap();
+        health::opened(file);
+        assert!(!file.is_suspect());
+        assert_eq!(health::last(file.id), None);
     }
 }

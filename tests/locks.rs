@@ -9,6 +9,8 @@ mod second_process;
 
 use std::path::{Path, PathBuf};
 
+use fusion_sqlite::engine;
+use rusqlite::ffi;
 use second_process::SecondProcess;
 
 const BUSY: i32 = 5;
@@ -20,6 +22,8 @@ fn serve() {
 
 /// A database in the given journal mode, with one empty table.
 fn database(journal_mode: &str) -> (tempfile::TempDir, PathBuf) {
+    // Before anything is open: it replaces the locks.
+    engine::init().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("test.sqlite");
     let connection = rusqlite::Connection::open(&path).unwrap();
@@ -219,4 +223,140 @@ fn the_lock_kind_and_why_it_is_not_another_are_told() {
     assert_eq!(SecondProcess::start().ask(&["locks"]).unwrap(), "Ofd none");
     let told = SecondProcess::with_posix_locks().ask(&["locks"]).unwrap();
     assert!(told.starts_with("Posix FUSION_SQLITE_LOCKS=posix"), "{told}");
+}
+
+const QUERY: &str = "SELECT count(*) FROM t WHERE x = 'new'";
+
+/// Rows for [`QUERY`], of which the WAL has newer pages than the file.
+fn fill(process: &mut SecondProcess) {
+    let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n \
+                LIMIT 500) SELECT randomblob(300) FROM n";
+    process.sql("it", fill).unwrap();
+    process.sql("it", "PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+    process.sql("it", "UPDATE t SET x = 'new'").unwrap();
+}
+
+/// A writer and a reader, each a process of its own, with commits in the WAL that are not in the
+/// file, and a third process that does something to the index.
+fn index_is_built_anew(damage: impl Fn(&mut SecondProcess, &str)) {
+    for asked_first in [0, 1] {
+        let (_directory, path) = database("wal");
+        let mut processes = [SecondProcess::start(), SecondProcess::start()];
+        let query = QUERY;
+        for process in &mut processes {
+            process.open("it", &path);
+            process.sql("it", "PRAGMA wal_autocheckpoint = 0").unwrap();
+        }
+        fill(&mut processes[0]);
+        for process in &mut processes {
+            assert_eq!(process.sql("it", query).unwrap(), "500");
+        }
+        let shm = beside(&path, "-shm");
+        damage(&mut SecondProcess::start(), shm.to_str().unwrap());
+
+        processes.rotate_left(asked_first);
+        let [one, other] = &mut processes;
+        // Nothing cached: all of it is looked for through the index.
+        one.open("fresh", &path);
+        assert_eq!(one.sql("fresh", query).unwrap(), "500");
+        other.sql("it", "INSERT INTO t VALUES ('new')").unwrap();
+        one.sql("it", "INSERT INTO t VALUES ('new')").unwrap();
+        for process in [one, other] {
+            assert_eq!(process.sql("it", query).unwrap(), "502");
+            assert_eq!(process.sql("it", "PRAGMA integrity_check").unwrap(), "ok");
+        }
+    }
+}
+
+#[test]
+fn an_index_whose_tables_are_zeroed_makes_nobody_read_old_pages() {
+    // Page numbers and hash tables; hash tables alone.
+    for (from, count) in [("136", "32632"), ("16384", "16384")] {
+        index_is_built_anew(|third, shm| {
+            third.ask(&["overwrite", shm, from, "0", count]).unwrap();
+        });
+        // SQLite by itself.
+        let (_directory, path) = database("wal");
+        let mut posix = SecondProcess::with_posix_locks();
+        posix.open("it", &path);
+        fill(&mut posix);
+        let shm = beside(&path, "-shm");
+        posix.ask(&["overwrite", shm.to_str().unwrap(), from, "0", count]).unwrap();
+        posix.open("fresh", &path);
+        assert_eq!(posix.sql("fresh", QUERY).unwrap(), "0");
+    }
+}
+
+#[test]
+fn an_index_that_is_cut_short_ends_no_process() {
+    // As SQLite itself cuts it, within the header's page, behind it, and among the tables.
+    for length in ["3", "100", "4096", "16384", "20000"] {
+        index_is_built_anew(|third, shm| drop(third.ask(&["truncate", shm, length]).unwrap()));
+    }
+}
+
+#[test]
+fn an_index_of_several_blocks_that_is_cut_short_ends_no_process() {
+    let (_directory, path) = database("wal");
+    let mut process = SecondProcess::start();
+    process.open("it", &path);
+    process.sql("it", "PRAGMA wal_autocheckpoint = 0").unwrap();
+    process.sql("it", "PRAGMA cache_size = 10").unwrap();
+    let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n \
+                LIMIT 6000) SELECT randomblob(3000) FROM n";
+    process.sql("it", fill).unwrap();
+    let shm = beside(&path, "-shm");
+    assert!(std::fs::metadata(&shm).unwrap().len() > 32_768);
+    for length in ["3", "32768", "40000"] {
+        SecondProcess::start().ask(&["truncate", shm.to_str().unwrap(), length]).unwrap();
+        assert_eq!(
+            process.sql("it", "SELECT count(*) FROM t WHERE length(x) = 3000").unwrap(),
+            "6000"
+        );
+        assert_eq!(process.sql("it", "PRAGMA integrity_check").unwrap(), "ok");
+    }
+}
+
+/// The WAL grows over several blocks of its index, and begins anew again and again.
+#[test]
+fn an_index_that_is_in_order_is_never_built_anew() {
+    let (_directory, path) = database("wal");
+    let mut other = SecondProcess::start();
+    other.open("it", &path);
+    let open = || {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let timeout = std::time::Duration::from_secs(60);
+        engine::Connection::open(&path, flags, timeout).unwrap()
+    };
+    let long = "INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n \
+                LIMIT 9000) SELECT randomblob(4000) FROM n";
+    let connection = open();
+    connection.sql().unwrap().execute_batch("PRAGMA wal_autocheckpoint = 50").unwrap();
+    connection.sql().unwrap().execute_batch(long).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            scope.spawn(move || {
+                let connection = open();
+                let sql = connection.sql().unwrap();
+                sql.execute_batch("PRAGMA wal_autocheckpoint = 20").unwrap();
+                for row in 0..300 {
+                    if thread == 0 {
+                        sql.query_row("SELECT max(rowid) FROM t", [], |_| Ok(())).unwrap();
+                    } else {
+                        sql.execute("UPDATE t SET x = ?1 WHERE rowid = ?1", [row]).unwrap();
+                    }
+                }
+            });
+        }
+        for row in 0..300 {
+            // It may lose against the others.
+            drop(other.sql("it", &format!("UPDATE t SET x = 0 WHERE rowid = {row}")));
+        }
+    });
+    let recovered: Vec<_> = engine::error_log()
+        .into_iter()
+        .filter(|logged| logged.errcode == ffi::SQLITE_NOTICE_RECOVER_WAL)
+        .filter(|logged| logged.message.contains(path.to_str().unwrap()))
+        .collect();
+    assert!(recovered.is_empty(), "{recovered:?}");
 }

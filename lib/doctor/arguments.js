@@ -2,6 +2,7 @@
 
 // The command line, taken apart and checked.
 
+const { existsSync } = require('node:fs')
 const { parseArgs } = require('node:util')
 
 /** What makes a command line wrong, for its user. */
@@ -123,7 +124,10 @@ function parse(argv) {
   if (name === '--help' || name === '-h' || name === 'help')
     return { help: usage(rest[0] in commands ? rest[0] : undefined) }
   if (name === '--version' || name === '-v') return { version: true }
-  if (!Object.hasOwn(commands, name)) throw new UsageError(`there is no command ${name}`)
+  if (!Object.hasOwn(commands, name)) {
+    const hint = existsSync(name) ? `; to check the file of that name: fusion-sqlite doctor ${name}` : ''
+    throw new UsageError(`there is no command ${name}${hint}`)
+  }
   const { operands: wanted, options } = commands[name]
   let parsed
   try {

@@ -2,7 +2,7 @@
 
 // `doctor FILE`: checks, explains, draws, and repairs if asked to.
 
-const { existsSync, realpathSync, writeFileSync } = require('node:fs')
+const { existsSync, realpathSync, statSync, writeFileSync } = require('node:fs')
 const path = require('node:path')
 const { check, fileInfo, pageMap, pageMapSvg, recover } = require('../../index.js')
 const { UsageError } = require('./arguments.js')
@@ -17,9 +17,11 @@ function resolved(name) {
   return existsSync(name) ? realpathSync(name) : path.resolve(name)
 }
 
-/** That the picture does not overwrite the database or what belongs to it. */
+/** That the picture can be written where it is to be, and does not overwrite the database or what belongs to it. */
 function checkTarget(file, target) {
   const base = resolved(file)
+  const folder = path.dirname(path.resolve(target))
+  if (!existsSync(folder)) throw new UsageError(`--map names a file in ${folder}, and there is no such folder`)
   const taken = ['', '-wal', '-shm', '-journal', '-schema'].map((suffix) => base + suffix)
   if (taken.includes(resolved(target))) throw new UsageError(`--map would overwrite ${target}, which is the database's`)
 }
@@ -49,6 +51,40 @@ async function wantsRepair(given, terminal, signal) {
   return terminal.ask('Repair it now?', signal)
 }
 
+/** What a repair says before it can begin. */
+const WAITING = 'waiting for a lock'
+
+/** Progress of a repair. The first time that it waits for others it is said who they are. */
+function tellingWho(file, terminal) {
+  const progress = terminal.progress()
+  let told = false
+  return (stage) => {
+    progress(stage)
+    if (stage.stage !== WAITING || told) return
+    told = true
+    terminal.complain('the repair waits until nobody else has a lock; end that process, or press Ctrl-C to give up')
+    // Nobody to be seen is no reason to end the repair.
+    showWho(file, terminal).catch(() => {})
+  }
+}
+
+/** An empty file is a database without tables, and no error to SQLite. */
+function tellEmpty(terminal) {
+  terminal.line()
+  terminal.paragraph(
+    'The file is empty: to SQLite a sound database without tables. If there was something in it, somebody has emptied ' +
+      'or replaced it, and nothing of that is left in it: restore a backup (fusion-sqlite restore FILE FROM).',
+  )
+}
+
+/** Prints who is in the way, and answers it. */
+async function showWho(file, terminal) {
+  const { holders } = await fileInfo(file)
+  terminal.line()
+  showHolders(terminal, holders)
+  return holders
+}
+
 /** See main.js. */
 async function doctor(given, terminal, signal) {
   const [file] = given.operands
@@ -57,14 +93,14 @@ async function doctor(given, terminal, signal) {
   const health = await check(file, { ...watch, kind: given.quick ? 'quick' : 'full' })
   showHealth(terminal, health)
   if (health.findings.some(({ type }) => type === 'locked')) {
-    const { holders } = await fileInfo(file)
-    terminal.line()
-    showHolders(terminal, holders)
-    return { exitCode: LOCKED, health, holders }
+    return { exitCode: LOCKED, health, holders: await showWho(file, terminal) }
   }
   const map = given.map === undefined ? undefined : await drawMap(file, given.map, health, terminal, watch)
   const found = { health, ...(map && { map }) }
-  if (health.ok) return { exitCode: OK, ...found }
+  if (health.ok) {
+    if (health.pages === 0 && statSync(file).size === 0) tellEmpty(terminal)
+    return { exitCode: OK, ...found }
+  }
   if (!(await wantsRepair(given, terminal, signal))) {
     terminal.line()
     terminal.paragraph('Nothing was changed. To repair it:')
@@ -73,7 +109,8 @@ async function doctor(given, terminal, signal) {
   }
   terminal.line()
   try {
-    const report = await recover(file, { ...watch, ...(given.backup && { backups: given.backup }) })
+    const progress = tellingWho(file, terminal)
+    const report = await recover(file, { signal, progress, ...(given.backup && { backups: given.backup }) })
     showReport(terminal, report)
     return { exitCode: isSound(report) ? REPAIRED : DAMAGED, ...found, report }
   } catch (error) {

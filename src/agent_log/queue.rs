@@ -331,13 +331,16 @@ impl Queue {
                     Some((_, error)) => format!("the last attempt failed: {error}"),
                     None => "the writer was still busy".to_owned(),
                 };
+                let since = match timeout.as_millis() {
+                    0 => "are not written yet".to_owned(),
+                    millis => format!("could not be written within {millis} ms"),
+                };
                 break Err(Error::fusion(
                     "ERR_FUSION_FLUSH_TIMEOUT",
                     format!(
-                        "{} log entries could not be written within {} ms; {cause}. They are kept \
-                         and will be written as soon as possible; takePending() takes them back.",
+                        "{} log entries {since}; {cause}. They are kept and will be written as \
+                         soon as possible; takePending() takes them back.",
                         state.rows,
-                        timeout.as_millis()
                     ),
                 ));
             };

@@ -15,6 +15,7 @@
 //! It is written through SQLite's own file system interface, under the WAL's write and checkpoint
 //! locks: nobody writes to it or cuts it meanwhile. The thread is the connection's.
 
+use std::path::Path;
 use std::ptr;
 
 use rusqlite::ffi;
@@ -22,15 +23,37 @@ use rusqlite::ffi;
 use super::live_file::Handle;
 use super::{Connection, Error, Result, Storage, Wal, errstr};
 
-/// Whether `connection`, which has read the file or tried to, has no WAL open although there is
-/// one, which is empty.
-pub(super) fn is_unseen(connection: &Connection) -> Result<bool> {
-    let wal = Wal::path(connection.path());
-    let is_empty = std::fs::metadata(wal).is_ok_and(|wal| wal.is_file() && wal.len() == 0);
-    Ok(is_empty && Handle::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?.is_none())
+/// The WAL beside a database whose connection has none open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unseen {
+    /// There is none.
+    None,
+    /// It is empty, so that SQLite does not look for it: see [`reveal`].
+    Empty,
+    /// It is not empty any more: somebody else has revealed it or has committed since this
+    /// connection read the file. The next read opens it. Until then the connection's locks keep
+    /// nobody out.
+    Filled,
 }
 
-/// Has the next read of `connection`, for which [`is_unseen`] is true, open the WAL. False: a
+/// What `connection`, which has read the file or tried to, has not seen of the WAL.
+pub(super) fn unseen(connection: &Connection) -> Result<Unseen> {
+    if Handle::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?.is_some() {
+        return Ok(Unseen::None);
+    }
+    let size = |path: &Path| {
+        std::fs::metadata(path).ok().filter(|file| file.is_file()).map(|file| file.len())
+    };
+    Ok(match size(&Wal::path(connection.path())) {
+        None => Unseen::None,
+        Some(0) => Unseen::Empty,
+        // SQLite opens no WAL beside an empty file: it takes it away.
+        Some(_) if size(connection.path()) == Some(0) => Unseen::None,
+        Some(_) => Unseen::Filled,
+    })
+}
+
+/// Has the next read of `connection`, whose WAL is [`Unseen::Empty`], open it. False: a
 /// lock was not to be had.
 ///
 /// # Errors
@@ -53,8 +76,28 @@ fn locked(connection: &Connection, database: &Handle) -> Result<bool> {
     if !database.lock_wal()? {
         return Ok(false);
     }
-    let written = database.wal_generation().and_then(|told| match told.frames() {
-        0 => write(connection),
+    let written = write(connection, database);
+    database.unlock_wal();
+    written.map(|()| true)
+}
+
+/// Has a WAL that is open, and was cut to nothing since it was opened, be seen again by those who
+/// open it next. Under the WAL's write and checkpoint locks.
+///
+/// # Errors
+/// SQLite's; `ERR_FUSION_WAL_LOST`.
+pub(super) fn keep_revealed(database: &Handle, wal: &Handle) -> Result<()> {
+    if wal.size()? > 0 {
+        return Ok(());
+    }
+    check_unused(database)?;
+    wal.write_at(&[0], 0)
+}
+
+/// That nothing counts of the WAL, which is empty.
+fn check_unused(database: &Handle) -> Result<()> {
+    match database.wal_generation()?.frames() {
+        0 => Ok(()),
         frames => Err(Error::fusion(
             "ERR_FUSION_WAL_LOST",
             format!(
@@ -62,9 +105,7 @@ fn locked(connection: &Connection, database: &Handle) -> Result<bool> {
                  it were in use: it was cut short while the database was open"
             ),
         )),
-    });
-    database.unlock_wal();
-    written.map(|()| true)
+    }
 }
 
 /// A file that SQLite's file system interface has opened.
@@ -125,13 +166,66 @@ impl Drop for Opened {
 }
 
 /// Under the locks.
-fn write(connection: &Connection) -> Result<()> {
+fn write(connection: &Connection, database: &Handle) -> Result<()> {
     let path = Wal::path(connection.path());
     match Opened::wal_of(connection) {
-        Ok(wal) if wal.handle.size()? == 0 => wal.handle.write_at(&[0], 0),
+        Ok(wal) if wal.handle.size()? == 0 => {
+            check_unused(database)?;
+            wal.handle.write_at(&[0], 0)
+        }
         // Somebody was faster.
         Ok(_) => Ok(()),
         Err(_) if !path.exists() => Ok(()),
         Err(error) => Err(error.at(&path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rusqlite::OpenFlags;
+
+    use super::*;
+    use crate::engine::Profile;
+
+    fn read(connection: &Connection) -> rusqlite::Result<i64> {
+        connection.sql().unwrap().query_row("PRAGMA schema_version", [], |row| row.get(0))
+    }
+
+    /// A connection that has tried to read an idle database without a first page.
+    fn blind(path: &Path) -> Connection {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let connection = Connection::open(path, flags, Duration::ZERO).unwrap();
+        connection.checkpoint_on_close(false);
+        read(&connection).unwrap_err();
+        connection
+    }
+
+    #[test]
+    fn a_wal_that_somebody_else_reveals_meanwhile_is_not_taken_for_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("idle.sqlite");
+        let flags = OpenFlags::default();
+        let open = Connection::open_hardened(&path, flags, &Profile::default()).unwrap();
+        let run = |sql: &str| open.sql().unwrap().execute_batch(sql).unwrap();
+        run("CREATE TABLE t (a); PRAGMA wal_checkpoint(TRUNCATE)");
+        let first = std::fs::read(&path).unwrap();
+        std::fs::write(&path, vec![0; first.len()]).unwrap();
+
+        let (one, other) = (blind(&path), blind(&path));
+        assert_eq!([unseen(&one).unwrap(), unseen(&other).unwrap()], [Unseen::Empty; 2]);
+        let handle = |connection: &Connection| {
+            Handle::of(connection, ffi::SQLITE_FCNTL_FILE_POINTER).unwrap().unwrap()
+        };
+        assert!(reveal(&one, &handle(&one)).unwrap());
+        assert_eq!(unseen(&other).unwrap(), Unseen::Filled);
+        // It has been written to since it was found to be empty, which is no loss.
+        run("INSERT INTO t VALUES (1)");
+        assert!(reveal(&other, &handle(&other)).unwrap());
+        for connection in [&one, &other] {
+            drop(read(connection));
+            assert_eq!(unseen(connection).unwrap(), Unseen::None);
+        }
     }
 }

@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::{Class, Connection, DatabaseFile, Error, Result, Storage, Task, empty_wal, errstr};
+use super::empty_wal::{self, Unseen};
+use super::{Class, Connection, DatabaseFile, Error, Result, Stage, Storage, Task, errstr};
 
 /// Locks of the WAL's index (<https://sqlite.org/walformat.html#wal_locks>).
 const WRITE: c_int = 0;
@@ -61,6 +62,8 @@ pub struct LiveFile {
     connection: Connection,
     database: Handle,
     wal: Option<Handle>,
+    /// The file's first page could not be read.
+    is_blind: bool,
     /// A [`Hold`] exists: two on one handle would release each other's locks.
     locked: Cell<bool>,
 }
@@ -113,7 +116,7 @@ impl LiveFile {
         connection.checkpoint_on_close(false);
         let database = Handle::of(&connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
             .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "the database has no file"))?;
-        patiently(path, until, task, || {
+        let is_blind = patiently(path, until, task, || {
             let read = connection
                 .sql()?
                 .query_row("PRAGMA schema_version", [], |_| Ok(()))
@@ -121,16 +124,21 @@ impl LiveFile {
             match read {
                 Err(error) if error.class() == Class::Transient => Ok(None),
                 Err(error) if error.class() != Class::Corrupt => Err(error),
-                Err(_) if empty_wal::is_unseen(&connection)? => {
-                    empty_wal::reveal(&connection, &database).map_err(|error| error.at(path))?;
-                    Ok(None)
-                }
-                _ => Ok(Some(())),
+                Err(_) => match empty_wal::unseen(&connection)? {
+                    Unseen::None => Ok(Some(true)),
+                    Unseen::Filled => Ok(None),
+                    Unseen::Empty => {
+                        empty_wal::reveal(&connection, &database)
+                            .map_err(|error| error.at(path))?;
+                        Ok(None)
+                    }
+                },
+                Ok(()) => Ok(Some(false)),
             }
         })?;
         // Outside a transaction a rollback journal is closed, so that what is open is a WAL.
         let wal = Handle::of(&connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
-        Ok(Self { connection, database, wal, locked: Cell::new(false) })
+        Ok(Self { connection, database, wal, is_blind, locked: Cell::new(false) })
     }
 
     /// The path as SQLite resolved it.
@@ -166,7 +174,13 @@ impl LiveFile {
             }
             let held = if self.wal.is_some() { self.database.lock_wal() } else { self.try_file() }?;
             self.locked.set(held);
-            Ok(held.then_some(Hold { file: self }))
+            let hold = held.then_some(Hold { file: self });
+            if let (Some(_), Some(wal), true) = (&hold, &self.wal, self.is_blind) {
+                // A checkpoint may have emptied it since.
+                empty_wal::keep_revealed(&self.database, wal)
+                    .map_err(|error| error.at(self.path()))?;
+            }
+            Ok(hold)
         })
     }
 
@@ -277,6 +291,9 @@ impl Drop for Hold<'_> {
     }
 }
 
+/// Told of a wait for others that is no matter of a moment.
+pub const WAITING: Stage = Stage { name: "waiting for a lock", done: 0, total: 0 };
+
 /// Tries until `attempt` has something, an error, or `until` has passed.
 pub(super) fn patiently<T>(
     path: &Path,
@@ -289,6 +306,9 @@ pub(super) fn patiently<T>(
         task.go_on()?;
         if let Some(done) = attempt()? {
             return Ok(done);
+        }
+        if pause == LONGEST_PAUSE {
+            task.stage(WAITING);
         }
         if Instant::now() >= until {
             let message = "another connection has the database locked";

@@ -21,6 +21,8 @@
 #[cfg(unix)]
 pub(super) mod hooks;
 #[cfg(unix)]
+mod index;
+#[cfg(unix)]
 pub mod neighbour;
 #[cfg(unix)]
 pub(super) mod space;

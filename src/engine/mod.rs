@@ -43,7 +43,7 @@ pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
-pub use live_file::{Generation, Hold, LiveFile, PageSizeField};
+pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
 pub use locks::neighbour;
 pub use locks::{

@@ -523,6 +523,9 @@ pub fn advise(mut error: Error, path: &Path) -> Error {
         ffi::SQLITE_CANTOPEN if !path.exists() && is_writable(parent) => {
             "there is no such file, and it was not to be made. Check the path".to_owned()
         }
+        ffi::SQLITE_CANTOPEN if !is_readable(path) => {
+            "this user may not read it. Change its permissions, or run as another user".to_owned()
+        }
         ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY if !is_writable(parent) => format!(
             "this user may not write in the directory {}, where SQLite makes the database's -wal \
              and -shm. Change its permissions, or run as another user",
@@ -560,12 +563,30 @@ pub fn advise(mut error: Error, path: &Path) -> Error {
 /// Whether this user may make files in `directory`.
 #[cfg(unix)]
 fn is_writable(directory: &Path) -> bool {
+    is_accessible(directory, libc::W_OK | libc::X_OK)
+}
+
+/// Whether this user may read `path`, or it is not there.
+#[cfg(unix)]
+fn is_readable(path: &Path) -> bool {
+    is_accessible(path, libc::R_OK) || !is_accessible(path, libc::F_OK)
+}
+
+/// Told by `access`, which opens nothing.
+#[cfg(unix)]
+fn is_accessible(path: &Path, how: std::ffi::c_int) -> bool {
     use std::os::unix::ffi::OsStrExt;
-    let Ok(path) = std::ffi::CString::new(directory.as_os_str().as_bytes()) else {
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
         return false;
     };
     // SAFETY: the path is NUL-terminated.
-    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+    unsafe { libc::access(path.as_ptr(), how) == 0 }
+}
+
+/// Windows tells what it refuses.
+#[cfg(not(unix))]
+fn is_readable(_: &Path) -> bool {
+    true
 }
 
 /// Whether this user may make files in `directory`. Windows's read-only attribute says nothing

@@ -18,7 +18,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::OpenFlags;
+use rusqlite::{OpenFlags, ffi};
 
 use super::finding::{Finding, Health, Kind};
 use super::inspect::{self, execute, inspect};
@@ -48,7 +48,10 @@ pub(super) fn examine(
 ) -> Result<Health> {
     let started = Instant::now();
     let deleted = deleted_wal(path);
-    let mut health = patiently(patience, task, || with_wal(path, kind, task))?;
+    let mut health = patiently(patience, task, || match left_behind(path) {
+        Some(error) => inspect::unreadable(path, kind, error),
+        None => with_wal(path, kind, task),
+    })?;
     let wal_bytes = size(&Wal::path(path));
     if wal_bytes > 0 && is_broken(&health) {
         let alone = without_wal(path, task)?;
@@ -126,6 +129,18 @@ fn patiently(
         // Not every kind of lock is one that SQLite waits for.
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Contention, while connections of this process have another `-wal` or `-shm` open than those
+/// beside the file. SQLite maps the `-shm` once a process: whoever opens the file now reads the
+/// new WAL by the old one's index, and finds damage that is none.
+fn left_behind(path: &Path) -> Option<Error> {
+    let file = DatabaseFile::opened(FileId::of(path).ok()?)?;
+    (file.is_being_reopened() || file.check_beside().is_err()).then(|| {
+        let message = "the files beside the database (-wal, -shm) were replaced while it was open, \
+                       and connections of this process still have the old ones";
+        Error::sqlite(ffi::SQLITE_BUSY, message).at(path)
+    })
 }
 
 fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {

@@ -14,7 +14,7 @@
 //! Any thread, which is blocked for a check that is carried out at once.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,8 +60,10 @@ pub struct Look {
 }
 
 /// What is to be done once a file that was looked at is open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
+    /// Where the file was. One that was refused may be gone by now, and its inode another file's.
+    path: PathBuf,
     health: Option<Health>,
     suspect: bool,
 }
@@ -71,6 +73,16 @@ static PENDING: Mutex<Option<HashMap<FileId, Pending>>> = Mutex::new(None);
 fn pending<R>(body: impl FnOnce(&mut HashMap<FileId, Pending>) -> R) -> R {
     let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
     body(pending.get_or_insert_with(HashMap::new))
+}
+
+/// There is no file at `path`: whatever is made there is another one than was looked at.
+fn forget(path: &Path) {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = resolved(directory.unwrap_or(Path::new(".")));
+    if let (Ok(directory), Some(name)) = (directory, path.file_name()) {
+        let path = directory.join(name);
+        pending(|pending| pending.retain(|_, one| one.path != path));
+    }
 }
 
 /// Looks at the file at `path`, which is about to be opened, and checks it if that is called for.
@@ -83,6 +95,7 @@ fn pending<R>(body: impl FnOnce(&mut HashMap<FileId, Pending>) -> R) -> R {
 pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Look> {
     task.go_on()?;
     let Ok(path) = resolved(path) else {
+        forget(path);
         return Ok(Look::default());
     };
     let Ok(id) = FileId::of(&path) else {
@@ -98,7 +111,7 @@ pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Loo
     }
     let found: Vec<Finding> = deleted_wal(&path).into_iter().collect();
     let wal_bytes = size(&Wal::path(&path));
-    let mut after = Pending::default();
+    let mut after = Pending { path: path.clone(), health: None, suspect: false };
     let kind = match startup {
         Startup::AtOnce(kind) => Some(kind),
         Startup::Off | Startup::Background => None,
@@ -135,7 +148,9 @@ pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Loo
 /// The file that was looked at is open. One that was found sound is not doubted for the WAL that
 /// its last user left; one that was found damaged is.
 pub fn opened(file: &Arc<DatabaseFile>) {
-    let Some(Pending { health, suspect }) = pending(|pending| pending.remove(&file.id)) else {
+    let found = pending(|pending| pending.remove(&file.id));
+    let Some(Pending { health, suspect, .. }) = found.filter(|found| found.path == file.path)
+    else {
         return;
     };
     match health {

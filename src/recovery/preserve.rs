@@ -49,7 +49,9 @@ pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> R
 }
 
 fn copy(from: &impl Storage, to: &Path, name: &'static str, task: &dyn Task) -> Result<()> {
-    let at = |error: std::io::Error| disk_error(&error, "the damaged original is not kept").at(to);
+    let at = |error: std::io::Error| {
+        disk_error(&error, "the damaged original could not be copied beside the database, so that nothing was changed").at(to)
+    };
     let mut file = File::options().write(true).create_new(true).open(to).map_err(at)?;
     let total = from.size()?;
     let mut buffer = vec![0; CHUNK];

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::OpenFlags;
 
-use crate::engine::{Class, Connection, Error, Result, Task, Wal};
+use crate::engine::{Class, Connection, Error, Result, Task, WAITING, Wal};
 
 /// The pause between two attempts at a lock.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// After so many of them the task is told.
+const PAUSES_UNTOLD: u32 = 10;
 
 /// What a database's header says, as far as copying asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,10 +74,15 @@ pub(super) fn patiently<T>(
     task: &dyn Task,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<T> {
+    let mut pauses = 0_u32;
     loop {
         task.go_on()?;
         match attempt() {
             Err(error) if error.class() == Class::Transient && Instant::now() < until => {
+                pauses = pauses.saturating_add(1);
+                if pauses == PAUSES_UNTOLD {
+                    task.stage(WAITING);
+                }
                 std::thread::sleep(PAUSE);
             }
             outcome => return outcome,

@@ -100,7 +100,10 @@ pub(super) fn rebuild(
     let run = |sql: &str| {
         connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     };
-    run("PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY")?;
+    let settings =
+        "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY";
+    // It reads the schema, which whoever closes the file as the last one keeps others from.
+    patiently(until, task, || run(settings))?;
     patiently(until, task, || run("BEGIN IMMEDIATE"))?;
     let total = plan.statements().len() as u64;
     let rebuilt = (|| {

@@ -229,6 +229,10 @@ fn carry_out(
             let bytes = vec![byte.parse::<u8>().unwrap(); count.parse().unwrap()];
             file.write_all_at(&bytes, offset.parse().unwrap()).unwrap();
         }
+        ["truncate", path, length] => {
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.set_len(length.parse().unwrap()).unwrap();
+        }
         ["unlink", path] => std::fs::remove_file(path).unwrap(),
         ["rename", from, to] => std::fs::rename(from, to).unwrap(),
         ["locks"] => {

@@ -6,20 +6,22 @@
 //! | `fcntl` | locks: see [`LockSpace`] |
 //! | `close` | the members of the lock space; closes that would drop another SQLite's locks |
 //! | `open` | telling this copy's descriptors from others' |
+//! | `mmap` | where indexes of WALs are: see [`Indexes`] |
 //!
 //! There are two copies at most: the bundled one, and Node's own if it asked for protection
 //! ([`super::neighbour`]). A replacement is told of no context, so each copy has functions of its
 //! own, made from [`Hooked`].
 
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use rusqlite::ffi;
 
-use super::space::{self, Commands, Inode, LockSpace};
+use super::index::Indexes;
+use super::space::{self, Commands, Errno, Inode, LockSpace};
 use crate::engine::foreign;
 
 /// A system call as `xSetSystemCall` takes it.
@@ -40,6 +42,7 @@ unsafe extern "C" {
 pub(crate) struct SqliteCopy {
     pub(super) space: LockSpace,
     opened: Mutex<BTreeMap<RawFd, Opened>>,
+    indexes: Indexes,
 }
 
 /// A descriptor that a copy opened.
@@ -66,11 +69,31 @@ pub(crate) static CHANGING: RwLock<()> = RwLock::new(());
 
 impl SqliteCopy {
     const fn new() -> Self {
-        Self { space: LockSpace::new(Commands::OFD), opened: Mutex::new(BTreeMap::new()) }
+        Self {
+            space: LockSpace::new(Commands::OFD),
+            opened: Mutex::new(BTreeMap::new()),
+            indexes: Indexes::new(),
+        }
     }
 
     fn opened(&self) -> MutexGuard<'_, BTreeMap<RawFd, Opened>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out a lock request.
+    fn request(&self, fd: RawFd, cmd: c_int, lock: &mut libc::flock) -> Result<(), Errno> {
+        if cmd == libc::F_GETLK {
+            return self.space.request(fd, cmd, lock);
+        }
+        self.indexes.before(fd, lock);
+        self.space.request(fd, cmd, lock)?;
+        let kept = self.indexes.given(fd, lock);
+        if kept.is_err() {
+            let mut unlock = *lock;
+            unlock.l_type = space::UNLOCK;
+            self.space.request(fd, libc::F_SETLK, &mut unlock)?;
+        }
+        kept
     }
 
     /// Whether this copy opened `fd`, or made it as a duplicate.
@@ -141,7 +164,7 @@ unsafe extern "C" fn request<H: Hooked>(fd: c_int, cmd: c_int, lock: *mut libc::
     };
     // Unwind-safe: the space's mutexes tolerate poison, and an answer of EIO has no result in
     // `lock`.
-    catch_unwind(AssertUnwindSafe(|| H::copy().space.request(fd, cmd, lock).err().unwrap_or(0)))
+    catch_unwind(AssertUnwindSafe(|| H::copy().request(fd, cmd, lock).err().unwrap_or(0)))
         .unwrap_or(libc::EIO)
 }
 
@@ -153,6 +176,10 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
             // SAFETY: SQLite passes a path that ends with NUL and is valid during the call.
             let (fd, opened) = unsafe { foreign::unpark(path, flags) }?;
             H::copy().opened().insert(fd, opened);
+            // SAFETY: as above.
+            if unsafe { is_index(path) } {
+                H::copy().indexes.opened(fd);
+            }
             Some(fd)
         })
     {
@@ -167,6 +194,10 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
                 // SAFETY: as above.
                 let lockable = unsafe { is_lockable(path) };
                 H::copy().opened().insert(fd, Opened { inode, flags, lockable });
+                // SAFETY: as above.
+                if unsafe { is_index(path) } {
+                    H::copy().indexes.opened(fd);
+                }
             }
         });
     }
@@ -179,12 +210,45 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
 /// # Safety
 /// `path` is null, or ends with NUL and is valid during the call.
 unsafe fn is_lockable(path: *const c_char) -> bool {
-    if path.is_null() {
-        return false;
-    }
     // SAFETY: the caller's promise.
-    let path = unsafe { std::ffi::CStr::from_ptr(path) }.to_bytes();
-    !path.ends_with(b"-wal") && !path.ends_with(b"-journal")
+    unsafe { !path.is_null() && !ends_with(path, b"-wal") && !ends_with(path, b"-journal") }
+}
+
+/// Whether SQLite opens the index of a WAL by this name.
+///
+/// # Safety
+/// As [`is_lockable`].
+unsafe fn is_index(path: *const c_char) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { !path.is_null() && ends_with(path, b"-shm") }
+}
+
+/// # Safety
+/// `path` ends with NUL and is valid during the call.
+unsafe fn ends_with(path: *const c_char, end: &[u8]) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { std::ffi::CStr::from_ptr(path) }.to_bytes().ends_with(end)
+}
+
+/// `mmap(2)` for a copy.
+unsafe extern "C" fn mmap<H: Hooked>(
+    address: *mut c_void,
+    length: usize,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: libc::off_t,
+) -> *mut c_void {
+    // SAFETY: SQLite's own arguments.
+    let mapped = unsafe { libc::mmap(address, length, protection, flags, fd, offset) };
+    if mapped != libc::MAP_FAILED {
+        // What a panic leaves unknown is not looked at.
+        let _ = catch_unwind(|| {
+            mapped.expose_provenance();
+            H::copy().indexes.mapped(fd, mapped, length, offset, protection);
+        });
+    }
+    mapped
 }
 
 /// `close(2)` for a copy.
@@ -202,6 +266,7 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
     let parked = catch_unwind(|| {
         let idle = copy.space.forget(fd);
         let opened = copy.opened().remove(&fd);
+        copy.indexes.closed(fd);
         if harmful && opened.is_some_and(|opened| foreign::park(fd, opened)) {
             return true;
         }
@@ -251,10 +316,22 @@ unsafe fn install<H: Hooked>(vfs: *mut ffi::sqlite3_vfs, locks: bool) -> Result<
             unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int,
             Syscall,
         >(open::<H>);
+        let mmap = std::mem::transmute::<
+            unsafe extern "C" fn(
+                *mut c_void,
+                usize,
+                c_int,
+                c_int,
+                c_int,
+                libc::off_t,
+            ) -> *mut c_void,
+            Syscall,
+        >(mmap::<H>);
         // `close` first: with it alone nothing has changed, without it descriptors leak.
         let calls = [
             (c"close", Some(close)),
             (c"open", Some(open)),
+            (c"mmap", locks.then_some(mmap)),
             (c"fcntl", if locks { H::fcntl() } else { None }),
         ];
         for (index, (name, call)) in calls.iter().enumerate() {

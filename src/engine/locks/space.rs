@@ -53,8 +53,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const READ: c_short = libc::F_RDLCK as c_short;
-const WRITE: c_short = libc::F_WRLCK as c_short;
-const UNLOCK: c_short = libc::F_UNLCK as c_short;
+pub(super) const WRITE: c_short = libc::F_WRLCK as c_short;
+pub(super) const UNLOCK: c_short = libc::F_UNLCK as c_short;
 const FROM_START: c_short = libc::SEEK_SET as c_short;
 
 /// How often a waiting request tries again.
