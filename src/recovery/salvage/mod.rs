@@ -9,7 +9,8 @@
 //! It never invents a row: values of a salvaged row are exactly what the file held.
 //! Memory: 48 bytes a page for the survey and the b-trees, and what the target takes, whatever the
 //! file's size (its page cache, SQLite's sorter): 82 MB for a log of 420 MB, so about 200 MB for
-//! one of 10 GB. What is lost, orphaned or contested comes on top, some bytes for each page of it.
+//! one of 10 GB. What is lost, orphaned, contested or does not end where the page above says comes
+//! on top, some bytes for each page of it.
 //! Thread: whichever calls; the source is used by that thread alone.
 
 mod adopt;
