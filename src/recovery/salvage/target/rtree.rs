@@ -7,11 +7,15 @@
 //! entry is certain where both agree: the cell is in the node that `_rowid` says, or in one that
 //! the first node leads to as a leaf while `_rowid` has the id, or has lost entries.
 //!
+//! Of a geopoly table `_rowid` holds the shapes, which say where the cells are: each shape that is
+//! one is an entry.
+//!
 //! Memory: one node; entries are collected in a temporary table.
 
 use std::iter;
 
 use super::lost_and_found::LostAndFound;
+use super::module::Kind;
 use super::statement::{Encoding, Statement, quoted};
 use crate::engine::{Connection, Error, Result};
 use crate::format::Value;
@@ -31,26 +35,23 @@ pub(super) struct RTree<'a> {
     pub(super) encoding: Encoding,
     /// The virtual table.
     pub(super) name: &'a str,
-    /// Its coordinates are integers (`rtree_i32`).
-    pub(super) integers: bool,
+    pub(super) kind: Kind,
     pub(super) lost: &'a mut LostAndFound,
     /// Root of its `_rowid` in the damaged file.
     pub(super) root: u32,
 }
 
-impl RTree<'_> {
-    /// What SQLite's own check finds wrong; none if nothing.
-    ///
-    /// # Errors
-    /// SQLite's, if it cannot even check.
-    pub(super) fn check(connection: &Connection, name: &str) -> Result<Option<String>> {
-        let verdict: String =
-            connection
-                .sql()?
-                .query_row("SELECT rtreecheck('main', ?1)", [name], |row| row.get(0))?;
-        Ok((verdict != "ok").then(|| verdict.lines().take(3).collect::<Vec<_>>().join("; ")))
-    }
+/// What SQLite's own check finds wrong; none if nothing.
+///
+/// # Errors
+/// SQLite's, if it cannot even check.
+pub(super) fn check(connection: &Connection, name: &str) -> Result<Option<String>> {
+    let verdict: String =
+        connection.sql()?.query_row("SELECT rtreecheck('main', ?1)", [name], |row| row.get(0))?;
+    Ok((verdict != "ok").then(|| verdict.lines().take(3).collect::<Vec<_>>().join("; ")))
+}
 
+impl RTree<'_> {
     /// Makes it anew, in the caller's transaction. Answers how many entries were not certain.
     ///
     /// # Errors
@@ -87,8 +88,62 @@ impl RTree<'_> {
             ),
             [size],
         )?;
-        let coordinates = columns(self.name)?.saturating_sub(1 + auxiliary);
+        let aux: String = (0..auxiliary).map(|at| format!(", a{at}")).collect();
+        let into = match self.kind {
+            Kind::Plain { integers } => {
+                let coordinates = columns(self.name)?.saturating_sub(1 + auxiliary);
+                self.certain(coordinates, integers, auxiliary)?;
+                quoted(self.name)
+            }
+            Kind::Polygon => {
+                sql.execute_batch(&format!(
+                    "CREATE TEMP TABLE entries AS
+                       SELECT rowid AS id{aux} FROM main.{rowids} WHERE geopoly_blob(a0) NOT NULL"
+                ))?;
+                let mut names = sql.prepare("SELECT name FROM pragma_table_info(?1)")?;
+                let names = names.query_map([self.name], |row| row.get::<_, String>(0))?;
+                let mut into = format!("{}(rowid", quoted(self.name));
+                for name in names {
+                    into += &format!(", {}", quoted(&name?));
+                }
+                into + ")"
+            }
+        };
+        let root = self.root;
+        let mut uncertain = 0;
+        let select = format!(
+            "SELECT rowid, nodeno{aux} FROM main.{rowids} AS r
+              WHERE NOT EXISTS (SELECT 1 FROM temp.entries AS e WHERE e.id = r.rowid)"
+        );
+        Statement::prepare(self.connection, self.encoding, &select)?.each(
+            iter::empty(),
+            |row| {
+                let Value::Integer(id) = row.value(0) else {
+                    return Ok(true);
+                };
+                // As the record is stored: the rowid's alias is NULL in it.
+                let rest = (1..2 + auxiliary).map(|at| row.value(at));
+                let fields: Vec<Value<'_>> = iter::once(Value::Null).chain(rest).collect();
+                self.lost.add(self.connection, self.encoding, root, 0, Some(id), &fields)?;
+                uncertain += 1;
+                Ok(true)
+            },
+        )?;
+        sql.execute_batch(&format!(
+            "DELETE FROM main.{nodes}; DELETE FROM main.{rowids}; DELETE FROM main.{parents};
+             INSERT INTO main.{nodes}(nodeno, data) VALUES (1, zeroblob({size}));
+             INSERT INTO main.{into} SELECT * FROM temp.entries;
+             DROP TABLE temp.entries"
+        ))?;
+        Ok(uncertain)
+    }
 
+    /// Collects the entries that are certain, in a temporary table: id, coordinates, auxiliary
+    /// columns.
+    fn certain(&self, coordinates: usize, integers: bool, auxiliary: usize) -> Result<()> {
+        let sql = self.connection.sql()?;
+        let shadow = |which: &str| quoted(&format!("{}_{which}", self.name));
+        let (nodes, rowids) = (shadow("node"), shadow("rowid"));
         let list = |count: usize, item: &dyn Fn(usize) -> String| {
             (0..count).map(item).collect::<Vec<_>>().join("")
         };
@@ -97,7 +152,6 @@ impl RTree<'_> {
         sql.execute_batch(&format!("CREATE TEMP TABLE cells(id, node{cells})"))?;
         let prepare = |sql: &str| Statement::prepare(self.connection, self.encoding, sql);
         let mut collect = prepare(&format!("INSERT INTO temp.cells VALUES (?, ?{holders})"))?;
-        let integers = self.integers;
         prepare(&format!("SELECT nodeno, data FROM main.{nodes}"))?.each(iter::empty(), |row| {
             let (Value::Integer(node), Value::Blob(data)) = (row.value(0), row.value(1)) else {
                 return Ok(true);
@@ -163,31 +217,8 @@ impl RTree<'_> {
                  DROP TABLE temp.leaves"
             ))?;
         }
-        let root = self.root;
-        let mut uncertain = 0;
-        prepare(&format!(
-            "SELECT rowid, nodeno{aux} FROM main.{rowids} AS r
-              WHERE NOT EXISTS (SELECT 1 FROM temp.entries AS e WHERE e.id = r.rowid)"
-        ))?
-        .each(iter::empty(), |row| {
-            let Value::Integer(id) = row.value(0) else {
-                return Ok(true);
-            };
-            // As the record is stored: the rowid's alias is NULL in it.
-            let rest = (1..2 + auxiliary).map(|at| row.value(at));
-            let fields: Vec<Value<'_>> = iter::once(Value::Null).chain(rest).collect();
-            self.lost.add(self.connection, self.encoding, root, 0, Some(id), &fields)?;
-            uncertain += 1;
-            Ok(true)
-        })?;
-        sql.execute_batch(&format!(
-            "DELETE FROM main.{nodes}; DELETE FROM main.{rowids}; DELETE FROM main.{parents};
-             INSERT INTO main.{nodes}(nodeno, data) VALUES (1, zeroblob({size}));
-             INSERT INTO main.{name} SELECT * FROM temp.entries;
-             DROP TABLE temp.cells; DROP TABLE temp.entries",
-            name = quoted(self.name)
-        ))?;
-        Ok(uncertain)
+        sql.execute_batch("DROP TABLE temp.cells")?;
+        Ok(())
     }
 }
 
