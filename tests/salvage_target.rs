@@ -1165,6 +1165,54 @@ fn a_damaged_r_tree_is_made_anew_of_what_is_certain() {
     assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
 }
 
+#[test]
+fn zeroed_ends_of_r_tree_nodes_are_no_entries() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, y0, y1);
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO boxes SELECT i, 100 + i, 101 + i, 300 - i, 301 - i FROM n",
+    );
+    let was = open(&place.original);
+    let whole = strings(&was, "SELECT * FROM boxes ORDER BY id");
+    let leaf = number(&was, "SELECT nodeno FROM boxes_rowid WHERE rowid = 0");
+    let other =
+        number(&was, &format!("SELECT max(nodeno) FROM boxes_rowid WHERE nodeno <> {leaf}"));
+    let zero = |connection: &Connection, node: i64| {
+        let cells =
+            number(connection, &format!("SELECT count(*) FROM boxes_rowid WHERE nodeno = {node}"));
+        // The last three of the node's cells.
+        let kept = 4 + 24 * (cells - 3);
+        connection
+            .execute(
+                "UPDATE boxes_node SET data = CAST(substr(data, 1, ?2) || zeroblob(length(data) - ?2) AS BLOB)
+                  WHERE nodeno = ?1",
+                [node, kept],
+            )
+            .unwrap();
+    };
+    // Another node's end is zeroed: the entry of id 0 is where it was.
+    zero(&was, other);
+    copy(&place);
+    let found = strings(&open(&place.target), "SELECT * FROM boxes ORDER BY id");
+    assert_eq!(found.len(), whole.len() - 3);
+    assert!(found.iter().all(|row| whole.contains(row)), "{found:?}");
+    assert!(found.contains(&whole[0]));
+    // And where its own cell is gone, no such cell is taken for it.
+    let first: Vec<u8> = was
+        .query_row("SELECT data FROM boxes_node WHERE nodeno = ?1", [leaf], |row| row.get(0))
+        .unwrap();
+    let at = first[4..].chunks(24).position(|cell| cell[..8] == [0; 8]).unwrap();
+    let mut without = first.clone();
+    without[4 + 24 * at..][..24].fill(0);
+    was.execute("UPDATE boxes_node SET data = ?2 WHERE nodeno = ?1", (leaf, without)).unwrap();
+    std::fs::remove_file(&place.target).unwrap();
+    copy(&place);
+    let found = strings(&open(&place.target), "SELECT * FROM boxes ORDER BY id");
+    assert_eq!(found.len(), whole.len() - 4);
+    assert!(found.iter().all(|row| whole.contains(row)), "{found:?}");
+}
+
 /// A task that is cancelled when it is asked for the nth time, and notes its stages.
 struct Cancelled {
     left: std::sync::atomic::AtomicI64,

@@ -5,7 +5,8 @@
 //! which leaf an id is, and holds the auxiliary columns; `_parent` leads from node to node
 //! (<https://sqlite.org/rtree.html>, 7.1). Cells of inner nodes look like those of leaves, so an
 //! entry is certain where both agree: the cell is in the node that `_rowid` says, or in one that
-//! the first node leads to as a leaf while `_rowid` has the id, or has lost entries.
+//! the first node leads to as a leaf while `_rowid` has the id, or has lost entries. A cell outside
+//! the box that the node above has for its node is none.
 //!
 //! Of a geopoly table `_rowid` holds the shapes, which say where the cells are: each shape that is
 //! one is an entry.
@@ -164,14 +165,15 @@ impl RTree<'_> {
             Ok(true)
         })?;
 
+        self.drop_strays(coordinates)?;
+
         // Certain: both say so; or, where there is nothing that only `_rowid` has, the cell is in
         // a node that is certainly a leaf and the id is nowhere else.
         // Nor is one certain whose ends are the wrong way round; the R-Tree would refuse it.
         let ordered = list(coordinates / 2, &|at| format!(" AND x{} <= x{}", 2 * at, 2 * at + 1));
         let aux = list(auxiliary, &|at| format!(", a{at}"));
         sql.execute_batch(&format!(
-            "CREATE INDEX temp.cellsById ON cells(id, node);
-             CREATE TEMP TABLE entries AS
+            "CREATE TEMP TABLE entries AS
                SELECT r.rowid AS id{cells}{aux} FROM main.{rowids} AS r JOIN temp.cells AS c
                    ON c.id = r.rowid AND c.node = r.nodeno{ordered}
                 GROUP BY r.rowid HAVING count(*) = 1"
@@ -218,6 +220,35 @@ impl RTree<'_> {
             ))?;
         }
         sql.execute_batch("DROP TABLE temp.cells")?;
+        Ok(())
+    }
+
+    /// Drops cells that say nothing, so that they stand in no other's way: the same cell again,
+    /// and one outside the box that the node above has for its node (a node's lost end reads as
+    /// cells of id 0). A box is believed if most of the node's cells are in it.
+    fn drop_strays(&self, coordinates: usize) -> Result<()> {
+        let list = |count: usize, item: &dyn Fn(usize) -> String| {
+            (0..count).map(item).collect::<Vec<_>>().join("")
+        };
+        let cells = list(coordinates, &|at| format!(", x{at}"));
+        let inside = list(coordinates, &|at| {
+            format!(" AND c.x{at} {} b.x{at}", if at % 2 == 0 { ">=" } else { "<=" })
+        });
+        self.connection.sql()?.execute_batch(&format!(
+            "DELETE FROM temp.cells WHERE rowid NOT IN
+               (SELECT min(rowid) FROM temp.cells GROUP BY id, node{cells});
+             CREATE INDEX temp.cellsById ON cells(id, node);
+             CREATE TEMP TABLE boxed AS
+               SELECT c.rowid AS cell, c.node AS node, max(1{inside}) AS inside
+                 FROM temp.cells AS c JOIN main.{parents} AS p ON p.nodeno = c.node
+                 JOIN temp.cells AS b ON b.id = c.node AND b.node = p.parentnode
+                GROUP BY c.rowid;
+             DELETE FROM temp.cells WHERE rowid IN (
+               SELECT cell FROM temp.boxed WHERE NOT inside AND node IN
+                 (SELECT node FROM temp.boxed GROUP BY node HAVING 2 * sum(inside) > count(*)));
+             DROP TABLE temp.boxed",
+            parents = quoted(&format!("{}_parent", self.name))
+        ))?;
         Ok(())
     }
 }
