@@ -189,8 +189,19 @@ fn copy_without(
     place: &Place,
     is_lost: impl Fn(&str, Option<i64>) -> bool,
 ) -> (Finished, Vec<TableSalvage>) {
+    copy_with(place, |_| (), is_lost)
+}
+
+/// Copies the original but for what is changed of the schema, and rows that are lost.
+fn copy_with(
+    place: &Place,
+    change: impl Fn(&mut Vec<SchemaEntry>),
+    is_lost: impl Fn(&str, Option<i64>) -> bool,
+) -> (Finished, Vec<TableSalvage>) {
+    let _ = std::fs::remove_file(&place.target);
     let from = open(&place.original);
-    let header = snapshot(&from);
+    let mut header = snapshot(&from);
+    change(&mut header.schema);
     let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
     let mut tables = Vec::new();
     for (number, shape) in target.shapes().to_vec().into_iter().enumerate() {
@@ -815,10 +826,18 @@ fn what_cannot_be_made_again_is_said_and_does_no_harm() {
     let target = open(&place.target);
     assert_eq!(strings(&target, "SELECT a FROM good"), ["Integer(5)"]);
     assert_eq!(
-        strings(&target, "SELECT name FROM sqlite_schema ORDER BY name"),
+        strings(
+            &target,
+            "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'noShadow\\_%' ESCAPE '\\'
+              ORDER BY name"
+        ),
         ["good", "noShadow", "other", "unknown"]
     );
     assert_eq!(number(&target, "PRAGMA user_version"), 0);
+    // Its own tables are made anew: it is empty, and takes rows.
+    target.execute_batch("INSERT INTO noShadow VALUES ('new ship')").unwrap();
+    assert_eq!(number(&target, "SELECT count(*) FROM noShadow WHERE noShadow MATCH 'ship'"), 1);
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
 }
 
 #[test]
@@ -963,6 +982,144 @@ fn a_full_text_index_whose_own_rows_are_lost_is_rebuilt() {
 }
 
 #[test]
+fn a_virtual_table_is_usable_whichever_of_its_own_tables_the_schema_has_lost() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE five USING fts5(title, body);
+         INSERT INTO five VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         CREATE VIRTUAL TABLE four USING fts4(title, body);
+         INSERT INTO four VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         CREATE VIRTUAL TABLE bare USING fts5(body, content='');
+         INSERT INTO bare(rowid, body) VALUES (3, 'a ship');
+         CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1);
+         INSERT INTO boxes VALUES (1, 0, 1), (2, 5, 7)",
+    );
+    let own: Vec<String> = snapshot(&open(&place.original))
+        .schema
+        .into_iter()
+        .filter(|entry| entry.kind == "table" && entry.root > 0)
+        .map(|entry| entry.name)
+        .collect();
+    assert_eq!(own.len(), 5 + 5 + 4 + 3);
+    for lost in &own {
+        let (finished, _) =
+            copy_with(&place, |schema| schema.retain(|it| it.name != *lost), |_, _| false);
+        let target = open(&place.target);
+        assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"], "{lost}");
+        // What is lost for good is said; an index that follows from content is not.
+        let derived =
+            (lost.starts_with("five") || lost.starts_with("four")) && !lost.ends_with("_content");
+        assert_eq!(finished.schema_errors.is_empty(), derived, "{lost} {finished:?}");
+        for table in ["five", "four"] {
+            let found = format!("SELECT title FROM {table} WHERE {table} MATCH 'ship' ORDER BY 1");
+            let gone = *lost == format!("{table}_content");
+            assert_eq!(strings(&target, &found), if gone { vec![] } else { vec!["two"] }, "{lost}");
+            target.execute_batch(&format!("INSERT INTO {table} VALUES ('x', 'ship')")).unwrap();
+            assert!(strings(&target, &found).contains(&"x".to_owned()), "{lost}");
+        }
+        target.execute_batch("INSERT INTO bare(rowid, body) VALUES (9, 'new')").unwrap();
+        target.execute_batch("INSERT INTO boxes VALUES (9, 2, 3)").unwrap();
+        assert_eq!(number(&target, "SELECT id FROM boxes WHERE x0 = 2"), 9, "{lost}");
+        assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"], "{lost}");
+    }
+}
+
+#[test]
+fn a_full_text_index_is_rebuilt_though_its_own_tables_statements_are_damaged() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE five USING fts5(title, body);
+         INSERT INTO five VALUES ('one', 'sailing ships'), ('two', 'a ship');
+         CREATE VIRTUAL TABLE four USING fts4(title, body);
+         INSERT INTO four VALUES ('one', 'sailing ships'), ('two', 'a ship')",
+    );
+    let change = |schema: &mut Vec<SchemaEntry>| {
+        for (name, is, becomes) in [
+            ("five_idx", "segid", "segie"),
+            ("five_config", "k PRIMARY", "j PRIMARY"),
+            ("four_segdir", "start_block", "start_blocj"),
+        ] {
+            let entry = schema.iter_mut().find(|entry| entry.name == name).unwrap();
+            let sql = entry.sql.as_mut().unwrap();
+            assert!(sql.contains(is), "{sql}");
+            *sql = sql.replace(is, becomes);
+        }
+    };
+    let (finished, _) = copy_with(&place, change, |_, _| false);
+    assert_eq!(finished.rebuilt, ["five", "four"], "{finished:?}");
+    let target = open(&place.target);
+    for table in ["five", "four"] {
+        let found = format!("SELECT title FROM {table} WHERE {table} MATCH 'ship'");
+        assert_eq!(strings(&target, &found), ["two"]);
+    }
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+}
+
+#[test]
+fn a_virtual_table_that_can_never_be_opened_is_left_out_and_its_rows_stay() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE five USING fts5(body, tokenize = 'porter');
+         INSERT INTO five VALUES ('sailing ships');
+         CREATE VIRTUAL TABLE four USING fts4(body, tokenize=porter);
+         INSERT INTO four VALUES ('sailing ships')",
+    );
+    let change = |schema: &mut Vec<SchemaEntry>| {
+        for entry in schema.iter_mut() {
+            entry.sql = entry.sql.take().map(|sql| sql.replace("porter", "portes"));
+        }
+    };
+    let (finished, _) = copy_with(&place, change, |_, _| false);
+    let target = open(&place.target);
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+    for (table, column) in [("five", "c0"), ("four", "c0body")] {
+        let said = format!("table {table}: ");
+        let error = finished.schema_errors.iter().find(|error| error.starts_with(&said)).unwrap();
+        assert!(error.contains(&format!("CREATE VIRTUAL TABLE {table}")), "{error}");
+        let rows = strings(&target, &format!("SELECT {column} FROM {table}_content"));
+        assert_eq!(rows, ["sailing ships"]);
+    }
+}
+
+#[test]
+fn a_damaged_index_without_content_is_empty_and_its_rows_are_lost_and_found() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE bare USING fts5(body, content='');
+         INSERT INTO bare(rowid, body) VALUES (3, 'a ship')",
+    );
+    let (finished, _) = copy_without(&place, |table, id| table == "bare_data" && id == Some(10));
+    assert!(finished.schema_errors[0].starts_with("table bare: "), "{finished:?}");
+    assert!(finished.lost_and_found > 0);
+    let target = open(&place.target);
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+    target.execute_batch("INSERT INTO bare(rowid, body) VALUES (9, 'new ship')").unwrap();
+    assert_eq!(number(&target, "SELECT rowid FROM bare WHERE bare MATCH 'ship'"), 9);
+}
+
+#[test]
+fn a_damaged_polygon_index_is_made_anew_of_its_shapes() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE fields USING geopoly(name);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+         INSERT INTO fields(_shape, name)
+           SELECT geopoly_regular(i, i, 1, 4), 'field ' || i FROM n",
+    );
+    let (finished, _) = copy_without(&place, |table, _| table == "fields_node");
+    assert_eq!(finished.rebuilt, ["fields"], "{finished:?}");
+    let (target, was) = (open(&place.target), open(&place.original));
+    for sql in [
+        "SELECT rowid, name, geopoly_json(_shape) FROM fields ORDER BY rowid",
+        "SELECT name FROM fields WHERE geopoly_overlap(_shape, geopoly_bbox(
+           geopoly_regular(50, 50, 3, 4))) ORDER BY rowid",
+    ] {
+        assert_eq!(strings(&target, sql), strings(&was, sql));
+    }
+    assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+}
+
+#[test]
 fn a_damaged_r_tree_is_made_anew_of_what_is_certain() {
     let place = original(
         "",
@@ -1006,6 +1163,54 @@ fn a_damaged_r_tree_is_made_anew_of_what_is_certain() {
     let all = number(&target, "SELECT count(*) FROM lost_and_found");
     assert_eq!(finished.lost_and_found, all.unsigned_abs());
     assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
+}
+
+#[test]
+fn zeroed_ends_of_r_tree_nodes_are_no_entries() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, y0, y1);
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO boxes SELECT i, 100 + i, 101 + i, 300 - i, 301 - i FROM n",
+    );
+    let was = open(&place.original);
+    let whole = strings(&was, "SELECT * FROM boxes ORDER BY id");
+    let leaf = number(&was, "SELECT nodeno FROM boxes_rowid WHERE rowid = 0");
+    let other =
+        number(&was, &format!("SELECT max(nodeno) FROM boxes_rowid WHERE nodeno <> {leaf}"));
+    let zero = |connection: &Connection, node: i64| {
+        let cells =
+            number(connection, &format!("SELECT count(*) FROM boxes_rowid WHERE nodeno = {node}"));
+        // The last three of the node's cells.
+        let kept = 4 + 24 * (cells - 3);
+        connection
+            .execute(
+                "UPDATE boxes_node SET data = CAST(substr(data, 1, ?2) || zeroblob(length(data) - ?2) AS BLOB)
+                  WHERE nodeno = ?1",
+                [node, kept],
+            )
+            .unwrap();
+    };
+    // Another node's end is zeroed: the entry of id 0 is where it was.
+    zero(&was, other);
+    copy(&place);
+    let found = strings(&open(&place.target), "SELECT * FROM boxes ORDER BY id");
+    assert_eq!(found.len(), whole.len() - 3);
+    assert!(found.iter().all(|row| whole.contains(row)), "{found:?}");
+    assert!(found.contains(&whole[0]));
+    // And where its own cell is gone, no such cell is taken for it.
+    let first: Vec<u8> = was
+        .query_row("SELECT data FROM boxes_node WHERE nodeno = ?1", [leaf], |row| row.get(0))
+        .unwrap();
+    let at = first[4..].chunks(24).position(|cell| cell[..8] == [0; 8]).unwrap();
+    let mut without = first.clone();
+    without[4 + 24 * at..][..24].fill(0);
+    was.execute("UPDATE boxes_node SET data = ?2 WHERE nodeno = ?1", (leaf, without)).unwrap();
+    std::fs::remove_file(&place.target).unwrap();
+    copy(&place);
+    let found = strings(&open(&place.target), "SELECT * FROM boxes ORDER BY id");
+    assert_eq!(found.len(), whole.len() - 4);
+    assert!(found.iter().all(|row| whole.contains(row)), "{found:?}");
 }
 
 /// A task that is cancelled when it is asked for the nth time, and notes its stages.

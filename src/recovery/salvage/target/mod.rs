@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `schema` | the tables, made from their own statements |
 //! | `application` | functions and collations that only the application knows |
-//! | `shadow` | the statements of virtual tables' own tables, asked of their modules |
+//! | `shadow` | virtual tables' own tables, asked of their modules |
 //! | `shape` | what their records look like |
 //! | `index_shape` | what the entries of the damaged file's indexes look like |
 //! | `affinity` | which values a column keeps as they are |
@@ -14,6 +14,7 @@
 //! | `indexes` | the indexes, and rows in the way of a UNIQUE one |
 //! | `compare` | what the damaged file's indexes tell of the rows |
 //! | `virtual_tables` | putting them back, full-text indexes anew |
+//! | `module` | what the modules of virtual tables are to a salvage |
 //! | `rtree` | R-Trees whose nodes are damaged |
 //! | `watch` | ending a statement that runs long |
 //! | `durable` | syncing the finished file |
@@ -31,6 +32,7 @@ mod fill;
 mod index_shape;
 mod indexes;
 mod lost_and_found;
+mod module;
 mod rtree;
 mod schema;
 mod sequences;

@@ -5,13 +5,18 @@
 //! which leaf an id is, and holds the auxiliary columns; `_parent` leads from node to node
 //! (<https://sqlite.org/rtree.html>, 7.1). Cells of inner nodes look like those of leaves, so an
 //! entry is certain where both agree: the cell is in the node that `_rowid` says, or in one that
-//! the first node leads to as a leaf while `_rowid` has the id, or has lost entries.
+//! the first node leads to as a leaf while `_rowid` has the id, or has lost entries. A cell outside
+//! the box that the node above has for its node is none.
+//!
+//! Of a geopoly table `_rowid` holds the shapes, which say where the cells are: each shape that is
+//! one is an entry.
 //!
 //! Memory: one node; entries are collected in a temporary table.
 
 use std::iter;
 
 use super::lost_and_found::LostAndFound;
+use super::module::Kind;
 use super::statement::{Encoding, Statement, quoted};
 use crate::engine::{Connection, Error, Result};
 use crate::format::Value;
@@ -31,26 +36,23 @@ pub(super) struct RTree<'a> {
     pub(super) encoding: Encoding,
     /// The virtual table.
     pub(super) name: &'a str,
-    /// Its coordinates are integers (`rtree_i32`).
-    pub(super) integers: bool,
+    pub(super) kind: Kind,
     pub(super) lost: &'a mut LostAndFound,
     /// Root of its `_rowid` in the damaged file.
     pub(super) root: u32,
 }
 
-impl RTree<'_> {
-    /// What SQLite's own check finds wrong; none if nothing.
-    ///
-    /// # Errors
-    /// SQLite's, if it cannot even check.
-    pub(super) fn check(connection: &Connection, name: &str) -> Result<Option<String>> {
-        let verdict: String =
-            connection
-                .sql()?
-                .query_row("SELECT rtreecheck('main', ?1)", [name], |row| row.get(0))?;
-        Ok((verdict != "ok").then(|| verdict.lines().take(3).collect::<Vec<_>>().join("; ")))
-    }
+/// What SQLite's own check finds wrong; none if nothing.
+///
+/// # Errors
+/// SQLite's, if it cannot even check.
+pub(super) fn check(connection: &Connection, name: &str) -> Result<Option<String>> {
+    let verdict: String =
+        connection.sql()?.query_row("SELECT rtreecheck('main', ?1)", [name], |row| row.get(0))?;
+    Ok((verdict != "ok").then(|| verdict.lines().take(3).collect::<Vec<_>>().join("; ")))
+}
 
+impl RTree<'_> {
     /// Makes it anew, in the caller's transaction. Answers how many entries were not certain.
     ///
     /// # Errors
@@ -87,8 +89,62 @@ impl RTree<'_> {
             ),
             [size],
         )?;
-        let coordinates = columns(self.name)?.saturating_sub(1 + auxiliary);
+        let aux: String = (0..auxiliary).map(|at| format!(", a{at}")).collect();
+        let into = match self.kind {
+            Kind::Plain { integers } => {
+                let coordinates = columns(self.name)?.saturating_sub(1 + auxiliary);
+                self.certain(coordinates, integers, auxiliary)?;
+                quoted(self.name)
+            }
+            Kind::Polygon => {
+                sql.execute_batch(&format!(
+                    "CREATE TEMP TABLE entries AS
+                       SELECT rowid AS id{aux} FROM main.{rowids} WHERE geopoly_blob(a0) NOT NULL"
+                ))?;
+                let mut names = sql.prepare("SELECT name FROM pragma_table_info(?1)")?;
+                let names = names.query_map([self.name], |row| row.get::<_, String>(0))?;
+                let mut into = format!("{}(rowid", quoted(self.name));
+                for name in names {
+                    into += &format!(", {}", quoted(&name?));
+                }
+                into + ")"
+            }
+        };
+        let root = self.root;
+        let mut uncertain = 0;
+        let select = format!(
+            "SELECT rowid, nodeno{aux} FROM main.{rowids} AS r
+              WHERE NOT EXISTS (SELECT 1 FROM temp.entries AS e WHERE e.id = r.rowid)"
+        );
+        Statement::prepare(self.connection, self.encoding, &select)?.each(
+            iter::empty(),
+            |row| {
+                let Value::Integer(id) = row.value(0) else {
+                    return Ok(true);
+                };
+                // As the record is stored: the rowid's alias is NULL in it.
+                let rest = (1..2 + auxiliary).map(|at| row.value(at));
+                let fields: Vec<Value<'_>> = iter::once(Value::Null).chain(rest).collect();
+                self.lost.add(self.connection, self.encoding, root, 0, Some(id), &fields)?;
+                uncertain += 1;
+                Ok(true)
+            },
+        )?;
+        sql.execute_batch(&format!(
+            "DELETE FROM main.{nodes}; DELETE FROM main.{rowids}; DELETE FROM main.{parents};
+             INSERT INTO main.{nodes}(nodeno, data) VALUES (1, zeroblob({size}));
+             INSERT INTO main.{into} SELECT * FROM temp.entries;
+             DROP TABLE temp.entries"
+        ))?;
+        Ok(uncertain)
+    }
 
+    /// Collects the entries that are certain, in a temporary table: id, coordinates, auxiliary
+    /// columns.
+    fn certain(&self, coordinates: usize, integers: bool, auxiliary: usize) -> Result<()> {
+        let sql = self.connection.sql()?;
+        let shadow = |which: &str| quoted(&format!("{}_{which}", self.name));
+        let (nodes, rowids) = (shadow("node"), shadow("rowid"));
         let list = |count: usize, item: &dyn Fn(usize) -> String| {
             (0..count).map(item).collect::<Vec<_>>().join("")
         };
@@ -97,7 +153,6 @@ impl RTree<'_> {
         sql.execute_batch(&format!("CREATE TEMP TABLE cells(id, node{cells})"))?;
         let prepare = |sql: &str| Statement::prepare(self.connection, self.encoding, sql);
         let mut collect = prepare(&format!("INSERT INTO temp.cells VALUES (?, ?{holders})"))?;
-        let integers = self.integers;
         prepare(&format!("SELECT nodeno, data FROM main.{nodes}"))?.each(iter::empty(), |row| {
             let (Value::Integer(node), Value::Blob(data)) = (row.value(0), row.value(1)) else {
                 return Ok(true);
@@ -110,14 +165,15 @@ impl RTree<'_> {
             Ok(true)
         })?;
 
+        self.drop_strays(coordinates)?;
+
         // Certain: both say so; or, where there is nothing that only `_rowid` has, the cell is in
         // a node that is certainly a leaf and the id is nowhere else.
         // Nor is one certain whose ends are the wrong way round; the R-Tree would refuse it.
         let ordered = list(coordinates / 2, &|at| format!(" AND x{} <= x{}", 2 * at, 2 * at + 1));
         let aux = list(auxiliary, &|at| format!(", a{at}"));
         sql.execute_batch(&format!(
-            "CREATE INDEX temp.cellsById ON cells(id, node);
-             CREATE TEMP TABLE entries AS
+            "CREATE TEMP TABLE entries AS
                SELECT r.rowid AS id{cells}{aux} FROM main.{rowids} AS r JOIN temp.cells AS c
                    ON c.id = r.rowid AND c.node = r.nodeno{ordered}
                 GROUP BY r.rowid HAVING count(*) = 1"
@@ -163,31 +219,37 @@ impl RTree<'_> {
                  DROP TABLE temp.leaves"
             ))?;
         }
-        let root = self.root;
-        let mut uncertain = 0;
-        prepare(&format!(
-            "SELECT rowid, nodeno{aux} FROM main.{rowids} AS r
-              WHERE NOT EXISTS (SELECT 1 FROM temp.entries AS e WHERE e.id = r.rowid)"
-        ))?
-        .each(iter::empty(), |row| {
-            let Value::Integer(id) = row.value(0) else {
-                return Ok(true);
-            };
-            // As the record is stored: the rowid's alias is NULL in it.
-            let rest = (1..2 + auxiliary).map(|at| row.value(at));
-            let fields: Vec<Value<'_>> = iter::once(Value::Null).chain(rest).collect();
-            self.lost.add(self.connection, self.encoding, root, 0, Some(id), &fields)?;
-            uncertain += 1;
-            Ok(true)
-        })?;
-        sql.execute_batch(&format!(
-            "DELETE FROM main.{nodes}; DELETE FROM main.{rowids}; DELETE FROM main.{parents};
-             INSERT INTO main.{nodes}(nodeno, data) VALUES (1, zeroblob({size}));
-             INSERT INTO main.{name} SELECT * FROM temp.entries;
-             DROP TABLE temp.cells; DROP TABLE temp.entries",
-            name = quoted(self.name)
+        sql.execute_batch("DROP TABLE temp.cells")?;
+        Ok(())
+    }
+
+    /// Drops cells that say nothing, so that they stand in no other's way: the same cell again,
+    /// and one outside the box that the node above has for its node (a node's lost end reads as
+    /// cells of id 0). A box is believed if most of the node's cells are in it.
+    fn drop_strays(&self, coordinates: usize) -> Result<()> {
+        let list = |count: usize, item: &dyn Fn(usize) -> String| {
+            (0..count).map(item).collect::<Vec<_>>().join("")
+        };
+        let cells = list(coordinates, &|at| format!(", x{at}"));
+        let inside = list(coordinates, &|at| {
+            format!(" AND c.x{at} {} b.x{at}", if at % 2 == 0 { ">=" } else { "<=" })
+        });
+        self.connection.sql()?.execute_batch(&format!(
+            "DELETE FROM temp.cells WHERE rowid NOT IN
+               (SELECT min(rowid) FROM temp.cells GROUP BY id, node{cells});
+             CREATE INDEX temp.cellsById ON cells(id, node);
+             CREATE TEMP TABLE boxed AS
+               SELECT c.rowid AS cell, c.node AS node, max(1{inside}) AS inside
+                 FROM temp.cells AS c JOIN main.{parents} AS p ON p.nodeno = c.node
+                 JOIN temp.cells AS b ON b.id = c.node AND b.node = p.parentnode
+                GROUP BY c.rowid;
+             DELETE FROM temp.cells WHERE rowid IN (
+               SELECT cell FROM temp.boxed WHERE NOT inside AND node IN
+                 (SELECT node FROM temp.boxed GROUP BY node HAVING 2 * sum(inside) > count(*)));
+             DROP TABLE temp.boxed",
+            parents = quoted(&format!("{}_parent", self.name))
         ))?;
-        Ok(uncertain)
+        Ok(())
     }
 }
 

@@ -1,25 +1,39 @@
 //! Virtual tables: put back without running their modules, whose shadow tables are there already;
-//! afterwards what an index can be derived from anew is.
+//! a shadow table that is missing is made anew, empty. Afterwards what an index can be derived from
+//! anew is.
 //!
 //! | module | its index |
 //! |---|---|
-//! | `fts5`, `fts4`, `fts3` | rebuilt from the content, its own or another table's; one without content (`content=''`) is kept as it was salvaged |
+//! | `fts5`, `fts4`, `fts3` | rebuilt from the content, its own or another table's; where that fails, in derived tables that are made anew |
+//! | the same without content (`content=''`) | kept as it was salvaged, if it is sound |
 //! | `rtree`, `rtree_i32` | its nodes are the data: checked, and made anew of what is certain |
-//! | `geopoly` | checked, and said if it is damaged |
+//! | `geopoly` | checked, and made anew of its shapes |
 //! | others | kept as they were salvaged |
+//!
+//! One whose index is damaged and follows from nothing is emptied: the rows of its tables go to
+//! `lost_and_found`.
+//!
+//! One that cannot be opened all the same (its tokenizer is unknown, its statement damaged) is left
+//! out of the schema: every check of the file would fail by it, and no statement can use it. Its
+//! own tables stay as ordinary ones, and the error that says so has its statement. One whose
+//! *module* is unknown stays: no check minds it, and the application may have the module.
 
+use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
 use super::lost_and_found::LostAndFound;
-use super::rtree::RTree;
+use super::module::{Kind, Module};
+use super::rtree::{self, RTree};
 use super::schema;
-use super::sql::{self, Makes, Token, unquoted};
-use super::statement::{Encoding, quoted};
+use super::shadow;
+use super::sql::{self, Makes};
+use super::statement::{Encoding, Statement, quoted};
 use super::watch::watched;
 use crate::engine::{Connection, Error, Result, Stage, Task};
+use crate::format::Value;
 use crate::recovery::salvage::SchemaEntry;
 
 /// The virtual tables of `schema`.
@@ -30,8 +44,17 @@ fn among(schema: &[SchemaEntry]) -> impl Iterator<Item = &SchemaEntry> {
     })
 }
 
-/// Writes the virtual tables into the schema and answers them; what cannot be put back is said in
-/// `errors`. They exist for connections that are opened afterwards.
+/// A virtual table of the new file.
+#[derive(Debug)]
+pub(super) struct PutBack<'s> {
+    entry: &'s SchemaEntry,
+    /// One of its own tables that hold what follows from nothing was lost.
+    bereft: bool,
+}
+
+/// Writes the virtual tables into the schema and answers them, and makes those of their own tables
+/// that are missing; what cannot be put back is said in `errors`. They exist for connections that
+/// are opened afterwards.
 ///
 /// # Errors
 /// Those of writing the file.
@@ -39,7 +62,7 @@ pub(super) fn put_back<'s>(
     connection: &Connection,
     schema: &'s [SchemaEntry],
     errors: &mut Vec<String>,
-) -> Result<Vec<&'s SchemaEntry>> {
+) -> Result<Vec<PutBack<'s>>> {
     let mut put_back = Vec::new();
     for entry in among(schema) {
         if let Err(error) = is_readable(entry) {
@@ -57,6 +80,7 @@ pub(super) fn put_back<'s>(
             errors.push(format!("table {}: there is one of that name", entry.name));
             continue;
         }
+        let bereft = make_missing(connection, schema, entry, errors)?;
         schema::writable(connection, || {
             sql.execute(
                 "INSERT INTO main.sqlite_schema(type, name, tbl_name, rootpage, sql)
@@ -65,9 +89,51 @@ pub(super) fn put_back<'s>(
             )?;
             Ok(())
         })?;
-        put_back.push(entry);
+        put_back.push(PutBack { entry, bereft });
     }
     Ok(put_back)
+}
+
+/// Makes those of a virtual table's own tables that the schema has lost; answers whether one of
+/// them held what follows from nothing.
+fn make_missing(
+    connection: &Connection,
+    schema: &[SchemaEntry],
+    entry: &SchemaEntry,
+    errors: &mut Vec<String>,
+) -> Result<bool> {
+    let sql = connection.sql()?;
+    let mut bereft = false;
+    // One that its module does not make is looked at in the end.
+    for shadow in shadow::all(schema, entry, page_size(connection)?).unwrap_or_default() {
+        let there: bool = sql.query_row(
+            "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE)",
+            [&shadow.name],
+            |row| row.get(0),
+        )?;
+        if there {
+            continue;
+        }
+        match in_savepoint(connection, || shadow.make(connection)) {
+            Ok(()) if Module::of(entry).derives(shadow.suffix(&entry.name)) => {}
+            Ok(()) => {
+                bereft = true;
+                errors.push(format!(
+                    "table {}: its own table {} was lost, and is made anew without rows",
+                    entry.name, shadow.name
+                ));
+            }
+            Err(error) if schema::is_of_statement(&error) => {
+                errors.push(format!("table {}: {}", shadow.name, error.message));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bereft)
+}
+
+fn page_size(connection: &Connection) -> Result<u32> {
+    Ok(connection.sql()?.query_row("PRAGMA page_size", [], |row| row.get(0))?)
 }
 
 /// Whether SQLite can read the entry in a schema, as one statement that makes this table: one that
@@ -112,68 +178,267 @@ pub(super) fn derive(
     connection: &Connection,
     encoding: Encoding,
     schema: &[SchemaEntry],
-    tables: &[&SchemaEntry],
+    tables: &[PutBack<'_>],
     lost: &mut LostAndFound,
     task: &dyn Task,
 ) -> Result<Derived> {
-    let mut derived = Derived::default();
+    let page_size = page_size(connection)?;
+    let derived = Derived::default();
+    let mut deriving = Deriving { connection, encoding, schema, page_size, lost, derived };
     let total = tables.len() as u64;
-    for (done, &entry) in (0..).zip(tables) {
+    for (done, table) in (0..).zip(tables) {
         task.stage(Stage { name: "full-text", done, total });
-        let outcome = watched(connection, task, || match Module::of(entry) {
-            Module::FullText { content: true, five } => {
-                let name = quoted(&entry.name);
-                let mut rebuild = format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')");
-                if five {
-                    // FTS5 does not open a table without the version of its index's format, not
-                    // even to rebuild it. The rebuilt index has the one that is written here.
-                    let config = quoted(&format!("{}_config", entry.name));
-                    rebuild = format!(
-                        "INSERT OR REPLACE INTO main.{config}(k, v) VALUES ('version', 4); {rebuild}"
-                    );
-                }
-                let sql = connection.sql()?;
-                atomically(connection, || Ok(sql.execute_batch(&rebuild)?))?;
-                derived.rebuilt.push(entry.name.clone());
-                Ok(())
-            }
-            Module::RTree { kind } => {
-                let Err(error) = RTree::check(connection, &entry.name).and_then(|wrong| {
-                    wrong
-                        .map_or(Ok(()), |wrong| Err(Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, wrong)))
-                }) else {
-                    return Ok(());
-                };
-                let (Kind::Plain { integers }, true) = (kind, schema::is_of_statement(&error))
-                else {
-                    return Err(error);
-                };
-                let rowids = format!("{}_rowid", entry.name);
-                let root = schema.iter().find(|it| it.name == rowids).map_or(0, |it| it.root);
-                let name = &entry.name;
-                let uncertain = lost.in_transaction(|lost| {
-                    let mut tree = RTree { connection, encoding, name, integers, lost, root };
-                    atomically(connection, || tree.rebuild())
-                })?;
-                derived.rebuilt.push(entry.name.clone());
-                derived.errors.push(format!(
-                    "table {name}: its nodes were damaged ({}); {uncertain} of its entries have \
-                     lost their coordinates",
-                    error.message
-                ));
-                Ok(())
-            }
-            Module::FullText { content: false, .. } | Module::Other => Ok(()),
-        });
-        match outcome {
-            Err(error) if schema::is_of_statement(&error) => {
-                derived.errors.push(format!("table {}: {}", entry.name, error.message));
-            }
-            outcome => outcome?,
-        }
+        watched(connection, task, || deriving.table(table))?;
     }
     task.stage(Stage { name: "full-text", done: total, total });
-    Ok(derived)
+    Ok(deriving.derived)
+}
+
+/// Which of a full-text table's derived tables are made anew before a rebuild.
+#[derive(Debug, Clone, Copy)]
+enum Anew {
+    /// Those that are not as the module makes them.
+    Different,
+    /// All but its settings.
+    Index,
+    All,
+}
+
+struct Deriving<'a> {
+    connection: &'a Connection,
+    encoding: Encoding,
+    schema: &'a [SchemaEntry],
+    page_size: u32,
+    lost: &'a mut LostAndFound,
+    derived: Derived,
+}
+
+impl Deriving<'_> {
+    fn table(&mut self, &PutBack { entry, bereft }: &PutBack<'_>) -> Result<()> {
+        let (connection, name) = (self.connection, &entry.name);
+        let module = Module::of(entry);
+        let done = match module {
+            Module::FullText { content: true, five } => self.rebuild(entry, five),
+            Module::RTree { kind } => self.tree(entry, kind),
+            // Its tables refer to each other, which no check sees.
+            Module::FullText { content: false, .. } if bereft => {
+                Err(Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, "it is no longer complete"))
+            }
+            Module::FullText { content: false, .. } | Module::Other => check(connection, name),
+        };
+        let reason = match done {
+            Err(error) if schema::is_of_statement(&error) => error.message,
+            done => return done,
+        };
+        // Where it was deriving that failed, what was salvaged may be sound.
+        let derives = matches!(module, Module::FullText { content: true, .. });
+        let outcome = if derives && is_ok(check(connection, name))? {
+            reason
+        } else if module != Module::Other && is_ok(self.empty(entry))? {
+            format!("its index was damaged, and is empty now ({reason})")
+        } else {
+            self.leave_out(entry)?;
+            let statement = entry.sql.as_deref().unwrap_or_default();
+            format!("{reason}; it is left out, its own tables are ordinary ones: {statement}")
+        };
+        self.derived.errors.push(format!("table {name}: {outcome}"));
+        Ok(())
+    }
+
+    /// Rebuilds a full-text index: in the tables that are there, as far as they are those that its
+    /// module makes (a rebuild may not mind what a query does); if that fails, in new ones; and if
+    /// that fails, without its settings.
+    fn rebuild(&mut self, entry: &SchemaEntry, five: bool) -> Result<()> {
+        let (connection, module) = (self.connection, Module::of(entry));
+        let name = quoted(&entry.name);
+        let mut rebuild = format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')");
+        if five {
+            // FTS5 does not open a table without the version of its index's format, not
+            // even to rebuild it. The rebuilt index has the one that is written here.
+            let config = quoted(&format!("{}_config", entry.name));
+            rebuild = format!(
+                "INSERT OR REPLACE INTO main.{config}(k, v) VALUES ('version', 4); {rebuild}"
+            );
+        }
+        let sql = connection.sql()?;
+        // None of them where the module does not take the statement, which the rebuild says.
+        let shadows = shadow::all(self.schema, entry, self.page_size).unwrap_or_default();
+        let mut done = Ok(());
+        for tables in [Anew::Different, Anew::Index, Anew::All] {
+            let mut anew = Vec::new();
+            for shadow in &shadows {
+                let suffix = shadow.suffix(&entry.name);
+                let holds_settings = suffix.eq_ignore_ascii_case("config");
+                let wanted = match tables {
+                    Anew::Different => !holds_settings && shadow.differs(connection)?,
+                    Anew::Index => !holds_settings,
+                    Anew::All => true,
+                };
+                anew.extend((wanted && module.derives(suffix)).then_some(shadow));
+            }
+            disconnect(connection)?;
+            let outcome = atomically(connection, || {
+                anew.iter().try_for_each(|shadow| shadow.make_anew(connection))?;
+                Ok(sql.execute_batch(&rebuild)?)
+            });
+            match outcome {
+                Ok(()) => {
+                    done = Ok(());
+                    break;
+                }
+                // The first reason is the damage.
+                Err(error) if schema::is_of_statement(&error) => done = done.and(Err(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        done?;
+        self.derived.rebuilt.push(entry.name.clone());
+        Ok(())
+    }
+
+    /// Looks at an R-Tree, and makes it anew if it is damaged.
+    fn tree(&mut self, entry: &SchemaEntry, kind: Kind) -> Result<()> {
+        let (connection, encoding, name) = (self.connection, self.encoding, &entry.name);
+        let damage = match rtree::check(connection, name) {
+            Ok(None) => return Ok(()),
+            Ok(Some(damage)) => damage,
+            Err(error) if schema::is_of_statement(&error) => error.message,
+            Err(error) => return Err(error),
+        };
+        let root = self.root(&format!("{name}_rowid"));
+        let uncertain = self.lost.in_transaction(|lost| {
+            let mut tree = RTree { connection, encoding, name, kind, lost, root };
+            atomically(connection, || {
+                let uncertain = tree.rebuild()?;
+                check(connection, name)?;
+                Ok(uncertain)
+            })
+        })?;
+        self.derived.rebuilt.push(name.clone());
+        self.derived.errors.push(format!(
+            "table {name}: its nodes were damaged ({damage}); {uncertain} of its entries have lost \
+             their coordinates"
+        ));
+        Ok(())
+    }
+
+    /// Makes those of a virtual table's own tables anew that do not hold its content. Where it has
+    /// none, all of them, whose rows go to `lost_and_found`. Nothing is changed if it is not sound
+    /// then.
+    fn empty(&mut self, entry: &SchemaEntry) -> Result<()> {
+        let (connection, encoding, module) = (self.connection, self.encoding, Module::of(entry));
+        let has_content = matches!(module, Module::FullText { content: true, .. });
+        let mut shadows = shadow::all(self.schema, entry, self.page_size)?;
+        shadows.retain(|it| !has_content || module.derives(it.suffix(&entry.name)));
+        let roots: Vec<u32> = shadows.iter().map(|shadow| self.root(&shadow.name)).collect();
+        disconnect(connection)?;
+        self.lost.in_transaction(|lost| {
+            atomically(connection, || {
+                for (shadow, root) in shadows.iter().zip(roots) {
+                    if !has_content {
+                        move_rows(connection, encoding, &shadow.name, root, lost)?;
+                    }
+                    shadow.make_anew(connection)?;
+                }
+                check(connection, &entry.name)
+            })
+        })
+    }
+
+    fn leave_out(&self, entry: &SchemaEntry) -> Result<()> {
+        let sql = self.connection.sql()?;
+        schema::writable(self.connection, || {
+            sql.execute(
+                "DELETE FROM main.sqlite_schema
+                  WHERE type = 'table' AND name = ?1 AND rootpage = 0",
+                [&entry.name],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The root of a table in the damaged file.
+    fn root(&self, table: &str) -> u32 {
+        let named = |it: &&SchemaEntry| it.kind == "table" && it.name.eq_ignore_ascii_case(table);
+        self.schema.iter().find(named).map_or(0, |entry| entry.root)
+    }
+}
+
+/// SQLite's own check of one virtual table, as every check of the file runs it.
+///
+/// # Errors
+/// What it finds; SQLite's.
+fn check(connection: &Connection, table: &str) -> Result<()> {
+    let pragma = format!("PRAGMA main.integrity_check('{}')", table.replace('\'', "''"));
+    let verdict: String = connection.sql()?.query_row(&pragma, [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, verdict)) }
+}
+
+/// Whether it went well, where it was the statement itself that failed if not.
+fn is_ok(outcome: Result<()>) -> Result<bool> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if schema::is_of_statement(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets the modules forget the tables that they know: what they hold open is in the way of making
+/// those anew.
+fn disconnect(connection: &Connection) -> Result<()> {
+    schema::writable(connection, || Ok(()))
+}
+
+/// Copies a table's rows to `lost_and_found`, as their records are stored.
+fn move_rows(
+    connection: &Connection,
+    encoding: Encoding,
+    table: &str,
+    root: u32,
+    lost: &mut LostAndFound,
+) -> Result<()> {
+    let sql = connection.sql()?;
+    let mut columns = sql.prepare(
+        "SELECT i.name, l.wr, i.pk = 1 AND i.type = 'INTEGER' COLLATE NOCASE
+                AND (SELECT max(pk) FROM pragma_table_info(l.name)) = 1
+           FROM pragma_table_list AS l JOIN pragma_table_info(l.name) AS i
+          WHERE l.schema = 'main' AND l.name = ?1 COLLATE NOCASE ORDER BY i.cid",
+    )?;
+    let columns = columns.query_map([table], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?))
+    })?;
+    let columns: Vec<(String, bool, bool)> = columns.collect::<std::result::Result<_, _>>()?;
+    let Some(&(_, without_rowid, _)) = columns.first() else {
+        return Ok(());
+    };
+    let fields = columns.iter().map(|(name, _, alias)| {
+        // Its record has nothing there.
+        if *alias && !without_rowid { "NULL".to_owned() } else { quoted(name) }
+    });
+    let rowid = if without_rowid { "NULL" } else { "rowid" };
+    let select = iter::once(rowid.to_owned()).chain(fields).collect::<Vec<_>>().join(", ");
+    let select = format!("SELECT {select} FROM main.{}", quoted(table));
+    Statement::prepare(connection, encoding, &select)?.each(iter::empty(), |row| {
+        let rowid = match row.value(0) {
+            Value::Integer(rowid) => Some(rowid),
+            _ => None,
+        };
+        let fields: Vec<Value<'_>> = (1..=columns.len()).map(|at| row.value(at)).collect();
+        lost.add(connection, encoding, root, 0, rowid, &fields)?;
+        Ok(true)
+    })
+}
+
+/// Runs `work` in a savepoint of the transaction that there is.
+fn in_savepoint<R>(connection: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    let sql = connection.sql()?;
+    sql.execute_batch("SAVEPOINT work")?;
+    let outcome = work();
+    if outcome.is_err() {
+        sql.execute_batch("ROLLBACK TO work")?;
+    }
+    sql.execute_batch("RELEASE work")?;
+    outcome
 }
 
 /// Runs `work` in a transaction of its own.
@@ -192,63 +457,4 @@ fn atomically<R>(connection: &Connection, work: impl FnOnce() -> Result<R>) -> R
             Err(error)
         }
     }
-}
-
-/// What a virtual table's module is to a salvage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Module {
-    FullText {
-        /// Whether there is content to rebuild the index from.
-        content: bool,
-        /// It is an FTS5 table.
-        five: bool,
-    },
-    RTree {
-        kind: Kind,
-    },
-    Other,
-}
-
-/// What an R-Tree's cells hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Coordinates.
-    Plain {
-        /// 32-bit integers instead of floats.
-        integers: bool,
-    },
-    /// What a polygon's shape says already.
-    Polygon,
-}
-
-impl Module {
-    fn of(entry: &SchemaEntry) -> Self {
-        let text = entry.sql.as_deref().unwrap_or_default();
-        let mut tokens = sql::tokens(text).skip_while(|token| !token.is("USING")).skip(1);
-        let Some(module) = tokens.next() else {
-            return Self::Other;
-        };
-        let module = unquoted(module.text).to_ascii_lowercase();
-        match module.as_str() {
-            "fts3" | "fts4" | "fts5" => {
-                Self::FullText { content: !is_contentless(tokens), five: module == "fts5" }
-            }
-            "rtree" => Self::RTree { kind: Kind::Plain { integers: false } },
-            "rtree_i32" => Self::RTree { kind: Kind::Plain { integers: true } },
-            "geopoly" => Self::RTree { kind: Kind::Polygon },
-            _ => Self::Other,
-        }
-    }
-}
-
-/// Whether the arguments of a full-text table have `content=` with nothing in it.
-fn is_contentless<'a>(tokens: impl Iterator<Item = Token<'a>>) -> bool {
-    let tokens: Vec<&str> = tokens.map(|token| token.text).collect();
-    tokens.windows(4).any(|window| match window {
-        ["(" | ",", option, "=", value] => {
-            option.eq_ignore_ascii_case("content")
-                && (unquoted(value).is_empty() || matches!(*value, "," | ")"))
-        }
-        _ => false,
-    })
 }
