@@ -228,8 +228,12 @@ test('arguments are checked by name', async (t) => {
 
 test('backups are made by themselves and told to every handle that asked for them', async (t) => {
   const backups = { interval: 20, keep: 3, verify: 'quick' } as const
-  const { file, db } = await filled(t, { backups })
+  // Without backups, so that none was begun before the rows were there.
+  const { file, db: filler } = await filled(t)
+  await filler.closeAsync()
+  const db = new HardenedDatabase(file, { backups })
   const second = new HardenedDatabase(file, { backups })
+  t.teardown(() => db[Symbol.dispose]())
   t.teardown(() => second[Symbol.dispose]())
   const heardBySecond = new Promise<BackupResult>((resolve) => second.once('backup', resolve))
   const first = await new Promise<BackupResult>((resolve) => db.once('backup', resolve))
