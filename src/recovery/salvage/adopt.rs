@@ -7,14 +7,15 @@
 //! * The page above it was lost. Then nothing else leads to it, and it is one of a table that has
 //!   lost a page above the leaves.
 //! * It has changed places, or was copied. Then what leads to it expects something else there, and
-//!   it is what some table has lost.
+//!   it is what some table has lost. If that table has in its place what is expected in the page's,
+//!   the two have changed places with each other.
 //!
 //! Where more than one table could have it, none gets it. That goes for tables that look whole,
 //! too, where pages have changed places, and for tables that nobody knows of, where some of the
 //! schema is lost: then a page must end just where one was lost, or the table's indexes have its
 //! rows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::bounds::Range;
 use super::evidence::{Evidence, Verdict};
@@ -29,6 +30,9 @@ use crate::format::Kind;
 /// Points for a page that ends where what was lost ended.
 const EXACT: i64 = 1000;
 
+/// Points for a page that has changed places with the one that is where it was lost.
+const EXCHANGED: i64 = 10_000;
+
 /// Points off for a column with values such as the table has in none of its other rows.
 const STRANGE: i64 = 2000;
 
@@ -37,6 +41,9 @@ const CERTAIN: i64 = 100_000;
 
 /// Rows from which on what a table's rows look like is known.
 const KNOWN: u64 = 50;
+
+/// B-trees that are heard of which expect something in one page's place.
+const MOST_EXPECTED: usize = 4;
 
 /// Pages that a table's indexes are asked about.
 const MOST_QUESTIONS: usize = 20_000;
@@ -71,6 +78,8 @@ pub(super) struct Known<'a> {
     pub(super) complete: bool,
     /// Pages that something other than a b-tree expected to be its.
     pub(super) expected: &'a [u32],
+    /// Where roots are that have changed places, by the tables' places.
+    pub(super) roots: &'a HashMap<usize, u32>,
     /// What else tells whose a page is.
     pub(super) belongs: &'a dyn Fn(u32) -> Belongs,
     pub(super) evidence: &'a Evidence<'a>,
@@ -90,7 +99,9 @@ pub(super) fn adopt(
         .chain(indexes.iter().flat_map(|index| &index.tree.lost))
         .map(|lost| lost.page)
         .chain(known.expected.iter().copied())
+        .chain(known.roots.keys().filter_map(|&table| Some(known.shapes.get(table)?.root)))
         .collect();
+    let exchanges = Exchanges::find(known, tables);
     let mut left = Vec::new();
     let orphans: Vec<u32> = survey
         .iter()
@@ -146,7 +157,8 @@ pub(super) fn adopt(
         let verdict = |table: usize| verdicts.get(&(table, page)).copied();
         let found = found.filter(|&(table, _)| !verdict(table).is_some_and(Verdict::is_others));
         let place = || {
-            let orphan = Orphan { note, kind, role: role(page), verdict: &verdict };
+            let orphan =
+                Orphan { note, kind, role: role(page), verdict: &verdict, exchanges: &exchanges };
             orphan.place(known, tables, indexes, &looks)
         };
         match found.or_else(place) {
@@ -186,6 +198,39 @@ struct Orphan<'a> {
     role: Role<'a>,
     /// What a table's indexes say of it.
     verdict: &'a dyn Fn(usize) -> Option<Verdict>,
+    exchanges: &'a Exchanges<'a>,
+}
+
+/// What is expected in the places of pages, to tell which have changed places with each other.
+struct Exchanges<'a> {
+    survey: &'a Survey,
+    /// What was lost in a page's place: leaves.
+    expected: HashMap<u32, Vec<Lost>>,
+    /// The pages where roots are, by the pages where they were.
+    roots: HashMap<u32, u32>,
+}
+
+impl<'a> Exchanges<'a> {
+    fn find(known: &Known<'a>, tables: &[Bereft<'_>]) -> Self {
+        let mut expected: HashMap<u32, Vec<Lost>> = HashMap::new();
+        for lost in tables.iter().flat_map(|table| &table.tree.lost).filter(|lost| lost.leaf) {
+            let of_page = expected.entry(lost.page).or_default();
+            if of_page.len() < MOST_EXPECTED {
+                of_page.push(*lost);
+            }
+        }
+        let root = |(&table, &page): (&usize, &u32)| Some((known.shapes.get(table)?.root, page));
+        let roots = known.roots.iter().filter_map(root).collect();
+        Self { survey: known.survey, expected, roots }
+    }
+
+    /// Whether what is in the place of `other` is what was expected in that of `page`.
+    fn has(&self, page: u32, other: u32) -> bool {
+        let mut expected = self.expected.get(&page).into_iter().flatten();
+        page != other
+            && (expected.any(|lost| lost.is_just(&self.survey.note(other)))
+                || self.roots.get(&page) == Some(&other))
+    }
 }
 
 impl Orphan<'_> {
@@ -203,7 +248,7 @@ impl Orphan<'_> {
         }
         let mut best: Option<(i64, (usize, usize))> = None;
         let mut tied = false;
-        let mut contested = 0;
+        let mut contested = false;
         for ((number, table), looks) in tables.iter().enumerate().zip(looks) {
             let Some((points, lost, exact)) = table.could_have(note, kind, role) else { continue };
             let verdict = (self.verdict)(number);
@@ -214,8 +259,11 @@ impl Orphan<'_> {
             if !certain && !exact && self.could_be_anothers(known, table, lost) {
                 continue;
             }
-            contested += usize::from(looks.contested.contains(&role.page) && !certain);
+            contested |= looks.contested.contains(&role.page) && !certain;
+            let place = table.tree.lost.get(lost).map_or(0, |lost| lost.page);
+            let exchanged = exact && self.exchanges.has(role.page, place);
             let mut points = i64::from(points) + if exact { EXACT } else { 0 };
+            points += if exchanged { EXCHANGED } else { 0 };
             points += if certain { CERTAIN } else { 0 };
             if let Some((seen, rows)) = &table.seen {
                 points += i64::from(note.likeness(seen));
@@ -235,10 +283,13 @@ impl Orphan<'_> {
                 }
             }
         }
-        // What looks like a row of more than one table that lost everything is neither's for
-        // certain.
-        best.filter(|&(points, _)| points >= CERTAIN || (!tied && contested < 2))
-            .map(|(_, place)| place)
+        // Of pages that a table cannot all have some are another's, even if none is known that has
+        // lost any: it may have another's page for its root.
+        let at_home = |table: usize| tables.get(table).is_some_and(|it| it.shape.root == role.page);
+        best.filter(|&(points, (table, _))| {
+            points >= CERTAIN || (!tied && (!contested || points >= EXCHANGED || at_home(table)))
+        })
+        .map(|(_, place)| place)
     }
 
     /// Whether the page could as well be of a table that looks whole, or that nobody knows of.

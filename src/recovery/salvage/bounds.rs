@@ -59,7 +59,7 @@ pub(super) fn of(
         if at(&taken, place).is_some() || !child.has_rows() {
             continue;
         }
-        let Some(hole) = hole(&taken, &child.note, (low, high)) else { continue };
+        let Some(hole) = hole(&taken, place, &child.note, (low, high)) else { continue };
         let Some(bounds) = bounds.get_mut(place) else { continue };
         bounds.hole = Some(hole);
         let end_before = match place.checked_sub(1) {
@@ -116,16 +116,17 @@ fn interval(child: &Child, (low, high): Range) -> Range {
     (child.note.low.max(low), end)
 }
 
-/// The rowids that no child has taken around those of `note`, if none of those is taken.
-fn hole(taken: &[Option<Range>], note: &Note, (low, high): Range) -> Option<Range> {
+/// The rowids between those that the children before and after number `place` have taken, if those
+/// of `note` are among them.
+fn hole(taken: &[Option<Range>], place: usize, note: &Note, (low, high): Range) -> Option<Range> {
     let mut hole = (low, high);
-    for &(start, end) in taken.iter().flatten() {
-        if end < note.low {
+    for (other, &(start, end)) in
+        taken.iter().enumerate().filter_map(|(at, it)| Some((at, it.as_ref()?)))
+    {
+        if other < place {
             hole.0 = hole.0.max(end.saturating_add(1));
-        } else if start > note.high {
-            hole.1 = hole.1.min(start.saturating_sub(1));
         } else {
-            return None;
+            hole.1 = hole.1.min(start.saturating_sub(1));
         }
     }
     note.is_in(hole).then_some(hole)
@@ -181,6 +182,8 @@ mod tests {
         let children = [leaf(Some(10), 1, 10), leaf(Some(15), 17, 19), leaf(None, 30, 40)];
         assert_eq!(bounds(&children)[1], Bounds { range: (11, 15), hole: Some((11, 29)) });
         let children = [leaf(Some(10), 1, 10), leaf(Some(15), 7, 9), leaf(None, 30, 40)];
+        assert_eq!(bounds(&children)[1], Bounds { range: (11, 15), hole: None });
+        let children = [leaf(Some(10), 1, 10), leaf(Some(15), 50, 60), leaf(None, 30, 40)];
         assert_eq!(bounds(&children)[1], Bounds { range: (11, 15), hole: None });
     }
 }

@@ -30,7 +30,7 @@ const SPECIAL: u32 = 3;
 const COUNTERS: usize = 4096;
 
 /// What a table's indexes say of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Verdict {
     /// They have rows of it.
     Own,

@@ -2,7 +2,7 @@
 //!
 //! The tables' numbers among the owners are their places plus 1; the indexes' follow.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::evidence::Question;
 use super::fit;
@@ -27,6 +27,15 @@ pub(super) struct Ground<'a> {
 /// An index's b-tree, with what its entries look like, where that is known.
 pub(super) type IndexTree<'a> = (Tree, Option<&'a IndexShape>);
 
+/// Pages that are known to have changed places.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    /// Leaves that are in places of tables whose they are not.
+    pub(super) not_theirs: HashSet<Question>,
+    /// Where tables' roots are, by the tables' places.
+    pub(super) roots: HashMap<usize, u32>,
+}
+
 /// The number that a table has among the owners.
 pub(super) fn number(table: usize) -> u32 {
     u32::try_from(table).unwrap_or(u32::MAX / 2).saturating_add(1)
@@ -39,7 +48,8 @@ impl<'a> Ground<'a> {
     /// The task's.
     pub(super) fn tables(self, owners: &mut Owners) -> Result<Vec<Tree>> {
         let places = 0..self.shapes.len();
-        let trees = places.map(|place| self.table(owners, place, &HashSet::new()));
+        let known = Moved::default();
+        let trees = places.map(|place| self.table(owners, place, &known));
         trees.filter_map(Result::transpose).collect()
     }
 
@@ -85,22 +95,23 @@ impl<'a> Ground<'a> {
         Ok(trees)
     }
 
-    /// Walks those tables again that have pages which are not theirs.
+    /// Walks those tables again of which more is known.
     ///
     /// # Errors
     /// The task's.
-    pub(super) fn tables_without(
+    pub(super) fn tables_again(
         self,
-        not_theirs: &HashSet<Question>,
+        known: &Moved,
         owners: &mut Owners,
         trees: &mut [Tree],
     ) -> Result<()> {
-        let tables: BTreeSet<usize> = not_theirs.iter().map(|(table, _)| *table).collect();
+        let not_theirs = known.not_theirs.iter().map(|(table, _)| *table);
+        let tables: BTreeSet<usize> = not_theirs.chain(known.roots.keys().copied()).collect();
         for &table in &tables {
             owners.release(Owner::Tree(number(table)));
         }
         for &table in &tables {
-            let walked = self.table(owners, table, not_theirs)?;
+            let walked = self.table(owners, table, known)?;
             if let (Some(tree), Some(walked)) = (trees.get_mut(table), walked) {
                 *tree = walked;
             }
@@ -108,22 +119,18 @@ impl<'a> Ground<'a> {
         Ok(())
     }
 
-    fn table(
-        self,
-        owners: &mut Owners,
-        place: usize,
-        not_theirs: &HashSet<Question>,
-    ) -> Result<Option<Tree>> {
+    fn table(self, owners: &mut Owners, place: usize, known: &Moved) -> Result<Option<Tree>> {
         let Self { pages, survey, shapes, task, .. } = self;
         let Some(shape) = shapes.get(place) else { return Ok(None) };
         let fits = |page: u32, note: &Note| {
-            !not_theirs.contains(&(place, page))
+            !known.not_theirs.contains(&(place, page))
                 && (fit::fit(note, shape).is_some() || fit::most_fit(pages, page, shape))
         };
         let number = number(place);
         let descending = &shape.descending;
         let walk = Walk { pages, survey, owners, task, number, fits: &fits, descending };
-        walk.tree(shape.root, !shape.without_rowid).map(Some)
+        let root = known.roots.get(&place).copied().unwrap_or(shape.root);
+        walk.tree(root, !shape.without_rowid).map(Some)
     }
 
     fn index(

@@ -4,13 +4,17 @@
 //! patient: a column without one takes everything. But two pages whose rowids overlap cannot both
 //! be of one b-tree. So the orphans that fit best are believed first, what overlaps them and fits
 //! less is another table's, or was deleted; and what most of the rest have in common is what the
-//! table's rows look like. Orphans that fit equally well and overlap are one table's and others'.
+//! table's rows look like. Orphans that fit equally well and overlap are one table's and others'; where
+//! many do, those that happen to overlap none may be either's, too.
 //!
 //! Memory: 4 bytes for each orphan that is another's or contested.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::survey::Note;
+
+/// One in so many orphans that overlap others makes all of them doubtful.
+const MANY: usize = 4;
 
 /// An orphan that could be a table's, and how well it fits.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +86,9 @@ pub(super) fn find(mut candidates: Vec<Candidate>) -> Looks {
             }
             taken.add(&candidate.note);
         }
+    }
+    if looks.contested.len() * MANY >= kept.len() && !looks.contested.is_empty() {
+        looks.contested.extend(kept.iter().map(|it| it.page));
     }
     // The best half.
     let rows = |some: &[Candidate]| some.iter().map(|it| u64::from(it.note.cells)).sum::<u64>();

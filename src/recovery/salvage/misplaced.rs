@@ -18,7 +18,7 @@ use super::forest::IndexTree;
 use super::pages::Pages;
 use super::survey::{Note, Survey};
 use super::target::Shape;
-use super::tree::{Owner, Owners, Placed, Tree};
+use super::tree::{Lost, Owner, Owners, Placed, Tree};
 
 /// Pages that the indexes are asked about.
 const MOST_QUESTIONS: usize = 20_000;
@@ -65,6 +65,14 @@ pub(super) struct Places<'a> {
     pub(super) indexes: &'a [IndexTree<'a>],
 }
 
+impl Places<'_> {
+    /// What the b-trees have lost.
+    pub(super) fn lost(&self) -> impl Iterator<Item = &Lost> {
+        let indexes = self.indexes.iter().map(|(tree, _)| tree);
+        self.tables.iter().chain(indexes).flat_map(|tree| &tree.lost)
+    }
+}
+
 /// The pages, each with the place of the table that has it.
 pub(super) fn find(
     pages: &Pages<'_>,
@@ -83,8 +91,7 @@ pub(super) fn find(
     }
     let verdicts = evidence.ask(&questions(&leaves, shapes));
     let mut misplaced = exchanged(&leaves, shapes, places, survey, &verdicts);
-    let trees = tables.iter().chain(places.indexes.iter().map(|(tree, _)| tree));
-    let expected: HashSet<u32> = trees.flat_map(|tree| &tree.lost).map(|lost| lost.page).collect();
+    let expected: HashSet<u32> = places.lost().map(|lost| lost.page).collect();
     misplaced.extend(copied(pages, survey, owners, &leaves, &expected, &verdicts));
     misplaced.extend(disowned(&leaves, tables, evidence, &verdicts));
     misplaced
@@ -94,7 +101,8 @@ pub(super) fn find(
 ///
 /// Where a page is the one that an index expects another of, it may be the index that is in
 /// another's place. So two indexes have to say so, or one that has the rows of other leaves of the
-/// table; or another table's indexes have to have the rows, that are known to be right likewise.
+/// table; or another table's indexes have to have the rows, that are known to be right likewise. Of
+/// a table whose indexes say nothing it is enough that another's have the rows and has lost just those.
 fn disowned(
     leaves: &[Leaf],
     tables: &[Tree],
@@ -105,13 +113,23 @@ fn disowned(
     let mut right = HashMap::new();
     let mut disowned = HashSet::new();
     for leaf in leaves {
-        let Some(Verdict::Others { by }) = says(leaf.table, leaf.at.page) else { continue };
         let claims = |table: usize| says(table, leaf.at.page) == Some(Verdict::Own);
         let mut is_right = |table: usize| {
             *right.entry(table).or_insert_with(|| agrees(table, leaf.at.page, tables, evidence))
         };
-        if by > 1 || is_right(leaf.table) || (0..tables.len()).any(|it| claims(it) && is_right(it))
-        {
+        let another = match says(leaf.table, leaf.at.page) {
+            Some(Verdict::Own) => false,
+            Some(Verdict::Others { by }) => {
+                by > 1
+                    || is_right(leaf.table)
+                    || (0..tables.len()).any(|it| claims(it) && is_right(it))
+            }
+            None => tables.iter().enumerate().any(|(table, tree)| {
+                let missed = |lost: &Lost| leaf.note.is_in((lost.low, lost.high));
+                table != leaf.table && claims(table) && tree.lost.iter().any(missed)
+            }),
+        };
+        if another {
             disowned.insert((leaf.table, leaf.at.page));
         }
     }
@@ -202,7 +220,8 @@ fn exchanged(
 }
 
 /// Leaves whose bytes another leaf has that is in its place, or any other page that is not in
-/// another's place (an `expected` one) where the indexes do not have their rows.
+/// another's place (an `expected` one) where the indexes do not have their rows, or where they
+/// neither begin nor end as they must.
 fn copied(
     pages: &Pages<'_>,
     survey: &Survey,
@@ -231,7 +250,8 @@ fn copied(
         for leaf in likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf)) {
             let better = in_tree
                 && there.is_none_or(|there| is_own(there) || joins(there) > joins(leaf))
-                || (says(leaf).is_some_and(Verdict::is_others) && !expected.contains(&page));
+                || (!expected.contains(&page)
+                    && (says(leaf).is_some_and(Verdict::is_others) || joins(leaf) == 0));
             if better && pages.are_same(leaf.at.page, page) {
                 copied.insert((leaf.table, leaf.at.page));
             }

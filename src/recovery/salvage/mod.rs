@@ -24,6 +24,7 @@ mod fit;
 mod forest;
 mod free;
 mod geometry;
+mod graft;
 mod index;
 mod leaf;
 mod looks;
@@ -46,7 +47,7 @@ pub use snapshot::{SchemaEntry, Snapshot};
 use self::adopt::{Bereft, BereftIndex};
 use self::chain::Chains;
 use self::evidence::Evidence;
-use self::forest::Ground;
+use self::forest::{Ground, Moved};
 use self::geometry::Geometry;
 use self::index::Indexes;
 use self::misplaced::Places;
@@ -147,10 +148,17 @@ impl Salvager<'_> {
         let witnesses = indexes.iter().filter_map(|(tree, shape)| shape.map(|shape| (shape, tree)));
         let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
-        let rootless = ground.rootless(&owners)?;
+        let mut moved = Moved::default();
+        let mut rootless = ground.rootless(&owners)?;
         let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
-        let not_theirs = misplaced::find(pages, &survey, &owners, &shapes, &places, &evidence);
-        ground.tables_without(&not_theirs, &mut owners, &mut trees)?;
+        moved.roots = graft::find(&survey, &shapes, &places, &evidence);
+        if !moved.roots.is_empty() {
+            ground.tables_again(&moved, &mut owners, &mut trees)?;
+            rootless = ground.rootless(&owners)?;
+        }
+        let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
+        moved.not_theirs = misplaced::find(pages, &survey, &owners, &shapes, &places, &evidence);
+        ground.tables_again(&moved, &mut owners, &mut trees)?;
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
         let misplaced = trees
             .iter()
@@ -187,6 +195,7 @@ impl Salvager<'_> {
                 shapes: &shapes,
                 complete: schema.complete,
                 expected: &clues.broken_at,
+                roots: &moved.roots,
                 belongs: &belongs,
                 evidence: &evidence,
             };

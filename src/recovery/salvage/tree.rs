@@ -100,6 +100,16 @@ impl Lost {
         let (low, high) = (i64::MIN, i64::MAX);
         Self { low, high, leaf: false, page: root, hole: None, found: false }
     }
+
+    /// Whether a leaf ends just where what was there did, or begins so where nothing says where
+    /// that ended.
+    pub(super) fn is_just(&self, leaf: &Note) -> bool {
+        let ends = match self.high {
+            i64::MAX => leaf.low == self.low,
+            high => leaf.high == high,
+        };
+        self.leaf && leaf.cells > 0 && ends && leaf.low >= self.low
+    }
 }
 
 /// A leaf of a table and the place where it is.
