@@ -175,7 +175,8 @@ impl<'a> Page<'a> {
         (whole && joins && cell.size >= 4).then_some(cell)
     }
 
-    fn pointer(&self, index: usize) -> Option<usize> {
+    /// Where cell number `index` begins, by the page's array.
+    pub fn pointer(&self, index: usize) -> Option<usize> {
         u16_at(self.bytes, self.array() + 2 * index).map(usize::from)
     }
 

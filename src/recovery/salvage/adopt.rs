@@ -72,6 +72,8 @@ pub(super) struct BereftIndex<'a> {
 /// What is known beside the b-trees.
 pub(super) struct Known<'a> {
     pub(super) survey: &'a Survey,
+    /// Pages that the database had.
+    pub(super) pages: u64,
     /// Of all tables.
     pub(super) shapes: &'a [Shape],
     /// There are no other tables.
@@ -111,7 +113,7 @@ pub(super) fn adopt(
         })
         .map(|(page, _)| page)
         .collect();
-    let role = |page| Role { page, moved: expected.contains(&page), survey };
+    let role = |page| Role { page, moved: expected.contains(&page), survey, pages: known.pages };
     let looks: Vec<Looks> =
         tables.iter().map(|table| table.looks(&orphans, &role, survey, belongs)).collect();
     let mut questions = Vec::new();
@@ -318,16 +320,22 @@ struct Role<'a> {
     /// Something expected another page in its place.
     moved: bool,
     survey: &'a Survey,
+    /// Pages that the database had.
+    pages: u64,
 }
 
 /// What of the lost a page could be, and whether it is so exactly.
 ///
 /// Where nothing expected anything in the page's place, that may be lost, too: then it can be a
-/// leaf that ends just so, if there is another page in that leaf's place.
+/// leaf that ends just so, if there is another page in that leaf's place, or never was such a page.
 fn gap(note: &Note, lost: &[Lost], role: Role<'_>) -> Option<(usize, bool)> {
     let fits = |lost: &Lost| {
         let exact = note.high == lost.high;
-        let replaced = || role.survey.note(lost.page).is != Is::Nothing;
+        let replaced = || {
+            role.survey.note(lost.page).is != Is::Nothing
+                || lost.page == 0
+                || u64::from(lost.page) > role.pages
+        };
         let is_there = lost.page == role.page;
         let in_hole = is_there && lost.hole.is_some_and(|hole| note.is_in(hole));
         (in_hole || note.is_in((lost.low, lost.high)))

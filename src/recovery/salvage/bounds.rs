@@ -5,6 +5,8 @@
 //! keys is believed where it joins the child before or after it without a gap, and of others it is
 //! told where between their neighbours they are. Pure.
 
+use std::collections::BTreeMap;
+
 use super::ascending;
 use super::survey::{Is, Note};
 use crate::format::Kind;
@@ -44,8 +46,9 @@ pub(super) fn of(
     (low, high): Range,
     is_in: &dyn Fn(&Child, Range) -> bool,
 ) -> Vec<Bounds> {
+    let keys = believed(children, (low, high));
     let mut bounds: Vec<Bounds> =
-        by_keys(children, (low, high)).map(|range| Bounds { range, hole: None }).collect();
+        by_keys(&keys, (low, high)).map(|range| Bounds { range, hole: None }).collect();
     let mut taken: Vec<Option<Range>> = children
         .iter()
         .zip(&bounds)
@@ -55,42 +58,86 @@ pub(super) fn of(
         })
         .collect();
     let at = |taken: &[Option<Range>], place: usize| taken.get(place).copied().flatten();
-    for (place, child) in children.iter().enumerate() {
-        if at(&taken, place).is_some() || !child.has_rows() {
-            continue;
-        }
-        let Some(hole) = hole(&taken, place, &child.note, (low, high)) else { continue };
-        let Some(bounds) = bounds.get_mut(place) else { continue };
-        bounds.hole = Some(hole);
-        let end_before = match place.checked_sub(1) {
-            Some(before) => at(&taken, before).map(|(_, end)| end),
-            None => low.checked_sub(1),
-        };
-        let follows = end_before.is_some_and(|end| end.checked_add(1) == Some(child.note.low));
-        let precedes = children.get(place + 1).is_some_and(|next| {
-            next.has_rows() && child.note.high.checked_add(1) == Some(next.note.low)
-        });
-        if follows || precedes {
-            // Of a leaf nothing says where it should end.
-            let end = if is_leaf(child) { child.note.high } else { hole.1 };
-            bounds.range = (hole.0, end);
-            if let Some(taken) = taken.get_mut(place) {
-                *taken = Some(interval(child, bounds.range));
+    // The order of a torn page's pointers is of another time than the children.
+    let in_order = keys.iter().zip(children).all(|(key, child)| *key == child.key);
+    let mut all: BTreeMap<i64, i64> = taken.iter().flatten().copied().collect();
+    // What is taken behind a child that is looked at does not change before it is.
+    let free = holes(&taken, (low, high));
+    let mut from = low;
+    for ((place, child), free) in children.iter().enumerate().zip(free) {
+        let between = if in_order { (from.max(free.0), free.1) } else { (low, high) };
+        let lone = at(&taken, place).is_none() && child.has_rows();
+        let hole = around(&all, &child.note, between).filter(|_| lone);
+        if let (Some(bounds), Some(hole)) = (bounds.get_mut(place), hole) {
+            bounds.hole = Some(hole);
+            let end_before = match place.checked_sub(1) {
+                Some(before) => at(&taken, before).map(|(_, end)| end),
+                None => low.checked_sub(1),
+            };
+            let follows = end_before.is_some_and(|end| end.checked_add(1) == Some(child.note.low));
+            let precedes = children.get(place + 1).is_some_and(|next| {
+                next.has_rows() && child.note.high.checked_add(1) == Some(next.note.low)
+            });
+            if follows || precedes {
+                // Of a leaf nothing says where it should end.
+                let end = if is_leaf(child) { child.note.high } else { hole.1 };
+                bounds.range = (hole.0, end);
+                let interval = interval(child, bounds.range);
+                all.insert(interval.0, interval.1);
+                if let Some(taken) = taken.get_mut(place) {
+                    *taken = Some(interval);
+                }
             }
+        }
+        from = at(&taken, place).map_or(from, |(_, end)| from.max(end.saturating_add(1)));
+    }
+    // Where no key says where the rows end of a child that is not there, the next one's begin.
+    let free = holes(&taken, (low, high));
+    for (((bounds, key), taken), free) in bounds.iter_mut().zip(&keys).zip(&taken).zip(free) {
+        let narrowed = (bounds.range.0.max(free.0), bounds.range.1.min(free.1));
+        if key.is_none() && taken.is_none() && narrowed.0 <= narrowed.1 {
+            bounds.range = narrowed;
         }
     }
     bounds
 }
 
-/// What the keys say, as far as they are in the page's own range and ascend.
-fn by_keys(children: &[Child], (low, high): Range) -> impl Iterator<Item = Range> {
-    let mut keys: Vec<Option<i64>> =
-        children.iter().map(|child| child.key.filter(|key| (low..=high).contains(key))).collect();
+/// The keys that are in the page's own range and ascend. Those that are the greatest rowid of their
+/// child come before others.
+fn believed(children: &[Child], (low, high): Range) -> Vec<Option<i64>> {
+    let in_range = |child: &Child| child.key.filter(|key| (low..=high).contains(key));
+    let mut keys: Vec<Option<i64>> = children.iter().map(in_range).collect();
+    let is_proved = |child: &Child| child.has_rows() && child.key == Some(child.note.high);
+    let mut proved: Vec<Option<i64>> = keys.clone();
+    for (key, child) in proved.iter_mut().zip(children) {
+        *key = key.filter(|_| is_proved(child));
+    }
+    keep_ascending(&mut proved);
+    let mut last = None;
+    for (key, proved) in keys.iter_mut().zip(&proved) {
+        last = proved.or(last);
+        *key = proved.or(key.filter(|key| last.is_none_or(|last| last < *key)));
+    }
+    let mut next = None;
+    for (key, proved) in keys.iter_mut().zip(&proved).rev() {
+        next = proved.or(next);
+        *key = proved.or(key.filter(|key| next.is_none_or(|next| *key < next)));
+    }
+    keep_ascending(&mut keys);
+    keys
+}
+
+/// Leaves those of the longest run that ascends.
+fn keep_ascending(keys: &mut [Option<i64>]) {
     let known: Vec<i64> = keys.iter().flatten().copied().collect();
     let mut ascend = ascending::longest(&known).into_iter();
-    for key in &mut keys {
+    for key in keys {
         *key = key.filter(|_| ascend.next().unwrap_or(false));
     }
+}
+
+/// What the keys say.
+fn by_keys(keys: &[Option<i64>], (low, high): Range) -> impl Iterator<Item = Range> {
     let mut ends = Vec::with_capacity(keys.len());
     let mut end = high;
     for key in keys.iter().rev() {
@@ -98,7 +145,7 @@ fn by_keys(children: &[Child], (low, high): Range) -> impl Iterator<Item = Range
         ends.push(end);
     }
     let mut from = low;
-    keys.into_iter().zip(ends.into_iter().rev()).map(move |(key, end)| {
+    keys.iter().zip(ends.into_iter().rev()).map(move |(key, end)| {
         let range = (from, end);
         from = key.map_or(from, |key| key.saturating_add(1));
         range
@@ -116,20 +163,29 @@ fn interval(child: &Child, (low, high): Range) -> Range {
     (child.note.low.max(low), end)
 }
 
-/// The rowids between those that the children before and after number `place` have taken, if those
-/// of `note` are among them.
-fn hole(taken: &[Option<Range>], place: usize, note: &Note, (low, high): Range) -> Option<Range> {
-    let mut hole = (low, high);
-    for (other, &(start, end)) in
-        taken.iter().enumerate().filter_map(|(at, it)| Some((at, it.as_ref()?)))
-    {
-        if other < place {
-            hole.0 = hole.0.max(end.saturating_add(1));
-        } else {
-            hole.1 = hole.1.min(start.saturating_sub(1));
-        }
+/// The rowids that are not `taken` around those of `note`, if none of those is.
+fn around(taken: &BTreeMap<i64, i64>, note: &Note, (low, high): Range) -> Option<Range> {
+    let before = taken.range(..=note.high).next_back().map(|(_, &end)| end);
+    let after = taken.range(note.high..).find(|(start, _)| **start > note.high);
+    let from = before.map_or(low, |end| low.max(end.saturating_add(1)));
+    let end = after.map_or(high, |(&start, _)| high.min(start.saturating_sub(1)));
+    note.is_in((from, end)).then_some((from, end))
+}
+
+/// Of each child the rowids between those that the children before and after it have taken.
+fn holes(taken: &[Option<Range>], (low, high): Range) -> Vec<Range> {
+    let mut from = low;
+    let mut holes: Vec<Range> = Vec::with_capacity(taken.len());
+    for range in taken {
+        holes.push((from, high));
+        from = range.map_or(from, |(_, end)| from.max(end.saturating_add(1)));
     }
-    note.is_in(hole).then_some(hole)
+    let mut end = high;
+    for (hole, range) in holes.iter_mut().zip(taken).rev() {
+        hole.1 = end;
+        end = range.map_or(end, |(start, _)| end.min(start.saturating_sub(1)));
+    }
+    holes
 }
 
 #[cfg(test)]
@@ -165,6 +221,18 @@ mod tests {
                 assert!(child.note.is_in(bounds.range), "{damaged}: {child:?} {bounds:?}");
             }
         }
+    }
+
+    #[test]
+    fn of_keys_that_do_not_ascend_the_one_is_damaged_that_is_not_its_childs() {
+        let children = [
+            leaf(Some(10), 1, 10),
+            leaf(Some(20), 11, 20),
+            Child { page: 0, key: Some(19), note: Note::NOTHING },
+            leaf(None, 31, 40),
+        ];
+        let ranges: Vec<Range> = bounds(&children).iter().map(|it| it.range).collect();
+        assert_eq!(ranges, [(1, 10), (11, 20), (21, 30), (21, 1000)]);
     }
 
     #[test]

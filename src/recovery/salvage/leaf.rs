@@ -5,6 +5,12 @@ use super::ascending;
 use crate::format::record::{self, Class};
 use crate::format::{Cell, Kind, Page, header, number};
 
+/// Bytes that a disk writes at once, if anything.
+const SECTOR: usize = 512;
+
+/// Pointers that lead nowhere from which on a page may be torn.
+const FEWEST_BAD: usize = 3;
+
 /// The page that `bytes` are. Where its header's kind or count of cells is damaged, and there is
 /// one other by which the page is sound, that is it.
 pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>> {
@@ -61,6 +67,8 @@ pub(super) struct Cells<'a> {
     pub(super) cells: Vec<Cell<'a>>,
     /// Cells in their place, all on the page, with records that do not add up.
     pub(super) misfits: Vec<Cell<'a>>,
+    /// Where a cell begins that is of two times.
+    pub(super) torn: Option<usize>,
     /// Everything on the page is as SQLite keeps it.
     pub(super) sound: bool,
 }
@@ -73,12 +81,14 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
     let mut last = i64::MIN;
     let mut damaged = false;
     let mut misfits = Vec::new();
+    let mut bad = Vec::new();
     for index in 0..page.cells {
         let Some(cell) = page.cell(index).filter(is_record).or_else(|| {
             // A record that adds up, where the next cell begins: its length was what was damaged.
             damaged = true;
             page.cell_by_record(index)
         }) else {
+            bad.extend(page.pointer(index));
             let cell = page.cell(index).filter(|cell| cell.overflow == 0);
             misfits.extend(cell.filter(|cell| page.joins(cell.at, cell.at + cell.size)));
             continue;
@@ -95,7 +105,8 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
             keep_ascending(&mut cells);
         }
     }
-    Cells { cells, misfits, sound }
+    let torn = torn(&cells, &bad);
+    Cells { cells, misfits, torn, sound }
 }
 
 /// Whether a cell's record is one as far as it is on the page.
@@ -153,6 +164,23 @@ fn disentangle(cells: &mut Vec<Cell<'_>>, page: &Page<'_>) {
         out.sort_unstable();
         cells.retain(|cell| out.binary_search(&cell.at).is_err());
     }
+}
+
+/// Where on a page whose sectors were written at two times the cell begins that is of both. The
+/// page's pointers are all of one time, and lead nowhere on one side of some sector's edge.
+fn torn(cells: &[Cell<'_>], bad: &[usize]) -> Option<usize> {
+    let (&first, &last) = (bad.iter().min()?, bad.iter().max()?);
+    if bad.len() < FEWEST_BAD {
+        return None;
+    }
+    let crossing = |edge: usize, good: usize| {
+        let cell = cells.iter().find(|cell| cell.at < edge && edge < cell.at + cell.size);
+        cell.filter(|_| bad.len() > good).map(|cell| cell.at)
+    };
+    let (before, after) = (first / SECTOR * SECTOR, (last / SECTOR + 1) * SECTOR);
+    let behind = cells.iter().filter(|cell| cell.at >= before).count();
+    let in_front = cells.iter().filter(|cell| cell.at + cell.size <= after).count();
+    crossing(before, behind).or_else(|| crossing(after, in_front))
 }
 
 /// Keeps the longest run of ascending rowids: what stands out of it is damaged.

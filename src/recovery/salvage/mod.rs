@@ -192,6 +192,7 @@ impl Salvager<'_> {
             };
             let known = adopt::Known {
                 survey: &survey,
+                pages: geometry.pages,
                 shapes: &shapes,
                 complete: schema.complete,
                 expected: &clues.broken_at,
@@ -232,7 +233,7 @@ impl Salvager<'_> {
                 continue;
             }
             let root = above.top(page);
-            rows.each(page, &owners, &mut |rowid, fields| target.lost(root, page, rowid, fields))?;
+            rows.each(page, &owners, &mut |it| target.lost(root, page, it.rowid, it.fields))?;
         }
         let indexes = Indexes {
             pages,

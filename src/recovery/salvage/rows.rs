@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::chain::{Chains, Clues, Payload};
 use super::fit;
-use super::leaf;
+use super::leaf::{self, Cells};
 use super::pages::Pages;
 use super::report::TableSalvage;
 use super::survey::Survey;
@@ -12,6 +12,9 @@ use super::target::{Inserted, Shape, Target};
 use super::tree::Owners;
 use crate::engine::Result;
 use crate::format::{Cell, Value, record};
+
+/// Records with text that is text from which on one without is odd.
+const FEWEST_PLAIN: usize = 4;
 
 /// Reads records off pages.
 pub(super) struct Rows<'a> {
@@ -22,8 +25,16 @@ pub(super) struct Rows<'a> {
     encoding: u8,
 }
 
-/// Called with each record's rowid and fields.
-type OnRow<'a> = dyn FnMut(Option<i64>, &[Value<'_>]) -> Result<()> + 'a;
+/// A record off a page.
+pub(super) struct Record<'f, 'v> {
+    pub(super) rowid: Option<i64>,
+    pub(super) fields: &'f [Value<'v>],
+    /// It is on a damaged page, and something about it tells that it is damaged itself.
+    pub(super) doubtful: bool,
+}
+
+/// Called with each record.
+type OnRecord<'a> = dyn FnMut(&Record<'_, '_>) -> Result<()> + 'a;
 
 /// What there is on a page beside records.
 pub(super) struct Rest {
@@ -56,12 +67,12 @@ impl<'a> Rows<'a> {
         Self { pages, chains, payload: Vec::new(), encoding }
     }
 
-    /// Tells `row` each record of a page; answers what else there is.
+    /// Tells `on_record` each record of a page; answers what else there is.
     pub(super) fn each(
         &mut self,
         number: u32,
         owners: &Owners,
-        row: &mut OnRow<'_>,
+        on_record: &mut OnRecord<'_>,
     ) -> Result<Rest> {
         let mut rest = Rest { lost: 0, sound: false, misfits: Vec::new() };
         let Some(bytes) = self.pages.read(number) else { return Ok(rest) };
@@ -70,11 +81,13 @@ impl<'a> Rows<'a> {
         let found = leaf::cells(&page);
         let mut lost = (page.cells - found.cells.len()) as u64;
         let mut fields = Vec::new();
+        let odd = if found.sound { None } else { self.odd(&found) };
         for cell in &found.cells {
             let rowid = page.kind.is_table().then_some(cell.rowid);
+            let doubtful = [odd, found.torn].contains(&Some(cell.at));
             if cell.overflow == 0 {
                 if record::read(cell.local, &mut fields) {
-                    row(rowid, &fields)?;
+                    on_record(&Record { rowid, fields: &fields, doubtful })?;
                 } else {
                     lost += 1;
                 }
@@ -88,7 +101,7 @@ impl<'a> Rows<'a> {
             {
                 lost += 1;
             } else {
-                row(rowid, &fields)?;
+                on_record(&Record { rowid, fields: &fields, doubtful })?;
             }
         }
         rest.lost = lost;
@@ -97,6 +110,24 @@ impl<'a> Rows<'a> {
         let misfits = found.misfits.iter().map(|cell| (rowid(cell), cell.local.to_vec()));
         rest.misfits.extend(misfits);
         Ok(rest)
+    }
+
+    /// Where the one record of a damaged page begins whose text is none, while that of the others
+    /// is.
+    fn odd(&self, found: &Cells<'_>) -> Option<usize> {
+        let mut fields = Vec::new();
+        let (mut odd, mut plain) = (None, 0);
+        for cell in found.cells.iter().filter(|cell| cell.overflow == 0) {
+            if !record::read(cell.local, &mut fields) {
+                continue;
+            }
+            if fields.iter().all(|field| self.is_plain(field)) {
+                plain += usize::from(fields.iter().any(|it| matches!(it, Value::Text(_))));
+            } else if odd.replace(cell.at).is_some() {
+                return None;
+            }
+        }
+        odd.filter(|_| plain >= FEWEST_PLAIN)
     }
 
     /// Whether a value is not text that nobody would write. Only of UTF-8 it can be told.
@@ -122,9 +153,9 @@ impl<'a> Rows<'a> {
         let range = into.outlying.get(&number).copied();
         let account = &mut *into.account;
         let mut rows = 0;
-        let rest = self.each(number, owners, &mut |rowid, fields| {
+        let rest = self.each(number, owners, &mut |&Record { rowid, fields, doubtful }| {
             let outlies = |(low, high): (i64, i64)| rowid.is_some_and(|it| it < low || it > high);
-            if range.is_some_and(outlies) || !fit::record_fits(fields, shape) {
+            if doubtful || range.is_some_and(outlies) || !fit::record_fits(fields, shape) {
                 account.records_lost += 1;
                 return target.lost(root, number, rowid, fields);
             }
