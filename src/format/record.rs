@@ -9,6 +9,9 @@ use std::cmp::Ordering;
 use super::number::{signed, varint};
 use super::value::Value;
 
+/// Bytes that the type of any value takes at most that a record can be read with.
+const LONGEST_TYPE: usize = 5;
+
 /// More fields than SQLite ever lets a record have.
 pub const MOST_FIELDS: usize = 32_767;
 
@@ -119,18 +122,42 @@ pub fn read_but<'a>(
     odd: usize,
     fields: &mut Vec<Value<'a>>,
 ) -> Option<&'a [u8]> {
+    let as_it_is = read_but_of(payload, odd, None, fields);
+    // Even how many bytes its type takes may be damaged.
+    as_it_is.or_else(|| {
+        (1..=LONGEST_TYPE).find_map(|taken| read_but_of(payload, odd, Some(taken), fields))
+    })
+}
+
+/// [`read_but`], where the type of field number `odd` takes as many bytes as it says, or `taken`.
+fn read_but_of<'a>(
+    payload: &'a [u8],
+    odd: usize,
+    taken: Option<usize>,
+    fields: &mut Vec<Value<'a>>,
+) -> Option<&'a [u8]> {
     fields.clear();
     let (header, mut at) = header_length(payload)?;
     let types = payload.get(..header)?;
     let mut serials = Vec::new();
     let mut others = header;
     while at < header && serials.len() <= MOST_FIELDS {
+        if serials.len() == odd
+            && let Some(taken) = taken
+        {
+            serials.push(0);
+            at += taken;
+            continue;
+        }
         let (serial, taken) = varint(types, at)?;
         at += taken;
         if serials.len() != odd {
             others = others.checked_add(usize::try_from(serial_type(serial)?.1).ok()?)?;
         }
         serials.push(serial);
+    }
+    if at != header {
+        return None;
     }
     let length = payload.len().checked_sub(others)?;
     let mut body = header;
@@ -304,6 +331,10 @@ mod tests {
         assert_eq!(read_but(&[2, 20, 0], 5, &mut fields), None);
         assert_eq!(read_but(&[3, 1, 20, 0], 1, &mut fields), Some(&[][..]));
         assert_eq!(read_but(&[3, 6, 20, 0], 1, &mut fields), None);
+        // A type whose bit that says that it goes on was flipped.
+        let payload = [3, 1, 0x80 | 15, 7, b'a'];
+        assert_eq!(read_but(&payload, 1, &mut fields), Some(&b"a"[..]));
+        assert_eq!(fields[0], Value::Integer(7));
     }
 
     #[test]

@@ -181,7 +181,13 @@ impl<'a> Chains<'a> {
             next = link;
         }
         let in_order = self.found.windows(2).all(follows);
-        if next != 0 && !(in_order && self.end(cell) == End::Exact) {
+        // A link to no page at all is damaged, and nobody's.
+        let likely = match self.end(cell) {
+            End::Exact => in_order || next > self.pages.layout.count,
+            End::Short => next > self.pages.layout.count,
+            End::Dirty => false,
+        };
+        if next != 0 && !likely {
             return false;
         }
         // A loop: the same page twice.
@@ -252,13 +258,21 @@ impl<'a> Chains<'a> {
         let mut ends: Vec<(End, u32, i64)> = Vec::new();
         let mut contested = HashMap::new();
         let mut broken_at = Vec::new();
+        // Last pages that link on, with what they link to, and those before the last that do not.
+        let mut link_on: Vec<(u32, u32)> = Vec::new();
+        let mut end_early = HashSet::new();
         chains.each(owners, leaves, task, |chains, cell, complete| {
+            let last = chains.found.last().copied();
+            let link = last.map_or(i64::from(cell.overflow), |last| chains.note(last).low);
+            let next = u32::try_from(link).unwrap_or(0);
+            if let Some(last) = last.filter(|_| link_on.len() + end_early.len() < MOST_ODD) {
+                match (complete, next) {
+                    (true, 0) | (false, 1..) => {}
+                    (true, _) => link_on.push((last, next)),
+                    (false, 0) => _ = end_early.insert(last),
+                }
+            }
             if !complete {
-                let last = chains
-                    .found
-                    .last()
-                    .map_or(i64::from(cell.overflow), |&last| chains.note(last).low);
-                let next = u32::try_from(last).unwrap_or(0);
                 if matches!(chains.note(next).is, Is::Tree(_)) && broken_at.len() < MOST_ODD {
                     broken_at.push(next);
                 }
@@ -301,6 +315,13 @@ impl<'a> Chains<'a> {
         }
         if misplaced {
             chains.clues.swapped.extend(exchanged);
+            // What links to the page after another that links to none is that one.
+            for (page, next) in link_on {
+                let other = next.saturating_sub(1);
+                if end_early.contains(&other) {
+                    chains.clues.swapped.extend([(page, other), (other, page)]);
+                }
+            }
             if all >= 20 && dirty * 50 <= all {
                 let last = |&(end, last, _): &(End, u32, i64)| (end == End::Dirty).then_some(last);
                 chains.clues.copies = copies(pages, survey, ends.iter().filter_map(last));

@@ -1,15 +1,16 @@
 //! Roots of tables that have changed places with another page.
 //!
 //! Nothing leads to a root but the schema, so one that has changed places is an interior page that
-//! nothing leads to, in a place where something else was expected. It is the table's that lost
-//! its root, or has just that something for its only page, if no other table could as well be it.
+//! nothing leads to, in a place where something else was expected: another page of a b-tree, or of
+//! an overflow chain. It is the table's that lost its root, or has just that something for its only
+//! page, if no other table could as well be it.
 
 use std::collections::{HashMap, HashSet};
 
 use super::evidence::{Evidence, Question, Verdict};
 use super::fit;
 use super::misplaced::Places;
-use super::survey::{Note, Survey};
+use super::survey::{Is, Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Tree};
 use crate::format::Kind;
@@ -30,13 +31,15 @@ pub(super) fn find(
     places: &Places<'_>,
     evidence: &Evidence<'_>,
 ) -> HashMap<usize, u32> {
+    let linked = linked(survey, places.rootless);
     let bereft: Vec<usize> = (0..shapes.len()).filter(|&it| is_bereft(places, it)).collect();
     let mut best_of_table: HashMap<usize, Best> = HashMap::new();
     let mut best_of_top: HashMap<u32, Best> = HashMap::new();
     for top in places.rootless.iter().filter(|top| !top.pages.is_empty()) {
         let expected: Vec<&Lost> = places.lost().filter(|lost| lost.page == top.root).collect();
         let is_root = bereft.iter().any(|&it| shapes.get(it).is_some_and(|it| it.root == top.root));
-        if expected.is_empty() && !is_root {
+        let by_chain = linked.contains(&top.root);
+        if expected.is_empty() && !is_root && !by_chain {
             continue;
         }
         let notes = top.pages.iter().map(|&page| survey.note(page));
@@ -47,8 +50,12 @@ pub(super) fn find(
                 continue;
             }
             let there = survey.note(shape.root);
-            let exchanged = there.is_filled(Kind::TableLeaf)
-                && expected.iter().any(|lost| lost.is_just(&there));
+            let exchanged = (there.is_filled(Kind::TableLeaf)
+                && expected.iter().any(|lost| lost.is_just(&there)))
+                || (by_chain && there.is == Is::Other);
+            if by_chain && expected.is_empty() && !exchanged {
+                continue;
+            }
             let has_page = places.tables.get(table).is_some_and(|tree| !tree.pages.is_empty());
             let points = match says(evidence, table, top) {
                 Some(Verdict::Others { .. }) => continue,
@@ -69,6 +76,14 @@ pub(super) fn find(
         (shapes.get(table)?.root == of_top).then_some((table, top))
     };
     best_of_table.into_iter().filter_map(agreed).collect()
+}
+
+/// Those tops of b-trees that an overflow page links to.
+fn linked(survey: &Survey, tops: &[Tree]) -> HashSet<u32> {
+    let tops: HashSet<u32> = tops.iter().map(|top| top.root).collect();
+    let links = survey.iter().filter(|(_, note)| note.is == Is::Other);
+    let links = links.filter_map(|(_, note)| u32::try_from(note.low).ok());
+    links.filter(|page| tops.contains(page)).collect()
 }
 
 /// Whether nothing but the root's page is a table's, if that.

@@ -178,6 +178,11 @@ fn look(bytes: &[u8], number: u32, pages: &Pages<'_>) -> Note {
         return note;
     }
     let found = leaf::cells(&page);
+    let leads_on = page.kind.is_interior() && (1..=layout.count).contains(&page.right_child());
+    if found.cells.is_empty() && !found.sound && !leads_on {
+        // An overflow page whose link is damaged may begin as a b-tree's page does.
+        return other(bytes, layout.usable, layout.count);
+    }
     note.sound = found.sound;
     note.cells = u16::try_from(found.cells.len()).unwrap_or(u16::MAX);
     for cell in &found.cells {
