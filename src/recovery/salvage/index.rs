@@ -25,7 +25,7 @@ impl IndexSource for Indexes<'_> {
         let Some(tree) = self.trees.iter().find(|tree| tree.root == root) else { return Ok(()) };
         let mut rows = Rows::new(self.pages, self.survey, self.clues.clone(), self.encoding);
         for &page in &tree.pages {
-            rows.each(page, self.owners, &mut |it| {
+            rows.each(page, self.owners, None, &mut |it| {
                 if it.doubtful { Ok(()) } else { entry(it.fields) }
             })?;
         }

@@ -233,7 +233,7 @@ impl Salvager<'_> {
                 continue;
             }
             let root = above.top(page);
-            rows.each(page, &owners, &mut |it| target.lost(root, page, it.rowid, it.fields))?;
+            rows.each(page, &owners, None, &mut |it| target.lost(root, page, it.rowid, it.fields))?;
         }
         let indexes = Indexes {
             pages,

@@ -67,11 +67,13 @@ impl<'a> Rows<'a> {
         Self { pages, chains, payload: Vec::new(), encoding }
     }
 
-    /// Tells `on_record` each record of a page; answers what else there is.
+    /// Tells `on_record` each record of a page, of which `shape` is the table's, if that is known;
+    /// answers what else there is.
     pub(super) fn each(
         &mut self,
         number: u32,
         owners: &Owners,
+        shape: Option<&Shape>,
         on_record: &mut OnRecord<'_>,
     ) -> Result<Rest> {
         let mut rest = Rest { lost: 0, sound: false, misfits: Vec::new() };
@@ -81,7 +83,7 @@ impl<'a> Rows<'a> {
         let found = leaf::cells(&page);
         let mut lost = (page.cells - found.cells.len()) as u64;
         let mut fields = Vec::new();
-        let odd = if found.sound { None } else { self.odd(&found) };
+        let odd = if found.sound { None } else { self.odd(&found, shape) };
         for cell in &found.cells {
             let rowid = page.kind.is_table().then_some(cell.rowid);
             let doubtful = [odd, found.torn].contains(&Some(cell.at));
@@ -114,14 +116,19 @@ impl<'a> Rows<'a> {
 
     /// Where the one record of a damaged page begins whose text is none, while that of the others
     /// is.
-    fn odd(&self, found: &Cells<'_>) -> Option<usize> {
+    fn odd(&self, found: &Cells<'_>, shape: Option<&Shape>) -> Option<usize> {
+        // Whatever is stored of a generated column is computed anew.
+        let is_generated = |column: usize| {
+            shape.and_then(|shape| shape.fields.get(column)).is_some_and(|field| field.generated)
+        };
         let mut fields = Vec::new();
         let (mut odd, mut plain) = (None, 0);
         for cell in found.cells.iter().filter(|cell| cell.overflow == 0) {
             if !record::read(cell.local, &mut fields) {
                 continue;
             }
-            if fields.iter().all(|field| self.is_plain(field)) {
+            let mut stored = fields.iter().enumerate().filter(|(column, _)| !is_generated(*column));
+            if stored.all(|(_, field)| self.is_plain(field)) {
                 plain += usize::from(fields.iter().any(|it| matches!(it, Value::Text(_))));
             } else if odd.replace(cell.at).is_some() {
                 return None;
@@ -153,26 +160,28 @@ impl<'a> Rows<'a> {
         let range = into.outlying.get(&number).copied();
         let account = &mut *into.account;
         let mut rows = 0;
-        let rest = self.each(number, owners, &mut |&Record { rowid, fields, doubtful }| {
-            let outlies = |(low, high): (i64, i64)| rowid.is_some_and(|it| it < low || it > high);
-            if doubtful || range.is_some_and(outlies) || !fit::record_fits(fields, shape) {
-                account.records_lost += 1;
-                return target.lost(root, number, rowid, fields);
-            }
-            match target.insert(place, rowid, fields)? {
-                Inserted::Yes => rows += 1,
-                Inserted::Duplicate { same: true } => {}
-                Inserted::Duplicate { same: false } => {
-                    account.duplicates += 1;
-                    target.lost(root, number, rowid, fields)?;
-                }
-                Inserted::Refused(_) => {
+        let rest =
+            self.each(number, owners, Some(shape), &mut |&Record { rowid, fields, doubtful }| {
+                let outlies =
+                    |(low, high): (i64, i64)| rowid.is_some_and(|it| it < low || it > high);
+                if doubtful || range.is_some_and(outlies) || !fit::record_fits(fields, shape) {
                     account.records_lost += 1;
-                    target.lost(root, number, rowid, fields)?;
+                    return target.lost(root, number, rowid, fields);
                 }
-            }
-            Ok(())
-        })?;
+                match target.insert(place, rowid, fields)? {
+                    Inserted::Yes => rows += 1,
+                    Inserted::Duplicate { same: true } => {}
+                    Inserted::Duplicate { same: false } => {
+                        account.duplicates += 1;
+                        target.lost(root, number, rowid, fields)?;
+                    }
+                    Inserted::Refused(_) => {
+                        account.records_lost += 1;
+                        target.lost(root, number, rowid, fields)?;
+                    }
+                }
+                Ok(())
+            })?;
         let mut lost = rest.lost;
         for (rowid, record) in &rest.misfits {
             if !range.is_some_and(|(low, high)| rowid.is_some_and(|it| it < low || it > high))
