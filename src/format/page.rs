@@ -2,6 +2,9 @@
 
 use super::number::{byte, signed, u16_at, u32_at, varint};
 
+/// Bytes in fragments that a well-formed page has at most.
+const MOST_FRAGMENTS: u8 = 60;
+
 /// The four kinds of b-tree page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -252,7 +255,7 @@ impl<'a> Page<'a> {
         else {
             return false;
         };
-        if content < self.array_end() || content > usable {
+        if content < self.array_end() || content > usable || fragments > MOST_FRAGMENTS {
             return false;
         }
         let mut sum = taken + usize::from(fragments);

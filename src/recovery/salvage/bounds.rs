@@ -67,7 +67,11 @@ pub(super) fn of(
     for ((place, child), free) in children.iter().enumerate().zip(free) {
         let between = if in_order { (from.max(free.0), free.1) } else { (low, high) };
         let lone = at(&taken, place).is_none() && child.has_rows();
-        let hole = around(&all, &child.note, between).filter(|_| lone);
+        // One damaged key puts a child out of one of its bounds only.
+        let begins = bounds.get(place).is_some_and(|it| child.note.low >= it.range.0);
+        let ends = child.key.is_none_or(|key| key == child.note.high);
+        let explained = lone && (!in_order || begins || ends);
+        let hole = around(&all, &child.note, between).filter(|_| explained);
         if let (Some(bounds), Some(hole)) = (bounds.get_mut(place), hole) {
             bounds.hole = Some(hole);
             let end_before = match place.checked_sub(1) {
@@ -252,6 +256,8 @@ mod tests {
         let children = [leaf(Some(10), 1, 10), leaf(Some(15), 7, 9), leaf(None, 30, 40)];
         assert_eq!(bounds(&children)[1], Bounds { range: (11, 15), hole: None });
         let children = [leaf(Some(10), 1, 10), leaf(Some(15), 50, 60), leaf(None, 30, 40)];
+        assert_eq!(bounds(&children)[1], Bounds { range: (11, 15), hole: None });
+        let children = [leaf(Some(10), 1, 5), leaf(Some(15), 8, 12), leaf(None, 30, 40)];
         assert_eq!(bounds(&children)[1], Bounds { range: (11, 15), hole: None });
     }
 }

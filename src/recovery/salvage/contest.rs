@@ -78,7 +78,11 @@ pub(super) fn settle(
             if other.root == tree.root || other.table != tree.table {
                 return false;
             }
-            let exact = |lost: &Lost| lost.leaf && note.low >= lost.low && note.high == lost.high;
+            // Of a page that is zeroed nothing is elsewhere.
+            let exact = |lost: &Lost| {
+                let replaced = survey.note(lost.page).is_something();
+                replaced && lost.leaf && note.low >= lost.low && note.high == lost.high
+            };
             let points = fit::fit(&note, theirs);
             (points > mine && other.pages.is_empty() && leads_to(pages, survey, other.root, shape))
                 || (single && other.table && points >= mine && other.lost.iter().any(exact))

@@ -79,15 +79,21 @@ impl<'a> Ground<'a> {
         let interior = |(page, note): &(u32, &Note)| {
             note.is == Is::Tree(Kind::TableInterior) && owners.get(*page) == Owner::None
         };
-        let mut tops = survey.iter().filter(interior).map(|(page, _)| page).peekable();
-        if tops.peek().is_none() {
+        let pages_above: Vec<u32> = survey.iter().filter(interior).map(|(page, _)| page).collect();
+        if pages_above.is_empty() {
             return Ok(Vec::new());
         }
         let above = Above::find(pages, survey, owners);
         let mut owners = owners.clone();
         let mut trees = Vec::new();
-        for top in tops.filter(|&page| !above.knows(page)) {
+        // Those that are led to come after: what leads to them may not mean them.
+        let (led_to, tops): (Vec<u32>, Vec<u32>) =
+            pages_above.into_iter().partition(|&page| above.knows(page));
+        for top in tops.into_iter().chain(led_to) {
             let owners = &mut owners;
+            if owners.get(top) != Owner::None {
+                continue;
+            }
             let (number, fits) = (u32::MAX / 2, &|_: u32, _: &Note| true);
             let walk = Walk { pages, survey, owners, task, number, fits, descending: &[] };
             trees.push(walk.tree(top, true)?);

@@ -9,7 +9,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::evidence::{Evidence, Question, Verdict};
 use super::fit;
+use super::leaf;
 use super::misplaced::Places;
+use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Tree};
@@ -21,49 +23,43 @@ const ASKED: usize = 4;
 /// A table's indexes have the rows.
 const CERTAIN: u32 = 2;
 
-/// What is in the root's place is what was expected where the root is.
-const EXCHANGED: u32 = 1;
+/// What is in the root's place is just what was expected where the root is.
+const EXACT: u32 = 1;
 
 /// Where the roots of tables are, by the tables' places.
 pub(super) fn find(
+    pages: &Pages<'_>,
     survey: &Survey,
     shapes: &[Shape],
     places: &Places<'_>,
     evidence: &Evidence<'_>,
 ) -> HashMap<usize, u32> {
-    let linked = linked(survey, places.rootless);
     let bereft: Vec<usize> = (0..shapes.len()).filter(|&it| is_bereft(places, it)).collect();
+    let tops: Vec<&Tree> = places.rootless.iter().filter(|top| !top.pages.is_empty()).collect();
+    if bereft.is_empty() || tops.is_empty() {
+        return HashMap::new();
+    }
+    let in_chains = in_chains(pages, survey, &tops);
     let mut best_of_table: HashMap<usize, Best> = HashMap::new();
     let mut best_of_top: HashMap<u32, Best> = HashMap::new();
-    for top in places.rootless.iter().filter(|top| !top.pages.is_empty()) {
-        let expected: Vec<&Lost> = places.lost().filter(|lost| lost.page == top.root).collect();
-        let is_root = bereft.iter().any(|&it| shapes.get(it).is_some_and(|it| it.root == top.root));
-        let by_chain = linked.contains(&top.root);
-        if expected.is_empty() && !is_root && !by_chain {
-            continue;
-        }
+    for top in tops {
         let notes = top.pages.iter().map(|&page| survey.note(page));
         let Some(note) = Note::of_all(notes) else { continue };
+        let expected = Expected::in_place_of(top.root, places, shapes, &bereft, &in_chains);
         for &table in &bereft {
             let Some(shape) = shapes.get(table) else { continue };
             if shape.root == top.root || fit::fit(&note, shape).is_none() {
                 continue;
             }
-            let there = survey.note(shape.root);
-            let exchanged = (there.is_filled(Kind::TableLeaf)
-                && expected.iter().any(|lost| lost.is_just(&there)))
-                || (by_chain && there.is == Is::Other);
-            if by_chain && expected.is_empty() && !exchanged {
-                continue;
-            }
-            let has_page = places.tables.get(table).is_some_and(|tree| !tree.pages.is_empty());
+            let Some(points) = expected.points(&survey.note(shape.root)) else { continue };
             let points = match says(evidence, table, top) {
                 Some(Verdict::Others { .. }) => continue,
-                Some(Verdict::Own) => CERTAIN,
-                None => 0,
-            } + if exchanged { EXCHANGED } else { 0 };
+                Some(Verdict::Own) => CERTAIN + points,
+                None => points,
+            };
             // A table's only page may well be its own.
-            if points == 0 && (has_page || there.is_filled(Kind::TableLeaf)) {
+            let has_page = places.tables.get(table).is_some_and(|tree| !tree.pages.is_empty());
+            if points == 0 && has_page {
                 continue;
             }
             best_of_table.entry(table).or_default().hear(points, top.root);
@@ -78,12 +74,68 @@ pub(super) fn find(
     best_of_table.into_iter().filter_map(agreed).collect()
 }
 
-/// Those tops of b-trees that an overflow page links to.
-fn linked(survey: &Survey, tops: &[Tree]) -> HashSet<u32> {
+/// What is expected in the place where a top of a b-tree is.
+struct Expected<'a> {
+    /// Pages of b-trees: those of tables with rowids, and of others.
+    lost: Vec<&'a Lost>,
+    of_index: bool,
+    /// The root of a table that has lost it.
+    root: bool,
+    overflow: bool,
+}
+
+impl<'a> Expected<'a> {
+    fn in_place_of(
+        page: u32,
+        places: &Places<'a>,
+        shapes: &[Shape],
+        bereft: &[usize],
+        in_chains: &HashSet<u32>,
+    ) -> Self {
+        let of = |tree: &'a Tree| tree.lost.iter().filter(move |lost| lost.page == page);
+        let indexes = places.indexes.iter().map(|(tree, _)| tree);
+        let trees = places.tables.iter().chain(places.rootless).chain(indexes);
+        let (tables, others): (Vec<&Tree>, Vec<&Tree>) = trees.partition(|tree| tree.table);
+        Self {
+            lost: tables.into_iter().flat_map(of).collect(),
+            of_index: others.into_iter().flat_map(of).next().is_some(),
+            root: bereft.iter().any(|&it| shapes.get(it).is_some_and(|it| it.root == page)),
+            overflow: in_chains.contains(&page),
+        }
+    }
+
+    /// How well a page that is in another place would do here; none if it would not.
+    fn points(&self, note: &Note) -> Option<u32> {
+        let leaf = note.is_filled(Kind::TableLeaf);
+        if self.lost.iter().any(|lost| lost.is_just(note)) {
+            return Some(EXACT);
+        }
+        let could_be = match note.is {
+            Is::Tree(Kind::TableLeaf) => self.root && leaf,
+            Is::Tree(Kind::TableInterior) => self.root || self.lost.iter().any(|lost| !lost.leaf),
+            Is::Tree(_) => self.of_index,
+            Is::Other => self.overflow,
+            Is::Nothing => false,
+        };
+        could_be.then_some(0)
+    }
+}
+
+/// Those tops of b-trees that overflow chains lead to.
+fn in_chains(pages: &Pages<'_>, survey: &Survey, tops: &[&Tree]) -> HashSet<u32> {
     let tops: HashSet<u32> = tops.iter().map(|top| top.root).collect();
-    let links = survey.iter().filter(|(_, note)| note.is == Is::Other);
-    let links = links.filter_map(|(_, note)| u32::try_from(note.low).ok());
-    links.filter(|page| tops.contains(page)).collect()
+    let mut found = HashSet::new();
+    for (page, note) in survey.iter() {
+        if note.is == Is::Other {
+            found.extend(u32::try_from(note.low).ok().filter(|next| tops.contains(next)));
+        } else if note.overflows {
+            let Some(bytes) = pages.read(page) else { continue };
+            let Some(view) = leaf::open(&bytes, pages.layout.usable, page == 1) else { continue };
+            let cells = leaf::cells(&view).cells;
+            found.extend(cells.iter().map(|it| it.overflow).filter(|next| tops.contains(next)));
+        }
+    }
+    found
 }
 
 /// Whether nothing but the root's page is a table's, if that.

@@ -8,6 +8,8 @@
 //!   A leaf that does not, and would so in another place, belongs there.
 //! * The indexes of the table have its rowids with other values.
 //!
+//! And a page that nothing leads to may be just what is missing in the place.
+//!
 //! Only leaves that do not end as expected are looked at. Memory: what a b-tree notes of those.
 
 use std::collections::{HashMap, HashSet};
@@ -19,6 +21,7 @@ use super::pages::Pages;
 use super::survey::{Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Owners, Placed, Tree};
+use crate::format::Kind;
 
 /// Pages that the indexes are asked about.
 const MOST_QUESTIONS: usize = 20_000;
@@ -32,6 +35,13 @@ struct Leaf {
     table: usize,
     at: Placed,
     note: Note,
+}
+
+impl Leaf {
+    /// In how many ways it joins what is around its place: 2 if it begins and ends as it must.
+    fn joins(&self) -> u32 {
+        Joins::of(&self.note, self.at).map_or(0, Joins::count)
+    }
 }
 
 /// What a leaf has of what a place asks for.
@@ -93,7 +103,8 @@ pub(super) fn find(
     let mut misplaced = exchanged(&leaves, shapes, places, survey, &verdicts);
     let expected: HashSet<u32> = places.lost().map(|lost| lost.page).collect();
     misplaced.extend(copied(pages, survey, owners, &leaves, &expected, &verdicts));
-    misplaced.extend(disowned(&leaves, tables, evidence, &verdicts));
+    misplaced.extend(disowned(survey, &leaves, tables, evidence, &verdicts));
+    misplaced.extend(displacing(survey, owners, shapes, &leaves, &verdicts));
     misplaced
 }
 
@@ -102,8 +113,10 @@ pub(super) fn find(
 /// Where a page is the one that an index expects another of, it may be the index that is in
 /// another's place. So two indexes have to say so, or one that has the rows of other leaves of the
 /// table; or another table's indexes have to have the rows, that are known to be right likewise. Of
-/// a table whose indexes say nothing it is enough that another's have the rows and has lost just those.
+/// a table whose indexes say nothing it is enough that another's have the rows and has lost just
+/// those, if the leaf neither begins nor ends as it must.
 fn disowned(
+    survey: &Survey,
     leaves: &[Leaf],
     tables: &[Tree],
     evidence: &Evidence<'_>,
@@ -124,9 +137,13 @@ fn disowned(
                     || is_right(leaf.table)
                     || (0..tables.len()).any(|it| claims(it) && is_right(it))
             }
+            // The same rows may be in two tables, one of which has lost them.
             None => tables.iter().enumerate().any(|(table, tree)| {
-                let missed = |lost: &Lost| leaf.note.is_in((lost.low, lost.high));
-                table != leaf.table && claims(table) && tree.lost.iter().any(missed)
+                let missed = |lost: &Lost| {
+                    survey.note(lost.page).is_something() && leaf.note.is_in((lost.low, lost.high))
+                };
+                let joins = Joins::of(&leaf.note, leaf.at).map_or(0, Joins::count);
+                table != leaf.table && joins == 0 && claims(table) && tree.lost.iter().any(missed)
             }),
         };
         if another {
@@ -219,6 +236,34 @@ fn exchanged(
     exchanged
 }
 
+/// Leaves that neither begin nor end as they must, while a page does both that nothing leads to.
+fn displacing(
+    survey: &Survey,
+    owners: &Owners,
+    shapes: &[Shape],
+    leaves: &[Leaf],
+    verdicts: &HashMap<Question, Verdict>,
+) -> HashSet<Question> {
+    let own = |leaf: &&Leaf| verdicts.get(&(leaf.table, leaf.at.page)) == Some(&Verdict::Own);
+    let mut by_end: HashMap<i64, Vec<&Leaf>> = HashMap::new();
+    for leaf in leaves.iter().filter(|leaf| leaf.joins() == 0 && !own(leaf)) {
+        by_end.entry(leaf.at.high).or_default().push(leaf);
+    }
+    let orphan = |(page, note): &(u32, &Note)| {
+        note.is_filled(Kind::TableLeaf) && owners.get(*page) == Owner::None
+    };
+    let mut displacing = HashSet::new();
+    for (_, note) in survey.iter().filter(orphan) {
+        let fits = |leaf: &&&Leaf| {
+            Leaf { note: *note, ..***leaf }.joins() == 2
+                && shapes.get(leaf.table).is_some_and(|it| fit::fit(note, it).is_some())
+        };
+        let there = by_end.get(&note.high).into_iter().flatten().filter(fits);
+        displacing.extend(there.map(|leaf| (leaf.table, leaf.at.page)));
+    }
+    displacing
+}
+
 /// Leaves whose bytes another leaf has that is in its place, or any other page that is not in
 /// another's place (an `expected` one) where the indexes do not have their rows, or where they
 /// neither begin nor end as they must.
@@ -237,7 +282,6 @@ fn copied(
     }
     let says = |leaf: &Leaf| verdicts.get(&(leaf.table, leaf.at.page)).copied();
     let is_own = |leaf: &Leaf| says(leaf) == Some(Verdict::Own);
-    let joins = |leaf: &Leaf| Joins::of(&leaf.note, leaf.at).map_or(0, Joins::count);
     let mut copied = HashSet::new();
     for (page, note) in survey.iter() {
         let Some(likely) = alike.get(&(note.cells, note.low, note.high)) else { continue };
@@ -249,9 +293,9 @@ fn copied(
         let there = likely.iter().find(|leaf| leaf.at.page == page);
         for leaf in likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf)) {
             let better = in_tree
-                && there.is_none_or(|there| is_own(there) || joins(there) > joins(leaf))
+                && there.is_none_or(|there| is_own(there) || there.joins() > leaf.joins())
                 || (!expected.contains(&page)
-                    && (says(leaf).is_some_and(Verdict::is_others) || joins(leaf) == 0));
+                    && (says(leaf).is_some_and(Verdict::is_others) || leaf.joins() == 0));
             if better && pages.are_same(leaf.at.page, page) {
                 copied.insert((leaf.table, leaf.at.page));
             }

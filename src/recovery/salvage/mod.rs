@@ -151,7 +151,7 @@ impl Salvager<'_> {
         let mut moved = Moved::default();
         let mut rootless = ground.rootless(&owners)?;
         let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
-        moved.roots = graft::find(&survey, &shapes, &places, &evidence);
+        moved.roots = graft::find(pages, &survey, &shapes, &places, &evidence);
         if !moved.roots.is_empty() {
             ground.tables_again(&moved, &mut owners, &mut trees)?;
             rootless = ground.rootless(&owners)?;
