@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use fusion_sqlite::engine::{Error, Result, Stage, Task, Unwatched};
 use fusion_sqlite::format::Value;
 use fusion_sqlite::recovery::salvage::report::TableSalvage;
-use fusion_sqlite::recovery::salvage::target::{Affinity, Finished, IndexSource, Inserted, Target};
+use fusion_sqlite::recovery::salvage::target::{
+    Affinity, Finished, IndexSource, Inserted, Limits, Target,
+};
 use fusion_sqlite::recovery::salvage::{SchemaEntry, Snapshot};
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
@@ -97,6 +99,11 @@ fn strings(connection: &Connection, sql: &str) -> Vec<String> {
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Those of a file of a megabyte.
+fn limits() -> Limits {
+    Limits::of(1 << 20, 1 << 20)
 }
 
 fn snapshot(connection: &Connection) -> Snapshot {
@@ -202,7 +209,7 @@ fn copy_with(
     let from = open(&place.original);
     let mut header = snapshot(&from);
     change(&mut header.schema);
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     let mut tables = Vec::new();
     for (number, shape) in target.shapes().to_vec().into_iter().enumerate() {
         let mut fields: Vec<String> = shape.fields.iter().map(|it| it.name.clone()).collect();
@@ -374,7 +381,7 @@ fn shapes_tell_the_stored_fields_in_their_order() {
          CREATE TABLE j(id INTEGER PRIMARY KEY DESC)",
     );
     let header = snapshot(&open(&place.original));
-    let target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     let told: Vec<String> = target
         .shapes()
         .iter()
@@ -414,7 +421,7 @@ fn records_from_before_add_column_get_its_default() {
          ALTER TABLE t ADD COLUMN f INT DEFAULT (-5)",
     );
     let header = snapshot(&open(&place.original));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     assert_eq!(target.shapes()[0].least_fields, 3);
     let row = [text("a"), text("b"), Stored::Null, text("old"), Stored::Real(0.5), Stored::Null];
     for (rowid, fields) in [(3, 3), (4, 4), (6, 6)] {
@@ -450,7 +457,7 @@ fn duplicates_and_refusals_cost_one_row() {
          CREATE TABLE i(a, id INTEGER PRIMARY KEY, r REAL, u UNIQUE)",
     );
     let header = snapshot(&open(&place.original));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     let mut insert = |table: usize, rowid: Option<i64>, fields: &[Stored]| match target
         .insert(table, rowid, &values(fields))
         .unwrap()
@@ -515,7 +522,7 @@ fn text_is_kept_byte_for_byte() {
             "CREATE TABLE t(a TEXT); CREATE TABLE w(k TEXT PRIMARY KEY, v) WITHOUT ROWID",
         );
         let header = snapshot(&open(&place.original));
-        let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+        let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
         for (rowid, &text) in (1..).zip(&texts) {
             let text = Value::Text(text);
             assert_eq!(target.insert(0, Some(rowid), &[text]).unwrap(), Inserted::Yes);
@@ -551,7 +558,7 @@ fn index_entries_are_compared_in_the_databases_encoding() {
         "CREATE TABLE t(a TEXT, n INTEGER); CREATE INDEX byA ON t(a, n)",
     );
     let header = snapshot(&open(&place.original));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     let fields = [Value::Text(b"\0A\xd8\x00"), Value::Integer(1)];
     for rowid in [1, 2] {
         assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
@@ -580,7 +587,7 @@ fn lost_rows_are_in_a_table_of_their_own_name() {
     let place =
         original("", "CREATE TABLE Lost_And_Found(a); CREATE VIEW lost_and_found_0 AS SELECT 1");
     let header = snapshot(&open(&place.original));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     target.lost(2, 9, Some(-3), &[Value::Text(b"x"), Value::Real(0.5)]).unwrap();
     target.lost(0, 8, None, &[Value::Null, Value::Blob(b""), Value::Integer(5)]).unwrap();
     target.lost(0, 8, None, &vec![Value::Integer(7); 2_500]).unwrap();
@@ -607,7 +614,7 @@ fn a_file_that_exists_is_not_touched() {
     let place = original("", "CREATE TABLE t(a)");
     std::fs::write(&place.target, "mine").unwrap();
     let header = snapshot(&open(&place.original));
-    let error = Target::create(&place.target, &header, &header.schema).unwrap_err();
+    let error = Target::create(&place.target, &header, &header.schema, limits()).unwrap_err();
     assert_eq!(error.errcode, rusqlite::ffi::SQLITE_CANTOPEN);
     assert_eq!(std::fs::read(&place.target).unwrap(), b"mine");
 }
@@ -707,7 +714,7 @@ fn everything_of_a_schema_comes_back() {
 fn a_table_whose_columns_have_taken_all_names_of_the_rowid_keeps_its_rowids() {
     let place = original("", "CREATE TABLE hidden(rowid, _rowid_, Oid UNIQUE, x AS (oid + 1))");
     let header = snapshot(&open(&place.original));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     assert_eq!(target.shapes()[0].fields[2].name, "Oid");
     let fields = [Value::Integer(1), Value::Integer(2), Value::Integer(3)];
     assert_eq!(target.insert(0, Some(77), &fields).unwrap(), Inserted::Yes);
@@ -809,7 +816,7 @@ fn what_cannot_be_made_again_is_said_and_does_no_harm() {
     header.schema.extend(bad.iter().cloned());
     let unknown = "CREATE VIRTUAL TABLE unknown USING no_such_module(a)";
     header.schema.push(entry("table", "unknown", unknown));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     assert_eq!(target.shapes().len(), 2);
     assert_eq!(target.insert(0, Some(1), &[Value::Integer(5)]).unwrap(), Inserted::Yes);
     let mut tables = vec![TableSalvage::default(); 2];
@@ -851,7 +858,7 @@ fn rows_in_the_way_of_a_unique_index_move_to_lost_and_found() {
          CREATE UNIQUE INDEX byV ON w(v)",
     );
     let header = snapshot(&open(&place.original));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     for (rowid, a, b, r) in [
         (9, "A", 1, 0.0),
         (2, "a", 1, 0.0),
@@ -907,7 +914,7 @@ fn indexes_tell_which_rows_are_missing_and_which_were_changed() {
     );
     let header = snapshot(&open(&place.original));
     let root = |name: &str| header.schema.iter().find(|entry| entry.name == name).unwrap().root;
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     for rowid in 1..=100 {
         let a = format!("row {rowid}");
         let fields = [Value::Text(a.as_bytes()), Value::Integer(rowid * 10), Value::Integer(rowid)];
@@ -1280,7 +1287,7 @@ fn a_task_ends_it_at_any_step() {
     let header = snapshot(&open(&place.original));
     let mut asked = 0;
     loop {
-        let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+        let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
         for rowid in 1..=20_000 {
             let fields = [Value::Integer(rowid * 7919 % 20_011), Value::Text(b"words and words")];
             assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
@@ -1312,7 +1319,7 @@ fn a_task_ends_it_at_any_step() {
 fn what_is_dropped_leaves_its_file_alone() {
     let place = original("", "CREATE TABLE t(a)");
     let header = snapshot(&open(&place.original));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     target.insert(0, Some(1), &[Value::Null]).unwrap();
     target.lost(1, 1, None, &[Value::Null]).unwrap();
     drop(target);
@@ -1320,7 +1327,7 @@ fn what_is_dropped_leaves_its_file_alone() {
     let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();
     assert_eq!(names.len(), 2, "{names:?}");
     std::fs::remove_file(&place.target).unwrap();
-    Target::create(&place.target, &header, &header.schema).unwrap();
+    Target::create(&place.target, &header, &header.schema, limits()).unwrap();
 }
 
 #[test]
@@ -1328,7 +1335,7 @@ fn reserved_bytes_and_a_file_without_tables_are_kept() {
     let place = original("PRAGMA user_version = 3", "CREATE TABLE t(a)");
     let mut header = snapshot(&open(&place.original));
     header.reserved = 12;
-    let target = Target::create(&place.target, &header, &[]).unwrap();
+    let target = Target::create(&place.target, &header, &[], limits()).unwrap();
     target.finish(&Entries::default(), &mut [], &Unwatched).unwrap();
     // The header's byte 20 is the size of the reserved region.
     assert_eq!(std::fs::read(&place.target).unwrap()[20], 12);
@@ -1355,7 +1362,7 @@ fn tables_that_need_the_applications_functions_keep_their_rows() {
         )
         .unwrap();
     let header = snapshot(&open(&place.original));
-    let mut target = Target::create(&place.target, &header, &header.schema).unwrap();
+    let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     let names: Vec<&str> = target.shapes().iter().map(|shape| shape.table.as_str()).collect();
     assert_eq!(names, ["checked", "computed", "keyed"]);
     let row = [Value::Integer(1), Value::Text(b"x"), Value::Text(b"y")];

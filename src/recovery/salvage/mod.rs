@@ -55,7 +55,7 @@ use self::pages::Pages;
 use self::parents::{Above, Belongs};
 use self::rows::{Into, Rows};
 use self::survey::{Is, Note, Survey};
-use self::target::Target;
+use self::target::{Limits, Target};
 use self::tree::{Owners, Tree};
 use crate::engine::{Result, Storage, Task};
 
@@ -137,7 +137,10 @@ impl Salvager<'_> {
         let snapshot = self.options.snapshot.as_ref();
         let schema = schema::find(pages, &survey, &mut owners, &header, snapshot, task)?;
         header.schema.clear();
-        let mut target = Target::create(path, &header, &schema.entries)?;
+        let statements = schema.entries.iter().filter_map(|entry| Some(entry.sql.as_ref()?.len()));
+        let longest = survey.longest.max(statements.max().unwrap_or(0) as u64);
+        let limits = Limits::of(pages.layout.bytes(), longest);
+        let mut target = Target::create(path, &header, &schema.entries, limits)?;
         let (shapes, index_shapes) = (target.shapes().to_vec(), target.index_shapes().to_vec());
 
         let ground =
@@ -211,7 +214,8 @@ impl Salvager<'_> {
             let root = table.shape.root;
             let outlying = table.tree.outlying.iter().map(|at| (at.page, (at.low, at.high)));
             let outlying = outlying.collect();
-            let mut into = Into { place, shape: table.shape, outlying, account: &mut account };
+            let mut into =
+                Into { place, shape: table.shape, outlying, account: &mut account, task };
             for &page in &table.tree.pages {
                 task.go_on()?;
                 rows.put(page, root, &owners, &mut into, &mut target)?;

@@ -29,6 +29,13 @@ pub(super) struct Layout {
     pub(super) count: u32,
 }
 
+impl Layout {
+    /// Bytes of all pages.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.count) * u64::from(self.page_size)
+    }
+}
+
 /// The pages of a source.
 pub(super) struct Pages<'a> {
     source: Source<'a>,

@@ -10,7 +10,7 @@ use super::report::TableSalvage;
 use super::survey::Survey;
 use super::target::{Inserted, Shape, Target};
 use super::tree::Owners;
-use crate::engine::Result;
+use crate::engine::{Result, Task};
 use crate::format::{Cell, Value, record};
 
 /// Records with text that is text from which on one without is odd.
@@ -54,6 +54,8 @@ pub(super) struct Into<'a> {
     /// Pages with rowids that are not theirs, with the range that is.
     pub(super) outlying: HashMap<u32, (i64, i64)>,
     pub(super) account: &'a mut TableSalvage,
+    /// Asked before every row: what a schema has its rows compute may take long.
+    pub(super) task: &'a dyn Task,
 }
 
 impl<'a> Rows<'a> {
@@ -156,12 +158,13 @@ impl<'a> Rows<'a> {
         into: &mut Into<'_>,
         target: &mut Target,
     ) -> Result<u64> {
-        let (place, shape) = (into.place, into.shape);
+        let (place, shape, task) = (into.place, into.shape, into.task);
         let range = into.outlying.get(&number).copied();
         let account = &mut *into.account;
         let mut rows = 0;
         let rest =
             self.each(number, owners, Some(shape), &mut |&Record { rowid, fields, doubtful }| {
+                task.go_on()?;
                 let outlies =
                     |(low, high): (i64, i64)| rowid.is_some_and(|it| it < low || it > high);
                 if doubtful || range.is_some_and(outlies) || !fit::record_fits(fields, shape) {

@@ -130,6 +130,8 @@ impl Note {
 /// The notes of a file's pages.
 pub(super) struct Survey {
     notes: Vec<Note>,
+    /// Bytes of the longest record that was seen, as far as it could be in the file.
+    pub(super) longest: u64,
 }
 
 impl Survey {
@@ -152,6 +154,7 @@ impl Survey {
         let layout = pages.layout;
         let mut notes = Vec::with_capacity(layout.count as usize);
         let unused = lock_page(layout.page_size);
+        let mut longest = 0;
         for page in 1..=layout.count {
             if page % 1024 == 1 {
                 task.go_on()?;
@@ -159,15 +162,15 @@ impl Survey {
                 task.stage(Stage { name: "survey", done, total });
             }
             notes.push(match pages.read(page) {
-                Some(bytes) if page != unused => look(&bytes, page, pages),
+                Some(bytes) if page != unused => look(&bytes, page, pages, &mut longest),
                 _ => Note::NOTHING,
             });
         }
-        Ok(Self { notes })
+        Ok(Self { notes, longest })
     }
 }
 
-fn look(bytes: &[u8], number: u32, pages: &Pages<'_>) -> Note {
+fn look(bytes: &[u8], number: u32, pages: &Pages<'_>, longest: &mut u64) -> Note {
     let layout = pages.layout;
     let Some(page) = leaf::open(bytes, layout.usable, number == 1) else {
         return other(bytes, layout.usable, layout.count);
@@ -186,6 +189,9 @@ fn look(bytes: &[u8], number: u32, pages: &Pages<'_>) -> Note {
     note.sound = found.sound;
     note.cells = u16::try_from(found.cells.len()).unwrap_or(u16::MAX);
     for cell in &found.cells {
+        if cell.length <= layout.bytes() {
+            *longest = cell.length.max(*longest);
+        }
         note.low = note.low.min(cell.rowid);
         note.high = note.high.max(cell.rowid);
         note.overflows |= cell.overflow != 0;

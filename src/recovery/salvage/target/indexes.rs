@@ -6,6 +6,7 @@ use std::iter;
 use rusqlite::ffi;
 
 use super::fill::{Fill, lookup_sql};
+use super::limits::Limits;
 use super::lost_and_found::LostAndFound;
 use super::schema::{self, Table};
 use super::sql::{self, Makes, Token};
@@ -19,6 +20,7 @@ use crate::recovery::salvage::report::TableSalvage;
 pub(super) struct Making<'a> {
     pub(super) connection: &'a Connection,
     pub(super) encoding: Encoding,
+    pub(super) limits: &'a Limits,
     pub(super) tables: &'a [Table],
     pub(super) lost: &'a mut LostAndFound,
     pub(super) report: &'a mut [TableSalvage],
@@ -37,7 +39,7 @@ impl Making<'_> {
             task.stage(Stage { name: "indexes", done, total });
             let kinds = [Makes::Index, Makes::UniqueIndex];
             let connection = self.connection;
-            super::watch::watched(connection, task, || {
+            super::watch::watched(connection, self.limits, task, || {
                 let mut outcome = schema::run(connection, entry, &kinds);
                 if matches!(&outcome, Err(error) if error.errcode == ffi::SQLITE_CONSTRAINT_UNIQUE)
                 {

@@ -16,6 +16,7 @@
 //! | `virtual_tables` | putting them back, full-text indexes anew |
 //! | `module` | what the modules of virtual tables are to a salvage |
 //! | `rtree` | R-Trees whose nodes are damaged |
+//! | `limits` | what a schema's statements may take |
 //! | `watch` | ending a statement that runs long |
 //! | `durable` | syncing the finished file |
 //! | `statement` | one prepared statement, bound with stored values |
@@ -31,6 +32,7 @@ mod durable;
 mod fill;
 mod index_shape;
 mod indexes;
+mod limits;
 mod lost_and_found;
 mod module;
 mod rtree;
@@ -50,6 +52,7 @@ use rusqlite::{OpenFlags, ffi};
 
 pub use affinity::Affinity;
 pub use index_shape::{IndexShape, Part};
+pub use limits::Limits;
 pub use shape::{Field, Shape};
 pub use sql::{Name, name_made};
 
@@ -73,6 +76,8 @@ pub struct Target {
     lost: LostAndFound,
     connection: Connection,
     encoding: Encoding,
+    limits: Limits,
+    page_size: u32,
     shapes: Vec<Shape>,
     index_shapes: Vec<IndexShape>,
     schema_errors: Vec<String>,
@@ -105,29 +110,41 @@ pub trait IndexSource {
 
 impl Target {
     /// Makes the database at `path`, which must not exist, with the tables of `schema`; of
-    /// `header` everything but its schema is used. Statements that fail are kept for the report.
+    /// `header` everything but its schema is used. Statements that fail are kept for the report;
+    /// what they may compute is within `limits`.
     ///
     /// # Errors
     /// Those of making and writing a file, of which nothing is left then; `SQLITE_CANTOPEN` if
     /// there is one already, which is left alone.
-    pub fn create(path: &Path, header: &Snapshot, schema: &[SchemaEntry]) -> Result<Self> {
+    pub fn create(
+        path: &Path,
+        header: &Snapshot,
+        schema: &[SchemaEntry],
+        limits: Limits,
+    ) -> Result<Self> {
         // SQLite would open a file that is there already.
         std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .open(path)
             .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
-        Self::fill_new(path, header, schema).map_err(|error| {
+        Self::fill_new(path, header, schema, limits).map_err(|error| {
             // It is empty, and the error that is told is the reason.
             let _ = std::fs::remove_file(path);
             error.at(path)
         })
     }
 
-    fn fill_new(path: &Path, header: &Snapshot, schema: &[SchemaEntry]) -> Result<Self> {
+    fn fill_new(
+        path: &Path,
+        header: &Snapshot,
+        schema: &[SchemaEntry],
+        limits: Limits,
+    ) -> Result<Self> {
         let encoding = Encoding::of_header(header.encoding);
         let connection = open(path)?;
         format(&connection, encoding, header)?;
+        limits.set_for_rows(&connection, header.page_size)?;
         let made = schema::make_tables(&connection, encoding, schema)?;
         let index_shapes = index_shape::describe_all(&connection, &made.tables, schema)?;
         let names = schema.iter().map(|entry| entry.name.as_str());
@@ -137,6 +154,8 @@ impl Target {
             lost: LostAndFound::new(names, widest),
             connection,
             encoding,
+            limits,
+            page_size: header.page_size,
             shapes: made.shapes,
             index_shapes,
             schema_errors: made.errors,
@@ -241,12 +260,14 @@ impl Target {
         task: &dyn Task,
     ) -> Result<Finished> {
         let mut errors = std::mem::take(&mut self.schema_errors);
-        let (connection, encoding) = (&self.connection, self.encoding);
+        let (connection, encoding, limits) = (&self.connection, self.encoding, &self.limits);
+        limits.set_for_indexes(connection, self.page_size)?;
         sequences::restore(connection, &self.tables)?;
         schema::rename(connection, &self.tables)?;
         let making = indexes::Making {
             connection,
             encoding,
+            limits,
             tables: &self.tables,
             lost: &mut self.lost,
             report: &mut *tables,
@@ -273,12 +294,14 @@ impl Target {
         if !virtual_tables.is_empty() {
             // Only a connection that reads the schema anew sees them.
             self.connection = open(path)?;
+            limits.set_for_indexes(&self.connection, self.page_size)?;
             let derived = virtual_tables::derive(
                 &self.connection,
                 encoding,
                 &self.schema,
                 &virtual_tables,
                 &mut self.lost,
+                limits,
                 task,
             )?;
             self.lost.forget_statements();

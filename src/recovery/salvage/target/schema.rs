@@ -15,6 +15,9 @@ use super::statement::{Encoding, quoted};
 use crate::engine::{Connection, Error, Result};
 use crate::recovery::salvage::SchemaEntry;
 
+/// Statements that fail up to which virtual tables are asked for theirs.
+const MOST_ASKED: usize = 100;
+
 /// What becomes of a table once it is filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Afterwards {
@@ -66,10 +69,17 @@ pub(super) fn make_tables(
             make_table(connection, &scratch, encoding, schema, &made.tables, entry)
         };
         let outcome = match make(entry) {
-            Err(error) if is_of_statement(&error) => match shadow::statement(schema, &entry.name) {
-                Some(sql) => make(&SchemaEntry { sql: Some(sql), ..entry.clone() }),
-                None => Err(error),
-            },
+            Err(error) if is_of_statement(&error) => {
+                let statement = if made.errors.len() < MOST_ASKED {
+                    shadow::statement(schema, &entry.name)
+                } else {
+                    None
+                };
+                match statement {
+                    Some(sql) => make(&SchemaEntry { sql: Some(sql), ..entry.clone() }),
+                    None => Err(error),
+                }
+            }
             outcome => outcome,
         };
         match outcome {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::OpenFlags;
 use rusqlite::types::Value;
 
-use super::sql::{self, Makes};
+use super::sql::{self, Makes, unquoted};
 use super::statement::quoted;
 use crate::engine::{Connection, Result};
 use crate::recovery::salvage::SchemaEntry;
@@ -75,10 +75,17 @@ impl Shadow {
 /// SQLite's, if it cannot be made: its module is not there, its arguments are none.
 pub(super) fn all(schema: &[SchemaEntry], of: &SchemaEntry, page_size: u32) -> Result<Vec<Shadow>> {
     // A full-text table may ask the table of its content for the columns.
-    made(&[], of, page_size).or_else(|error| made(schema, of, page_size).map_err(|_| error))
+    made(&[], of, page_size).or_else(|error| {
+        let text = of.sql.as_deref().unwrap_or_default();
+        let names: Vec<String> =
+            sql::tokens(text).map(|it| unquoted(it.text).to_ascii_lowercase()).collect();
+        let is_named = |it: &&SchemaEntry| names.contains(&it.name.to_ascii_lowercase());
+        let named: Vec<&SchemaEntry> = schema.iter().filter(is_named).collect();
+        made(&named, of, page_size).map_err(|_| error)
+    })
 }
 
-fn made(others: &[SchemaEntry], of: &SchemaEntry, page_size: u32) -> Result<Vec<Shadow>> {
+fn made(others: &[&SchemaEntry], of: &SchemaEntry, page_size: u32) -> Result<Vec<Shadow>> {
     let scratch = Connection::open(Path::new(":memory:"), OpenFlags::default(), Duration::ZERO)?;
     let sql = scratch.sql()?;
     sql.execute_batch(&format!("PRAGMA page_size = {page_size}"))?;

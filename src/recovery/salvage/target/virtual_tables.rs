@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
+use super::limits::Limits;
 use super::lost_and_found::LostAndFound;
 use super::module::{Kind, Module};
 use super::rtree::{self, RTree};
@@ -180,15 +181,17 @@ pub(super) fn derive(
     schema: &[SchemaEntry],
     tables: &[PutBack<'_>],
     lost: &mut LostAndFound,
+    limits: &Limits,
     task: &dyn Task,
 ) -> Result<Derived> {
     let page_size = page_size(connection)?;
     let derived = Derived::default();
-    let mut deriving = Deriving { connection, encoding, schema, page_size, lost, derived };
+    let mut deriving =
+        Deriving { connection, encoding, schema, page_size, lost, limits, task, derived };
     let total = tables.len() as u64;
     for (done, table) in (0..).zip(tables) {
         task.stage(Stage { name: "full-text", done, total });
-        watched(connection, task, || deriving.table(table))?;
+        deriving.table(table)?;
     }
     task.stage(Stage { name: "full-text", done: total, total });
     Ok(deriving.derived)
@@ -210,31 +213,29 @@ struct Deriving<'a> {
     schema: &'a [SchemaEntry],
     page_size: u32,
     lost: &'a mut LostAndFound,
+    limits: &'a Limits,
+    task: &'a dyn Task,
     derived: Derived,
 }
 
 impl Deriving<'_> {
     fn table(&mut self, &PutBack { entry, bereft }: &PutBack<'_>) -> Result<()> {
         let (connection, name) = (self.connection, &entry.name);
+        let (limits, task) = (self.limits, self.task);
         let module = Module::of(entry);
-        let done = match module {
-            Module::FullText { content: true, five } => self.rebuild(entry, five),
-            Module::RTree { kind } => self.tree(entry, kind),
-            // Its tables refer to each other, which no check sees.
-            Module::FullText { content: false, .. } if bereft => {
-                Err(Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, "it is no longer complete"))
-            }
-            Module::FullText { content: false, .. } | Module::Other => check(connection, name),
-        };
+        let done = watched(connection, limits, task, || self.look_after(entry, bereft));
         let reason = match done {
             Err(error) if schema::is_of_statement(&error) => error.message,
             done => return done,
         };
         // Where it was deriving that failed, what was salvaged may be sound.
         let derives = matches!(module, Module::FullText { content: true, .. });
-        let outcome = if derives && is_ok(check(connection, name))? {
+        let is_sound = || watched(connection, limits, task, || check(connection, name));
+        let outcome = if derives && is_ok(is_sound())? {
             reason
-        } else if module != Module::Other && is_ok(self.empty(entry))? {
+        } else if module != Module::Other
+            && is_ok(watched(connection, limits, task, || self.empty(entry)))?
+        {
             format!("its index was damaged, and is empty now ({reason})")
         } else {
             self.leave_out(entry)?;
@@ -243,6 +244,21 @@ impl Deriving<'_> {
         };
         self.derived.errors.push(format!("table {name}: {outcome}"));
         Ok(())
+    }
+
+    /// Does what a virtual table's module asks for.
+    fn look_after(&mut self, entry: &SchemaEntry, bereft: bool) -> Result<()> {
+        match Module::of(entry) {
+            Module::FullText { content: true, five } => self.rebuild(entry, five),
+            Module::RTree { kind } => self.tree(entry, kind),
+            // Its tables refer to each other, which no check sees.
+            Module::FullText { content: false, .. } if bereft => {
+                Err(Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, "it is no longer complete"))
+            }
+            Module::FullText { content: false, .. } | Module::Other => {
+                check(self.connection, &entry.name)
+            }
+        }
     }
 
     /// Rebuilds a full-text index: in the tables that are there, as far as they are those that its
