@@ -13,8 +13,9 @@ use crate::engine::{Result, Task};
 use crate::format::record::{self, Class};
 use crate::format::{Kind, Value};
 
-/// The most entries that are taken: far more than anybody has, and no memory's end.
-const MOST: usize = 100_000;
+/// The most entries that are taken: far more than anybody has, and SQLite takes a minute to make so
+/// many tables (four times that for twice as many).
+const MOST: usize = 20_000;
 
 /// A schema, as far as it could be found.
 #[derive(Debug, Default)]
@@ -46,7 +47,8 @@ pub(super) fn find(
     let fits = |page: u32, note: &Note| is_schema(note) || fit::most(pages, page, is_schema);
     let walk = Walk { pages, survey, owners, task, number: 0, fits: &fits, descending: &[] };
     let tree = walk.tree(1, true)?;
-    let mut reader = Reader { pages, survey, encoding, entries: Vec::new(), whole: true };
+    let chains = Chains::new(pages, survey, Clues::default());
+    let mut reader = Reader { pages, chains, encoding, entries: Vec::new(), whole: true };
     for &page in &tree.pages {
         reader.page(page, owners);
     }
@@ -121,7 +123,7 @@ fn agreeing(mut entry: SchemaEntry) -> SchemaEntry {
 
 struct Reader<'a> {
     pages: &'a Pages<'a>,
-    survey: &'a Survey,
+    chains: Chains<'a>,
     encoding: u8,
     entries: Vec<(i64, SchemaEntry)>,
     /// Every record that was seen is an entry.
@@ -154,12 +156,7 @@ impl Reader<'_> {
         for cell in &found.cells {
             let local = if cell.overflow == 0 {
                 cell.local
-            } else if Chains::new(self.pages, self.survey, Clues::default()).payload(
-                cell,
-                owners,
-                &mut payload,
-            ) != Payload::Broken
-            {
+            } else if self.chains.payload(cell, owners, &mut payload) != Payload::Broken {
                 &payload
             } else {
                 all = false;

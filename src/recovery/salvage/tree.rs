@@ -5,10 +5,14 @@
 //! neighbours', as far as their order is known. One that does not is not this table's page, whatever led to it
 //! (it was swapped, copied over, used again); what should have been there is noted as [`Lost`].
 //!
+//! Pages of a hostile file may lead to each other in any way: how often a page that leads nowhere is
+//! looked at again is bounded, and so are all visits together.
+//!
 //! Memory: 4 bytes a page for owners, 4 for the lists of leaves, 24 for a leaf that does not end
 //! where the page above says, and what is lost.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use super::bounds::{self, Bounds, Child, Range};
 use super::leaf;
@@ -20,10 +24,18 @@ use crate::format::{Kind, Page, record};
 /// Levels that a b-tree of SQLite's can have.
 const DEEPEST: usize = 20;
 
+/// Times that an interior page may turn out to lead nowhere: in a sound file none does once, and in
+/// others all might lead to each other.
+const MOST_DEAD_ENDS: u8 = 16;
+
 /// Who has which page.
 #[derive(Debug, Clone)]
 pub(super) struct Owners {
     of: Vec<u32>,
+    /// How often an interior page was found to lead nowhere.
+    dead_ends: HashMap<u32, u8>,
+    /// Visits that all walks together may still make.
+    visits: u64,
 }
 
 /// A page's owner.
@@ -41,7 +53,22 @@ pub(super) enum Owner {
 
 impl Owners {
     pub(super) fn new(count: u32) -> Self {
-        Self { of: vec![0; count as usize] }
+        let visits = 64 * u64::from(count) + 1_000_000;
+        Self { of: vec![0; count as usize], dead_ends: HashMap::new(), visits }
+    }
+
+    /// Counts a walk's visit; whether it may still make it.
+    fn visit(&mut self, page: u32) -> bool {
+        let left = self.visits.checked_sub(1);
+        self.visits = left.unwrap_or(0);
+        left.is_some() && self.dead_ends.get(&page).is_none_or(|&times| times < MOST_DEAD_ENDS)
+    }
+
+    /// Gives back an interior page that leads nowhere.
+    fn is_dead_end(&mut self, page: u32) {
+        self.set(page, Owner::None);
+        let times = self.dead_ends.entry(page).or_default();
+        *times = times.saturating_add(1);
     }
 
     pub(super) fn get(&self, page: u32) -> Owner {
@@ -205,7 +232,8 @@ impl Walk<'_> {
         let note = self.survey.note(number);
         let Is::Tree(kind) = note.is else { return Ok(Found::Nothing) };
         let root = number == tree.root;
-        let in_place = kind.is_table() == tree.table
+        let in_place = self.owners.visit(number)
+            && kind.is_table() == tree.table
             && depth < DEEPEST
             && self.owners.get(number) == Owner::None
             && (!tree.table || note.cells == 0 || self.is_in(number, &note, (low, high)));
@@ -234,8 +262,8 @@ impl Walk<'_> {
         self.owners.set(number, Owner::Tree(self.number));
         let found = self.children(tree, number, between, depth)?;
         if !found {
-            // It leads nowhere: another b-tree's page, which may still claim it.
-            self.owners.set(number, Owner::None);
+            // Another b-tree's page, which may still claim it.
+            self.owners.is_dead_end(number);
             return Ok(Found::Nothing);
         }
         if kind == Kind::IndexInterior {
@@ -315,6 +343,7 @@ impl Walk<'_> {
         depth: usize,
     ) -> Result<bool> {
         let Between { low, high, .. } = between;
+        self.task.go_on()?;
         let Some(bytes) = self.pages.read(number) else { return Ok(false) };
         let Some(page) = leaf::open(&bytes, self.pages.layout.usable, number == 1) else {
             return Ok(false);
