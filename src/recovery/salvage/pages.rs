@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -42,6 +43,7 @@ pub(super) struct Pages<'a> {
     pub(super) layout: Layout,
     overlay: Overlay,
     cache: RefCell<Cache>,
+    sums: RefCell<HashMap<u32, u64>>,
 }
 
 /// A page's bytes.
@@ -74,7 +76,7 @@ enum Place {
 
 impl<'a> Pages<'a> {
     pub(super) fn new(source: Source<'a>, layout: Layout, overlay: Overlay) -> Self {
-        Self { source, layout, overlay, cache: RefCell::default() }
+        Self { source, layout, overlay, cache: RefCell::default(), sums: RefCell::default() }
     }
 
     /// How many are.
@@ -124,12 +126,28 @@ impl<'a> Pages<'a> {
         Some(PageBytes { block: cut.into(), start: 0, end: size })
     }
 
-    /// Whether two pages have the same bytes.
+    /// Whether two pages have the same bytes. Many pages may be compared with each other: those
+    /// that are not alike are read once, for their sum.
     pub(super) fn are_same(&self, one: u32, other: u32) -> bool {
+        if self.sum(one) != self.sum(other) {
+            return false;
+        }
         match (self.read(one), self.read(other)) {
             (Some(one), Some(other)) => *one == *other,
             _ => false,
         }
+    }
+
+    /// A sum of a page's bytes. Memory: 16 bytes for each page that is asked about.
+    fn sum(&self, page: u32) -> u64 {
+        if let Some(&sum) = self.sums.borrow().get(&page) {
+            return sum;
+        }
+        let mut hasher = DefaultHasher::new();
+        self.read(page).as_deref().hash(&mut hasher);
+        let sum = hasher.finish();
+        self.sums.borrow_mut().insert(page, sum);
+        sum
     }
 
     fn block(&self, place: Place, read: impl FnOnce() -> Option<Rc<[u8]>>) -> Option<Rc<[u8]>> {
