@@ -16,7 +16,7 @@ use super::forest::IndexTree;
 use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
-use super::target::Shape;
+use super::target::{IndexShape, Shape};
 use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
 
@@ -55,6 +55,14 @@ pub(super) fn settle(
                 continue;
             }
             let Owner::Tree(owner) = owners.get(page) else { continue };
+            // An index on all columns has the same entries as a WITHOUT ROWID table has rows.
+            let mirrors = |(index, of): &IndexTree<'_>| {
+                let all = |of: &IndexShape| of.parts.len() == shape.fields.len();
+                index.root == page && of.is_some_and(|of| of.table == place && all(of))
+            };
+            if shape.without_rowid && indexes.iter().any(mirrors) {
+                continue;
+            }
             let other = (owner as usize).checked_sub(1);
             let root = other.and_then(|other| trees.get(other)).is_some_and(|it| it.root == page);
             let points = |shape: &Shape| fit::fit(note, shape);

@@ -285,7 +285,7 @@ fn copied(
     let mut copied = HashSet::new();
     for (page, note) in survey.iter() {
         let Some(likely) = alike.get(&(note.cells, note.low, note.high)) else { continue };
-        if note.cells == 0 {
+        if note.cells == 0 || owners.get(page) == Owner::Free {
             continue;
         }
         let in_tree = matches!(owners.get(page), Owner::Tree(_));

@@ -152,15 +152,23 @@ impl Salvager<'_> {
         let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
         let mut moved = Moved::default();
-        let mut rootless = ground.rootless(&owners)?;
+        // A free page may have been any page once.
+        let without_free = |owners: &Owners| {
+            let mut owners = owners.clone();
+            free::mark(pages, &survey, &mut owners, geometry.freelist());
+            owners
+        };
+        let mut rootless = ground.rootless(&without_free(&owners))?;
         let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
         moved.roots = graft::find(pages, &survey, &shapes, &places, &evidence);
         if !moved.roots.is_empty() {
             ground.tables_again(&moved, &mut owners, &mut trees)?;
-            rootless = ground.rootless(&owners)?;
+            rootless = ground.rootless(&without_free(&owners))?;
         }
         let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
-        moved.not_theirs = misplaced::find(pages, &survey, &owners, &shapes, &places, &evidence);
+        let others = without_free(&owners);
+        moved.not_theirs = misplaced::find(pages, &survey, &others, &shapes, &places, &evidence);
+        drop(others);
         ground.tables_again(&moved, &mut owners, &mut trees)?;
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
         let misplaced = trees
