@@ -30,7 +30,8 @@ use crate::format::Kind;
 /// Points for a page that ends where what was lost ended.
 const EXACT: i64 = 1000;
 
-/// Points for a page that has changed places with the one that is where it was lost.
+/// Points for a page that has changed places with the one that is where it was lost, or that is
+/// there itself.
 const EXCHANGED: i64 = 10_000;
 
 /// Points off for a column with values such as the table has in none of its other rows.
@@ -263,9 +264,11 @@ impl Orphan<'_> {
             }
             contested |= looks.contested.contains(&role.page) && !certain;
             let place = table.tree.lost.get(lost).map_or(0, |lost| lost.page);
+            // A page above whose keys are damaged may lead to it all the same.
+            let is_there = place == role.page;
             let exchanged = exact && self.exchanges.has(role.page, place);
             let mut points = i64::from(points) + if exact { EXACT } else { 0 };
-            points += if exchanged { EXCHANGED } else { 0 };
+            points += if exchanged || is_there { EXCHANGED } else { 0 };
             points += if certain { CERTAIN } else { 0 };
             if let Some((seen, rows)) = &table.seen {
                 points += i64::from(note.likeness(seen));

@@ -57,7 +57,7 @@ pub(super) fn faults(
         };
         faults += tree.lost.iter().filter(|lost| contradicts(lost.page)).count() as u64;
     }
-    free::mark(pages, &survey, &mut owners, geometry.freelist());
+    free::mark(pages, &survey, &mut owners, geometry);
     let orphans = survey.iter().filter(|(page, note)| {
         matches!(note.is, Is::Tree(_))
             && note.sound

@@ -67,22 +67,23 @@ pub(super) fn of(
     for ((place, child), free) in children.iter().enumerate().zip(free) {
         let between = if in_order { (from.max(free.0), free.1) } else { (low, high) };
         let lone = at(&taken, place).is_none() && child.has_rows();
+        let end_before = match place.checked_sub(1) {
+            Some(before) => at(&taken, before).map(|(_, end)| end),
+            None => low.checked_sub(1),
+        };
+        let follows = end_before.is_some_and(|end| end.checked_add(1) == Some(child.note.low));
+        let precedes = children.get(place + 1).is_some_and(|next| {
+            next.has_rows() && child.note.high.checked_add(1) == Some(next.note.low)
+        });
+        let joins = follows || precedes;
         // One damaged key puts a child out of one of its bounds only.
         let begins = bounds.get(place).is_some_and(|it| child.note.low >= it.range.0);
         let ends = child.key.is_none_or(|key| key == child.note.high);
-        let explained = lone && (!in_order || begins || ends);
+        let explained = lone && (!in_order || begins || ends || joins);
         let hole = around(&all, &child.note, between).filter(|_| explained);
         if let (Some(bounds), Some(hole)) = (bounds.get_mut(place), hole) {
             bounds.hole = Some(hole);
-            let end_before = match place.checked_sub(1) {
-                Some(before) => at(&taken, before).map(|(_, end)| end),
-                None => low.checked_sub(1),
-            };
-            let follows = end_before.is_some_and(|end| end.checked_add(1) == Some(child.note.low));
-            let precedes = children.get(place + 1).is_some_and(|next| {
-                next.has_rows() && child.note.high.checked_add(1) == Some(next.note.low)
-            });
-            if follows || precedes {
+            if joins {
                 // Of a leaf nothing says where it should end.
                 let end = if is_leaf(child) { child.note.high } else { hole.1 };
                 bounds.range = (hole.0, end);
@@ -92,6 +93,18 @@ pub(super) fn of(
                     *taken = Some(interval);
                 }
             }
+        }
+        // Rowids that stand out by so little that no neighbour has them are rather right than the key.
+        if let (Some(own), Some(bounds)) = (at(&taken, place), bounds.get_mut(place))
+            && !child.note.is_in(bounds.range)
+        {
+            all.remove(&own.0);
+            let (mut low, mut high) = own;
+            if around(&all, &child.note, between).is_some() {
+                (low, high) = (low.min(child.note.low), high.max(child.note.high));
+                bounds.range = (bounds.range.0.min(low), bounds.range.1.max(high));
+            }
+            all.insert(low, high);
         }
         from = at(&taken, place).map_or(from, |(_, end)| from.max(end.saturating_add(1)));
     }

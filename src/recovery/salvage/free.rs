@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 
+use super::geometry::Geometry;
 use super::pages::Pages;
 use super::survey::{Is, Survey};
 use super::tree::{Owner, Owners};
@@ -12,20 +13,16 @@ use crate::format::number;
 
 /// Marks the pages on the freelist that begins at `first`, of `count` pages by the header. Where
 /// not all of them are found, or there is no header, also those that any page which could be a
-/// trunk names.
-pub(super) fn mark(
-    pages: &Pages<'_>,
-    survey: &Survey,
-    owners: &mut Owners,
-    header: Option<(u32, u32)>,
-) {
+/// trunk names. A trunk may name all pages that the database had: the file may have been cut.
+pub(super) fn mark(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners, geometry: &Geometry) {
+    let (header, of) = (geometry.freelist(), u32::try_from(geometry.pages).unwrap_or(u32::MAX));
     let mut marked = 0_u64;
     if let Some((first, count)) = header {
         let mut seen = HashSet::new();
         let mut damaged = Vec::new();
         let mut next = first;
         while next != 0 && seen.insert(next) {
-            match trunk(pages, next, owners, &mut marked) {
+            match trunk(pages, of, next, owners, &mut marked) {
                 Some(after) => next = after,
                 None => {
                     damaged.push(next);
@@ -38,7 +35,7 @@ pub(super) fn mark(
         // one whose count is damaged only as many are free as the header misses.
         for page in damaged {
             let missing = u64::from(count).saturating_sub(marked + 1);
-            remains(pages, page, missing, owners, &mut marked);
+            remains(pages, of, page, missing, owners, &mut marked);
         }
     }
     if header.is_some_and(|(_, count)| u64::from(count) <= marked) {
@@ -46,26 +43,39 @@ pub(super) fn mark(
     }
     for (page, note) in survey.iter() {
         if note.is == Is::Other && note.sound && owners.get(page) == Owner::None {
-            trunk(pages, page, owners, &mut marked);
+            trunk(pages, of, page, owners, &mut marked);
         }
     }
 }
 
 /// Marks a trunk whose count is damaged and, of the pages that it names, at most as many as are
 /// missing.
-fn remains(pages: &Pages<'_>, page: u32, missing: u64, owners: &mut Owners, marked: &mut u64) {
+fn remains(
+    pages: &Pages<'_>,
+    of: u32,
+    page: u32,
+    missing: u64,
+    owners: &mut Owners,
+    marked: &mut u64,
+) {
     let layout = pages.layout;
     let most = usize::try_from(missing).unwrap_or(usize::MAX);
     let Some(bytes) = pages.read(page) else { return };
-    let Some(trunk) = Trunk::remains(&bytes, layout.usable, layout.count, most) else { return };
+    let Some(trunk) = Trunk::remains(&bytes, layout.usable, of, most) else { return };
     mark_all(&trunk, page, owners, marked);
 }
 
 /// Marks a trunk and the pages that it names, and answers the next trunk.
-fn trunk(pages: &Pages<'_>, page: u32, owners: &mut Owners, marked: &mut u64) -> Option<u32> {
+fn trunk(
+    pages: &Pages<'_>,
+    of: u32,
+    page: u32,
+    owners: &mut Owners,
+    marked: &mut u64,
+) -> Option<u32> {
     let layout = pages.layout;
     let bytes = pages.read(page)?;
-    let trunk = Trunk::parse(&bytes, layout.usable, layout.count)?;
+    let trunk = Trunk::parse(&bytes, layout.usable, of)?;
     mark_all(&trunk, page, owners, marked);
     Some(trunk.next)
 }

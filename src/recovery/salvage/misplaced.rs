@@ -102,7 +102,7 @@ pub(super) fn find(
     let verdicts = evidence.ask(&questions(&leaves, shapes));
     let mut misplaced = exchanged(&leaves, shapes, places, survey, &verdicts);
     let expected: HashSet<u32> = places.lost().map(|lost| lost.page).collect();
-    misplaced.extend(copied(pages, survey, owners, &leaves, &expected, &verdicts));
+    misplaced.extend(copied(pages, survey, owners, shapes, &leaves, &expected, &verdicts));
     misplaced.extend(disowned(survey, &leaves, tables, evidence, &verdicts));
     misplaced.extend(displacing(survey, owners, shapes, &leaves, &verdicts));
     misplaced
@@ -271,6 +271,7 @@ fn copied(
     pages: &Pages<'_>,
     survey: &Survey,
     owners: &Owners,
+    shapes: &[Shape],
     leaves: &[Leaf],
     expected: &HashSet<u32>,
     verdicts: &HashMap<Question, Verdict>,
@@ -285,9 +286,10 @@ fn copied(
     let mut copied = HashSet::new();
     for (page, note) in survey.iter() {
         let Some(likely) = alike.get(&(note.cells, note.low, note.high)) else { continue };
-        if note.cells == 0 || owners.get(page) == Owner::Free {
+        if note.cells == 0 {
             continue;
         }
+        let is_free = owners.get(page) == Owner::Free;
         let in_tree = matches!(owners.get(page), Owner::Tree(_));
         // One that ends as it must is not among the leaves that do not.
         let there = likely.iter().find(|leaf| leaf.at.page == page);
@@ -296,10 +298,22 @@ fn copied(
                 && there.is_none_or(|there| is_own(there) || there.joins() > leaf.joins())
                 || (!expected.contains(&page)
                     && (says(leaf).is_some_and(Verdict::is_others) || leaf.joins() == 0));
+            // A free page may be a copy from when a page was moved; unless the table misses some.
+            let better = better && (!is_free || is_missed(survey, owners, shapes, leaf.table));
             if better && pages.are_same(leaf.at.page, page) {
                 copied.insert((leaf.table, leaf.at.page));
             }
         }
     }
     copied
+}
+
+/// Whether a page that nothing leads to could be a table's.
+fn is_missed(survey: &Survey, owners: &Owners, shapes: &[Shape], table: usize) -> bool {
+    let Some(shape) = shapes.get(table) else { return false };
+    survey.iter().any(|(page, note)| {
+        note.is_filled(Kind::TableLeaf)
+            && owners.get(page) == Owner::None
+            && fit::fit(note, shape).is_some()
+    })
 }

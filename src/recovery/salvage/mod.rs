@@ -155,7 +155,7 @@ impl Salvager<'_> {
         // A free page may have been any page once.
         let without_free = |owners: &Owners| {
             let mut owners = owners.clone();
-            free::mark(pages, &survey, &mut owners, geometry.freelist());
+            free::mark(pages, &survey, &mut owners, geometry);
             owners
         };
         let mut rootless = ground.rootless(&without_free(&owners))?;
@@ -178,7 +178,7 @@ impl Salvager<'_> {
             .any(|lost| survey.note(lost.page).is_something());
         let clues = Chains::clues(pages, &survey, &mut owners, &leaves, misplaced, task)?;
         drop(leaves);
-        free::mark(pages, &survey, &mut owners, geometry.freelist());
+        free::mark(pages, &survey, &mut owners, geometry);
 
         let seen = |tree: &Tree| Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
         let mut tables: Vec<Bereft<'_>> = shapes
