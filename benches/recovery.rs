@@ -5,6 +5,8 @@
 //! - `recovery cases <rows of the log> <seeds> <part of names>…`: every damage done to every kind
 //!   of database and to a log of that many rows, at the places of those seeds: `4` for 1 to 4, or
 //!   `10-20`. Of a log of 0 rows none is made.
+//! - `recovery anything <seeds> <part of names>…`: the same of databases of any schema, one of each
+//!   seed. What is lost of one is not yet held against the salvager, except of a sound one.
 //! - `recovery damage <database> <case> <seed> <folder>`: the files of one such run, sound and
 //!   damaged, to be looked into; prints what was done, and what each page of the sound file is.
 //! - `recovery throughput <folder> <MB>`: time and memory of both on one large file.
@@ -39,17 +41,19 @@ mod contest {
 
     use serde_json::json;
 
+    use super::damage::anything::Anything;
     use super::damage::cases::{CASES, Case};
     use super::damage::contest;
     use super::damage::random::Random;
     use super::damage::schemas::{FUSION, SCHEMAS, Schema};
     use super::damage::shell;
-    use super::damage::sound::Sound;
+    use super::damage::sound::{Plan, Sound};
     use super::damage::truth::{Tally, count};
 
     type Outcome = Result<(), Box<dyn Error>>;
 
     const USAGE: &str = "usage: recovery cases <rows> <seeds> <part of names>… | \
+                         anything <seeds> <part of names>… | \
                          damage <database> <case> <seed> <folder> | \
                          throughput <folder> <MB> | salvage <database> <target>";
 
@@ -57,10 +61,8 @@ mod contest {
         let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match arguments.as_slice() {
-            ["cases", rows, seeds, only @ ..] => {
-                let (first, last) = seeds.split_once('-').unwrap_or(("1", seeds));
-                cases(rows.parse()?, first.parse()?..=last.parse()?, only)
-            }
+            ["cases", rows, of, only @ ..] => cases(rows.parse()?, seeds(of)?, only),
+            ["anything", of, only @ ..] => anything(seeds(of)?, only),
             ["damage", schema, case, seed, folder] => {
                 damage(schema, case, seed.parse()?, Path::new(folder))
             }
@@ -75,30 +77,66 @@ mod contest {
         }
     }
 
+    fn seeds(of: &str) -> Result<RangeInclusive<u64>, Box<dyn Error>> {
+        let (first, last) = of.split_once('-').unwrap_or(("1", of));
+        Ok(first.parse()?..=last.parse()?)
+    }
+
     fn cases(rows: i64, seeds: RangeInclusive<u64>, only: &[&str]) -> Outcome {
-        println!("{}", json!({ "shell": shell::version(), "sqlite": rusqlite::version() }));
         let log = Schema { name: "log", ..FUSION };
         let mut kinds: Vec<(&Schema, i64)> = Vec::new();
         kinds.extend((rows > 0).then_some((&log, rows)));
         kinds.extend(SCHEMAS.iter().map(|schema| (schema, schema.rows)));
+        for_each(kinds.len(), &|number, printing| {
+            let (schema, rows) = kinds[number];
+            all(schema, rows, &seeds, only, printing);
+        })
+    }
+
+    fn anything(seeds: RangeInclusive<u64>, only: &[&str]) -> Outcome {
+        let seeds: Vec<u64> = seeds.collect();
+        for_each(seeds.len(), &|number, printing| {
+            let seed = seeds[number];
+            let plan = Anything::of(seed);
+            all(&plan, plan.rows, &(seed..=seed), only, printing);
+        })
+    }
+
+    /// Calls `work` with each of `0..count`, on as many threads as there are processors.
+    fn for_each(count: usize, work: &(dyn Fn(usize, &Mutex<()>) + Sync)) -> Outcome {
+        println!("{}", json!({ "shell": shell::version(), "sqlite": rusqlite::version() }));
         let next = AtomicUsize::new(0);
         let printing = Mutex::new(());
-        let work = || {
-            while let Some((schema, rows)) = kinds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let folder = tempfile::tempdir().expect("a temporary folder");
-                let sound = Sound::make(schema, *rows, folder.path()).expect("a database");
-                for case in CASES {
-                    let wanted =
-                        |part: &&str| case.name.contains(part) || schema.name.contains(part);
-                    if only.is_empty() || only.iter().any(wanted) {
-                        one(&sound, case, seeds.clone(), folder.path(), &printing);
-                    }
+        let all = || {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    break;
                 }
+                work(number, &printing);
             }
         };
         let threads = std::thread::available_parallelism()?.get();
-        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(all))));
         Ok(())
+    }
+
+    /// The damage that `only` names, or all of it, done to one database.
+    fn all(
+        plan: &dyn Plan,
+        rows: i64,
+        seeds: &RangeInclusive<u64>,
+        only: &[&str],
+        printing: &Mutex<()>,
+    ) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sound = Sound::make(plan, rows, folder.path()).expect("a database");
+        for case in CASES {
+            let wanted = |part: &&str| case.name.contains(part) || plan.name().contains(part);
+            if only.is_empty() || only.iter().any(wanted) {
+                one(&sound, case, seeds.clone(), folder.path(), printing);
+            }
+        }
     }
 
     fn one(
@@ -142,9 +180,14 @@ mod contest {
     }
 
     fn damage(schema: &str, case: &str, seed: u64, folder: &Path) -> Outcome {
-        let schema = SCHEMAS.iter().find(|it| it.name == schema).ok_or("no such database")?;
         let case = CASES.iter().find(|it| it.name == case).ok_or("no such case")?;
-        let sound = Sound::make(schema, schema.rows, folder)?;
+        let sound = if let Some(of) = schema.strip_prefix("anything ") {
+            let plan = Anything::of(of.parse()?);
+            Sound::make(&plan, plan.rows, folder)?
+        } else {
+            let schema = SCHEMAS.iter().find(|it| it.name == schema).ok_or("no such database")?;
+            Sound::make(schema, schema.rows, folder)?
+        };
         let damaged = case.damage(&sound, seed).ok_or("nothing to be damaged so")?;
         fs::write(folder.join("sound.db"), &sound.file)?;
         contest::write(&damaged, folder);

@@ -8,6 +8,7 @@
 
 mod damage;
 
+use damage::anything::Anything;
 use damage::cases::CASES;
 use damage::contest;
 use damage::schemas::SCHEMAS;
@@ -71,6 +72,25 @@ fn damage_is_the_same_in_every_run() {
         let changed = first.file != sound.file || first.wal.is_some();
         assert_eq!(changed, case.name != "sound", "{}: {:?}", case.name, first.done);
     }
+}
+
+/// Of a sound database nothing is lost, whatever its tables are like and their rows.
+#[test]
+fn whatever_is_sound_comes_back_whole() {
+    let sound_case = CASES.iter().find(|case| case.name == "sound").expect("the case");
+    let mut failures = Vec::new();
+    for seed in 1..=100 {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let plan = Anything::of(seed);
+        let sound = Sound::make(&plan, plan.rows, folder.path()).expect("a database can be made");
+        let damaged = sound_case.damage(&sound, seed).expect("nothing is damaged");
+        let contest = contest::hold(&sound, &damaged, false, folder.path());
+        let misses = contest.misses(&damaged, sound_case.wanted, false);
+        if !misses.is_empty() {
+            failures.push(format!("{}: {}", sound.name, misses.join("\n    ")));
+        }
+    }
+    assert!(failures.is_empty(), "{} databases\n{}", failures.len(), failures.join("\n"));
 }
 
 macro_rules! schemas {

@@ -497,6 +497,9 @@ impl<'a> Damage<'a> {
     /// A WAL of this file when its pages were others.
     fn misplaced_wal(&mut self) -> bool {
         // Frames for the first pages with pages from the middle of the file, well summed.
+        if self.pages.len() <= 12 {
+            return false;
+        }
         let size = self.sound.page_size();
         let middle = self.pages.len() / 2;
         let frames: Vec<(u32, Vec<u8>)> = (0..4)
@@ -510,7 +513,7 @@ impl<'a> Damage<'a> {
             self.from[*page as usize - 1] = 0;
         }
         self.say("a WAL with other content for pages 2, 5, 8 and 11".into());
-        self.pages.len() > 12
+        true
     }
 
     /// The WAL of another file, left behind when this one was put in its place.
@@ -527,6 +530,9 @@ impl<'a> Damage<'a> {
     }
 
     fn cut_wal(&mut self) -> bool {
+        if self.sound.commits.windows(2).any(|pair| pair[0].end == pair[1].end) {
+            return false;
+        }
         let size = self.sound.page_size();
         self.pages = self.sound.earlier.chunks(size).map(<[u8]>::to_vec).collect();
         let kept = 1 + self.random.below(self.sound.commits.len() - 2);

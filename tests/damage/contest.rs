@@ -152,16 +152,20 @@ fn check(
     }
     for (table, seq) in damaged.sequences {
         let now = number(&format!(
-            "SELECT coalesce(max(seq), -1) FROM sqlite_sequence WHERE name = '{table}'"
+            "SELECT coalesce(max(seq), -1) FROM sqlite_sequence WHERE name = '{}'",
+            table.replace('\'', "''")
         ))?;
-        let most = number(&format!("SELECT coalesce(max(rowid), 0) FROM \"{table}\""))?;
+        let most = number(&format!(
+            "SELECT coalesce(max(rowid), 0) FROM \"{}\"",
+            table.replace('"', "\"\"")
+        ))?;
         if now < most || (everything && now != *seq) {
             faults.push(format!(
                 "the sequence of {table} is {now}: was {seq}, the greatest rowid is {most}"
             ));
         }
     }
-    if everything {
+    if everything && sound.keeps_foreign_keys {
         let violations =
             connection.prepare("PRAGMA foreign_key_check")?.query_map([], |_| Ok(()))?.count();
         if violations > 0 {

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`random`] | numbers that are the same in every run |
+//! | [`anything`] | databases that nobody made by hand: of any schema |
 //! | [`schemas`] | the databases: schemas and rows of every kind |
 //! | [`sound`] | such a database before the damage: its bytes, its WAL, its rows, its layout |
 //! | [`layout`] | which page holds what in a sound file |
@@ -15,6 +16,7 @@
 
 #![allow(dead_code, reason = "each of the two users leaves something out")]
 
+pub mod anything;
 pub mod cases;
 pub mod contest;
 pub mod layout;

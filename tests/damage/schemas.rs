@@ -6,6 +6,7 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, Result, params};
 
 use super::random::Random;
+use super::sound::{Format, Plan};
 
 /// A kind of database.
 pub struct Schema {
@@ -32,6 +33,39 @@ pub struct Part {
     /// A count that a query of a full-text index must give, and the query that gives it from the
     /// rows themselves.
     pub queries: &'static [(&'static str, &'static str)],
+}
+
+impl Plan for Schema {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn format(&self) -> Format {
+        let Self { page_size, encoding, auto_vacuum, .. } = *self;
+        Format { page_size, encoding, auto_vacuum, reserved: 0 }
+    }
+
+    fn create(&self, connection: &Connection) -> Result<()> {
+        self.parts.iter().try_for_each(|part| connection.execute_batch(part.create))
+    }
+
+    fn fill(&self, connection: &Connection, rows: Range<i64>) -> Result<()> {
+        let part = |part: &Part| (part.fill)(connection, rows.clone(), self.page_size);
+        self.parts.iter().try_for_each(part)
+    }
+
+    fn change(&self, connection: &Connection) -> Result<()> {
+        self.parts.iter().try_for_each(|part| connection.execute_batch(part.change))
+    }
+
+    fn free(&self, connection: &Connection) -> Result<()> {
+        self.parts.iter().try_for_each(|part| connection.execute_batch(part.free))
+    }
+
+    fn queries(&self) -> Vec<(String, String)> {
+        let queries = self.parts.iter().flat_map(|part| part.queries);
+        queries.map(|(count, wanted)| (count.to_string(), wanted.to_string())).collect()
+    }
 }
 
 /// As [`SCHEMAS`], with rows of an orchestrator's log: the database that this is all about.

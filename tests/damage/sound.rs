@@ -1,5 +1,6 @@
 //! A database before the damage: its bytes, its WAL, its rows, its layout.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,12 +8,39 @@ use fusion_sqlite::recovery::salvage::{SchemaEntry, Snapshot};
 use rusqlite::{Connection, Result};
 
 use super::layout::Layout;
-use super::schemas::{APPLICATION_ID, Schema, USER_VERSION};
+use super::schemas::{APPLICATION_ID, USER_VERSION};
 use super::truth::{self, Former, Rows, Table};
+
+/// What a file is like.
+pub struct Format {
+    pub page_size: usize,
+    /// `PRAGMA encoding`.
+    pub encoding: &'static str,
+    /// `PRAGMA auto_vacuum`.
+    pub auto_vacuum: &'static str,
+    /// Bytes that pages end with and that are not SQLite's.
+    pub reserved: u8,
+}
+
+/// How a database is made.
+pub trait Plan {
+    fn name(&self) -> &str;
+    fn format(&self) -> Format;
+    /// Makes the schema.
+    fn create(&self, connection: &Connection) -> Result<()>;
+    /// Inserts the rows of a range.
+    fn fill(&self, connection: &Connection, rows: Range<i64>) -> Result<()>;
+    /// Carried out once half of the rows are there.
+    fn change(&self, connection: &Connection) -> Result<()>;
+    /// Carried out before the last twentieth of the rows comes.
+    fn free(&self, connection: &Connection) -> Result<()>;
+    /// Counts that queries must give, and the queries that give them from the rows themselves.
+    fn queries(&self) -> Vec<(String, String)>;
+}
 
 /// A sound database. The last twentieth of its rows came through a WAL.
 pub struct Sound {
-    pub name: &'static str,
+    pub name: String,
     /// The file as it is in the end, everything checkpointed.
     pub file: Vec<u8>,
     pub layout: Layout,
@@ -34,8 +62,10 @@ pub struct Sound {
     pub commits: Vec<Commit>,
     /// `sqlite_sequence`.
     pub sequences: Vec<(String, i64)>,
+    /// No row refers to one that is not there.
+    pub keeps_foreign_keys: bool,
     /// Queries of full-text indexes, and what they are to agree with.
-    pub queries: Vec<(&'static str, &'static str)>,
+    pub queries: Vec<(String, String)>,
 }
 
 /// What a transaction left.
@@ -51,43 +81,41 @@ pub struct Commit {
 const TRANSACTIONS: i64 = 4;
 
 impl Sound {
-    /// Makes the database of `schema` with `rows` rows, in `folder`.
-    pub fn make(schema: &Schema, rows: i64, folder: &Path) -> Result<Self> {
+    /// Makes the database of `plan` with `rows` rows, in `folder`.
+    pub fn make(plan: &dyn Plan, rows: i64, folder: &Path) -> Result<Self> {
         // Locks are of one kind in a process from its first connection on.
         fusion_sqlite::engine::init().expect("this SQLite is fit to be used");
-        let path = folder.join(format!("{}.db", schema.name));
-        let wal_path = folder.join(format!("{}.db-wal", schema.name));
+        let format = plan.format();
+        let path = folder.join(format!("{}.db", plan.name()));
+        let wal_path = folder.join(format!("{}.db-wal", plan.name()));
         let connection = Connection::open(&path)?;
+        if format.reserved > 0 {
+            reserve(&connection, format.reserved);
+        }
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.execute_batch(&format!(
             "PRAGMA page_size = {}; PRAGMA encoding = '{}'; PRAGMA auto_vacuum = {};
              PRAGMA synchronous = OFF; PRAGMA user_version = {USER_VERSION};
              PRAGMA application_id = {APPLICATION_ID};",
-            schema.page_size, schema.encoding, schema.auto_vacuum,
+            format.page_size, format.encoding, format.auto_vacuum,
         ))?;
         let before = rows - rows / 20;
         connection.execute_batch("BEGIN")?;
-        for part in schema.parts {
-            connection.execute_batch(part.create)?;
-        }
+        plan.create(&connection)?;
         // Rows of the parts take turns, so that pages of all tables lie among each other.
-        fill(schema, &connection, 0..before / 2)?;
+        fill(plan, &connection, 0..before / 2)?;
         connection.execute_batch("COMMIT")?;
         let mut former = Former::new();
         remember(&mut former, truth::read(&connection)?);
         connection.execute_batch("BEGIN")?;
-        for part in schema.parts {
-            connection.execute_batch(part.change)?;
-        }
+        plan.change(&connection)?;
         connection.execute_batch("COMMIT; BEGIN")?;
         remember(&mut former, truth::read(&connection)?);
-        fill(schema, &connection, before / 2..before)?;
+        fill(plan, &connection, before / 2..before)?;
         connection.execute_batch("COMMIT")?;
         remember(&mut former, truth::read(&connection)?);
         connection.execute_batch("BEGIN")?;
-        for part in schema.parts {
-            connection.execute_batch(part.free)?;
-        }
+        plan.free(&connection)?;
         connection
             .execute_batch("COMMIT; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0;")?;
         let earlier = std::fs::read(&path).expect("the file was just written");
@@ -104,7 +132,7 @@ impl Sound {
         for transaction in 0..TRANSACTIONS {
             let start = before + transaction * step;
             connection.execute_batch("BEGIN")?;
-            fill(schema, &connection, start..start + step)?;
+            fill(plan, &connection, start..start + step)?;
             connection.execute_batch("COMMIT")?;
             let size = std::fs::metadata(&wal_path).expect("there is a WAL").len();
             commits.push(commit(size as usize)?);
@@ -125,7 +153,7 @@ impl Sound {
             assert_eq!(rows.len(), read.len(), "rows of {table} that the layout found");
         }
         Ok(Self {
-            name: schema.name,
+            name: plan.name().to_owned(),
             snapshot: snapshot(&connection, &file)?,
             file,
             layout,
@@ -134,10 +162,11 @@ impl Sound {
             former,
             earlier,
             wal,
-            foreign_wal: foreign_wal(schema, folder)?,
+            foreign_wal: foreign_wal(format.page_size, folder)?,
             commits,
             sequences: sequences(&connection)?,
-            queries: schema.parts.iter().flat_map(|part| part.queries).copied().collect(),
+            keeps_foreign_keys: keeps_foreign_keys(&connection),
+            queries: plan.queries(),
         })
     }
 
@@ -145,6 +174,29 @@ impl Sound {
     pub fn page_size(&self) -> usize {
         self.layout.page_size
     }
+}
+
+/// Has pages end with bytes that are not SQLite's.
+fn reserve(connection: &Connection, bytes: u8) {
+    let mut bytes = i32::from(bytes);
+    // SAFETY: the connection is open, and this file control reads and writes one int.
+    unsafe {
+        rusqlite::ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            rusqlite::ffi::SQLITE_FCNTL_RESERVE_BYTES,
+            (&raw mut bytes).cast(),
+        );
+    }
+}
+
+/// A reference to what can be referred to by none is an error.
+fn keeps_foreign_keys(connection: &Connection) -> bool {
+    let violations = connection.prepare("PRAGMA foreign_key_check").and_then(|mut check| {
+        let mut violations = check.query([])?;
+        Ok(violations.next()?.is_some())
+    });
+    violations.is_ok_and(|any| !any)
 }
 
 fn sequences(connection: &Connection) -> Result<Vec<(String, i64)>> {
@@ -156,25 +208,23 @@ fn sequences(connection: &Connection) -> Result<Vec<(String, i64)>> {
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-fn foreign_wal(schema: &Schema, folder: &Path) -> Result<Vec<u8>> {
+fn foreign_wal(page_size: usize, folder: &Path) -> Result<Vec<u8>> {
     let connection = Connection::open(folder.join("foreign.db"))?;
     connection.execute_batch(&format!(
         "PRAGMA page_size = {}; PRAGMA journal_mode = WAL; CREATE TABLE foreigners(name TEXT, age INTEGER);
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
          INSERT INTO foreigners SELECT 'foreigner ' || i, i FROM n;",
-        schema.page_size
+        page_size
     ))?;
     Ok(std::fs::read(folder.join("foreign.db-wal")).expect("there is a WAL"))
 }
 
-fn fill(schema: &Schema, connection: &Connection, rows: std::ops::Range<i64>) -> Result<()> {
+fn fill(plan: &dyn Plan, connection: &Connection, rows: Range<i64>) -> Result<()> {
     let mut start = rows.start;
     while start < rows.end {
         // An even number, since some parts take every other row.
         let end = (start + 20).min(rows.end);
-        for part in schema.parts {
-            (part.fill)(connection, start..end, schema.page_size)?;
-        }
+        plan.fill(connection, start..end)?;
         start = end;
     }
     Ok(())
