@@ -76,8 +76,10 @@ impl<'a> Ground<'a> {
     /// The task's.
     pub(super) fn rootless(self, owners: &Owners) -> Result<Vec<Tree>> {
         let Self { pages, survey, task, .. } = self;
+        // A root that has changed places with a free page is on the freelist.
         let interior = |(page, note): &(u32, &Note)| {
-            note.is == Is::Tree(Kind::TableInterior) && owners.get(*page) == Owner::None
+            note.is == Is::Tree(Kind::TableInterior)
+                && matches!(owners.get(*page), Owner::None | Owner::Free)
         };
         let pages_above: Vec<u32> = survey.iter().filter(interior).map(|(page, _)| page).collect();
         if pages_above.is_empty() {
@@ -91,8 +93,10 @@ impl<'a> Ground<'a> {
             pages_above.into_iter().partition(|&page| above.knows(page));
         for top in tops.into_iter().chain(led_to) {
             let owners = &mut owners;
-            if owners.get(top) != Owner::None {
-                continue;
+            match owners.get(top) {
+                Owner::None => {}
+                Owner::Free => owners.set(top, Owner::None),
+                _ => continue,
             }
             let (number, fits) = (u32::MAX / 2, &|_: u32, _: &Note| true);
             let walk = Walk { pages, survey, owners, task, number, fits, descending: &[] };

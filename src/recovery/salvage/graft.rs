@@ -14,7 +14,7 @@ use super::misplaced::Places;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
 use super::target::Shape;
-use super::tree::{Lost, Tree};
+use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
 
 /// Leaves that the indexes are asked about.
@@ -30,6 +30,7 @@ const EXACT: u32 = 1;
 pub(super) fn find(
     pages: &Pages<'_>,
     survey: &Survey,
+    owners: &Owners,
     shapes: &[Shape],
     places: &Places<'_>,
     evidence: &Evidence<'_>,
@@ -45,7 +46,7 @@ pub(super) fn find(
     for top in tops {
         let notes = top.pages.iter().map(|&page| survey.note(page));
         let Some(note) = Note::of_all(notes) else { continue };
-        let expected = Expected::in_place_of(top.root, places, shapes, &bereft, &in_chains);
+        let expected = Expected::in_place_of(top.root, places, shapes, &bereft, &in_chains, owners);
         for &table in &bereft {
             let Some(shape) = shapes.get(table) else { continue };
             if shape.root == top.root || fit::fit(&note, shape).is_none() {
@@ -82,6 +83,7 @@ struct Expected<'a> {
     /// The root of a table that has lost it.
     root: bool,
     overflow: bool,
+    free: bool,
 }
 
 impl<'a> Expected<'a> {
@@ -91,6 +93,7 @@ impl<'a> Expected<'a> {
         shapes: &[Shape],
         bereft: &[usize],
         in_chains: &HashSet<u32>,
+        owners: &Owners,
     ) -> Self {
         let of = |tree: &'a Tree| tree.lost.iter().filter(move |lost| lost.page == page);
         let indexes = places.indexes.iter().map(|(tree, _)| tree);
@@ -101,13 +104,16 @@ impl<'a> Expected<'a> {
             of_index: others.into_iter().flat_map(of).next().is_some(),
             root: bereft.iter().any(|&it| shapes.get(it).is_some_and(|it| it.root == page)),
             overflow: in_chains.contains(&page),
+            free: owners.get(page) == Owner::Free,
         }
     }
 
     /// How well a page that is in another place would do here; none if it would not.
     fn points(&self, note: &Note) -> Option<u32> {
         let leaf = note.is_filled(Kind::TableLeaf);
-        if self.lost.iter().any(|lost| lost.is_just(note)) {
+        // Free pages hold whatever they once did. What leads to pages that are not free is none.
+        let free = self.free && note.is != Is::Nothing;
+        if free || self.lost.iter().any(|lost| lost.is_just(note)) {
             return Some(EXACT);
         }
         let could_be = match note.is {

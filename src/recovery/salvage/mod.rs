@@ -7,7 +7,7 @@
 //! | [`report`] | what was saved and what was not |
 //!
 //! It never invents a row: values of a salvaged row are exactly what the file held.
-//! Memory: 48 bytes a page for the survey and the b-trees, and what the target takes, whatever the
+//! Memory: 52 bytes a page for the survey and the b-trees, and what the target takes, whatever the
 //! file's size (its page cache, SQLite's sorter): 82 MB for a log of 420 MB, so about 200 MB for
 //! one of 10 GB. What is lost, orphaned, contested or does not end where the page above says comes
 //! on top, some bytes for each page of it.
@@ -158,9 +158,11 @@ impl Salvager<'_> {
             free::mark(pages, &survey, &mut owners, geometry);
             owners
         };
-        let mut rootless = ground.rootless(&without_free(&owners))?;
+        let others = without_free(&owners);
+        let mut rootless = ground.rootless(&others)?;
         let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
-        moved.roots = graft::find(pages, &survey, &shapes, &places, &evidence);
+        moved.roots = graft::find(pages, &survey, &others, &shapes, &places, &evidence);
+        drop(others);
         if !moved.roots.is_empty() {
             ground.tables_again(&moved, &mut owners, &mut trees)?;
             rootless = ground.rootless(&without_free(&owners))?;
