@@ -25,7 +25,7 @@ use rusqlite::ffi;
 
 use super::batch::{Outcomes, Statements, Written, complete};
 use super::queue::{Batch, RowOutcome};
-use super::writer::Shared;
+use super::shared::Shared;
 use crate::engine::{Connection, Error, Result};
 
 const MODULE: &CStr = c"fusion_sqlite_watch";

@@ -24,14 +24,19 @@
 mod batch;
 mod borrowed;
 mod entry;
+mod event;
+mod options;
 mod queue;
 mod registry;
+mod shared;
 mod stats;
+mod thread;
 mod writer;
 
 pub use borrowed::Borrowed;
 pub use entry::{Entries, Entry, Field, Position};
+pub use event::{Event, Listener};
+pub use options::{END_DEADLINE, Options};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
-pub use registry::{END_DEADLINE, Log, flush_all, flush_until, open, open_in_memory, resume};
-pub use stats::{Latency, Stats};
-pub use writer::{Event, Listener, Options, WalStatus};
+pub use registry::{Log, flush_all, flush_until, open, open_in_memory, resume};
+pub use stats::{Latency, Stats, WalStatus};

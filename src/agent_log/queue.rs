@@ -9,8 +9,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::entry::{Entries, Position};
+use super::options::Options;
 use super::stats::Stats;
-use super::writer::Options;
 use crate::checkpoint;
 use crate::engine::Error;
 

@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use super::borrowed::Borrowed;
 use super::entry::{Entries, Entry, Position};
+use super::event::{Event, Listener};
+use super::options::{END_DEADLINE, Options};
 use super::queue::{Batch, Refusal, Reply};
-use super::stats::Stats;
-use super::writer::{self, Event, Listener, Options, Shared, WalStatus};
+use super::shared::Shared;
+use super::stats::{Stats, WalStatus};
+use super::thread;
 use crate::checkpoint;
-use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result};
+use crate::engine::{Connection, DatabaseFile, Error, FileId, Result};
 
 /// Logs whose writer runs, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
-
-/// How long the process's end may be delayed.
-pub const END_DEADLINE: Duration = Duration::from_secs(5);
 
 fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,7 +74,7 @@ pub fn open(
         let shared = Arc::new(Shared::new(Arc::clone(file), options));
         // Before the writer looks at the file: it may have something to tell at once.
         shared.listen(id, listener);
-        writer::start(&shared)?;
+        thread::start(&shared, forget)?;
         logs.push((Arc::clone(&shared), 1));
         shared
     };
@@ -91,7 +91,7 @@ pub fn open_in_memory(options: Options, listener: Arc<dyn Listener>) -> Log {
 }
 
 /// The writer of `shared` has ended.
-pub(super) fn forget(shared: &Arc<Shared>) {
+fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
@@ -317,28 +317,6 @@ impl Log {
             state = self.shared.queue.await_progress(state, left, meanwhile);
         }
         state.stopped.is_none()
-    }
-}
-
-impl Shared {
-    fn resume(&self) {
-        let mut state = self.queue.lock();
-        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
-            state.stopped = None;
-            state.failing = None;
-            state.retry_at = None;
-            // What the WAL holds was left alone meanwhile.
-            state.look_at_wal = true;
-            drop(state);
-            self.queue.work.notify_one();
-        }
-    }
-
-    /// Tells listeners once that the queue is full, until it has room again.
-    fn tell_refusal(&self) {
-        if self.queue.lock().start_refusing() {
-            self.emit(&Event::Backpressure(true));
-        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! Figures of one log, for people and for decisions. Plain data under the queue's mutex.
+//! Figures of one log, for people and for decisions. Plain data, under the mutex of whoever keeps
+//! it: [`Stats`] the queue's, [`WalStatus`] one of its own.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Durations in buckets a quarter of a power of two wide, from a microsecond to half an hour.
 #[derive(Debug, Clone)]
@@ -82,6 +83,27 @@ pub struct Stats {
     pub commit: Latency,
     /// Acceptance to COMMIT, a row.
     pub append: Latency,
+}
+
+/// What is known of the WAL and its checkpoints.
+#[derive(Debug, Clone, Default)]
+pub struct WalStatus {
+    /// Frames after the last commit or checkpoint.
+    pub frames: u32,
+    /// How many of them the last checkpoint found in the database.
+    pub backfilled: u32,
+    /// Size of the file, in bytes.
+    pub bytes: u64,
+    /// Largest size seen.
+    pub peak_bytes: u64,
+    /// Checkpoints carried out, by [`crate::checkpoint::Mode`].
+    pub completed: [u64; 4],
+    /// Checkpoints that a reader, a writer or another checkpointer prevented.
+    pub prevented: u64,
+    /// Since when they have been, without one that completed.
+    pub prevented_since: Option<SystemTime>,
+    /// Checkpoints that failed.
+    pub failed: u64,
 }
 
 #[cfg(test)]

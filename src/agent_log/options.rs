@@ -1,0 +1,51 @@
+//! How a log writes: plain data, fixed when the file's first handle is opened. Any thread.
+
+use std::time::Duration;
+
+use crate::checkpoint::Policy;
+use crate::engine::Profile;
+
+/// How long the process's end may be delayed.
+pub const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How a log writes. The first handle of a file decides for all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Settings of the writer's connection.
+    pub profile: Profile,
+    /// Rows that close a batch.
+    pub batch_rows: usize,
+    /// Bytes that close a batch.
+    pub batch_bytes: usize,
+    /// How long an entry that nobody waits for may wait for company.
+    pub linger: Duration,
+    /// The same once somebody waits.
+    pub awaited_linger: Duration,
+    /// Bytes that may be queued.
+    pub queue_bytes: usize,
+    /// How long a call that waits is kept waiting by failures.
+    pub retry_deadline: Duration,
+    /// Key in `__meta` of the counter that each transaction increases; none: no counter.
+    pub change_counter: Option<String>,
+    /// When to checkpoint.
+    pub checkpoints: Policy,
+    /// Whether the file is repaired when it is found damaged.
+    pub repair: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            profile: Profile::default(),
+            batch_rows: 1000,
+            batch_bytes: 1 << 20,
+            linger: Duration::from_millis(500),
+            awaited_linger: Duration::from_millis(5),
+            queue_bytes: 64 << 20,
+            retry_deadline: Duration::from_secs(60),
+            change_counter: Some("lastModified".to_owned()),
+            checkpoints: Policy::default(),
+            repair: true,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A log as its handles and its writer share it: the file, the options, the queue, what is known
+//! of the WAL, and who listens.
+//!
+//! Any thread. Listeners and replies are called with no lock held. What stops writing for good,
+//! and what lets it go on after all, is in here; what makes that necessary is the writer's to say.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::event::{Event, Listener};
+use super::options::Options;
+use super::queue::{Queue, Settled};
+use super::stats::WalStatus;
+use crate::engine::{Class, DatabaseFile, Error};
+
+/// A log as its handles and its writer share it.
+pub(super) struct Shared {
+    pub file: Arc<DatabaseFile>,
+    pub options: Options,
+    pub queue: Queue,
+    wal: Mutex<WalStatus>,
+    listeners: Mutex<Vec<(u64, Arc<dyn Listener>)>>,
+}
+
+impl Shared {
+    pub fn new(file: Arc<DatabaseFile>, options: Options) -> Self {
+        Self {
+            file,
+            options,
+            queue: Queue::new(),
+            wal: Mutex::default(),
+            listeners: Mutex::default(),
+        }
+    }
+
+    pub fn wal(&self) -> MutexGuard<'_, WalStatus> {
+        self.wal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<(u64, Arc<dyn Listener>)>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn listen(&self, id: u64, listener: Arc<dyn Listener>) {
+        self.listeners().push((id, listener));
+    }
+
+    pub fn unlisten(&self, id: u64) {
+        self.listeners().retain(|(listener, _)| *listener != id);
+    }
+
+    pub fn emit(&self, event: &Event) {
+        let listeners: Vec<_> =
+            self.listeners().iter().map(|(_, listener)| Arc::clone(listener)).collect();
+        for listener in listeners {
+            listener.event(event);
+        }
+    }
+
+    /// Tells what a settled batch left to be told. Rejections first: a flush that resolves has
+    /// told of them, and once it has, nothing may keep the process alive to hear more.
+    pub fn tell(&self, mut settled: Settled) {
+        for (entries, error) in std::mem::take(&mut settled.unawaited) {
+            self.emit(&Event::Rejected(entries, error));
+        }
+        let relieved = settled.relieved;
+        settled.reply();
+        if relieved {
+            self.emit(&Event::Backpressure(false));
+        }
+    }
+
+    /// Whether writing has ended for good.
+    pub fn is_stopped(&self) -> bool {
+        self.queue.lock().stopped.is_some()
+    }
+
+    /// Ends writing for good: entries stay, whoever waits is told.
+    pub fn stop(&self, error: &Error) {
+        self.queue.lock().stopped = Some(error.clone());
+        // The event first, so that whoever is told of a failed append knows the reason.
+        self.emit(&match error.class() {
+            Class::Replaced => Event::Replaced(error.clone()),
+            Class::Corrupt => Event::Corrupt(error.clone()),
+            _ => Event::Error(error.clone()),
+        });
+        self.tell(self.queue.fail_waiting(error, None));
+        for reply in self.queue.take_checkpoints() {
+            reply(Err(error.clone()));
+        }
+    }
+
+    /// The file has been repaired or restored: writing that damage had stopped goes on, with the
+    /// entries that are still queued.
+    pub fn resume(&self) {
+        let mut state = self.queue.lock();
+        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
+            state.stopped = None;
+            state.failing = None;
+            state.retry_at = None;
+            // What the WAL holds was left alone meanwhile.
+            state.look_at_wal = true;
+            drop(state);
+            self.queue.work.notify_one();
+        }
+    }
+
+    /// Tells listeners once that the queue is full, until it has room again.
+    pub fn tell_refusal(&self) {
+        if self.queue.lock().start_refusing() {
+            self.emit(&Event::Backpressure(true));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The writer's own connection: opened when it is needed, closed when it is stale or has failed.
+//!
+//! Used by the writer's thread alone. Only what comes from [`OwnConnection::sound`] may write or
+//! checkpoint.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::OpenFlags;
+
+use super::doubt;
+use crate::agent_log::batch::Statements;
+use crate::agent_log::event::Event;
+use crate::agent_log::shared::Shared;
+use crate::engine::{self, Connection, Error, Profile, Result};
+
+/// How often connections that are to be opened anew are told so, while they are waited for.
+const TELL_AGAIN: Duration = Duration::from_millis(50);
+
+/// Fields drop in order: statements before their connection.
+struct Open {
+    statements: Option<Statements>,
+    connection: Connection,
+}
+
+pub(super) struct OwnConnection<'a> {
+    shared: &'a Shared,
+    open: Option<Open>,
+}
+
+impl<'a> OwnConnection<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, open: None }
+    }
+
+    /// The connection, if one is open.
+    pub fn get(&self) -> Option<&Connection> {
+        self.open.as_ref().map(|open| &open.connection)
+    }
+
+    /// The connection and what is prepared on it, after [`Self::ready_to_write`].
+    pub fn prepared(&self) -> Option<(&Connection, &Statements)> {
+        let open = self.open.as_ref()?;
+        Some((&open.connection, open.statements.as_ref()?))
+    }
+
+    /// Whether it belongs to a WAL that is the file's no longer.
+    pub fn is_stale(&self) -> bool {
+        self.get().is_some_and(Connection::is_stale)
+    }
+
+    /// The connection, if the file may be written to and checkpointed: its path still leads to
+    /// it, and where there was reason to doubt it, it has been checked.
+    pub fn sound(&mut self) -> Result<&Connection> {
+        let file = &self.shared.file;
+        self.let_go();
+        if self.open.is_none() {
+            // Opening makes a -wal where one was deleted under others, who have it open still.
+            file.check_beside()?;
+        }
+        let connection = self.opened()?;
+        connection.check_identity()?;
+        file.check_beside()?;
+        doubt::settle(file)?;
+        Ok(connection)
+    }
+
+    /// As [`Self::sound`], with the log's statements prepared.
+    pub fn ready_to_write(&mut self) -> Result<()> {
+        self.sound()?;
+        if let Some(open) = self.open.as_mut().filter(|open| open.statements.is_none()) {
+            let counter = self.shared.options.change_counter.as_deref();
+            open.statements = Some(Statements::prepare(&open.connection, counter)?);
+        }
+        Ok(())
+    }
+
+    pub fn execute(&mut self, sql: &str) -> Result<()> {
+        let path = &self.shared.file.path;
+        self.opened()?.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
+    }
+
+    /// Closes a connection that is stale: a JavaScript thread noticed the wedge first. Others of
+    /// this process wait for that, and for one another.
+    pub fn let_go(&mut self) {
+        if self.is_stale() {
+            self.close();
+            self.shared.emit(&Event::Reopen);
+        }
+    }
+
+    /// Closes the connection, if one is open; a transaction goes with it.
+    pub fn close(&mut self) {
+        self.open = None;
+    }
+
+    /// Closes it for good. The file's last connection then leaves no WAL, if it `is_in_order`.
+    pub fn close_at_end(&mut self, is_in_order: bool) {
+        if let Some(mut open) = self.open.take() {
+            open.statements = None;
+            if is_in_order {
+                open.connection.checkpoint_on_close(true);
+            }
+            drop(open.connection);
+        }
+    }
+
+    fn opened(&mut self) -> Result<&Connection> {
+        if self.open.is_none() {
+            let file = &self.shared.file;
+            // No CREATE: a file that has vanished must not come back empty.
+            let connection = self.open_in_turn()?;
+            if connection.file().is_none_or(|opened| opened.id != file.id) {
+                return Err(Error::fusion(
+                    "ERR_FUSION_REPLACED",
+                    "the path leads to another file than the one that is open: it was replaced, \
+                     by a checkout or a restore. Writing has stopped; close the database and \
+                     open it again.",
+                )
+                .at(&file.path));
+            }
+            connection.sql()?.busy_timeout(Duration::ZERO)?;
+            engine::watch_wal(&connection);
+            self.open = Some(Open { statements: None, connection });
+        }
+        match &self.open {
+            Some(open) => Ok(&open.connection),
+            None => Err(Error::fusion("ERR_INVALID_STATE", "database is not open")),
+        }
+    }
+
+    /// Opens the file, and waits as long as the profile says for those of this process's
+    /// connections that are stale. One in a transaction could not be closed when all were told: it
+    /// is told again and again, because the end of a transaction tells nobody.
+    fn open_in_turn(&self) -> Result<Connection> {
+        let file = &self.shared.file;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let profile = &self.shared.options.profile;
+        let deadline = Instant::now() + profile.busy_timeout.min(engine::PATIENCE);
+        let briefly = Profile { busy_timeout: TELL_AGAIN, ..profile.clone() };
+        while file.is_being_reopened() {
+            match Connection::open_hardened(&file.path, flags, &briefly) {
+                Err(error) if error.code == "ERR_FUSION_WEDGED" && Instant::now() < deadline => {
+                    self.shared.emit(&Event::Reopen);
+                }
+                opened => return opened,
+            }
+        }
+        Connection::open_hardened(&file.path, flags, profile)
+    }
+}

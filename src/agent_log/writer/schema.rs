@@ -1,0 +1,57 @@
+//! The schema that the writer keeps beside the file, for a repair ([`snapshot_file`]). The
+//! writer's thread, when the file has just been used without a complaint.
+//!
+//! [`snapshot_file`]: crate::recovery::snapshot_file
+
+use std::time::{Duration, Instant};
+
+use rusqlite::OpenFlags;
+
+use super::connection::OwnConnection;
+use crate::agent_log::shared::Shared;
+use crate::engine::{Connection, Profile};
+use crate::recovery::snapshot_file::Keeper;
+
+pub(super) struct Schema<'a> {
+    shared: &'a Shared,
+    keeper: Keeper,
+}
+
+impl<'a> Schema<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, keeper: Keeper::default() }
+    }
+
+    /// Keeps it, if it may have changed and was not looked at lately.
+    pub fn keep_if_due(&mut self, own: &OwnConnection<'_>, now: Instant) {
+        if self.keeper.is_due(self.shared.file.wal.commits(), now) {
+            self.keep(own);
+        }
+    }
+
+    /// Keeps it, if it may have changed.
+    pub fn keep_if_stale(&mut self, own: &OwnConnection<'_>) {
+        if self.keeper.is_stale(self.shared.file.wal.commits()) {
+            self.keep(own);
+        }
+    }
+
+    /// On a connection that is closed again where there is no other: one that stays would be in
+    /// the way of a change of journal mode.
+    fn keep(&mut self, own: &OwnConnection<'_>) {
+        let file = &self.shared.file;
+        if file.is_suspect() {
+            return;
+        }
+        let commits = file.wal.commits();
+        if let Some(connection) = own.get() {
+            return self.keeper.look(connection, commits);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let profile =
+            Profile { busy_timeout: Duration::ZERO, ..self.shared.options.profile.clone() };
+        if let Ok(connection) = Connection::open_hardened(&file.path, flags, &profile) {
+            self.keeper.look(&connection, commits);
+        }
+    }
+}

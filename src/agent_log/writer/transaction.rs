@@ -1,0 +1,135 @@
+//! One transaction: a batch is taken from the queue, written, committed and settled.
+//!
+//! A batch that is not committed goes back where it was. Before and after each transaction the
+//! writer makes sure that the `-wal` and `-shm` it has open are still the file's, since a commit
+//! in others is seen by nobody.
+//!
+//! The writer's thread. It never waits inside SQLite (its busy timeout is 0): waiting is done on
+//! the file's turn, where a release in this process wakes it.
+
+use std::time::Instant;
+
+use super::connection::OwnConnection;
+use super::failures::Failures;
+use crate::agent_log::batch::{Outcomes, Written, complete};
+use crate::agent_log::queue::{Batch, RowOutcome, Settled, Unknown};
+use crate::agent_log::shared::Shared;
+use crate::engine::{Class, Error, Result};
+
+pub(super) struct Transactions<'a> {
+    shared: &'a Shared,
+    /// The batch of the transaction under way: here, so that a panic does not lose it.
+    batch: Option<Batch>,
+    /// So many rows are still to be written one by one, because together they failed at COMMIT.
+    alone: usize,
+}
+
+impl<'a> Transactions<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, batch: None, alone: 0 }
+    }
+
+    /// Carries one out. `Ok` also where nothing was left to write. A lock that another holds is
+    /// waited out before the error is returned.
+    pub fn run(
+        &mut self,
+        own: &mut OwnConnection<'_>,
+        failures: &mut Failures<'_>,
+    ) -> Result<Settled> {
+        let started = Instant::now();
+        own.ready_to_write()?;
+        let shared = self.shared;
+        let expectation = shared.file.turn.expect_release();
+        let turn = shared.file.turn.take();
+        if let Err(error) = own.execute("BEGIN IMMEDIATE") {
+            turn.abandon();
+            if error.class() == Class::Transient {
+                failures.wait_out(expectation);
+            }
+            return Err(error);
+        }
+        drop(expectation);
+        let rows = if self.alone > 0 { 1 } else { shared.options.batch_rows };
+        self.batch = Some(shared.queue.take_batch(rows, shared.options.batch_bytes));
+        let written = self.write(own);
+        if own.get().is_some_and(|connection| !connection.is_autocommit()) {
+            // Only after a failure; SQLite may have rolled back by itself already.
+            drop(own.execute("ROLLBACK"));
+        }
+        drop(turn);
+        let batch = self.batch.take().unwrap_or_default();
+        match written {
+            Ok(outcomes) => {
+                if !outcomes.is_empty() {
+                    self.alone = self.alone.saturating_sub(outcomes.len());
+                    let mut state = shared.queue.lock();
+                    state.stats.batches += 1;
+                    state.stats.commit.record(started.elapsed(), 1);
+                }
+                Ok(shared.queue.settle(batch, outcomes, &shared.options))
+            }
+            Err(error) => {
+                shared.queue.give_back(batch);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the batch back that a panic has left.
+    pub fn abandon(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.shared.queue.give_back(batch);
+        }
+    }
+
+    /// Writes `self.batch` and commits. On an error a transaction may still be open.
+    fn write(&mut self, own: &mut OwnConnection<'_>) -> Result<Vec<RowOutcome>> {
+        let mut outcomes = Outcomes::new();
+        loop {
+            let (Some(batch), Some((connection, statements))) = (&self.batch, own.prepared())
+            else {
+                return Ok(Vec::new());
+            };
+            match statements.write(connection, batch, &mut outcomes)? {
+                Written::TransactionEnded => own.execute("BEGIN IMMEDIATE")?,
+                Written::All => break,
+            }
+        }
+        match own.execute("COMMIT").and_then(|()| self.is_kept(own)) {
+            Ok(()) => Ok(complete(outcomes)),
+            Err(error) if error.class() != Class::Transient && error.class() != Class::Row => {
+                self.doubt(outcomes, &error);
+                Err(error)
+            }
+            // A deferred constraint speaks up only now, and does not say which row broke it.
+            Err(error) if error.class() == Class::Row => {
+                own.execute("ROLLBACK")?;
+                if outcomes.len() == 1 {
+                    return Ok(vec![RowOutcome::Rejected(error)]);
+                }
+                self.alone = outcomes.len();
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// That what was just committed is in the file's own WAL.
+    fn is_kept(&self, own: &OwnConnection<'_>) -> Result<()> {
+        if own.is_stale() {
+            return Err(Error::stale().at(&self.shared.file.path));
+        }
+        self.shared.file.check_beside()
+    }
+
+    /// The COMMIT of the rows in `self.batch` failed, and may have taken place all the same: they
+    /// are looked for before they are written again.
+    fn doubt(&mut self, outcomes: Outcomes, error: &Error) {
+        if let Some(batch) = &mut self.batch {
+            let outcomes = complete(outcomes);
+            if !outcomes.is_empty() {
+                batch.unknown = Some(Unknown { outcomes, error: error.clone() });
+            }
+        }
+    }
+}
