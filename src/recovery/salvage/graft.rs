@@ -20,6 +20,9 @@ use crate::format::Kind;
 /// Leaves that the indexes are asked about.
 const ASKED: usize = 4;
 
+/// Times that they are asked: all of them are read each time.
+const MOST_QUESTIONS: usize = 64;
+
 /// A table's indexes have the rows.
 const CERTAIN: u32 = 2;
 
@@ -40,19 +43,26 @@ pub(super) fn find(
     if bereft.is_empty() || tops.is_empty() {
         return HashMap::new();
     }
-    let in_chains = in_chains(pages, survey, &tops);
+    let expected = Expected::find(pages, survey, places, &tops);
+    let roots: HashSet<u32> =
+        bereft.iter().filter_map(|&table| Some(shapes.get(table)?.root)).collect();
+    let mut asked = 0;
     let mut best_of_table: HashMap<usize, Best> = HashMap::new();
     let mut best_of_top: HashMap<u32, Best> = HashMap::new();
     for top in tops {
         let notes = top.pages.iter().map(|&page| survey.note(page));
         let Some(note) = Note::of_all(notes) else { continue };
-        let expected = Expected::in_place_of(top.root, places, shapes, &bereft, &in_chains, owners);
+        let here = expected.in_place_of(top.root, &roots, owners);
+        if asked >= MOST_QUESTIONS || here.is_nothing() {
+            continue;
+        }
         for &table in &bereft {
             let Some(shape) = shapes.get(table) else { continue };
             if shape.root == top.root || fit::fit(&note, shape).is_none() {
                 continue;
             }
-            let Some(points) = expected.points(&survey.note(shape.root)) else { continue };
+            let Some(points) = here.points(&survey.note(shape.root)) else { continue };
+            asked += 1;
             let points = match says(evidence, table, top) {
                 Some(Verdict::Others { .. }) => continue,
                 Some(Verdict::Own) => CERTAIN + points,
@@ -75,10 +85,53 @@ pub(super) fn find(
     best_of_table.into_iter().filter_map(agreed).collect()
 }
 
-/// What is expected in the place where a top of a b-tree is.
+/// What is expected in the places where tops of b-trees are.
 struct Expected<'a> {
-    /// Pages of b-trees: those of tables with rowids, and of others.
-    lost: Vec<&'a Lost>,
+    /// By page: pages of the b-trees of tables with rowids.
+    lost: HashMap<u32, Vec<&'a Lost>>,
+    /// Pages of other b-trees.
+    of_index: HashSet<u32>,
+    /// Pages that overflow chains lead to.
+    in_chains: HashSet<u32>,
+}
+
+impl<'a> Expected<'a> {
+    fn find(pages: &Pages<'_>, survey: &Survey, places: &Places<'a>, tops: &[&Tree]) -> Self {
+        let tops: HashSet<u32> = tops.iter().map(|top| top.root).collect();
+        let mut expected = Self {
+            lost: HashMap::new(),
+            of_index: HashSet::new(),
+            in_chains: in_chains(pages, survey, &tops),
+        };
+        let indexes = places.indexes.iter().map(|(tree, _)| tree);
+        for tree in places.tables.iter().chain(places.rootless).chain(indexes) {
+            for lost in tree.lost.iter().filter(|lost| tops.contains(&lost.page)) {
+                if tree.table {
+                    expected.lost.entry(lost.page).or_default().push(lost);
+                } else {
+                    expected.of_index.insert(lost.page);
+                }
+            }
+        }
+        expected
+    }
+
+    fn in_place_of(&self, page: u32, roots: &HashSet<u32>, owners: &Owners) -> Here<'_> {
+        Here {
+            lost: self.lost.get(&page).map_or(&[], Vec::as_slice),
+            of_index: self.of_index.contains(&page),
+            root: roots.contains(&page),
+            overflow: self.in_chains.contains(&page),
+            free: owners.get(page) == Owner::Free,
+        }
+    }
+}
+
+/// What is expected in one place.
+struct Here<'a> {
+    /// Pages of the b-trees of tables with rowids.
+    lost: &'a [&'a Lost],
+    /// One of another b-tree.
     of_index: bool,
     /// The root of a table that has lost it.
     root: bool,
@@ -86,26 +139,9 @@ struct Expected<'a> {
     free: bool,
 }
 
-impl<'a> Expected<'a> {
-    fn in_place_of(
-        page: u32,
-        places: &Places<'a>,
-        shapes: &[Shape],
-        bereft: &[usize],
-        in_chains: &HashSet<u32>,
-        owners: &Owners,
-    ) -> Self {
-        let of = |tree: &'a Tree| tree.lost.iter().filter(move |lost| lost.page == page);
-        let indexes = places.indexes.iter().map(|(tree, _)| tree);
-        let trees = places.tables.iter().chain(places.rootless).chain(indexes);
-        let (tables, others): (Vec<&Tree>, Vec<&Tree>) = trees.partition(|tree| tree.table);
-        Self {
-            lost: tables.into_iter().flat_map(of).collect(),
-            of_index: others.into_iter().flat_map(of).next().is_some(),
-            root: bereft.iter().any(|&it| shapes.get(it).is_some_and(|it| it.root == page)),
-            overflow: in_chains.contains(&page),
-            free: owners.get(page) == Owner::Free,
-        }
+impl Here<'_> {
+    fn is_nothing(&self) -> bool {
+        self.lost.is_empty() && !(self.of_index || self.root || self.overflow || self.free)
     }
 
     /// How well a page that is in another place would do here; none if it would not.
@@ -128,8 +164,7 @@ impl<'a> Expected<'a> {
 }
 
 /// Those tops of b-trees that overflow chains lead to.
-fn in_chains(pages: &Pages<'_>, survey: &Survey, tops: &[&Tree]) -> HashSet<u32> {
-    let tops: HashSet<u32> = tops.iter().map(|top| top.root).collect();
+fn in_chains(pages: &Pages<'_>, survey: &Survey, tops: &HashSet<u32>) -> HashSet<u32> {
     let mut found = HashSet::new();
     for (page, note) in survey.iter() {
         if note.is == Is::Other {
