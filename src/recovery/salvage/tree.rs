@@ -4,6 +4,7 @@
 //! damaged, between the neighbours), and records that could be rows of that table; each child of a WITHOUT ROWID table's records between its
 //! neighbours', as far as their order is known. One that does not is not this table's page, whatever led to it
 //! (it was swapped, copied over, used again); what should have been there is noted as [`Lost`].
+//! All leaves of a b-tree are equally far from its root: what is not is another's, too.
 //!
 //! Pages of a hostile file may lead to each other in any way: how often a page that leads nowhere is
 //! looked at again is bounded, and so are all visits together.
@@ -179,6 +180,26 @@ pub(super) struct Walk<'a> {
     pub(super) descending: &'a [bool],
 }
 
+/// A b-tree that is being walked.
+struct Growing {
+    tree: Tree,
+    /// The pages that are its for now.
+    taken: Vec<u32>,
+    /// Its leaves by their distance from the root.
+    leaves: [u32; DEEPEST],
+    /// That of the leaves, if it is known.
+    height: Option<usize>,
+}
+
+impl Growing {
+    /// The distance that most leaves have, if others have another.
+    fn height_of_most(&self) -> Option<usize> {
+        let most = (0..DEEPEST).max_by_key(|&depth| self.leaves.get(depth))?;
+        let uneven = self.leaves.iter().filter(|&&leaves| leaves > 0).count() > 1;
+        uneven.then_some(most)
+    }
+}
+
 /// What a page may hold.
 #[derive(Clone, Copy)]
 struct Between<'k> {
@@ -198,15 +219,37 @@ enum Found {
     Nothing,
 }
 
+/// What an interior page leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Children {
+    /// A page of this b-tree, and whatever else.
+    Found,
+    /// Pages of which none is this b-tree's.
+    Others,
+    /// Pages that are not there any more.
+    Gone,
+}
+
 impl Walk<'_> {
     /// Walks the b-tree at `root`, that of a `table` with rowids or another one.
     ///
     /// # Errors
     /// The task's.
     pub(super) fn tree(mut self, root: u32, table: bool) -> Result<Tree> {
+        let first = self.grow(root, table, None)?;
+        let Some(height) = first.height_of_most() else { return Ok(first.tree) };
+        for page in first.taken {
+            if self.owners.get(page) == Owner::Tree(self.number) {
+                self.owners.set(page, Owner::None);
+            }
+        }
+        Ok(self.grow(root, table, Some(height))?.tree)
+    }
+
+    fn grow(&mut self, root: u32, table: bool, height: Option<usize>) -> Result<Growing> {
         self.task.go_on()?;
         let (low, high) = (i64::MIN, i64::MAX);
-        let mut tree = Tree {
+        let tree = Tree {
             root,
             table,
             pages: Vec::new(),
@@ -214,16 +257,17 @@ impl Walk<'_> {
             outlying: Vec::new(),
             lost: Vec::new(),
         };
+        let mut growing = Growing { tree, taken: Vec::new(), leaves: [0; DEEPEST], height };
         let all = Between { low, high, after: None, before: None };
-        if self.page(&mut tree, root, all, 0)? == Found::Nothing {
-            tree.lost.push(Lost::all(root));
+        if self.page(&mut growing, root, all, 0)? == Found::Nothing {
+            growing.tree.lost.push(Lost::all(root));
         }
-        Ok(tree)
+        Ok(growing)
     }
 
     fn page(
         &mut self,
-        tree: &mut Tree,
+        growing: &mut Growing,
         number: u32,
         between: Between<'_>,
         depth: usize,
@@ -231,10 +275,16 @@ impl Walk<'_> {
         let Between { low, high, .. } = between;
         let note = self.survey.note(number);
         let Is::Tree(kind) = note.is else { return Ok(Found::Nothing) };
+        let Growing { tree, height, .. } = growing;
         let root = number == tree.root;
+        let level = height.is_none_or(|height| match kind.is_interior() {
+            true => depth < height,
+            false => depth == height,
+        });
         let in_place = self.owners.visit(number)
             && kind.is_table() == tree.table
             && depth < DEEPEST
+            && level
             && self.owners.get(number) == Owner::None
             && (!tree.table || note.cells == 0 || self.is_in(number, &note, (low, high)));
         if !in_place || !self.in_order(number, between) {
@@ -246,6 +296,10 @@ impl Walk<'_> {
                 return Ok(Found::Nothing);
             }
             self.owners.set(number, Owner::Tree(self.number));
+            growing.taken.push(number);
+            if let Some(leaves) = growing.leaves.get_mut(depth) {
+                *leaves += 1;
+            }
             tree.pages.push(number);
             let placed = Placed { page: number, low, high };
             if tree.table && note.cells > 0 && note.high != high {
@@ -260,14 +314,19 @@ impl Walk<'_> {
             return Ok(Found::Nothing);
         }
         self.owners.set(number, Owner::Tree(self.number));
-        let found = self.children(tree, number, between, depth)?;
-        if !found {
+        growing.taken.push(number);
+        let lost_before = growing.tree.lost.len();
+        let children = self.children(growing, number, between, depth)?;
+        // What is left of a b-tree of records may be those of the pages above.
+        let is_all_there_is = children == Children::Gone && kind == Kind::IndexInterior;
+        if children != Children::Found && !(is_all_there_is && note.cells > 0) {
             // Another b-tree's page, which may still claim it.
+            growing.tree.lost.truncate(lost_before);
             self.owners.is_dead_end(number);
             return Ok(Found::Nothing);
         }
         if kind == Kind::IndexInterior {
-            tree.pages.push(number);
+            growing.tree.pages.push(number);
         }
         Ok(Found::Interior)
     }
@@ -334,27 +393,26 @@ impl Walk<'_> {
         dividers
     }
 
-    /// Walks an interior page's children; whether one of them is this b-tree's.
+    /// Walks an interior page's children.
     fn children(
         &mut self,
-        tree: &mut Tree,
+        growing: &mut Growing,
         number: u32,
         between: Between<'_>,
         depth: usize,
-    ) -> Result<bool> {
+    ) -> Result<Children> {
         let Between { low, high, .. } = between;
         self.task.go_on()?;
-        let Some(bytes) = self.pages.read(number) else { return Ok(false) };
+        let Some(bytes) = self.pages.read(number) else { return Ok(Children::Others) };
         let Some(page) = leaf::open(&bytes, self.pages.layout.usable, number == 1) else {
-            return Ok(false);
+            return Ok(Children::Others);
         };
-        let lost_before = tree.lost.len();
-        let mut any = false;
+        let lost_before = growing.tree.lost.len();
         let mut level = Found::Nothing;
         let survey = self.survey;
         let child = |(page, key)| Child { page, key, note: survey.note(page) };
         let children: Vec<Child> = page.children().map(child).collect();
-        let bounds = if tree.table {
+        let bounds = if growing.tree.table {
             let is_in = |child: &Child, range| self.is_in(child.page, &child.note, range);
             bounds::of(&children, (low, high), &is_in)
         } else {
@@ -367,23 +425,33 @@ impl Walk<'_> {
         {
             let before = records.next().flatten();
             let between = Between { low, high, after, before: before.or(between.before) };
-            let found = self.page(tree, child, between, depth + 1)?;
+            let found = self.page(growing, child, between, depth + 1)?;
             after = before.or(after);
             if found == Found::Nothing {
-                tree.lost.push(Lost { low, high, leaf: false, page: child, hole, found: false });
+                growing.tree.lost.push(Lost {
+                    low,
+                    high,
+                    leaf: false,
+                    page: child,
+                    hole,
+                    found: false,
+                });
             } else {
-                any = true;
                 level = found;
             }
         }
-        if !any {
-            tree.lost.truncate(lost_before);
-        } else if level == Found::Leaf {
+        let gone = |child: &Child| child.note.is == Is::Nothing;
+        let children = match level {
+            Found::Nothing if children.iter().all(gone) => Children::Gone,
+            Found::Nothing => Children::Others,
+            Found::Leaf | Found::Interior => Children::Found,
+        };
+        if level == Found::Leaf {
             // All children of a page are of one level.
-            for lost in tree.lost.iter_mut().skip(lost_before) {
+            for lost in growing.tree.lost.iter_mut().skip(lost_before) {
                 lost.leaf = true;
             }
         }
-        Ok(any)
+        Ok(children)
     }
 }
