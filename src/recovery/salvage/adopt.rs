@@ -18,7 +18,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::bounds::Range;
-use super::evidence::{Evidence, Verdict};
+use super::evidence::{Evidence, Question, Verdict};
 use super::fit;
 use super::looks::{self, Candidate, Looks};
 use super::parents::Belongs;
@@ -83,6 +83,8 @@ pub(super) struct Known<'a> {
     pub(super) expected: &'a [u32],
     /// Where roots are that have changed places, by the tables' places.
     pub(super) roots: &'a HashMap<usize, u32>,
+    /// Pages that are not the tables' in whose places they are.
+    pub(super) not_theirs: &'a HashSet<Question>,
     /// What else tells whose a page is.
     pub(super) belongs: &'a dyn Fn(u32) -> Belongs,
     pub(super) evidence: &'a Evidence<'a>,
@@ -122,7 +124,7 @@ pub(super) fn adopt(
         let could = |&page: &u32| {
             let note = survey.note(page);
             let Is::Tree(kind) = note.is else { return false };
-            table.could_have(&note, kind, role(page)).is_some()
+            table.fits(&note, kind).is_some()
         };
         let pages = orphans.iter().copied().filter(could).map(|page| (number, page));
         questions.extend(pages.take(MOST_QUESTIONS));
@@ -253,20 +255,27 @@ impl Orphan<'_> {
         let mut tied = false;
         let mut contested = false;
         for ((number, table), looks) in tables.iter().enumerate().zip(looks) {
-            let Some((points, lost, exact)) = table.could_have(note, kind, role) else { continue };
             let verdict = (self.verdict)(number);
+            let somewhere = || {
+                // The keys may be of another time than the rows, which the indexes have.
+                let own = verdict == Some(Verdict::Own);
+                own.then(|| Some((table.fits(note, kind)?, table.any_lost()?, false))).flatten()
+            };
+            let could_have = table.could_have(note, kind, role).or_else(somewhere);
+            let Some((points, lost, exact)) = could_have else { continue };
             if verdict.is_some_and(Verdict::is_others) || looks.others.contains(&role.page) {
                 continue;
             }
             let certain = verdict == Some(Verdict::Own);
-            if !certain && !exact && self.could_be_anothers(known, table, lost) {
+            let place = table.tree.lost.get(lost).map_or(0, |lost| lost.page);
+            let only_page = place == table.shape.root;
+            let exchanged = (exact || only_page) && self.exchanges.has(role.page, place);
+            let sure = certain || exact || exchanged;
+            if !sure && self.could_be_anothers(known, table, lost) {
                 continue;
             }
-            contested |= looks.contested.contains(&role.page) && !certain;
-            let place = table.tree.lost.get(lost).map_or(0, |lost| lost.page);
             // A page above whose keys are damaged may lead to it all the same.
-            let is_there = place == role.page;
-            let exchanged = exact && self.exchanges.has(role.page, place);
+            let is_there = place == role.page && !known.not_theirs.contains(&(number, role.page));
             let mut points = i64::from(points) + if exact { EXACT } else { 0 };
             points += if exchanged || is_there { EXCHANGED } else { 0 };
             points += if certain { CERTAIN } else { 0 };
@@ -279,6 +288,7 @@ impl Orphan<'_> {
             if points < 0 {
                 continue;
             }
+            contested |= looks.contested.contains(&role.page) && !certain;
             match best {
                 Some((most, _)) if most > points => {}
                 Some((most, _)) if most == points => tied = true,
@@ -354,12 +364,23 @@ fn gap(note: &Note, lost: &[Lost], role: Role<'_>) -> Option<(usize, bool)> {
 impl Bereft<'_> {
     /// How well a page fits, what of the lost it could be, and whether it is so exactly.
     fn could_have(&self, note: &Note, kind: Kind, role: Role<'_>) -> Option<(u32, usize, bool)> {
+        let points = self.fits(note, kind)?;
+        let (lost, exact) = gap(note, &self.tree.lost, role)?;
+        Some((points, lost, exact))
+    }
+
+    /// How well a page fits.
+    fn fits(&self, note: &Note, kind: Kind) -> Option<u32> {
         if kind.is_table() == self.shape.without_rowid {
             return None;
         }
-        let points = fit::fit(note, self.shape)?;
-        let (lost, exact) = gap(note, &self.tree.lost, role)?;
-        Some((points, lost, exact))
+        fit::fit(note, self.shape)
+    }
+
+    /// Something of the lost, what was not found first.
+    fn any_lost(&self) -> Option<usize> {
+        let lost = &self.tree.lost;
+        lost.iter().position(|lost| !lost.found).or((!lost.is_empty()).then_some(0))
     }
 
     /// What the table's rows look like, where it has not enough of them left to tell.

@@ -3,7 +3,8 @@
 //!
 //! An index agrees with a row by chance, too, where a column has few values. So agreement counts
 //! by what it tells, in bits: the rarer the entry's key in the index, the more. An index that is
-//! whole and leaves no row out also tells which rows there are not.
+//! whole and leaves no row out also tells which rows there are not; of those that have lost pages it
+//! takes two that have none of a page, while it is unlikely that they have lost so many.
 //!
 //! Memory: [`ROWS`] rows' sums for each page that is asked about.
 
@@ -26,6 +27,9 @@ const CERTAIN: u32 = 16;
 /// Bits for a key that is not made of small numbers only: nobody else's row would have it.
 const SPECIAL: u32 = 3;
 
+/// The least part of a table's rows that an index is taken to have lost.
+const LEAST_LOST: f64 = 1.0 / 16.0;
+
 /// Counters of how often keys are in an index; keys that share one count as the same.
 const COUNTERS: usize = 4096;
 
@@ -39,6 +43,9 @@ pub(super) enum Verdict {
         /// How many of them.
         by: u32,
     },
+    /// None has any of its rows, while one that seems whole has rows of other pages that were asked
+    /// about.
+    Missing,
 }
 
 impl Verdict {
@@ -81,6 +88,12 @@ struct Tally {
     keys: Vec<(usize, bool)>,
     /// Indexes that contradict more rows than they have.
     against: u32,
+    /// Indexes that have lost pages, but of this page no row that they have.
+    missing_in: u32,
+    /// How unlikely that is of rows of the table, in bits.
+    missed: f64,
+    /// Indexes that seem whole, and have only rows of other pages.
+    silent: u32,
 }
 
 /// Rows that are asked about, by the table and the sum of the rowid or key: the page and the sums
@@ -153,11 +166,14 @@ impl<'a> Evidence<'a> {
             parts.iter().rposition(|part| *part == Part::Rowid).map(|at| vec![at])
         };
         let Some(identity) = identity else { return };
-        let mut whole = index.whole;
-        let mut total = 0_u32;
-        let mut counters = vec![0_u32; COUNTERS];
+        let mut heard = Heard {
+            total: 0,
+            counters: vec![0; COUNTERS],
+            whole: index.whole,
+            partial: index.shape.partial,
+        };
         for &page in &index.tree.pages {
-            whole &= records(self.pages, page, usize::MAX, &mut |_, entry| {
+            heard.whole &= records(self.pages, page, usize::MAX, &mut |_, entry| {
                 if entry.len() != parts.len() {
                     return;
                 }
@@ -167,8 +183,8 @@ impl<'a> Evidence<'a> {
                     .filter_map(|(at, value)| (!identity.contains(&at)).then_some(value))
                     .collect();
                 let counter = usize::try_from(sum_of(key.iter().copied())).unwrap_or(0) % COUNTERS;
-                total = total.saturating_add(1);
-                if let Some(counter) = counters.get_mut(counter) {
+                heard.total = heard.total.saturating_add(1);
+                if let Some(counter) = heard.counters.get_mut(counter) {
                     *counter = counter.saturating_add(1);
                 }
                 let row = match identity.as_slice() {
@@ -178,27 +194,66 @@ impl<'a> Evidence<'a> {
                 for (page, sums) in rows.get(&(table, row)).into_iter().flatten() {
                     let Some(tally) = tallies.get_mut(&(table, *page)) else { continue };
                     tally.named += 1;
-                    if agrees(parts, entry, sums) {
-                        tally.agreeing += 1;
-                        tally.keys.push((counter, key.iter().any(|value| is_special(value))));
-                    } else {
-                        tally.denied += 1;
+                    // That there is such a rowid tells little; that there is such a key, something.
+                    match agrees(parts, entry, sums).or(shape.without_rowid.then_some(true)) {
+                        Some(true) => {
+                            tally.agreeing += 1;
+                            tally.keys.push((counter, key.iter().any(|value| is_special(value))));
+                        }
+                        Some(false) => tally.denied += 1,
+                        None => {}
                     }
                 }
             });
         }
+        let of_table = tallies.iter_mut().filter(|((of, _), _)| *of == table);
+        heard.conclude(&mut of_table.map(|(_, tally)| tally).collect::<Vec<_>>());
+    }
+}
+
+/// What was heard of one index's entries.
+struct Heard {
+    /// How many there are, and with which keys.
+    total: u32,
+    counters: Vec<u32>,
+    /// All of them could be read.
+    whole: bool,
+    /// It leaves rows out.
+    partial: bool,
+}
+
+impl Heard {
+    /// Tells all pages of the table that were asked about what follows.
+    fn conclude(&self, tallies: &mut [&mut Tally]) {
+        let known = tallies.iter().filter(|tally| tally.named > 0);
+        let (named, asked) = known.fold((0_u64, 0_u64), |(named, asked), tally| {
+            (named + u64::from(tally.named), asked + u64::from(tally.asked))
+        });
+        #[expect(clippy::cast_precision_loss, reason = "a likelihood")]
+        let lost = (asked.saturating_sub(named) + 1) as f64 / (asked + 2) as f64;
+        let knows_some = named > 0;
+        // Of each row, where those that are lost are anywhere in the index.
+        let missed = match knows_some && !self.partial {
+            true => -lost.max(LEAST_LOST).log2(),
+            false => 0.0,
+        };
         // Of an index that has lost most of its entries without a trace (its root was written over)
         // nothing follows from what it does not have.
-        let of_table = |((of, _), _): &(&Question, &mut Tally)| *of == table;
-        let rows: u64 = tallies.iter_mut().filter(of_table).map(|(_, tally)| tally.rows).sum();
-        whole &= u64::from(total) * 2 >= rows;
-        for (_, tally) in tallies.iter_mut().filter(of_table) {
+        let rows: u64 = tallies.iter().map(|tally| tally.rows).sum();
+        let denies = self.whole && u64::from(self.total) * 2 >= rows;
+        for tally in tallies {
             for (counter, special) in tally.keys.drain(..) {
-                let count = counters.get(counter).copied().unwrap_or(total).max(1);
-                tally.bits += (total / count).max(1).ilog2() + if special { SPECIAL } else { 0 };
+                let count = self.counters.get(counter).copied().unwrap_or(self.total).max(1);
+                tally.bits +=
+                    (self.total / count).max(1).ilog2() + if special { SPECIAL } else { 0 };
             }
-            if whole {
+            if denies {
                 tally.denied += tally.asked.saturating_sub(tally.named);
+            }
+            tally.silent += u32::from(self.whole && knows_some && tally.named == 0);
+            if tally.named == 0 && missed > 0.0 {
+                tally.missing_in += 1;
+                tally.missed += missed * f64::from(tally.asked);
             }
             tally.against += u32::from(tally.denied * 2 > tally.asked);
             tally.contradicting += tally.denied;
@@ -209,23 +264,29 @@ impl<'a> Evidence<'a> {
 
 impl Tally {
     fn verdict(&self) -> Option<Verdict> {
-        if self.contradicting > self.agreeing {
+        let is_missing =
+            self.missing_in > 1 && self.missed >= f64::from(CERTAIN) && self.agreeing == 0;
+        if self.contradicting > self.agreeing || is_missing {
             Some(Verdict::Others { by: self.against.max(1) })
         } else if self.contradicting * 8 <= self.agreeing && self.bits >= CERTAIN {
             // One row of many may have been damaged.
             Some(Verdict::Own)
+        } else if self.silent > 0 && self.agreeing == 0 {
+            Some(Verdict::Missing)
         } else {
             None
         }
     }
 }
 
-/// Whether an entry has the values of a row. Fields that the row is too old for agree.
-fn agrees(parts: &[Part], entry: &[Value<'_>], sums: &[u64]) -> bool {
-    parts.iter().zip(entry).all(|(part, value)| match part {
-        Part::Field(field) => sums.get(*field).is_none_or(|&own| own == sum(value)),
-        Part::Rowid | Part::Computed => true,
-    })
+/// Whether an entry has the values of a row; none if the row is too old for all of them, or they
+/// are computed.
+fn agrees(parts: &[Part], entry: &[Value<'_>], sums: &[u64]) -> Option<bool> {
+    let own = parts.iter().zip(entry).filter_map(|(part, value)| match part {
+        Part::Field(field) => Some((sums.get(*field)?, value)),
+        Part::Rowid | Part::Computed => None,
+    });
+    own.map(|(&own, value)| own == sum(value)).reduce(|all, one| all && one)
 }
 
 /// Tells `row` the rowid and the fields of records that are all on `page`: of at most `most`.

@@ -48,6 +48,21 @@ pub(super) fn mark(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners, geom
     }
 }
 
+/// Pages of b-trees that the freelist names, too, as far as it is whole: one of the two is of
+/// another time.
+pub(super) fn named(pages: &Pages<'_>, owners: &Owners, geometry: &Geometry) -> HashSet<u32> {
+    let of = u32::try_from(geometry.pages).unwrap_or(u32::MAX);
+    let mut next = geometry.freelist().map_or(0, |(first, _)| first);
+    let (mut seen, mut named) = (HashSet::new(), HashSet::new());
+    while next != 0 && seen.insert(next) {
+        let Some(bytes) = pages.read(next) else { break };
+        let Some(trunk) = Trunk::parse(&bytes, pages.layout.usable, of) else { break };
+        named.extend(trunk.leaves().filter(|&page| matches!(owners.get(page), Owner::Tree(_))));
+        next = trunk.next;
+    }
+    named
+}
+
 /// Marks a trunk whose count is damaged and, of the pages that it names, at most as many as are
 /// missing.
 fn remains(

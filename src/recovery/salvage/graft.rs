@@ -10,10 +10,9 @@ use std::collections::{HashMap, HashSet};
 use super::evidence::{Evidence, Question, Verdict};
 use super::fit;
 use super::leaf;
-use super::misplaced::Places;
 use super::pages::Pages;
+use super::scene::{Places, Scene};
 use super::survey::{Is, Note, Survey};
-use super::target::Shape;
 use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
 
@@ -30,20 +29,14 @@ const CERTAIN: u32 = 2;
 const EXACT: u32 = 1;
 
 /// Where the roots of tables are, by the tables' places.
-pub(super) fn find(
-    pages: &Pages<'_>,
-    survey: &Survey,
-    owners: &Owners,
-    shapes: &[Shape],
-    places: &Places<'_>,
-    evidence: &Evidence<'_>,
-) -> HashMap<usize, u32> {
+pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
+    let Scene { survey, owners, shapes, places, evidence, .. } = *scene;
     let bereft: Vec<usize> = (0..shapes.len()).filter(|&it| is_bereft(places, it)).collect();
     let tops: Vec<&Tree> = places.rootless.iter().filter(|top| !top.pages.is_empty()).collect();
     if bereft.is_empty() || tops.is_empty() {
         return HashMap::new();
     }
-    let expected = Expected::find(pages, survey, places, &tops);
+    let expected = Expected::find(scene, &tops);
     let roots: HashSet<u32> =
         bereft.iter().filter_map(|&table| Some(shapes.get(table)?.root)).collect();
     let mut asked = 0;
@@ -66,7 +59,7 @@ pub(super) fn find(
             let points = match says(evidence, table, top) {
                 Some(Verdict::Others { .. }) => continue,
                 Some(Verdict::Own) => CERTAIN + points,
-                None => points,
+                Some(Verdict::Missing) | None => points,
             };
             // A table's only page may well be its own.
             let has_page = places.tables.get(table).is_some_and(|tree| !tree.pages.is_empty());
@@ -96,7 +89,8 @@ struct Expected<'a> {
 }
 
 impl<'a> Expected<'a> {
-    fn find(pages: &Pages<'_>, survey: &Survey, places: &Places<'a>, tops: &[&Tree]) -> Self {
+    fn find(scene: &Scene<'a>, tops: &[&Tree]) -> Self {
+        let Scene { pages, survey, places, .. } = *scene;
         let tops: HashSet<u32> = tops.iter().map(|top| top.root).collect();
         let mut expected = Self {
             lost: HashMap::new(),
@@ -180,7 +174,7 @@ fn in_chains(pages: &Pages<'_>, survey: &Survey, tops: &HashSet<u32>) -> HashSet
 }
 
 /// Whether nothing but the root's page is a table's, if that.
-fn is_bereft(places: &Places<'_>, table: usize) -> bool {
+fn is_bereft(places: Places<'_>, table: usize) -> bool {
     places.tables.get(table).is_some_and(|tree| {
         tree.table && (tree.pages.is_empty() || tree.pages.as_slice() == [tree.root])
     })

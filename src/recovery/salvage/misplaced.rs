@@ -16,11 +16,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::evidence::{Evidence, Question, Verdict};
 use super::fit;
-use super::forest::IndexTree;
-use super::pages::Pages;
-use super::survey::{Note, Survey};
+use super::scene::{Places, Scene};
+use super::survey::Note;
 use super::target::Shape;
-use super::tree::{Lost, Owner, Owners, Placed, Tree};
+use super::tree::{Lost, Owner, Placed, Tree};
 use crate::format::Kind;
 
 /// Pages that the indexes are asked about.
@@ -67,44 +66,20 @@ impl Joins {
     }
 }
 
-/// What leaves are looked for among.
-pub(super) struct Places<'a> {
-    pub(super) tables: &'a [Tree],
-    /// What interior pages lead to that nothing leads to.
-    pub(super) rootless: &'a [Tree],
-    pub(super) indexes: &'a [IndexTree<'a>],
-}
-
-impl Places<'_> {
-    /// What the b-trees have lost.
-    pub(super) fn lost(&self) -> impl Iterator<Item = &Lost> {
-        let indexes = self.indexes.iter().map(|(tree, _)| tree);
-        self.tables.iter().chain(indexes).flat_map(|tree| &tree.lost)
-    }
-}
-
 /// The pages, each with the place of the table that has it.
-pub(super) fn find(
-    pages: &Pages<'_>,
-    survey: &Survey,
-    owners: &Owners,
-    shapes: &[Shape],
-    places: &Places<'_>,
-    evidence: &Evidence<'_>,
-) -> HashSet<Question> {
-    let tables = places.tables;
+pub(super) fn find(scene: &Scene<'_>) -> HashSet<Question> {
+    let Scene { survey, places, evidence, .. } = *scene;
     let mut leaves = Vec::new();
-    for (table, tree) in tables.iter().enumerate() {
+    for (table, tree) in places.tables.iter().enumerate() {
         for &at in &tree.placed {
             leaves.push(Leaf { table, at, note: survey.note(at.page) });
         }
     }
-    let verdicts = evidence.ask(&questions(&leaves, shapes));
-    let mut misplaced = exchanged(&leaves, shapes, places, survey, &verdicts);
-    let expected: HashSet<u32> = places.lost().map(|lost| lost.page).collect();
-    misplaced.extend(copied(pages, survey, owners, shapes, &leaves, &expected, &verdicts));
-    misplaced.extend(disowned(survey, &leaves, tables, evidence, &verdicts));
-    misplaced.extend(displacing(survey, owners, shapes, &leaves, &verdicts));
+    let verdicts = evidence.ask(&questions(&leaves, scene.shapes));
+    let mut misplaced = exchanged(scene, &leaves, &verdicts);
+    misplaced.extend(copied(scene, &leaves, &verdicts));
+    misplaced.extend(disowned(scene, &leaves, &verdicts));
+    misplaced.extend(displacing(scene, &leaves, &verdicts));
     misplaced
 }
 
@@ -116,12 +91,11 @@ pub(super) fn find(
 /// a table whose indexes say nothing it is enough that another's have the rows and has lost just
 /// those, if the leaf neither begins nor ends as it must.
 fn disowned(
-    survey: &Survey,
+    scene: &Scene<'_>,
     leaves: &[Leaf],
-    tables: &[Tree],
-    evidence: &Evidence<'_>,
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
+    let Scene { survey, places: Places { tables, .. }, evidence, .. } = *scene;
     let says = |table: usize, page: u32| verdicts.get(&(table, page)).copied();
     let mut right = HashMap::new();
     let mut disowned = HashSet::new();
@@ -138,7 +112,7 @@ fn disowned(
                     || (0..tables.len()).any(|it| claims(it) && is_right(it))
             }
             // The same rows may be in two tables, one of which has lost them.
-            None => tables.iter().enumerate().any(|(table, tree)| {
+            Some(Verdict::Missing) | None => tables.iter().enumerate().any(|(table, tree)| {
                 let missed = |lost: &Lost| {
                     survey.note(lost.page).is_something() && leaf.note.is_in((lost.low, lost.high))
                 };
@@ -184,12 +158,11 @@ fn questions(leaves: &[Leaf], shapes: &[Shape]) -> Vec<Question> {
 
 /// Leaves that would end as they must in another place, whose leaf does not.
 fn exchanged(
+    scene: &Scene<'_>,
     leaves: &[Leaf],
-    shapes: &[Shape],
-    places: &Places<'_>,
-    survey: &Survey,
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
+    let Scene { survey, shapes, places, .. } = *scene;
     // Places by where they end: those that have lost what was there, and those that have another
     // leaf than that.
     let mut by_end: HashMap<i64, Vec<(usize, Placed, bool)>> = HashMap::new();
@@ -238,12 +211,11 @@ fn exchanged(
 
 /// Leaves that neither begin nor end as they must, while a page does both that nothing leads to.
 fn displacing(
-    survey: &Survey,
-    owners: &Owners,
-    shapes: &[Shape],
+    scene: &Scene<'_>,
     leaves: &[Leaf],
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
+    let Scene { survey, owners, shapes, .. } = *scene;
     let own = |leaf: &&Leaf| verdicts.get(&(leaf.table, leaf.at.page)) == Some(&Verdict::Own);
     let mut by_end: HashMap<i64, Vec<&Leaf>> = HashMap::new();
     for leaf in leaves.iter().filter(|leaf| leaf.joins() == 0 && !own(leaf)) {
@@ -265,17 +237,15 @@ fn displacing(
 }
 
 /// Leaves whose bytes another leaf has that is in its place, or any other page that is not in
-/// another's place (an `expected` one) where the indexes do not have their rows, or where they
+/// another's place where the indexes do not have their rows, or where they
 /// neither begin nor end as they must.
 fn copied(
-    pages: &Pages<'_>,
-    survey: &Survey,
-    owners: &Owners,
-    shapes: &[Shape],
+    scene: &Scene<'_>,
     leaves: &[Leaf],
-    expected: &HashSet<u32>,
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
+    let Scene { pages, survey, owners, .. } = *scene;
+    let expected: HashSet<u32> = scene.places.lost().map(|lost| lost.page).collect();
     let mut alike: HashMap<(u16, i64, i64), Vec<&Leaf>> = HashMap::new();
     for leaf in leaves {
         let Note { cells, low, high, .. } = leaf.note;
@@ -299,7 +269,7 @@ fn copied(
                 || (!expected.contains(&page)
                     && (says(leaf).is_some_and(Verdict::is_others) || leaf.joins() == 0));
             // A free page may be a copy from when a page was moved; unless the table misses some.
-            let better = better && (!is_free || is_missed(survey, owners, shapes, leaf.table));
+            let better = better && (!is_free || is_missed(scene, leaf.table));
             if better && pages.are_same(leaf.at.page, page) {
                 copied.insert((leaf.table, leaf.at.page));
             }
@@ -309,7 +279,8 @@ fn copied(
 }
 
 /// Whether a page that nothing leads to could be a table's.
-fn is_missed(survey: &Survey, owners: &Owners, shapes: &[Shape], table: usize) -> bool {
+fn is_missed(scene: &Scene<'_>, table: usize) -> bool {
+    let Scene { survey, owners, shapes, .. } = *scene;
     let Some(shape) = shapes.get(table) else { return false };
     survey.iter().any(|(page, note)| {
         note.is_filled(Kind::TableLeaf)

@@ -29,10 +29,12 @@ mod index;
 mod leaf;
 mod looks;
 mod misplaced;
+mod outdated;
 mod pages;
 mod parents;
 pub mod report;
 mod rows;
+mod scene;
 mod schema;
 pub mod snapshot;
 mod survey;
@@ -47,17 +49,20 @@ pub use snapshot::{SchemaEntry, Snapshot};
 use self::adopt::{Bereft, BereftIndex};
 use self::chain::Chains;
 use self::evidence::Evidence;
-use self::forest::{Ground, Moved};
+use self::forest::{Ground, IndexTree, Moved};
 use self::geometry::Geometry;
 use self::index::Indexes;
-use self::misplaced::Places;
 use self::pages::Pages;
 use self::parents::{Above, Belongs};
 use self::rows::{Into, Rows};
+use self::scene::{Places, Scene};
 use self::survey::{Is, Note, Survey};
 use self::target::{Limits, Target};
 use self::tree::{Owners, Tree};
 use crate::engine::{Result, Storage, Task};
+
+/// Times of which pages of one b-tree are told apart.
+const MOST_TIMES: usize = 4;
 
 /// A damaged database: its file and, where there is one that belongs to it, its WAL. Nobody
 /// writes to either meanwhile.
@@ -129,6 +134,53 @@ struct Salvager<'a> {
 }
 
 impl Salvager<'_> {
+    /// Finds pages that have changed places, and walks the tables again that it is about.
+    fn put_in_place(
+        &self,
+        ground: Ground<'_>,
+        owners: &mut Owners,
+        trees: &mut [Tree],
+        indexes: &[IndexTree<'_>],
+        evidence: &Evidence<'_>,
+    ) -> Result<Moved> {
+        let Self { pages, geometry, .. } = *self;
+        let Ground { survey, shapes, .. } = ground;
+        // A free page may have been any page once.
+        let without_free = |owners: &Owners| {
+            let mut owners = owners.clone();
+            free::mark(pages, survey, &mut owners, geometry);
+            owners
+        };
+        let mut moved = Moved::default();
+        let others = without_free(owners);
+        let mut rootless = ground.rootless(&others)?;
+        let places = Places { tables: trees, rootless: &rootless, indexes };
+        let scene = Scene { pages, survey, owners: &others, shapes, places, evidence };
+        moved.roots = graft::find(&scene);
+        let mut others = others;
+        if !moved.roots.is_empty() {
+            ground.tables_again(&moved, owners, trees)?;
+            others = without_free(owners);
+            rootless = ground.rootless(&others)?;
+        }
+        let places = Places { tables: trees, rootless: &rootless, indexes };
+        let scene = Scene { pages, survey, owners: &others, shapes, places, evidence };
+        moved.not_theirs = misplaced::find(&scene);
+        ground.tables_again(&moved, owners, trees)?;
+        for _ in 0..MOST_TIMES {
+            let places = Places { tables: trees, rootless: &rootless, indexes };
+            let scene = Scene { pages, survey, owners: &others, shapes, places, evidence };
+            let outdated = outdated::find(&scene, &free::named(pages, owners, geometry));
+            if outdated.is_empty() {
+                break;
+            }
+            // What was there once may have kept other pages out that were there at another time.
+            moved.not_theirs.extend(outdated);
+            ground.tables_again(&moved, owners, trees)?;
+        }
+        Ok(moved)
+    }
+
     fn run(&self, path: &Path) -> Result<Salvage> {
         let Self { pages, geometry, task, .. } = *self;
         let survey = Survey::take(pages, task)?;
@@ -151,27 +203,7 @@ impl Salvager<'_> {
         let witnesses = indexes.iter().filter_map(|(tree, shape)| shape.map(|shape| (shape, tree)));
         let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
-        let mut moved = Moved::default();
-        // A free page may have been any page once.
-        let without_free = |owners: &Owners| {
-            let mut owners = owners.clone();
-            free::mark(pages, &survey, &mut owners, geometry);
-            owners
-        };
-        let others = without_free(&owners);
-        let mut rootless = ground.rootless(&others)?;
-        let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
-        moved.roots = graft::find(pages, &survey, &others, &shapes, &places, &evidence);
-        drop(others);
-        if !moved.roots.is_empty() {
-            ground.tables_again(&moved, &mut owners, &mut trees)?;
-            rootless = ground.rootless(&without_free(&owners))?;
-        }
-        let places = Places { tables: &trees, rootless: &rootless, indexes: &indexes };
-        let others = without_free(&owners);
-        moved.not_theirs = misplaced::find(pages, &survey, &others, &shapes, &places, &evidence);
-        drop(others);
-        ground.tables_again(&moved, &mut owners, &mut trees)?;
+        let moved = self.put_in_place(ground, &mut owners, &mut trees, &indexes, &evidence)?;
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
         let misplaced = trees
             .iter()
@@ -210,6 +242,7 @@ impl Salvager<'_> {
                 complete: schema.complete,
                 expected: &clues.broken_at,
                 roots: &moved.roots,
+                not_theirs: &moved.not_theirs,
                 belongs: &belongs,
                 evidence: &evidence,
             };
