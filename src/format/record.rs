@@ -12,6 +12,9 @@ use super::value::Value;
 /// Bytes that the type of any value takes at most that a record can be read with.
 const LONGEST_TYPE: usize = 5;
 
+/// Bytes of a record's header whose bits are tried.
+const LONGEST_HEADER: usize = 64;
+
 /// More fields than SQLite ever lets a record have.
 pub const MOST_FIELDS: usize = 32_767;
 
@@ -127,6 +130,32 @@ pub fn read_but<'a>(
     as_it_is.or_else(|| {
         (1..=LONGEST_TYPE).find_map(|taken| read_but_of(payload, odd, Some(taken), fields))
     })
+}
+
+/// A record that is none, with the one bit of its header the other way that makes it one of `count`
+/// fields, if just one does so that `is_right`.
+pub fn with_one_bit(
+    payload: &[u8],
+    count: usize,
+    is_right: impl Fn(&[Value<'_>]) -> bool,
+) -> Option<Vec<u8>> {
+    let (length, taken) = header_length(payload).unwrap_or((1, 1));
+    let mut other = payload.to_vec();
+    let mut right = None;
+    for place in 0..length.max(taken).min(LONGEST_HEADER).min(payload.len()) {
+        for bit in 0..8 {
+            *other.get_mut(place)? ^= 1 << bit;
+            let mut fields = Vec::new();
+            let is_one = read(&other, &mut fields) && fields.len() == count && is_right(&fields);
+            if is_one && right.replace((place, bit)).is_some() {
+                return None;
+            }
+            *other.get_mut(place)? ^= 1 << bit;
+        }
+    }
+    let (place, bit) = right?;
+    *other.get_mut(place)? ^= 1 << bit;
+    Some(other)
 }
 
 /// [`read_but`], where the type of field number `odd` takes as many bytes as it says, or `taken`.
@@ -335,6 +364,30 @@ mod tests {
         let payload = [3, 1, 0x80 | 15, 7, b'a'];
         assert_eq!(read_but(&payload, 1, &mut fields), Some(&b"a"[..]));
         assert_eq!(fields[0], Value::Integer(7));
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_header_is_told_where_only_one_can_have_been() {
+        // NULL, 'ab', 7; each bit of the header flipped.
+        let sound = [4, 0, 17, 1, b'a', b'b', 7];
+        let is_right = |fields: &[Value<'_>]| matches!(fields[1], Value::Text(_));
+        let mut mended = 0;
+        for bit in 0..32 {
+            let mut payload = sound;
+            payload[bit / 8] ^= 1 << (bit % 8);
+            if read(&payload, &mut Vec::new()) {
+                continue;
+            }
+            if let Some(record) = with_one_bit(&payload, 3, is_right) {
+                assert_eq!(record, sound, "bit {bit}");
+                mended += 1;
+            }
+        }
+        assert!(mended > 20, "{mended}");
+        // Of two fields of one kind either may have been the longer.
+        assert_eq!(with_one_bit(&[3, 21, 21, 1, 2, 3, 4, 5, 6], 2, |_| true), None);
+        assert_eq!(with_one_bit(&[], 1, |_| true), None);
+        assert_eq!(with_one_bit(&[0], 1, |_| true), None);
     }
 
     #[test]

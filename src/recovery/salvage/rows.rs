@@ -44,6 +44,9 @@ pub(super) struct Rest {
     sound: bool,
     /// Records that do not add up, with their rowids.
     misfits: Vec<(Option<i64>, Vec<u8>)>,
+    /// The fields of each of the page's other records, where all have as many; none of a page that
+    /// is damaged so much that a record may be anything.
+    fields: Option<usize>,
 }
 
 /// A table that rows are put into.
@@ -78,7 +81,7 @@ impl<'a> Rows<'a> {
         shape: Option<&Shape>,
         on_record: &mut OnRecord<'_>,
     ) -> Result<Rest> {
-        let mut rest = Rest { lost: 0, sound: false, misfits: Vec::new() };
+        let mut rest = Rest { lost: 0, sound: false, misfits: Vec::new(), fields: None };
         let Some(bytes) = self.pages.read(number) else { return Ok(rest) };
         let usable = self.pages.layout.usable;
         let Some(page) = leaf::open(&bytes, usable, number == 1) else { return Ok(rest) };
@@ -111,6 +114,7 @@ impl<'a> Rows<'a> {
         rest.lost = lost;
         rest.sound = found.sound;
         let rowid = |cell: &Cell<'_>| page.kind.is_table().then_some(cell.rowid);
+        rest.fields = fields_of_all(&found);
         let misfits = found.misfits.iter().map(|cell| (rowid(cell), cell.local.to_vec()));
         rest.misfits.extend(misfits);
         Ok(rest)
@@ -188,7 +192,7 @@ impl<'a> Rows<'a> {
         let mut lost = rest.lost;
         for (rowid, record) in &rest.misfits {
             if !range.is_some_and(|(low, high)| rowid.is_some_and(|it| it < low || it > high))
-                && mend(record, *rowid, place, shape, target)?
+                && mend(record, *rowid, place, shape, rest.fields, target)?
             {
                 rows += 1;
                 lost = lost.saturating_sub(1);
@@ -201,14 +205,28 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Puts a record that does not add up into its table, if one field alone may have made it so whose
-/// value is known without it: a rowid's alias, which is stored as NULL, or a generated column,
-/// which must be computed to just what is stored. Whether that was so.
+/// The fields of each record, where all have as many and few are damaged.
+fn fields_of_all(found: &Cells<'_>) -> Option<usize> {
+    if found.torn.is_some() || found.misfits.len() > found.cells.len() {
+        return None;
+    }
+    let mut counts = found.cells.iter().filter_map(|cell| leaf::classes(cell, |_, _| {}));
+    let first = counts.next()?;
+    counts.all(|count| count == first).then_some(first)
+}
+
+/// Puts a record that does not add up into its table. Whether that was so:
+///
+/// * One field alone may have made it so whose value is known without it: a rowid's alias, which is
+///   stored as NULL, or a generated column, which must be computed to just what is stored.
+/// * One bit of its header makes it a row like the page's others, of so many `fields`, and no other
+///   bit does.
 fn mend(
     record: &[u8],
     rowid: Option<i64>,
     place: usize,
     shape: &Shape,
+    count: Option<usize>,
     target: &mut Target,
 ) -> Result<bool> {
     let mut fields = Vec::new();
@@ -219,10 +237,15 @@ fn mend(
         let Some(content) = record::read_but(record, odd, &mut fields) else { continue };
         if fit::record_fits(&fields, shape)
             && (field.generated || content.is_empty())
-            && target.insert_mended(place, rowid, &fields, odd, content)? == Inserted::Yes
+            && target.insert_mended(place, rowid, &fields, Some((odd, content)))? == Inserted::Yes
         {
             return Ok(true);
         }
     }
-    Ok(false)
+    let fits = |fields: &[Value<'_>]| fit::record_fits(fields, shape);
+    let record = count.and_then(|count| record::with_one_bit(record, count, fits));
+    let Some(record) = record else { return Ok(false) };
+    let mut fields = Vec::new();
+    Ok(record::read(&record, &mut fields)
+        && target.insert_mended(place, rowid, &fields, None)? == Inserted::Yes)
 }

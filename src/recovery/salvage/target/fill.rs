@@ -110,8 +110,8 @@ impl Fill {
         }
     }
 
-    /// Inserts a record that is known but for its field number `odd`, of which there is the
-    /// `content`; not if a generated column is not computed to what the record has of it.
+    /// Inserts a record that is known, but for its field number `odd` of which there is the content;
+    /// not if a generated column is not computed to what the record has of it.
     ///
     /// # Errors
     /// Those of writing the file.
@@ -120,8 +120,7 @@ impl Fill {
         connection: &Connection,
         rowid: Option<i64>,
         fields: &[Value<'_>],
-        odd: usize,
-        content: &[u8],
+        odd: Option<(usize, &[u8])>,
     ) -> Result<Inserted> {
         let inserted = self.insert(connection, rowid, fields)?;
         if inserted != Inserted::Yes {
@@ -133,9 +132,11 @@ impl Fill {
             right =
                 fields.iter().zip(&table.derived).enumerate().all(|(at, (&field, &derived))| {
                     !derived
-                        || match at == odd {
-                            true => record::is_content_of(content, row.value(at)),
-                            false => is_same(row.value(at), field),
+                        || match odd {
+                            Some((odd, content)) if odd == at => {
+                                record::is_content_of(content, row.value(at))
+                            }
+                            _ => is_same(row.value(at), field),
                         }
                 });
         })?;

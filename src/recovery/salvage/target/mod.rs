@@ -194,8 +194,8 @@ impl Target {
         }
     }
 
-    /// [`Self::insert`] of a record whose field number `odd` is a rowid's alias, or a generated
-    /// column of which only the stored `content` is known: the row is taken only if every
+    /// [`Self::insert`] of a record that was damaged, of whose field number `odd` (a rowid's alias,
+    /// or a generated column) only the stored content may be known: the row is taken only if every
     /// generated column that it was stored with is computed to just that.
     ///
     /// # Errors
@@ -205,11 +205,10 @@ impl Target {
         table: usize,
         rowid: Option<i64>,
         fields: &[Value<'_>],
-        odd: usize,
-        content: &[u8],
+        odd: Option<(usize, &[u8])>,
     ) -> Result<Inserted> {
         match self.tables.get_mut(table) {
-            Some(table) => table.fill.insert_mended(&self.connection, rowid, fields, odd, content),
+            Some(table) => table.fill.insert_mended(&self.connection, rowid, fields, odd),
             None => Ok(Inserted::Refused("there is no such table".to_owned())),
         }
     }
