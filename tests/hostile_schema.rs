@@ -103,3 +103,23 @@ fn a_table_of_as_many_columns_and_indexes_as_there_may_be_is_salvaged() {
     assert_eq!(salvaged.number("SELECT count(*) FROM t"), 100);
     assert_eq!(salvaged.number("SELECT count(*) FROM sqlite_schema WHERE type = 'index'"), 500);
 }
+
+#[test]
+fn an_index_that_computes_without_an_end_costs_no_row() {
+    use std::fmt::Write;
+    let mut cases = String::new();
+    for number in 0..20_000 {
+        write!(cases, " WHEN -{number} THEN 2").unwrap();
+    }
+    let make = "
+        CREATE TABLE t(a INTEGER PRIMARY KEY);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000)
+          INSERT INTO t SELECT i FROM n;
+        CREATE INDEX before ON t(a) WHERE a < 10;
+        CREATE INDEX i ON t(CASE a WHEN 0 THEN 1 END);
+        CREATE INDEX later ON t(a) WHERE a > 9990";
+    let salvaged = salvaged(make, " WHEN 0 THEN 1", &cases);
+    assert_eq!(salvaged.number("SELECT count(*) FROM t"), 10_000);
+    assert!(salvaged.error().starts_with("index i: it takes more"), "{}", salvaged.error());
+    assert_eq!(salvaged.number("SELECT count(*) FROM sqlite_schema WHERE type = 'index'"), 2);
+}

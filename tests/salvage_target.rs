@@ -1127,6 +1127,21 @@ fn a_damaged_polygon_index_is_made_anew_of_its_shapes() {
 }
 
 #[test]
+fn a_damaged_r_tree_of_many_entries_is_made_anew_within_its_limits() {
+    let place = original(
+        "",
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, y0, y1);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
+         INSERT INTO boxes SELECT i, i * 7919 % 10007, i * 7919 % 10007 + 1, i, i FROM n",
+    );
+    let leaf = number(&open(&place.original), "SELECT nodeno FROM boxes_rowid WHERE rowid = 1000");
+    let (finished, _) =
+        copy_without(&place, |table, rowid| table == "boxes_node" && rowid == Some(leaf));
+    assert_eq!(finished.rebuilt, ["boxes"]);
+    assert!(number(&open(&place.target), "SELECT count(*) FROM boxes") > 29_900);
+}
+
+#[test]
 fn a_damaged_r_tree_is_made_anew_of_what_is_certain() {
     let place = original(
         "",

@@ -1,5 +1,8 @@
 //! The indexes that statements made. A UNIQUE one that rows stand in the way of gets its way: the
 //! later rows, by rowid or key, move to `lost_and_found`.
+//!
+//! Each is made in a transaction of its own: SQLite rolls back the whole of one in which a statement
+//! that writes is interrupted (<https://sqlite.org/c3ref/interrupt.html>).
 
 use std::iter;
 
@@ -11,6 +14,8 @@ use super::lost_and_found::LostAndFound;
 use super::schema::{self, Table};
 use super::sql::{self, Makes, Token};
 use super::statement::{Encoding, Statement, quoted};
+use super::transaction::atomically;
+use super::watch::watched;
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::format::Value;
 use crate::recovery::salvage::SchemaEntry;
@@ -37,38 +42,63 @@ impl Making<'_> {
         let total = schema.iter().filter(made).count() as u64;
         for (done, entry) in (0..).zip(schema.iter().filter(made)) {
             task.stage(Stage { name: "indexes", done, total });
-            let kinds = [Makes::Index, Makes::UniqueIndex];
-            let connection = self.connection;
-            super::watch::watched(connection, self.limits, task, || {
-                let mut outcome = schema::run(connection, entry, &kinds);
-                if matches!(&outcome, Err(error) if error.errcode == ffi::SQLITE_CONSTRAINT_UNIQUE)
-                {
-                    outcome =
-                        self.make_way(entry).and_then(|()| schema::run(connection, entry, &kinds));
+            match self.make_one(entry, task) {
+                Err(error) if schema::is_of_statement(&error) => {
+                    errors.push(format!("index {}: {}", entry.name, error.message));
                 }
-                match outcome {
-                    Err(error) if schema::is_of_statement(&error) => {
-                        errors.push(format!("index {}: {}", entry.name, error.message));
-                        Ok(())
-                    }
-                    outcome => outcome,
-                }
-            })?;
+                outcome => outcome?,
+            }
         }
         task.stage(Stage { name: "indexes", done: total, total });
         Ok(errors)
     }
 
-    /// Moves the rows away whose key an earlier row has.
-    fn make_way(&mut self, entry: &SchemaEntry) -> Result<()> {
+    fn make_one(&mut self, entry: &SchemaEntry, task: &dyn Task) -> Result<()> {
+        let Self { connection, encoding, limits, tables, .. } = *self;
+        let kinds = [Makes::Index, Makes::UniqueIndex];
+        let moved = self.lost.in_transaction(|lost| {
+            atomically(connection, || {
+                watched(connection, limits, task, || {
+                    let outcome = schema::run(connection, entry, &kinds);
+                    let in_the_way = matches!(&outcome,
+                        Err(error) if error.errcode == ffi::SQLITE_CONSTRAINT_UNIQUE);
+                    if !in_the_way {
+                        return outcome.map(|()| None);
+                    }
+                    let moved = Way { connection, encoding, tables, lost }.make(entry)?;
+                    schema::run(connection, entry, &kinds)?;
+                    Ok(moved)
+                })
+            })
+        })?;
+        let report = moved.and_then(|(table, rows)| Some((self.report.get_mut(table)?, rows)));
+        if let Some((report, rows)) = report {
+            report.rows = report.rows.saturating_sub(rows);
+        }
+        Ok(())
+    }
+}
+
+/// What making way for a UNIQUE index reads and writes.
+struct Way<'a> {
+    connection: &'a Connection,
+    encoding: Encoding,
+    tables: &'a [Table],
+    lost: &'a mut LostAndFound,
+}
+
+impl Way<'_> {
+    /// Moves the rows away whose key an earlier row has; answers of which table they were, and how
+    /// many.
+    fn make(&mut self, entry: &SchemaEntry) -> Result<Option<(usize, u64)>> {
         let of_table = |table: &Table| table.entry.name.eq_ignore_ascii_case(&entry.table);
         let (Some(sql_text), Some(place)) =
             (entry.sql.as_deref(), self.tables.iter().position(of_table))
         else {
-            return Ok(());
+            return Ok(None);
         };
         let (Some(table), Some(keys)) = (self.tables.get(place), Keys::of(sql_text)) else {
-            return Ok(());
+            return Ok(None);
         };
         let fill = &table.fill;
         let sql = self.connection.sql()?;
@@ -102,10 +132,7 @@ impl Making<'_> {
         ))?;
         let moved = self.move_rows(fill, table.entry.root, identity.len())?;
         sql.execute_batch("DROP TABLE temp.later")?;
-        if let Some(report) = self.report.get_mut(place) {
-            report.rows = report.rows.saturating_sub(moved);
-        }
-        Ok(())
+        Ok(Some((place, moved)))
     }
 
     /// The key's parts as SQL, each with its collation.

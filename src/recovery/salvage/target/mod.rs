@@ -17,6 +17,7 @@
 //! | `module` | what the modules of virtual tables are to a salvage |
 //! | `rtree` | R-Trees whose nodes are damaged |
 //! | `limits` | what a schema's statements may take |
+//! | `transaction` | transactions of the new file |
 //! | `watch` | ending a statement that runs long |
 //! | `durable` | syncing the finished file |
 //! | `statement` | one prepared statement, bound with stored values |
@@ -42,6 +43,7 @@ mod shadow;
 mod shape;
 mod sql;
 mod statement;
+mod transaction;
 mod virtual_tables;
 mod watch;
 
@@ -67,8 +69,9 @@ use crate::format::Value;
 /// Page cache while filling, in KiB.
 const CACHE: i64 = 32 << 10;
 
-/// A database being filled: one connection, one transaction that nobody else sees before it is
-/// whole. `finish` makes it durable. Dropped before, it leaves its file to whoever named it.
+/// A database being filled: one connection, which nobody else can look over the shoulder of. The
+/// rows are one transaction, and what is made of them others, so that an index that cannot be made
+/// costs no row. `finish` makes it durable. Dropped before, it leaves its file to whoever named it.
 #[derive(Debug)]
 pub struct Target {
     // Statements go before the connection that they belong to.
@@ -263,6 +266,7 @@ impl Target {
         limits.set_for_indexes(connection, self.page_size)?;
         sequences::restore(connection, &self.tables)?;
         schema::rename(connection, &self.tables)?;
+        connection.sql()?.execute_batch("COMMIT")?;
         let making = indexes::Making {
             connection,
             encoding,
@@ -272,6 +276,7 @@ impl Target {
             report: &mut *tables,
         };
         errors.extend(making.make(&self.schema, task)?);
+        connection.sql()?.execute_batch("BEGIN EXCLUSIVE")?;
         let comparison = compare::Comparison {
             connection,
             encoding,

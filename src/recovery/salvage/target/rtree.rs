@@ -99,7 +99,8 @@ impl RTree<'_> {
             Kind::Polygon => {
                 sql.execute_batch(&format!(
                     "CREATE TEMP TABLE entries AS
-                       SELECT rowid AS id{aux} FROM main.{rowids} WHERE geopoly_blob(a0) NOT NULL"
+                       SELECT rowid AS id{aux} FROM main.{rowids} WHERE geopoly_blob(a0) NOT NULL;
+                     CREATE INDEX temp.entriesById ON entries(id)"
                 ))?;
                 let mut names = sql.prepare("SELECT name FROM pragma_table_info(?1)")?;
                 let names = names.query_map([self.name], |row| row.get::<_, String>(0))?;
@@ -176,7 +177,8 @@ impl RTree<'_> {
             "CREATE TEMP TABLE entries AS
                SELECT r.rowid AS id{cells}{aux} FROM main.{rowids} AS r JOIN temp.cells AS c
                    ON c.id = r.rowid AND c.node = r.nodeno{ordered}
-                GROUP BY r.rowid HAVING count(*) = 1"
+                GROUP BY r.rowid HAVING count(*) = 1;
+             CREATE INDEX temp.entriesById ON entries(id)"
         ))?;
         if auxiliary == 0 {
             sql.execute_batch(&format!(
@@ -238,6 +240,7 @@ impl RTree<'_> {
             "DELETE FROM temp.cells WHERE rowid NOT IN
                (SELECT min(rowid) FROM temp.cells GROUP BY id, node{cells});
              CREATE INDEX temp.cellsById ON cells(id, node);
+             CREATE INDEX temp.cellsByNode ON cells(node);
              CREATE TEMP TABLE boxed AS
                SELECT c.rowid AS cell, c.node AS node, max(1{inside}) AS inside
                  FROM temp.cells AS c JOIN main.{parents} AS p ON p.nodeno = c.node

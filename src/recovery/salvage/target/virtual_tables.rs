@@ -32,6 +32,7 @@ use super::schema;
 use super::shadow;
 use super::sql::{self, Makes};
 use super::statement::{Encoding, Statement, quoted};
+use super::transaction::{atomically, in_savepoint};
 use super::watch::watched;
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::format::Value;
@@ -443,34 +444,4 @@ fn move_rows(
         lost.add(connection, encoding, root, 0, rowid, &fields)?;
         Ok(true)
     })
-}
-
-/// Runs `work` in a savepoint of the transaction that there is.
-fn in_savepoint<R>(connection: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
-    let sql = connection.sql()?;
-    sql.execute_batch("SAVEPOINT work")?;
-    let outcome = work();
-    if outcome.is_err() {
-        sql.execute_batch("ROLLBACK TO work")?;
-    }
-    sql.execute_batch("RELEASE work")?;
-    outcome
-}
-
-/// Runs `work` in a transaction of its own.
-fn atomically<R>(connection: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
-    let sql = connection.sql()?;
-    sql.execute_batch("BEGIN IMMEDIATE")?;
-    match work() {
-        Ok(done) => {
-            sql.execute_batch("COMMIT")?;
-            Ok(done)
-        }
-        Err(error) => {
-            if !connection.is_autocommit() {
-                sql.execute_batch("ROLLBACK")?;
-            }
-            Err(error)
-        }
-    }
 }
