@@ -948,7 +948,8 @@ export function appendAgentLogs(
  * stays beside the file as `<file>.damaged-<UTC time>`. Does nothing to a sound file.
  *
  * With `to` everything that can be read is put into a new database there, and `path` is left as it
- * is.
+ * is; into its table `lost_and_found` where the schema is gone that says of which tables the rows
+ * are, and there is no backup.
  *
  * Rejects with `ERR_FUSION_UNRECOVERABLE` (nothing in it is of a database, and there is no
  * backup), `ERR_FUSION_REPLACED`, `ERR_SQLITE_ERROR` (5: in use for five minutes; 13: the disk is

@@ -424,6 +424,30 @@ fn a_recovery_into_a_new_file_leaves_the_source_alone() {
 }
 
 #[test]
+fn rows_of_a_file_that_has_lost_its_schema_go_into_a_new_one_only() {
+    let folder = Folder::new();
+    let truth = rows(&folder.open());
+    close(folder.open());
+    overwrite(&folder.path, 0, &[0; 4096]);
+    let before = folder.bytes();
+    let error = folder.repair_with(&Options::default()).unwrap_err();
+    assert_eq!(error.code, "ERR_FUSION_UNRECOVERABLE");
+    assert!(error.message.contains("a new file"), "{}", error.message);
+    let to = folder.path.with_file_name("new.db");
+    let report = recover_to(&folder.path, &to, &Options::default(), &Unwatched).unwrap();
+    assert!(report.text.contains("every row is in lost_and_found"), "{}", report.text);
+    assert_eq!(folder.bytes(), before);
+    let new = Connection::open(&to, OpenFlags::default(), Duration::ZERO).unwrap();
+    let wrong = "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'";
+    assert_eq!(number(&new, wrong), 0);
+    let found = number(&new, "SELECT count(*) FROM lost_and_found");
+    let all: usize = truth.iter().map(BTreeMap::len).sum();
+    assert!(found as usize >= all, "{found} of {all}");
+    let of_log = "SELECT count(*) FROM lost_and_found WHERE id = 77 AND c0 IS NULL";
+    assert!(number(&new, of_log) > 0);
+}
+
+#[test]
 fn a_file_with_a_rollback_journal_is_repaired_and_stays_one() {
     for header in [false, true] {
         let folder = Folder::new();

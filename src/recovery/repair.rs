@@ -97,10 +97,12 @@ pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task)
 }
 
 /// Salvages the database at `path` into a new one at `to`, which must not exist. Nothing is
-/// changed at `path`.
+/// changed at `path`. Where no table is known any more, and there is no backup, all rows are in
+/// `lost_and_found`.
 ///
 /// # Errors
-/// As [`repair`]; `SQLITE_CANTOPEN` where there is something at `to`.
+/// As [`repair`], but `ERR_FUSION_UNRECOVERABLE` only where there is not even a row;
+/// `SQLITE_CANTOPEN` where there is something at `to`.
 pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) -> Result<Report> {
     let started = Instant::now();
     let path = &fs::canonicalize(path)
@@ -123,7 +125,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
             database: live.database(),
             wal: live.wal().map(|wal| -> &dyn Storage { wal }),
         };
-        make(path, source, options, &partial, task)?
+        make(path, source, options, Least::Rows, &partial, task)?
     };
     let after = Health { path: to.clone(), ..made.health };
     // A rename would replace what was made there meanwhile; a link does not.
@@ -302,7 +304,7 @@ impl Repair<'_> {
                 database: &database,
                 wal: wal.as_ref().map(|wal| -> &dyn Storage { wal }),
             };
-            make(&self.path, source, self.options, &partial, self.task)?
+            make(&self.path, source, self.options, Least::Tables, &partial, self.task)?
         };
         match self.write(&made, hold, &mut preserved)? {
             Written::Overtaken => return Ok(Attempt::Again),
@@ -437,11 +439,21 @@ struct Made {
     backup: Option<FromBackup>,
 }
 
+/// What a salvage has to find to be worth anything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Least {
+    /// A table: who uses the file needs one, and asks for what is known of it.
+    Tables,
+    /// A row, of whatever.
+    Rows,
+}
+
 /// Makes the best database that `source`, of which `path` is the name, and the backups give.
 fn make(
     path: &Path,
     source: Source<'_>,
     options: &Options,
+    least: Least,
     partial: &Partial,
     task: &dyn Task,
 ) -> Result<Made> {
@@ -466,9 +478,15 @@ fn make(
         .or_else(|| backup.as_deref().and_then(|backup| snapshot_of(backup, task)));
     let salvaged = salvage(source, &salvage::Options { snapshot }, &made.database, task);
     match salvaged {
-        Ok(salvage) if is_something(&salvage) => {
+        Ok(salvage)
+            if is_something(&salvage)
+                || (least == Least::Rows && backup.is_none() && salvage.lost_and_found > 0) =>
+        {
             let rows_found: u64 = salvage.tables.iter().map(|table| table.rows).sum();
-            let detail = format!("{} in {} tables", rows(rows_found), salvage.tables.len());
+            let detail = match salvage.schema_from {
+                SchemaSource::None => format!("{} of no known table", rows(salvage.lost_and_found)),
+                _ => format!("{} in {} tables", rows(rows_found), salvage.tables.len()),
+            };
             made.steps.push(Step { step: StepKind::Salvage, ok: true, detail });
             if let Some(backup) = backup.filter(|_| has_gaps(&salvage)) {
                 let taken = merge(&made.database, &salvage, &backup, task)?;
@@ -481,6 +499,11 @@ fn make(
         Err(error) if error.code != "ERR_FUSION_NOTHING_TO_SALVAGE" => return Err(error),
         nothing => {
             let reason = match &nothing {
+                Ok(salvage) if salvage.lost_and_found > 0 => format!(
+                    "{} can be read, but the schema is gone that says of which tables they are; \
+                     recovering into a new file puts them into lost_and_found",
+                    rows(salvage.lost_and_found)
+                ),
                 Ok(_) => "no row of a table that is known".to_owned(),
                 Err(error) => error.message.clone(),
             };
