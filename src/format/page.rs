@@ -1,6 +1,7 @@
 //! A page of a b-tree and its cells (<https://sqlite.org/fileformat2.html#b_tree_pages>).
 
 use super::number::{byte, signed, u16_at, u32_at, varint};
+use super::record;
 
 /// Bytes in fragments that a well-formed page has at most.
 const MOST_FRAGMENTS: u8 = 60;
@@ -81,6 +82,19 @@ pub struct Cell<'a> {
     pub at: usize,
     /// Bytes that it takes there.
     pub size: usize,
+}
+
+impl Cell<'_> {
+    /// Whether its record is one as far as it is on the page.
+    pub fn is_record(&self) -> bool {
+        if record::classes(self.local, self.length, |_, _| {}).is_some() {
+            return true;
+        }
+        // The header of a record with many fields may go on on an overflow page.
+        self.overflow != 0
+            && record::header_length(self.local)
+                .is_some_and(|(header, _)| header > self.local.len() && header as u64 <= self.length)
+    }
 }
 
 /// How many of `length` bytes of payload a cell keeps on its page, of which `usable` bytes are
@@ -168,7 +182,7 @@ impl<'a> Page<'a> {
             rowid = signed(value);
             start += taken;
         }
-        let length = super::record::extent(self.bytes.get(start..)?)?;
+        let length = record::extent(self.bytes.get(start..)?)?;
         let here = usize::try_from(length).ok()?;
         let end = start.checked_add(here)?;
         let whole = local_length(self.kind, self.bytes.len(), length) == here;
@@ -188,6 +202,12 @@ impl<'a> Page<'a> {
     pub fn joins(&self, at: usize, end: usize) -> bool {
         let pointers = (0..self.cells).filter_map(|index| self.pointer(index));
         end == pointers.filter(|&other| other > at).min().unwrap_or(self.bytes.len())
+    }
+
+    /// The cell that begins at offset `at` of a leaf, whatever the page's array says, if it is on
+    /// the page with all that it has there.
+    pub fn cell_that_begins_at(&self, at: usize) -> Option<Cell<'a>> {
+        if self.kind.is_interior() { None } else { self.cell_at(at) }
     }
 
     /// The cell that begins at offset `at`.

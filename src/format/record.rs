@@ -79,6 +79,19 @@ pub fn classes(local: &[u8], length: u64, mut field: impl FnMut(usize, Class)) -
     (count <= MOST_FIELDS && body.checked_add(header as u64)? == length).then_some(count)
 }
 
+/// The class and the length of the content that a valid record ends with: that of its last field
+/// that has any.
+pub fn last_content(payload: &[u8]) -> Option<(Class, u64)> {
+    let (header, mut at) = header_length(payload)?;
+    let mut last = None;
+    while at < header {
+        let (serial, taken) = varint(payload, at)?;
+        at += taken;
+        last = serial_type(serial).filter(|&(_, size)| size > 0).or(last);
+    }
+    last
+}
+
 /// The length of the record that `local` begins with, by its own header; none if that is no valid
 /// one, or not all in `local`.
 pub fn extent(local: &[u8]) -> Option<u64> {
@@ -404,6 +417,14 @@ mod tests {
         assert_eq!(compare(&[2, 0], &[2, 9], &[]), Some(Ordering::Equal));
         assert_eq!(compare(&[2, 17, b'a'], &[2, 0], &[false]), None);
         assert_eq!(compare(&[2, 0], &[2, 0], &[false, false]), None);
+    }
+
+    #[test]
+    fn what_a_record_ends_with() {
+        // x'0001', 0, NULL; 'a'; NULL.
+        assert_eq!(last_content(&[4, 16, 8, 0, 0, 1]), Some((Class::Blob, 2)));
+        assert_eq!(last_content(&[3, 16, 15, 0, 1, b'a']), Some((Class::Text, 1)));
+        assert_eq!(last_content(&[2, 0]), None);
     }
 
     #[test]

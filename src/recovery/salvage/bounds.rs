@@ -59,12 +59,22 @@ pub(super) fn of(
         .collect();
     let at = |taken: &[Option<Range>], place: usize| taken.get(place).copied().flatten();
     // The order of a torn page's pointers is of another time than the children.
-    let in_order = keys.iter().zip(children).all(|(key, child)| *key == child.key);
+    let keys_ascend = keys.iter().zip(children).all(|(key, child)| *key == child.key);
     let mut all: BTreeMap<i64, i64> = taken.iter().flatten().copied().collect();
+    // Of those that are not in their places, the ones that would be between some others.
+    let displaced: Vec<bool> = children
+        .iter()
+        .zip(&taken)
+        .map(|(child, taken)| {
+            taken.is_none() && child.has_rows() && around(&all, &child.note, (low, high)).is_some()
+        })
+        .collect();
+    let all_displaced = displaced.iter().filter(|it| **it).count();
     // What is taken behind a child that is looked at does not change before it is.
     let free = holes(&taken, (low, high));
     let mut from = low;
-    for ((place, child), free) in children.iter().enumerate().zip(free) {
+    for (((place, child), free), displaced) in children.iter().enumerate().zip(free).zip(displaced) {
+        let in_order = keys_ascend && all_displaced == usize::from(displaced);
         let between = if in_order { (from.max(free.0), free.1) } else { (low, high) };
         let lone = at(&taken, place).is_none() && child.has_rows();
         let end_before = match place.checked_sub(1) {

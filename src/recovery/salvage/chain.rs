@@ -4,7 +4,8 @@
 //!
 //! 1. it has as many pages as the record's length asks for, the last of which links to none (or
 //!    to whatever, where all else is as it must be: nobody follows that link),
-//! 2. none of them is a b-tree's page or was zeroed, and
+//! 2. none of them is a b-tree's page or was zeroed (the last of a BLOB may be nothing but zeros, if
+//!    no other page was zeroed, or there are zeros before it, too), and
 //! 3. none of them is another record's, or that record's chain is the less likely one.
 //!
 //! An overflow page does not say whose it is. What two chains that share a page are told apart by,
@@ -25,6 +26,9 @@ use crate::format::Cell;
 
 /// The longest record that SQLite makes.
 const LONGEST: u64 = 1_000_000_000;
+
+/// Zeros before a last page that has nothing else, from which on they are content.
+const ZEROS: usize = 8;
 
 /// The most pages that are noted as odd, of each kind.
 const MOST_ODD: usize = 10_000;
@@ -53,6 +57,8 @@ pub(super) struct Clues {
     /// Last pages with something behind the content, though chains end with zeros there as a rule,
     /// whose bytes are another page's, too.
     copies: HashSet<u32>,
+    /// Pages were zeroed.
+    zeroed: bool,
 }
 
 /// A bit for each page.
@@ -94,6 +100,8 @@ pub(super) enum Payload {
     Whole,
     /// It is complete, but something about it is odd: text in it must be text.
     Odd,
+    /// Its last page has only so many zeros: they must be a BLOB's.
+    Zeros(usize),
     /// It does not count.
     Broken,
 }
@@ -128,6 +136,7 @@ impl<'a> Chains<'a> {
         }
         payload.clear();
         payload.extend_from_slice(cell.local);
+        let last = self.found.last().map_or(Is::Other, |&last| self.note(last).is);
         let usable = self.pages.layout.usable;
         let mut rest = usize::try_from(cell.length).unwrap_or(0).saturating_sub(cell.local.len());
         for &page in &self.found {
@@ -141,6 +150,10 @@ impl<'a> Chains<'a> {
             self.taken.set(page);
         }
         let in_order = self.found.windows(2).all(follows);
+        if rest == 0 && last == Is::Nothing {
+            let content = self.content_end(cell).saturating_sub(4);
+            return Payload::Zeros(usize::try_from(content).unwrap_or(0));
+        }
         match (rest, end) {
             (0, End::Exact) if in_order => Payload::Whole,
             (0, _) => Payload::Odd,
@@ -171,6 +184,13 @@ impl<'a> Chains<'a> {
         let mut next = cell.overflow;
         for _ in 0..wanted {
             let note = self.note(next);
+            if note.is == Is::Nothing
+                && self.found.len() as u64 + 1 == wanted
+                && self.may_be_zeros(cell, next)
+            {
+                self.found.push(next);
+                return true;
+            }
             if note.is != Is::Other || matches!(owners.get(next), Owner::Tree(_)) {
                 return false;
             }
@@ -194,6 +214,17 @@ impl<'a> Chains<'a> {
         let mut sorted = self.found.clone();
         sorted.sort_unstable();
         sorted.windows(2).all(|pair| pair.first() != pair.last())
+    }
+
+    /// Whether a page that is all zeros may be the last of the chain that was followed up to it.
+    fn may_be_zeros(&self, cell: &Cell<'_>, page: u32) -> bool {
+        let usable = self.pages.layout.usable;
+        let zeros_before = match self.found.last() {
+            // The place of the last byte that is not zero.
+            Some(&last) => self.note(last).high < i64::try_from(usable - ZEROS).unwrap_or(0),
+            None => cell.local.iter().rev().take(ZEROS).all(|byte| *byte == 0),
+        };
+        (zeros_before || !self.clues.zeroed) && self.pages.read(page).is_some()
     }
 
     /// Where on its last page the content of the chain that was followed ends.
@@ -239,7 +270,7 @@ impl<'a> Chains<'a> {
 
     /// Looks at the chains of all records on `leaves`, to tell those that are wrong. That pages
     /// have changed places is thought of only where others are known to be `misplaced`: chains
-    /// can look odd and be right.
+    /// can look odd and be right. So it is with pages that were `zeroed`.
     ///
     /// # Errors
     /// `task`'s.
@@ -249,10 +280,11 @@ impl<'a> Chains<'a> {
         owners: &mut Owners,
         leaves: &[u32],
         misplaced: bool,
+        zeroed: bool,
         task: &dyn Task,
     ) -> Result<Clues> {
         let swapped = if misplaced { crossed(survey) } else { HashMap::new() };
-        let clues = Clues { swapped, ..Clues::default() };
+        let clues = Clues { swapped, zeroed, ..Clues::default() };
         let mut chains = Self::new(pages, survey, clues);
         let mut all = 0_usize;
         let mut ends: Vec<(End, u32, i64)> = Vec::new();

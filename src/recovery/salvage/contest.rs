@@ -8,7 +8,7 @@
 //! lost all of them. A WITHOUT ROWID table's only page is also given up where it rather has the
 //! entries of an index that lost all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::evidence::{Evidence, Verdict};
 use super::fit;
@@ -133,9 +133,14 @@ fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> boo
     page.children().any(|(child, _)| has(survey.note(child)))
 }
 
-/// Marks orphans that are copies of other pages as free: of one in its place, or of one that is
-/// free itself.
-pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners) {
+/// Marks orphans that are copies of other pages as free: of one in its place; or of one that is free
+/// itself, where another was `expected` (else it may be free because the page was moved from there).
+pub(super) fn set_copies_aside(
+    pages: &Pages<'_>,
+    survey: &Survey,
+    owners: &mut Owners,
+    expected: &HashSet<u32>,
+) {
     let mut orphans: HashMap<Key, Vec<u32>> = HashMap::new();
     for (page, note) in survey.iter() {
         if note.cells > 0 && owners.get(page) == Owner::None {
@@ -143,12 +148,15 @@ pub(super) fn set_copies_aside(pages: &Pages<'_>, survey: &Survey, owners: &mut 
         }
     }
     for (page, note) in survey.iter() {
-        if note.cells == 0 || !matches!(owners.get(page), Owner::Tree(_) | Owner::Free) {
-            continue;
-        }
+        let free = match owners.get(page) {
+            Owner::Tree(_) if note.cells > 0 => false,
+            Owner::Free if note.cells > 0 => true,
+            _ => continue,
+        };
         if let Some(orphans) = orphans.get_mut(&key(note)) {
             orphans.retain(|&orphan| {
-                let copy = pages.are_same(orphan, page);
+                let could_be = !free || expected.contains(&orphan);
+                let copy = could_be && pages.are_same(orphan, page);
                 if copy {
                     owners.set(orphan, Owner::Free);
                 }

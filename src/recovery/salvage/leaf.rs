@@ -2,17 +2,22 @@
 //! are whole by themselves and fit between the others.
 
 use super::ascending;
+use super::pointers;
 use crate::format::record::{self, Class};
 use crate::format::{Cell, Kind, Page, header, number};
 
 /// Bytes that a disk writes at once, if anything.
 const SECTOR: usize = 512;
 
+/// Cells that tell with others what a page's count of them must be.
+const FEWEST_CELLS: usize = 3;
+
 /// Pointers that lead nowhere from which on a page may be torn.
 const FEWEST_BAD: usize = 3;
 
 /// The page that `bytes` are. Where its header's kind or count of cells is damaged, and there is
-/// one other by which the page is sound, that is it.
+/// one other by which the page is sound, that is it; or by which most cells are, where by its own
+/// count it is no page at all.
 pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>> {
     let page = Page::parse(bytes, usable, first);
     if page.is_some_and(|page| is_sound(&page)) {
@@ -40,6 +45,16 @@ pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>>
                 return other;
             }
         }
+        if page.is_none() {
+            let others = (0..16)
+                .filter_map(|bit| Page::taken_for(bytes, usable, first, kind, count ^ (1 << bit)));
+            let readable = |page: &Page<'_>| {
+                let readable = (0..page.cells).filter_map(|index| page.cell(index));
+                readable.filter(|cell| kind == Kind::TableInterior || cell.is_record()).count()
+            };
+            let (most, other) = others.map(|it| (readable(&it), it)).max_by_key(|(most, _)| *most)?;
+            return (most >= FEWEST_CELLS && most * 4 >= other.cells * 3).then_some(other);
+        }
     }
     page
 }
@@ -51,7 +66,7 @@ fn is_sound(page: &Page<'_>) -> bool {
     for index in 0..page.cells {
         let Some(cell) = page.cell(index) else { return false };
         let ascends = !page.kind.is_table() || last.is_none_or(|last| last < cell.rowid);
-        if !ascends || (page.kind != Kind::TableInterior && !is_record(&cell)) {
+        if !ascends || (page.kind != Kind::TableInterior && !cell.is_record()) {
             return false;
         }
         last = Some(cell.rowid);
@@ -83,7 +98,7 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
     let mut misfits = Vec::new();
     let mut bad = Vec::new();
     for index in 0..page.cells {
-        let Some(cell) = page.cell(index).filter(is_record).or_else(|| {
+        let Some(cell) = page.cell(index).filter(Cell::is_record).or_else(|| {
             // A record that adds up, where the next cell begins: its length was what was damaged.
             damaged = true;
             page.cell_by_record(index)
@@ -105,19 +120,11 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
             keep_ascending(&mut cells);
         }
     }
+    if let Some(all) = pointers::mend(page, &cells).filter(|_| !sound) {
+        return Cells { cells: all, misfits: Vec::new(), torn: None, sound: false };
+    }
     let torn = torn(&cells, &bad);
     Cells { cells, misfits, torn, sound }
-}
-
-/// Whether a cell's record is one as far as it is on the page.
-fn is_record(cell: &Cell<'_>) -> bool {
-    if record::classes(cell.local, cell.length, |_, _| {}).is_some() {
-        return true;
-    }
-    // The header of a record with many fields may go on on an overflow page.
-    cell.overflow != 0
-        && record::header_length(cell.local)
-            .is_some_and(|(header, _)| header > cell.local.len() && header as u64 <= cell.length)
 }
 
 /// The classes of a cell's fields; nothing where the record's header is not all on the page.

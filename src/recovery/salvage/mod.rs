@@ -32,6 +32,7 @@ mod misplaced;
 mod outdated;
 mod pages;
 mod parents;
+mod pointers;
 pub mod report;
 mod rows;
 mod scene;
@@ -41,6 +42,7 @@ mod survey;
 pub mod target;
 mod tree;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 pub use report::{Salvage, SchemaSource, SuspectRow, TableSalvage};
@@ -205,12 +207,13 @@ impl Salvager<'_> {
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
         let moved = self.put_in_place(ground, &mut owners, &mut trees, &indexes, &evidence)?;
         let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
-        let misplaced = trees
+        let all = trees.iter().chain(indexes.iter().map(|(tree, _)| tree));
+        let lost: HashSet<u32> = all.flat_map(|tree| &tree.lost).map(|lost| lost.page).collect();
+        let misplaced = lost.iter().any(|&page| survey.note(page).is_something());
+        let zeroed = lost
             .iter()
-            .chain(indexes.iter().map(|(tree, _)| tree))
-            .flat_map(|tree| &tree.lost)
-            .any(|lost| survey.note(lost.page).is_something());
-        let clues = Chains::clues(pages, &survey, &mut owners, &leaves, misplaced, task)?;
+            .any(|&page| page <= pages.layout.count && survey.note(page).is == Is::Nothing);
+        let clues = Chains::clues(pages, &survey, &mut owners, &leaves, misplaced, zeroed, task)?;
         drop(leaves);
         free::mark(pages, &survey, &mut owners, geometry);
 
@@ -229,7 +232,7 @@ impl Salvager<'_> {
             .iter()
             .map(|(tree, shape)| BereftIndex { tree, shape: *shape, seen: seen(tree) })
             .collect();
-        contest::set_copies_aside(pages, &survey, &mut owners);
+        contest::set_copies_aside(pages, &survey, &mut owners, &lost);
         let orphans = {
             let belongs = |page| match header.auto_vacuum {
                 0 => Belongs::Unknown,

@@ -11,7 +11,8 @@ use super::survey::Survey;
 use super::target::{Inserted, Shape, Target};
 use super::tree::Owners;
 use crate::engine::{Result, Task};
-use crate::format::{Cell, Value, record};
+use crate::format::record::{self, Class};
+use crate::format::{Cell, Value};
 
 /// Records with text that is text from which on one without is odd.
 const FEWEST_PLAIN: usize = 4;
@@ -102,13 +103,20 @@ impl<'a> Rows<'a> {
             }
             let mut fields = Vec::new();
             let chain = self.chains.payload(cell, owners, &mut self.payload);
-            if chain == Payload::Broken
-                || !record::read(&self.payload, &mut fields)
-                || (chain == Payload::Odd && !fields.iter().all(|field| self.is_plain(field)))
-            {
-                lost += 1;
-            } else {
+            let stands = match chain {
+                Payload::Whole => true,
+                Payload::Odd => {
+                    record::read(&self.payload, &mut fields)
+                        && fields.iter().all(|field| self.is_plain(field))
+                }
+                Payload::Zeros(count) => record::last_content(&self.payload)
+                    .is_some_and(|(class, size)| class == Class::Blob && size > count as u64),
+                Payload::Broken => false,
+            };
+            if stands && record::read(&self.payload, &mut fields) {
                 on_record(&Record { rowid, fields: &fields, doubtful })?;
+            } else {
+                lost += 1;
             }
         }
         rest.lost = lost;

@@ -1,7 +1,37 @@
 //! What a virtual table's module is to a salvage. Pure.
 
-use super::sql::{self, Token, unquoted};
+use std::collections::HashSet;
+
+use super::sql::{self, Makes, Token, unquoted};
 use crate::recovery::salvage::SchemaEntry;
+
+/// What the names of the tables end with in which these modules keep a virtual table
+/// (<https://sqlite.org/vtab.html#shadow_tables>).
+const SUFFIXES: [&str; 11] = [
+    "data", "idx", "content", "docsize", "config", "segments", "segdir", "stat", "node", "rowid",
+    "parent",
+];
+
+/// Which tables are those of virtual tables.
+pub(super) struct OwnTables(HashSet<String>);
+
+impl OwnTables {
+    /// Those of the virtual tables of `schema`.
+    pub(super) fn of(schema: &[SchemaEntry]) -> Self {
+        let known = schema.iter().filter(|entry| {
+            let makes = entry.sql.as_deref().and_then(sql::makes);
+            makes == Some(Makes::VirtualTable) && Module::of(entry) != Module::Other
+        });
+        Self(known.map(|entry| entry.name.to_ascii_lowercase()).collect())
+    }
+
+    pub(super) fn contain(&self, table: &str) -> bool {
+        table.rsplit_once('_').is_some_and(|(of, suffix)| {
+            SUFFIXES.iter().any(|it| it.eq_ignore_ascii_case(suffix))
+                && self.0.contains(&of.to_ascii_lowercase())
+        })
+    }
+}
 
 /// A module, as far as it has an index that is looked after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

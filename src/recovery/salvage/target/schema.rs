@@ -8,6 +8,7 @@ use rusqlite::ffi;
 
 use super::application;
 use super::fill::Fill;
+use super::module::OwnTables;
 use super::shadow;
 use super::shape::{self, Shape};
 use super::sql::{self, Makes};
@@ -60,6 +61,7 @@ pub(super) fn make_tables(
         rusqlite::OpenFlags::default(),
         std::time::Duration::ZERO,
     )?;
+    let own_tables = OwnTables::of(schema);
     let mut made = Made::default();
     for entry in schema.iter().filter(|entry| entry.kind == "table") {
         if entry.sql.as_deref().and_then(sql::makes) == Some(Makes::VirtualTable) {
@@ -83,7 +85,11 @@ pub(super) fn make_tables(
             outcome => outcome,
         };
         match outcome {
-            Ok((table, shape)) => {
+            Ok((table, mut shape)) => {
+                // SQLite and its modules write all columns, and never add any.
+                if own_tables.contain(&entry.name) || table.afterwards == Afterwards::Sequence {
+                    shape.least_fields = shape.fields.len();
+                }
                 made.tables.push(table);
                 made.shapes.push(shape);
             }
