@@ -6,6 +6,9 @@ use super::survey::Note;
 use super::target::{Affinity, IndexShape, Part, Shape};
 use crate::format::record::Class;
 
+/// One record in so many may be damaged on a page that is not.
+const FEW: usize = 8;
+
 /// How well a page's records fit a table: none if one of them cannot be a row of it. Between
 /// tables that fit, the greater number fits better.
 pub(super) fn fit(note: &Note, shape: &Shape) -> Option<u32> {
@@ -94,11 +97,14 @@ pub(super) fn most_fit(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
     most(pages, number, |note| fit(note, shape).is_some())
 }
 
-/// Whether most of a page's records are what is looked for, each by a note of it alone.
+/// Whether most of a page's records are what is looked for, each by a note of it alone: more than
+/// half of a page that is damaged; of one on which everything is in its place all but one, or one in
+/// [`FEW`], whose types a flipped bit may have changed and no length.
 pub(super) fn most(pages: &Pages<'_>, number: u32, fits: impl Fn(&Note) -> bool) -> bool {
     let Some(bytes) = pages.read(number) else { return false };
     let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };
-    let cells = leaf::cells(&page).cells;
+    let found = leaf::cells(&page);
+    let cells = &found.cells;
     let fitting = cells.iter().filter(|cell| {
         let mut note = Note { cells: 1, ..Note::NOTHING };
         let types = &mut note.types;
@@ -108,5 +114,7 @@ pub(super) fn most(pages: &Pages<'_>, number: u32, fits: impl Fn(&Note) -> bool)
             fits(&note)
         })
     });
-    fitting.count() * 2 > cells.len()
+    let fitting = fitting.count();
+    let others = cells.len() - fitting;
+    fitting > others && (!found.sound || others == 1 || others * FEW <= cells.len())
 }

@@ -61,9 +61,10 @@ pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
                 Some(Verdict::Own) => CERTAIN + points,
                 Some(Verdict::Missing) | None => points,
             };
-            // A table's only page may well be its own.
+            // A table's only page may well be its own, if it is not missing where the root is.
             let has_page = places.tables.get(table).is_some_and(|tree| !tree.pages.is_empty());
-            if points == 0 && has_page {
+            let missing = || here.misses(&survey.note(shape.root)) && !has_copy(scene, top.root);
+            if points == 0 && has_page && !missing() {
                 continue;
             }
             best_of_table.entry(table).or_default().hear(points, top.root);
@@ -147,7 +148,7 @@ impl Here<'_> {
             return Some(EXACT);
         }
         let could_be = match note.is {
-            Is::Tree(Kind::TableLeaf) => self.root && leaf,
+            Is::Tree(Kind::TableLeaf) => (self.root && leaf) || self.misses(note),
             Is::Tree(Kind::TableInterior) => self.root || self.lost.iter().any(|lost| !lost.leaf),
             Is::Tree(_) => self.of_index,
             Is::Other => self.overflow,
@@ -155,6 +156,23 @@ impl Here<'_> {
         };
         could_be.then_some(0)
     }
+
+    /// Whether a leaf that is in another place has rows as were lost here, and not only some of
+    /// those of a page above the leaves.
+    fn misses(&self, note: &Note) -> bool {
+        note.is_filled(Kind::TableLeaf)
+            && self.lost.iter().any(|lost| lost.leaf && note.is_in((lost.low, lost.high)))
+    }
+}
+
+/// Whether another page has the same bytes.
+fn has_copy(scene: &Scene<'_>, page: u32) -> bool {
+    let Scene { pages, survey, .. } = *scene;
+    let note = survey.note(page);
+    let alike = |other: &Note| {
+        (other.is, other.cells, other.low, other.high) == (note.is, note.cells, note.low, note.high)
+    };
+    survey.iter().any(|(other, of)| other != page && alike(of) && pages.are_same(other, page))
 }
 
 /// Those tops of b-trees that overflow chains lead to.
