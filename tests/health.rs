@@ -160,6 +160,51 @@ fn an_index_out_of_step_is_named_and_its_table_is_not_blamed() {
     assert!(!lines.is_empty());
 }
 
+/// `statements` in a database whose application has a function and a collation of its own.
+fn sql_of_an_application(path: &Path, statements: &str) {
+    use rusqlite::functions::FunctionFlags;
+    let sql = rusqlite::Connection::open(path).unwrap();
+    let flags = FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+    sql.create_scalar_function("grade", 1, flags, |call| Ok(call.get::<String>(0)?.len() as i64))
+        .unwrap();
+    sql.create_collation("backwards", |one, other| other.cmp(one)).unwrap();
+    sql.execute_batch(statements).unwrap();
+}
+
+#[test]
+fn what_only_the_application_knows_hides_no_damage_and_is_none() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    sql_of_an_application(
+        &path,
+        "CREATE TABLE graded (id INTEGER PRIMARY KEY, text TEXT COLLATE backwards CHECK (grade(text) > 3),
+                              grade INT AS (grade(text)) STORED);
+         CREATE INDEX graded_by_grade ON graded (grade(text), text);
+         CREATE INDEX graded_by_text ON graded (text) WHERE grade(text) > 7;
+         CREATE TABLE ordered (text TEXT COLLATE backwards PRIMARY KEY) WITHOUT ROWID;
+         INSERT INTO graded (id, text) SELECT id, substr(text, 1, 60 + id % 7) FROM logs;
+         INSERT INTO ordered SELECT text || id FROM graded",
+    );
+    for health in [quick(&path), full(&path)] {
+        assert!(health.ok, "{health:?}");
+    }
+    for name in ["graded", "graded_by_text", "ordered"] {
+        let pages = pages_of(&path, name);
+        let leaf = pages[pages.len() / 2];
+        let was = page(&path, leaf);
+        overwrite(&path, leaf, &[0; PAGE as usize]);
+        for health in [quick(&path), full(&path)] {
+            let named = health.findings.iter().any(|finding| match finding {
+                Finding::TableDamage { table, pages, .. } => table == name && pages.contains(&leaf),
+                Finding::IndexDamage { index, pages, .. } => index == name && pages.contains(&leaf),
+                _ => false,
+            });
+            assert!(named && health.findings.len() == 1, "{name} {leaf}: {health:?}");
+        }
+        overwrite(&path, leaf, &was);
+    }
+}
+
 #[test]
 fn a_full_text_index_that_its_table_outran_is_stale() {
     let directory = TempDir::new().unwrap();

@@ -2,6 +2,7 @@
 //!
 //! [`init`] must have succeeded before anything is opened; [`Connection::open`] sees to it.
 
+pub mod application;
 mod backup;
 mod beside;
 mod connection;

@@ -13,6 +13,7 @@
 //! | [`freelist`] | a trunk page of the freelist |
 //! | [`ptrmap`] | which page points to a page, in auto-vacuum files |
 //! | [`wal`] | the write-ahead log's header, frames and checksums |
+//! | [`sql`] | what kind of statement a schema's text is |
 //!
 //! Numbers in the file are big-endian. Pages are numbered from 1.
 
@@ -22,6 +23,7 @@ pub mod number;
 pub mod page;
 pub mod ptrmap;
 pub mod record;
+pub mod sql;
 pub mod value;
 pub mod wal;
 

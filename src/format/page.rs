@@ -92,8 +92,9 @@ impl Cell<'_> {
         }
         // The header of a record with many fields may go on on an overflow page.
         self.overflow != 0
-            && record::header_length(self.local)
-                .is_some_and(|(header, _)| header > self.local.len() && header as u64 <= self.length)
+            && record::header_length(self.local).is_some_and(|(header, _)| {
+                header > self.local.len() && header as u64 <= self.length
+            })
     }
 }
 

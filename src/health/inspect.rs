@@ -5,6 +5,7 @@
 //! | the schema | both |
 //! | `PRAGMA quick_check`, or `integrity_check` | quick, or full |
 //! | the same table by table, where SQLite gave up before the end | both |
+//! | the same with stand-ins for what only the application knows, where a table needs that | both |
 //! | full-text indexes against the tables that they are of | full |
 //! | `PRAGMA foreign_key_check`, table by table | full |
 //!
@@ -17,6 +18,7 @@
 //!
 //! Called on the thread that owns the connection, which it blocks.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -27,6 +29,7 @@ use super::lines::{Findings, Subject};
 use super::schema::{SCHEMA_TABLE, Schema};
 use super::watch::Watch;
 use super::{foreign_keys, full_text};
+use crate::engine::application::{self, Answer};
 use crate::engine::{Class, Connection, Error, Result, Task};
 
 /// How many lines are asked of SQLite. More would tell nothing new, and be slow to tell.
@@ -110,13 +113,48 @@ fn look(
     findings: &mut Findings,
 ) -> Result<()> {
     let schema = Schema::read(connection)?;
-    let pragma = match kind {
-        Kind::Quick => "quick_check",
-        Kind::Full => "integrity_check",
+    let pragma = pragma_of(kind);
+    let uncomputed = not_compiled(connection, pragma, &schema)?;
+    if uncomputed.is_empty() {
+        return with_schema(connection, kind, &schema, watch, findings);
+    }
+    // A statement of SQLite's own check, of all tables at once, fails over a name that it does not
+    // know, and nothing would have been checked.
+    let statements = schema.statements_of(&uncomputed).collect::<Vec<_>>().join(";\n");
+    findings.compute_in_vain(uncomputed);
+    application::stand_in_for(connection, &statements, Answer::Null, || {
+        with_schema(connection, kind, &schema, watch, findings)
+    })
+}
+
+/// The tables whose check SQLite cannot even compile: their statements call functions, or name
+/// collations, that only the application knows.
+fn not_compiled(connection: &Connection, pragma: &str, schema: &Schema) -> Result<HashSet<String>> {
+    let sql = connection.sql()?;
+    let fails = |check: &str| {
+        matches!(sql.prepare(check).map(drop).map_err(Error::from),
+            Err(error) if error.errcode & 0xff == ffi::SQLITE_ERROR)
     };
+    if !fails(&format!("PRAGMA main.{pragma}")) {
+        return Ok(HashSet::new());
+    }
+    let failing = schema
+        .tables()
+        .filter(|table| fails(&format!("PRAGMA main.{pragma}({})", quoted(&table.name))));
+    Ok(failing.map(|table| table.name.clone()).collect())
+}
+
+fn with_schema(
+    connection: &Connection,
+    kind: Kind,
+    schema: &Schema,
+    watch: &Watch<'_>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let pragma = pragma_of(kind);
     let mut gave_up = false;
     let whole = watch.texts(&format!("PRAGMA main.{pragma}({MOST_LINES})"), |row| {
-        gave_up |= findings.add(row, &schema);
+        gave_up |= findings.add(row, schema);
     });
     match whole {
         Ok(()) => {}
@@ -126,13 +164,20 @@ fn look(
         Err(error) => return Err(error),
     }
     if gave_up {
-        one_by_one(pragma, &schema, watch, findings)?;
+        one_by_one(pragma, schema, watch, findings)?;
     }
     if kind == Kind::Full && !findings.has_table_damage() {
-        full_text::check(connection, &schema, watch, findings)?;
-        foreign_keys::check(connection, &schema, watch, findings)?;
+        full_text::check(connection, schema, watch, findings)?;
+        foreign_keys::check(connection, schema, watch, findings)?;
     }
     Ok(())
+}
+
+fn pragma_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Quick => "quick_check",
+        Kind::Full => "integrity_check",
+    }
 }
 
 /// Checks each table by itself, so that one that SQLite cannot get through is known by name.

@@ -17,6 +17,8 @@
 //!
 //! A pure function of text; any thread.
 
+use std::collections::HashSet;
+
 use super::finding::Finding;
 use super::schema::{SCHEMA_TABLE, Schema};
 
@@ -179,6 +181,7 @@ fn after(text: &str, lead: &str) -> Option<u32> {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     found: Vec<Finding>,
+    uncomputed: HashSet<String>,
 }
 
 /// How many of SQLite's lines a finding keeps.
@@ -189,6 +192,9 @@ impl Findings {
     pub fn add(&mut self, row: &str, schema: &Schema) -> bool {
         let mut gave_up = false;
         for sorted in sort(row, schema) {
+            if self.is_hearsay(&sorted) {
+                continue;
+            }
             gave_up |= sorted.subject == Subject::Unplaced && sorted.line == MALFORMED;
             match sorted.subject {
                 Subject::Unplaced if sorted.line == MALFORMED => {}
@@ -198,6 +204,26 @@ impl Findings {
             }
         }
         gave_up
+    }
+
+    /// Of these tables nothing is believed that a check has computed or compared: functions or
+    /// collations that only the application knows have a part in it.
+    pub fn compute_in_vain(&mut self, tables: HashSet<String>) {
+        self.uncomputed = tables;
+    }
+
+    fn is_hearsay(&self, sorted: &Sorted<'_>) -> bool {
+        match &sorted.subject {
+            Subject::Index(_, table) => {
+                !sorted.line.starts_with("Tree ") && self.uncomputed.contains(table)
+            }
+            Subject::Constraint(table) => self.uncomputed.contains(table),
+            Subject::Table(table) => {
+                sorted.line.starts_with("row not in PRIMARY KEY order ")
+                    && self.uncomputed.contains(table)
+            }
+            Subject::Pages | Subject::FullText(_) | Subject::Unplaced => false,
+        }
     }
 
     /// Adds a line about `subject`.

@@ -3,6 +3,8 @@
 //! Read from `sqlite_schema` itself, so that it can be had where SQLite refuses the schema as a
 //! whole only late. Called on the thread of the check.
 
+use std::collections::HashSet;
+
 use rusqlite::types::ValueRef;
 
 use crate::engine::{Connection, Error, Result};
@@ -86,6 +88,15 @@ impl Schema {
     /// Virtual tables.
     pub fn virtual_tables(&self) -> impl Iterator<Item = &Object> {
         self.objects.iter().filter(|object| object.is_virtual())
+    }
+
+    /// The statements of these tables, and of their indexes.
+    pub fn statements_of(&self, tables: &HashSet<String>) -> impl Iterator<Item = &str> {
+        self.objects
+            .iter()
+            .filter(|it| matches!(it.kind.as_str(), "table" | "index"))
+            .filter(|it| tables.contains(&it.table))
+            .map(|it| it.sql.as_str())
     }
 
     /// The entry whose b-tree has this root.

@@ -73,7 +73,8 @@ pub(super) fn of(
     // What is taken behind a child that is looked at does not change before it is.
     let free = holes(&taken, (low, high));
     let mut from = low;
-    for (((place, child), free), displaced) in children.iter().enumerate().zip(free).zip(displaced) {
+    for (((place, child), free), displaced) in children.iter().enumerate().zip(free).zip(displaced)
+    {
         let in_order = keys_ascend && all_displaced == usize::from(displaced);
         let between = if in_order { (from.max(free.0), free.1) } else { (low, high) };
         let lone = at(&taken, place).is_none() && child.has_rows();

@@ -52,7 +52,8 @@ pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>>
                 let readable = (0..page.cells).filter_map(|index| page.cell(index));
                 readable.filter(|cell| kind == Kind::TableInterior || cell.is_record()).count()
             };
-            let (most, other) = others.map(|it| (readable(&it), it)).max_by_key(|(most, _)| *most)?;
+            let (most, other) =
+                others.map(|it| (readable(&it), it)).max_by_key(|(most, _)| *most)?;
             return (most >= FEWEST_CELLS && most * 4 >= other.cells * 3).then_some(other);
         }
     }

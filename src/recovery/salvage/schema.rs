@@ -7,11 +7,10 @@ use super::leaf;
 use super::pages::Pages;
 use super::snapshot::{SchemaEntry, Snapshot};
 use super::survey::{Note, Survey};
-use super::target;
 use super::tree::{Owner, Owners, Walk};
 use crate::engine::{Result, Task};
 use crate::format::record::{self, Class};
-use crate::format::{Kind, Value};
+use crate::format::{Kind, Value, sql};
 
 /// The most entries that are taken: far more than anybody has, and SQLite takes a minute to make so
 /// many tables (four times that for twice as many).
@@ -102,7 +101,7 @@ fn is_schema(note: &Note) -> bool {
 /// The entry with the one name that most of it says: of a table there are three of it, and of
 /// anything else two, of which the statement's counts.
 fn agreeing(mut entry: SchemaEntry) -> SchemaEntry {
-    let Some(name) = entry.sql.as_deref().and_then(target::name_made) else { return entry };
+    let Some(name) = entry.sql.as_deref().and_then(sql::name_made) else { return entry };
     let said = name.unquoted();
     if matches!(entry.kind.as_str(), "table" | "view") {
         if said == entry.name {

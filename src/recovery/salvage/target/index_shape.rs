@@ -5,10 +5,10 @@
 
 use rusqlite::ffi;
 
-use super::application;
 use super::schema::{self, Afterwards, Table};
-use super::sql::Makes;
+use crate::engine::application::{self, Answer};
 use crate::engine::{Connection, Result};
+use crate::format::sql::Makes;
 use crate::recovery::salvage::SchemaEntry;
 
 /// What the entries of an index look like, for telling whose an orphan entry is, and which row an
@@ -71,7 +71,7 @@ pub(super) fn describe_all(
         let shape = match (describe(), entry.sql.as_deref()) {
             (Err(error), Some(statement)) if error.errcode & 0xff == ffi::SQLITE_ERROR => {
                 // It may name what only the application knows.
-                application::stand_in_for(connection, statement, describe)
+                application::stand_in_for(connection, statement, Answer::Error, describe)
             }
             (outcome, _) => outcome,
         };

@@ -12,12 +12,12 @@ use super::fill::{Fill, lookup_sql};
 use super::limits::Limits;
 use super::lost_and_found::LostAndFound;
 use super::schema::{self, Table};
-use super::sql::{self, Makes, Token};
 use super::statement::{Encoding, Statement, quoted};
 use super::transaction::atomically;
 use super::watch::watched;
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::format::Value;
+use crate::format::sql::{self, Makes, Token};
 use crate::recovery::salvage::SchemaEntry;
 use crate::recovery::salvage::report::TableSalvage;
 

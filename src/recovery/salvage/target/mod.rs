@@ -3,7 +3,6 @@
 //! | module | owns |
 //! |---|---|
 //! | `schema` | the tables, made from their own statements |
-//! | `application` | functions and collations that only the application knows |
 //! | `shadow` | virtual tables' own tables, asked of their modules |
 //! | `shape` | what their records look like |
 //! | `index_shape` | what the entries of the damaged file's indexes look like |
@@ -21,13 +20,11 @@
 //! | `watch` | ending a statement that runs long |
 //! | `durable` | syncing the finished file |
 //! | `statement` | one prepared statement, bound with stored values |
-//! | `sql` | telling a schema's statements apart |
 //!
 //! Thread: whichever calls, one at a time. May call: the engine. Memory: the page cache
 //! (`CACHE`), one record, and what SQLite's sorter takes.
 
 mod affinity;
-mod application;
 mod compare;
 mod durable;
 mod fill;
@@ -41,7 +38,6 @@ mod schema;
 mod sequences;
 mod shadow;
 mod shape;
-mod sql;
 mod statement;
 mod transaction;
 mod virtual_tables;
@@ -56,7 +52,6 @@ pub use affinity::Affinity;
 pub use index_shape::{IndexShape, Part};
 pub use limits::Limits;
 pub use shape::{Field, Shape};
-pub use sql::{Name, name_made};
 
 use self::lost_and_found::LostAndFound;
 use self::schema::Table;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::sql::{self, Makes, Token, unquoted};
+use crate::format::sql::{self, Makes, Token, unquoted};
 use crate::recovery::salvage::SchemaEntry;
 
 /// What the names of the tables end with in which these modules keep a virtual table

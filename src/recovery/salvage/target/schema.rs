@@ -6,14 +6,14 @@
 
 use rusqlite::ffi;
 
-use super::application;
 use super::fill::Fill;
 use super::module::OwnTables;
 use super::shadow;
 use super::shape::{self, Shape};
-use super::sql::{self, Makes};
 use super::statement::{Encoding, quoted};
+use crate::engine::application::{self, Answer};
 use crate::engine::{Connection, Error, Result};
+use crate::format::sql::{self, Makes};
 use crate::recovery::salvage::SchemaEntry;
 
 /// Statements that fail up to which virtual tables are asked for theirs.
@@ -149,7 +149,7 @@ fn make_table(
             match (make(), entry.sql.as_deref()) {
                 (Err(error), Some(statement)) if error.errcode & 0xff == ffi::SQLITE_ERROR => {
                     // It may name what only the application knows.
-                    application::stand_in_for(connection, statement, make)?;
+                    application::stand_in_for(connection, statement, Answer::Error, make)?;
                 }
                 (outcome, _) => outcome?,
             }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use rusqlite::OpenFlags;
 use rusqlite::types::Value;
 
-use super::sql::{self, Makes, unquoted};
 use super::statement::quoted;
 use crate::engine::{Connection, Result};
+use crate::format::sql::{self, Makes, unquoted};
 use crate::recovery::salvage::SchemaEntry;
 
 /// A table of a virtual table's own, as it is when that has no rows.

@@ -30,12 +30,12 @@ use super::module::{Kind, Module};
 use super::rtree::{self, RTree};
 use super::schema;
 use super::shadow;
-use super::sql::{self, Makes};
 use super::statement::{Encoding, Statement, quoted};
 use super::transaction::{atomically, in_savepoint};
 use super::watch::watched;
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::format::Value;
+use crate::format::sql::{self, Makes};
 use crate::recovery::salvage::SchemaEntry;
 
 /// The virtual tables of `schema`.

@@ -1,8 +1,10 @@
 //! Functions and collations that only the application knows.
 //!
-//! A schema that names some is read without them, but its tables cannot be *made* without them.
-//! So while a statement is carried out, stand-ins have their names; afterwards they are gone, and
-//! nothing has been computed or ordered by one.
+//! A schema that names some is read without them, but its tables can neither be *made* nor checked
+//! without them. So while that is done, stand-ins have their names; afterwards they are gone.
+//! Nothing that is kept has been computed or ordered by one.
+//!
+//! Thread: the connection's. May call: the format.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -11,20 +13,35 @@ use std::ptr;
 
 use rusqlite::ffi;
 
-use super::sql;
-use crate::engine::{Connection, Result};
+use super::{Connection, Result};
+use crate::format::sql;
 
-/// Runs `work` while every function that `statement` may call is known, and every collation.
+/// What stand-ins for functions answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// An error: nothing may be computed by one.
+    Error,
+    /// NULL, which satisfies a CHECK constraint.
+    Null,
+}
+
+/// Runs `work` while every function that `statements` may call is known, and every collation (by
+/// bytes).
 ///
 /// # Errors
 /// `work`'s; SQLite's.
-pub(super) fn stand_in_for<R>(
+pub fn stand_in_for<R>(
     connection: &Connection,
-    statement: &str,
+    statements: &str,
+    answer: Answer,
     work: impl FnOnce() -> Result<R>,
 ) -> Result<R> {
     let mut known = Known { connection, functions: Vec::new(), collations: Vec::new() };
-    for name in unknown_functions(connection, statement)? {
+    let compute: Compute = match answer {
+        Answer::Error => compute_nothing,
+        Answer::Null => compute_null,
+    };
+    for name in unknown_functions(connection, statements)? {
         // A name that SQLite refuses is not defined; it will say so again.
         if define(connection, &name, Some(compute)) {
             known.functions.push(name);
@@ -60,12 +77,12 @@ impl Drop for Known<'_> {
 
 /// Names that are followed by a parenthesis and are no function of SQLite's. Some are types or
 /// keywords: a function of such a name does no harm.
-fn unknown_functions(connection: &Connection, statement: &str) -> Result<Vec<CString>> {
+fn unknown_functions(connection: &Connection, statements: &str) -> Result<Vec<CString>> {
     let sql = connection.sql()?;
     let mut known = sql.prepare("SELECT DISTINCT lower(name) FROM pragma_function_list")?;
     let mut known: HashSet<String> =
         known.query_map([], |row| row.get(0))?.collect::<std::result::Result<_, _>>()?;
-    let tokens = sql::tokens(statement);
+    let tokens = sql::tokens(statements);
     Ok(tokens
         .clone()
         .zip(tokens.skip(1))
@@ -98,8 +115,17 @@ fn define(connection: &Connection, name: &CStr, compute: Option<Compute>) -> boo
     rc == ffi::SQLITE_OK
 }
 
+/// What a stand-in computes: NULL, which every result is at first
+/// (<https://sqlite.org/c3ref/result_blob.html>).
+unsafe extern "C" fn compute_null(
+    _: *mut ffi::sqlite3_context,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+) {
+}
+
 /// What a stand-in computes: nothing.
-unsafe extern "C" fn compute(
+unsafe extern "C" fn compute_nothing(
     context: *mut ffi::sqlite3_context,
     _: c_int,
     _: *mut *mut ffi::sqlite3_value,

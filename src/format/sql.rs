@@ -3,28 +3,28 @@
 
 /// A token and where it is in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token<'a> {
+pub struct Token<'a> {
     /// Its text, quotes included.
-    pub(super) text: &'a str,
+    pub text: &'a str,
     /// Offset of its first byte.
-    pub(super) start: usize,
+    pub start: usize,
 }
 
 impl Token<'_> {
     /// Whether it is this keyword, which a quoted name never is.
-    pub(super) fn is(&self, keyword: &str) -> bool {
+    pub fn is(&self, keyword: &str) -> bool {
         self.text.eq_ignore_ascii_case(keyword)
     }
 
     /// Offset of the byte after it.
-    pub(super) fn end(&self) -> usize {
+    pub fn end(&self) -> usize {
         self.start + self.text.len()
     }
 }
 
 /// The tokens of `sql`: words, quoted names and strings, single other characters. Blanks and
 /// comments are between them. What is not closed reaches to the end.
-pub(super) fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> + Clone {
+pub fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> + Clone {
     let mut at = 0;
     std::iter::from_fn(move || {
         loop {
@@ -74,7 +74,7 @@ fn quoted_length(text: &str, quote: char) -> usize {
 }
 
 /// A CREATE TABLE statement whose column `from` is called `to`, wherever it is named.
-pub(super) fn with_another_name(statement: &str, from: &str, to: &str) -> String {
+pub fn with_another_name(statement: &str, from: &str, to: &str) -> String {
     let mut renamed = String::new();
     let mut copied = 0;
     // CREATE, TABLE and the table's name come first.
@@ -89,7 +89,7 @@ pub(super) fn with_another_name(statement: &str, from: &str, to: &str) -> String
 }
 
 /// A name without its quotes.
-pub(super) fn unquoted(text: &str) -> &str {
+pub fn unquoted(text: &str) -> &str {
     [('"', '"'), ('\'', '\''), ('`', '`'), ('[', ']')]
         .into_iter()
         .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close))
@@ -98,18 +98,23 @@ pub(super) fn unquoted(text: &str) -> &str {
 
 /// What a statement of a schema makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Makes {
+pub enum Makes {
     /// A table whose columns are given, not selected.
     Table,
+    /// A virtual table.
     VirtualTable,
+    /// An index.
     Index,
+    /// A UNIQUE index.
     UniqueIndex,
+    /// A view.
     View,
+    /// A trigger.
     Trigger,
 }
 
 /// What `sql` makes, if it is a statement that a schema can have.
-pub(super) fn makes(sql: &str) -> Option<Makes> {
+pub fn makes(sql: &str) -> Option<Makes> {
     let mut tokens = tokens(sql);
     if !tokens.next()?.is("CREATE") {
         return None;
