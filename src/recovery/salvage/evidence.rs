@@ -8,7 +8,7 @@
 //!
 //! Memory: [`ROWS`] rows' sums for each page that is asked about.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::leaf;
@@ -16,7 +16,7 @@ use super::pages::Pages;
 use super::survey::Survey;
 use super::target::{IndexShape, Part, Shape};
 use super::tree::Tree;
-use crate::format::{Value, record};
+use crate::format::{Cell, Value, record};
 
 /// Rows of a page that are looked up.
 const ROWS: usize = 16;
@@ -125,6 +125,30 @@ impl<'a> Evidence<'a> {
         self.indexes.iter().filter(|index| index.shape.table == table).count()
     }
 
+    /// Those of some rows, each on a page of a table and at a place there, that an index has with
+    /// other values.
+    pub(super) fn convicted(&self, rows: &[(Question, Cell<'_>)]) -> HashSet<(u32, usize)> {
+        let mut asked = Rows::new();
+        let mut tallies: HashMap<Question, Tally> = HashMap::new();
+        let mut fields = Vec::new();
+        for (number, ((table, _), cell)) in (0_u32..).zip(rows) {
+            let Some(shape) = self.shapes.get(*table) else { continue };
+            if cell.overflow == 0 && record::read(cell.local, &mut fields) {
+                // Each is asked about as if it were a page.
+                let tally = tallies.entry((*table, number)).or_default();
+                (tally.rows, tally.asked) = (1, 1);
+                let identity = identity(shape, cell.rowid, &fields);
+                let sums = fields.iter().map(sum).collect();
+                asked.entry((*table, identity)).or_default().push((number, sums));
+            }
+        }
+        let verdicts = self.judge(&asked, tallies);
+        let convicted = (0_u32..).zip(rows).filter(|(number, ((table, _), _))| {
+            verdicts.get(&(*table, *number)).is_some_and(|verdict| verdict.is_others())
+        });
+        convicted.map(|(_, ((_, page), cell))| (*page, cell.at)).collect()
+    }
+
     /// Asks about pages.
     pub(super) fn ask(&self, questions: &[Question]) -> HashMap<Question, Verdict> {
         let mut rows = Rows::new();
@@ -134,20 +158,23 @@ impl<'a> Evidence<'a> {
             let tally = tallies.entry((table, page)).or_default();
             tally.rows = u64::from(self.survey.note(page).cells);
             records(self.pages, page, ROWS, &mut |rowid, fields| {
-                let identity = if shape.without_rowid {
-                    sum_of(fields.iter().take(shape.key_fields))
-                } else {
-                    sum(&Value::Integer(rowid))
-                };
+                let identity = identity(shape, rowid, fields);
                 let sums = fields.iter().map(sum).collect();
                 rows.entry((table, identity)).or_default().push((page, sums));
                 tally.asked += 1;
             });
         }
-        for index in &self.indexes {
-            if questions.iter().any(|(table, _)| *table == index.shape.table) {
-                self.hear(index, &rows, &mut tallies);
-            }
+        self.judge(&rows, tallies)
+    }
+
+    fn judge(
+        &self,
+        rows: &Rows,
+        mut tallies: HashMap<Question, Tally>,
+    ) -> HashMap<Question, Verdict> {
+        let tables: HashSet<usize> = tallies.keys().map(|(table, _)| *table).collect();
+        for index in self.indexes.iter().filter(|index| tables.contains(&index.shape.table)) {
+            self.hear(index, rows, &mut tallies);
         }
         let verdict = |(question, tally): (Question, Tally)| Some((question, tally.verdict()?));
         tallies.into_iter().filter_map(verdict).collect()
@@ -311,6 +338,15 @@ fn records(
         }
     }
     all
+}
+
+/// What tells a row from others.
+fn identity(shape: &Shape, rowid: i64, fields: &[Value<'_>]) -> u64 {
+    if shape.without_rowid {
+        sum_of(fields.iter().take(shape.key_fields))
+    } else {
+        sum(&Value::Integer(rowid))
+    }
 }
 
 /// Whether a value is unlikely to be in two rows of different tables.

@@ -1,6 +1,8 @@
 //! Which cells of a page hold a record: all of them on a sound page; of a damaged one those that
 //! are whole by themselves and fit between the others.
 
+use std::collections::HashSet;
+
 use super::ascending;
 use super::pointers;
 use crate::format::record::{self, Class};
@@ -83,6 +85,8 @@ pub(super) struct Cells<'a> {
     pub(super) cells: Vec<Cell<'a>>,
     /// Cells in their place, all on the page, with records that do not add up.
     pub(super) misfits: Vec<Cell<'a>>,
+    /// Where cells begin that the page's pointers no longer lead to.
+    pub(super) mended: Vec<usize>,
     /// Where a cell begins that is of two times.
     pub(super) torn: Option<usize>,
     /// Everything on the page is as SQLite keeps it.
@@ -122,10 +126,12 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
         }
     }
     if let Some(all) = pointers::mend(page, &cells).filter(|_| !sound) {
-        return Cells { cells: all, misfits: Vec::new(), torn: None, sound: false };
+        let known: HashSet<usize> = cells.iter().map(|cell| cell.at).collect();
+        let mended = all.iter().map(|cell| cell.at).filter(|at| !known.contains(at)).collect();
+        return Cells { cells: all, misfits: Vec::new(), mended, torn: None, sound: false };
     }
     let torn = torn(&cells, &bad);
-    Cells { cells, misfits, torn, sound }
+    Cells { cells, misfits, mended: Vec::new(), torn, sound }
 }
 
 /// The classes of a cell's fields; nothing where the record's header is not all on the page.

@@ -50,7 +50,7 @@ pub use snapshot::{SchemaEntry, Snapshot};
 
 use self::adopt::{Bereft, BereftIndex};
 use self::chain::Chains;
-use self::evidence::Evidence;
+use self::evidence::{Evidence, Question};
 use self::forest::{Ground, IndexTree, Moved};
 use self::geometry::Geometry;
 use self::index::Indexes;
@@ -253,6 +253,15 @@ impl Salvager<'_> {
         };
 
         let mut rows = Rows::new(pages, &survey, clues.clone(), header.encoding);
+        let damaged: Vec<Question> = tables
+            .iter()
+            .enumerate()
+            .flat_map(|(place, table)| {
+                let pages = table.tree.pages.iter().chain(&table.adopted).copied();
+                pages.filter(|&page| !survey.note(page).sound).map(move |page| (place, page))
+            })
+            .collect();
+        rows.doubt(&evidence, &damaged);
         let mut accounts = Vec::new();
         for (place, table) in tables.iter().enumerate() {
             let mut account =

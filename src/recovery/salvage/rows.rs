@@ -1,8 +1,9 @@
 //! Puts the records of pages into the new database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::chain::{Chains, Clues, Payload};
+use super::evidence::{Evidence, Question};
 use super::fit;
 use super::leaf::{self, Cells};
 use super::pages::Pages;
@@ -17,6 +18,9 @@ use crate::format::{Cell, Value};
 /// Records with text that is text from which on one without is odd.
 const FEWEST_PLAIN: usize = 4;
 
+/// Pages with records that no pointer led to whose indexes are asked about them.
+const MOST_MENDED: usize = 1_000;
+
 /// Reads records off pages.
 pub(super) struct Rows<'a> {
     pages: &'a Pages<'a>,
@@ -24,6 +28,8 @@ pub(super) struct Rows<'a> {
     payload: Vec<u8>,
     /// As the header has it.
     encoding: u8,
+    /// Pages, and places on them, of records that an index has with other values.
+    convicted: HashSet<(u32, usize)>,
 }
 
 /// A record off a page.
@@ -70,7 +76,30 @@ impl<'a> Rows<'a> {
         encoding: u8,
     ) -> Self {
         let chains = Chains::new(pages, survey, clues);
-        Self { pages, chains, payload: Vec::new(), encoding }
+        Self { pages, chains, payload: Vec::new(), encoding, convicted: HashSet::new() }
+    }
+
+    /// Holds those records of `damaged` pages for doubtful that no pointer led to, and that the
+    /// indexes contradict.
+    pub(super) fn doubt(&mut self, evidence: &Evidence<'_>, damaged: &[Question]) {
+        let usable = self.pages.layout.usable;
+        let has_mended = |number: u32, bytes: &[u8]| {
+            let page = leaf::open(bytes, usable, number == 1);
+            page.is_some_and(|page| !leaf::cells(&page).mended.is_empty())
+        };
+        let read = |&of: &Question| Some((of, self.pages.read(of.1)?));
+        let bytes = damaged.iter().filter_map(read).filter(|(of, bytes)| has_mended(of.1, bytes));
+        let bytes: Vec<_> = bytes.take(MOST_MENDED).collect();
+        let mut mended = Vec::new();
+        for (of, bytes) in &bytes {
+            let Some(page) = leaf::open(bytes, usable, of.1 == 1) else { continue };
+            let found = leaf::cells(&page);
+            let cells = found.cells.iter().filter(|cell| found.mended.contains(&cell.at));
+            mended.extend(cells.map(|cell| (*of, *cell)));
+        }
+        if !mended.is_empty() {
+            self.convicted = evidence.convicted(&mended);
+        }
     }
 
     /// Tells `on_record` each record of a page, of which `shape` is the table's, if that is known;
@@ -92,7 +121,8 @@ impl<'a> Rows<'a> {
         let odd = if found.sound { None } else { self.odd(&found, shape) };
         for cell in &found.cells {
             let rowid = page.kind.is_table().then_some(cell.rowid);
-            let doubtful = [odd, found.torn].contains(&Some(cell.at));
+            let doubtful = [odd, found.torn].contains(&Some(cell.at))
+                || self.convicted.contains(&(number, cell.at));
             if cell.overflow == 0 {
                 if record::read(cell.local, &mut fields) {
                     on_record(&Record { rowid, fields: &fields, doubtful })?;
