@@ -55,9 +55,10 @@ pub(super) fn settle(
                 continue;
             }
             let Owner::Tree(owner) = owners.get(page) else { continue };
-            // An index on all columns has the same entries as a WITHOUT ROWID table has rows.
+            // An index on all columns (that the rows had when they were written) has the same
+            // entries as a WITHOUT ROWID table has rows.
             let mirrors = |(index, of): &IndexTree<'_>| {
-                let all = |of: &IndexShape| of.parts.len() == shape.fields.len();
+                let all = |of: &IndexShape| of.parts.len() == usize::from(note.fields.1);
                 index.root == page && of.is_some_and(|of| of.table == place && all(of))
             };
             if shape.without_rowid && indexes.iter().any(mirrors) {

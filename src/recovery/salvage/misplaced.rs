@@ -41,6 +41,12 @@ impl Leaf {
     fn joins(&self) -> u32 {
         Joins::of(&self.note, self.at).map_or(0, Joins::count)
     }
+
+    /// Whether it is the last of its table, as far as can be told: it begins as it must, and nothing
+    /// says where it has to end.
+    fn is_last(&self) -> bool {
+        self.at.high == i64::MAX && self.joins() > 0
+    }
 }
 
 /// What a leaf has of what a place asks for.
@@ -263,7 +269,11 @@ fn copied(
         let in_tree = matches!(owners.get(page), Owner::Tree(_));
         // One that ends as it must is not among the leaves that do not.
         let there = likely.iter().find(|leaf| leaf.at.page == page);
-        for leaf in likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf)) {
+        let others = likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf));
+        // Two tables may have the same rows, and as many of them in front.
+        let others =
+            others.filter(|leaf| !leaf.is_last() || says(leaf).is_some_and(Verdict::is_others));
+        for leaf in others {
             let better = in_tree
                 && there.is_none_or(|there| is_own(there) || there.joins() > leaf.joins())
                 || (!expected.contains(&page)
