@@ -10,28 +10,30 @@
 //! entry is being read. Logs are known by numbers, as in [`super::environment`].
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_void};
 use std::path::PathBuf;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
+use super::argument::{double, is_absent, millis, read_string, string};
 use super::callback::{Call, Raw, callback, text};
 use super::database::{adopt_hardened, with_connection, with_connection_as_is};
-use super::environment::Environment;
-use super::errors::{Kind, Outcome, Thrown, check, error_value};
+use super::delivery::{ToJavaScript, deliver};
+use super::errors::{Outcome, Thrown, check};
 use super::healing::{How, let_go_all};
-use super::mailbox::{Happening, Mailbox, Message};
+use super::log_entry::{entry_value, read_entry};
+use super::log_options::{options, profile};
+use super::log_stats::stats_value;
+use super::mailbox::{Mailbox, Message};
 use super::slab::Slab;
-use crate::agent_log::{
-    self, Borrowed, Entries, Event, Field, Latency, Listener, Log, Options, Refusal,
-};
+use super::value::{boolean, new_array, number_value, set_element};
+use crate::agent_log::{self, Borrowed, Entries, Log, Refusal};
 use crate::checkpoint::{self, Mode};
-use crate::engine::{self, Connection, Error, FileId, Profile, Remedy, Stage, Synchronous, during};
+use crate::engine::{self, Connection, Error, FileId, during};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -115,160 +117,6 @@ pub(super) fn mailbox() -> Outcome<Arc<Mailbox>> {
     })
 }
 
-/// A number argument, as JavaScript has it.
-pub(super) fn double(call: &Call<'_>, index: usize) -> Outcome<f64> {
-    let mut value = 0.0;
-    // SAFETY: the argument is a handle of the running callback.
-    check(unsafe { sys::napi_get_value_double(call.env, call.arg(index)?, &mut value) })?;
-    Ok(value)
-}
-
-/// A number argument of milliseconds.
-pub(super) fn millis(call: &Call<'_>, index: usize) -> Outcome<Duration> {
-    Ok(Duration::try_from_secs_f64(double(call, index)? / 1000.0).unwrap_or(Duration::MAX))
-}
-
-/// A number argument as an integer, bounded to its type.
-fn integer(call: &Call<'_>, index: usize) -> Outcome<u64> {
-    Ok(double(call, index)? as u64)
-}
-
-/// A string argument; none if it is something else.
-pub(super) fn string(call: &Call<'_>, index: usize) -> Outcome<Option<String>> {
-    let mut bytes = Vec::new();
-    if read_string(call.env, call.arg(index)?, &mut bytes)? {
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-    } else {
-        Ok(None)
-    }
-}
-
-/// Appends `value` to `bytes` as UTF-8, lone surrogates as U+FFFD; `false` if it is no string.
-#[inline]
-fn read_string(env: sys::napi_env, value: sys::napi_value, bytes: &mut Vec<u8>) -> Outcome<bool> {
-    bytes.reserve(256);
-    loop {
-        let (length, room) = (bytes.len(), bytes.capacity() - bytes.len());
-        let mut written = 0;
-        // SAFETY: the spare capacity behind `length` is writable for `room` bytes; `value` is a
-        // handle of the running callback.
-        let status = unsafe {
-            sys::napi_get_value_string_utf8(
-                env,
-                value,
-                bytes.as_mut_ptr().add(length).cast::<c_char>(),
-                room,
-                &mut written,
-            )
-        };
-        if status == sys::Status::napi_string_expected {
-            return Ok(false);
-        }
-        check(status)?;
-        // One byte is for the NUL; up to three are left where a character did not fit.
-        if written + 4 < room {
-            // SAFETY: V8 wrote `written` bytes of UTF-8 behind `length`.
-            unsafe { bytes.set_len(length + written) };
-            return Ok(true);
-        }
-        let mut needed = 0;
-        // SAFETY: without a buffer the call only measures.
-        check(unsafe {
-            sys::napi_get_value_string_utf8(env, value, ptr::null_mut(), 0, &mut needed)
-        })?;
-        bytes.try_reserve(needed + 8).map_err(|_| {
-            Thrown::of(Kind::Plain, "ERR_FUSION_MEMORY", "not enough memory for a log entry")
-        })?;
-    }
-}
-
-/// Whether `value` is null or undefined.
-fn is_absent(env: sys::napi_env, value: sys::napi_value) -> bool {
-    let mut kind = sys::ValueType::napi_undefined;
-    // SAFETY: `value` is a handle of the running callback.
-    unsafe { sys::napi_typeof(env, value, &mut kind) };
-    kind == sys::ValueType::napi_undefined || kind == sys::ValueType::napi_null
-}
-
-/// How JavaScript abbreviates an entry: bits of `shape`, the number in front of its values.
-mod shape {
-    /// `taskId`, `timestamp` and `agent` are those of the entry before.
-    pub const SAME_TASK: u32 = 1;
-    pub const SAME_TIMESTAMP: u32 = 2;
-    pub const SAME_AGENT: u32 = 4;
-    /// `detail` and `agent` are NULL.
-    pub const NO_DETAIL: u32 = 8;
-    pub const NO_AGENT: u32 = 16;
-    /// `type` is one that was learnt: its number is in the bits from `LEARNT_SHIFT` on.
-    pub const LEARNT_TYPE: u32 = 32;
-    pub const LEARNT_SHIFT: u32 = 8;
-}
-
-/// Reads an entry to the end of `entries`: its shape and its six values, from argument `first`
-/// on. Most of its values are usually known, and need not be read out of V8 again.
-#[inline]
-fn read_entry(
-    call: &Call<'_>,
-    first: usize,
-    learnt: &[Box<[u8]>],
-    entries: &mut Entries,
-) -> Outcome<()> {
-    let shape = call.number(first)?;
-    let is = |bit: u32| shape & bit != 0;
-    entries.begin();
-    for (field, value) in Field::ALL.into_iter().zip(call.rest(first + 1)) {
-        let (same, absent) = match field {
-            Field::TaskId => (is(shape::SAME_TASK), false),
-            Field::Timestamp => (is(shape::SAME_TIMESTAMP), false),
-            Field::Agent => (is(shape::SAME_AGENT), is(shape::NO_AGENT)),
-            Field::Detail => (false, is(shape::NO_DETAIL)),
-            Field::Text | Field::Type => (false, false),
-        };
-        if absent {
-            // The header says NULL from the start.
-            continue;
-        }
-        if same {
-            entries.repeat(field);
-            continue;
-        }
-        let read = entries.value(field, |bytes| {
-            if field == Field::Type && is(shape::LEARNT_TYPE) {
-                let known = learnt.get((shape >> shape::LEARNT_SHIFT) as usize);
-                bytes.extend_from_slice(known.map_or(&[][..], |known| known));
-                return Ok(());
-            }
-            read_value(call.env, field, *value, bytes)
-        });
-        if let Err(thrown) = read {
-            entries.abandon();
-            return Err(thrown);
-        }
-    }
-    entries.finish();
-    Ok(())
-}
-
-#[inline]
-fn read_value(
-    env: sys::napi_env,
-    field: Field,
-    value: sys::napi_value,
-    bytes: &mut Vec<u8>,
-) -> Outcome<()> {
-    let start = bytes.len();
-    if !read_string(env, value, bytes)? {
-        return Err(bad_value(
-            field,
-            if field.is_optional() { "must be a string or null" } else { "must be a string" },
-        ));
-    }
-    if bytes.len() == start && !field.is_optional() && field != Field::Text {
-        return Err(bad_value(field, "must not be empty"));
-    }
-    Ok(())
-}
-
 /// `logLearn(type)`: the number under which a type is known from now on; undefined if it is too
 /// long, or too many are.
 fn learn(call: &Call<'_>) -> Outcome<sys::napi_value> {
@@ -288,12 +136,6 @@ fn learn(call: &Call<'_>) -> Outcome<sys::napi_value> {
         Some(number) => number_value(call.env, number as f64),
         None => call.undefined(),
     }
-}
-
-/// Names the property; the call's JavaScript adds which entry it was.
-#[cold]
-fn bad_value(field: Field, wanted: &str) -> Thrown {
-    Thrown::of(Kind::Type, "ERR_INVALID_ARG_TYPE", format!("{} {wanted}", field.name()))
 }
 
 #[cold]
@@ -390,24 +232,6 @@ fn checkpoint_on_close(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// The profile that arguments from `first` on describe.
-fn profile(call: &Call<'_>, first: usize) -> Outcome<Profile> {
-    let synchronous = match string(call, first + 1)?.as_deref() {
-        Some("FULL") => Synchronous::Full,
-        Some("EXTRA") => Synchronous::Extra,
-        _ => Synchronous::Normal,
-    };
-    Ok(Profile {
-        busy_timeout: millis(call, first)?,
-        synchronous,
-        journal_size_limit: integer(call, first + 2)?.cast_signed(),
-        allow_hard_links: call.flag(first + 3),
-        allow_network_file_system: call.flag(first + 4),
-        foreign_keys: call.flag(first + 5),
-        ..Profile::default()
-    })
-}
-
 /// `logOpen(id, database, path, insists, batch, queue, checkpoint, counter, profile…)`: the
 /// number of a handle on the log of an open database, or of the file at `path`. Events name the
 /// handle by `id`.
@@ -457,29 +281,6 @@ fn file_at(path: &std::path::Path) -> Outcome<Arc<engine::DatabaseFile>> {
         .at(&path)
         .into()),
     }
-}
-
-fn options(call: &Call<'_>) -> Outcome<Options> {
-    // Arguments 4 and up, in the order of lib/options.js.
-    let size = |index| Ok::<usize, Thrown>(usize::try_from(integer(call, index)?).unwrap_or(0));
-    Ok(Options {
-        batch_rows: size(4)?.max(1),
-        batch_bytes: size(5)?.max(1),
-        linger: millis(call, 6)?,
-        awaited_linger: millis(call, 7)?,
-        queue_bytes: size(8)?,
-        retry_deadline: millis(call, 9)?,
-        change_counter: string(call, 10)?,
-        checkpoints: checkpoint::Policy {
-            due_frames: u32::try_from(integer(call, 11)?).unwrap_or(u32::MAX),
-            idle: millis(call, 12)?,
-            interval: millis(call, 13)?,
-            limit_bytes: integer(call, 16)?,
-        },
-        // Each connection has its own patience; the writer's waits are not SQLite's.
-        profile: Profile { busy_timeout: Profile::default().busy_timeout, ..profile(call, 14)? },
-        repair: call.flag(20),
-    })
 }
 
 /// `logBegin()`: a new, empty arena is to be filled.
@@ -553,10 +354,7 @@ fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
     if taken {
         handle.write_in_memory(call)?;
     }
-    let mut value = ptr::null_mut();
-    // SAFETY: `env` is the running callback's.
-    check(unsafe { sys::napi_get_boolean(call.env, taken, &mut value) })?;
-    Ok(value)
+    boolean(call.env, taken)
 }
 
 impl Handle {
@@ -689,10 +487,7 @@ fn wait_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
     let meanwhile = || let_go_all(call.environment);
     let in_order = handle.is_some_and(|handle| handle.log.wait_ended(timeout, &meanwhile));
-    let mut value = ptr::null_mut();
-    // SAFETY: `env` is the running callback's.
-    check(unsafe { sys::napi_get_boolean(call.env, in_order, &mut value) })?;
-    Ok(value)
+    boolean(call.env, in_order)
 }
 
 /// `logWhenEnded(log, ticket)`: the same, and answers by mail.
@@ -719,316 +514,7 @@ fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
     Ok(lost)
 }
 
-/// A log's events, for the thread that opened the handle.
-struct ToJavaScript {
-    mailbox: Arc<Mailbox>,
-    id: f64,
-}
-
-impl ToJavaScript {
-    fn tell(&self, name: &'static str, what: &impl serde::Serialize) {
-        // It has no form only if the path is not Unicode; then the writer's state has to do.
-        if let Ok(json) = serde_json::to_string(what) {
-            self.mailbox.post(Message::Told(self.id, name, json));
-        }
-    }
-}
-
-impl Listener for ToJavaScript {
-    fn event(&self, event: &Event) {
-        let happening = match event {
-            Event::Error(error) => Happening::Failure("error", error.clone()),
-            Event::Corrupt(error) => Happening::Failure("corrupt", error.clone()),
-            Event::Healed(error, remedy) => Happening::Healed(error.clone(), *remedy),
-            Event::Reopen => return self.mailbox.post(Message::LetGo),
-            Event::Replaced(error) => Happening::Failure("replaced", error.clone()),
-            Event::Recovering(health) => return self.tell("recovering", health),
-            Event::Recovered(report) => return self.tell("recovered", report),
-            Event::Checkpoint(outcome) => Happening::Checkpoint(*outcome),
-            Event::Rejected(entries, error) => {
-                let mut copy = Entries::default();
-                copy.append(entries);
-                Happening::Rejected(copy, error.clone())
-            }
-            Event::Backpressure(full) => Happening::Backpressure(*full),
-        };
-        self.mailbox.post(Message::Event(self.id, happening));
-    }
-}
-
-/// Calls `receiver(kind, number, …)` for each message.
-fn deliver(env: sys::napi_env, receiver: sys::napi_value, messages: Vec<Message>) {
-    for message in messages {
-        // A receiver that throws has its exception handled by Node as any callback's; a message
-        // that cannot be built for want of memory is lost with the process.
-        drop(deliver_one(env, receiver, message));
-    }
-}
-
-fn deliver_one(env: sys::napi_env, receiver: sys::napi_value, message: Message) -> Outcome<()> {
-    if matches!(message, Message::LetGo) {
-        let_go_all(&*Environment::of(env)?);
-        return Ok(());
-    }
-    let mut scope = ptr::null_mut();
-    let mut undefined = ptr::null_mut();
-    // SAFETY: `env` is alive on this thread; the scope is closed below.
-    unsafe {
-        check(sys::napi_open_handle_scope(env, &mut scope))?;
-        check(sys::napi_get_undefined(env, &mut undefined))?;
-    }
-    let called = arguments(env, message, undefined).map(|arguments| {
-        let mut result = ptr::null_mut();
-        // SAFETY: the handles are alive in the scope above.
-        let status = unsafe {
-            sys::napi_call_function(
-                env,
-                undefined,
-                receiver,
-                arguments.len(),
-                arguments.as_ptr(),
-                &mut result,
-            )
-        };
-        if status == sys::Status::napi_pending_exception {
-            let mut exception = ptr::null_mut();
-            // SAFETY: an exception is pending; it is handed to Node as uncaught.
-            unsafe {
-                sys::napi_get_and_clear_last_exception(env, &mut exception);
-                sys::napi_fatal_exception(env, exception);
-            }
-        }
-    });
-    // SAFETY: opened above.
-    unsafe { sys::napi_close_handle_scope(env, scope) };
-    called
-}
-
-fn arguments(
-    env: sys::napi_env,
-    message: Message,
-    undefined: sys::napi_value,
-) -> Outcome<[sys::napi_value; 7]> {
-    let named = |kind: &str, number: f64| {
-        Ok::<_, Thrown>((text(env, kind.as_bytes())?, number_value(env, number)?))
-    };
-    let ok = |kind: &str, number: f64| {
-        let (kind, number) = named(kind, number)?;
-        Ok::<_, Thrown>([kind, number, undefined, undefined, undefined, undefined, undefined])
-    };
-    let with = |kind: &str, number: f64, values: [sys::napi_value; 5]| {
-        let (kind, number) = named(kind, number)?;
-        let [a, b, c, d, e] = values;
-        Ok::<_, Thrown>([kind, number, a, b, c, d, e])
-    };
-    match message {
-        Message::LetGo => ok("", 0.0),
-        Message::Receipt(ticket, answer) => {
-            let (error, receipt) = match answer {
-                Ok(receipt) => (undefined, receipt),
-                Err((error, receipt)) => (error_value(env, &error)?, receipt),
-            };
-            let rejected = new_array(env)?;
-            for (index, rejection) in (0..).zip(&receipt.rejected) {
-                let row = new_object(env)?;
-                set(env, row, c"index", number_value(env, rejection.index as f64)?)?;
-                set(env, row, c"code", text(env, rejection.error.code.as_bytes())?)?;
-                set(env, row, c"errcode", number_value(env, f64::from(rejection.error.errcode))?)?;
-                set(env, row, c"message", text(env, rejection.error.message.as_bytes())?)?;
-                set_element(env, rejected, index, row)?;
-            }
-            let id = |id: Option<i64>| match id {
-                Some(id) => number_value(env, id as f64),
-                None => null(env),
-            };
-            let committed = number_value(env, receipt.committed as f64)?;
-            let (first, last) = (id(receipt.first_id)?, id(receipt.last_id)?);
-            with("receipt", ticket, [error, committed, rejected, first, last])
-        }
-        Message::Done(ticket, Ok(())) => ok("done", ticket),
-        Message::Done(ticket, Err(error)) | Message::Checkpoint(ticket, Err(error)) => {
-            let error = error_value(env, &error)?;
-            with("done", ticket, [error, undefined, undefined, undefined, undefined])
-        }
-        Message::Checkpoint(ticket, Ok(outcome)) => {
-            let outcome = checkpoint_value(env, &outcome)?;
-            with("done", ticket, [undefined, outcome, undefined, undefined, undefined])
-        }
-        Message::Json(ticket, Ok(json)) => {
-            let json = text(env, json.as_bytes())?;
-            with("json", ticket, [json, undefined, undefined, undefined, undefined])
-        }
-        Message::Json(ticket, Err(error)) => {
-            let error = error_value(env, &error)?;
-            with("done", ticket, [error, undefined, undefined, undefined, undefined])
-        }
-        Message::Stage(ticket, Stage { name, done, total }) => {
-            let name = text(env, name.as_bytes())?;
-            let (done, total) = (number_value(env, done as f64)?, number_value(env, total as f64)?);
-            with("stage", ticket, [name, done, total, undefined, undefined])
-        }
-        Message::Told(log, name, json) => {
-            let (name, json) = (text(env, name.as_bytes())?, text(env, json.as_bytes())?);
-            with("told", log, [name, json, undefined, undefined, undefined])
-        }
-        Message::Event(log, happening) => {
-            let (name, first, second) = match happening {
-                Happening::Failure(name, error) => (name, error_value(env, &error)?, undefined),
-                Happening::Healed(error, remedy) => {
-                    let remedy = match remedy {
-                        Remedy::IndexRebuilt => "indexRebuilt",
-                        Remedy::Reopened => "reopened",
-                        Remedy::Lost => "lost",
-                    };
-                    ("healed", error_value(env, &error)?, text(env, remedy.as_bytes())?)
-                }
-                Happening::Checkpoint(outcome) => {
-                    ("checkpoint", checkpoint_value(env, &outcome)?, undefined)
-                }
-                Happening::Rejected(entries, error) => {
-                    let entry = match entries.at(agent_log::Position::default()) {
-                        Some((entry, _)) => entry_value(env, &entry)?,
-                        None => undefined,
-                    };
-                    ("rejected", error_value(env, &error)?, entry)
-                }
-                Happening::Backpressure(full) => {
-                    let mut value = ptr::null_mut();
-                    // SAFETY: `env` is alive on this thread.
-                    check(unsafe { sys::napi_get_boolean(env, full, &mut value) })?;
-                    ("backpressure", value, undefined)
-                }
-            };
-            with("event", log, [text(env, name.as_bytes())?, first, second, undefined, undefined])
-        }
-    }
-}
-
-fn checkpoint_value(env: sys::napi_env, outcome: &checkpoint::Outcome) -> Outcome<sys::napi_value> {
-    let object = new_object(env)?;
-    let mut busy = ptr::null_mut();
-    // SAFETY: `env` is alive on this thread.
-    check(unsafe { sys::napi_get_boolean(env, outcome.busy, &mut busy) })?;
-    set(env, object, c"mode", text(env, outcome.mode.name().as_bytes())?)?;
-    set(env, object, c"busy", busy)?;
-    set(env, object, c"frames", number_value(env, f64::from(outcome.frames))?)?;
-    set(env, object, c"backfilled", number_value(env, f64::from(outcome.backfilled))?)?;
-    Ok(object)
-}
-
-fn entry_value(env: sys::napi_env, entry: &agent_log::Entry<'_>) -> Outcome<sys::napi_value> {
-    let object = new_object(env)?;
-    for (field, value) in Field::ALL.into_iter().zip(entry.values) {
-        let value = match value {
-            Some(bytes) => text(env, bytes)?,
-            None => null(env)?,
-        };
-        let name = text(env, field.name().as_bytes())?;
-        // SAFETY: the handles were made in the scope that is open.
-        check(unsafe { sys::napi_set_property(env, object, name, value) })?;
-    }
-    Ok(object)
-}
-
-/// `logStats(log)`: the figures, flat; lib/agent-log.js gives them their shape.
+/// `logStats(log)`: the figures, flat.
 fn stats(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let env = call.env;
-    let handle = find(call)?;
-    let (stats, rows, bytes, wal, failure) = handle.log.stats();
-    let object = new_object(env)?;
-    let quantile = |latency: &Latency, share| latency.quantile(share).as_secs_f64() * 1000.0;
-    let [passive, full, restart, truncate] = wal.completed;
-    let since =
-        wal.prevented_since.and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
-    let figures: [(&CStr, f64); 32] = [
-        (c"queuedRows", rows as f64),
-        (c"queuedBytes", bytes as f64),
-        (c"limitBytes", handle.log.options().queue_bytes as f64),
-        (c"batches", stats.batches as f64),
-        (c"rows", stats.rows as f64),
-        (c"rejected", stats.rejected as f64),
-        (c"bytes", stats.bytes as f64),
-        (c"retries", stats.retries as f64),
-        (c"failures", stats.failures as f64),
-        (c"healed", handle.log.file().members.healed() as f64),
-        (c"refused", stats.refused as f64),
-        (c"takenBack", stats.taken_back as f64),
-        (c"commitP50", quantile(&stats.commit, 0.5)),
-        (c"commitP99", quantile(&stats.commit, 0.99)),
-        (c"commitMax", stats.commit.max().as_secs_f64() * 1000.0),
-        (c"appendP50", quantile(&stats.append, 0.5)),
-        (c"appendP99", quantile(&stats.append, 0.99)),
-        (c"appendMax", stats.append.max().as_secs_f64() * 1000.0),
-        (c"walFrames", f64::from(wal.frames)),
-        (c"walBackfilled", f64::from(wal.backfilled)),
-        (c"walBytes", wal.bytes as f64),
-        (c"walPeakBytes", wal.peak_bytes as f64),
-        (c"passive", passive as f64),
-        (c"full", full as f64),
-        (c"restart", restart as f64),
-        (c"truncate", truncate as f64),
-        (c"busy", wal.prevented as f64),
-        (c"busySince", since.map_or(f64::NAN, |since| since.as_millis() as f64)),
-        (c"checkpointsFailed", wal.failed as f64),
-        (c"batchRows", handle.log.options().batch_rows as f64),
-        (c"batchBytes", handle.log.options().batch_bytes as f64),
-        (c"linger", handle.log.options().linger.as_secs_f64() * 1000.0),
-    ];
-    for (name, value) in figures {
-        set(env, object, name, number_value(env, value)?)?;
-    }
-    if let Some((stopped, error)) = failure {
-        let state = if stopped { "stopped" } else { "retrying" };
-        set(env, object, c"state", text(env, state.as_bytes())?)?;
-        set(env, object, c"error", error_value(env, &error)?)?;
-    }
-    Ok(object)
-}
-
-fn number_value(env: sys::napi_env, number: f64) -> Outcome<sys::napi_value> {
-    let mut value = ptr::null_mut();
-    // SAFETY: `env` is alive on this thread.
-    check(unsafe { sys::napi_create_double(env, number, &mut value) })?;
-    Ok(value)
-}
-
-fn null(env: sys::napi_env) -> Outcome<sys::napi_value> {
-    let mut value = ptr::null_mut();
-    // SAFETY: `env` is alive on this thread.
-    check(unsafe { sys::napi_get_null(env, &mut value) })?;
-    Ok(value)
-}
-
-fn new_object(env: sys::napi_env) -> Outcome<sys::napi_value> {
-    let mut value = ptr::null_mut();
-    // SAFETY: `env` is alive on this thread.
-    check(unsafe { sys::napi_create_object(env, &mut value) })?;
-    Ok(value)
-}
-
-fn new_array(env: sys::napi_env) -> Outcome<sys::napi_value> {
-    let mut value = ptr::null_mut();
-    // SAFETY: `env` is alive on this thread.
-    check(unsafe { sys::napi_create_array(env, &mut value) })?;
-    Ok(value)
-}
-
-fn set(
-    env: sys::napi_env,
-    object: sys::napi_value,
-    name: &CStr,
-    value: sys::napi_value,
-) -> Outcome<()> {
-    // SAFETY: the handles were made in the scope that is open.
-    check(unsafe { sys::napi_set_named_property(env, object, name.as_ptr(), value) })
-}
-
-fn set_element(
-    env: sys::napi_env,
-    array: sys::napi_value,
-    index: u32,
-    value: sys::napi_value,
-) -> Outcome<()> {
-    // SAFETY: the handles were made in the scope that is open.
-    check(unsafe { sys::napi_set_element(env, array, index, value) })
+    stats_value(call.env, &find(call)?.log)
 }

@@ -10,7 +10,7 @@ use napi::sys;
 use rusqlite::ffi;
 use serde::Deserialize;
 
-use super::agent_log::string;
+use super::argument::string;
 use super::callback::{Call, Raw, callback, text};
 use super::database::with_connection;
 use super::errors::{Outcome, Thrown};

@@ -2,6 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`argument`], [`value`] | arguments of raw callbacks, and values for JavaScript |
 //! | [`callback`] | how a JavaScript call enters Rust: arguments, panics, exceptions |
 //! | [`environment`] | what one JavaScript thread has open, and the numbers it is handed |
 //! | [`database`] | opening, closing, scripts |
@@ -23,6 +24,8 @@
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
+//! | [`log_options`], [`log_entry`], [`log_stats`] | a log's options and entries out of arguments, its entries and figures as objects |
+//! | [`delivery`] | a log's events, and mail, handed to a JavaScript thread |
 //! | [`doctor`] | facts of a file, and its page map |
 //! | [`recovery`] | repairs, asked for and before a file is opened |
 //! | [`health`] | checks, and what is known of a file's health |
@@ -39,6 +42,7 @@
 
 pub(crate) mod agent_log;
 pub(crate) mod aggregate;
+pub(crate) mod argument;
 pub(crate) mod authorizer;
 pub(crate) mod backup;
 pub(crate) mod backups;
@@ -47,6 +51,7 @@ pub(crate) mod callback;
 pub(crate) mod callee;
 pub(crate) mod changeset;
 pub(crate) mod database;
+pub(crate) mod delivery;
 pub(crate) mod doctor;
 pub(crate) mod environment;
 pub(crate) mod errors;
@@ -58,6 +63,9 @@ pub(crate) mod health;
 pub mod info;
 pub(crate) mod keyword;
 pub(crate) mod limits;
+pub(crate) mod log_entry;
+pub(crate) mod log_options;
+pub(crate) mod log_stats;
 pub(crate) mod mailbox;
 pub(crate) mod recovery;
 pub(crate) mod result;
@@ -68,6 +76,7 @@ pub(crate) mod sharing;
 pub(crate) mod slab;
 pub(crate) mod statement;
 pub(crate) mod task;
+pub(crate) mod value;
 
 use napi::bindgen_prelude::Object;
 use napi::{Env, JsValue};

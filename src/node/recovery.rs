@@ -8,7 +8,7 @@ use std::time::Duration;
 use napi::sys;
 use serde::{Deserialize, Serialize};
 
-use super::agent_log::{millis, string};
+use super::argument::{millis, string};
 use super::callback::{Call, Raw, callback, text};
 use super::errors::Outcome;
 use super::task::{Work, arguments};

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use napi::sys;
 
-use super::agent_log::{double, mailbox, string};
+use super::agent_log::mailbox;
+use super::argument::{double, string};
 use super::callback::{Call, Raw, callback};
 use super::errors::{Kind, Outcome, Thrown};
 use super::mailbox::{Mailbox, Message};

@@ -1,0 +1,109 @@
+//! One entry of a log: out of a callback's arguments, and back into an object.
+
+use napi::sys;
+
+use super::argument::read_string;
+use super::callback::{Call, text};
+use super::errors::{Kind, Outcome, Thrown, check};
+use super::value::{new_object, null};
+use crate::agent_log::{Entries, Entry, Field};
+
+/// How JavaScript abbreviates an entry: bits of `shape`, the number in front of its values.
+mod shape {
+    /// `taskId`, `timestamp` and `agent` are those of the entry before.
+    pub const SAME_TASK: u32 = 1;
+    pub const SAME_TIMESTAMP: u32 = 2;
+    pub const SAME_AGENT: u32 = 4;
+    /// `detail` and `agent` are NULL.
+    pub const NO_DETAIL: u32 = 8;
+    pub const NO_AGENT: u32 = 16;
+    /// `type` is one that was learnt: its number is in the bits from `LEARNT_SHIFT` on.
+    pub const LEARNT_TYPE: u32 = 32;
+    pub const LEARNT_SHIFT: u32 = 8;
+}
+
+/// Reads an entry to the end of `entries`: its shape and its six values, from argument `first`
+/// on. Most of its values are usually known, and need not be read out of V8 again.
+#[inline]
+pub(super) fn read_entry(
+    call: &Call<'_>,
+    first: usize,
+    learnt: &[Box<[u8]>],
+    entries: &mut Entries,
+) -> Outcome<()> {
+    let shape = call.number(first)?;
+    let is = |bit: u32| shape & bit != 0;
+    entries.begin();
+    for (field, value) in Field::ALL.into_iter().zip(call.rest(first + 1)) {
+        let (same, absent) = match field {
+            Field::TaskId => (is(shape::SAME_TASK), false),
+            Field::Timestamp => (is(shape::SAME_TIMESTAMP), false),
+            Field::Agent => (is(shape::SAME_AGENT), is(shape::NO_AGENT)),
+            Field::Detail => (false, is(shape::NO_DETAIL)),
+            Field::Text | Field::Type => (false, false),
+        };
+        if absent {
+            // The header says NULL from the start.
+            continue;
+        }
+        if same {
+            entries.repeat(field);
+            continue;
+        }
+        let read = entries.value(field, |bytes| {
+            if field == Field::Type && is(shape::LEARNT_TYPE) {
+                let known = learnt.get((shape >> shape::LEARNT_SHIFT) as usize);
+                bytes.extend_from_slice(known.map_or(&[][..], |known| known));
+                return Ok(());
+            }
+            read_value(call.env, field, *value, bytes)
+        });
+        if let Err(thrown) = read {
+            entries.abandon();
+            return Err(thrown);
+        }
+    }
+    entries.finish();
+    Ok(())
+}
+
+#[inline]
+fn read_value(
+    env: sys::napi_env,
+    field: Field,
+    value: sys::napi_value,
+    bytes: &mut Vec<u8>,
+) -> Outcome<()> {
+    let start = bytes.len();
+    if !read_string(env, value, bytes)? {
+        return Err(bad_value(
+            field,
+            if field.is_optional() { "must be a string or null" } else { "must be a string" },
+        ));
+    }
+    if bytes.len() == start && !field.is_optional() && field != Field::Text {
+        return Err(bad_value(field, "must not be empty"));
+    }
+    Ok(())
+}
+
+/// Names the property; the call's JavaScript adds which entry it was.
+#[cold]
+fn bad_value(field: Field, wanted: &str) -> Thrown {
+    Thrown::of(Kind::Type, "ERR_INVALID_ARG_TYPE", format!("{} {wanted}", field.name()))
+}
+
+/// The entry as an object.
+pub(super) fn entry_value(env: sys::napi_env, entry: &Entry<'_>) -> Outcome<sys::napi_value> {
+    let object = new_object(env)?;
+    for (field, value) in Field::ALL.into_iter().zip(entry.values) {
+        let value = match value {
+            Some(bytes) => text(env, bytes)?,
+            None => null(env)?,
+        };
+        let name = text(env, field.name().as_bytes())?;
+        // SAFETY: the handles were made in the scope that is open.
+        check(unsafe { sys::napi_set_property(env, object, name, value) })?;
+    }
+    Ok(object)
+}

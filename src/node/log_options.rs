@@ -1,0 +1,49 @@
+//! The options of a log and of a connection, out of a callback's arguments.
+
+use super::argument::{integer, millis, string};
+use super::callback::Call;
+use super::errors::{Outcome, Thrown};
+use crate::agent_log::Options;
+use crate::checkpoint;
+use crate::engine::{Profile, Synchronous};
+
+/// The profile that arguments from `first` on describe.
+pub(super) fn profile(call: &Call<'_>, first: usize) -> Outcome<Profile> {
+    let synchronous = match string(call, first + 1)?.as_deref() {
+        Some("FULL") => Synchronous::Full,
+        Some("EXTRA") => Synchronous::Extra,
+        _ => Synchronous::Normal,
+    };
+    Ok(Profile {
+        busy_timeout: millis(call, first)?,
+        synchronous,
+        journal_size_limit: integer(call, first + 2)?.cast_signed(),
+        allow_hard_links: call.flag(first + 3),
+        allow_network_file_system: call.flag(first + 4),
+        foreign_keys: call.flag(first + 5),
+        ..Profile::default()
+    })
+}
+
+/// The log's, from argument 4 on, in the order of lib/options.js.
+pub(super) fn options(call: &Call<'_>) -> Outcome<Options> {
+    let size = |index| Ok::<usize, Thrown>(usize::try_from(integer(call, index)?).unwrap_or(0));
+    Ok(Options {
+        batch_rows: size(4)?.max(1),
+        batch_bytes: size(5)?.max(1),
+        linger: millis(call, 6)?,
+        awaited_linger: millis(call, 7)?,
+        queue_bytes: size(8)?,
+        retry_deadline: millis(call, 9)?,
+        change_counter: string(call, 10)?,
+        checkpoints: checkpoint::Policy {
+            due_frames: u32::try_from(integer(call, 11)?).unwrap_or(u32::MAX),
+            idle: millis(call, 12)?,
+            interval: millis(call, 13)?,
+            limit_bytes: integer(call, 16)?,
+        },
+        // Each connection has its own patience; the writer's waits are not SQLite's.
+        profile: Profile { busy_timeout: Profile::default().busy_timeout, ..profile(call, 14)? },
+        repair: call.flag(20),
+    })
+}

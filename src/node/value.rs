@@ -1,0 +1,63 @@
+//! Values for JavaScript, made in the scope that is open.
+
+use std::ffi::CStr;
+use std::ptr;
+
+use napi::sys;
+
+use super::errors::{Outcome, check};
+
+pub(super) fn number_value(env: sys::napi_env, number: f64) -> Outcome<sys::napi_value> {
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is alive on this thread.
+    check(unsafe { sys::napi_create_double(env, number, &mut value) })?;
+    Ok(value)
+}
+
+pub(super) fn null(env: sys::napi_env) -> Outcome<sys::napi_value> {
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is alive on this thread.
+    check(unsafe { sys::napi_get_null(env, &mut value) })?;
+    Ok(value)
+}
+
+pub(super) fn new_object(env: sys::napi_env) -> Outcome<sys::napi_value> {
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is alive on this thread.
+    check(unsafe { sys::napi_create_object(env, &mut value) })?;
+    Ok(value)
+}
+
+pub(super) fn new_array(env: sys::napi_env) -> Outcome<sys::napi_value> {
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is alive on this thread.
+    check(unsafe { sys::napi_create_array(env, &mut value) })?;
+    Ok(value)
+}
+
+pub(super) fn set(
+    env: sys::napi_env,
+    object: sys::napi_value,
+    name: &CStr,
+    value: sys::napi_value,
+) -> Outcome<()> {
+    // SAFETY: the handles were made in the scope that is open.
+    check(unsafe { sys::napi_set_named_property(env, object, name.as_ptr(), value) })
+}
+
+pub(super) fn set_element(
+    env: sys::napi_env,
+    array: sys::napi_value,
+    index: u32,
+    value: sys::napi_value,
+) -> Outcome<()> {
+    // SAFETY: the handles were made in the scope that is open.
+    check(unsafe { sys::napi_set_element(env, array, index, value) })
+}
+
+pub(super) fn boolean(env: sys::napi_env, value: bool) -> Outcome<sys::napi_value> {
+    let mut boolean = ptr::null_mut();
+    // SAFETY: `env` is alive on this thread.
+    check(unsafe { sys::napi_get_boolean(env, value, &mut boolean) })?;
+    Ok(boolean)
+}
