@@ -79,17 +79,22 @@ pub fn classes(local: &[u8], length: u64, mut field: impl FnMut(usize, Class)) -
     (count <= MOST_FIELDS && body.checked_add(header as u64)? == length).then_some(count)
 }
 
-/// The class and the length of the content that a valid record ends with: that of its last field
-/// that has any.
-pub fn last_content(payload: &[u8]) -> Option<(Class, u64)> {
-    let (header, mut at) = header_length(payload)?;
-    let mut last = None;
+/// Whether the last `count` bytes of a valid record are BLOBs' only.
+pub fn ends_with_blobs(payload: &[u8], count: u64) -> bool {
+    let Some((header, mut at)) = header_length(payload) else { return false };
+    // Bytes of the BLOBs that have nothing else behind them.
+    let mut blobs = 0_u64;
     while at < header {
-        let (serial, taken) = varint(payload, at)?;
+        let Some((serial, taken)) = varint(payload, at) else { return false };
         at += taken;
-        last = serial_type(serial).filter(|&(_, size)| size > 0).or(last);
+        match serial_type(serial) {
+            Some((Class::Blob, size)) => blobs = blobs.saturating_add(size),
+            Some((_, 0)) => {}
+            Some(_) => blobs = 0,
+            None => return false,
+        }
     }
-    last
+    blobs >= count
 }
 
 /// The length of the record that `local` begins with, by its own header; none if that is no valid
@@ -420,11 +425,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_record_ends_with() {
-        // x'0001', 0, NULL; 'a'; NULL.
-        assert_eq!(last_content(&[4, 16, 8, 0, 0, 1]), Some((Class::Blob, 2)));
-        assert_eq!(last_content(&[3, 16, 15, 0, 1, b'a']), Some((Class::Text, 1)));
-        assert_eq!(last_content(&[2, 0]), None);
+    fn blobs_at_the_end_are_told_from_other_values() {
+        // x'0001', 0, NULL, x'02'; then x'00', 'a'.
+        let blobs = [5, 16, 8, 0, 14, 0, 1, 2];
+        assert!(ends_with_blobs(&blobs, 3) && !ends_with_blobs(&blobs, 4));
+        assert!(!ends_with_blobs(&[3, 14, 15, 0, b'a'], 1));
+        assert!(ends_with_blobs(&[3, 15, 14, b'a', 0], 1));
+        assert!(!ends_with_blobs(&[3, 15, 14, b'a', 0], 2));
     }
 
     #[test]

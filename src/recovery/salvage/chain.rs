@@ -100,7 +100,7 @@ pub(super) enum Payload {
     Whole,
     /// It is complete, but something about it is odd: text in it must be text.
     Odd,
-    /// Its last page has only so many zeros: they must be a BLOB's.
+    /// Its last page has only so many zeros: they must be BLOBs'.
     Zeros(usize),
     /// It does not count.
     Broken,

@@ -12,8 +12,7 @@ use super::survey::Survey;
 use super::target::{Inserted, Shape, Target};
 use super::tree::Owners;
 use crate::engine::{Result, Task};
-use crate::format::record::{self, Class};
-use crate::format::{Cell, Value};
+use crate::format::{Cell, Value, record};
 
 /// Records with text that is text from which on one without is odd.
 const FEWEST_PLAIN: usize = 4;
@@ -139,8 +138,7 @@ impl<'a> Rows<'a> {
                     record::read(&self.payload, &mut fields)
                         && fields.iter().all(|field| self.is_plain(field))
                 }
-                Payload::Zeros(count) => record::last_content(&self.payload)
-                    .is_some_and(|(class, size)| class == Class::Blob && size > count as u64),
+                Payload::Zeros(count) => record::ends_with_blobs(&self.payload, count as u64),
                 Payload::Broken => false,
             };
             if stands && record::read(&self.payload, &mut fields) {
