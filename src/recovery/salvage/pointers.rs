@@ -15,7 +15,7 @@ const MOST: usize = 4;
 /// others can be found. None otherwise.
 pub(super) fn mend<'a>(page: &Page<'a>, found: &[Cell<'a>]) -> Option<Vec<Cell<'a>>> {
     let missing = page.cells.checked_sub(found.len())?;
-    if missing == 0 || missing * MOST > page.cells {
+    if missing == 0 || (missing > 1 && missing * MOST > page.cells) {
         return None;
     }
     let mut places: HashMap<usize, Cell<'a>> = found.iter().map(|cell| (cell.at, *cell)).collect();
