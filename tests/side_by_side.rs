@@ -74,12 +74,17 @@ fn damage_is_the_same_in_every_run() {
     }
 }
 
+/// Seeds of sound databases of which a salvage once lost a row: BLOBs and numbers that end with
+/// zeros on a page of their own, text that is none in chains out of order, tables with the same rows,
+/// short rows that are an index's entries.
+const ONCE_LOST: [u64; 11] = [131, 342, 655, 1132, 1511, 1786, 2249, 2311, 2458, 2526, 2773];
+
 /// Of a sound database nothing is lost, whatever its tables are like and their rows.
 #[test]
 fn whatever_is_sound_comes_back_whole() {
     let sound_case = CASES.iter().find(|case| case.name == "sound").expect("the case");
     let mut failures = Vec::new();
-    for seed in 1..=140 {
+    for seed in (1..=100).chain(ONCE_LOST) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let plan = Anything::of(seed);
         let sound = Sound::make(&plan, plan.rows, folder.path()).expect("a database can be made");

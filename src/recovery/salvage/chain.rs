@@ -12,6 +12,8 @@
 //! and what tells that two pages have changed places, is how SQLite allocates: as a rule one page
 //! after the other, and with zeros behind the content of the last.
 //!
+//! In a file without any such fault a chain is believed, however odd.
+//!
 //! Links are taken from the survey, so that a broken chain costs no reading. Memory: one record,
 //! two bits a page, and what is contested.
 
@@ -59,6 +61,8 @@ pub(super) struct Clues {
     copies: HashSet<u32>,
     /// Pages were zeroed.
     zeroed: bool,
+    /// Some chain is none, or pages have changed places: others may look whole and be none, too.
+    suspicious: bool,
 }
 
 /// A bit for each page.
@@ -150,6 +154,10 @@ impl<'a> Chains<'a> {
             self.taken.set(page);
         }
         let in_order = self.found.windows(2).all(follows);
+        if rest == 0 && !self.clues.suspicious && !self.clues.zeroed {
+            // Whatever is odd about it: somebody has stored that.
+            return Payload::Whole;
+        }
         if rest == 0 && last == Is::Nothing {
             let content = self.content_end(cell).saturating_sub(4);
             return Payload::Zeros(usize::try_from(content).unwrap_or(0));
@@ -293,6 +301,7 @@ impl<'a> Chains<'a> {
         // Last pages that link on, with what they link to, and those before the last that do not.
         let mut link_on: Vec<(u32, u32)> = Vec::new();
         let mut end_early = HashSet::new();
+        let mut any_broken = false;
         chains.each(owners, leaves, task, |chains, cell, complete| {
             let last = chains.found.last().copied();
             let link = last.map_or(i64::from(cell.overflow), |last| chains.note(last).low);
@@ -305,6 +314,7 @@ impl<'a> Chains<'a> {
                 }
             }
             if !complete {
+                any_broken = true;
                 if matches!(chains.note(next).is, Is::Tree(_)) && broken_at.len() < MOST_ODD {
                     broken_at.push(next);
                 }
@@ -329,6 +339,8 @@ impl<'a> Chains<'a> {
                 owners.set(page, Owner::Chain);
             }
         }
+        chains.clues.suspicious =
+            misplaced || any_broken || !contested.is_empty() || !crossed(survey).is_empty();
         let mut dirty = 0;
         let partner = |one: &(End, u32, i64)| {
             let mut others = ends.iter().filter(|other| {
