@@ -608,6 +608,8 @@ export interface TableSalvage {
   gaps: [first: number, last: number][]
   /** Records that are damaged beyond reading. */
   recordsLost: number
+  /** How many of the rows were read in spite of a damaged header, which only one value could have been. */
+  mended: number
   /** Rows that were found twice. */
   duplicates: number
   /** Rows that an index contradicts, at most 10,000. */

@@ -289,6 +289,9 @@ fn tell_table(text: &mut String, table: &TableSalvage) {
     if table.records_lost > 0 {
         parts.push(format!("{} beyond reading", counted(table.records_lost, "record")));
     }
+    if table.mended > 0 {
+        parts.push(format!("{} read in spite of a damaged header", rows(table.mended)));
+    }
     if table.duplicates > 0 {
         parts.push(format!("{} found twice", rows(table.duplicates)));
     }

@@ -67,6 +67,9 @@ pub struct TableSalvage {
     pub gaps: Vec<(i64, i64)>,
     /// Records that are damaged beyond reading.
     pub records_lost: u64,
+    /// How many of the rows were read in spite of a damaged header: only one value of one field, or
+    /// of one bit, made them rows.
+    pub mended: u64,
     /// Rows that were found twice, with the same rowid or key; the better-placed one was kept,
     /// the others are in `lost_and_found`, unless they are the same byte for byte.
     pub duplicates: u64,

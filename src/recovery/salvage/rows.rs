@@ -231,6 +231,7 @@ impl<'a> Rows<'a> {
                 && mend(record, *rowid, place, shape, rest.fields, target)?
             {
                 rows += 1;
+                account.mended += 1;
                 lost = lost.saturating_sub(1);
             }
         }
