@@ -523,7 +523,9 @@ export interface TaskOptions {
 
 /**
  * How thorough a check is. `quick`: every page, and every record's form. `full`: indexes against
- * their tables, too, full-text indexes against their text, and foreign keys.
+ * their tables, too, full-text indexes against their text, and foreign keys. Of a table whose
+ * statements call a function, or name a collation, that only the application knows, either looks at
+ * every page and record, and compares nothing.
  */
 export type CheckKind = 'quick' | 'full'
 
