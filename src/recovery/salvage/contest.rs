@@ -15,17 +15,10 @@ use super::fit;
 use super::forest::IndexTree;
 use super::leaf;
 use super::pages::Pages;
-use super::survey::{Is, Note, Survey};
+use super::survey::{Is, Key, Note, Survey};
 use super::target::{IndexShape, Shape};
 use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
-
-/// What pages with the same bytes agree in.
-type Key = (u16, i64, i64, (u16, u16));
-
-fn key(note: &Note) -> Key {
-    (note.cells, note.low, note.high, note.fields)
-}
 
 /// Takes pages from the tables that have no right to them.
 pub(super) fn settle(
@@ -41,7 +34,7 @@ pub(super) fn settle(
     for (place, tree) in trees.iter().enumerate() {
         let note = survey.note(tree.root);
         if tree.pages.as_slice() == [tree.root] && note.cells > 0 {
-            single.entry(key(&note)).or_default().push(place);
+            single.entry(note.key()).or_default().push(place);
         }
     }
     let mut copies = Vec::new();
@@ -49,7 +42,7 @@ pub(super) fn settle(
         if note.cells == 0 {
             continue;
         }
-        for &place in single.get(&key(note)).into_iter().flatten() {
+        for &place in single.get(&note.key()).into_iter().flatten() {
             let (Some(tree), Some(shape)) = (trees.get(place), shapes.get(place)) else { continue };
             if tree.root == page || !pages.are_same(tree.root, page) {
                 continue;
@@ -145,16 +138,19 @@ pub(super) fn set_copies_aside(
     let mut orphans: HashMap<Key, Vec<u32>> = HashMap::new();
     for (page, note) in survey.iter() {
         if note.cells > 0 && owners.get(page) == Owner::None {
-            orphans.entry(key(note)).or_default().push(page);
+            orphans.entry(note.key()).or_default().push(page);
         }
     }
     for (page, note) in survey.iter() {
         let free = match owners.get(page) {
-            Owner::Tree(_) if note.cells > 0 => false,
-            Owner::Free if note.cells > 0 => true,
-            _ => continue,
+            Owner::Tree(_) => false,
+            Owner::Free => true,
+            Owner::None | Owner::Chain => continue,
         };
-        if let Some(orphans) = orphans.get_mut(&key(note)) {
+        if note.cells == 0 {
+            continue;
+        }
+        if let Some(orphans) = orphans.get_mut(&note.key()) {
             orphans.retain(|&orphan| {
                 let could_be = !free || expected.contains(&orphan);
                 let copy = could_be && pages.are_same(orphan, page);

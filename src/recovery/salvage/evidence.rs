@@ -100,6 +100,26 @@ struct Tally {
 /// of the fields.
 type Rows = HashMap<(usize, u64), Vec<(u32, Vec<u64>)>>;
 
+/// What is asked of the indexes at once.
+#[derive(Default)]
+pub(super) struct Asked {
+    rows: Rows,
+    tallies: HashMap<Question, Tally>,
+}
+
+impl Asked {
+    fn row(&mut self, shape: &Shape, (table, page): Question, rowid: i64, fields: &[Value<'_>]) {
+        let identity = if shape.without_rowid {
+            sum_of(fields.iter().take(shape.key_fields))
+        } else {
+            sum(&Value::Integer(rowid))
+        };
+        let sums = fields.iter().map(sum).collect();
+        self.rows.entry((table, identity)).or_default().push((page, sums));
+        self.tallies.entry((table, page)).or_default().asked += 1;
+    }
+}
+
 impl<'a> Evidence<'a> {
     /// The witnesses: each index with its b-tree.
     pub(super) fn new(
@@ -125,56 +145,38 @@ impl<'a> Evidence<'a> {
         self.indexes.iter().filter(|index| index.shape.table == table).count()
     }
 
-    /// Those of some rows, each on a page of a table and at a place there, that an index has with
-    /// other values.
-    pub(super) fn convicted(&self, rows: &[(Question, Cell<'_>)]) -> HashSet<(u32, usize)> {
-        let mut asked = Rows::new();
-        let mut tallies: HashMap<Question, Tally> = HashMap::new();
-        let mut fields = Vec::new();
-        for (number, ((table, _), cell)) in (0_u32..).zip(rows) {
-            let Some(shape) = self.shapes.get(*table) else { continue };
-            if cell.overflow == 0 && record::read(cell.local, &mut fields) {
-                // Each is asked about as if it were a page.
-                let tally = tallies.entry((*table, number)).or_default();
-                (tally.rows, tally.asked) = (1, 1);
-                let identity = identity(shape, cell.rowid, &fields);
-                let sums = fields.iter().map(sum).collect();
-                asked.entry((*table, identity)).or_default().push((number, sums));
-            }
-        }
-        let verdicts = self.judge(&asked, tallies);
-        let convicted = (0_u32..).zip(rows).filter(|(number, ((table, _), _))| {
-            verdicts.get(&(*table, *number)).is_some_and(|verdict| verdict.is_others())
-        });
-        convicted.map(|(_, ((_, page), cell))| (*page, cell.at)).collect()
-    }
-
     /// Asks about pages.
     pub(super) fn ask(&self, questions: &[Question]) -> HashMap<Question, Verdict> {
-        let mut rows = Rows::new();
-        let mut tallies: HashMap<Question, Tally> = HashMap::new();
+        let mut asked = Asked::default();
         for &(table, page) in questions.iter().filter(|(table, _)| self.witnesses(*table) > 0) {
             let Some(shape) = self.shapes.get(table) else { continue };
-            let tally = tallies.entry((table, page)).or_default();
+            let tally = asked.tallies.entry((table, page)).or_default();
             tally.rows = u64::from(self.survey.note(page).cells);
             records(self.pages, page, ROWS, &mut |rowid, fields| {
-                let identity = identity(shape, rowid, fields);
-                let sums = fields.iter().map(sum).collect();
-                rows.entry((table, identity)).or_default().push((page, sums));
-                tally.asked += 1;
+                asked.row(shape, (table, page), rowid, fields);
             });
         }
-        self.judge(&rows, tallies)
+        self.judge(asked)
     }
 
-    fn judge(
-        &self,
-        rows: &Rows,
-        mut tallies: HashMap<Question, Tally>,
-    ) -> HashMap<Question, Verdict> {
+    /// Asks about one row of a table as well, under a number in place of its page's.
+    pub(super) fn ask_about(&self, asked: &mut Asked, (table, number): Question, row: &Cell<'_>) {
+        let mut fields = Vec::new();
+        if let Some(shape) = self.shapes.get(table)
+            && row.overflow == 0
+            && record::read(row.local, &mut fields)
+        {
+            asked.row(shape, (table, number), row.rowid, &fields);
+            asked.tallies.entry((table, number)).or_default().rows = 1;
+        }
+    }
+
+    /// Answers what was asked.
+    pub(super) fn judge(&self, asked: Asked) -> HashMap<Question, Verdict> {
+        let Asked { rows, mut tallies } = asked;
         let tables: HashSet<usize> = tallies.keys().map(|(table, _)| *table).collect();
         for index in self.indexes.iter().filter(|index| tables.contains(&index.shape.table)) {
-            self.hear(index, rows, &mut tallies);
+            self.hear(index, &rows, &mut tallies);
         }
         let verdict = |(question, tally): (Question, Tally)| Some((question, tally.verdict()?));
         tallies.into_iter().filter_map(verdict).collect()
@@ -338,15 +340,6 @@ fn records(
         }
     }
     all
-}
-
-/// What tells a row from others.
-fn identity(shape: &Shape, rowid: i64, fields: &[Value<'_>]) -> u64 {
-    if shape.without_rowid {
-        sum_of(fields.iter().take(shape.key_fields))
-    } else {
-        sum(&Value::Integer(rowid))
-    }
 }
 
 /// Whether a value is unlikely to be in two rows of different tables.

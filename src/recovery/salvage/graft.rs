@@ -169,10 +169,10 @@ impl Here<'_> {
 fn has_copy(scene: &Scene<'_>, page: u32) -> bool {
     let Scene { pages, survey, .. } = *scene;
     let note = survey.note(page);
-    let alike = |other: &Note| {
-        (other.is, other.cells, other.low, other.high) == (note.is, note.cells, note.low, note.high)
+    let alike = |(other, of): (u32, &Note)| {
+        other != page && of.key() == note.key() && pages.are_same(other, page)
     };
-    survey.iter().any(|(other, of)| other != page && alike(of) && pages.are_same(other, page))
+    survey.iter().any(alike)
 }
 
 /// Those tops of b-trees that overflow chains lead to.

@@ -40,16 +40,13 @@ pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>>
             }
             continue;
         }
-        for bit in 0..16 {
-            let other = Page::taken_for(bytes, usable, first, kind, count ^ (1 << bit));
-            let other = other.filter(is_sound);
-            if other.is_some_and(|other| other.cells > 0) {
-                return other;
-            }
+        let others = (0..16)
+            .filter_map(|bit| Page::taken_for(bytes, usable, first, kind, count ^ (1 << bit)));
+        let sound = others.clone().find(|other| is_sound(other) && other.cells > 0);
+        if sound.is_some() {
+            return sound;
         }
         if page.is_none() {
-            let others = (0..16)
-                .filter_map(|bit| Page::taken_for(bytes, usable, first, kind, count ^ (1 << bit)));
             let readable = |page: &Page<'_>| {
                 let readable = (0..page.cells).filter_map(|index| page.cell(index));
                 readable.filter(|cell| kind == Kind::TableInterior || cell.is_record()).count()
@@ -125,7 +122,7 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
             keep_ascending(&mut cells);
         }
     }
-    if let Some(all) = pointers::mend(page, &cells).filter(|_| !sound) {
+    if !sound && let Some(all) = pointers::mend(page, &cells) {
         let known: HashSet<usize> = cells.iter().map(|cell| cell.at).collect();
         let mended = all.iter().map(|cell| cell.at).filter(|at| !known.contains(at)).collect();
         return Cells { cells: all, misfits: Vec::new(), mended, torn: None, sound: false };

@@ -17,10 +17,9 @@ use std::collections::{HashMap, HashSet};
 use super::evidence::{Evidence, Question, Verdict};
 use super::fit;
 use super::scene::{Places, Scene};
-use super::survey::Note;
+use super::survey::{Key, Note};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Placed, Tree};
-use crate::format::Kind;
 
 /// Pages that the indexes are asked about.
 const MOST_QUESTIONS: usize = 20_000;
@@ -221,17 +220,14 @@ fn displacing(
     leaves: &[Leaf],
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
-    let Scene { survey, owners, shapes, .. } = *scene;
+    let Scene { shapes, .. } = *scene;
     let own = |leaf: &&Leaf| verdicts.get(&(leaf.table, leaf.at.page)) == Some(&Verdict::Own);
     let mut by_end: HashMap<i64, Vec<&Leaf>> = HashMap::new();
     for leaf in leaves.iter().filter(|leaf| leaf.joins() == 0 && !own(leaf)) {
         by_end.entry(leaf.at.high).or_default().push(leaf);
     }
-    let orphan = |(page, note): &(u32, &Note)| {
-        note.is_filled(Kind::TableLeaf) && owners.get(*page) == Owner::None
-    };
     let mut displacing = HashSet::new();
-    for (_, note) in survey.iter().filter(orphan) {
+    for (_, note) in scene.orphans() {
         let fits = |leaf: &&&Leaf| {
             Leaf { note: *note, ..***leaf }.joins() == 2
                 && shapes.get(leaf.table).is_some_and(|it| fit::fit(note, it).is_some())
@@ -243,8 +239,8 @@ fn displacing(
 }
 
 /// Leaves whose bytes another leaf has that is in its place, or any other page that is not in
-/// another's place where the indexes do not have their rows, or where they
-/// neither begin nor end as they must.
+/// another's place where the indexes do not have their rows, or where they neither begin nor end as
+/// they must.
 fn copied(
     scene: &Scene<'_>,
     leaves: &[Leaf],
@@ -252,16 +248,15 @@ fn copied(
 ) -> HashSet<Question> {
     let Scene { pages, survey, owners, .. } = *scene;
     let expected: HashSet<u32> = scene.places.lost().map(|lost| lost.page).collect();
-    let mut alike: HashMap<(u16, i64, i64), Vec<&Leaf>> = HashMap::new();
+    let mut alike: HashMap<Key, Vec<&Leaf>> = HashMap::new();
     for leaf in leaves {
-        let Note { cells, low, high, .. } = leaf.note;
-        alike.entry((cells, low, high)).or_default().push(leaf);
+        alike.entry(leaf.note.key()).or_default().push(leaf);
     }
     let says = |leaf: &Leaf| verdicts.get(&(leaf.table, leaf.at.page)).copied();
     let is_own = |leaf: &Leaf| says(leaf) == Some(Verdict::Own);
     let mut copied = HashSet::new();
     for (page, note) in survey.iter() {
-        let Some(likely) = alike.get(&(note.cells, note.low, note.high)) else { continue };
+        let Some(likely) = alike.get(&note.key()) else { continue };
         if note.cells == 0 {
             continue;
         }
@@ -290,11 +285,6 @@ fn copied(
 
 /// Whether a page that nothing leads to could be a table's.
 fn is_missed(scene: &Scene<'_>, table: usize) -> bool {
-    let Scene { survey, owners, shapes, .. } = *scene;
-    let Some(shape) = shapes.get(table) else { return false };
-    survey.iter().any(|(page, note)| {
-        note.is_filled(Kind::TableLeaf)
-            && owners.get(page) == Owner::None
-            && fit::fit(note, shape).is_some()
-    })
+    let Some(shape) = scene.shapes.get(table) else { return false };
+    scene.orphans().any(|(_, note)| fit::fit(note, shape).is_some())
 }

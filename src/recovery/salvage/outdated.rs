@@ -11,8 +11,6 @@ use super::evidence::{Question, Verdict};
 use super::fit;
 use super::scene::Scene;
 use super::survey::Note;
-use super::tree::Owner;
-use crate::format::Kind;
 
 /// Pages of each kind that a table's indexes are asked about.
 const MOST_QUESTIONS: usize = 10_000;
@@ -20,15 +18,12 @@ const MOST_QUESTIONS: usize = 10_000;
 /// The pages, each with the place of the table that has it; `named_free` are those of b-trees that
 /// the freelist names.
 pub(super) fn find(scene: &Scene<'_>, named_free: &HashSet<u32>) -> HashSet<Question> {
-    let Scene { survey, owners, shapes, places, evidence, .. } = *scene;
+    let Scene { shapes, places, evidence, .. } = *scene;
     let mut outdated = HashSet::new();
     if named_free.is_empty() {
         return outdated;
     }
-    let orphan = |(page, note): &(u32, &Note)| {
-        note.is_filled(Kind::TableLeaf) && owners.get(*page) == Owner::None
-    };
-    let orphans: Vec<(u32, &Note)> = survey.iter().filter(orphan).collect();
+    let orphans: Vec<(u32, &Note)> = scene.orphans().collect();
     for ((table, tree), shape) in places.tables.iter().enumerate().zip(shapes) {
         let named = |page: &&u32| named_free.contains(page);
         let leaves: Vec<Question> =

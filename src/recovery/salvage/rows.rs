@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::chain::{Chains, Clues, Payload};
-use super::evidence::{Evidence, Question};
+use super::evidence::{Asked, Evidence, Question};
 use super::fit;
 use super::leaf::{self, Cells};
 use super::pages::Pages;
@@ -81,24 +81,32 @@ impl<'a> Rows<'a> {
     /// Holds those records of `damaged` pages for doubtful that no pointer led to, and that the
     /// indexes contradict.
     pub(super) fn doubt(&mut self, evidence: &Evidence<'_>, damaged: &[Question]) {
-        let usable = self.pages.layout.usable;
-        let has_mended = |number: u32, bytes: &[u8]| {
-            let page = leaf::open(bytes, usable, number == 1);
-            page.is_some_and(|page| !leaf::cells(&page).mended.is_empty())
-        };
-        let read = |&of: &Question| Some((of, self.pages.read(of.1)?));
-        let bytes = damaged.iter().filter_map(read).filter(|(of, bytes)| has_mended(of.1, bytes));
-        let bytes: Vec<_> = bytes.take(MOST_MENDED).collect();
+        let mut asked = Asked::default();
         let mut mended = Vec::new();
-        for (of, bytes) in &bytes {
-            let Some(page) = leaf::open(bytes, usable, of.1 == 1) else { continue };
+        let mut of_pages = 0;
+        for &(table, number) in damaged {
+            let Some(bytes) = self.pages.read(number) else { continue };
+            let usable = self.pages.layout.usable;
+            let Some(page) = leaf::open(&bytes, usable, number == 1) else { continue };
             let found = leaf::cells(&page);
-            let cells = found.cells.iter().filter(|cell| found.mended.contains(&cell.at));
-            mended.extend(cells.map(|cell| (*of, *cell)));
+            if found.mended.is_empty() {
+                continue;
+            }
+            for cell in found.cells.iter().filter(|cell| found.mended.contains(&cell.at)) {
+                let question = (table, u32::try_from(mended.len()).unwrap_or(u32::MAX));
+                evidence.ask_about(&mut asked, question, cell);
+                mended.push((question, (number, cell.at)));
+            }
+            of_pages += 1;
+            if of_pages == MOST_MENDED {
+                break;
+            }
         }
-        if !mended.is_empty() {
-            self.convicted = evidence.convicted(&mended);
-        }
+        let verdicts = evidence.judge(asked);
+        let convicted = mended.into_iter().filter(|(question, _)| {
+            verdicts.get(question).is_some_and(|verdict| verdict.is_others())
+        });
+        self.convicted = convicted.map(|(_, place)| place).collect();
     }
 
     /// Tells `on_record` each record of a page, of which `shape` is the table's, if that is known;

@@ -3,9 +3,10 @@
 use super::evidence::Evidence;
 use super::forest::IndexTree;
 use super::pages::Pages;
-use super::survey::Survey;
+use super::survey::{Note, Survey};
 use super::target::Shape;
-use super::tree::{Lost, Owners, Tree};
+use super::tree::{Lost, Owner, Owners, Tree};
+use crate::format::Kind;
 
 /// The b-trees.
 #[derive(Clone, Copy)]
@@ -34,4 +35,14 @@ pub(super) struct Scene<'a> {
     pub(super) shapes: &'a [Shape],
     pub(super) places: Places<'a>,
     pub(super) evidence: &'a Evidence<'a>,
+}
+
+impl<'a> Scene<'a> {
+    /// Leaves of tables that nothing leads to.
+    pub(super) fn orphans(&self) -> impl Iterator<Item = (u32, &'a Note)> {
+        let owners = self.owners;
+        self.survey.iter().filter(move |(page, note)| {
+            note.is_filled(Kind::TableLeaf) && owners.get(*page) == Owner::None
+        })
+    }
 }

@@ -24,6 +24,9 @@ pub(super) enum Is {
     Other,
 }
 
+/// See [`Note::key`].
+pub(super) type Key = (u16, i64, i64, (u16, u16));
+
 /// What is noted of a page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Note {
@@ -119,6 +122,11 @@ impl Note {
             Is::Tree(_) => self.sound,
             Is::Other => true,
         }
+    }
+
+    /// What pages with the same bytes agree in.
+    pub(super) fn key(&self) -> Key {
+        (self.cells, self.low, self.high, self.fields)
     }
 
     /// Whether it is a leaf of a table's or an index's b-tree with something on it.

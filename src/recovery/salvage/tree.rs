@@ -183,8 +183,8 @@ pub(super) struct Walk<'a> {
 /// A b-tree that is being walked.
 struct Growing {
     tree: Tree,
-    /// The pages that are its for now.
-    taken: Vec<u32>,
+    /// The pages that are its beside those of its records.
+    above: Vec<u32>,
     /// Its leaves by their distance from the root.
     leaves: [u32; DEEPEST],
     /// That of the leaves, if it is known.
@@ -238,7 +238,7 @@ impl Walk<'_> {
     pub(super) fn tree(mut self, root: u32, table: bool) -> Result<Tree> {
         let first = self.grow(root, table, None)?;
         let Some(height) = first.height_of_most() else { return Ok(first.tree) };
-        for page in first.taken {
+        for page in first.tree.pages.into_iter().chain(first.above) {
             if self.owners.get(page) == Owner::Tree(self.number) {
                 self.owners.set(page, Owner::None);
             }
@@ -257,7 +257,7 @@ impl Walk<'_> {
             outlying: Vec::new(),
             lost: Vec::new(),
         };
-        let mut growing = Growing { tree, taken: Vec::new(), leaves: [0; DEEPEST], height };
+        let mut growing = Growing { tree, above: Vec::new(), leaves: [0; DEEPEST], height };
         let all = Between { low, high, after: None, before: None };
         if self.page(&mut growing, root, all, 0)? == Found::Nothing {
             growing.tree.lost.push(Lost::all(root));
@@ -296,7 +296,6 @@ impl Walk<'_> {
                 return Ok(Found::Nothing);
             }
             self.owners.set(number, Owner::Tree(self.number));
-            growing.taken.push(number);
             if let Some(leaves) = growing.leaves.get_mut(depth) {
                 *leaves += 1;
             }
@@ -314,7 +313,7 @@ impl Walk<'_> {
             return Ok(Found::Nothing);
         }
         self.owners.set(number, Owner::Tree(self.number));
-        growing.taken.push(number);
+        growing.above.push(number);
         let lost_before = growing.tree.lost.len();
         let children = self.children(growing, number, between, depth)?;
         // What is left of a b-tree of records may be those of the pages above.

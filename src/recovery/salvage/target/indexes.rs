@@ -13,7 +13,6 @@ use super::limits::Limits;
 use super::lost_and_found::LostAndFound;
 use super::schema::{self, Table};
 use super::statement::{Encoding, Statement, quoted};
-use super::transaction::atomically;
 use super::watch::watched;
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::format::Value;
@@ -56,19 +55,17 @@ impl Making<'_> {
     fn make_one(&mut self, entry: &SchemaEntry, task: &dyn Task) -> Result<()> {
         let Self { connection, encoding, limits, tables, .. } = *self;
         let kinds = [Makes::Index, Makes::UniqueIndex];
-        let moved = self.lost.in_transaction(|lost| {
-            atomically(connection, || {
-                watched(connection, limits, task, || {
-                    let outcome = schema::run(connection, entry, &kinds);
-                    let in_the_way = matches!(&outcome,
-                        Err(error) if error.errcode == ffi::SQLITE_CONSTRAINT_UNIQUE);
-                    if !in_the_way {
-                        return outcome.map(|()| None);
-                    }
-                    let moved = Way { connection, encoding, tables, lost }.make(entry)?;
-                    schema::run(connection, entry, &kinds)?;
-                    Ok(moved)
-                })
+        let moved = self.lost.in_transaction(connection, |lost| {
+            watched(connection, limits, task, || {
+                let outcome = schema::run(connection, entry, &kinds);
+                let in_the_way = matches!(&outcome,
+                    Err(error) if error.errcode == ffi::SQLITE_CONSTRAINT_UNIQUE);
+                if !in_the_way {
+                    return outcome.map(|()| None);
+                }
+                let moved = Way { connection, encoding, tables, lost }.make(entry)?;
+                schema::run(connection, entry, &kinds)?;
+                Ok(moved)
             })
         })?;
         let report = moved.and_then(|(table, rows)| Some((self.report.get_mut(table)?, rows)));

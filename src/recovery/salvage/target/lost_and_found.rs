@@ -4,6 +4,7 @@
 use std::iter;
 
 use super::statement::{Encoding, Statement, quoted};
+use super::transaction::atomically;
 use crate::engine::{Connection, Error, Result};
 use crate::format::Value;
 
@@ -123,16 +124,18 @@ impl LostAndFound {
         Ok(())
     }
 
-    /// Adds rows in `work`'s transaction: if that fails, the table is as it was.
+    /// Runs `work`, which may add rows, in a transaction of its own: if it fails, the table is as it
+    /// was.
     ///
     /// # Errors
-    /// `work`'s.
+    /// `work`'s; SQLite's.
     pub(super) fn in_transaction<R>(
         &mut self,
+        connection: &Connection,
         work: impl FnOnce(&mut Self) -> Result<R>,
     ) -> Result<R> {
         let (exists, width, rows) = (self.exists, self.width, self.rows);
-        let outcome = work(self);
+        let outcome = atomically(connection, || work(self));
         if outcome.is_err() {
             (self.exists, self.width, self.rows) = (exists, width, rows);
             self.forget_statements();

@@ -323,13 +323,11 @@ impl Deriving<'_> {
             Err(error) => return Err(error),
         };
         let root = self.root(&format!("{name}_rowid"));
-        let uncertain = self.lost.in_transaction(|lost| {
+        let uncertain = self.lost.in_transaction(connection, |lost| {
             let mut tree = RTree { connection, encoding, name, kind, lost, root };
-            atomically(connection, || {
-                let uncertain = tree.rebuild()?;
-                check(connection, name)?;
-                Ok(uncertain)
-            })
+            let uncertain = tree.rebuild()?;
+            check(connection, name)?;
+            Ok(uncertain)
         })?;
         self.derived.rebuilt.push(name.clone());
         self.derived.errors.push(format!(
@@ -349,16 +347,14 @@ impl Deriving<'_> {
         shadows.retain(|it| !has_content || module.derives(it.suffix(&entry.name)));
         let roots: Vec<u32> = shadows.iter().map(|shadow| self.root(&shadow.name)).collect();
         disconnect(connection)?;
-        self.lost.in_transaction(|lost| {
-            atomically(connection, || {
-                for (shadow, root) in shadows.iter().zip(roots) {
-                    if !has_content {
-                        move_rows(connection, encoding, &shadow.name, root, lost)?;
-                    }
-                    shadow.make_anew(connection)?;
+        self.lost.in_transaction(connection, |lost| {
+            for (shadow, root) in shadows.iter().zip(roots) {
+                if !has_content {
+                    move_rows(connection, encoding, &shadow.name, root, lost)?;
                 }
-                check(connection, &entry.name)
-            })
+                shadow.make_anew(connection)?;
+            }
+            check(connection, &entry.name)
         })
     }
 
