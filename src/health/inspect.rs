@@ -26,7 +26,7 @@ use rusqlite::ffi;
 
 use super::finding::{Finding, Health, Kind};
 use super::lines::{Findings, Subject};
-use super::schema::{SCHEMA_TABLE, Schema};
+use super::schema::{Object, SCHEMA_TABLE, Schema};
 use super::watch::Watch;
 use super::{foreign_keys, full_text};
 use crate::engine::application::{self, Answer};
@@ -113,58 +113,66 @@ fn look(
     findings: &mut Findings,
 ) -> Result<()> {
     let schema = Schema::read(connection)?;
-    let pragma = pragma_of(kind);
-    let uncomputed = not_compiled(connection, pragma, &schema)?;
-    if uncomputed.is_empty() {
-        return with_schema(connection, kind, &schema, watch, findings);
+    let whole = all_at_once(kind, &schema, watch, findings);
+    if whole.as_ref().is_err_and(is_of_statement) {
+        let uncomputed = not_compiled(connection, kind, &schema)?;
+        if !uncomputed.is_empty() {
+            // Over one name that it does not know SQLite checks nothing.
+            let statements = schema.statements_of(&uncomputed).collect::<Vec<_>>().join(";\n");
+            findings.compute_in_vain(uncomputed);
+            return application::stand_in_for(connection, &statements, Answer::Null, || {
+                let whole = all_at_once(kind, &schema, watch, findings);
+                look_on(connection, kind, &schema, watch, findings, whole)
+            });
+        }
     }
-    // A statement of SQLite's own check, of all tables at once, fails over a name that it does not
-    // know, and nothing would have been checked.
-    let statements = schema.statements_of(&uncomputed).collect::<Vec<_>>().join(";\n");
-    findings.compute_in_vain(uncomputed);
-    application::stand_in_for(connection, &statements, Answer::Null, || {
-        with_schema(connection, kind, &schema, watch, findings)
-    })
+    look_on(connection, kind, &schema, watch, findings, whole)
+}
+
+/// SQLite's check of the whole file; answers whether it gave up over damage.
+fn all_at_once(
+    kind: Kind,
+    schema: &Schema,
+    watch: &Watch<'_>,
+    findings: &mut Findings,
+) -> Result<bool> {
+    let mut gave_up = false;
+    watch.texts(&format!("PRAGMA main.{}({MOST_LINES})", pragma_of(kind)), |row| {
+        gave_up |= findings.add(row, schema);
+    })?;
+    Ok(gave_up)
 }
 
 /// The tables whose check SQLite cannot even compile: their statements call functions, or name
 /// collations, that only the application knows.
-fn not_compiled(connection: &Connection, pragma: &str, schema: &Schema) -> Result<HashSet<String>> {
+fn not_compiled(connection: &Connection, kind: Kind, schema: &Schema) -> Result<HashSet<String>> {
     let sql = connection.sql()?;
-    let fails = |check: &str| {
-        matches!(sql.prepare(check).map(drop).map_err(Error::from),
-            Err(error) if error.errcode & 0xff == ffi::SQLITE_ERROR)
+    let pragma = pragma_of(kind);
+    let fails = |table: &&Object| {
+        let check = format!("PRAGMA main.{pragma}({})", quoted(&table.name));
+        sql.prepare(&check).map(drop).map_err(Error::from).is_err_and(|it| is_of_statement(&it))
     };
-    if !fails(&format!("PRAGMA main.{pragma}")) {
-        return Ok(HashSet::new());
-    }
-    let failing = schema
-        .tables()
-        .filter(|table| fails(&format!("PRAGMA main.{pragma}({})", quoted(&table.name))));
-    Ok(failing.map(|table| table.name.clone()).collect())
+    Ok(schema.tables().filter(fails).map(|table| table.name.clone()).collect())
 }
 
-fn with_schema(
+/// Goes on after SQLite's check of the whole file, which came to `whole`.
+fn look_on(
     connection: &Connection,
     kind: Kind,
     schema: &Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
+    whole: Result<bool>,
 ) -> Result<()> {
-    let pragma = pragma_of(kind);
-    let mut gave_up = false;
-    let whole = watch.texts(&format!("PRAGMA main.{pragma}({MOST_LINES})"), |row| {
-        gave_up |= findings.add(row, schema);
-    });
-    match whole {
-        Ok(()) => {}
+    let gave_up = match whole {
+        Ok(gave_up) => gave_up,
         // Damage that it fell over, or a virtual table that cannot be opened (its module or
         // tokenizer is unknown here, its own tables are damaged): the others can still be told.
-        Err(error) if is_about_one_table(&error) => gave_up = true,
+        Err(error) if is_about_one_table(&error) => true,
         Err(error) => return Err(error),
-    }
+    };
     if gave_up {
-        one_by_one(pragma, schema, watch, findings)?;
+        one_by_one(pragma_of(kind), schema, watch, findings)?;
     }
     if kind == Kind::Full && !findings.has_table_damage() {
         full_text::check(connection, schema, watch, findings)?;
@@ -243,8 +251,12 @@ fn pragma_gave_up_for_damage(watch: &Watch<'_>, pragma: &str) -> Result<bool> {
 
 /// Whether a check may have failed over one table, so that others can be checked still.
 fn is_about_one_table(error: &Error) -> bool {
-    matches!(error.class(), Class::Corrupt | Class::Index)
-        || error.errcode & 0xff == ffi::SQLITE_ERROR
+    matches!(error.class(), Class::Corrupt | Class::Index) || is_of_statement(error)
+}
+
+/// Whether SQLite could not compile a statement.
+fn is_of_statement(error: &Error) -> bool {
+    error.errcode & 0xff == ffi::SQLITE_ERROR
 }
 
 /// A name as an SQL string.
