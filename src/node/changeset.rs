@@ -14,6 +14,7 @@ use super::database::{find, turn};
 use super::environment::flag;
 use super::errors::{Outcome, Thrown, check};
 use super::rows::Scope;
+use super::value::boolean;
 use crate::engine::during;
 use crate::engine::session_ffi::{
     CHANGESET_ABORT, CHANGESET_OMIT, ChangesetIter, sqlite3changeset_apply,
@@ -183,10 +184,7 @@ fn apply(call: &Call<'_>) -> Outcome<sys::napi_value> {
     if !matches!(code, ffi::SQLITE_OK | ffi::SQLITE_ABORT) {
         return Err(Thrown::code(code));
     }
-    let mut value = ptr::null_mut();
-    // SAFETY: `env` is that of the running callback.
-    check(unsafe { sys::napi_get_boolean(call.env, code == ffi::SQLITE_OK, &mut value) })?;
-    Ok(value)
+    boolean(call.env, code == ffi::SQLITE_OK)
 }
 
 /// Argument `index`, unless it is `undefined`.

@@ -27,6 +27,7 @@ use super::healing::{Definition, Healing, How};
 use super::keyword;
 use super::session;
 use super::sharing::{Entered, Sharing};
+use super::value::{boolean, null};
 use crate::engine::{Connection, Error, Turn, during};
 
 /// Raw callbacks by name.
@@ -739,24 +740,12 @@ fn location(call: &Call<'_>) -> Outcome<sys::napi_value> {
             let file = ffi::sqlite3_db_filename(connection.raw(), name.as_ptr().cast());
             if file.is_null() { c"" } else { CStr::from_ptr(file) }
         };
-        if file.is_empty() {
-            let mut null = ptr::null_mut();
-            // SAFETY: `env` is that of the running callback.
-            check(unsafe { sys::napi_get_null(call.env, &mut null) })?;
-            Ok(null)
-        } else {
-            text(call.env, file.to_bytes())
-        }
+        if file.is_empty() { null(call.env) } else { text(call.env, file.to_bytes()) }
     })
 }
 
 /// `isTransaction(database)`.
 fn is_transaction(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = look_up(call.environment, call.number(0)?)?;
-    database.looking(|connection| {
-        let mut value = ptr::null_mut();
-        // SAFETY: `env` is that of the running callback.
-        check(unsafe { sys::napi_get_boolean(call.env, !connection.is_autocommit(), &mut value) })?;
-        Ok(value)
-    })
+    database.looking(|connection| boolean(call.env, !connection.is_autocommit()))
 }

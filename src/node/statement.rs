@@ -21,6 +21,7 @@ use super::environment::{Environment, flag};
 use super::errors::{Kind, Outcome, Thrown, check, is_schema_neutral};
 use super::keyword;
 use super::rows::{CHUNK, Scope, hand_over, read};
+use super::value::null;
 use crate::engine::{Connection, during};
 
 /// Raw callbacks by name.
@@ -685,10 +686,7 @@ fn list(
 /// `start` is null or NUL-terminated.
 unsafe fn nullable(env: sys::napi_env, start: *const c_char) -> Outcome<sys::napi_value> {
     if start.is_null() {
-        let mut null = ptr::null_mut();
-        // SAFETY: `env` is that of the running callback.
-        check(unsafe { sys::napi_get_null(env, &mut null) })?;
-        return Ok(null);
+        return null(env);
     }
     // SAFETY: the caller's.
     text(env, unsafe { CStr::from_ptr(start) }.to_bytes())

@@ -19,6 +19,7 @@ use super::argument::{double, string};
 use super::callback::{Call, Raw, callback};
 use super::errors::{Kind, Outcome, Thrown};
 use super::mailbox::{Mailbox, Message};
+use super::value::number_value;
 use crate::engine::{Error, Result, Stage, Task};
 
 /// Raw callbacks by name.
@@ -130,10 +131,7 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
             format!("the system gave no thread: {error}"),
         ));
     }
-    let mut value = std::ptr::null_mut();
-    // SAFETY: `env` is that of the running callback.
-    super::errors::check(unsafe { sys::napi_create_double(call.env, number as f64, &mut value) })?;
-    Ok(value)
+    number_value(call.env, number as f64)
 }
 
 /// `taskCancel(task)`: it ends soon, with `ERR_FUSION_CANCELLED`, unless it is over.
