@@ -8,7 +8,8 @@
 //! - `recovery anything <seeds> <part of names>…`: the same of databases of any schema, one of each
 //!   seed. What is lost of one is not yet held against the salvager, except of a sound one.
 //! - `recovery damage <database> <case> <seed> <folder>`: the files of one such run, sound and
-//!   damaged, to be looked into; prints what was done, and what each page of the sound file is.
+//!   damaged, to be looked into; prints what was done, and what each page of the sound file is. The
+//!   database is a kind of those, "log <rows>" or "anything <seed>".
 //! - `recovery throughput <folder> <MB>`: time and memory of both on one large file.
 //! - `recovery salvage <database> <target>`: what the latter measures; prints the account.
 #![allow(clippy::print_stdout, reason = "a command-line program that prints its results")]
@@ -53,6 +54,8 @@ mod contest {
 
     type Outcome = Result<(), Box<dyn Error>>;
 
+    const LOG: Schema = Schema { name: "log", ..FUSION };
+
     const USAGE: &str = "usage: recovery cases <rows> <seeds> <part of names>… | \
                          anything <seeds> <part of names>… | \
                          damage <database> <case> <seed> <folder> | \
@@ -84,9 +87,8 @@ mod contest {
     }
 
     fn cases(rows: i64, seeds: RangeInclusive<u64>, only: &[&str]) -> Outcome {
-        let log = Schema { name: "log", ..FUSION };
         let mut kinds: Vec<(&Schema, i64)> = Vec::new();
-        kinds.extend((rows > 0).then_some((&log, rows)));
+        kinds.extend((rows > 0).then_some((&LOG, rows)));
         kinds.extend(SCHEMAS.iter().map(|schema| (schema, schema.rows)));
         for_each(kinds.len(), &|number, printing| {
             let (schema, rows) = kinds[number];
@@ -185,6 +187,8 @@ mod contest {
         let sound = if let Some(of) = schema.strip_prefix("anything ") {
             let plan = Anything::of(of.parse()?);
             Sound::make(&plan, plan.rows, folder)?
+        } else if let Some(rows) = schema.strip_prefix("log ") {
+            Sound::make(&LOG, rows.parse()?, folder)?
         } else {
             let schema = SCHEMAS.iter().find(|it| it.name == schema).ok_or("no such database")?;
             Sound::make(schema, schema.rows, folder)?
@@ -202,8 +206,7 @@ mod contest {
     fn throughput(folder: &Path, size: u64) -> Outcome {
         let path = folder.join("large.db");
         // A row of the log takes 700 bytes, indexes and all; the file's size is what counts.
-        let schema = Schema { name: "log", ..FUSION };
-        large(&schema, &path, size << 20)?;
+        large(&LOG, &path, size << 20)?;
         // Page by page: what this process has in memory counts for its children, too.
         let mut file = fs::OpenOptions::new().write(true).open(&path)?;
         let bytes = usize::try_from(file.metadata()?.len())?;

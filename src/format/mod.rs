@@ -9,6 +9,7 @@
 //! | [`header`] | the first 100 bytes of a database file |
 //! | [`page`] | a page of a b-tree and its cells |
 //! | [`record`] | a record: its header's serial types, its fields |
+//! | [`sort_key`] | bytes that sort as records do |
 //! | [`value`] | a column's value |
 //! | [`freelist`] | a trunk page of the freelist |
 //! | [`ptrmap`] | which page points to a page, in auto-vacuum files |
@@ -23,12 +24,14 @@ pub mod number;
 pub mod page;
 pub mod ptrmap;
 pub mod record;
+pub mod sort_key;
 pub mod sql;
 pub mod value;
 pub mod wal;
 
 pub use header::Header;
 pub use page::{Cell, Kind, Page};
+pub use sort_key::SortKey;
 pub use value::Value;
 
 /// The offset of the byte that SQLite's locks are laid on. The page that holds it is never used.

@@ -2,21 +2,23 @@
 //! and some of its values.
 //!
 //! An index agrees with a row by chance, too, where a column has few values. So agreement counts
-//! by what it tells, in bits: the rarer the entry's key in the index, the more. An index that is
-//! whole and leaves no row out also tells which rows there are not; of those that have lost pages it
-//! takes two that have none of a page, while it is unlikely that they have lost so many.
+//! by what it tells, in bits: the rarer the entry's key in the index, the more. An index that leaves
+//! no row out also tells which rows there are not: if it is whole, all that it does not have, else
+//! those whose entries would be on the pages that it has left.
 //!
-//! Memory: [`ROWS`] rows' sums for each page that is asked about.
+//! Memory: of each page that is asked about [`ROWS`] rows' sums, and their keys in each index that
+//! is not whole.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::absent::{self, Unnamed};
 use super::leaf;
 use super::pages::Pages;
 use super::survey::Survey;
 use super::target::{IndexShape, Part, Shape};
 use super::tree::Tree;
-use crate::format::{Cell, Value, record};
+use crate::format::{Cell, SortKey, Value, record};
 
 /// Rows of a page that are looked up.
 const ROWS: usize = 16;
@@ -26,9 +28,6 @@ const CERTAIN: u32 = 16;
 
 /// Bits for a key that is not made of small numbers only: nobody else's row would have it.
 const SPECIAL: u32 = 3;
-
-/// The least part of a table's rows that an index is taken to have lost.
-const LEAST_LOST: f64 = 1.0 / 16.0;
 
 /// Counters of how often keys are in an index; keys that share one count as the same.
 const COUNTERS: usize = 4096;
@@ -88,36 +87,29 @@ struct Tally {
     keys: Vec<(usize, bool)>,
     /// Indexes that contradict more rows than they have.
     against: u32,
-    /// Indexes that have lost pages, but of this page no row that they have.
-    missing_in: u32,
-    /// How unlikely that is of rows of the table, in bits.
-    missed: f64,
     /// Indexes that seem whole, and have only rows of other pages.
     silent: u32,
 }
 
-/// Rows that are asked about, by the table and the sum of the rowid or key: the page and the sums
-/// of the fields.
-type Rows = HashMap<(usize, u64), Vec<(u32, Vec<u64>)>>;
+/// A row that is asked about.
+struct Row {
+    page: u32,
+    /// The sums of its fields.
+    sums: Vec<u64>,
+    /// Its keys in the indexes that are not whole, by their places.
+    keys: Vec<(usize, SortKey)>,
+    /// The index that is being read has it.
+    named: bool,
+}
+
+/// The rows by their table and the sum of their rowid or key.
+type Rows = HashMap<(usize, u64), Vec<Row>>;
 
 /// What is asked of the indexes at once.
 #[derive(Default)]
 pub(super) struct Asked {
     rows: Rows,
     tallies: HashMap<Question, Tally>,
-}
-
-impl Asked {
-    fn row(&mut self, shape: &Shape, (table, page): Question, rowid: i64, fields: &[Value<'_>]) {
-        let identity = if shape.without_rowid {
-            sum_of(fields.iter().take(shape.key_fields))
-        } else {
-            sum(&Value::Integer(rowid))
-        };
-        let sums = fields.iter().map(sum).collect();
-        self.rows.entry((table, identity)).or_default().push((page, sums));
-        self.tallies.entry((table, page)).or_default().asked += 1;
-    }
 }
 
 impl<'a> Evidence<'a> {
@@ -153,7 +145,7 @@ impl<'a> Evidence<'a> {
             let tally = asked.tallies.entry((table, page)).or_default();
             tally.rows = u64::from(self.survey.note(page).cells);
             records(self.pages, page, ROWS, &mut |rowid, fields| {
-                asked.row(shape, (table, page), rowid, fields);
+                self.add(&mut asked, shape, (table, page), rowid, fields);
             });
         }
         self.judge(asked)
@@ -166,24 +158,66 @@ impl<'a> Evidence<'a> {
             && row.overflow == 0
             && record::read(row.local, &mut fields)
         {
-            asked.row(shape, (table, number), row.rowid, &fields);
+            self.add(asked, shape, (table, number), row.rowid, &fields);
             asked.tallies.entry((table, number)).or_default().rows = 1;
         }
     }
 
+    fn add(
+        &self,
+        asked: &mut Asked,
+        shape: &Shape,
+        (table, page): Question,
+        rowid: i64,
+        fields: &[Value<'_>],
+    ) {
+        let identity = if shape.without_rowid {
+            sum_of(fields.iter().take(shape.key_fields))
+        } else {
+            sum(&Value::Integer(rowid))
+        };
+        let rowid = Value::Integer(rowid);
+        let key = |(place, index): (usize, &Index<'_>)| {
+            let of = index.shape;
+            let value = |part: &Part| match part {
+                Part::Field(field) => fields.get(*field),
+                Part::Rowid => Some(&rowid),
+                Part::Computed => None,
+            };
+            (of.table == table && !of.partial && !index.whole)
+                .then(|| (place, SortKey::of(of.parts.iter().map_while(value), &of.descending)))
+        };
+        let row = Row {
+            page,
+            sums: fields.iter().map(sum).collect(),
+            keys: self.indexes.iter().enumerate().filter_map(key).collect(),
+            named: false,
+        };
+        asked.rows.entry((table, identity)).or_default().push(row);
+        asked.tallies.entry((table, page)).or_default().asked += 1;
+    }
+
     /// Answers what was asked.
     pub(super) fn judge(&self, asked: Asked) -> HashMap<Question, Verdict> {
-        let Asked { rows, mut tallies } = asked;
+        let Asked { mut rows, mut tallies } = asked;
         let tables: HashSet<usize> = tallies.keys().map(|(table, _)| *table).collect();
-        for index in self.indexes.iter().filter(|index| tables.contains(&index.shape.table)) {
-            self.hear(index, &rows, &mut tallies);
+        for (place, index) in self.indexes.iter().enumerate() {
+            if tables.contains(&index.shape.table) {
+                self.hear(place, index, &mut rows, &mut tallies);
+            }
         }
         let verdict = |(question, tally): (Question, Tally)| Some((question, tally.verdict()?));
         tallies.into_iter().filter_map(verdict).collect()
     }
 
     /// Lets one index say what it has of the rows.
-    fn hear(&self, index: &Index<'_>, rows: &Rows, tallies: &mut HashMap<Question, Tally>) {
+    fn hear(
+        &self,
+        place: usize,
+        index: &Index<'_>,
+        rows: &mut Rows,
+        tallies: &mut HashMap<Question, Tally>,
+    ) {
         let table = index.shape.table;
         let Some(shape) = self.shapes.get(table) else { return };
         let parts = &index.shape.parts;
@@ -195,12 +229,7 @@ impl<'a> Evidence<'a> {
             parts.iter().rposition(|part| *part == Part::Rowid).map(|at| vec![at])
         };
         let Some(identity) = identity else { return };
-        let mut heard = Heard {
-            total: 0,
-            counters: vec![0; COUNTERS],
-            whole: index.whole,
-            partial: index.shape.partial,
-        };
+        let mut heard = Heard { total: 0, counters: vec![0; COUNTERS], whole: index.whole };
         for &page in &index.tree.pages {
             heard.whole &= records(self.pages, page, usize::MAX, &mut |_, entry| {
                 if entry.len() != parts.len() {
@@ -220,11 +249,12 @@ impl<'a> Evidence<'a> {
                     &[at] if !shape.without_rowid => entry.get(at).map_or(0, sum),
                     places => sum_of(places.iter().filter_map(|&at| entry.get(at))),
                 };
-                for (page, sums) in rows.get(&(table, row)).into_iter().flatten() {
-                    let Some(tally) = tallies.get_mut(&(table, *page)) else { continue };
+                for row in rows.get_mut(&(table, row)).into_iter().flatten() {
+                    let Some(tally) = tallies.get_mut(&(table, row.page)) else { continue };
                     tally.named += 1;
+                    row.named = true;
                     // That there is such a rowid tells little; that there is such a key, something.
-                    match agrees(parts, entry, sums).or(shape.without_rowid.then_some(true)) {
+                    match agrees(parts, entry, &row.sums).or(shape.without_rowid.then_some(true)) {
                         Some(true) => {
                             tally.agreeing += 1;
                             tally.keys.push((counter, key.iter().any(|value| is_special(value))));
@@ -235,6 +265,21 @@ impl<'a> Evidence<'a> {
                 }
             });
         }
+        let mut unnamed = Vec::new();
+        for row in rows.iter_mut().filter(|((of, _), _)| *of == table).flat_map(|(_, rows)| rows) {
+            if !std::mem::take(&mut row.named)
+                && let Some(at) = row.keys.iter().position(|(of, _)| *of == place)
+            {
+                let (_, key) = row.keys.swap_remove(at);
+                unnamed.push(Unnamed { key, page: row.page });
+            }
+        }
+        let entries = (index.tree.pages.as_slice(), index.shape.descending.as_slice());
+        absent::find(self.pages, self.survey, entries, unnamed, &mut |page| {
+            if let Some(tally) = tallies.get_mut(&(table, page)) {
+                tally.denied += 1;
+            }
+        });
         let of_table = tallies.iter_mut().filter(|((of, _), _)| *of == table);
         heard.conclude(&mut of_table.map(|(_, tally)| tally).collect::<Vec<_>>());
     }
@@ -247,25 +292,12 @@ struct Heard {
     counters: Vec<u32>,
     /// All of them could be read.
     whole: bool,
-    /// It leaves rows out.
-    partial: bool,
 }
 
 impl Heard {
     /// Tells all pages of the table that were asked about what follows.
     fn conclude(&self, tallies: &mut [&mut Tally]) {
-        let known = tallies.iter().filter(|tally| tally.named > 0);
-        let (named, asked) = known.fold((0_u64, 0_u64), |(named, asked), tally| {
-            (named + u64::from(tally.named), asked + u64::from(tally.asked))
-        });
-        #[expect(clippy::cast_precision_loss, reason = "a likelihood")]
-        let lost = (asked.saturating_sub(named) + 1) as f64 / (asked + 2) as f64;
-        let knows_some = named > 0;
-        // Of each row, where those that are lost are anywhere in the index.
-        let missed = match knows_some && !self.partial {
-            true => -lost.max(LEAST_LOST).log2(),
-            false => 0.0,
-        };
+        let knows_some = tallies.iter().any(|tally| tally.named > 0);
         // Of an index that has lost most of its entries without a trace (its root was written over)
         // nothing follows from what it does not have.
         let rows: u64 = tallies.iter().map(|tally| tally.rows).sum();
@@ -280,10 +312,6 @@ impl Heard {
                 tally.denied += tally.asked.saturating_sub(tally.named);
             }
             tally.silent += u32::from(self.whole && knows_some && tally.named == 0);
-            if tally.named == 0 && missed > 0.0 {
-                tally.missing_in += 1;
-                tally.missed += missed * f64::from(tally.asked);
-            }
             tally.against += u32::from(tally.denied * 2 > tally.asked);
             tally.contradicting += tally.denied;
             (tally.named, tally.denied) = (0, 0);
@@ -293,9 +321,7 @@ impl Heard {
 
 impl Tally {
     fn verdict(&self) -> Option<Verdict> {
-        let is_missing =
-            self.missing_in > 1 && self.missed >= f64::from(CERTAIN) && self.agreeing == 0;
-        if self.contradicting > self.agreeing || is_missing {
+        if self.contradicting > self.agreeing {
             Some(Verdict::Others { by: self.against.max(1) })
         } else if self.contradicting * 8 <= self.agreeing && self.bits >= CERTAIN {
             // One row of many may have been damaged.

@@ -13,6 +13,7 @@
 //! on top, some bytes for each page of it.
 //! Thread: whichever calls; the source is used by that thread alone.
 
+mod absent;
 mod adopt;
 mod ascending;
 mod audit;
