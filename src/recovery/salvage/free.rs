@@ -14,7 +14,13 @@ use crate::format::number;
 /// Marks the pages on the freelist that begins at `first`, of `count` pages by the header. Where
 /// not all of them are found, or there is no header, also those that any page which could be a
 /// trunk names. A trunk may name all pages that the database had: the file may have been cut.
-pub(super) fn mark(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners, geometry: &Geometry) {
+/// Whether all were found on the list: if not, of other pages nobody knows whether they are free.
+pub(super) fn mark(
+    pages: &Pages<'_>,
+    survey: &Survey,
+    owners: &mut Owners,
+    geometry: &Geometry,
+) -> bool {
     let (header, of) = (geometry.freelist(), u32::try_from(geometry.pages).unwrap_or(u32::MAX));
     let mut marked = 0_u64;
     if let Some((first, count)) = header {
@@ -39,13 +45,14 @@ pub(super) fn mark(pages: &Pages<'_>, survey: &Survey, owners: &mut Owners, geom
         }
     }
     if header.is_some_and(|(_, count)| u64::from(count) <= marked) {
-        return;
+        return true;
     }
     for (page, note) in survey.iter() {
         if note.is == Is::Other && note.sound && owners.get(page) == Owner::None {
             trunk(pages, of, page, owners, &mut marked);
         }
     }
+    false
 }
 
 /// Pages of b-trees that the freelist names, too, as far as it is whole: one of the two is of

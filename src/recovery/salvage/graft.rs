@@ -39,6 +39,8 @@ pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
     let expected = Expected::find(scene, &tops);
     let roots: HashSet<u32> =
         bereft.iter().filter_map(|&table| Some(shapes.get(table)?.root)).collect();
+    let has_page =
+        |table: usize| places.tables.get(table).is_some_and(|tree| !tree.pages.is_empty());
     let mut asked = 0;
     let mut best_of_table: HashMap<usize, Best> = HashMap::new();
     let mut best_of_top: HashMap<u32, Best> = HashMap::new();
@@ -54,6 +56,10 @@ pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
             if shape.root == top.root || fit::fit(&note, shape).is_none() {
                 continue;
             }
+            // What such a page leads to may be free as well, and the table's only page its own.
+            if here.free && !scene.all_free && has_page(table) {
+                continue;
+            }
             let Some(points) = here.points(&survey.note(shape.root)) else { continue };
             asked += 1;
             let points = match says(evidence, table, top) {
@@ -62,9 +68,8 @@ pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
                 Some(Verdict::Missing) | None => points,
             };
             // A table's only page may well be its own, if it is not missing where the root is.
-            let has_page = places.tables.get(table).is_some_and(|tree| !tree.pages.is_empty());
             let missing = || here.misses(&survey.note(shape.root)) && !has_copy(scene, top.root);
-            if points == 0 && has_page && !missing() {
+            if points == 0 && has_page(table) && !missing() {
                 continue;
             }
             best_of_table.entry(table).or_default().hear(points, top.root);

@@ -151,28 +151,28 @@ impl Salvager<'_> {
         // A free page may have been any page once.
         let without_free = |owners: &Owners| {
             let mut owners = owners.clone();
-            free::mark(pages, survey, &mut owners, geometry);
-            owners
+            let all_free = free::mark(pages, survey, &mut owners, geometry);
+            (owners, all_free)
         };
         let mut moved = Moved::default();
-        let others = without_free(owners);
+        let (mut others, mut all_free) = without_free(owners);
         let mut rootless = ground.rootless(&others)?;
         let places = Places { tables: trees, rootless: &rootless, indexes };
-        let scene = Scene { pages, survey, owners: &others, shapes, places, evidence };
+        let scene = Scene { pages, survey, owners: &others, all_free, shapes, places, evidence };
         moved.roots = graft::find(&scene);
-        let mut others = others;
         if !moved.roots.is_empty() {
             ground.tables_again(&moved, owners, trees)?;
-            others = without_free(owners);
+            (others, all_free) = without_free(owners);
             rootless = ground.rootless(&others)?;
         }
         let places = Places { tables: trees, rootless: &rootless, indexes };
-        let scene = Scene { pages, survey, owners: &others, shapes, places, evidence };
+        let scene = Scene { pages, survey, owners: &others, all_free, shapes, places, evidence };
         moved.not_theirs = misplaced::find(&scene);
         ground.tables_again(&moved, owners, trees)?;
         for _ in 0..MOST_TIMES {
             let places = Places { tables: trees, rootless: &rootless, indexes };
-            let scene = Scene { pages, survey, owners: &others, shapes, places, evidence };
+            let scene =
+                Scene { pages, survey, owners: &others, all_free, shapes, places, evidence };
             let outdated = outdated::find(&scene, &free::named(pages, owners, geometry));
             if outdated.is_empty() {
                 break;

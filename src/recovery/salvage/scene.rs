@@ -32,6 +32,8 @@ pub(super) struct Scene<'a> {
     pub(super) survey: &'a Survey,
     /// With the free pages marked.
     pub(super) owners: &'a Owners,
+    /// No other page is free.
+    pub(super) all_free: bool,
     pub(super) shapes: &'a [Shape],
     pub(super) places: Places<'a>,
     pub(super) evidence: &'a Evidence<'a>,
