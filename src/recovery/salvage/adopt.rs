@@ -248,9 +248,8 @@ impl Orphan<'_> {
         looks: &[Looks],
     ) -> Option<(usize, usize)> {
         let &Self { note, kind, role, .. } = self;
-        if !kind.is_table() && indexes.iter().any(|index| index.could_have(note, known.shapes)) {
-            return None;
-        }
+        let could_be_entries =
+            !kind.is_table() && indexes.iter().any(|index| index.could_have(note, known.shapes));
         let mut best: Option<(i64, (usize, usize))> = None;
         let mut tied = false;
         let mut contested = false;
@@ -258,7 +257,7 @@ impl Orphan<'_> {
             let verdict = (self.verdict)(number);
             let somewhere = || {
                 // The keys may be of another time than the rows, which the indexes have.
-                let own = verdict == Some(Verdict::Own);
+                let own = verdict.is_some_and(Verdict::is_own);
                 own.then(|| Some((table.fits(note, kind)?, table.any_lost()?, false))).flatten()
             };
             let could_have = table.could_have(note, kind, role).or_else(somewhere);
@@ -266,7 +265,14 @@ impl Orphan<'_> {
             if verdict.is_some_and(Verdict::is_others) || looks.others.contains(&role.page) {
                 continue;
             }
-            let certain = verdict == Some(Verdict::Own);
+            let certain = verdict.is_some_and(Verdict::is_own);
+            // An index that has lost a page has its entries nowhere else. But some of its values may
+            // be keys as well, and of an entry with fewer fields than a row little else is compared.
+            let short = usize::from(note.fields.1) < table.shape.fields.len();
+            let mostly = verdict == Some(Verdict::Own { mostly: true });
+            if could_be_entries && !(if short { mostly } else { certain }) {
+                continue;
+            }
             let place = table.tree.lost.get(lost).map_or(0, |lost| lost.page);
             let only_page = place == table.shape.root;
             let exchanged = (exact || only_page) && self.exchanges.has(role.page, place);

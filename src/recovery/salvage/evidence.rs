@@ -5,6 +5,7 @@
 //! by what it tells, in bits: the rarer the entry's key in the index, the more. An index that leaves
 //! no row out also tells which rows there are not: if it is whole, all that it does not have, else
 //! those whose entries would be on the pages that it has left.
+//! And a page whose records are not in a WITHOUT ROWID table's order is not that table's.
 //!
 //! Memory: of each page that is asked about [`ROWS`] rows' sums, and their keys in each index that
 //! is not whole.
@@ -13,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::absent::{self, Unnamed};
+use super::fit;
 use super::leaf;
 use super::pages::Pages;
 use super::survey::Survey;
@@ -36,7 +38,10 @@ const COUNTERS: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Verdict {
     /// They have rows of it.
-    Own,
+    Own {
+        /// One of them has most of those that were asked about.
+        mostly: bool,
+    },
     /// They have its rowids with other values, or not at all.
     Others {
         /// How many of them.
@@ -48,6 +53,10 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    pub(super) fn is_own(self) -> bool {
+        matches!(self, Self::Own { .. })
+    }
+
     pub(super) fn is_others(self) -> bool {
         matches!(self, Self::Others { .. })
     }
@@ -85,6 +94,8 @@ struct Tally {
     named: u32,
     denied: u32,
     keys: Vec<(usize, bool)>,
+    /// An index has most of the rows that are asked about.
+    mostly: bool,
     /// Indexes that contradict more rows than they have.
     against: u32,
     /// Indexes that seem whole, and have only rows of other pages.
@@ -140,15 +151,26 @@ impl<'a> Evidence<'a> {
     /// Asks about pages.
     pub(super) fn ask(&self, questions: &[Question]) -> HashMap<Question, Verdict> {
         let mut asked = Asked::default();
-        for &(table, page) in questions.iter().filter(|(table, _)| self.witnesses(*table) > 0) {
+        let mut unsorted = Vec::new();
+        for &(table, page) in questions {
             let Some(shape) = self.shapes.get(table) else { continue };
+            if shape.without_rowid && !fit::is_sorted(self.pages, page, shape) {
+                unsorted.push((table, page));
+                continue;
+            }
+            if self.witnesses(table) == 0 {
+                continue;
+            }
             let tally = asked.tallies.entry((table, page)).or_default();
             tally.rows = u64::from(self.survey.note(page).cells);
             records(self.pages, page, ROWS, &mut |rowid, fields| {
                 self.add(&mut asked, shape, (table, page), rowid, fields);
             });
         }
-        self.judge(asked)
+        let mut verdicts = self.judge(asked);
+        // The page contradicts it itself.
+        verdicts.extend(unsorted.into_iter().map(|it| (it, Verdict::Others { by: 1 })));
+        verdicts
     }
 
     /// Asks about one row of a table as well, under a number in place of its page's.
@@ -303,6 +325,7 @@ impl Heard {
         let rows: u64 = tallies.iter().map(|tally| tally.rows).sum();
         let denies = self.whole && u64::from(self.total) * 2 >= rows;
         for tally in tallies {
+            tally.mostly |= tally.keys.len() * 2 > tally.asked as usize;
             for (counter, special) in tally.keys.drain(..) {
                 let count = self.counters.get(counter).copied().unwrap_or(self.total).max(1);
                 tally.bits +=
@@ -325,7 +348,7 @@ impl Tally {
             Some(Verdict::Others { by: self.against.max(1) })
         } else if self.contradicting * 8 <= self.agreeing && self.bits >= CERTAIN {
             // One row of many may have been damaged.
-            Some(Verdict::Own)
+            Some(Verdict::Own { mostly: self.mostly })
         } else if self.silent > 0 && self.agreeing == 0 {
             Some(Verdict::Missing)
         } else {

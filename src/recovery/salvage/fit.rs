@@ -4,7 +4,7 @@ use super::leaf;
 use super::pages::Pages;
 use super::survey::Note;
 use super::target::{Affinity, IndexShape, Part, Shape};
-use crate::format::record::Class;
+use crate::format::record::{self, Class};
 
 /// One record in so many may be damaged on a page that is not.
 const FEW: usize = 8;
@@ -95,6 +95,23 @@ pub(super) fn record_fits(fields: &[crate::format::Value<'_>], shape: &Shape) ->
 /// page another's.
 pub(super) fn most_fit(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
     most(pages, number, |note| fit(note, shape).is_some())
+}
+
+/// Whether a page's records are in the order of a WITHOUT ROWID table's, no two with one key, but for
+/// some that may be damaged.
+pub(super) fn is_sorted(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
+    let Some(bytes) = pages.read(number) else { return false };
+    let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };
+    let cells = leaf::cells(&page).cells;
+    let keys = shape.descending.get(..shape.key_fields.min(shape.descending.len()));
+    let keys = keys.unwrap_or_default();
+    let whole_key = keys.len() == shape.key_fields;
+    let pairs = cells.iter().zip(cells.iter().skip(1));
+    let wrong = pairs.filter(|(one, next)| {
+        record::compare(one.local, next.local, keys)
+            .is_some_and(|order| order.is_gt() || (whole_key && order.is_eq()))
+    });
+    wrong.count() * FEW <= cells.len()
 }
 
 /// Whether most of a page's records are what is looked for, each by a note of it alone: more than

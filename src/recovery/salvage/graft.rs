@@ -64,7 +64,7 @@ pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
             asked += 1;
             let points = match says(evidence, table, top) {
                 Some(Verdict::Others { .. }) => continue,
-                Some(Verdict::Own) => CERTAIN + points,
+                Some(Verdict::Own { .. }) => CERTAIN + points,
                 Some(Verdict::Missing) | None => points,
             };
             // A table's only page may well be its own, if it is not missing where the root is.
@@ -209,7 +209,7 @@ fn says(evidence: &Evidence<'_>, table: usize, tree: &Tree) -> Option<Verdict> {
     let questions: Vec<Question> =
         tree.pages.iter().step_by(step).map(|&page| (table, page)).collect();
     let verdicts: HashSet<Verdict> = evidence.ask(&questions).into_values().collect();
-    let own = verdicts.contains(&Verdict::Own).then_some(Verdict::Own);
+    let own = verdicts.iter().copied().find(|verdict| verdict.is_own());
     own.or_else(|| verdicts.into_iter().next())
 }
 

@@ -105,12 +105,12 @@ fn disowned(
     let mut right = HashMap::new();
     let mut disowned = HashSet::new();
     for leaf in leaves {
-        let claims = |table: usize| says(table, leaf.at.page) == Some(Verdict::Own);
+        let claims = |table: usize| says(table, leaf.at.page).is_some_and(Verdict::is_own);
         let mut is_right = |table: usize| {
             *right.entry(table).or_insert_with(|| agrees(table, leaf.at.page, tables, evidence))
         };
         let another = match says(leaf.table, leaf.at.page) {
-            Some(Verdict::Own) => false,
+            Some(Verdict::Own { .. }) => false,
             Some(Verdict::Others { by }) => {
                 by > 1
                     || is_right(leaf.table)
@@ -138,7 +138,7 @@ fn agrees(table: usize, but: u32, tables: &[Tree], evidence: &Evidence<'_>) -> b
     let others = pages.iter().filter(|page| **page != but);
     let step = pages.len().div_ceil(WITNESSED).max(1);
     let questions: Vec<Question> = others.step_by(step).map(|&page| (table, page)).collect();
-    evidence.ask(&questions).values().any(|verdict| *verdict == Verdict::Own)
+    evidence.ask(&questions).values().any(|verdict| verdict.is_own())
 }
 
 /// The leaves that could be another table's, for all whose they could be.
@@ -188,7 +188,7 @@ fn exchanged(
     for leaf in leaves {
         let own = (leaf.table, leaf.at.page);
         let Some(here) = Joins::of(&leaf.note, leaf.at) else { continue };
-        if verdicts.get(&own) == Some(&Verdict::Own) {
+        if verdicts.get(&own).is_some_and(|verdict| verdict.is_own()) {
             continue;
         }
         let fits = |&&(table, place, _): &&(usize, Placed, bool)| {
@@ -221,7 +221,9 @@ fn displacing(
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
     let Scene { shapes, .. } = *scene;
-    let own = |leaf: &&Leaf| verdicts.get(&(leaf.table, leaf.at.page)) == Some(&Verdict::Own);
+    let own = |leaf: &&Leaf| {
+        verdicts.get(&(leaf.table, leaf.at.page)).is_some_and(|verdict| verdict.is_own())
+    };
     let mut by_end: HashMap<i64, Vec<&Leaf>> = HashMap::new();
     for leaf in leaves.iter().filter(|leaf| leaf.joins() == 0 && !own(leaf)) {
         by_end.entry(leaf.at.high).or_default().push(leaf);
@@ -253,7 +255,7 @@ fn copied(
         alike.entry(leaf.note.key()).or_default().push(leaf);
     }
     let says = |leaf: &Leaf| verdicts.get(&(leaf.table, leaf.at.page)).copied();
-    let is_own = |leaf: &Leaf| says(leaf) == Some(Verdict::Own);
+    let is_own = |leaf: &Leaf| says(leaf).is_some_and(Verdict::is_own);
     let mut copied = HashSet::new();
     for (page, note) in survey.iter() {
         let Some(likely) = alike.get(&note.key()) else { continue };
