@@ -23,7 +23,7 @@ use super::fit;
 use super::looks::{self, Candidate, Looks};
 use super::parents::Belongs;
 use super::survey::{Is, Note, Survey};
-use super::target::{IndexShape, Shape};
+use super::target::{IndexShape, Part, Shape};
 use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
 
@@ -248,8 +248,9 @@ impl Orphan<'_> {
         looks: &[Looks],
     ) -> Option<(usize, usize)> {
         let &Self { note, kind, role, .. } = self;
-        let could_be_entries =
-            !kind.is_table() && indexes.iter().any(|index| index.could_have(note, known.shapes));
+        let entries_of = |index: &&BereftIndex<'_>| index.could_have(note, known.shapes);
+        let entries_of: Vec<&BereftIndex<'_>> =
+            indexes.iter().filter(|_| !kind.is_table()).filter(entries_of).collect();
         let mut best: Option<(i64, (usize, usize))> = None;
         let mut tied = false;
         let mut contested = false;
@@ -266,11 +267,13 @@ impl Orphan<'_> {
                 continue;
             }
             let certain = verdict.is_some_and(Verdict::is_own);
-            // An index that has lost a page has its entries nowhere else. But some of its values may
-            // be keys as well, and of an entry with fewer fields than a row little else is compared.
+            // An index that has lost a page has its entries nowhere else, but the table's others name
+            // their keys. And some of its values may be keys as well: of an entry with fewer fields
+            // than a row little else is compared.
             let short = usize::from(note.fields.1) < table.shape.fields.len();
             let mostly = verdict == Some(Verdict::Own { mostly: true });
-            if could_be_entries && !(if short { mostly } else { certain }) {
+            let keyed = || entries_of.iter().any(|index| index.has_keys_of(number, table.shape));
+            if !entries_of.is_empty() && (keyed() || !(if short { mostly } else { certain })) {
                 continue;
             }
             let place = table.tree.lost.get(lost).map_or(0, |lost| lost.page);
@@ -449,6 +452,17 @@ impl Bereft<'_> {
 }
 
 impl BereftIndex<'_> {
+    /// Whether its entries begin with the keys of the table with that number and are not just as its
+    /// rows.
+    fn has_keys_of(&self, number: usize, table: &Shape) -> bool {
+        self.shape.is_some_and(|shape| {
+            let field = |(at, part): (usize, &Part)| *part == Part::Field(at);
+            let parts = || shape.parts.iter().enumerate();
+            let as_rows = parts().all(field) && shape.parts.len() == table.fields.len();
+            shape.table == number && parts().take(table.key_fields).all(field) && !as_rows
+        })
+    }
+
     /// Whether a page of an index's b-tree could be one that this index lost.
     fn could_have(&self, note: &Note, tables: &[Shape]) -> bool {
         if self.tree.lost.is_empty() {
