@@ -8,12 +8,17 @@ use super::pages::Pages;
 use super::survey::Survey;
 use crate::format::{Cell, Kind, SortKey, record};
 
+/// How often each row may be looked at on the average: the leaves of a sound index do not overlap.
+const MOST_LOOKS: usize = 16;
+
 /// A row that no entry was found of.
 pub(super) struct Unnamed {
     /// Where its entry would be.
     pub(super) key: SortKey,
     /// The page that it is on.
     pub(super) page: u32,
+    /// It was told of.
+    pub(super) told: bool,
 }
 
 /// Tells `absent` the page of each of `rows` that is not in the index with those pages, whose
@@ -29,6 +34,7 @@ pub(super) fn find(
         return;
     }
     rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    let mut looks = rows.len() * MOST_LOOKS;
     for &page in index {
         let note = survey.note(page);
         if !(note.sound && note.is_filled(Kind::IndexLeaf)) {
@@ -36,9 +42,13 @@ pub(super) fn find(
         }
         for (first, last) in runs(pages, page, descending) {
             let from = rows.partition_point(|row| !first.is_before(&row.key));
-            let behind = rows.iter().skip(from).take_while(|row| row.key <= last);
-            for row in behind.filter(|row| row.key.is_before(&last)) {
-                absent(row.page);
+            let behind = rows.iter_mut().skip(from).take(looks).take_while(|row| row.key <= last);
+            for row in behind {
+                looks -= 1;
+                if !row.told && row.key.is_before(&last) {
+                    row.told = true;
+                    absent(row.page);
+                }
             }
         }
     }

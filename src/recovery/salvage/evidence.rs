@@ -25,6 +25,9 @@ use crate::format::{Cell, SortKey, Value, record};
 /// Rows of a page that are looked up.
 const ROWS: usize = 16;
 
+/// Rows with one rowid or key that are looked up: copies of a page are few.
+const MOST_ALIKE: usize = 64;
+
 /// Bits that make rows a table's own: one page in 65,536 agrees that much by chance.
 const CERTAIN: u32 = 16;
 
@@ -198,6 +201,10 @@ impl<'a> Evidence<'a> {
         } else {
             sum(&Value::Integer(rowid))
         };
+        let alike = asked.rows.entry((table, identity)).or_default();
+        if alike.len() >= MOST_ALIKE {
+            return;
+        }
         let rowid = Value::Integer(rowid);
         let key = |(place, index): (usize, &Index<'_>)| {
             let of = index.shape;
@@ -215,7 +222,7 @@ impl<'a> Evidence<'a> {
             keys: self.indexes.iter().enumerate().filter_map(key).collect(),
             named: false,
         };
-        asked.rows.entry((table, identity)).or_default().push(row);
+        alike.push(row);
         asked.tallies.entry((table, page)).or_default().asked += 1;
     }
 
@@ -293,7 +300,7 @@ impl<'a> Evidence<'a> {
                 && let Some(at) = row.keys.iter().position(|(of, _)| *of == place)
             {
                 let (_, key) = row.keys.swap_remove(at);
-                unnamed.push(Unnamed { key, page: row.page });
+                unnamed.push(Unnamed { key, page: row.page, told: false });
             }
         }
         let entries = (index.tree.pages.as_slice(), index.shape.descending.as_slice());

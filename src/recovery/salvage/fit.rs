@@ -103,8 +103,7 @@ pub(super) fn is_sorted(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
     let Some(bytes) = pages.read(number) else { return false };
     let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };
     let cells = leaf::cells(&page).cells;
-    let keys = shape.descending.get(..shape.key_fields.min(shape.descending.len()));
-    let keys = keys.unwrap_or_default();
+    let keys = &shape.descending;
     let whole_key = keys.len() == shape.key_fields;
     let pairs = cells.iter().zip(cells.iter().skip(1));
     let wrong = pairs.filter(|(one, next)| {
