@@ -157,45 +157,31 @@ mod platform {
         }
     }
 
-    /// Numbers that are tried beyond where the last descriptor should be, for those that were
-    /// opened meanwhile.
-    const MARGIN: usize = 64;
+    /// Numbers up to which asking one by one is several times as fast as listing.
+    const MOST_NUMBERS: RawFd = 1024;
 
     /// The process's descriptors on regular files.
     fn descriptors() -> io::Result<Vec<Descriptor>> {
-        match count().and_then(by_number) {
-            Some(found) => Ok(found),
+        match numbers().filter(|&numbers| numbers <= MOST_NUMBERS) {
+            Some(numbers) => Ok(by_number(numbers)),
             None => by_name(),
         }
     }
 
-    /// How many descriptors the process has, where the kernel tells (Linux 6.2).
-    fn count() -> Option<usize> {
-        let told = std::fs::metadata(LIST).ok()?.len();
-        if cfg!(target_os = "linux") && told > 0 { usize::try_from(told).ok() } else { None }
+    /// For how many numbers the kernel has room in the process's table (proc_pid_status(5), `FDSize`):
+    /// no descriptor has a greater one. Where there is no such file none is told.
+    fn numbers() -> Option<RawFd> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let told = status.lines().find_map(|line| line.strip_prefix("FDSize:"))?;
+        told.trim().parse().ok()
     }
 
-    /// Asks number by number, which is several times as fast as listing. None where the numbers
-    /// are so far apart that it is not.
-    fn by_number(count: usize) -> Option<Vec<Descriptor>> {
-        let (mut found, mut open, mut beyond) = (Vec::new(), 0, 0);
-        let last = RawFd::try_from(count * 4 + 1024).ok()?;
-        for fd in 0..last {
-            match status(fd) {
-                Some(stat) => {
-                    open += 1;
-                    found.extend(regular_file(&stat).map(|inode| Descriptor { fd, inode }));
-                }
-                None if open >= count => {
-                    beyond += 1;
-                    if beyond == MARGIN {
-                        return Some(found);
-                    }
-                }
-                None => {}
-            }
-        }
-        None
+    fn by_number(numbers: RawFd) -> Vec<Descriptor> {
+        let open = |fd| {
+            let inode = regular_file(&status(fd)?)?;
+            Some(Descriptor { fd, inode })
+        };
+        (0..numbers).filter_map(open).collect()
     }
 
     fn by_name() -> io::Result<Vec<Descriptor>> {
@@ -352,11 +338,9 @@ mod platform {
             };
             let expected = [one.as_raw_fd(), far.as_raw_fd()];
             assert_eq!(of(by_name().unwrap()), expected);
-            if let Some(found) = count().and_then(by_number) {
-                assert_eq!(of(found), expected);
+            if let Some(numbers) = numbers() {
+                assert_eq!(of(by_number(numbers)), expected);
             }
-            // Too far for asking one by one.
-            assert!(by_number(usize::MAX / 8).is_none());
         }
     }
 }
