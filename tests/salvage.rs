@@ -211,10 +211,7 @@ fn pages_that_have_changed_places_are_put_right() {
     let sound = database(directory.path(), "PRAGMA page_size = 1024");
     let mut damaged = sound.clone();
     for (one, other) in [(30, 90), (41, 42), (55, 120)] {
-        let (first, second) =
-            (page(&mut damaged, one).to_vec(), page(&mut damaged, other).to_vec());
-        page(&mut damaged, one).copy_from_slice(&second);
-        page(&mut damaged, other).copy_from_slice(&first);
+        swap(&mut damaged, one, other);
     }
     let (_, connection) = salvaged(directory.path(), &damaged, &Options::default());
     assert!(rows(&connection) == original(directory.path(), &sound));

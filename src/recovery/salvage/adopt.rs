@@ -248,9 +248,10 @@ impl Orphan<'_> {
         looks: &[Looks],
     ) -> Option<(usize, usize)> {
         let &Self { note, kind, role, .. } = self;
-        let entries_of = |index: &&BereftIndex<'_>| index.could_have(note, known.shapes);
-        let entries_of: Vec<&BereftIndex<'_>> =
-            indexes.iter().filter(|_| !kind.is_table()).filter(entries_of).collect();
+        let entries_of: Vec<&BereftIndex<'_>> = indexes
+            .iter()
+            .filter(|index| !kind.is_table() && index.could_have(note, known.shapes))
+            .collect();
         let mut best: Option<(i64, (usize, usize))> = None;
         let mut tied = false;
         let mut contested = false;

@@ -36,6 +36,11 @@ struct Leaf {
 }
 
 impl Leaf {
+    /// What the indexes of its table say of it.
+    fn says(&self, verdicts: &HashMap<Question, Verdict>) -> Option<Verdict> {
+        verdicts.get(&(self.table, self.at.page)).copied()
+    }
+
     /// In how many ways it joins what is around its place: 2 if it begins and ends as it must.
     fn joins(&self) -> u32 {
         Joins::of(&self.note, self.at).map_or(0, Joins::count)
@@ -188,7 +193,7 @@ fn exchanged(
     for leaf in leaves {
         let own = (leaf.table, leaf.at.page);
         let Some(here) = Joins::of(&leaf.note, leaf.at) else { continue };
-        if verdicts.get(&own).is_some_and(|verdict| verdict.is_own()) {
+        if leaf.says(verdicts).is_some_and(Verdict::is_own) {
             continue;
         }
         let fits = |&&(table, place, _): &&(usize, Placed, bool)| {
@@ -221,9 +226,7 @@ fn displacing(
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
     let Scene { shapes, .. } = *scene;
-    let own = |leaf: &&Leaf| {
-        verdicts.get(&(leaf.table, leaf.at.page)).is_some_and(|verdict| verdict.is_own())
-    };
+    let own = |leaf: &&Leaf| leaf.says(verdicts).is_some_and(Verdict::is_own);
     let mut by_end: HashMap<i64, Vec<&Leaf>> = HashMap::new();
     for leaf in leaves.iter().filter(|leaf| leaf.joins() == 0 && !own(leaf)) {
         by_end.entry(leaf.at.high).or_default().push(leaf);
@@ -254,8 +257,8 @@ fn copied(
     for leaf in leaves {
         alike.entry(leaf.note.key()).or_default().push(leaf);
     }
-    let says = |leaf: &Leaf| verdicts.get(&(leaf.table, leaf.at.page)).copied();
-    let is_own = |leaf: &Leaf| says(leaf).is_some_and(Verdict::is_own);
+    let is_own = |leaf: &Leaf| leaf.says(verdicts).is_some_and(Verdict::is_own);
+    let is_others = |leaf: &Leaf| leaf.says(verdicts).is_some_and(Verdict::is_others);
     let mut copied = HashSet::new();
     for (page, note) in survey.iter() {
         let Some(likely) = alike.get(&note.key()) else { continue };
@@ -268,13 +271,11 @@ fn copied(
         let there = likely.iter().find(|leaf| leaf.at.page == page);
         let others = likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf));
         // Two tables may have the same rows, and as many of them in front.
-        let others =
-            others.filter(|leaf| !leaf.is_last() || says(leaf).is_some_and(Verdict::is_others));
+        let others = others.filter(|leaf| !leaf.is_last() || is_others(leaf));
         for leaf in others {
             let better = in_tree
                 && there.is_none_or(|there| is_own(there) || there.joins() > leaf.joins())
-                || (!expected.contains(&page)
-                    && (says(leaf).is_some_and(Verdict::is_others) || leaf.joins() == 0));
+                || (!expected.contains(&page) && (is_others(leaf) || leaf.joins() == 0));
             // A free page may be a copy from when a page was moved; unless the table misses some.
             let better = better && (!is_free || is_missed(scene, leaf.table));
             if better && pages.are_same(leaf.at.page, page) {
