@@ -14,6 +14,7 @@ mod file;
 mod file_id;
 mod file_system;
 mod foreign;
+mod image;
 mod live_file;
 mod locks;
 mod overlay;
@@ -44,6 +45,7 @@ pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
+pub use image::{Image, PageImage};
 pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
 pub use locks::neighbour;

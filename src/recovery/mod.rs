@@ -6,6 +6,8 @@
 //! | [`rebuild`] | indexes and full-text indexes, made again inside the file |
 //! | [`preserve`] | copies of a damaged original |
 //! | [`salvage`] | reading what can be read of a damaged file into a new database |
+//! | [`neutral`] | tables as their records are, without what only the application knows |
+//! | [`original`] | a damaged file as SQLite itself reads it |
 //! | [`merge`] | rows of a backup where a salvage has gaps |
 //! | [`write_back`] | a sound database's content into the damaged file |
 //! | [`report`] | the account of a repair |
@@ -25,6 +27,8 @@ mod aftermath;
 pub mod backup;
 mod copy;
 mod merge;
+mod neutral;
+mod original;
 mod partial;
 mod preserve;
 mod reader;

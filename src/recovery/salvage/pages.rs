@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::Source;
-use crate::engine::{Overlay, Storage};
+use crate::engine::{Error, Overlay, PageImage, Result, Storage};
 
 /// Bytes that are read at once: whole pages, of whatever size.
 const BLOCK: usize = 1 << 16;
@@ -38,7 +38,7 @@ impl Layout {
 }
 
 /// The pages of a source.
-pub(super) struct Pages<'a> {
+pub(in crate::recovery) struct Pages<'a> {
     source: Source<'a>,
     pub(super) layout: Layout,
     overlay: Overlay,
@@ -167,6 +167,50 @@ impl<'a> Pages<'a> {
         }
         cache.blocks.insert(place, (Rc::clone(&block), now));
         Some(block)
+    }
+}
+
+/// A source's pages as SQLite gets them.
+pub(in crate::recovery) struct AsImage<'a> {
+    pages: &'a Pages<'a>,
+    /// The page that the end of the file cuts and SQLite does not get; 0 if there is none.
+    cut: u32,
+}
+
+impl<'a> AsImage<'a> {
+    /// Without the page that the end of the file cuts: bytes that are not there are not zeros.
+    pub(in crate::recovery) fn whole(pages: &'a Pages<'a>) -> Self {
+        let size = pages.source.database.size().unwrap_or(0);
+        let page_size = u64::from(pages.layout.page_size);
+        let cut = if size.is_multiple_of(page_size) { 0 } else { size / page_size + 1 };
+        let cut = u32::try_from(cut).unwrap_or(0);
+        Self { pages, cut: if pages.is_from_wal(cut) { 0 } else { cut } }
+    }
+
+    /// With zeros for what the end of the file cuts, as SQLite reads it.
+    pub(in crate::recovery) fn padded(pages: &'a Pages<'a>) -> Self {
+        Self { pages, cut: 0 }
+    }
+}
+
+impl PageImage for AsImage<'_> {
+    fn page_size(&self) -> u32 {
+        self.pages.layout.page_size
+    }
+
+    fn pages(&self) -> u32 {
+        self.pages.layout.count
+    }
+
+    fn read_page(&self, page: u32, to: &mut [u8]) -> Result<()> {
+        let bytes = self.pages.read(page).filter(|_| page != self.cut);
+        match bytes {
+            Some(bytes) if bytes.len() == to.len() => {
+                to.copy_from_slice(&bytes);
+                Ok(())
+            }
+            _ => Err(Error::sqlite(rusqlite::ffi::SQLITE_IOERR_READ, "the page is not there")),
+        }
     }
 }
 
