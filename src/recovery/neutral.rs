@@ -60,8 +60,17 @@ pub(super) struct NeutralTable {
 pub(super) struct NeutralColumn {
     /// The affinity that its own declaration gives it.
     pub(super) affinity: Affinity,
-    /// What SQLite reads where a record has no such field, as SQL; none: NULL.
-    pub(super) default: Option<String>,
+    /// What SQLite reads where a record has no such field; none: NULL.
+    pub(super) default: Option<Default>,
+}
+
+/// What SQLite reads where a record has no such field.
+#[derive(Debug, Clone)]
+pub(super) struct Default {
+    /// As SQL.
+    sql: String,
+    /// As [`image_of`] has it.
+    pub(super) image: Vec<u8>,
 }
 
 /// What a part of a key is sorted by.
@@ -124,7 +133,7 @@ impl NeutralTable {
                     return format!("{name} INTEGER PRIMARY KEY");
                 }
                 match &column.default {
-                    Some(default) => format!("{name} DEFAULT {default}"),
+                    Some(default) => format!("{name} DEFAULT {}", default.sql),
                     None => name,
                 }
             })
@@ -134,6 +143,16 @@ impl NeutralTable {
         };
         parts.push(primary_key(key));
         format!("CREATE TABLE {name}({}) WITHOUT ROWID", parts.join(", "))
+    }
+
+    /// The collation and the direction, as SQL, by which the key's `column` is sorted backwards.
+    pub(super) fn opposite_order(&self, column: usize) -> String {
+        let sorted = self.key.iter().flatten().nth(column);
+        let backwards = sorted.map(|sorted| Sorted {
+            collation: sorted.collation.clone(),
+            descending: !sorted.descending,
+        });
+        backwards.as_ref().map_or_else(String::new, Sorted::sql)
     }
 
     /// Whether SQLite knows the order of its rows.
@@ -400,9 +419,9 @@ impl Describing<'_> {
         name: &str,
         declared: &[Declared],
         fields: &[usize],
-    ) -> Result<Vec<Option<String>>> {
+    ) -> Result<Vec<Option<Default>>> {
         let sql = self.scratch.sql()?;
-        let mut defaults = vec![None; fields.len()];
+        let mut defaults: Vec<Option<Default>> = vec![None; fields.len()];
         // Only a column that is not generated has one, and the first is in every record.
         let asked: Vec<(usize, String)> = fields
             .iter()
@@ -436,7 +455,9 @@ impl Describing<'_> {
             |row| {
                 for (at, (place, _)) in asked.iter().enumerate() {
                     if let Some(default) = defaults.get_mut(*place) {
-                        *default = literal(row.value(at), self.encoding);
+                        let value = row.value(at);
+                        *default = literal(value, self.encoding)
+                            .map(|sql| Default { sql, image: image_of(value) });
                     }
                 }
                 Ok(false)
@@ -506,6 +527,40 @@ fn literal(value: Value<'_>, encoding: Encoding) -> Option<String> {
         },
         Value::Blob(blob) => hex(blob),
     })
+}
+
+/// A value as bytes that no other value has; a number has the same as an integer and as a REAL.
+pub(super) fn image_of(value: Value<'_>) -> Vec<u8> {
+    let mut image = Vec::new();
+    match value {
+        Value::Null => image.push(0),
+        Value::Integer(number) => {
+            image.push(1);
+            image.extend(number.to_le_bytes());
+        }
+        Value::Real(number) => match as_integer(number) {
+            Some(number) => return image_of(Value::Integer(number)),
+            None => {
+                image.push(2);
+                image.extend(number.to_bits().to_le_bytes());
+            }
+        },
+        Value::Text(bytes) | Value::Blob(bytes) => {
+            image.push(if matches!(value, Value::Text(_)) { 3 } else { 4 });
+            image.extend((bytes.len() as u64).to_le_bytes());
+            image.extend(bytes);
+        }
+    }
+    image
+}
+
+/// A REAL as the integer that SQLite may store for it.
+fn as_integer(number: f64) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is compared afterwards")]
+    let integer = number as i64;
+    #[expect(clippy::cast_precision_loss, reason = "it is compared with what it was")]
+    let same = integer as f64 == number && integer != i64::MAX;
+    same.then_some(integer)
 }
 
 /// Registers [`KEPT_ORDER`].

@@ -20,9 +20,12 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::neutral::{self, NeutralTable};
-use super::salvage::SchemaEntry;
 use super::salvage::target::{Encoding, Limits, watched};
+use super::salvage::{Pages, SchemaEntry};
+use super::scan::{self, RowidSource};
 use crate::engine::{Class, Connection, Error, Image, PageImage, Result, Task};
+use crate::format::Value;
+use crate::format::header::SIZE as HEADER;
 
 /// The name under which an image is attached.
 pub(super) const ORIGINAL: &str = "original";
@@ -94,8 +97,19 @@ impl<'a> Original<'a> {
         format: Format,
         schema: &[SchemaEntry],
     ) -> Result<Self> {
+        Self::of_tables(pages, format, neutral::describe(schema, format.encoding)?)
+    }
+
+    /// Has SQLite read `pages` with these tables.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn of_tables(
+        pages: &'a dyn PageImage,
+        format: Format,
+        mut tables: Vec<NeutralTable>,
+    ) -> Result<Self> {
         let count = pages.pages();
-        let mut tables = neutral::describe(schema, format.encoding)?;
         let leads = |root: u32| (1..=count).contains(&root);
         tables.retain(|table| {
             leads(table.root) && table.indexes.iter().all(|index| leads(index.root))
@@ -105,6 +119,67 @@ impl<'a> Original<'a> {
         let bytes = u64::from(count) * u64::from(format.page_size);
         let limits = Limits::of(bytes, bytes);
         Ok(Self { connection, image, tables, pages: count, limits })
+    }
+
+    /// The entries of the file's own schema table, as far as SQLite reads them.
+    ///
+    /// # Errors
+    /// SQLite's, but for damage; `task`'s.
+    pub(super) fn schema_of(
+        pages: &Pages<'_>,
+        image: &'a dyn PageImage,
+        format: Format,
+        task: &dyn Task,
+    ) -> Result<Vec<SchemaEntry>> {
+        let first = first_page(format, image.pages());
+        let mut own = vec![0; format.page_size as usize];
+        if image.read_page(1, &mut own).is_err() {
+            return Ok(Vec::new());
+        }
+        if let (Some(header), Some(from)) = (own.get_mut(..HEADER), first.get(..HEADER)) {
+            header.copy_from_slice(from);
+        }
+        let connection = connection(format)?;
+        let attached = Image::new(image)?;
+        attached.write(1, &own);
+        // Then SQLite minds no entry that it can make nothing of.
+        connection.sql()?.execute_batch("PRAGMA writable_schema = ON")?;
+        match attached.attach(&connection, ORIGINAL) {
+            Ok(()) => {}
+            Err(error) if is_of_the_file(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        }
+        let mut entries = Vec::new();
+        let text = |value: Value<'_>| match value {
+            Value::Text(text) => Some(format.encoding.text_of(text)),
+            _ => None,
+        };
+        let source = RowidSource {
+            connection: &connection,
+            encoding: format.encoding,
+            table: &format!("{ORIGINAL}.sqlite_schema"),
+            columns: "type, name, tbl_name, rootpage, sql",
+            root: 1,
+        };
+        scan::by_rowid(&source, pages, &mut |_, row, first| {
+            task.go_on()?;
+            let value = |at: usize| text(row.value(first + at)).unwrap_or_default();
+            let root = match row.value(first + 3) {
+                Value::Integer(root) => u32::try_from(root).unwrap_or(0),
+                _ => 0,
+            };
+            let sql = text(row.value(first + 4));
+            entries.push(SchemaEntry {
+                kind: value(0),
+                name: value(1),
+                table: value(2),
+                root,
+                sql,
+            });
+            Ok(())
+        })?;
+        drop(connection);
+        Ok(entries)
     }
 
     /// What SQLite's check of the whole file says.

@@ -9,7 +9,7 @@ use crate::format::{Header, header, wal};
 /// A damaged file's format.
 #[derive(Debug)]
 pub(in crate::recovery) struct Geometry {
-    pub(super) layout: Layout,
+    pub(in crate::recovery) layout: Layout,
     /// The header, if the file has one that can be believed.
     header: Option<Header>,
     /// Everything but the schema.
@@ -36,7 +36,7 @@ impl Geometry {
 ///
 /// # Errors
 /// `task`'s; `ERR_FUSION_NOTHING_TO_SALVAGE`.
-pub(super) fn find(
+pub(in crate::recovery) fn find(
     source: Source<'_>,
     snapshot: Option<&Snapshot>,
     task: &dyn Task,

@@ -25,7 +25,7 @@ mod fit;
 mod floor;
 mod forest;
 mod free;
-mod geometry;
+pub(in crate::recovery) mod geometry;
 mod graft;
 mod index;
 mod leaf;
@@ -57,7 +57,7 @@ use self::floor::Floor;
 use self::forest::{Ground, IndexTree, Moved};
 use self::geometry::Geometry;
 use self::index::Indexes;
-use self::pages::Pages;
+pub(in crate::recovery) use self::pages::{AsImage, Pages};
 use self::parents::{Above, Belongs};
 use self::rows::{Into, Rows};
 use self::scene::{Places, Scene};
@@ -311,7 +311,9 @@ impl Salvager<'_> {
                 continue;
             }
             let root = above.top(page);
-            rows.each(page, &owners, None, &mut |it| target.lost(root, page, it.rowid, it.fields))?;
+            rows.each(page, &owners, None, &mut |it| {
+                target.lost(root, page, it.rowid, it.fields, "no table is known to have lost it")
+            })?;
         }
         let indexes = Indexes {
             pages,

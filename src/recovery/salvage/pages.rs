@@ -21,11 +21,11 @@ const BLOCKS: usize = 64;
 
 /// What a damaged file's pages are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(in crate::recovery) struct Layout {
     /// Bytes a page.
     pub(super) page_size: u32,
     /// Bytes of a page that are SQLite's.
-    pub(super) usable: usize,
+    pub(in crate::recovery) usable: usize,
     /// Pages that are there, in the file or in the WAL.
     pub(super) count: u32,
 }
@@ -40,7 +40,7 @@ impl Layout {
 /// The pages of a source.
 pub(in crate::recovery) struct Pages<'a> {
     source: Source<'a>,
-    pub(super) layout: Layout,
+    pub(in crate::recovery) layout: Layout,
     overlay: Overlay,
     cache: RefCell<Cache>,
     sums: RefCell<HashMap<u32, u64>>,
@@ -48,7 +48,7 @@ pub(in crate::recovery) struct Pages<'a> {
 
 /// A page's bytes.
 #[derive(Debug, Clone)]
-pub(super) struct PageBytes {
+pub(in crate::recovery) struct PageBytes {
     block: Rc<[u8]>,
     start: usize,
     end: usize,
@@ -75,7 +75,7 @@ enum Place {
 }
 
 impl<'a> Pages<'a> {
-    pub(super) fn new(source: Source<'a>, layout: Layout, overlay: Overlay) -> Self {
+    pub(in crate::recovery) fn new(source: Source<'a>, layout: Layout, overlay: Overlay) -> Self {
         Self { source, layout, overlay, cache: RefCell::default(), sums: RefCell::default() }
     }
 
@@ -90,7 +90,7 @@ impl<'a> Pages<'a> {
     }
 
     /// The page's bytes, with zeros for what a cut file lacks of it; none if there are none.
-    pub(super) fn read(&self, page: u32) -> Option<PageBytes> {
+    pub(in crate::recovery) fn read(&self, page: u32) -> Option<PageBytes> {
         if page == 0 || page > self.layout.count {
             return None;
         }

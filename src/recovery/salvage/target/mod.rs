@@ -51,15 +51,16 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 pub use affinity::Affinity;
+pub(in crate::recovery) use fill::is_same;
 pub use index_shape::{IndexShape, Part};
 pub use limits::Limits;
+pub(in crate::recovery) use lost_and_found::LostAndFound;
 pub use shape::{Field, Shape};
 pub(in crate::recovery) use watch::watched;
 
 use self::carried::Carried;
-use self::lost_and_found::LostAndFound;
 use self::schema::Table;
-pub(in crate::recovery) use self::statement::{Encoding, Statement};
+pub(in crate::recovery) use self::statement::{Encoding, Row, Statement};
 use super::report::TableSalvage;
 use super::snapshot::{SchemaEntry, Snapshot};
 use crate::engine::{Connection, Error, Result, Task};
@@ -219,8 +220,8 @@ impl Target {
     }
 
     /// Puts a record that belongs nowhere into `lost_and_found` (or `lost_and_found_0`, … where
-    /// the schema has such a table), which has the columns of `.recover`'s: `rootpgno`, `pgno`,
-    /// `nfield`, `id`, `c0`, `c1`, …. Text that is half a UTF-16 character too long is put there
+    /// the schema has such a table), which has the columns of `.recover`'s and the reason:
+    /// `rootpgno`, `pgno`, `nfield`, `id`, `reason`, `c0`, `c1`, …. Text that is half a UTF-16 character too long is put there
     /// as a BLOB, and of more fields than a table can have columns the last ones are left out.
     ///
     /// # Errors
@@ -231,8 +232,9 @@ impl Target {
         page: u32,
         rowid: Option<i64>,
         fields: &[Value<'_>],
+        reason: &str,
     ) -> Result<()> {
-        self.lost.add(&self.connection, self.encoding, root, page, rowid, fields)
+        self.lost.add(&self.connection, self.encoding, root, page, rowid, fields, reason)
     }
 
     /// Everything that is not a row: AUTOINCREMENT sequences, indexes (a UNIQUE one that rows

@@ -53,6 +53,30 @@ impl Encoding {
         }
     }
 
+    /// The bytes of `text` in this encoding.
+    pub(in crate::recovery) fn bytes_of(self, text: &str) -> Vec<u8> {
+        match self {
+            Self::Utf8 => text.as_bytes().to_vec(),
+            Self::Utf16le => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            Self::Utf16be => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        }
+    }
+
+    /// What `bytes` are in this encoding, as far as they are text.
+    pub(in crate::recovery) fn text_of(self, bytes: &[u8]) -> String {
+        let units = |unit: fn([u8; 2]) -> u16| {
+            let pairs = bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok());
+            char::decode_utf16(pairs.map(unit))
+                .map(|found| found.unwrap_or(char::REPLACEMENT_CHARACTER))
+                .collect()
+        };
+        match self {
+            Self::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
+            Self::Utf16le => units(u16::from_le_bytes),
+            Self::Utf16be => units(u16::from_be_bytes),
+        }
+    }
+
     /// Whether SQLite's binding would take the text for something else: it drops what looks like
     /// a byte-order mark, and half a code unit at the end.
     pub(in crate::recovery) fn binds_as_is(self, text: &[u8]) -> bool {

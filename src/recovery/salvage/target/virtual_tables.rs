@@ -39,6 +39,9 @@ use crate::format::Value;
 use crate::format::sql::{self, Makes};
 use crate::recovery::salvage::SchemaEntry;
 
+/// Why a row of a virtual table's own table is in `lost_and_found`.
+const EMPTIED: &str = "the virtual table was damaged and is emptied";
+
 /// The virtual tables of `schema`.
 fn among(schema: &[SchemaEntry]) -> impl Iterator<Item = &SchemaEntry> {
     schema.iter().filter(|entry| {
@@ -455,7 +458,7 @@ fn move_rows(
             _ => None,
         };
         let fields: Vec<Value<'_>> = (1..=columns.len()).map(|at| row.value(at)).collect();
-        lost.add(connection, encoding, root, 0, rowid, &fields)?;
+        lost.add(connection, encoding, root, 0, rowid, &fields, EMPTIED)?;
         Ok(true)
     })
 }
