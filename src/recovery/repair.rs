@@ -64,11 +64,18 @@ pub struct Options {
     /// How long a lock of other connections is waited for, each time: another process that repairs
     /// the file holds one.
     pub patience: Duration,
+    /// Whether a repair is kept that lacks something which SQLite can read of the original.
+    pub allow_loss: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { backups: None, use_backup: true, patience: Duration::from_secs(300) }
+        Self {
+            backups: None,
+            use_backup: true,
+            patience: Duration::from_secs(300),
+            allow_loss: false,
+        }
     }
 }
 
