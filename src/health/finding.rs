@@ -212,8 +212,10 @@ impl Finding {
             }
             Self::TableDamage { table, pages, lines } => {
                 write!(f, "the table {table} is damaged")?;
-                if !pages.is_empty() {
-                    write!(f, " on {} pages", pages.len())?;
+                match pages.len() {
+                    0 => {}
+                    1 => f.write_str(" on 1 page")?,
+                    several => write!(f, " on {several} pages")?,
                 }
                 lines
             }
