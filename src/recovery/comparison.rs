@@ -88,6 +88,12 @@ impl Comparison {
         Self { holds: false, reason, header, tables, objects, text: String::new() }.judged()
     }
 
+    /// The comparison of an original that has no row.
+    pub(super) fn of_nothing(header: HeaderFrom) -> Self {
+        let (tables, objects) = (Vec::new(), Vec::new());
+        Self { holds: true, reason: None, header, tables, objects, text: String::new() }.judged()
+    }
+
     /// Sets [`Self::holds`] and [`Self::text`] by the rest.
     #[must_use]
     pub(super) fn judged(mut self) -> Self {

@@ -40,9 +40,9 @@ use super::scan;
 use crate::engine::{
     Connection, Error, Overlay, PageImage, PrivateFile, Result, Stage, Storage, Task,
 };
-use crate::format::Value;
 use crate::format::header::{Header, SIZE};
 use crate::format::sql::{self, Makes};
+use crate::format::{Page, Value};
 
 /// Why a version is put into `lost_and_found`.
 const AS_READ: &str =
@@ -87,10 +87,17 @@ pub(super) fn compare(
             break;
         }
     }
-    let Some((candidate, rank)) = best.filter(|(_, rank)| rank.tables) else {
-        let reason = "SQLite itself reads no table of the damaged file";
-        return Ok(Comparison::unproven(reason, HeaderFrom::Own));
+    let Some((candidate, rank)) = best else {
+        return Ok(Comparison::of_nothing(HeaderFrom::Own));
     };
+    if !rank.tables {
+        let from = candidate.from;
+        if !candidate.has_rows(source, task)? {
+            return Ok(Comparison::of_nothing(from));
+        }
+        let reason = "SQLite itself reads no table of the damaged file, which has rows";
+        return Ok(Comparison::unproven(reason, from));
+    }
     let gate = Gate { source, candidate: &candidate, faults: &rank.found, result, derived, task };
     let (comparison, kept) = gate.compare(missing)?;
     if kept == 0 {
@@ -152,6 +159,20 @@ fn candidates(
 impl Candidate {
     fn pages<'s>(&self, source: Source<'s>) -> Pages<'s> {
         Pages::new(source, self.geometry.layout, self.overlay.clone())
+    }
+
+    /// Whether any page of the file has rows. What there is no page of is nobody's to lose.
+    fn has_rows(&self, source: Source<'_>, task: &dyn Task) -> Result<bool> {
+        let pages = self.pages(source);
+        for number in 1..=pages.layout.count {
+            task.go_on()?;
+            let Some(bytes) = pages.read(number) else { continue };
+            let page = Page::parse(&bytes, pages.layout.usable, number == 1);
+            if page.is_some_and(|page| !page.kind.is_interior() && page.cell(0).is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Reads the schema and has SQLite check the file.

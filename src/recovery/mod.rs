@@ -49,4 +49,4 @@ pub mod snapshot_file;
 mod write_back;
 
 pub use comparison::{Comparison, HeaderFrom, MissingObject, TableComparison};
-pub use report::{FromBackup, Outcome, Preserved, Report, Step, StepKind};
+pub use report::{Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals};

@@ -27,7 +27,7 @@ pub(in crate::recovery) struct Layout {
     /// Bytes of a page that are SQLite's.
     pub(in crate::recovery) usable: usize,
     /// Pages that are there, in the file or in the WAL.
-    pub(super) count: u32,
+    pub(in crate::recovery) count: u32,
 }
 
 impl Layout {
