@@ -617,13 +617,15 @@ export interface RecoveryComparison {
     table: string
     /** SQLite reads it to its end, and its check finds no fault in it. */
     sound: boolean
-    /** Versions of rows that SQLite reads; equal ones count once. */
+    /** Versions of rows that SQLite reads. */
     rows: number
     /** How many of them are in the table of the repair, in its `lost_and_found`, and in neither. */
     inTable: number
     inLostAndFound: number
     missing: number
-    /** Rowids of the missing ones, at most 10,000. */
+    /** Rows that a sound table has in the repair and that SQLite does not read of the damaged file. */
+    invented: number
+    /** Rowids of the missing ones, at most 100. */
     missingRowids: number[]
   }[]
   /** Objects of `sqlite_schema` that the repair lacks, or has with another text. */

@@ -56,6 +56,8 @@ pub struct TableComparison {
     pub in_lost_and_found: u64,
     /// Of them, those that are nowhere.
     pub missing: u64,
+    /// Rows in the table of a sound table that SQLite does not read in the original.
+    pub invented: u64,
     /// Rowids of missing ones, at most 100.
     pub missing_rowids: Vec<i64>,
 }
@@ -76,7 +78,7 @@ pub struct MissingObject {
 impl TableComparison {
     /// Whether all is kept of the table that has to be.
     pub fn holds(&self) -> bool {
-        self.missing == 0 && (!self.sound || self.in_table == self.rows)
+        self.missing == 0 && self.invented == 0 && (!self.sound || self.in_table == self.rows)
     }
 }
 
@@ -122,7 +124,9 @@ impl Comparison {
         let lacking: Vec<_> = self.tables.iter().filter(|table| !table.holds()).collect();
         for table in lacking.iter().take(NAMED) {
             let TableComparison { table: name, rows, missing, .. } = table;
-            lines.push(if *missing > 0 {
+            lines.push(if table.invented > 0 {
+                format!("  {name}: {} rows of the result were never in it", table.invented)
+            } else if *missing > 0 {
                 format!("  {name}: {missing} of {rows} rows are nowhere in the result")
             } else {
                 let apart = rows - table.in_table;

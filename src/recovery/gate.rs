@@ -4,7 +4,8 @@
 //!
 //! 1. Every version is in its table of the result, or in `lost_and_found`.
 //! 2. Of a table that SQLite reads to its end, and whose b-trees (indexes included) its check of
-//!    the whole file faults nowhere, every version is in the table.
+//!    the whole file faults nowhere, every version is in the table,
+//!    and nothing else.
 //! 3. Every object of `sqlite_schema` is there with its own text.
 //!
 //! SQLite reads the original as an image ([`super::original`]), under each header that may be the
@@ -266,6 +267,7 @@ impl Gate<'_> {
             in_table: 0,
             in_lost_and_found: 0,
             missing: 0,
+            invented: 0,
             missing_rowids: Vec::new(),
         };
         let mut lookup = held.lookup(table)?;
@@ -294,6 +296,9 @@ impl Gate<'_> {
             }
         })?;
         account.sound &= whole;
+        if account.sound && !lookup.grows() {
+            account.invented = held.rows(table)?.saturating_sub(account.in_table);
+        }
         Ok(account)
     }
 }
@@ -459,6 +464,16 @@ impl<'a> Held<'a> {
         Ok(())
     }
 
+    /// How many rows the result has of `table`.
+    fn rows(&self, table: &NeutralTable) -> Result<u64> {
+        if !self.read.tables.iter().any(|it| it.entry == table.entry) {
+            return Ok(0);
+        }
+        let count = format!("SELECT count(*) FROM {ORIGINAL}.t{}", table.entry);
+        let count: i64 = self.read.connection.sql()?.query_row(&count, [], |row| row.get(0))?;
+        Ok(count.unsigned_abs())
+    }
+
     /// What finds versions of `table`.
     fn lookup(&self, table: &NeutralTable) -> Result<Lookup> {
         let prepare = |sql: &str| Statement::prepare(&self.read.connection, self.encoding, sql);
@@ -522,6 +537,11 @@ struct Lookup {
 }
 
 impl Lookup {
+    /// Whether SQLite itself may have put rows into it.
+    fn grows(&self) -> bool {
+        matches!(self.place, Place::Sequence(_))
+    }
+
     /// Whether the version is in its table.
     fn has(&mut self, rowid: Option<i64>, row: &Row<'_>, first: usize) -> Result<bool> {
         let mut has = false;
@@ -688,5 +708,143 @@ impl Spool {
         self.connection.close()?;
         drop(fs::remove_file(&self.path));
         Ok(kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Unwatched;
+
+    const SCHEMA: &str = "
+        CREATE TABLE log(id INTEGER PRIMARY KEY, task TEXT, body BLOB, weight REAL);
+        CREATE INDEX log_by_task ON log(task);
+        CREATE TABLE pairs(a TEXT COLLATE NOCASE, b INT, c, PRIMARY KEY(a, b)) WITHOUT ROWID;
+        CREATE TABLE plain(x, y DEFAULT 'none');
+        CREATE VIEW names AS SELECT task FROM log;
+        CREATE TRIGGER noted AFTER DELETE ON log BEGIN DELETE FROM plain WHERE x = old.id; END;
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+        INSERT INTO log SELECT i, 'task ' || i % 7, zeroblob(i % 300), i / 4.0 FROM n;
+        INSERT INTO pairs SELECT 'Name ' || id, id % 3, body FROM log WHERE id % 2;
+        INSERT INTO plain(x) SELECT id * 10 FROM log WHERE id % 5 = 0;
+        ALTER TABLE plain ADD COLUMN z DEFAULT \"\";
+        INSERT INTO plain SELECT id, task, weight FROM log WHERE id % 9 = 0;";
+
+    fn made(folder: &Path, name: &str, change: &str) -> PathBuf {
+        crate::engine::init().unwrap();
+        let path = folder.join(name);
+        let one = rusqlite::Connection::open(&path).unwrap();
+        one.execute_batch(&format!("{SCHEMA};{change}")).unwrap();
+        path
+    }
+
+    fn compared(original: &Path, result: &Path, missing: Missing) -> Comparison {
+        let bytes = PrivateFile::open(original).unwrap();
+        let source = Source { database: &bytes, wal: None };
+        compare(source, None, result, &HashSet::new(), missing, &Unwatched).unwrap()
+    }
+
+    #[test]
+    fn a_result_that_lacks_nothing_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let original = made(folder.path(), "original", "");
+        // The same content on other pages, and records with all fields.
+        let result = made(folder.path(), "result", "UPDATE plain SET y = y; VACUUM");
+        let comparison = compared(&original, &result, Missing::Count);
+        assert!(comparison.holds, "{comparison:?}");
+        assert!(comparison.tables.iter().all(|table| table.sound && table.rows > 0));
+        assert_eq!(comparison.tables.len(), 3);
+    }
+
+    #[test]
+    fn a_result_with_anything_wrong_does_not_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let original = made(folder.path(), "original", "");
+        let wrong = [
+            ("a table is dropped", "DROP TABLE plain"),
+            ("a table is emptied", "DELETE FROM pairs"),
+            ("a row is lost", "DELETE FROM log WHERE id = 777"),
+            ("the last row is lost", "DELETE FROM log WHERE id = 2000"),
+            ("a row without a rowid is lost", "DELETE FROM pairs WHERE a = 'name 5'"),
+            ("a row is moved", "UPDATE log SET id = 5000 WHERE id = 12"),
+            ("a rowid is changed", "UPDATE plain SET rowid = -1 WHERE rowid = 3"),
+            ("a value is changed", "UPDATE log SET task = 'task  1' WHERE id = 8"),
+            ("a type is changed", "UPDATE log SET body = CAST(body AS TEXT) WHERE id = 9"),
+            ("a number is another", "UPDATE log SET weight = weight + 1e-9 WHERE id = 9"),
+            ("case is changed", "UPDATE pairs SET a = upper(a) WHERE b = 1"),
+            ("a default is lost", "UPDATE plain SET z = NULL WHERE rowid = 1"),
+            ("an index is lost", "DROP INDEX log_by_task"),
+            (
+                "an index has another text",
+                "DROP INDEX log_by_task; CREATE INDEX log_by_task ON log(body)",
+            ),
+            ("a view is lost", "DROP VIEW names"),
+            ("a trigger is lost", "DROP TRIGGER noted"),
+            ("a column is added", "ALTER TABLE log ADD COLUMN more"),
+            ("a row is invented", "INSERT INTO log VALUES (2001, 'task 1', NULL, 0)"),
+            ("a row without a rowid is invented", "INSERT INTO pairs VALUES ('new', 1, 2)"),
+            (
+                "a row is in lost_and_found instead",
+                "CREATE TABLE lost_and_found(rootpgno INTEGER, pgno INTEGER, nfield INTEGER,
+                   id INTEGER, reason TEXT, c0, c1, c2, c3);
+                 INSERT INTO lost_and_found SELECT 2, 0, 4, id, '', NULL, task, body, weight
+                   FROM log WHERE id = 7;
+                 DELETE FROM log WHERE id = 7",
+            ),
+        ];
+        for (number, (what, change)) in wrong.into_iter().enumerate() {
+            let result = made(folder.path(), &format!("result {number}"), change);
+            for missing in [Missing::Count, Missing::Keep] {
+                let comparison = compared(&original, &result, missing);
+                assert!(!comparison.holds, "{what}: {comparison:?}");
+            }
+        }
+    }
+
+    /// A leaf of `log` whose last cell leads nowhere: SQLite reads the rows before it, and behind.
+    #[test]
+    fn what_a_damaged_table_lacks_is_kept_in_lost_and_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let original = made(folder.path(), "original", "");
+        let mut bytes = fs::read(&original).unwrap();
+        let leaves: Vec<usize> =
+            (1..bytes.len() / 4096).filter(|page| bytes[page * 4096] == 13).collect();
+        let leaf = leaves[leaves.len() / 2] * 4096;
+        let cells = usize::from(u16::from_be_bytes([bytes[leaf + 3], bytes[leaf + 4]]));
+        let last = leaf + 8 + 2 * (cells - 1);
+        bytes[last..last + 2].fill(0xff);
+        fs::write(&original, bytes).unwrap();
+        let result = made(folder.path(), "result", "DELETE FROM log WHERE id % 50 = 1 AND id % 9");
+        let counted = compared(&original, &result, Missing::Count);
+        assert!(!counted.holds, "{counted:?}");
+        let log = counted.tables.iter().find(|table| table.table == "log").unwrap();
+        assert!(!log.sound && log.missing > 30 && log.rows > 1900, "{log:?}");
+        let kept = compared(&original, &result, Missing::Keep);
+        assert!(kept.holds, "{kept:?}");
+        let log = kept.tables.iter().find(|table| table.table == "log").unwrap();
+        assert_eq!((log.missing, log.in_lost_and_found), (0, log.rows - log.in_table));
+        let one = rusqlite::Connection::open(&result).unwrap();
+        let kept: (i64, i64) = one
+            .query_row("SELECT count(*), count(reason) FROM lost_and_found", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        let expected = i64::try_from(log.in_lost_and_found).unwrap();
+        assert_eq!(kept, (expected, expected));
+    }
+
+    #[test]
+    fn a_file_without_a_schema_proves_nothing_unless_it_has_no_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let original = made(folder.path(), "original", "");
+        let result = made(folder.path(), "result", "");
+        let mut bytes = fs::read(&original).unwrap();
+        bytes[..4096].fill(0);
+        fs::write(&original, &bytes).unwrap();
+        let comparison = compared(&original, &result, Missing::Count);
+        assert!(!comparison.holds && comparison.reason.is_some(), "{comparison:?}");
+        bytes.fill(0);
+        fs::write(&original, &bytes).unwrap();
+        assert!(compared(&original, &result, Missing::Count).holds);
     }
 }

@@ -1,8 +1,8 @@
 //! A table of a damaged file, row by row, as far as SQLite reads it.
 //!
-//! After an error a scan goes on behind it. In a table with rowids that is the row after the one
-//! that cannot be read; or, where its page cannot be read, the next key of the table's interior
-//! pages, which is where the next leaf begins. A table without rowids is read from both ends.
+//! After an error a scan goes on behind it. A table with rowids is read leaf by leaf from there on:
+//! the keys of its interior pages say which rowids a leaf has. In a leaf, the row that cannot be
+//! read is left out. A table without rowids is read from both ends.
 //!
 //! Memory: 8 bytes for each key of the interior pages, once there was an error.
 
@@ -65,55 +65,75 @@ pub(super) fn by_rowid(
     let &RowidSource { connection, encoding, table, columns, root } = source;
     let prepare = |sql: &str| Statement::prepare(connection, encoding, sql);
     let from = format!("FROM {table} NOT INDEXED");
-    let mut first = prepare(&format!("SELECT rowid, {columns} {from}"))?;
-    let mut behind =
-        prepare(&format!("SELECT rowid, {columns} {from} WHERE rowid > ? ORDER BY rowid"))?;
+    // The last two rows: what comes right before an error may have another's rowid.
+    let (mut before, mut last) = (None, None);
+    let mut failed = None;
+    let mut all = prepare(&format!("SELECT rowid, {columns} {from}"))?;
+    let read = all.each(iter::empty(), |row| {
+        let Value::Integer(rowid) = row.value(0) else { return Ok(true) };
+        (before, last) = (last, Some(rowid));
+        failed = on_row(Some(rowid), row, 1).err();
+        Ok(failed.is_none())
+    });
+    match (failed, read) {
+        (Some(error), _) => return Err(error),
+        (None, Ok(())) => return Ok(true),
+        (None, Err(error)) if is_of_the_file(&error) => {}
+        (None, Err(error)) => return Err(error),
+    }
+    // Behind the error, leaf by leaf.
+    let between = "WHERE rowid BETWEEN ? AND ? ORDER BY rowid";
+    let mut rows = prepare(&format!("SELECT rowid, {columns} {from} {between}"))?;
     // It reads no record.
-    let mut next = prepare(&format!("SELECT rowid {from} WHERE rowid > ? ORDER BY rowid LIMIT 1"))?;
-    let mut last: Option<i64> = None;
-    let mut keys: Option<iter::Peekable<std::vec::IntoIter<i64>>> = None;
-    let mut whole = true;
-    loop {
-        let statement = if last.is_some() { &mut behind } else { &mut first };
-        let mut failed = None;
-        let read = statement.each(last.map(Value::Integer).into_iter(), |row| {
-            let Value::Integer(rowid) = row.value(0) else { return Ok(true) };
-            last = Some(last.map_or(rowid, |last| last.max(rowid)));
-            failed = on_row(Some(rowid), row, 1).err();
-            Ok(failed.is_none())
-        });
-        if let Some(error) = failed {
-            return Err(error);
+    let mut next = prepare(&format!("SELECT rowid {from} {between} LIMIT 1"))?;
+    let mut low = before.map_or(Some(i64::MIN), |before: i64| before.checked_add(1));
+    for high in keys_of(pages, root).into_iter().chain([i64::MAX]) {
+        let Some(mut start) = low else { break };
+        if high < start {
+            continue;
         }
-        match read {
-            Ok(()) => return Ok(whole),
-            Err(error) if is_of_the_file(&error) => whole = false,
-            Err(error) => return Err(error),
-        }
-        // The row that cannot be read, or the page.
-        let mut unreadable = None;
-        let least = last.map_or(Value::Integer(i64::MIN), Value::Integer);
-        let found = next.each(iter::once(least), |row| {
-            if let Value::Integer(rowid) = row.value(0) {
-                unreadable = Some(rowid);
+        low = high.checked_add(1);
+        loop {
+            let mut failed = None;
+            let range = [Value::Integer(start), Value::Integer(high)];
+            let mut behind = Some(start);
+            let read = rows.each(range.into_iter(), |row| {
+                let Value::Integer(rowid) = row.value(0) else { return Ok(true) };
+                behind = rowid.checked_add(1);
+                // The last row was read before the error.
+                if last != Some(rowid) {
+                    failed = on_row(Some(rowid), row, 1).err();
+                }
+                Ok(failed.is_none())
+            });
+            match (failed, read) {
+                (Some(error), _) => return Err(error),
+                (None, Ok(())) => break,
+                (None, Err(error)) if is_of_the_file(&error) => {}
+                (None, Err(error)) => return Err(error),
             }
-            Ok(false)
-        });
-        match (found, unreadable) {
-            (Ok(()), Some(rowid)) if last.is_none_or(|last| rowid > last) => {
-                last = Some(rowid);
-                continue;
+            // The row that cannot be read; or else its page cannot be.
+            let Some(behind) = behind.filter(|&behind| behind <= high) else { break };
+            let mut unreadable = None;
+            let range = [Value::Integer(behind), Value::Integer(high)];
+            let found = next.each(range.into_iter(), |row| {
+                if let Value::Integer(rowid) = row.value(0) {
+                    unreadable = Some(rowid);
+                }
+                Ok(false)
+            });
+            match found {
+                Ok(()) => {}
+                Err(error) if is_of_the_file(&error) => break,
+                Err(error) => return Err(error),
             }
-            (Err(error), _) if !is_of_the_file(&error) => return Err(error),
-            _ => {}
-        }
-        let keys = keys.get_or_insert_with(|| keys_of(pages, root).into_iter().peekable());
-        while keys.next_if(|&key| last.is_some_and(|last| key <= last)).is_some() {}
-        match keys.next() {
-            Some(key) => last = Some(key),
-            None => return Ok(false),
+            match unreadable.and_then(|rowid| rowid.checked_add(1)) {
+                Some(behind) if behind > start => start = behind,
+                _ => break,
+            }
         }
     }
+    Ok(false)
 }
 
 /// A table without rowids that SQLite has open.
