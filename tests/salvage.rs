@@ -34,16 +34,20 @@ fn database(directory: &Path, before: &str) -> Vec<u8> {
 }
 
 fn salvaged(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, Connection) {
+    let (account, connection) = unchecked(directory, bytes, options);
+    let check: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+    (account, connection)
+}
+
+fn unchecked(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, Connection) {
     let storage = Bytes(bytes.to_vec());
     let path = directory.join("salvaged");
     let _ = std::fs::remove_file(&path);
     let source = Source { database: &storage, wal: None };
     let account = salvage(source, options, &path, &Unwatched).unwrap();
-    let connection = Connection::open(&path).unwrap();
-    let check: String =
-        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(check, "ok");
-    (account, connection)
+    (account, Connection::open(&path).unwrap())
 }
 
 struct Bytes(Vec<u8>);
@@ -401,4 +405,61 @@ fn leaves_without_rowids_are_told_from_an_indexs_by_what_the_index_has_of_them()
                  WHERE id % 3 OR word <> printf('word %d of many', id / 3 * 31 % 6007)";
     let wrong: i64 = connection.query_row(wrong, [], |row| row.get(0)).unwrap();
     assert_eq!(wrong, 0);
+}
+
+#[test]
+fn a_damaged_table_that_only_its_application_can_compile_keeps_its_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    engine::init().unwrap();
+    let path = directory.path().join("application");
+    let with_functions = |connection: &Connection| {
+        let flags = rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC
+            | rusqlite::functions::FunctionFlags::SQLITE_UTF8;
+        connection
+            .create_scalar_function("slug", 1, flags, |it| Ok(it.get::<String>(0)?.to_lowercase()))
+            .unwrap();
+    };
+    let connection = Connection::open(&path).unwrap();
+    with_functions(&connection);
+    connection
+        .execute_batch(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT UNIQUE, weight REAL,
+               slug TEXT AS (slug(name)) STORED, loud TEXT AS (slug(name) || '!') VIRTUAL,
+               CHECK (slug(name) <> 'bad'));
+             CREATE TABLE keyed(a, b TEXT, slug AS (slug(b)) STORED, UNIQUE (b DESC),
+               PRIMARY KEY (b, a)) WITHOUT ROWID;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+             INSERT INTO t(id, name, weight) SELECT i, 'Name ' || i, i / 2.0 FROM n;
+             INSERT INTO keyed(a, b) SELECT id, name FROM t;
+             ALTER TABLE t ADD COLUMN more DEFAULT 'none'",
+        )
+        .unwrap();
+    let read = |connection: &Connection, sql: &str| -> Vec<String> {
+        let mut rows = connection.prepare(sql).unwrap();
+        rows.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let queries = [
+        "SELECT id || name || weight || slug || loud || more FROM t",
+        "SELECT a || b || slug FROM keyed",
+    ];
+    let truth = queries.map(|query| read(&connection, query));
+    connection.close().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    for (kind, holds) in [(13_u8, &b"Name 1000"[..]), (10, b"Name 1000")] {
+        let leaf = bytes
+            .chunks(4096)
+            .position(|it| it[0] == kind && it.windows(holds.len()).any(|part| part == holds));
+        let at = leaf.unwrap() * 4096;
+        bytes[at..at + 4096].fill(0);
+    }
+    let (account, connection) = unchecked(directory.path(), &bytes, &Options::default());
+    with_functions(&connection);
+    for (query, truth) in queries.iter().zip(truth) {
+        let found = read(&connection, query);
+        assert!(found.len() > 1500 && found.iter().all(|row| truth.contains(row)), "{account:?}");
+    }
+    assert_eq!(read(&connection, "PRAGMA integrity_check"), ["ok"]);
+    assert!(account.schema_errors.is_empty(), "{account:?}");
+    let insert = "INSERT INTO t(name) VALUES ('Name 3')";
+    assert!(connection.execute(insert, []).unwrap_err().to_string().contains("UNIQUE"));
 }

@@ -200,6 +200,14 @@ fn primary_key(of: &[Sorted]) -> String {
 /// # Errors
 /// SQLite's, of its own database in memory.
 pub(super) fn describe(schema: &[SchemaEntry], encoding: Encoding) -> Result<Vec<NeutralTable>> {
+    describe_some(schema, encoding, |_| true)
+}
+
+fn describe_some(
+    schema: &[SchemaEntry],
+    encoding: Encoding,
+    is_wanted: impl Fn(usize) -> bool,
+) -> Result<Vec<NeutralTable>> {
     let flags = OpenFlags::default();
     let scratch = Connection::open(Path::new(":memory:"), flags, Duration::ZERO)?;
     allow_any_schema(&scratch);
@@ -211,7 +219,7 @@ pub(super) fn describe(schema: &[SchemaEntry], encoding: Encoding) -> Result<Vec
     }
     let mut tables = Vec::new();
     for (place, entry) in schema.iter().enumerate() {
-        if entry.kind != "table" || entry.root == 0 {
+        if entry.kind != "table" || entry.root == 0 || !is_wanted(place) {
             continue;
         }
         let of = indexes.get(&entry.name.to_ascii_lowercase()).map_or(&[][..], Vec::as_slice);
@@ -221,6 +229,20 @@ pub(super) fn describe(schema: &[SchemaEntry], encoding: Encoding) -> Result<Vec
         }
     }
     Ok(tables)
+}
+
+/// The neutral declaration of the table that `entry` of `schema` is.
+///
+/// # Errors
+/// As [`describe`]; `SQLITE_ERROR` where the table or one of its indexes cannot be declared.
+pub(super) fn describe_one(
+    schema: &[SchemaEntry],
+    entry: &SchemaEntry,
+    encoding: Encoding,
+) -> Result<NeutralTable> {
+    let place = schema.iter().position(|it| it == entry).ok_or_else(undescribable)?;
+    let tables = describe_some(schema, encoding, |other| other == place)?;
+    tables.into_iter().next().ok_or_else(undescribable)
 }
 
 /// Has a connection take every statement that a schema may have.

@@ -71,7 +71,7 @@ impl Faults {
 pub(super) struct Original<'a> {
     // Closed before the image ends.
     pub(super) connection: Connection,
-    image: Image<'a>,
+    _image: Image<'a>,
     /// The tables whose b-trees SQLite can be led to.
     pub(super) tables: Vec<NeutralTable>,
     pages: u32,
@@ -118,7 +118,7 @@ impl<'a> Original<'a> {
         let image = image(&connection, pages, format, &tables, Indexes::Compared)?;
         let bytes = u64::from(count) * u64::from(format.page_size);
         let limits = Limits::of(bytes, bytes);
-        Ok(Self { connection, image, tables, pages: count, limits })
+        Ok(Self { connection, _image: image, tables, pages: count, limits })
     }
 
     /// The entries of the file's own schema table, as far as SQLite reads them.

@@ -30,6 +30,14 @@ pub(super) enum Afterwards {
     /// It gets its entry's name and this statement: it was filled under another name, or with
     /// another column name.
     Renamed(String),
+    /// As [`Self::Renamed`], with the indexes that its constraints make: it was filled under a
+    /// neutral declaration, because only the application can compute what its own one asks for.
+    Neutral {
+        /// Its own text.
+        statement: String,
+        /// The names of those indexes, and the names that they have for now.
+        automatic: Vec<(String, String)>,
+    },
 }
 
 /// A table that is being filled.
@@ -116,7 +124,8 @@ fn make_table(
     let is = |name: &str| entry.name.eq_ignore_ascii_case(name);
     let stand_in = neutral::columns_of_internal(&entry.name);
     let sql = connection.sql()?;
-    let (name, mut afterwards) = match stand_in {
+    let mut needs_application = false;
+    let (mut name, mut afterwards) = match stand_in {
         Some(columns) => {
             let name = free_name(schema, earlier);
             let quoted = quoted(&name);
@@ -143,6 +152,7 @@ fn make_table(
                 (Err(error), Some(statement)) if error.errcode & 0xff == ffi::SQLITE_ERROR => {
                     // It may name what only the application knows.
                     application::stand_in_for(connection, statement, Answer::Error, make)?;
+                    needs_application = true;
                 }
                 (outcome, _) => outcome?,
             }
@@ -187,8 +197,49 @@ fn make_table(
         key_fields: table.key_fields,
         descending: table.descending.clone(),
     };
+    if needs_application {
+        let twin = free_name(schema, earlier);
+        let automatic = make_neutral(connection, encoding, schema, entry, &twin)?;
+        table = table.neutral();
+        let statement = entry.sql.clone().unwrap_or_default();
+        (name, afterwards) = (twin, Afterwards::Neutral { statement, automatic });
+    }
     let fill = Fill::new(name, table, encoding);
     Ok((Table { fill, entry: entry.clone(), afterwards, carried: false }, shape))
+}
+
+/// Makes the table of `entry`, which is there under its own declaration, again as `twin` under a
+/// neutral one; returns the names of the indexes that its constraints make.
+///
+/// # Errors
+/// SQLite's; `SQLITE_ERROR` where only the application knows the order of such an index.
+fn make_neutral(
+    connection: &Connection,
+    encoding: Encoding,
+    schema: &[SchemaEntry],
+    entry: &SchemaEntry,
+    twin: &str,
+) -> Result<Vec<(String, String)>> {
+    let sql = connection.sql()?;
+    sql.execute(&format!("DROP TABLE main.{}", quoted(&entry.name)), [])?;
+    let unknown =
+        || Error::sqlite(ffi::SQLITE_ERROR, "only the application knows how it is sorted");
+    let table = neutral::describe_one(schema, entry, encoding)?;
+    if !table.order_is_known() {
+        return Err(unknown());
+    }
+    sql.execute(&table.declaration(&format!("main.{}", quoted(twin))), [])?;
+    let mut automatic = Vec::new();
+    for index in &table.indexes {
+        let Some(of) = schema.get(index.entry).filter(|index| index.sql.is_none()) else {
+            continue;
+        };
+        let own = format!("{twin}_{}", automatic.len());
+        let make = index.as_index(&format!("main.{}", quoted(&own)), &quoted(twin));
+        sql.execute(&make.ok_or_else(unknown)?, [])?;
+        automatic.push((of.name.clone(), own));
+    }
+    Ok(automatic)
 }
 
 /// Carries out an entry's statement, which has to make one of `kinds` and nothing else: a damaged
@@ -228,9 +279,18 @@ pub(super) fn rename(connection: &Connection, tables: &[Table]) -> Result<()> {
     let sql = connection.sql()?;
     writable(connection, || {
         for table in tables {
-            let Afterwards::Renamed(statement) = &table.afterwards else {
-                continue;
+            let (statement, automatic) = match &table.afterwards {
+                Afterwards::Renamed(statement) => (statement, &[][..]),
+                Afterwards::Neutral { statement, automatic } => (statement, automatic.as_slice()),
+                Afterwards::Nothing | Afterwards::Sequence => continue,
             };
+            for (name, for_now) in automatic {
+                sql.execute(
+                    "UPDATE main.sqlite_schema SET name = ?2, tbl_name = ?3, sql = NULL
+                      WHERE type = 'index' AND name = ?1",
+                    [for_now, name, &table.entry.name],
+                )?;
+            }
             sql.execute(
                 "UPDATE main.sqlite_schema SET name = ?2, tbl_name = ?2, sql = ?3
                   WHERE type = 'table' AND name = ?1",

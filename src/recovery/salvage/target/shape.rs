@@ -68,6 +68,19 @@ pub(super) struct Described {
 }
 
 impl Described {
+    /// The same records under a neutral declaration, which has no generated columns.
+    pub(super) fn neutral(mut self) -> Self {
+        let alias = self.rowid_alias;
+        for (place, field) in self.fields.iter_mut().enumerate() {
+            field.name = format!("c{place}");
+        }
+        self.derived.fill(false);
+        self.columns = self.fields.iter().map(|field| field.name.clone()).collect();
+        self.rowid = (!self.without_rowid)
+            .then(|| alias.map_or_else(|| ROWID[0].to_owned(), |alias| format!("c{alias}")));
+        self
+    }
+
     /// An SQL condition with a parameter for the rowid, or one for each field of the key.
     pub(super) fn is_identified(&self) -> String {
         let is = |name: &str| format!("{} = ?", quoted(name));
