@@ -21,6 +21,7 @@ mod ownership;
 mod page_size;
 mod profile;
 mod reader;
+mod reads;
 pub mod session_ffi;
 mod storage;
 mod task;
@@ -55,6 +56,7 @@ pub use ownership::try_own;
 pub use page_size::guess_format;
 pub use profile::{Extent, Profile, Synchronous, advise};
 pub use reader::Reader;
+pub use reads::{failed_reads, or_failed};
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};
 pub use turn::{Expectation, Held, Turn, during};
@@ -74,7 +76,8 @@ pub fn took_over_wal(database: &std::path::Path) -> bool {
     error_log::recovered(&Wal::path(database))
 }
 
-/// Makes this process's SQLite ready: version gate, error log, lock shim, turns. Idempotent, any
+/// Makes this process's SQLite ready: version gate, error log, lock shim, turns,
+/// the VFS. Idempotent, any
 /// thread. The first call decides; later ones repeat its answer.
 pub fn init() -> Result<()> {
     static INIT: OnceLock<Result<()>> = OnceLock::new();
@@ -99,7 +102,7 @@ pub fn init() -> Result<()> {
         }
         locks::install();
         turn::install();
-        Ok(())
+        reads::install()
     })
     .clone()
 }

@@ -45,7 +45,7 @@ impl Overlay {
     /// Reads a WAL whose header is `header`.
     ///
     /// # Errors
-    /// `task`'s.
+    /// `task`'s; a read that fails, which is not the WAL's end.
     pub fn read(wal: &dyn Storage, header: &Header, task: &dyn Task) -> Result<Self> {
         let mut overlay = Self::default();
         let mut pending = Vec::new();
@@ -56,7 +56,7 @@ impl Overlay {
             if count.is_multiple_of(1024) {
                 task.go_on()?;
             }
-            if wal.read_at(&mut bytes, offset).unwrap_or(0) < bytes.len() {
+            if wal.read_at(&mut bytes, offset)? < bytes.len() {
                 break;
             }
             let Some(frame) = Frame::parse(&bytes) else { break };

@@ -26,6 +26,7 @@ use super::is_unsafe_to_write;
 use super::last::remember;
 use crate::engine::{
     Class, Connection, DatabaseFile, Error, Extent, FileId, Result, Task, Wal, advise, beside,
+    or_failed,
 };
 
 /// How long SQLite waits at a time; between two the task is asked.
@@ -39,13 +40,18 @@ const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
 /// long as `patience`.
 ///
 /// # Errors
-/// `task`'s; what is neither damage nor contention: no such file, no permission, a failing disk.
+/// `task`'s; what is neither damage nor contention: no such file, no permission, a read that
+/// fails.
 pub(super) fn examine(
     path: &Path,
     kind: Kind,
     patience: Duration,
     task: &dyn Task,
 ) -> Result<Health> {
+    or_failed(path, || examined(path, kind, patience, task))
+}
+
+fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Result<Health> {
     let started = Instant::now();
     let deleted = deleted_wal(path);
     let mut health = patiently(patience, task, || match left_behind(path) {
@@ -233,6 +239,8 @@ pub fn deleted_wal(path: &Path) -> Option<Finding> {
     let frames = match Alone::with(path) {
         Ok(Some(alone)) if !alone.is_wal() => return None,
         Ok(Some(_alone)) => frames_only_in_wal(&shm),
+        // It is looked for again by the next check.
+        Err(error) if error.class() == Class::Io => return None,
         Ok(None) | Err(_) => None,
     };
     (frames != Some(0)).then_some(Finding::WalDeleted { frames })
