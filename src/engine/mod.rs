@@ -16,6 +16,7 @@ mod file_system;
 mod foreign;
 mod live_file;
 mod locks;
+mod open_files;
 mod overlay;
 mod ownership;
 mod page_size;
@@ -51,6 +52,7 @@ pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
+pub use open_files::OpenFiles;
 pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::guess_format;

@@ -19,6 +19,8 @@ pub struct Overlay {
     frames: HashMap<u32, u64>,
     /// Pages of the database after the last transaction; 0 if there is none.
     pub pages: u32,
+    /// Bytes of the WAL up to the end of the last transaction; 0 if there is none.
+    pub end: u64,
 }
 
 impl Overlay {
@@ -66,11 +68,12 @@ impl Overlay {
             }
             sums = after;
             pending.push((frame.page, offset + FRAME_HEADER as u64));
+            offset += bytes.len() as u64;
             if frame.commit != 0 {
                 overlay.frames.extend(pending.drain(..));
                 overlay.pages = frame.commit;
+                overlay.end = offset;
             }
-            offset += bytes.len() as u64;
         }
         // The file was shrunk: what was behind its end is gone.
         let pages = overlay.pages;

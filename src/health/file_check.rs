@@ -5,7 +5,8 @@
 //! | the WAL was deleted | a `-shm` without a `-wal`: SQLite removes the `-shm` first, and makes the `-wal` first |
 //! | the file was replaced | this process has another file open by the same path |
 //! | the file was cut short | pages that are neither in it nor in its WAL |
-//! | the WAL is not its own | damage that is gone once the file is read without its WAL |
+//! | the WAL is not its own | damage that is gone once the file is read without its WAL, and a contradiction between the two ([`foreign_wal`]) |
+//! | nobody knows whose the WAL is | the same damage without a contradiction |
 //!
 //! Nothing is written, checkpointed or recovered for good. The connection may be opened for
 //! writing all the same: beside a file that was closed cleanly SQLite makes a `-wal` and a `-shm`
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{OpenFlags, ffi};
 
 use super::finding::{Finding, Health, Kind};
+use super::foreign_wal;
 use super::inspect::{self, execute, inspect};
 use super::is_unsafe_to_write;
 use super::last::remember;
@@ -63,7 +65,13 @@ fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
         let alone = without_wal(path, task)?;
         if !is_broken(&alone) && !alone.is_locked() {
             let lines = health.findings.iter().flat_map(lines_of).cloned().collect();
-            health.findings = vec![Finding::StaleWal { bytes: wal_bytes, lines }];
+            health.findings = vec![match foreign(path, task)? {
+                Some(proof) => {
+                    let lines = std::iter::once(proof).chain(lines).collect();
+                    Finding::StaleWal { bytes: wal_bytes, lines }
+                }
+                None => Finding::UnclearWal { bytes: wal_bytes, lines },
+            }];
             health.findings.extend(alone.findings);
             (health.pages, health.page_size) = (alone.pages, alone.page_size);
         }
@@ -96,6 +104,7 @@ pub(super) fn is_broken(health: &Health) -> bool {
                 | Finding::NotADatabase { .. }
                 | Finding::Truncated { .. }
                 | Finding::StaleWal { .. }
+                | Finding::UnclearWal { .. }
         ) || matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty())
     })
 }
@@ -109,6 +118,7 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
         | Finding::TableDamage { lines, .. }
         | Finding::Header { lines }
         | Finding::StaleWal { lines, .. }
+        | Finding::UnclearWal { lines, .. }
         | Finding::Truncated { lines, .. }
         | Finding::Replaced { lines }
         | Finding::NotADatabase { lines } => lines,
@@ -166,6 +176,16 @@ fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
         connection.checkpoint_on_close(true);
     }
     health.map_err(|error| advise(error, path))
+}
+
+/// What proves that the WAL is another file's.
+fn foreign(path: &Path, task: &dyn Task) -> Result<Option<String>> {
+    let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, SLICE)?;
+    connection.checkpoint_on_close(false);
+    execute(&connection, SETTINGS)?;
+    // SQLite opens the WAL at the first read. It may well fail, which is why this is asked.
+    drop(execute(&connection, "BEGIN; SELECT count(*) FROM sqlite_schema"));
+    foreign_wal::proof(&connection, task)
 }
 
 /// The file as it is without its WAL. No lock is taken, so that a checkpoint meanwhile may show
