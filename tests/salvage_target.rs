@@ -531,7 +531,7 @@ fn text_is_kept_byte_for_byte() {
                 Inserted::Duplicate { same: true }
             );
             assert_eq!(target.insert(1, None, &[text, Value::Null]).unwrap(), Inserted::Yes);
-            target.lost(2, 3, Some(rowid), &[text]).unwrap();
+            target.lost(2, 3, Some(rowid), &[text], "why").unwrap();
         }
         target
             .finish(&Entries::default(), &mut vec![TableSalvage::default(); 2], &Unwatched)
@@ -588,9 +588,9 @@ fn lost_rows_are_in_a_table_of_their_own_name() {
         original("", "CREATE TABLE Lost_And_Found(a); CREATE VIEW lost_and_found_0 AS SELECT 1");
     let header = snapshot(&open(&place.original));
     let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
-    target.lost(2, 9, Some(-3), &[Value::Text(b"x"), Value::Real(0.5)]).unwrap();
-    target.lost(0, 8, None, &[Value::Null, Value::Blob(b""), Value::Integer(5)]).unwrap();
-    target.lost(0, 8, None, &vec![Value::Integer(7); 2_500]).unwrap();
+    target.lost(2, 9, Some(-3), &[Value::Text(b"x"), Value::Real(0.5)], "why").unwrap();
+    target.lost(0, 8, None, &[Value::Null, Value::Blob(b""), Value::Integer(5)], "why").unwrap();
+    target.lost(0, 8, None, &vec![Value::Integer(7); 2_500], "why").unwrap();
     let finished =
         target.finish(&Entries::default(), &mut [TableSalvage::default()], &Unwatched).unwrap();
     assert_eq!(finished.lost_and_found, 3);
@@ -598,7 +598,7 @@ fn lost_rows_are_in_a_table_of_their_own_name() {
     assert_eq!(
         strings(
             &target,
-            "SELECT rootpgno, pgno, nfield, id, c0, c1, c2, c1995 FROM lost_and_found_1"
+            "SELECT rootpgno, pgno, nfield, id, c0, c1, c2, c1994 FROM lost_and_found_1"
         ),
         [
             "Integer(2) | Integer(9) | Integer(2) | Integer(-3) | x | Real(0.5) | Null | Null",
@@ -920,7 +920,7 @@ fn indexes_tell_which_rows_are_missing_and_which_were_changed() {
         let fields = [Value::Text(a.as_bytes()), Value::Integer(rowid * 10), Value::Integer(rowid)];
         assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
     }
-    target.lost(root("t"), 5, Some(203), &[Value::Null]).unwrap();
+    target.lost(root("t"), 5, Some(203), &[Value::Null], "why").unwrap();
     let by_a =
         |a: &str, r: i64, rowid: i64| vec![text(a), Stored::Integer(r), Stored::Integer(rowid)];
     let by_b = |b: i64, rowid: i64| vec![Stored::Integer(b), Stored::Integer(rowid)];
@@ -1307,7 +1307,7 @@ fn a_task_ends_it_at_any_step() {
             let fields = [Value::Integer(rowid * 7919 % 20_011), Value::Text(b"words and words")];
             assert_eq!(target.insert(0, Some(rowid), &fields).unwrap(), Inserted::Yes);
         }
-        target.lost(1, 1, None, &[Value::Null]).unwrap();
+        target.lost(1, 1, None, &[Value::Null], "why").unwrap();
         let task = Cancelled::after(asked);
         let mut tables = vec![TableSalvage::default(); target.shapes().len()];
         let finished = target.finish(&Entries::default(), &mut tables, &task);
@@ -1336,7 +1336,7 @@ fn what_is_dropped_leaves_its_file_alone() {
     let header = snapshot(&open(&place.original));
     let mut target = Target::create(&place.target, &header, &header.schema, limits()).unwrap();
     target.insert(0, Some(1), &[Value::Null]).unwrap();
-    target.lost(1, 1, None, &[Value::Null]).unwrap();
+    target.lost(1, 1, None, &[Value::Null], "why").unwrap();
     drop(target);
     assert_closed(&place.target);
     let names: Vec<_> = std::fs::read_dir(place.target.parent().unwrap()).unwrap().collect();

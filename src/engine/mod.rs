@@ -14,6 +14,7 @@ mod file;
 mod file_id;
 mod file_system;
 mod foreign;
+mod image;
 mod live_file;
 mod locks;
 mod open_files;
@@ -24,6 +25,7 @@ mod profile;
 mod reader;
 mod reads;
 pub mod session_ffi;
+mod shown;
 mod storage;
 mod task;
 mod turn;
@@ -46,6 +48,7 @@ pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
+pub use image::{Image, PageImage};
 pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
 pub use locks::neighbour;
@@ -59,6 +62,7 @@ pub use page_size::guess_format;
 pub use profile::{Extent, Profile, Synchronous, advise};
 pub use reader::Reader;
 pub use reads::{failed_reads, or_failed};
+pub use shown::shown;
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};
 pub use turn::{Expectation, Held, Turn, during};

@@ -14,7 +14,7 @@ use super::{Result, Storage, Task};
 use crate::format::wal::{FRAME_HEADER, Frame, HEADER, Header};
 
 /// The newest committed frame of each page.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Overlay {
     frames: HashMap<u32, u64>,
     /// Pages of the database after the last transaction; 0 if there is none.

@@ -26,6 +26,8 @@ pub struct Header {
     pub free_pages: u32,
     /// `PRAGMA schema_version`.
     pub schema_cookie: u32,
+    /// Which forms the schema's b-trees may have: 1 to 4.
+    pub schema_format: u32,
     /// Not 0 in auto-vacuum files: the highest root page.
     pub largest_root: u32,
     /// 1 UTF-8, 2 UTF-16le, 3 UTF-16be; 0 in a database without a schema.
@@ -61,6 +63,7 @@ impl Header {
             freelist: u32_at(bytes, 32)?,
             free_pages: u32_at(bytes, 36)?,
             schema_cookie: u32_at(bytes, 40)?,
+            schema_format: u32_at(bytes, 44)?,
             largest_root: u32_at(bytes, 52)?,
             encoding: u32_at(bytes, 56)?,
             user_version: u32_at(bytes, 60)?,

@@ -34,6 +34,7 @@ struct Arguments {
     patience: u64,
     /// A person asked for it; else a database that is about to be opened needs it.
     asked: bool,
+    allow_loss: bool,
 }
 
 /// `recover(arguments)`: the report.
@@ -44,6 +45,7 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
         use_backup: given.use_backup,
         patience: Duration::from_millis(given.patience),
         asked: given.asked,
+        allow_loss: given.allow_loss,
     };
     let report = match given.to {
         Some(to) => recover_to(&given.path, &to, &options, task)?,

@@ -6,6 +6,11 @@
 //! | [`rebuild`] | indexes and full-text indexes, made again inside the file |
 //! | [`preserve`] | copies of a damaged original |
 //! | [`salvage`] | reading what can be read of a damaged file into a new database |
+//! | [`neutral`] | tables as their records are, without what only the application knows |
+//! | [`original`] | a damaged file as SQLite itself reads it |
+//! | [`scan`] | a damaged table, row by row, as far as SQLite reads it |
+//! | [`gate`] | a repair's result against what SQLite itself can read of the original |
+//! | [`comparison`] | what that came to |
 //! | [`merge`] | rows of a backup where a salvage has gaps |
 //! | [`write_back`] | a sound database's content into the damaged file |
 //! | [`report`] | the account of a repair |
@@ -23,8 +28,12 @@
 
 mod aftermath;
 pub mod backup;
+mod comparison;
 mod copy;
+mod gate;
 mod merge;
+mod neutral;
+mod original;
 mod partial;
 mod preserve;
 mod reader;
@@ -34,8 +43,10 @@ mod report;
 pub mod restore;
 pub mod rotation;
 pub mod salvage;
+mod scan;
 pub mod schedule;
 pub mod snapshot_file;
 mod write_back;
 
-pub use report::{FromBackup, Outcome, Preserved, Report, Step, StepKind};
+pub use comparison::{Comparison, HeaderFrom, MissingObject, TableComparison};
+pub use report::{Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals};

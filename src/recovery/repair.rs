@@ -18,7 +18,8 @@
 //! 2. file and WAL are copied to dated names beside it, and synced;
 //! 3. the copy is salvaged into a new database in a folder beside the file;
 //! 4. rows of a backup go where the salvage has gaps ([`super::merge`]);
-//! 5. the new database is checked;
+//! 5. the new database is compared with what SQLite itself can read of the copy ([`super::gate`]),
+//!    and checked; if anything would be lost, nothing is written;
 //! 6. the hold becomes SQLite's own write lock. If somebody committed in between, it begins anew;
 //! 7. the new database's content is written into the file and committed ([`super::write_back`]).
 //!
@@ -28,6 +29,7 @@
 //!
 //! Thread: whichever calls; it waits for locks and the disk.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -36,12 +38,17 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::aftermath::{self, watcher};
 use super::backup::{check_distinct, is_sound, resolved, verify};
+use super::comparison::Comparison;
 use super::copy::copy;
+use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
 use super::partial::{Partial, directory, sync_directory, system};
 use super::preserve::preserve;
 use super::rebuild::{Plan, Rebuilt, rebuild};
-use super::report::{FromBackup, Outcome, Preserved, Report, Step, StepKind, rows};
+use super::report::{
+    Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals, counted, is_derived,
+    recovered, rows,
+};
 use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
@@ -66,11 +73,19 @@ pub struct Options {
     pub patience: Duration,
     /// A person asked for it: what is not certain is done, too. Unasked it is refused.
     pub asked: bool,
+    /// Whether a repair is kept that lacks something which SQLite can read of the original.
+    pub allow_loss: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { backups: None, use_backup: true, patience: Duration::from_secs(300), asked: false }
+        Self {
+            backups: None,
+            use_backup: true,
+            patience: Duration::from_secs(300),
+            allow_loss: false,
+            asked: false,
+        }
     }
 }
 
@@ -83,6 +98,8 @@ pub type Found<'a> = &'a mut dyn FnMut(&Health);
 /// # Errors
 /// * `ERR_FUSION_UNRECOVERABLE`: nothing in it is of a database that is known, and there is no
 ///   backup;
+/// * `ERR_FUSION_LOSS`: the repair would lose something that SQLite itself can read of the file, or
+///   nothing could be proven; the error's details have the [`Comparison`];
 /// * `ERR_FUSION_IN_USE`: the WAL is not the file's own and somebody has it open;
 /// * `ERR_FUSION_REPLACED`: the path leads to another file than the one that is open;
 /// * `SQLITE_BUSY` where others are in the way for longer than the patience;
@@ -140,6 +157,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     sync_directory(to)?;
     Ok(Report {
         path: path.clone(),
+        to: Some(to.clone()),
         outcome: made.outcome,
         steps: made.steps,
         before,
@@ -147,6 +165,8 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         preserved: None,
         salvage: made.salvage,
         backup: made.backup,
+        comparison: made.comparison,
+        totals: Totals::default(),
         elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
         text: String::new(),
     }
@@ -241,6 +261,7 @@ impl Repair<'_> {
     fn report(&mut self, outcome: Outcome, after: Health) -> Report {
         Report {
             path: self.path.clone(),
+            to: None,
             outcome,
             steps: std::mem::take(&mut self.steps),
             before: self.before.take().unwrap_or_else(|| after.clone()),
@@ -248,6 +269,8 @@ impl Repair<'_> {
             preserved: None,
             salvage: None,
             backup: None,
+            comparison: None,
+            totals: Totals::default(),
             elapsed_ms: self.started.elapsed().as_secs_f64() * 1000.0,
             text: String::new(),
         }
@@ -328,6 +351,11 @@ impl Repair<'_> {
             };
             make(&self.path, source, self.options, Least::Tables, &partial, self.task)?
         };
+        if let Some(comparison) = made.comparison.as_ref().filter(|it| !it.holds)
+            && !self.options.allow_loss
+        {
+            return Err(would_lose(&self.path, comparison));
+        }
         match self.write(&made, hold, &mut preserved)? {
             Written::Overtaken => return Ok(Attempt::Again),
             Written::Yes => preserved.keep = true,
@@ -339,6 +367,7 @@ impl Repair<'_> {
         report.preserved = Some(preserved.files.clone());
         report.salvage = made.salvage;
         report.backup = made.backup;
+        report.comparison = made.comparison;
         Ok(Attempt::Done(Box::new(report.told())))
     }
 
@@ -459,6 +488,7 @@ struct Made {
     health: Health,
     salvage: Option<Salvage>,
     backup: Option<FromBackup>,
+    comparison: Option<Comparison>,
 }
 
 /// What a salvage has to find to be worth anything.
@@ -494,27 +524,32 @@ fn make(
         },
         salvage: None,
         backup: None,
+        comparison: None,
     };
     let backup = newest_sound_backup(path, options, &mut made.steps, task)?;
     let snapshot = snapshot_file::load(path)
         .or_else(|| backup.as_deref().and_then(|backup| snapshot_of(backup, task)));
-    let salvaged = salvage(source, &salvage::Options { snapshot }, &made.database, task);
+    let salvage_options = salvage::Options { snapshot: snapshot.clone() };
+    let salvaged = salvage(source, &salvage_options, &made.database, task);
     match salvaged {
         Ok(salvage)
             if is_something(&salvage)
                 || (least == Least::Rows && backup.is_none() && salvage.lost_and_found > 0) =>
         {
-            let rows_found: u64 = salvage.tables.iter().map(|table| table.rows).sum();
             let detail = match salvage.schema_from {
                 SchemaSource::None => format!("{} of no known table", rows(salvage.lost_and_found)),
-                _ => format!("{} in {} tables", rows(rows_found), salvage.tables.len()),
+                _ => {
+                    let (found, tables) = recovered(&salvage);
+                    format!("{} in {}", rows(found), counted(tables, "table"))
+                }
             };
             made.steps.push(Step { step: StepKind::Salvage, ok: true, detail });
             if let Some(backup) = backup.filter(|_| has_gaps(&salvage)) {
-                let taken = merge(&made.database, &salvage, &backup, task)?;
-                let detail = format!("{} of {} fill gaps", rows(taken), backup.display());
+                let tables = merge(&made.database, &salvage, &backup, task)?;
+                let from = FromBackup::new(backup, tables);
+                let detail = format!("{} of {} fill gaps", rows(from.rows), from.path.display());
                 made.steps.push(Step { step: StepKind::Backup, ok: true, detail });
-                made.backup = Some(FromBackup { path: backup, rows: taken });
+                made.backup = Some(from);
             }
             made.salvage = Some(salvage);
         }
@@ -537,15 +572,26 @@ fn make(
             let from = reader::open(&backup, Instant::now(), task)?;
             copy(&from, &made.database, 1000, "copying the backup", task)?;
             drop(from);
-            let rows = count_rows(&made.database)?;
+            let tables = count_rows(&made.database)?;
             let detail = format!("everything is from {}", backup.display());
             made.steps.push(Step { step: StepKind::Backup, ok: true, detail });
-            made.backup = Some(FromBackup { path: backup, rows });
+            made.backup = Some(FromBackup::new(backup, tables));
             made.outcome = Outcome::Restored;
         }
     }
+    let derived = made.salvage.as_ref().map_or_else(HashSet::new, derived_tables);
+    let (result, missing) = (&made.database, Missing::Keep);
+    let comparison = gate::compare(source, snapshot.as_ref(), result, &derived, missing, task)?;
+    made.comparison = Some(comparison);
     task.stage(Stage { name: "verifying", done: 0, total: 0 });
     made.health = verify(&made.database, Kind::Full, task)?;
+    if let Some(plan) = Plan::of(&made.health) {
+        // Of a table that came over whole an index may have been wrong before.
+        if let Rebuilt::Yes(steps) = rebuild(&made.database, &plan, Instant::now(), task)? {
+            made.steps.extend(steps);
+            made.health = verify(&made.database, Kind::Full, task)?;
+        }
+    }
     if !made.health.ok {
         let lines: Vec<_> = made.health.findings.iter().map(|it| format!("{it:?}")).collect();
         return Err(Error::fusion(
@@ -559,6 +605,26 @@ fn make(
         .at(path));
     }
     Ok(made)
+}
+
+/// The error for a repair that is not written because of what it would lose.
+fn would_lose(path: &Path, comparison: &Comparison) -> Error {
+    let message = format!(
+        "the repair is not written, and the file is the same as before. {} Recovering into a new \
+         file changes nothing here; the option allowLoss has this repair written all the same",
+        comparison.text
+    );
+    let error = Error::fusion("ERR_FUSION_LOSS", message).at(path);
+    match serde_json::to_string(&serde_json::json!({ "comparison": comparison })) {
+        Ok(details) => error.detailed(details),
+        Err(_) => error,
+    }
+}
+
+/// The tables in which virtual tables that were rebuilt keep their index, in lower case.
+fn derived_tables(salvage: &Salvage) -> HashSet<String> {
+    let tables = salvage.tables.iter().map(|table| &table.name);
+    tables.filter(|name| is_derived(salvage, name)).map(|it| it.to_ascii_lowercase()).collect()
 }
 
 /// Whether what was found is of a database: its own schema, or rows that fit a saved one.
@@ -621,7 +687,7 @@ fn snapshot_of(backup: &Path, task: &dyn Task) -> Option<Snapshot> {
 }
 
 /// Rows of the tables that are not virtual.
-fn count_rows(database: &Path) -> Result<u64> {
+fn count_rows(database: &Path) -> Result<Vec<Filled>> {
     let connection = Connection::open(database, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
     let sql = connection.sql()?;
     let mut statement = sql.prepare(
@@ -630,12 +696,12 @@ fn count_rows(database: &Path) -> Result<u64> {
     )?;
     let tables: Vec<String> =
         statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let mut count = 0;
-    for table in tables {
-        let table = super::rebuild::quoted(&table);
+    let mut counts = Vec::new();
+    for name in tables {
+        let table = super::rebuild::quoted(&name);
         let rows: i64 =
             sql.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-        count += u64::try_from(rows).unwrap_or(0);
+        counts.push(Filled { name, rows: rows.unsigned_abs(), named: 0 });
     }
-    Ok(count)
+    Ok(counts)
 }

@@ -32,6 +32,9 @@ pub(super) fn settle(
 ) {
     let mut single: HashMap<Key, Vec<usize>> = HashMap::new();
     for (place, tree) in trees.iter().enumerate() {
+        if tree.settled {
+            continue;
+        }
         let note = survey.note(tree.root);
         if tree.pages.as_slice() == [tree.root] && note.cells > 0 {
             single.entry(note.key()).or_default().push(place);
@@ -71,7 +74,8 @@ pub(super) fn settle(
             }
         }
     }
-    for (place, (tree, shape)) in trees.iter().zip(shapes).enumerate() {
+    let unsettled = |(_, (tree, _)): &(usize, (&Tree, &Shape))| !tree.settled;
+    for (place, (tree, shape)) in trees.iter().zip(shapes).enumerate().filter(unsettled) {
         let notes = tree.pages.iter().map(|&page| survey.note(page));
         let Some(note) = Note::of_all(notes) else { continue };
         let single = tree.pages.as_slice() == [tree.root];

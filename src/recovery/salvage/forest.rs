@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::evidence::Question;
 use super::fit;
+use super::floor::Floor;
 use super::pages::Pages;
 use super::parents::Above;
 use super::survey::{Is, Note, Survey};
@@ -21,6 +22,7 @@ pub(super) struct Ground<'a> {
     pub(super) survey: &'a Survey,
     pub(super) shapes: &'a [Shape],
     pub(super) index_shapes: &'a [IndexShape],
+    pub(super) floor: &'a Floor,
     pub(super) task: &'a dyn Task,
 }
 
@@ -64,7 +66,10 @@ impl<'a> Ground<'a> {
     ) -> Result<Vec<IndexTree<'a>>> {
         let walk = |(place, root)| {
             let shape = self.index_shapes.iter().find(|shape| shape.root == root);
-            Ok((self.index(owners, number(place), root, shape)?, shape))
+            match self.floor.index(root) {
+                Some(tree) => Ok((tree, shape)),
+                None => Ok((self.index(owners, number(place), root, shape)?, shape)),
+            }
         };
         (self.shapes.len()..).zip(roots).map(walk).collect()
     }
@@ -116,7 +121,8 @@ impl<'a> Ground<'a> {
         trees: &mut [Tree],
     ) -> Result<()> {
         let not_theirs = known.not_theirs.iter().map(|(table, _)| *table);
-        let tables: BTreeSet<usize> = not_theirs.chain(known.roots.keys().copied()).collect();
+        let mut tables: BTreeSet<usize> = not_theirs.chain(known.roots.keys().copied()).collect();
+        tables.retain(|&table| self.floor.table(table).is_none());
         for &table in &tables {
             owners.release(Owner::Tree(number(table)));
         }
@@ -132,6 +138,9 @@ impl<'a> Ground<'a> {
     fn table(self, owners: &mut Owners, place: usize, known: &Moved) -> Result<Option<Tree>> {
         let Self { pages, survey, shapes, task, .. } = self;
         let Some(shape) = shapes.get(place) else { return Ok(None) };
+        if let Some(tree) = self.floor.table(place) {
+            return Ok(Some(tree));
+        }
         let fits = |page: u32, note: &Note| {
             !known.not_theirs.contains(&(place, page))
                 && (fit::fit(note, shape).is_some() || fit::most_fit(pages, page, shape))

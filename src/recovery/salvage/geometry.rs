@@ -8,8 +8,8 @@ use crate::format::{Header, header, wal};
 
 /// A damaged file's format.
 #[derive(Debug)]
-pub(super) struct Geometry {
-    pub(super) layout: Layout,
+pub(in crate::recovery) struct Geometry {
+    pub(in crate::recovery) layout: Layout,
     /// The header, if the file has one that can be believed.
     header: Option<Header>,
     /// Everything but the schema.
@@ -19,6 +19,13 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
+    /// The schema format number (<https://sqlite.org/fileformat2.html#schema_format_number>); the
+    /// newest where the header does not say one that there is.
+    pub(super) fn schema_format(&self) -> u32 {
+        let number = self.header.map_or(4, |header| header.schema_format);
+        if (1..=4).contains(&number) { number } else { 4 }
+    }
+
     /// The freelist's first page and how many it has, by the header.
     pub(super) fn freelist(&self) -> Option<(u32, u32)> {
         self.header.map(|header| (header.freelist, header.free_pages))
@@ -29,7 +36,7 @@ impl Geometry {
 ///
 /// # Errors
 /// `task`'s; `ERR_FUSION_NOTHING_TO_SALVAGE`.
-pub(super) fn find(
+pub(in crate::recovery) fn find(
     source: Source<'_>,
     snapshot: Option<&Snapshot>,
     task: &dyn Task,

@@ -199,7 +199,9 @@ fn in_chains(pages: &Pages<'_>, survey: &Survey, tops: &HashSet<u32>) -> HashSet
 /// Whether nothing but the root's page is a table's, if that.
 fn is_bereft(places: Places<'_>, table: usize) -> bool {
     places.tables.get(table).is_some_and(|tree| {
-        tree.table && (tree.pages.is_empty() || tree.pages.as_slice() == [tree.root])
+        tree.table
+            && !tree.settled
+            && (tree.pages.is_empty() || tree.pages.as_slice() == [tree.root])
     })
 }
 

@@ -22,9 +22,10 @@ mod chain;
 mod contest;
 mod evidence;
 mod fit;
+mod floor;
 mod forest;
 mod free;
-mod geometry;
+pub(in crate::recovery) mod geometry;
 mod graft;
 mod index;
 mod leaf;
@@ -52,10 +53,11 @@ pub use snapshot::{SchemaEntry, Snapshot};
 use self::adopt::{Bereft, BereftIndex};
 use self::chain::Chains;
 use self::evidence::{Evidence, Question};
+use self::floor::Floor;
 use self::forest::{Ground, IndexTree, Moved};
 use self::geometry::Geometry;
 use self::index::Indexes;
-use self::pages::Pages;
+pub(in crate::recovery) use self::pages::{AsImage, Pages};
 use self::parents::{Above, Belongs};
 use self::rows::{Into, Rows};
 use self::scene::{Places, Scene};
@@ -198,8 +200,16 @@ impl Salvager<'_> {
         let mut target = Target::create(path, &header, &schema.entries, limits)?;
         let (shapes, index_shapes) = (target.shapes().to_vec(), target.index_shapes().to_vec());
 
-        let ground =
-            Ground { pages, survey: &survey, shapes: &shapes, index_shapes: &index_shapes, task };
+        let floor = Floor::lay(pages, geometry, &schema.entries, &mut target, task)?;
+        floor.claim(&mut owners, shapes.len());
+        let ground = Ground {
+            pages,
+            survey: &survey,
+            shapes: &shapes,
+            index_shapes: &index_shapes,
+            floor: &floor,
+            task,
+        };
         let mut trees = ground.tables(&mut owners)?;
         let roots = schema.entries.iter().filter(|it| it.kind == "index" && it.root != 0);
         let indexes = ground.indexes(&mut owners, roots.map(|entry| entry.root))?;
@@ -207,7 +217,9 @@ impl Salvager<'_> {
         let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
         let moved = self.put_in_place(ground, &mut owners, &mut trees, &indexes, &evidence)?;
-        let leaves: Vec<u32> = trees.iter().flat_map(|tree| tree.pages.iter().copied()).collect();
+        // What is settled has its chains.
+        let unsettled = trees.iter().filter(|tree| !tree.settled);
+        let leaves: Vec<u32> = unsettled.flat_map(|tree| tree.pages.iter().copied()).collect();
         let all = trees.iter().chain(indexes.iter().map(|(tree, _)| tree));
         let lost: HashSet<u32> = all.flat_map(|tree| &tree.lost).map(|lost| lost.page).collect();
         let misplaced = lost.iter().any(|&page| survey.note(page).is_something());
@@ -257,6 +269,7 @@ impl Salvager<'_> {
         let damaged: Vec<Question> = tables
             .iter()
             .enumerate()
+            .filter(|(_, table)| !table.tree.settled)
             .flat_map(|(place, table)| {
                 let pages = table.tree.pages.iter().chain(&table.adopted).copied();
                 pages.filter(|&page| !survey.note(page).sound).map(move |page| (place, page))
@@ -267,6 +280,11 @@ impl Salvager<'_> {
         for (place, table) in tables.iter().enumerate() {
             let mut account =
                 TableSalvage { name: table.shape.table.clone(), ..TableSalvage::default() };
+            if let Some(rows) = floor.rows(place) {
+                account.rows = rows;
+                accounts.push(account);
+                continue;
+            }
             let root = table.shape.root;
             let outlying = table.tree.outlying.iter().map(|at| (at.page, (at.low, at.high)));
             let outlying = outlying.collect();
@@ -293,7 +311,9 @@ impl Salvager<'_> {
                 continue;
             }
             let root = above.top(page);
-            rows.each(page, &owners, None, &mut |it| target.lost(root, page, it.rowid, it.fields))?;
+            rows.each(page, &owners, None, &mut |it| {
+                target.lost(root, page, it.rowid, it.fields, "no table is known to have lost it")
+            })?;
         }
         let indexes = Indexes {
             pages,
@@ -304,6 +324,11 @@ impl Salvager<'_> {
             trees: indexes.into_iter().map(|(tree, _)| tree).collect(),
         };
         let finished = target.finish(&indexes, &mut accounts, task)?;
+        accounts.extend(floor.unmade().map(|(name, rows)| TableSalvage {
+            name: name.to_owned(),
+            rows,
+            ..TableSalvage::default()
+        }));
         Ok(Salvage {
             page_size: pages.layout.page_size,
             pages: geometry.pages,

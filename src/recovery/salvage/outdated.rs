@@ -28,7 +28,7 @@ pub(super) fn find(scene: &Scene<'_>, named_free: &HashSet<u32>) -> HashSet<Ques
         let named = |page: &&u32| named_free.contains(page);
         let leaves: Vec<Question> =
             tree.pages.iter().filter(named).map(|&page| (table, page)).collect();
-        if leaves.is_empty() || !tree.table {
+        if leaves.is_empty() || !tree.table || tree.settled {
             continue;
         }
         let likely = orphans.iter().filter(|(_, note)| fit::fit(note, shape).is_some());

@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::Source;
-use crate::engine::{Overlay, Storage};
+use crate::engine::{Error, Overlay, PageImage, Result, Storage};
 
 /// Bytes that are read at once: whole pages, of whatever size.
 const BLOCK: usize = 1 << 16;
@@ -21,13 +21,13 @@ const BLOCKS: usize = 64;
 
 /// What a damaged file's pages are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(in crate::recovery) struct Layout {
     /// Bytes a page.
     pub(super) page_size: u32,
     /// Bytes of a page that are SQLite's.
-    pub(super) usable: usize,
+    pub(in crate::recovery) usable: usize,
     /// Pages that are there, in the file or in the WAL.
-    pub(super) count: u32,
+    pub(in crate::recovery) count: u32,
 }
 
 impl Layout {
@@ -38,9 +38,9 @@ impl Layout {
 }
 
 /// The pages of a source.
-pub(super) struct Pages<'a> {
+pub(in crate::recovery) struct Pages<'a> {
     source: Source<'a>,
-    pub(super) layout: Layout,
+    pub(in crate::recovery) layout: Layout,
     overlay: Overlay,
     cache: RefCell<Cache>,
     sums: RefCell<HashMap<u32, u64>>,
@@ -48,7 +48,7 @@ pub(super) struct Pages<'a> {
 
 /// A page's bytes.
 #[derive(Debug, Clone)]
-pub(super) struct PageBytes {
+pub(in crate::recovery) struct PageBytes {
     block: Rc<[u8]>,
     start: usize,
     end: usize,
@@ -75,7 +75,7 @@ enum Place {
 }
 
 impl<'a> Pages<'a> {
-    pub(super) fn new(source: Source<'a>, layout: Layout, overlay: Overlay) -> Self {
+    pub(in crate::recovery) fn new(source: Source<'a>, layout: Layout, overlay: Overlay) -> Self {
         Self { source, layout, overlay, cache: RefCell::default(), sums: RefCell::default() }
     }
 
@@ -90,7 +90,7 @@ impl<'a> Pages<'a> {
     }
 
     /// The page's bytes, with zeros for what a cut file lacks of it; none if there are none.
-    pub(super) fn read(&self, page: u32) -> Option<PageBytes> {
+    pub(in crate::recovery) fn read(&self, page: u32) -> Option<PageBytes> {
         if page == 0 || page > self.layout.count {
             return None;
         }
@@ -167,6 +167,50 @@ impl<'a> Pages<'a> {
         }
         cache.blocks.insert(place, (Rc::clone(&block), now));
         Some(block)
+    }
+}
+
+/// A source's pages as SQLite gets them.
+pub(in crate::recovery) struct AsImage<'a> {
+    pages: &'a Pages<'a>,
+    /// The page that the end of the file cuts and SQLite does not get; 0 if there is none.
+    cut: u32,
+}
+
+impl<'a> AsImage<'a> {
+    /// Without the page that the end of the file cuts: bytes that are not there are not zeros.
+    pub(in crate::recovery) fn whole(pages: &'a Pages<'a>) -> Self {
+        let size = pages.source.database.size().unwrap_or(0);
+        let page_size = u64::from(pages.layout.page_size);
+        let cut = if size.is_multiple_of(page_size) { 0 } else { size / page_size + 1 };
+        let cut = u32::try_from(cut).unwrap_or(0);
+        Self { pages, cut: if pages.is_from_wal(cut) { 0 } else { cut } }
+    }
+
+    /// With zeros for what the end of the file cuts, as SQLite reads it.
+    pub(in crate::recovery) fn padded(pages: &'a Pages<'a>) -> Self {
+        Self { pages, cut: 0 }
+    }
+}
+
+impl PageImage for AsImage<'_> {
+    fn page_size(&self) -> u32 {
+        self.pages.layout.page_size
+    }
+
+    fn pages(&self) -> u32 {
+        self.pages.layout.count
+    }
+
+    fn read_page(&self, page: u32, to: &mut [u8]) -> Result<()> {
+        let bytes = self.pages.read(page).filter(|_| page != self.cut);
+        match bytes {
+            Some(bytes) if bytes.len() == to.len() => {
+                to.copy_from_slice(&bytes);
+                Ok(())
+            }
+            _ => Err(Error::sqlite(rusqlite::ffi::SQLITE_IOERR_READ, "the page is not there")),
+        }
     }
 }
 

@@ -217,18 +217,20 @@ impl<'a> Rows<'a> {
                     |(low, high): (i64, i64)| rowid.is_some_and(|it| it < low || it > high);
                 if doubtful || range.is_some_and(outlies) || !fit::record_fits(fields, shape) {
                     account.records_lost += 1;
-                    return target.lost(root, number, rowid, fields);
+                    let reason = "the record is damaged, or another table's";
+                    return target.lost(root, number, rowid, fields, reason);
                 }
                 match target.insert(place, rowid, fields)? {
                     Inserted::Yes => rows += 1,
                     Inserted::Duplicate { same: true } => {}
                     Inserted::Duplicate { same: false } => {
                         account.duplicates += 1;
-                        target.lost(root, number, rowid, fields)?;
+                        let reason = "the table has another row of this rowid or key";
+                        target.lost(root, number, rowid, fields, reason)?;
                     }
-                    Inserted::Refused(_) => {
+                    Inserted::Refused(reason) => {
                         account.records_lost += 1;
-                        target.lost(root, number, rowid, fields)?;
+                        target.lost(root, number, rowid, fields, &reason)?;
                     }
                 }
                 Ok(())

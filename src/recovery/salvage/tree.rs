@@ -33,6 +33,8 @@ const MOST_DEAD_ENDS: u8 = 16;
 #[derive(Debug, Clone)]
 pub(super) struct Owners {
     of: Vec<u32>,
+    /// Pages whose owner is certain.
+    settled: Vec<u64>,
     /// How often an interior page was found to lead nowhere.
     dead_ends: HashMap<u32, u8>,
     /// Visits that all walks together may still make.
@@ -55,7 +57,8 @@ pub(super) enum Owner {
 impl Owners {
     pub(super) fn new(count: u32) -> Self {
         let visits = 64 * u64::from(count) + 1_000_000;
-        Self { of: vec![0; count as usize], dead_ends: HashMap::new(), visits }
+        let settled = vec![0; (count as usize).div_ceil(64)];
+        Self { of: vec![0; count as usize], settled, dead_ends: HashMap::new(), visits }
     }
 
     /// Counts a walk's visit; whether it may still make it.
@@ -82,6 +85,20 @@ impl Owners {
         }
     }
 
+    /// Gives a page to its owner for good.
+    pub(super) fn settle(&mut self, page: u32, owner: Owner) {
+        self.set(page, owner);
+        let place = (page as usize).wrapping_sub(1);
+        if let Some(word) = self.settled.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    fn is_settled(&self, page: u32) -> bool {
+        let place = (page as usize).wrapping_sub(1);
+        self.settled.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
+
     /// Takes everything from an owner.
     pub(super) fn release(&mut self, owner: Owner) {
         for page in 1..=u32::try_from(self.of.len()).unwrap_or(u32::MAX) {
@@ -91,7 +108,11 @@ impl Owners {
         }
     }
 
+    /// Sets a page's owner, unless that is certain already.
     pub(super) fn set(&mut self, page: u32, owner: Owner) {
+        if self.is_settled(page) {
+            return;
+        }
         let place = (page as usize).checked_sub(1);
         if let Some(of) = place.and_then(|place| self.of.get_mut(place)) {
             *of = match owner {
@@ -163,6 +184,8 @@ pub(super) struct Tree {
     /// Those with rowids outside their place, which are damaged.
     pub(super) outlying: Vec<Placed>,
     pub(super) lost: Vec<Lost>,
+    /// SQLite reads it and finds no fault: nothing is taken from it, or given to it.
+    pub(super) settled: bool,
 }
 
 /// Walks a b-tree's pages.
@@ -256,6 +279,7 @@ impl Walk<'_> {
             placed: Vec::new(),
             outlying: Vec::new(),
             lost: Vec::new(),
+            settled: false,
         };
         let mut growing = Growing { tree, above: Vec::new(), leaves: [0; DEEPEST], height };
         let all = Between { low, high, after: None, before: None };

@@ -21,7 +21,7 @@ pub enum Affinity {
 
 impl Affinity {
     /// Of a declared type; `strict` in a STRICT table, where `ANY` is no number.
-    pub(super) fn of_type(declared: &str, strict: bool) -> Self {
+    pub(in crate::recovery) fn of_type(declared: &str, strict: bool) -> Self {
         let declared = declared.to_ascii_uppercase();
         let has = |part: &str| declared.contains(part);
         if strict && declared == "ANY" {

@@ -51,7 +51,9 @@ impl Comparison<'_> {
             })
         };
         let comparable = |table: &Table| {
-            !table.fill.table.without_rowid && table.afterwards == Afterwards::Nothing
+            !table.fill.table.without_rowid
+                && !table.carried
+                && table.afterwards == Afterwards::Nothing
         };
         let total: usize =
             self.tables.iter().filter(|it| comparable(it)).map(|it| indexes(it).count()).sum();

@@ -272,7 +272,7 @@ pub(super) fn lookup_sql(name: &str, table: &Described) -> String {
 }
 
 /// The same value byte for byte. A REAL column's whole numbers are stored as integers.
-pub(super) fn is_same(stored: Value<'_>, given: Value<'_>) -> bool {
+pub(in crate::recovery) fn is_same(stored: Value<'_>, given: Value<'_>) -> bool {
     match (stored, given) {
         (Value::Real(stored), Value::Real(given)) => stored.to_bits() == given.to_bits(),
         #[expect(clippy::cast_precision_loss, reason = "as SQLite reads a REAL column")]

@@ -127,7 +127,7 @@ impl Way<'_> {
             not_null = not_null.join(" AND "),
             index = quoted(&entry.name),
         ))?;
-        let moved = self.move_rows(fill, table.entry.root, identity.len())?;
+        let moved = self.move_rows(fill, table.entry.root, identity.len(), &entry.name)?;
         sql.execute_batch("DROP TABLE temp.later")?;
         Ok(Some((place, moved)))
     }
@@ -158,7 +158,7 @@ impl Way<'_> {
     }
 
     /// Moves the rows that the temporary table names, and answers how many.
-    fn move_rows(&mut self, fill: &Fill, root: u32, identity: usize) -> Result<u64> {
+    fn move_rows(&mut self, fill: &Fill, root: u32, identity: usize, index: &str) -> Result<u64> {
         let prepare = |sql: &str| Statement::prepare(self.connection, self.encoding, sql);
         let mut later = prepare("SELECT * FROM temp.later")?;
         let mut lookup = prepare(&lookup_sql(&fill.name, &fill.table))?;
@@ -167,6 +167,7 @@ impl Way<'_> {
             quoted(&fill.name),
             fill.table.is_identified()
         ))?;
+        let reason = format!("an earlier row has its key in the UNIQUE index {index}");
         let mut moved = 0;
         later.each(iter::empty(), |key| {
             let key: Vec<Value<'_>> = (0..identity).map(|at| key.value(at)).collect();
@@ -180,7 +181,7 @@ impl Way<'_> {
                         if fill.table.rowid_alias == Some(at) { Value::Null } else { row.value(at) }
                     })
                     .collect();
-                self.lost.add(self.connection, self.encoding, root, 0, rowid, &fields)?;
+                self.lost.add(self.connection, self.encoding, root, 0, rowid, &fields, &reason)?;
                 Ok(false)
             })?;
             delete.run(key.iter().copied())?;

@@ -1,5 +1,5 @@
 //! The table of the rows that belong to no table, with the columns that `.recover` of SQLite's
-//! shell gives it.
+//! shell gives it, and one for the reason why a row is in it.
 
 use std::iter;
 
@@ -8,24 +8,30 @@ use super::transaction::atomically;
 use crate::engine::{Connection, Error, Result};
 use crate::format::Value;
 
-/// The most columns that SQLite lets a table have by default, without the four leading ones.
-const MOST_FIELDS: usize = 2_000 - 4;
+/// Columns before those of the fields.
+const LEADING: usize = 5;
+
+/// The most columns that SQLite lets a table have by default, without the leading ones.
+const MOST_FIELDS: usize = 2_000 - LEADING;
 
 /// The table, made with its first row.
 #[derive(Debug)]
-pub(super) struct LostAndFound {
+pub(in crate::recovery) struct LostAndFound {
     name: String,
     /// Columns that it has, or is to have at once.
     width: usize,
     exists: bool,
     /// By number of fields.
     inserts: Vec<Option<Statement>>,
-    pub(super) rows: u64,
+    pub(in crate::recovery) rows: u64,
 }
 
 impl LostAndFound {
     /// A name that nothing of the schema has, and columns for the widest table's fields.
-    pub(super) fn new<'n>(taken: impl Iterator<Item = &'n str> + Clone, width: usize) -> Self {
+    pub(in crate::recovery) fn new<'n>(
+        taken: impl Iterator<Item = &'n str> + Clone,
+        width: usize,
+    ) -> Self {
         let is_taken = |name: &String| taken.clone().any(|it| it.eq_ignore_ascii_case(name));
         let name = iter::once("lost_and_found".to_owned())
             .chain((0_u64..).map(|number| format!("lost_and_found_{number}")))
@@ -40,12 +46,31 @@ impl LostAndFound {
         }
     }
 
+    /// Goes on with the table of this name, if it is one of `names`, those of the database.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub(in crate::recovery) fn find(
+        &mut self,
+        connection: &Connection,
+        names: &[String],
+    ) -> Result<()> {
+        if names.iter().any(|name| name.eq_ignore_ascii_case(&self.name)) {
+            let columns = "SELECT count(*) FROM pragma_table_info(?1)";
+            let columns: u32 =
+                connection.sql()?.query_row(columns, [&self.name], |row| row.get(0))?;
+            self.width = (columns as usize).saturating_sub(LEADING);
+            self.exists = true;
+        }
+        Ok(())
+    }
+
     /// Adds a row. Of more fields than a table can have columns the last ones are left out;
     /// `nfield` has their number.
     ///
     /// # Errors
     /// SQLite's.
-    pub(super) fn add(
+    pub(in crate::recovery) fn add(
         &mut self,
         connection: &Connection,
         encoding: Encoding,
@@ -53,15 +78,18 @@ impl LostAndFound {
         page: u32,
         rowid: Option<i64>,
         fields: &[Value<'_>],
+        reason: &str,
     ) -> Result<()> {
         let count = fields.len();
         let fields = fields.get(..MOST_FIELDS).unwrap_or(fields);
         self.widen(connection, fields.len())?;
+        let reason = encoding.bytes_of(reason);
         let head = [
             Value::Integer(root.into()),
             Value::Integer(page.into()),
             Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)),
             rowid.map_or(Value::Null, Value::Integer),
+            Value::Text(&reason),
         ];
         let odd =
             |value: &Value<'_>| matches!(value, Value::Text(text) if !encoding.binds_as_is(text));
@@ -111,7 +139,7 @@ impl LostAndFound {
             }
         } else {
             sql = format!(
-                "CREATE TABLE main.{name}(rootpgno INTEGER, pgno INTEGER, nfield INTEGER, id INTEGER"
+                "CREATE TABLE main.{name}(rootpgno INTEGER, pgno INTEGER, nfield INTEGER, id INTEGER, reason TEXT"
             );
             for field in 0..self.width.max(fields) {
                 sql += &format!(", c{field}");
@@ -144,12 +172,12 @@ impl LostAndFound {
     }
 
     /// Lets go of the connection; another may come.
-    pub(super) fn forget_statements(&mut self) {
+    pub(in crate::recovery) fn forget_statements(&mut self) {
         self.inserts.clear();
     }
 
     /// Its name, if it has rows.
-    pub(super) fn name(&self) -> Option<&str> {
+    pub(in crate::recovery) fn name(&self) -> Option<&str> {
         self.exists.then_some(self.name.as_str())
     }
 }
@@ -157,8 +185,8 @@ impl LostAndFound {
 /// An INSERT of a row with a field for each of `cast`: those that are true are bytes to be kept as
 /// text.
 fn insert_sql(name: &str, cast: impl Iterator<Item = bool>) -> String {
-    let mut columns = "rootpgno, pgno, nfield, id".to_owned();
-    let mut values = "?, ?, ?, ?".to_owned();
+    let mut columns = "rootpgno, pgno, nfield, id, reason".to_owned();
+    let mut values = "?, ?, ?, ?, ?".to_owned();
     for (field, cast) in cast.enumerate() {
         columns += &format!(", c{field}");
         values += if cast { ", CAST(? AS TEXT)" } else { ", ?" };

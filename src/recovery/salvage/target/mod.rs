@@ -6,6 +6,7 @@
 //! | `shadow` | virtual tables' own tables, asked of their modules |
 //! | `shape` | what their records look like |
 //! | `index_shape` | what the entries of the damaged file's indexes look like |
+//! | `carried` | tables that SQLite copies as they are |
 //! | `affinity` | which values a column keeps as they are |
 //! | `fill` | putting records into a table |
 //! | `lost_and_found` | the table of records that belong to none |
@@ -25,6 +26,7 @@
 //! (`CACHE`), one record, and what SQLite's sorter takes.
 
 mod affinity;
+mod carried;
 mod compare;
 mod durable;
 mod fill;
@@ -49,17 +51,21 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 pub use affinity::Affinity;
+pub(in crate::recovery) use fill::is_same;
 pub use index_shape::{IndexShape, Part};
 pub use limits::Limits;
+pub(in crate::recovery) use lost_and_found::LostAndFound;
 pub use shape::{Field, Shape};
+pub(in crate::recovery) use watch::watched;
 
-use self::lost_and_found::LostAndFound;
+use self::carried::Carried;
 use self::schema::Table;
-use self::statement::Encoding;
+pub(in crate::recovery) use self::statement::{Encoding, Row, Statement};
 use super::report::TableSalvage;
 use super::snapshot::{SchemaEntry, Snapshot};
 use crate::engine::{Connection, Error, Result, Task};
 use crate::format::Value;
+use crate::recovery::neutral;
 
 /// Page cache while filling, in KiB.
 const CACHE: i64 = 32 << 10;
@@ -80,6 +86,7 @@ pub struct Target {
     index_shapes: Vec<IndexShape>,
     schema_errors: Vec<String>,
     schema: Vec<SchemaEntry>,
+    carried: Carried,
 }
 
 /// What became of a row.
@@ -158,6 +165,7 @@ impl Target {
             index_shapes,
             schema_errors: made.errors,
             schema: schema.to_vec(),
+            carried: Carried::new(schema),
         })
     }
 
@@ -212,8 +220,8 @@ impl Target {
     }
 
     /// Puts a record that belongs nowhere into `lost_and_found` (or `lost_and_found_0`, … where
-    /// the schema has such a table), which has the columns of `.recover`'s: `rootpgno`, `pgno`,
-    /// `nfield`, `id`, `c0`, `c1`, …. Text that is half a UTF-16 character too long is put there
+    /// the schema has such a table), which has the columns of `.recover`'s and the reason:
+    /// `rootpgno`, `pgno`, `nfield`, `id`, `reason`, `c0`, `c1`, …. Text that is half a UTF-16 character too long is put there
     /// as a BLOB, and of more fields than a table can have columns the last ones are left out.
     ///
     /// # Errors
@@ -224,8 +232,9 @@ impl Target {
         page: u32,
         rowid: Option<i64>,
         fields: &[Value<'_>],
+        reason: &str,
     ) -> Result<()> {
-        self.lost.add(&self.connection, self.encoding, root, page, rowid, fields)
+        self.lost.add(&self.connection, self.encoding, root, page, rowid, fields, reason)
     }
 
     /// Everything that is not a row: AUTOINCREMENT sequences, indexes (a UNIQUE one that rows
@@ -257,10 +266,16 @@ impl Target {
         task: &dyn Task,
     ) -> Result<Finished> {
         let mut errors = std::mem::take(&mut self.schema_errors);
+        // What its statement could not make is there all the same.
+        errors.retain(|error| {
+            let of = error.strip_prefix("table ").and_then(|rest| rest.split_once(": "));
+            !of.is_some_and(|(name, _)| self.carried.has(name))
+        });
         let (connection, encoding, limits) = (&self.connection, self.encoding, &self.limits);
         limits.set_for_indexes(connection, self.page_size)?;
         sequences::restore(connection, &self.tables)?;
         schema::rename(connection, &self.tables)?;
+        carried::put_in_place(connection, &self.carried)?;
         connection.sql()?.execute_batch("COMMIT")?;
         let making = indexes::Making {
             connection,
@@ -270,7 +285,9 @@ impl Target {
             lost: &mut self.lost,
             report: &mut *tables,
         };
-        errors.extend(making.make(&self.schema, task)?);
+        let rest: Vec<SchemaEntry> =
+            self.schema.iter().filter(|entry| !self.carried.has(&entry.name)).cloned().collect();
+        errors.extend(making.make(&rest, task)?);
         connection.sql()?.execute_batch("BEGIN EXCLUSIVE")?;
         let comparison = compare::Comparison {
             connection,
@@ -299,6 +316,7 @@ impl Target {
                 encoding,
                 &self.schema,
                 &virtual_tables,
+                &self.carried,
                 &mut self.lost,
                 limits,
                 task,
@@ -316,26 +334,11 @@ impl Target {
 
 /// Opens the file for filling: nobody else has it open, and what is half done is thrown away.
 fn open(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open(path, flags, Duration::ZERO)?;
-    // SAFETY: the connection is open; each operation takes an int and a pointer that may be null,
-    // and cannot fail.
-    unsafe {
-        for (operation, value) in [
-            (ffi::SQLITE_DBCONFIG_DEFENSIVE, 0),
-            (ffi::SQLITE_DBCONFIG_DQS_DDL, 1),
-            (ffi::SQLITE_DBCONFIG_DQS_DML, 1),
-            (ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA, 1),
-            (ffi::SQLITE_DBCONFIG_ENABLE_TRIGGER, 0),
-        ] {
-            ffi::sqlite3_db_config(
-                connection.raw(),
-                operation,
-                value,
-                std::ptr::null_mut::<std::ffi::c_int>(),
-            );
-        }
-    }
+    neutral::allow_any_schema(&connection);
     connection.sql()?.execute_batch(&format!(
         "PRAGMA cache_size = -{CACHE};
          PRAGMA locking_mode = EXCLUSIVE;

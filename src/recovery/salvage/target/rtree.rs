@@ -30,6 +30,9 @@ const CELLS_OF_ONE_DIMENSION: i64 = 4 + 51 * 16;
 /// The deepest R-Tree that SQLite takes.
 const DEEPEST: i64 = 40;
 
+/// Why an entry is in `lost_and_found`.
+const UNCERTAIN: &str = "the coordinates of this entry of the R-Tree are lost";
+
 /// What making an R-Tree anew reads and writes.
 pub(super) struct RTree<'a> {
     pub(super) connection: &'a Connection,
@@ -126,7 +129,15 @@ impl RTree<'_> {
                 // As the record is stored: the rowid's alias is NULL in it.
                 let rest = (1..2 + auxiliary).map(|at| row.value(at));
                 let fields: Vec<Value<'_>> = iter::once(Value::Null).chain(rest).collect();
-                self.lost.add(self.connection, self.encoding, root, 0, Some(id), &fields)?;
+                self.lost.add(
+                    self.connection,
+                    self.encoding,
+                    root,
+                    0,
+                    Some(id),
+                    &fields,
+                    UNCERTAIN,
+                )?;
                 uncertain += 1;
                 Ok(true)
             },

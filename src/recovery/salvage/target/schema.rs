@@ -14,6 +14,7 @@ use super::statement::{Encoding, quoted};
 use crate::engine::application::{self, Answer};
 use crate::engine::{Connection, Error, Result};
 use crate::format::sql::{self, Makes};
+use crate::recovery::neutral;
 use crate::recovery::salvage::SchemaEntry;
 
 /// Statements that fail up to which virtual tables are asked for theirs.
@@ -37,6 +38,8 @@ pub(super) struct Table {
     pub(super) fill: Fill,
     pub(super) entry: SchemaEntry,
     pub(super) afterwards: Afterwards,
+    /// Its rows are carried over by SQLite.
+    pub(super) carried: bool,
 }
 
 /// The tables, and what is left of the schema.
@@ -111,17 +114,7 @@ fn make_table(
     entry: &SchemaEntry,
 ) -> Result<(Table, Shape)> {
     let is = |name: &str| entry.name.eq_ignore_ascii_case(name);
-    let stand_in = if is("sqlite_sequence") {
-        Some("name,seq")
-    } else if is("sqlite_stat1") {
-        Some("tbl,idx,stat")
-    } else if is("sqlite_stat2") {
-        Some("tbl,idx,sampleno,sample")
-    } else if is("sqlite_stat3") || is("sqlite_stat4") {
-        Some("tbl,idx,neq,nlt,ndlt,sample")
-    } else {
-        None
-    };
+    let stand_in = neutral::columns_of_internal(&entry.name);
     let sql = connection.sql()?;
     let (name, mut afterwards) = match stand_in {
         Some(columns) => {
@@ -195,7 +188,7 @@ fn make_table(
         descending: table.descending.clone(),
     };
     let fill = Fill::new(name, table, encoding);
-    Ok((Table { fill, entry: entry.clone(), afterwards }, shape))
+    Ok((Table { fill, entry: entry.clone(), afterwards, carried: false }, shape))
 }
 
 /// Carries out an entry's statement, which has to make one of `kinds` and nothing else: a damaged

@@ -128,7 +128,7 @@ fn rows(scratch: &Connection, table: &str) -> Result<Vec<Vec<Value>>> {
 }
 
 /// Whether a table's name is one that the virtual table gives to a table of its own.
-fn is_named_after(of: &SchemaEntry, name: &str) -> bool {
+pub(super) fn is_named_after(of: &SchemaEntry, name: &str) -> bool {
     let parts = name.get(..of.name.len()).zip(name.get(of.name.len()..));
     parts.is_some_and(|(start, rest)| start.eq_ignore_ascii_case(&of.name) && rest.starts_with('_'))
 }

@@ -18,7 +18,7 @@ use crate::format::Value;
 
 /// The encoding of a database's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(in crate::recovery) enum Encoding {
     Utf8,
     Utf16le,
     Utf16be,
@@ -26,7 +26,7 @@ pub(super) enum Encoding {
 
 impl Encoding {
     /// By its number in the file's header; of any other it is UTF-8, as in SQLite.
-    pub(super) fn of_header(number: u8) -> Self {
+    pub(in crate::recovery) fn of_header(number: u8) -> Self {
         match number {
             2 => Self::Utf16le,
             3 => Self::Utf16be,
@@ -35,7 +35,7 @@ impl Encoding {
     }
 
     /// Its name for `PRAGMA encoding`.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::recovery) fn name(self) -> &'static str {
         match self {
             Self::Utf8 => "UTF-8",
             Self::Utf16le => "UTF-16le",
@@ -43,7 +43,8 @@ impl Encoding {
         }
     }
 
-    fn number(self) -> u8 {
+    /// Its number in the file's header.
+    pub(in crate::recovery) fn number(self) -> u8 {
         // One of 1, 2 and 3.
         match self {
             Self::Utf8 => ffi::SQLITE_UTF8 as u8,
@@ -52,9 +53,33 @@ impl Encoding {
         }
     }
 
+    /// The bytes of `text` in this encoding.
+    pub(in crate::recovery) fn bytes_of(self, text: &str) -> Vec<u8> {
+        match self {
+            Self::Utf8 => text.as_bytes().to_vec(),
+            Self::Utf16le => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            Self::Utf16be => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        }
+    }
+
+    /// What `bytes` are in this encoding, as far as they are text.
+    pub(in crate::recovery) fn text_of(self, bytes: &[u8]) -> String {
+        let units = |unit: fn([u8; 2]) -> u16| {
+            let pairs = bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok());
+            char::decode_utf16(pairs.map(unit))
+                .map(|found| found.unwrap_or(char::REPLACEMENT_CHARACTER))
+                .collect()
+        };
+        match self {
+            Self::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
+            Self::Utf16le => units(u16::from_le_bytes),
+            Self::Utf16be => units(u16::from_be_bytes),
+        }
+    }
+
     /// Whether SQLite's binding would take the text for something else: it drops what looks like
     /// a byte-order mark, and half a code unit at the end.
-    pub(super) fn binds_as_is(self, text: &[u8]) -> bool {
+    pub(in crate::recovery) fn binds_as_is(self, text: &[u8]) -> bool {
         self == Self::Utf8
             || (text.len().is_multiple_of(2)
                 && !matches!(text, [0xfe, 0xff, ..] | [0xff, 0xfe, ..]))
@@ -63,14 +88,14 @@ impl Encoding {
 
 /// A prepared statement. Dropping it finalises it.
 #[derive(Debug)]
-pub(super) struct Statement {
+pub(in crate::recovery) struct Statement {
     raw: NonNull<ffi::sqlite3_stmt>,
     encoding: Encoding,
 }
 
 /// The row that a statement stands on.
 #[derive(Debug)]
-pub(super) struct Row<'a> {
+pub(in crate::recovery) struct Row<'a> {
     raw: NonNull<ffi::sqlite3_stmt>,
     _statement: PhantomData<&'a Statement>,
 }
@@ -80,7 +105,11 @@ impl Statement {
     ///
     /// # Errors
     /// SQLite's; `SQLITE_ERROR` if there is none.
-    pub(super) fn prepare(connection: &Connection, encoding: Encoding, sql: &str) -> Result<Self> {
+    pub(in crate::recovery) fn prepare(
+        connection: &Connection,
+        encoding: Encoding,
+        sql: &str,
+    ) -> Result<Self> {
         let length = c_int::try_from(sql.len())
             .map_err(|_| Error::sqlite(ffi::SQLITE_TOOBIG, "a statement is too long"))?;
         let mut raw = ptr::null_mut();
@@ -108,7 +137,10 @@ impl Statement {
     ///
     /// # Errors
     /// SQLite's.
-    pub(super) fn run<'v>(&mut self, values: impl Iterator<Item = Value<'v>>) -> Result<()> {
+    pub(in crate::recovery) fn run<'v>(
+        &mut self,
+        values: impl Iterator<Item = Value<'v>>,
+    ) -> Result<()> {
         self.each(values, |_| Ok(false))
     }
 
@@ -116,7 +148,7 @@ impl Statement {
     ///
     /// # Errors
     /// SQLite's; `row`'s.
-    pub(super) fn each<'v>(
+    pub(in crate::recovery) fn each<'v>(
         &mut self,
         values: impl Iterator<Item = Value<'v>>,
         mut row: impl FnMut(&Row<'_>) -> Result<bool>,
@@ -207,7 +239,7 @@ impl Drop for Statement {
 
 impl Row<'_> {
     /// A column's value, text in the database's encoding. Null beyond the last column.
-    pub(super) fn value(&self, column: usize) -> Value<'_> {
+    pub(in crate::recovery) fn value(&self, column: usize) -> Value<'_> {
         let Ok(column) = c_int::try_from(column) else {
             return Value::Null;
         };
@@ -237,6 +269,6 @@ impl Row<'_> {
 }
 
 /// `name` as an SQL identifier.
-pub(super) fn quoted(name: &str) -> String {
+pub(in crate::recovery) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -24,9 +24,10 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
+use super::carried::Carried;
 use super::limits::Limits;
 use super::lost_and_found::LostAndFound;
-use super::module::{Kind, Module};
+use super::module::{self, Kind, Module};
 use super::rtree::{self, RTree};
 use super::schema;
 use super::shadow;
@@ -37,6 +38,9 @@ use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::format::Value;
 use crate::format::sql::{self, Makes};
 use crate::recovery::salvage::SchemaEntry;
+
+/// Why a row of a virtual table's own table is in `lost_and_found`.
+const EMPTIED: &str = "the virtual table was damaged and is emptied";
 
 /// The virtual tables of `schema`.
 fn among(schema: &[SchemaEntry]) -> impl Iterator<Item = &SchemaEntry> {
@@ -181,6 +185,7 @@ pub(super) fn derive(
     encoding: Encoding,
     schema: &[SchemaEntry],
     tables: &[PutBack<'_>],
+    carried: &Carried,
     lost: &mut LostAndFound,
     limits: &Limits,
     task: &dyn Task,
@@ -192,10 +197,26 @@ pub(super) fn derive(
     let total = tables.len() as u64;
     for (done, table) in (0..).zip(tables) {
         task.stage(Stage { name: "full-text", done, total });
-        deriving.table(table)?;
+        // What came over whole follows from nothing, and needs no module that is known here.
+        if !is_carried(schema, table.entry, carried) {
+            deriving.table(table)?;
+        }
     }
     task.stage(Stage { name: "full-text", done: total, total });
     Ok(deriving.derived)
+}
+
+/// Whether all of a virtual table's own tables were carried over, and so was what its index is of.
+fn is_carried(schema: &[SchemaEntry], entry: &SchemaEntry, carried: &Carried) -> bool {
+    let mut own = schema
+        .iter()
+        .filter(|it| it.kind == "table" && it.root != 0 && shadow::is_named_after(entry, &it.name))
+        .peekable();
+    let content_is_carried = match module::content_of(entry) {
+        Some(content) => carried.has(&content),
+        None => true,
+    };
+    own.peek().is_some() && own.all(|it| carried.has(&it.name)) && content_is_carried
 }
 
 /// Which of a full-text table's derived tables are made anew before a rebuild.
@@ -437,7 +458,7 @@ fn move_rows(
             _ => None,
         };
         let fields: Vec<Value<'_>> = (1..=columns.len()).map(|at| row.value(at)).collect();
-        lost.add(connection, encoding, root, 0, rowid, &fields)?;
+        lost.add(connection, encoding, root, 0, rowid, &fields, EMPTIED)?;
         Ok(true)
     })
 }

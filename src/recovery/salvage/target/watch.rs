@@ -26,7 +26,7 @@ struct Asked<'t> {
 ///
 /// # Errors
 /// `work`'s; `task`'s; `SQLITE_TOOBIG` if it takes more steps than `limits` have left for it.
-pub(super) fn watched<R>(
+pub(in crate::recovery) fn watched<R>(
     connection: &Connection,
     limits: &Limits,
     task: &dyn Task,

@@ -1,0 +1,692 @@
+//! The gate: a repair's result is compared with what SQLite itself can read of the original.
+//!
+//! A *version* is what SQLite reads as one row: table, rowid, values. The rule is a set inclusion:
+//!
+//! 1. Every version is in its table of the result, or in `lost_and_found`.
+//! 2. Of a table that SQLite reads to its end, and whose b-trees (indexes included) its check of
+//!    the whole file faults nowhere, every version is in the table.
+//! 3. Every object of `sqlite_schema` is there with its own text.
+//!
+//! SQLite reads the original as an image ([`super::original`]), under each header that may be the
+//! right one; the one with which it faults the fewest pages counts. Where it reads no table,
+//! nothing is proven. Values are compared as SQLite reads them on both sides: type and bits.
+//!
+//! After an error a scan goes on behind it: at the next rowid, or, where a page cannot be read, at
+//! the next key of the table's interior pages.
+//!
+//! [`compare`] can put versions of damaged tables that are nowhere into `lost_and_found`
+//! ([`Missing::Keep`]), with the reason; what it then reports is found there by another look.
+//!
+//! Memory: SQLite's page caches; hashes of the versions in `lost_and_found` and of tables without
+//! rowids go into a temporary database; 16 bytes for each damaged table's interior key.
+//! Thread: whichever calls.
+
+use std::collections::HashSet;
+use std::fs;
+use std::hash::{DefaultHasher, Hasher};
+use std::iter;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::comparison::{Comparison, HeaderFrom, MissingObject, ROWIDS, TableComparison};
+use super::neutral::{NeutralTable, image_of};
+use super::original::{Faults, Format, ORIGINAL, Original};
+use super::rebuild::quoted;
+use super::salvage::target::{Affinity, Encoding, LostAndFound, Row, Statement, is_same};
+use super::salvage::{AsImage, Pages, SchemaEntry, Snapshot, Source, geometry};
+use super::scan;
+use crate::engine::{
+    Connection, Error, Overlay, PageImage, PrivateFile, Result, Stage, Storage, Task,
+};
+use crate::format::header::{Header, SIZE};
+use crate::format::sql::{self, Makes};
+use crate::format::{Page, Value};
+
+/// Why a version is put into `lost_and_found`.
+const AS_READ: &str =
+    "SQLite reads this row of the damaged table, where no row of the result is it";
+
+/// What the tables of rows without a table are called, up to a number.
+const LOST_AND_FOUND: &str = "lost_and_found";
+
+/// Versions between two questions to the task.
+const INTERVAL: u64 = 1_000;
+
+/// What is done with a version of a damaged table that the result has nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is counted.
+    Count,
+    /// It is put into `lost_and_found`.
+    Keep,
+}
+
+/// Compares the database at `result`, which is complete and has no WAL, with `source`. Tables
+/// called as in `derived`, in lower case, follow from others in the result and are not compared.
+///
+/// # Errors
+/// Those of reading the result, and of writing it where versions are kept; `task`'s.
+pub(super) fn compare(
+    source: Source<'_>,
+    snapshot: Option<&Snapshot>,
+    result: &Path,
+    derived: &HashSet<String>,
+    missing: Missing,
+    task: &dyn Task,
+) -> Result<Comparison> {
+    let mut best: Option<(Candidate, Rank)> = None;
+    for mut candidate in candidates(source, snapshot, task)? {
+        let rank = candidate.read(source, task)?;
+        let is_perfect = rank.tables && rank.faults == 0;
+        if best.as_ref().is_none_or(|(_, best)| rank.is_better_than(best)) {
+            best = Some((candidate, rank));
+        }
+        if is_perfect {
+            break;
+        }
+    }
+    let Some((candidate, rank)) = best else {
+        return Ok(Comparison::of_nothing(HeaderFrom::Own));
+    };
+    if !rank.tables {
+        let from = candidate.from;
+        if !candidate.has_rows(source, task)? {
+            return Ok(Comparison::of_nothing(from));
+        }
+        let reason = "SQLite itself reads no table of the damaged file, which has rows";
+        return Ok(Comparison::unproven(reason, from));
+    }
+    let gate = Gate { source, candidate: &candidate, faults: &rank.found, result, derived, task };
+    let (comparison, kept) = gate.compare(missing)?;
+    if kept == 0 {
+        return Ok(comparison);
+    }
+    Ok(gate.compare(Missing::Count)?.0)
+}
+
+/// A header that may be the right one, and the schema that goes with it.
+struct Candidate {
+    from: HeaderFrom,
+    geometry: geometry::Geometry,
+    overlay: Overlay,
+    /// None: the file's own.
+    schema: Option<Vec<SchemaEntry>>,
+}
+
+/// How well SQLite reads an original.
+struct Rank {
+    /// It reads a table.
+    tables: bool,
+    /// Pages that its check faults.
+    faults: usize,
+    objects: usize,
+    found: Faults,
+}
+
+impl Rank {
+    fn is_better_than(&self, other: &Self) -> bool {
+        let key = |it: &Self| (it.tables, std::cmp::Reverse(it.faults), it.objects);
+        key(self) > key(other)
+    }
+}
+
+/// The headers under which SQLite may read the file, the likeliest first.
+fn candidates(
+    source: Source<'_>,
+    snapshot: Option<&Snapshot>,
+    task: &dyn Task,
+) -> Result<Vec<Candidate>> {
+    let mut candidates = Vec::new();
+    let mut add = |from, of: Option<&Snapshot>, schema| {
+        match geometry::find(source, of, task) {
+            Ok((geometry, overlay)) => {
+                candidates.push(Candidate { from, geometry, overlay, schema });
+            }
+            Err(error) if error.code == "ERR_FUSION_NOTHING_TO_SALVAGE" => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    };
+    add(HeaderFrom::Own, None, None)?;
+    if let Some(snapshot) = snapshot {
+        add(HeaderFrom::Snapshot, Some(snapshot), Some(snapshot.schema.clone()))?;
+    }
+    Ok(candidates)
+}
+
+impl Candidate {
+    fn pages<'s>(&self, source: Source<'s>) -> Pages<'s> {
+        Pages::new(source, self.geometry.layout, self.overlay.clone())
+    }
+
+    /// Whether any page of the file has rows. What there is no page of is nobody's to lose.
+    fn has_rows(&self, source: Source<'_>, task: &dyn Task) -> Result<bool> {
+        let pages = self.pages(source);
+        for number in 1..=pages.layout.count {
+            task.go_on()?;
+            let Some(bytes) = pages.read(number) else { continue };
+            let page = Page::parse(&bytes, pages.layout.usable, number == 1);
+            if page.is_some_and(|page| !page.kind.is_interior() && page.cell(0).is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads the schema and has SQLite check the file.
+    fn read(&mut self, source: Source<'_>, task: &dyn Task) -> Result<Rank> {
+        let (pages, format) = (self.pages(source), self.geometry.format());
+        let image = AsImage::padded(&pages);
+        let schema = match &self.schema {
+            Some(schema) => schema.clone(),
+            None => Original::schema_of(&pages, &image, format, task)?,
+        };
+        let original = Original::open(&image, format, &schema)?;
+        let found = original.check(task)?;
+        let rank = Rank {
+            tables: !original.tables.is_empty(),
+            faults: found.pages.len(),
+            objects: schema.len(),
+            found,
+        };
+        drop(original);
+        self.schema = Some(schema);
+        Ok(rank)
+    }
+}
+
+/// One comparison.
+struct Gate<'a> {
+    source: Source<'a>,
+    candidate: &'a Candidate,
+    faults: &'a Faults,
+    result: &'a Path,
+    derived: &'a HashSet<String>,
+    task: &'a dyn Task,
+}
+
+impl Gate<'_> {
+    /// Compares; returns how many versions were put into `lost_and_found`, too.
+    fn compare(&self, missing: Missing) -> Result<(Comparison, u64)> {
+        let Self { candidate, task, .. } = *self;
+        let (pages, format) = (candidate.pages(self.source), candidate.geometry.format());
+        let image = AsImage::padded(&pages);
+        let schema = candidate.schema.as_deref().unwrap_or_default();
+        let original = Original::open(&image, format, schema)?;
+        let file = FilePages::open(self.result)?;
+        let held = Held::open(&file, self.result, &original.tables)?;
+        let mut spool = match missing {
+            Missing::Keep => Some(Spool::new(self.result, held.encoding)?),
+            Missing::Count => None,
+        };
+        let mut tables = Vec::new();
+        let total = original.tables.len() as u64;
+        for (done, table) in (0..).zip(&original.tables) {
+            task.stage(Stage { name: "comparing with what SQLite reads", done, total });
+            if self.derived.contains(&table.name.to_ascii_lowercase()) {
+                continue;
+            }
+            tables.push(self.table(&original, &pages, &held, table, spool.as_mut())?);
+        }
+        let objects = missing_objects(schema, &held.schema);
+        drop(original);
+        let comparison = Comparison {
+            holds: false,
+            reason: None,
+            header: candidate.from,
+            tables,
+            objects,
+            text: String::new(),
+        };
+        let names: Vec<String> = held.schema.iter().map(|entry| entry.name.clone()).collect();
+        drop(held);
+        let kept = match spool {
+            Some(spool) => spool.add_to(self.result, &names, schema)?,
+            None => 0,
+        };
+        Ok((comparison.judged(), kept))
+    }
+
+    fn table(
+        &self,
+        original: &Original<'_>,
+        pages: &Pages<'_>,
+        held: &Held<'_>,
+        table: &NeutralTable,
+        mut spool: Option<&mut Spool>,
+    ) -> Result<TableComparison> {
+        let encoding = self.candidate.geometry.format().encoding;
+        let is_faultless = self.faults.spare(table);
+        let mut account = TableComparison {
+            table: table.name.clone(),
+            sound: is_faultless,
+            rows: 0,
+            in_table: 0,
+            in_lost_and_found: 0,
+            missing: 0,
+            missing_rowids: Vec::new(),
+        };
+        let mut lookup = held.lookup(table)?;
+        let whole = scan::rows(original, pages, encoding, table, &mut |rowid, row, first| {
+            account.rows += 1;
+            if account.rows.is_multiple_of(INTERVAL) {
+                self.task.go_on()?;
+            }
+            if lookup.has(rowid, row, first)? {
+                account.in_table += 1;
+                return Ok(());
+            }
+            let version = Version { rowid, row, first, table };
+            if lookup.lost.has(version.hash())? {
+                account.in_lost_and_found += 1;
+                return Ok(());
+            }
+            account.missing += 1;
+            if let Some(rowid) = rowid.filter(|_| account.missing_rowids.len() < ROWIDS) {
+                account.missing_rowids.push(rowid);
+            }
+            match &mut spool {
+                // What a sound table lacks is no version that may be anywhere else.
+                Some(spool) if !is_faultless => spool.put(&version),
+                _ => Ok(()),
+            }
+        })?;
+        account.sound &= whole;
+        Ok(account)
+    }
+}
+
+/// What SQLite reads as one row.
+struct Version<'a> {
+    rowid: Option<i64>,
+    row: &'a Row<'a>,
+    /// The column of the row that is the first field.
+    first: usize,
+    table: &'a NeutralTable,
+}
+
+impl Version<'_> {
+    /// The stored fields, as a record has them: nothing for the rowid's alias.
+    fn fields(&self) -> Vec<Value<'_>> {
+        let field = |at: usize| match self.table.alias {
+            Some(alias) if alias == at => Value::Null,
+            _ => self.row.value(self.first + at),
+        };
+        (0..self.table.columns.len()).map(field).collect()
+    }
+
+    fn hash(&self) -> [u8; 16] {
+        hash(self.rowid, &self.fields(), Some(self.table))
+    }
+}
+
+/// A sum of a version. Fields at the end that SQLite reads without being there do not count.
+fn hash(rowid: Option<i64>, fields: &[Value<'_>], table: Option<&NeutralTable>) -> [u8; 16] {
+    let mut images: Vec<Vec<u8>> = fields.iter().map(|&field| image_of(field)).collect();
+    let nothing = image_of(Value::Null);
+    while let Some(last) = images.last() {
+        let column = table.and_then(|table| table.columns.get(images.len() - 1));
+        let default = column.and_then(|column| column.default.as_ref());
+        if last != default.map_or(&nothing, |default| &default.image) {
+            break;
+        }
+        images.pop();
+    }
+    let mut sum = [0; 16];
+    for (seed, half) in sum.chunks_exact_mut(8).enumerate() {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_usize(seed);
+        hasher.write(&image_of(rowid.map_or(Value::Null, Value::Integer)));
+        for image in &images {
+            hasher.write(image);
+        }
+        half.copy_from_slice(&hasher.finish().to_le_bytes());
+    }
+    sum
+}
+
+/// The pages of a file that is complete.
+struct FilePages {
+    file: PrivateFile,
+    format: Format,
+    pages: u32,
+}
+
+impl FilePages {
+    fn open(path: &Path) -> Result<Self> {
+        let file = PrivateFile::open(path)?;
+        let mut start = [0; SIZE];
+        file.read_at(&mut start, 0)?;
+        let header = Header::parse(&start).ok_or_else(|| {
+            Error::sqlite(ffi::SQLITE_NOTADB, "the result has no header").at(path)
+        })?;
+        let pages = file.size()? / u64::from(header.page_size);
+        let format = Format {
+            page_size: header.page_size,
+            reserved: header.reserved,
+            encoding: Encoding::of_header(u8::try_from(header.encoding).unwrap_or(0)),
+            schema_format: header.schema_format,
+        };
+        Ok(Self { file, format, pages: u32::try_from(pages).unwrap_or(u32::MAX) })
+    }
+}
+
+impl PageImage for FilePages {
+    fn page_size(&self) -> u32 {
+        self.format.page_size
+    }
+
+    fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    fn read_page(&self, page: u32, to: &mut [u8]) -> Result<()> {
+        let offset = u64::from(page.saturating_sub(1)) * u64::from(self.format.page_size);
+        let read = self.file.read_at(to, offset)?;
+        to.get_mut(read..).unwrap_or_default().fill(0);
+        Ok(())
+    }
+}
+
+/// The result of a repair, as SQLite reads it under the original's declarations.
+struct Held<'a> {
+    schema: Vec<SchemaEntry>,
+    encoding: Encoding,
+    read: Original<'a>,
+}
+
+impl<'a> Held<'a> {
+    /// Opens the result, which is at `path` and has `pages`, for comparing `tables` with it.
+    fn open(pages: &'a FilePages, path: &Path, tables: &[NeutralTable]) -> Result<Self> {
+        let plain = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
+        let schema = entries(&plain)?;
+        let kept: Vec<NeutralTable> = tables
+            .iter()
+            .filter_map(|table| {
+                let of = |entry: &&SchemaEntry| entry.kind == "table" && entry.name == table.name;
+                let root = schema.iter().find(of)?.root;
+                Some(NeutralTable { root, indexes: Vec::new(), ..table.clone() })
+            })
+            .collect();
+        let encoding = pages.format.encoding;
+        let read = Original::of_tables(pages, pages.format, kept)?;
+        let sql = read.connection.sql()?;
+        sql.execute_batch(
+            "PRAGMA temp_store = FILE;
+             CREATE TEMP TABLE lost(hash BLOB PRIMARY KEY) WITHOUT ROWID;
+             CREATE TEMP TABLE held(hash BLOB PRIMARY KEY) WITHOUT ROWID;",
+        )?;
+        let held = Self { schema, encoding, read };
+        held.note_lost(&plain, tables)?;
+        Ok(held)
+    }
+
+    /// Takes note of what is in the result's tables of rows without a table.
+    fn note_lost(&self, plain: &Connection, tables: &[NeutralTable]) -> Result<()> {
+        let prepare = |sql: &str| Statement::prepare(&self.read.connection, self.encoding, sql);
+        let mut note = prepare("INSERT OR IGNORE INTO temp.lost VALUES (?)")?;
+        for entry in self.schema.iter().filter(|entry| is_lost_and_found(&entry.name)) {
+            let sql = plain.sql()?;
+            let columns: usize = sql.query_row(
+                "SELECT count(*) FROM pragma_table_info(?1)
+                  WHERE name GLOB 'c[0-9]*' AND substr(name, 2) NOT GLOB '*[^0-9]*'",
+                [&entry.name],
+                |row| row.get::<_, u32>(0),
+            )? as usize;
+            let list: String = (0..columns).map(|column| format!(", c{column}")).collect();
+            let select =
+                format!("SELECT rootpgno, nfield, id{list} FROM main.{}", quoted(&entry.name));
+            // A table of the application's that only has such a name.
+            let Ok(mut select) = Statement::prepare(plain, self.encoding, &select) else {
+                continue;
+            };
+            select.each(iter::empty(), |row| {
+                let number = |column: usize| match row.value(column) {
+                    Value::Integer(number) => Some(number),
+                    _ => None,
+                };
+                let count = number(1).and_then(|count| usize::try_from(count).ok());
+                let count = count.unwrap_or(0).min(columns);
+                let fields: Vec<Value<'_>> = (0..count).map(|at| row.value(3 + at)).collect();
+                let of = |table: &&NeutralTable| Some(i64::from(table.root)) == number(0);
+                let sum = hash(number(2), &fields, tables.iter().find(of));
+                note.run(iter::once(Value::Blob(&sum)))?;
+                Ok(true)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What finds versions of `table`.
+    fn lookup(&self, table: &NeutralTable) -> Result<Lookup> {
+        let prepare = |sql: &str| Statement::prepare(&self.read.connection, self.encoding, sql);
+        let is_there = self.read.tables.iter().any(|it| it.entry == table.entry);
+        let columns = table.names().collect::<Vec<_>>().join(", ");
+        let from = format!("FROM {ORIGINAL}.t{}", table.entry);
+        let lost = Hashes { find: prepare("SELECT 1 FROM temp.lost WHERE hash = ?")? };
+        let place = if !is_there {
+            Place::Nowhere
+        } else if table.name.eq_ignore_ascii_case("sqlite_sequence") {
+            let find = format!("SELECT 1 {from} WHERE c0 IS ? AND c1 >= ?");
+            Place::Sequence(prepare(&find)?)
+        } else if table.has_rowid() {
+            Place::Rowid(prepare(&format!("SELECT {columns} {from} WHERE rowid = ?"))?)
+        } else {
+            self.read.connection.sql()?.execute_batch("DELETE FROM temp.held")?;
+            let mut note = prepare("INSERT OR IGNORE INTO temp.held VALUES (?)")?;
+            prepare(&format!("SELECT {columns} {from}"))?.each(iter::empty(), |row| {
+                let version = Version { rowid: None, row, first: 0, table };
+                note.run(iter::once(Value::Blob(&version.hash())))?;
+                Ok(true)
+            })?;
+            Place::Hashes(Hashes { find: prepare("SELECT 1 FROM temp.held WHERE hash = ?")? })
+        };
+        let affinities = table.columns.iter().map(|column| column.affinity).collect();
+        Ok(Lookup { place, affinities, alias: table.alias, table: table.clone(), lost })
+    }
+}
+
+/// Versions by their sums, in a temporary table.
+struct Hashes {
+    find: Statement,
+}
+
+impl Hashes {
+    fn has(&mut self, sum: [u8; 16]) -> Result<bool> {
+        let mut found = false;
+        self.find.each(iter::once(Value::Blob(&sum)), |_| {
+            found = true;
+            Ok(false)
+        })?;
+        Ok(found)
+    }
+}
+
+/// Where the versions of a table are looked for in the result.
+enum Place {
+    Nowhere,
+    Rowid(Statement),
+    /// SQLite raises the number in `sqlite_sequence` with the rows that are put in.
+    Sequence(Statement),
+    Hashes(Hashes),
+}
+
+struct Lookup {
+    place: Place,
+    affinities: Vec<Affinity>,
+    alias: Option<usize>,
+    table: NeutralTable,
+    lost: Hashes,
+}
+
+impl Lookup {
+    /// Whether the version is in its table.
+    fn has(&mut self, rowid: Option<i64>, row: &Row<'_>, first: usize) -> Result<bool> {
+        let mut has = false;
+        match &mut self.place {
+            Place::Nowhere => {}
+            Place::Rowid(find) => {
+                let (affinities, alias) = (&self.affinities, self.alias);
+                find.each(rowid.map(Value::Integer).into_iter(), |found| {
+                    has = affinities.iter().enumerate().all(|(at, &affinity)| {
+                        alias == Some(at)
+                            || is_equal(row.value(first + at), found.value(at), affinity)
+                    });
+                    Ok(false)
+                })?;
+            }
+            Place::Sequence(find) => {
+                let key = [row.value(first), row.value(first + 1)];
+                find.each(key.into_iter(), |_| {
+                    has = true;
+                    Ok(false)
+                })?;
+            }
+            Place::Hashes(hashes) => {
+                let version = Version { rowid: None, row, first, table: &self.table };
+                has = hashes.has(version.hash())?;
+            }
+        }
+        Ok(has)
+    }
+}
+
+/// Whether two stored values are the same to who reads a column of that affinity: a REAL one's
+/// whole numbers are stored as integers, or not.
+fn is_equal(one: Value<'_>, other: Value<'_>, affinity: Affinity) -> bool {
+    match (affinity, one, other) {
+        (Affinity::Real, Value::Real(_), Value::Integer(_)) => is_same(one, other),
+        (Affinity::Real, Value::Integer(_), Value::Real(_)) => is_same(other, one),
+        _ => is_same(one, other),
+    }
+}
+
+fn is_lost_and_found(name: &str) -> bool {
+    name.get(..LOST_AND_FOUND.len()).is_some_and(|start| start.eq_ignore_ascii_case(LOST_AND_FOUND))
+}
+
+/// The entries of a sound database's schema.
+fn entries(connection: &Connection) -> Result<Vec<SchemaEntry>> {
+    let mut statement = connection.sql()?.prepare(
+        "SELECT type, name, tbl_name, coalesce(rootpage, 0), sql FROM sqlite_schema ORDER BY rowid",
+    )?;
+    let entries = statement.query_map([], |row| {
+        Ok(SchemaEntry {
+            kind: row.get(0)?,
+            name: row.get(1)?,
+            table: row.get(2)?,
+            root: row.get(3)?,
+            sql: row.get(4)?,
+        })
+    })?;
+    Ok(entries.collect::<std::result::Result<_, _>>()?)
+}
+
+/// The objects of the original's `schema` that `held` lacks, or has with another text. One whose
+/// text SQLite can make nothing of may have another: then it is what was damaged.
+fn missing_objects(schema: &[SchemaEntry], held: &[SchemaEntry]) -> Vec<MissingObject> {
+    let kinds = ["table", "index", "view", "trigger"];
+    let makes_sense = |entry: &SchemaEntry| match entry.sql.as_deref().map(sql::makes) {
+        None => entry.kind == "index",
+        Some(makes) => matches!(
+            (entry.kind.as_str(), makes),
+            ("table", Some(Makes::Table | Makes::VirtualTable))
+                | ("index", Some(Makes::Index | Makes::UniqueIndex))
+                | ("view", Some(Makes::View))
+                | ("trigger", Some(Makes::Trigger))
+        ),
+    };
+    let mut missing = Vec::new();
+    for entry in schema.iter().filter(|entry| kinds.contains(&entry.kind.as_str())) {
+        let mut of_name = held
+            .iter()
+            .filter(|it| it.kind == entry.kind && it.name.eq_ignore_ascii_case(&entry.name));
+        let reason = match of_name.next() {
+            None => "is not in the result",
+            Some(it) if it.sql != entry.sql && makes_sense(entry) => {
+                "has another text in the result"
+            }
+            Some(it) if !it.table.eq_ignore_ascii_case(&entry.table) && makes_sense(entry) => {
+                "is another table's in the result"
+            }
+            Some(_) => continue,
+        };
+        missing.push(MissingObject {
+            kind: entry.kind.clone(),
+            name: entry.name.clone(),
+            reason: reason.to_owned(),
+        });
+    }
+    missing
+}
+
+/// Versions on their way into the result's table of rows without a table.
+struct Spool {
+    path: PathBuf,
+    // Its statements go before the connection.
+    lost: LostAndFound,
+    connection: Connection,
+    encoding: Encoding,
+}
+
+impl Spool {
+    /// A new one, next to the result.
+    fn new(result: &Path, encoding: Encoding) -> Result<Self> {
+        let path = result.with_extension("kept");
+        drop(fs::remove_file(&path));
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let connection = Connection::open(&path, flags, Duration::ZERO)?;
+        connection.sql()?.execute_batch(&format!(
+            "PRAGMA encoding = '{}'; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN",
+            encoding.name()
+        ))?;
+        Ok(Self { path, lost: LostAndFound::new(iter::empty(), 1), connection, encoding })
+    }
+
+    fn put(&mut self, version: &Version<'_>) -> Result<()> {
+        let (root, fields) = (version.table.root, version.fields());
+        self.lost.add(&self.connection, self.encoding, root, 0, version.rowid, &fields, AS_READ)
+    }
+
+    /// Puts everything into the result's table, whose name none of the original's `schema` has.
+    fn add_to(mut self, result: &Path, names: &[String], schema: &[SchemaEntry]) -> Result<u64> {
+        let kept = self.lost.rows;
+        self.lost.forget_statements();
+        if kept > 0 {
+            let to = Connection::open(result, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
+            to.sql()?.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+            let taken = schema.iter().map(|entry| entry.name.as_str());
+            let mut lost = LostAndFound::new(taken, 1);
+            lost.find(&to, names)?;
+            let width: usize = self.connection.sql()?.query_row(
+                "SELECT count(*) - 5 FROM pragma_table_info('lost_and_found')",
+                [],
+                |row| row.get::<_, u32>(0),
+            )? as usize;
+            let list: String = (0..width).map(|column| format!(", c{column}")).collect();
+            let select = format!("SELECT rootpgno, nfield, id{list} FROM lost_and_found");
+            Statement::prepare(&self.connection, self.encoding, &select)?.each(
+                iter::empty(),
+                |row| {
+                    let number = |column: usize| match row.value(column) {
+                        Value::Integer(number) => Some(number),
+                        _ => None,
+                    };
+                    let root = number(0).and_then(|root| u32::try_from(root).ok()).unwrap_or(0);
+                    let count = number(1).and_then(|count| usize::try_from(count).ok());
+                    let count = count.unwrap_or(0).min(width);
+                    let fields: Vec<Value<'_>> = (0..count).map(|at| row.value(3 + at)).collect();
+                    lost.add(&to, self.encoding, root, 0, number(2), &fields, AS_READ)?;
+                    Ok(true)
+                },
+            )?;
+            lost.forget_statements();
+            to.sql()?.execute_batch("COMMIT")?;
+        }
+        self.connection.close()?;
+        drop(fs::remove_file(&self.path));
+        Ok(kept)
+    }
+}

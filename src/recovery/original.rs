@@ -1,0 +1,410 @@
+//! A damaged file as SQLite itself reads it.
+//!
+//! SQLite gets the file's pages, the WAL's frames over them, as an [`Image`]: under a header that
+//! was decided on, and with a schema of neutral declarations ([`super::neutral`]) in the place of
+//! the file's own. So one entry of the schema that makes no sense hides no other, nothing is
+//! computed, and the file itself is not touched. What SQLite then reads of a table without an
+//! error is what it reads of the file; what its check then says of a b-tree is what is wrong with
+//! that b-tree.
+//!
+//! The names of the image's objects are `t` or `i` with the object's place in the schema, so that
+//! a line of the check says whose it is.
+//!
+//! Thread: whichever calls; the connection is its alone. Memory: SQLite's page cache, and the
+//! pages of the neutral schema.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::neutral::{self, NeutralTable};
+use super::salvage::target::{Encoding, Limits, watched};
+use super::salvage::{Pages, SchemaEntry};
+use super::scan::{self, RowidSource};
+use crate::engine::{Class, Connection, Error, Image, PageImage, Result, Task};
+use crate::format::Value;
+use crate::format::header::SIZE as HEADER;
+
+/// The name under which an image is attached.
+pub(super) const ORIGINAL: &str = "original";
+
+/// Page cache while an image is read, in KiB.
+const CACHE: i64 = 16 << 10;
+
+/// Lines that SQLite's check may say beyond one for each page that nothing leads to.
+const LINES: u64 = 100_000;
+
+/// What every page of an image has in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Format {
+    /// Bytes a page.
+    pub(super) page_size: u32,
+    /// Bytes at the end of each page that are not SQLite's.
+    pub(super) reserved: u8,
+    /// Of text.
+    pub(super) encoding: Encoding,
+    /// The schema format number (<https://sqlite.org/fileformat2.html#schema_format_number>).
+    pub(super) schema_format: u32,
+}
+
+/// What SQLite's check of the whole file says of the b-trees.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// Places in the schema of tables and indexes that are faulted.
+    pub(super) objects: HashSet<usize>,
+    /// Pages that are named as faulty in a b-tree.
+    pub(super) pages: HashSet<u32>,
+}
+
+impl Faults {
+    /// Whether neither the table nor one of its indexes is faulted.
+    pub(super) fn spare(&self, table: &NeutralTable) -> bool {
+        !self.objects.contains(&table.entry)
+            && !table.indexes.iter().any(|index| self.objects.contains(&index.entry))
+    }
+}
+
+/// A file as SQLite reads it. The connection has it attached as [`ORIGINAL`].
+#[derive(Debug)]
+pub(super) struct Original<'a> {
+    // Closed before the image ends.
+    pub(super) connection: Connection,
+    image: Image<'a>,
+    /// The tables whose b-trees SQLite can be led to.
+    pub(super) tables: Vec<NeutralTable>,
+    pages: u32,
+    limits: Limits,
+}
+
+/// How the indexes of an image are declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Indexes {
+    /// As indexes where SQLite can compare them with their table, else as tables.
+    Compared,
+    /// As tables.
+    Carried,
+}
+
+impl<'a> Original<'a> {
+    /// Has SQLite read `pages` with the tables of `schema`.
+    ///
+    /// # Errors
+    /// SQLite's, of the neutral schema.
+    pub(super) fn open(
+        pages: &'a dyn PageImage,
+        format: Format,
+        schema: &[SchemaEntry],
+    ) -> Result<Self> {
+        Self::of_tables(pages, format, neutral::describe(schema, format.encoding)?)
+    }
+
+    /// Has SQLite read `pages` with these tables.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn of_tables(
+        pages: &'a dyn PageImage,
+        format: Format,
+        mut tables: Vec<NeutralTable>,
+    ) -> Result<Self> {
+        let count = pages.pages();
+        let leads = |root: u32| (1..=count).contains(&root);
+        tables.retain(|table| {
+            leads(table.root) && table.indexes.iter().all(|index| leads(index.root))
+        });
+        let connection = connection(format)?;
+        let image = image(&connection, pages, format, &tables, Indexes::Compared)?;
+        let bytes = u64::from(count) * u64::from(format.page_size);
+        let limits = Limits::of(bytes, bytes);
+        Ok(Self { connection, image, tables, pages: count, limits })
+    }
+
+    /// The entries of the file's own schema table, as far as SQLite reads them.
+    ///
+    /// # Errors
+    /// SQLite's, but for damage; `task`'s.
+    pub(super) fn schema_of(
+        pages: &Pages<'_>,
+        image: &'a dyn PageImage,
+        format: Format,
+        task: &dyn Task,
+    ) -> Result<Vec<SchemaEntry>> {
+        let first = first_page(format, image.pages());
+        let mut own = vec![0; format.page_size as usize];
+        if image.read_page(1, &mut own).is_err() {
+            return Ok(Vec::new());
+        }
+        if let (Some(header), Some(from)) = (own.get_mut(..HEADER), first.get(..HEADER)) {
+            header.copy_from_slice(from);
+        }
+        let connection = connection(format)?;
+        let attached = Image::new(image)?;
+        attached.write(1, &own);
+        // Then SQLite minds no entry that it can make nothing of.
+        connection.sql()?.execute_batch("PRAGMA writable_schema = ON")?;
+        match attached.attach(&connection, ORIGINAL) {
+            Ok(()) => {}
+            Err(error) if is_of_the_file(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        }
+        let mut entries = Vec::new();
+        let text = |value: Value<'_>| match value {
+            Value::Text(text) => Some(format.encoding.text_of(text)),
+            _ => None,
+        };
+        let source = RowidSource {
+            connection: &connection,
+            encoding: format.encoding,
+            table: &format!("{ORIGINAL}.sqlite_schema"),
+            columns: "type, name, tbl_name, rootpage, sql",
+            root: 1,
+        };
+        scan::by_rowid(&source, pages, &mut |_, row, first| {
+            task.go_on()?;
+            let value = |at: usize| text(row.value(first + at)).unwrap_or_default();
+            let root = match row.value(first + 3) {
+                Value::Integer(root) => u32::try_from(root).unwrap_or(0),
+                _ => 0,
+            };
+            let sql = text(row.value(first + 4));
+            entries.push(SchemaEntry {
+                kind: value(0),
+                name: value(1),
+                table: value(2),
+                root,
+                sql,
+            });
+            Ok(())
+        })?;
+        drop(connection);
+        Ok(entries)
+    }
+
+    /// What SQLite's check of the whole file says.
+    ///
+    /// # Errors
+    /// Of reading the file (`SQLITE_IOERR`); `task`'s.
+    pub(super) fn check(&self, task: &dyn Task) -> Result<Faults> {
+        let mut faults = Faults::default();
+        let lines = u64::from(self.pages) + LINES;
+        let whole = format!("PRAGMA {ORIGINAL}.integrity_check({lines})");
+        match self.lines(&whole, &mut faults, task) {
+            Ok(()) => Ok(faults),
+            // The b-trees were looked at before the rows, over which it fell.
+            Err(error) if is_of_the_file(&error) => {
+                for table in &self.tables {
+                    if !faults.spare(table) {
+                        continue;
+                    }
+                    let one = format!("PRAGMA {ORIGINAL}.integrity_check('t{}')", table.entry);
+                    match self.lines(&one, &mut faults, task) {
+                        Ok(()) => {}
+                        Err(error) if is_of_the_file(&error) => {
+                            faults.objects.insert(table.entry);
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(faults)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lines(&self, pragma: &str, faults: &mut Faults, task: &dyn Task) -> Result<()> {
+        watched(&self.connection, &self.limits, task, || {
+            let mut statement = self.connection.sql()?.prepare(pragma)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let text: String = row.get(0)?;
+                for line in text.lines() {
+                    self.line(line, faults);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes note of a line of the check.
+    fn line(&self, line: &str, faults: &mut Faults) {
+        // What nothing leads to, and lists of pages, are no b-tree's; the key of an index that is
+        // declared as a table may hold NULL.
+        let others = ["***", "Page ", "NULL value in "];
+        if line == "ok" || others.iter().any(|start| line.starts_with(start)) {
+            return;
+        }
+        if let Some(rest) = line.strip_prefix("Tree ") {
+            let mut words = rest.split([' ', ':']);
+            let root = words.next().and_then(|word| word.parse::<u32>().ok());
+            let page = words.skip_while(|word| *word != "page").nth(1);
+            faults.pages.extend(page.and_then(|word| word.parse::<u32>().ok()));
+            for table in &self.tables {
+                if Some(table.root) == root {
+                    faults.objects.insert(table.entry);
+                }
+                let of = table.indexes.iter().filter(|index| Some(index.root) == root);
+                faults.objects.extend(of.map(|index| index.entry));
+            }
+            return;
+        }
+        // Where SQLite does not know the order it says nothing of it.
+        let disorder = line.starts_with("row not in PRIMARY KEY order");
+        for word in line.split([' ', '.', ':']) {
+            let Some(place) = place_of(word) else { continue };
+            let is_known = self.tables.iter().all(|table| {
+                (table.entry != place || table.order_is_known())
+                    && table
+                        .indexes
+                        .iter()
+                        .all(|index| index.entry != place || index.order_is_known())
+            });
+            if is_known || !disorder {
+                faults.objects.insert(place);
+            }
+        }
+    }
+
+    /// The pages of the b-tree of the object at `place` in the schema, by SQLite's own account,
+    /// overflow pages last.
+    ///
+    /// # Errors
+    /// SQLite's, where it cannot follow the b-tree.
+    pub(super) fn pages_of(&self, place: usize, task: &dyn Task) -> Result<TreePages> {
+        watched(&self.connection, &self.limits, task, || {
+            let mut statement = self.connection.sql()?.prepare(
+                "SELECT pageno, pagetype FROM dbstat(?1) WHERE name IN (?2, ?3) ORDER BY path",
+            )?;
+            let mut rows = statement.query((ORIGINAL, format!("t{place}"), format!("i{place}")))?;
+            let mut pages = TreePages::default();
+            while let Some(row) = rows.next()? {
+                let list = match row.get_ref(1)?.as_str() {
+                    Ok("leaf") => &mut pages.leaves,
+                    Ok("internal") => &mut pages.interior,
+                    _ => &mut pages.overflow,
+                };
+                list.push(row.get(0)?);
+            }
+            Ok(pages)
+        })
+    }
+
+    /// The same pages for a connection that carries tables over, every b-tree declared as a table.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub(super) fn carried<'p>(
+        pages: &'p dyn PageImage,
+        format: Format,
+        tables: &[NeutralTable],
+        to: &Connection,
+    ) -> Result<Image<'p>> {
+        let making = connection(format)?;
+        let image = image(&making, pages, format, tables, Indexes::Carried)?;
+        image.attach(to, ORIGINAL)?;
+        Ok(image)
+    }
+}
+
+/// The pages of a b-tree.
+#[derive(Debug, Default)]
+pub(super) struct TreePages {
+    /// In the b-tree's order.
+    pub(super) leaves: Vec<u32>,
+    pub(super) interior: Vec<u32>,
+    pub(super) overflow: Vec<u32>,
+}
+
+/// Whether an error says that the file is damaged where it was read, or that a page of it is not
+/// there.
+pub(super) fn is_of_the_file(error: &Error) -> bool {
+    matches!(error.class(), Class::Corrupt | Class::Index)
+        || error.errcode & 0xff == ffi::SQLITE_IOERR
+}
+
+/// The place in the schema that a name of the image stands for.
+fn place_of(name: &str) -> Option<usize> {
+    name.strip_prefix(['t', 'i'])?.parse().ok()
+}
+
+/// A connection to a database in memory, to which an image can be attached.
+fn connection(format: Format) -> Result<Connection> {
+    let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open(Path::new(":memory:"), flags, Duration::ZERO)?;
+    neutral::allow_any_schema(&connection);
+    neutral::keep_order(&connection)?;
+    connection.sql()?.execute_batch(&format!(
+        "PRAGMA encoding = '{}'; PRAGMA temp_store = MEMORY",
+        format.encoding.name()
+    ))?;
+    Ok(connection)
+}
+
+/// An image of `pages` with a schema of `tables`, attached to `connection`.
+fn image<'p>(
+    connection: &Connection,
+    pages: &'p dyn PageImage,
+    format: Format,
+    tables: &[NeutralTable],
+    indexes: Indexes,
+) -> Result<Image<'p>> {
+    let image = Image::new(pages)?;
+    image.write(1, &first_page(format, pages.pages()));
+    image.attach(connection, ORIGINAL)?;
+    let sql = connection.sql()?;
+    sql.execute_batch(&format!(
+        "PRAGMA {ORIGINAL}.journal_mode = OFF;
+         PRAGMA {ORIGINAL}.cache_size = -{CACHE};
+         PRAGMA writable_schema = ON;
+         BEGIN"
+    ))?;
+    let mut insert = sql.prepare(&format!(
+        "INSERT INTO {ORIGINAL}.sqlite_schema(type, name, tbl_name, rootpage, sql)
+         VALUES (?1, ?2, ?3, ?4, ?5)"
+    ))?;
+    for table in tables {
+        let name = format!("t{}", table.entry);
+        insert.execute(("table", &name, &name, table.root, table.declaration(&name)))?;
+        for index in &table.indexes {
+            let own = format!("i{}", index.entry);
+            match index.as_index(&own, &name).filter(|_| indexes == Indexes::Compared) {
+                Some(text) => insert.execute(("index", &own, &name, index.root, text))?,
+                None => insert.execute(("table", &own, &own, index.root, index.as_table(&own)))?,
+            };
+        }
+    }
+    drop(insert);
+    sql.execute_batch("COMMIT; PRAGMA writable_schema = RESET")?;
+    Ok(image)
+}
+
+/// The first page of a database with `pages` pages and an empty schema
+/// (<https://sqlite.org/fileformat2.html#the_database_header>).
+fn first_page(format: Format, pages: u32) -> Vec<u8> {
+    let mut page = vec![0; format.page_size as usize];
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(to) = page.get_mut(at..at + bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+    };
+    put(0, b"SQLite format 3\0");
+    // 1 stands for 65536.
+    let size = u16::try_from(format.page_size).unwrap_or(1);
+    put(16, &size.to_be_bytes());
+    put(18, &[1, 1, format.reserved, 64, 32, 32]);
+    let one = 1_u32.to_be_bytes();
+    put(24, &one);
+    put(28, &pages.to_be_bytes());
+    put(40, &one);
+    put(44, &format.schema_format.to_be_bytes());
+    put(56, &u32::from(format.encoding.number()).to_be_bytes());
+    put(92, &one);
+    put(96, &3_054_001_u32.to_be_bytes());
+    let usable = format.page_size - u32::from(format.reserved);
+    // 0 stands for 65536.
+    let content = u16::try_from(usable).unwrap_or(0);
+    put(100, &[13, 0, 0, 0, 0]);
+    put(105, &content.to_be_bytes());
+    page
+}

@@ -1,0 +1,204 @@
+//! The floor: tables that SQLite itself reads to their end, and that its check of the whole file
+//! faults nowhere, indexes included. They come out exactly so.
+//!
+//! SQLite copies their rows and the entries of their indexes as they are ([`super::target`]),
+//! under neutral declarations, so that a sound table needs nothing of its application. No
+//! likelihood touches them, and their pages are no other b-tree's: the walks begin after they
+//! have been given theirs.
+//!
+//! Thread: the salvage's. May call: `original`, `neutral`.
+
+use super::forest;
+use super::geometry::Geometry;
+use super::pages::{AsImage, Pages};
+use super::snapshot::SchemaEntry;
+use super::target::{Encoding, Target};
+use super::tree::{Owner, Owners, Tree};
+use crate::engine::{Result, Task};
+use crate::recovery::neutral::NeutralTable;
+use crate::recovery::original::{Format, Original, is_of_the_file};
+
+/// A table that SQLite reads and checks without a fault.
+#[derive(Debug)]
+pub(super) struct Sound {
+    /// Its place among the target's tables; none where it could not be made by its statement.
+    place: Option<usize>,
+    /// Its rows in the target.
+    pub(super) rows: u64,
+    name: String,
+    /// Its own pages: with records, in the b-tree's order, and others.
+    tree: Claimed,
+    /// By root.
+    indexes: Vec<(u32, Claimed)>,
+}
+
+/// The pages of one b-tree.
+#[derive(Debug)]
+struct Claimed {
+    root: u32,
+    table: bool,
+    records: Vec<u32>,
+    others: Vec<u32>,
+}
+
+/// The sound tables of a file.
+#[derive(Debug, Default)]
+pub(super) struct Floor {
+    tables: Vec<Sound>,
+}
+
+impl Floor {
+    /// Finds the sound tables of `schema` and has the target carry them over.
+    ///
+    /// # Errors
+    /// Those of writing the target; `task`'s.
+    pub(super) fn lay(
+        pages: &Pages<'_>,
+        geometry: &Geometry,
+        schema: &[SchemaEntry],
+        target: &mut Target,
+        task: &dyn Task,
+    ) -> Result<Self> {
+        let format = geometry.format();
+        let image = AsImage::whole(pages);
+        let original = match Original::open(&image, format, schema) {
+            Ok(original) => original,
+            // SQLite takes no such image: then it reads nothing, and there is no floor.
+            Err(error) if error.errcode != rusqlite::ffi::SQLITE_FULL => {
+                task.go_on()?;
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(error),
+        };
+        let faults = original.check(task)?;
+        let mut sound = Vec::new();
+        for table in &original.tables {
+            // SQLite's own tables are made as it makes them.
+            let own =
+                table.name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
+            if own || !faults.spare(table) {
+                continue;
+            }
+            task.go_on()?;
+            if let Some(claimed) = claim(&original, table, task)? {
+                sound.push((table.clone(), claimed));
+            }
+        }
+        drop(original);
+        if sound.is_empty() {
+            return Ok(Self::default());
+        }
+        let tables: Vec<NeutralTable> = sound.iter().map(|(table, _)| table.clone()).collect();
+        let carried = target.carry(&image, format, &tables, task)?;
+        let place = |name: &str| target.shapes().iter().position(|shape| shape.table == name);
+        let tables = sound
+            .into_iter()
+            .zip(carried)
+            .filter_map(|((table, (tree, indexes)), rows)| {
+                let place = place(&table.name);
+                Some(Sound { place, rows: rows?, name: table.name, tree, indexes })
+            })
+            .collect();
+        Ok(Self { tables })
+    }
+
+    /// Gives the tables their pages, for good.
+    pub(super) fn claim(&self, owners: &mut Owners, tables: usize) {
+        for (number, table) in (0..).zip(&self.tables) {
+            // A table that could not be made has no place; its number is one that no walk has.
+            let owner = table.place.map_or(u32::MAX / 4 - number, forest::number);
+            table.tree.claim(owners, Owner::Tree(owner));
+            for (at, (_, index)) in table.indexes.iter().enumerate() {
+                let beyond = forest::number(tables).saturating_add(u32::MAX / 8);
+                let owner = beyond.saturating_add(u32::try_from(at).unwrap_or(0));
+                index.claim(owners, Owner::Tree(owner));
+            }
+        }
+    }
+
+    /// The b-tree of the table at `place`, if it is sound.
+    pub(super) fn table(&self, place: usize) -> Option<Tree> {
+        let table = self.tables.iter().find(|table| table.place == Some(place))?;
+        Some(table.tree.tree())
+    }
+
+    /// The index's b-tree at `root`, if it is a sound table's.
+    pub(super) fn index(&self, root: u32) -> Option<Tree> {
+        let mut indexes = self.tables.iter().flat_map(|table| &table.indexes);
+        indexes.find(|(of, _)| *of == root).map(|(_, index)| index.tree())
+    }
+
+    /// The rows of the table at `place`, if it is sound.
+    pub(super) fn rows(&self, place: usize) -> Option<u64> {
+        Some(self.tables.iter().find(|table| table.place == Some(place))?.rows)
+    }
+
+    /// The names and rows of tables that could not be made by their statements.
+    pub(super) fn unmade(&self) -> impl Iterator<Item = (&str, u64)> {
+        let unmade = self.tables.iter().filter(|table| table.place.is_none());
+        unmade.map(|table| (table.name.as_str(), table.rows))
+    }
+}
+
+impl Claimed {
+    fn claim(&self, owners: &mut Owners, owner: Owner) {
+        for &page in self.records.iter().chain(&self.others) {
+            owners.settle(page, owner);
+        }
+    }
+
+    fn tree(&self) -> Tree {
+        Tree {
+            root: self.root,
+            table: self.table,
+            pages: self.records.clone(),
+            placed: Vec::new(),
+            outlying: Vec::new(),
+            lost: Vec::new(),
+            settled: true,
+        }
+    }
+}
+
+/// The pages of a table and of its indexes; none where SQLite cannot follow one of the b-trees.
+fn claim(
+    original: &Original<'_>,
+    table: &NeutralTable,
+    task: &dyn Task,
+) -> Result<Option<(Claimed, Vec<(u32, Claimed)>)>> {
+    let of = |place: usize, root: u32, has_rowid: bool| {
+        let pages = match original.pages_of(place, task) {
+            Ok(pages) => pages,
+            Err(error) if is_of_the_file(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (mut records, mut others) = (pages.leaves, pages.overflow);
+        // The interior pages of an index's b-tree have records, too.
+        if has_rowid {
+            others.extend(pages.interior)
+        } else {
+            records.extend(pages.interior)
+        }
+        Ok(Some(Claimed { root, table: has_rowid, records, others }))
+    };
+    let Some(tree) = of(table.entry, table.root, table.has_rowid())? else { return Ok(None) };
+    let mut indexes = Vec::new();
+    for index in &table.indexes {
+        let Some(claimed) = of(index.entry, index.root, false)? else { return Ok(None) };
+        indexes.push((index.root, claimed));
+    }
+    Ok(Some((tree, indexes)))
+}
+
+/// What the header says of every page.
+impl Geometry {
+    /// For SQLite.
+    pub(in crate::recovery) fn format(&self) -> Format {
+        Format {
+            page_size: self.layout.page_size,
+            reserved: self.as_snapshot.reserved,
+            encoding: Encoding::of_header(self.as_snapshot.encoding),
+            schema_format: self.schema_format(),
+        }
+    }
+}
