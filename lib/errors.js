@@ -74,6 +74,12 @@ function advice(path, health) {
   if (has('staleWal')) {
     return 'The -wal can be put aside only while nobody else has the database open: close it in every process'
   }
+  if (has('unclearWal')) {
+    return (
+      'The -wal may hold commits that are nowhere else: keep both files together. To put it aside and go on ' +
+      `without it: npx fusion-sqlite doctor ${path}`
+    )
+  }
   if (has('replaced')) return 'Close the database in every process before it is opened again'
   return `Keep the file and its -wal together. To see what is wrong and repair it: npx fusion-sqlite doctor ${path}`
 }

@@ -22,8 +22,9 @@ function backupPaths(backups) {
 }
 
 /** What the native `recover` takes, but for the file. */
-function recoverArguments(options) {
+function recoverArguments(options, asked) {
   return {
+    asked,
     to: options.to === undefined ? null : filePath(options.to, 'options.to'),
     backups: backupPaths(options.backups),
     useBackup: flag(options, 'useBackup', true),
@@ -32,10 +33,10 @@ function recoverArguments(options) {
   }
 }
 
-/** See index.d.ts; `file` is the text of a path. */
-async function recoverFile(file, options = {}) {
+/** See index.d.ts; `file` is the text of a path. `asked`: what is not certain is done, too. */
+async function recoverFile(file, options = {}, asked = true) {
   const watch = taskOptions(options, ['to', 'backups', 'useBackup', 'allowLoss'])
-  return runTask('recover', { path: file, ...recoverArguments(options) }, watch)
+  return runTask('recover', { path: file, ...recoverArguments(options, asked) }, watch)
 }
 
 /** See index.d.ts. */
@@ -50,7 +51,7 @@ function repairAtOpen(path) {
 
 /** The same off this thread. */
 function repairAhead(path) {
-  return recoverFile(path)
+  return recoverFile(path, {}, false)
 }
 
 /** Says where a WAL is that was put aside. */

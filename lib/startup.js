@@ -18,6 +18,7 @@ const UNSAFE = new Set([
   'tableDamage',
   'header',
   'staleWal',
+  'unclearWal',
   'truncated',
   'replaced',
   'notADatabase',

@@ -362,7 +362,7 @@ fn a_stale_wal_is_put_aside_whole_and_the_file_is_sound_then() {
     let path = with_a_stale_wal(&directory);
     let wal = fs::read(beside(&path, "-wal")).unwrap();
     let before = fs::read(&path).unwrap();
-    let aside = put_wal_aside(&path).unwrap();
+    let aside = put_wal_aside(&path, false).unwrap();
     let name = aside.file_name().unwrap().to_str().unwrap();
     assert!(name.starts_with("fusion.db-wal.stale-2") && name.ends_with('Z'), "{name}");
     assert!(fs::read(&aside).unwrap() == wal, "kept as it was");
@@ -379,11 +379,103 @@ fn a_stale_wal_stays_while_another_process_has_the_file_open() {
     other.open("db", &path);
     // It has looked at the file, as any opener does.
     drop(other.sql("db", "PRAGMA schema_version"));
-    let error = put_wal_aside(&path).unwrap_err();
+    let error = put_wal_aside(&path, false).unwrap_err();
     assert_eq!(error.errcode, 5, "{error}");
     // A plain close would apply it.
     other.kill();
     assert!(beside(&path, "-wal").exists());
+}
+
+/// The file was replaced under a process that has the old one open, and goes on writing to its WAL.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_wal_stays_while_another_process_has_the_file_open_that_it_belongs_to() {
+    let directory = TempDir::new().unwrap();
+    let path = with_a_stale_wal(&directory);
+    let (new, wal) = (fs::read(&path).unwrap(), fs::read(beside(&path, "-wal")).unwrap());
+    let other_directory = TempDir::new().unwrap();
+    let old = database(&other_directory);
+    fs::copy(&old, &path).unwrap();
+    fs::remove_file(beside(&path, "-wal")).unwrap();
+    let mut other = SecondProcess::start();
+    other.open("db", &path);
+    other.sql("db", "PRAGMA wal_autocheckpoint = 0").unwrap();
+    other.sql("db", "INSERT INTO notes VALUES (1, 1)").unwrap();
+    // As a checkout does it: another file, by the same name.
+    let restored = directory.path().join("restored.db");
+    fs::write(&restored, new).unwrap();
+    fs::rename(&restored, &path).unwrap();
+    let live = fs::read(beside(&path, "-wal")).unwrap();
+    assert!(!live.is_empty());
+    for asked in [false, true] {
+        let error = put_wal_aside(&path, asked).unwrap_err();
+        assert!([0, 5].contains(&error.errcode), "{error}");
+    }
+    // A WAL that is in the way without doubt, but is in use.
+    File::options().write(true).open(beside(&path, "-wal")).unwrap().write_all(&wal).unwrap();
+    assert_eq!(put_wal_aside(&path, true).unwrap_err().errcode, 5);
+    assert!(fs::read(beside(&path, "-wal")).unwrap().starts_with(&wal));
+    other.kill();
+}
+
+/// Each frame of a file's own WAL in turn: damaged in place, damaged before it was written, torn in
+/// its middle; with a file that has nothing of the WAL, and one that has all of it.
+#[test]
+fn a_files_own_wal_with_a_damaged_frame_is_never_moved_unasked() {
+    use fusion_sqlite::format::wal::{FRAME_HEADER, Frame, HEADER, Header};
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    left_in_wal(
+        &path,
+        &[
+            "UPDATE logs SET text = 'other ' || id, task = 'FN-' || id % 5 WHERE id > 2700",
+            "DELETE FROM logs WHERE id < 30",
+            "INSERT INTO notes SELECT id, id FROM logs",
+        ],
+    );
+    let wal = fs::read(beside(&path, "-wal")).unwrap();
+    let begun = fs::read(&path).unwrap();
+    let whole = {
+        let copy = directory.path().join("copy.db");
+        fs::copy(&path, &copy).unwrap();
+        fs::copy(beside(&path, "-wal"), beside(&copy, "-wal")).unwrap();
+        sql(&copy, "PRAGMA wal_checkpoint(TRUNCATE)");
+        fs::read(&copy).unwrap()
+    };
+    let header = Header::parse(&wal).unwrap();
+    let size = FRAME_HEADER + header.page_size as usize;
+    let count = (wal.len() - HEADER) / size;
+    assert!(count > 20);
+    let (mut unclear, mut broken) = (0, 0);
+    for frame in 0..count {
+        for (way, file) in [(0, &begun), (0, &whole), (1, &begun), (2, &begun)] {
+            let mut damaged = wal.clone();
+            let mut sums = header.checksum;
+            for (number, bytes) in damaged[HEADER..].chunks_exact_mut(size).enumerate() {
+                let from = if way == 1 { FRAME_HEADER } else { FRAME_HEADER + size / 2 };
+                if number == frame {
+                    bytes[from..].fill(0x5a);
+                }
+                if way != 0 {
+                    sums = Frame::sum(bytes, sums, header.big_endian).unwrap();
+                    bytes[16..20].copy_from_slice(&sums.0.to_be_bytes());
+                    bytes[20..24].copy_from_slice(&sums.1.to_be_bytes());
+                }
+            }
+            drop(fs::remove_file(beside(&path, "-shm")));
+            fs::write(&path, file).unwrap();
+            fs::write(beside(&path, "-wal"), &damaged).unwrap();
+            let health = quick(&path);
+            let of = |name: fn(&Finding) -> bool| health.findings.iter().any(name);
+            assert!(!of(|it| matches!(it, Finding::StaleWal { .. })), "{frame}, {way}: {health:?}");
+            unclear += usize::from(of(|it| matches!(it, Finding::UnclearWal { .. })));
+            broken += usize::from(!health.ok);
+            assert_eq!(put_wal_aside(&path, false).unwrap_err().code, "ERR_INVALID_STATE");
+            assert!(fs::read(beside(&path, "-wal")).unwrap() == damaged, "{frame}, {way}");
+            assert!(fs::read(&path).unwrap() == *file, "{frame}, {way}");
+        }
+    }
+    assert!(unclear > count && broken >= unclear, "{unclear} of {broken} and {count}");
 }
 
 #[test]
@@ -397,7 +489,7 @@ fn a_wal_that_makes_the_file_whole_is_kept_and_not_put_aside() {
     }
     let health = full(&path);
     assert!(health.ok, "{health:?}");
-    let error = put_wal_aside(&path).unwrap_err();
+    let error = put_wal_aside(&path, false).unwrap_err();
     assert_eq!(error.code, "ERR_INVALID_STATE");
     assert_eq!(count(&path, "logs"), 3000);
 }
@@ -414,7 +506,7 @@ fn damage_that_the_wal_has_no_part_in_is_no_stale_wal() {
         matches!(&health.findings[0], Finding::TableDamage { table, .. } if table == "logs"),
         "{health:?}"
     );
-    assert_eq!(put_wal_aside(&path).unwrap_err().code, "ERR_INVALID_STATE");
+    assert_eq!(put_wal_aside(&path, false).unwrap_err().code, "ERR_INVALID_STATE");
 }
 
 #[test]

@@ -107,6 +107,17 @@ const explanations = {
     remedy: 'The -wal is put aside under a dated name. It is not applied and not deleted.',
   }),
 
+  unclearWal: ([{ bytes: length }]) => ({
+    title: `The database is damaged with its -wal file (${bytes(length)}), and sound without it`,
+    means:
+      'Either the -wal is another database’s, because the file was replaced, or it is the database’s own, and a page ' +
+      'in it was damaged before it was written. Nothing proves which. If it is the database’s own, the commits in it ' +
+      'are nowhere else.',
+    remedy:
+      'The -wal is put aside under a dated name. It is not applied and not deleted; the rows in it can be looked for ' +
+      'afterwards.',
+  }),
+
   walDeleted: ([{ frames }]) => ({
     title: 'The -wal file was deleted by hand',
     means:

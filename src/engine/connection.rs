@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::wedge::{Member, Members};
-use super::{Class, DatabaseFile, Error, FileId, Result, file_id, wal_index};
+use super::{Class, DatabaseFile, Error, FileId, Result, file_id, reads, wal_index};
 
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
@@ -36,9 +36,9 @@ impl Connection {
     pub fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> Result<Self> {
         super::init()?;
         let at = |error: rusqlite::Error| Error::from(error).at(path);
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let inner =
-            rusqlite::Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                .map_err(at)?;
+            rusqlite::Connection::open_with_flags_and_vfs(path, flags, reads::NAME).map_err(at)?;
         // rusqlite panics at a timeout that SQLite's int cannot hold.
         inner.busy_timeout(busy_timeout.min(LONGEST_TIMEOUT)).map_err(at)?;
         let mut connection =

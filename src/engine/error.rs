@@ -43,8 +43,12 @@ pub enum Class {
     Transient,
     /// This row cannot be stored: reject it alone.
     Row,
-    /// The disk, its permissions or the schema: keep, tell, retry slowly.
+    /// The disk is full, a permission is missing, or the schema is another one: keep the entries,
+    /// report, retry slowly.
     Disk,
+    /// The disk or its file system failed a read, a write or a sync. It says nothing about the
+    /// file's content: keep the entries, report, retry slowly.
+    Io,
     /// The file is damaged: stop writing at once, keep, tell.
     Corrupt,
     /// A virtual table's index is damaged, the file is not: rebuild the index.
@@ -53,6 +57,13 @@ pub enum Class {
     Replaced,
     /// A mistake of the caller or of this package.
     Misuse,
+}
+
+impl Class {
+    /// Whether the cause lies outside of the file, so that trying again later may succeed.
+    pub fn passes(self) -> bool {
+        matches!(self, Self::Transient | Self::Disk | Self::Io)
+    }
 }
 
 impl Error {
@@ -134,15 +145,16 @@ impl Error {
 /// |---|---|
 /// | transient | BUSY*, LOCKED*, PROTOCOL, INTERRUPT, SCHEMA, IOERR on a lock or for memory |
 /// | row | CONSTRAINT*, TOOBIG, MISMATCH |
-/// | disk | FULL, READONLY*, CANTOPEN*, PERM, NOMEM, other IOERR*, ERROR (a missing table) |
-/// | corrupt | CORRUPT*, NOTADB, IOERR_DATA, IOERR_CORRUPTFS |
+/// | disk | FULL, READONLY*, CANTOPEN*, PERM, NOMEM, ERROR (a missing table) |
+/// | io | other IOERR*, IOERR_CORRUPTFS (a failed read) among them |
+/// | corrupt | CORRUPT*, NOTADB, IOERR_DATA (a page's checksum) |
 /// | index | CORRUPT_VTAB |
 /// | replaced | READONLY_DBMOVED, IOERR_VNODE |
 pub fn classify(errcode: i32) -> Class {
     match errcode {
         ffi::SQLITE_CORRUPT_VTAB => return Class::Index,
         ffi::SQLITE_READONLY_DBMOVED | ffi::SQLITE_IOERR_VNODE => return Class::Replaced,
-        ffi::SQLITE_IOERR_DATA | ffi::SQLITE_IOERR_CORRUPTFS => return Class::Corrupt,
+        ffi::SQLITE_IOERR_DATA => return Class::Corrupt,
         ffi::SQLITE_IOERR_LOCK
         | ffi::SQLITE_IOERR_RDLOCK
         | ffi::SQLITE_IOERR_UNLOCK
@@ -164,9 +176,9 @@ pub fn classify(errcode: i32) -> Class {
         | ffi::SQLITE_CANTOPEN
         | ffi::SQLITE_PERM
         | ffi::SQLITE_NOMEM
-        | ffi::SQLITE_IOERR
         | ffi::SQLITE_NOLFS
         | ffi::SQLITE_ERROR => Class::Disk,
+        ffi::SQLITE_IOERR => Class::Io,
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => Class::Corrupt,
         _ => Class::Misuse,
     }
@@ -214,6 +226,13 @@ mod tests {
         assert_eq!(classify(267), Class::Index);
         assert_eq!(classify(11), Class::Corrupt);
         assert_eq!(classify(26), Class::Corrupt);
+    }
+
+    #[test]
+    fn what_the_disk_fails_is_no_damage() {
+        for code in [10, 266, 522, 778, 1034, 8458] {
+            assert_eq!(classify(code), Class::Io, "{code}");
+        }
     }
 
     #[test]

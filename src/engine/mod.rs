@@ -17,11 +17,13 @@ mod foreign;
 mod image;
 mod live_file;
 mod locks;
+mod open_files;
 mod overlay;
 mod ownership;
 mod page_size;
 mod profile;
 mod reader;
+mod reads;
 pub mod session_ffi;
 mod shown;
 mod storage;
@@ -53,11 +55,13 @@ pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
+pub use open_files::OpenFiles;
 pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::guess_format;
 pub use profile::{Extent, Profile, Synchronous, advise};
 pub use reader::Reader;
+pub use reads::{failed_reads, or_failed};
 pub use shown::shown;
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};
@@ -78,7 +82,8 @@ pub fn took_over_wal(database: &std::path::Path) -> bool {
     error_log::recovered(&Wal::path(database))
 }
 
-/// Makes this process's SQLite ready: version gate, error log, lock shim, turns. Idempotent, any
+/// Makes this process's SQLite ready: version gate, error log, lock shim, turns,
+/// the VFS. Idempotent, any
 /// thread. The first call decides; later ones repeat its answer.
 pub fn init() -> Result<()> {
     static INIT: OnceLock<Result<()>> = OnceLock::new();
@@ -103,7 +108,7 @@ pub fn init() -> Result<()> {
         }
         locks::install();
         turn::install();
-        Ok(())
+        reads::install()
     })
     .clone()
 }

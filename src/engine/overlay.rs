@@ -19,6 +19,8 @@ pub struct Overlay {
     frames: HashMap<u32, u64>,
     /// Pages of the database after the last transaction; 0 if there is none.
     pub pages: u32,
+    /// Bytes of the WAL up to the end of the last transaction; 0 if there is none.
+    pub end: u64,
 }
 
 impl Overlay {
@@ -45,7 +47,7 @@ impl Overlay {
     /// Reads a WAL whose header is `header`.
     ///
     /// # Errors
-    /// `task`'s.
+    /// `task`'s; a read that fails, which is not the WAL's end.
     pub fn read(wal: &dyn Storage, header: &Header, task: &dyn Task) -> Result<Self> {
         let mut overlay = Self::default();
         let mut pending = Vec::new();
@@ -56,7 +58,7 @@ impl Overlay {
             if count.is_multiple_of(1024) {
                 task.go_on()?;
             }
-            if wal.read_at(&mut bytes, offset).unwrap_or(0) < bytes.len() {
+            if wal.read_at(&mut bytes, offset)? < bytes.len() {
                 break;
             }
             let Some(frame) = Frame::parse(&bytes) else { break };
@@ -66,11 +68,12 @@ impl Overlay {
             }
             sums = after;
             pending.push((frame.page, offset + FRAME_HEADER as u64));
+            offset += bytes.len() as u64;
             if frame.commit != 0 {
                 overlay.frames.extend(pending.drain(..));
                 overlay.pages = frame.commit;
+                overlay.end = offset;
             }
-            offset += bytes.len() as u64;
         }
         // The file was shrunk: what was behind its end is gone.
         let pages = overlay.pages;

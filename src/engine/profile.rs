@@ -507,7 +507,8 @@ fn db_config(connection: &Connection, operation: c_int, value: c_int) -> Result<
     }
 }
 
-/// The error with a message that says what to do. Its codes are SQLite's.
+/// The error with a message that says what to do, unless it has that already. Its codes are
+/// SQLite's.
 #[must_use]
 pub fn advise(mut error: Error, path: &Path) -> Error {
     let parent =
@@ -538,9 +539,12 @@ pub fn advise(mut error: Error, path: &Path) -> Error {
                 file_system::describe(path)
             )
         }
-        ffi::SQLITE_IOERR => {
-            format!("the system could not read or lock it ({})", file_system::describe(path))
-        }
+        ffi::SQLITE_IOERR => format!(
+            "the disk or its file system failed a call of SQLite ({}). This is no sign of damage, \
+             and nothing was changed. Try again; if it fails again, look at the system's log for \
+             errors of the disk",
+            file_system::describe(path)
+        ),
         ffi::SQLITE_NOTADB => "it is not a SQLite database, or it is encrypted, or its first \
                                page was overwritten. It was left as it is. Check the path; if \
                                this was the database, keep it with its -wal and restore a backup"
@@ -556,7 +560,9 @@ pub fn advise(mut error: Error, path: &Path) -> Error {
         }
         _ => return error,
     };
-    error.message = format!("{advice} ({})", error.message);
+    if !error.message.starts_with(&advice) {
+        error.message = format!("{advice} ({})", error.message);
+    }
     error
 }
 

@@ -78,7 +78,7 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
     }
     if let Some(before) = told
         && let Some((database, _)) = &after
-        && let Some(after) = look(database)
+        && let Some(after) = look(database).map_err(at)?
         // Other salts: the WAL was checkpointed and begun anew meanwhile.
         && after.salt == before.salt
         && after.frames < before.frames
@@ -107,19 +107,19 @@ pub fn rescue(
     let Some((database, wal)) = with_wal(connection)? else {
         return Ok(false);
     };
-    if header(&database).is_none() {
+    if header(&database).map_err(|error| error.at(connection.path()))?.is_none() {
         return Ok(false);
     }
     let _shut_out = shut_out.then(|| ShutOut::begin(&database)).transpose()?;
     locked(&database, WRITER, patience, || {
-        let Some(told) = look(&database) else {
+        let Some(told) = look(&database)? else {
             return Ok(false);
         };
-        let is_saved = is_copied(&database, &told)
+        let is_saved = is_copied(&database, &told)?
             || (is_untouched()
-                && check_wal(&wal, &told).is_ok()
+                && is_whole(&wal, &told)?
                 && checkpoint(connection)?
-                && is_copied(&database, &told));
+                && is_copied(&database, &told)?);
         if is_saved {
             done();
         }
@@ -129,11 +129,21 @@ pub fn rescue(
 }
 
 /// Whether every frame is in the database.
-fn is_copied(database: &Handle<'_>, told: &Told) -> bool {
-    let copied = index(database)
+fn is_copied(database: &Handle<'_>, told: &Told) -> Result<bool> {
+    let copied = index(database)?
         .and_then(|words| words.get(BACKFILLED))
         .map_or(0, |word| word.load(Ordering::Acquire));
-    copied >= told.frames
+    Ok(copied >= told.frames)
+}
+
+/// Whether `wal` holds every frame that `told` names. A read that fails is an error: it says
+/// nothing about the frames.
+fn is_whole(wal: &Handle<'_>, told: &Told) -> Result<bool> {
+    match check_wal(wal, told) {
+        Ok(()) => Ok(true),
+        Err(error) if error.code == "ERR_FUSION_WAL_LOST" => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn checkpoint(connection: &Connection) -> Result<bool> {
@@ -260,11 +270,11 @@ fn with_wal(connection: &Connection) -> Result<Option<(Handle<'_>, Handle<'_>)>>
 /// Clears the header of the index. Returns what it said, or none where SQLite would not have
 /// believed it.
 fn void_index(database: &Handle<'_>, wal: &Handle<'_>, patience: Duration) -> Result<Option<Told>> {
-    let Some(header) = header(database) else {
+    let Some(header) = header(database)? else {
         return Ok(None);
     };
     locked(database, WRITER_TO_RECOVERY, patience, || {
-        let told = look(database);
+        let told = look(database)?;
         if let Some(told) = &told {
             check_wal(wal, told)?;
         }
@@ -280,11 +290,11 @@ fn void_index(database: &Handle<'_>, wal: &Handle<'_>, patience: Duration) -> Re
 /// as it was keeps the pages that it has cached, and those that it read through the index that
 /// lied are wrong.
 fn announce(database: &Handle<'_>, patience: Duration) -> Result<()> {
-    let Some(header) = header(database) else {
+    let Some(header) = header(database)? else {
         return Ok(());
     };
     locked(database, WRITER_TO_RECOVERY, patience, || {
-        if look(database).is_none() {
+        if look(database)?.is_none() {
             return Ok(());
         }
         let (one, other) = header.split_at(WORDS);
@@ -346,28 +356,37 @@ fn locked<R>(
 }
 
 /// Both copies of the header; none where there is no index.
-fn header<'a>(database: &Handle<'a>) -> Option<&'a [AtomicU32; 2 * WORDS]> {
-    index(database)?.first_chunk()
+fn header<'a>(database: &Handle<'a>) -> Result<Option<&'a [AtomicU32; 2 * WORDS]>> {
+    Ok(index(database)?.and_then(|words| words.first_chunk()))
 }
 
-/// The header, and what follows it.
-fn index<'a>(database: &Handle<'a>) -> Option<&'a [AtomicU32; BACKFILLED + 1]> {
-    let map = database.methods.xShmMap?;
+/// The header, and what follows it; none where there is no index.
+fn index<'a>(database: &Handle<'a>) -> Result<Option<&'a [AtomicU32; BACKFILLED + 1]>> {
+    let Some(map) = database.methods.xShmMap else { return Ok(None) };
     let mut memory: *mut c_void = ptr::null_mut();
     // SAFETY: the file is open; the method writes one pointer. It does not lengthen the file.
     let rc = unsafe { map(database.raw, 0, REGION, 0, &mut memory) };
+    if rc & 0xff == ffi::SQLITE_IOERR {
+        return Err(Error::sqlite(rc, errstr(rc)));
+    }
     if rc != ffi::SQLITE_OK || memory.is_null() {
-        return None;
+        return Ok(None);
     }
     // SAFETY: the region is mapped, at a page's boundary, for as long as a connection of this
     // process has the file open. Other processes write to it, which atomics allow for.
-    Some(unsafe { &*memory.cast::<[AtomicU32; BACKFILLED + 1]>() })
+    Ok(Some(unsafe { &*memory.cast::<[AtomicU32; BACKFILLED + 1]>() }))
 }
 
-/// What the index says, if SQLite would believe it: both copies the same, and their checksum
-/// right.
-fn look(database: &Handle<'_>) -> Option<Told> {
-    let words = header(database)?.each_ref().map(|word| word.load(Ordering::Acquire));
+/// What the index says, if SQLite would believe it.
+fn look(database: &Handle<'_>) -> Result<Option<Told>> {
+    let header = header(database)?;
+    Ok(header
+        .and_then(|header| believed(&header.each_ref().map(|word| word.load(Ordering::Acquire)))))
+}
+
+/// What the two copies of an index's header say, if SQLite would believe them: both the same, and
+/// their checksum right.
+fn believed(words: &[u32; 2 * WORDS]) -> Option<Told> {
     let (one, other) = words.split_at(WORDS);
     let bytes: Vec<u8> = one.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let summed = bytes.get(..40)?;
@@ -386,14 +405,17 @@ fn look(database: &Handle<'_>) -> Option<Told> {
     })
 }
 
-/// That `wal` holds the frames that `told` tells of, all of them, as recovery reads them.
+/// That `wal` holds the frames that `told` names, all of them, as recovery reads them.
+///
+/// # Errors
+/// `ERR_FUSION_WAL_LOST`; SQLite's, where a read fails: that is not the WAL's end.
 fn check_wal(wal: &Handle<'_>, told: &Told) -> Result<()> {
     let missing = |found: u32| Err(lost(told.frames, found));
     if told.frames == 0 {
         return Ok(());
     }
     let mut header = [0; WAL_HEADER];
-    if !wal.read(&mut header, 0) {
+    if !wal.read(&mut header, 0)? {
         return missing(0);
     }
     let word = |bytes: &[u8], at: usize| -> Option<u32> {
@@ -412,7 +434,7 @@ fn check_wal(wal: &Handle<'_>, told: &Told) -> Result<()> {
     let mut frame = vec![0; FRAME_HEADER + told.page_size];
     for index in 0..told.frames {
         let offset = WAL_HEADER as i64 + i64::from(index) * frame.len() as i64;
-        if !wal.read(&mut frame, offset) {
+        if !wal.read(&mut frame, offset)? {
             return missing(index);
         }
         let (head, page) = frame.split_at(FRAME_HEADER);
@@ -428,13 +450,20 @@ fn check_wal(wal: &Handle<'_>, told: &Told) -> Result<()> {
 }
 
 impl Handle<'_> {
-    /// Whether `buffer` could be filled from `offset` on.
-    fn read(&self, buffer: &mut [u8], offset: i64) -> bool {
+    /// Whether the file has as many bytes from `offset` on as `buffer`, which they fill.
+    ///
+    /// # Errors
+    /// SQLite's, where the read fails.
+    fn read(&self, buffer: &mut [u8], offset: i64) -> Result<bool> {
         let (Some(read), Ok(length)) = (self.methods.xRead, c_int::try_from(buffer.len())) else {
-            return false;
+            return Err(Error::sqlite(ffi::SQLITE_IOERR_READ, errstr(ffi::SQLITE_IOERR_READ)));
         };
         // SAFETY: the file is open, and the buffer writable for its length.
-        unsafe { read(self.raw, buffer.as_mut_ptr().cast(), length, offset) == ffi::SQLITE_OK }
+        match unsafe { read(self.raw, buffer.as_mut_ptr().cast(), length, offset) } {
+            ffi::SQLITE_OK => Ok(true),
+            ffi::SQLITE_IOERR_SHORT_READ => Ok(false),
+            rc => Err(Error::sqlite(rc, errstr(rc))),
+        }
     }
 }
 

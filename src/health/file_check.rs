@@ -5,7 +5,8 @@
 //! | the WAL was deleted | a `-shm` without a `-wal`: SQLite removes the `-shm` first, and makes the `-wal` first |
 //! | the file was replaced | this process has another file open by the same path |
 //! | the file was cut short | pages that are neither in it nor in its WAL |
-//! | the WAL is not its own | damage that is gone once the file is read without its WAL |
+//! | the WAL is not its own | damage that is gone once the file is read without its WAL, and a contradiction between the two ([`foreign_wal`]) |
+//! | nobody knows whose the WAL is | the same damage without a contradiction |
 //!
 //! Nothing is written, checkpointed or recovered for good. The connection may be opened for
 //! writing all the same: beside a file that was closed cleanly SQLite makes a `-wal` and a `-shm`
@@ -21,11 +22,13 @@ use std::time::{Duration, Instant};
 use rusqlite::{OpenFlags, ffi};
 
 use super::finding::{Finding, Health, Kind};
+use super::foreign_wal;
 use super::inspect::{self, execute, inspect};
 use super::is_unsafe_to_write;
 use super::last::remember;
 use crate::engine::{
     Class, Connection, DatabaseFile, Error, Extent, FileId, Result, Task, Wal, advise, beside,
+    or_failed,
 };
 
 /// How long SQLite waits at a time; between two the task is asked.
@@ -39,13 +42,18 @@ const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
 /// long as `patience`.
 ///
 /// # Errors
-/// `task`'s; what is neither damage nor contention: no such file, no permission, a failing disk.
+/// `task`'s; what is neither damage nor contention: no such file, no permission, a read that
+/// fails.
 pub(super) fn examine(
     path: &Path,
     kind: Kind,
     patience: Duration,
     task: &dyn Task,
 ) -> Result<Health> {
+    or_failed(path, || examined(path, kind, patience, task))
+}
+
+fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Result<Health> {
     let started = Instant::now();
     let deleted = deleted_wal(path);
     let mut health = patiently(patience, task, || match left_behind(path) {
@@ -57,7 +65,13 @@ pub(super) fn examine(
         let alone = without_wal(path, task)?;
         if !is_broken(&alone) && !alone.is_locked() {
             let lines = health.findings.iter().flat_map(lines_of).cloned().collect();
-            health.findings = vec![Finding::StaleWal { bytes: wal_bytes, lines }];
+            health.findings = vec![match foreign(path, task)? {
+                Some(proof) => {
+                    let lines = std::iter::once(proof).chain(lines).collect();
+                    Finding::StaleWal { bytes: wal_bytes, lines }
+                }
+                None => Finding::UnclearWal { bytes: wal_bytes, lines },
+            }];
             health.findings.extend(alone.findings);
             (health.pages, health.page_size) = (alone.pages, alone.page_size);
         }
@@ -90,6 +104,7 @@ pub(super) fn is_broken(health: &Health) -> bool {
                 | Finding::NotADatabase { .. }
                 | Finding::Truncated { .. }
                 | Finding::StaleWal { .. }
+                | Finding::UnclearWal { .. }
         ) || matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty())
     })
 }
@@ -103,6 +118,7 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
         | Finding::TableDamage { lines, .. }
         | Finding::Header { lines }
         | Finding::StaleWal { lines, .. }
+        | Finding::UnclearWal { lines, .. }
         | Finding::Truncated { lines, .. }
         | Finding::Replaced { lines }
         | Finding::NotADatabase { lines } => lines,
@@ -160,6 +176,16 @@ fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
         connection.checkpoint_on_close(true);
     }
     health.map_err(|error| advise(error, path))
+}
+
+/// What proves that the WAL is another file's.
+fn foreign(path: &Path, task: &dyn Task) -> Result<Option<String>> {
+    let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, SLICE)?;
+    connection.checkpoint_on_close(false);
+    execute(&connection, SETTINGS)?;
+    // SQLite opens the WAL at the first read. It may well fail, which is why this is asked.
+    drop(execute(&connection, "BEGIN; SELECT count(*) FROM sqlite_schema"));
+    foreign_wal::proof(&connection, task)
 }
 
 /// The file as it is without its WAL. No lock is taken, so that a checkpoint meanwhile may show
@@ -233,6 +259,8 @@ pub fn deleted_wal(path: &Path) -> Option<Finding> {
     let frames = match Alone::with(path) {
         Ok(Some(alone)) if !alone.is_wal() => return None,
         Ok(Some(_alone)) => frames_only_in_wal(&shm),
+        // It is looked for again by the next check.
+        Err(error) if error.class() == Class::Io => return None,
         Ok(None) | Err(_) => None,
     };
     (frames != Some(0)).then_some(Finding::WalDeleted { frames })

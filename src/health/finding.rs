@@ -104,8 +104,18 @@ pub enum Finding {
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// The WAL beside the file is not its own: the file passes without it, and not with it.
+    /// The WAL next to the file is another file's: the file passes without it, and not with it,
+    /// and the two contradict each other.
     StaleWal {
+        /// Bytes of the WAL.
+        bytes: u64,
+        /// What proves it, then SQLite's lines about the file together with the WAL.
+        lines: Vec<String>,
+    },
+    /// The file passes without its WAL, and not with it, and nothing proves that the WAL is another
+    /// file's: it may be the file's own, and hold commits that are nowhere else. Nothing is done
+    /// about it unasked.
+    UnclearWal {
         /// Bytes of the WAL.
         bytes: u64,
         /// SQLite's, about the file together with the WAL.
@@ -226,7 +236,16 @@ impl Finding {
             Self::StaleWal { lines, .. } => {
                 write!(
                     f,
-                    "the -wal beside the database is another one's; without it the database is sound"
+                    "the -wal next to the database is another one's; without it the database is \
+                     sound"
+                )?;
+                lines
+            }
+            Self::UnclearWal { lines, .. } => {
+                write!(
+                    f,
+                    "the database is sound without its -wal and damaged with it, and nothing proves \
+                     that the -wal is another database's"
                 )?;
                 lines
             }

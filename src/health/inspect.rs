@@ -10,7 +10,8 @@
 //! | `PRAGMA foreign_key_check`, table by table | full |
 //!
 //! SQLite answers damage in lines, but for what it meets before it can answer at all: an error
-//! in reading the schema is a finding, too. Contention is one, and no damage.
+//! in reading the schema is a finding, too. Contention is one, and no damage. A read that fails is
+//! neither: the check ends with its error, because SQLite answers failed reads in lines, too.
 //!
 //! Progress is an estimate: pages that SQLite read are counted, against the pages that the file
 //! has. Each is read once for its b-tree ("reading pages"), and again, unless the cache still has
@@ -30,7 +31,7 @@ use super::schema::{Object, SCHEMA_TABLE, Schema};
 use super::watch::Watch;
 use super::{foreign_keys, full_text};
 use crate::engine::application::{self, Answer};
-use crate::engine::{Class, Connection, Error, Result, Task};
+use crate::engine::{Class, Connection, Error, Result, Task, or_failed};
 
 /// How many lines are asked of SQLite. More would tell nothing new, and be slow to tell.
 const MOST_LINES: u32 = 10_000;
@@ -42,8 +43,13 @@ const MOST_LINES: u32 = 10_000;
 ///
 /// # Errors
 /// Where the check could not be carried out: `task`'s reason to end, and what is neither damage
-/// nor contention (`SQLITE_IOERR`, `SQLITE_CANTOPEN`, `SQLITE_NOMEM`).
+/// nor contention (`SQLITE_IOERR`, `SQLITE_CANTOPEN`, `SQLITE_NOMEM`). If a single read failed, the
+/// answer is `SQLITE_IOERR_READ`, whatever SQLite made of it.
 pub fn inspect(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
+    or_failed(connection.path(), || inspected(connection, kind, task))
+}
+
+fn inspected(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
     let started = Instant::now();
     task.go_on()?;
     let watch = Watch::new(connection, task);

@@ -17,6 +17,7 @@
 //! | [`foreign_keys`] | rows that refer to none |
 //! | [`watch`] | a task that follows and ends a connection's statements |
 //! | [`file_check`] | a file: its WAL, its size, whether it is one |
+//! | [`foreign_wal`] | what proves that a WAL is another file's |
 //! | [`shared`] | one check of a file at a time, however many ask |
 //! | [`startup`] | the look at a file before it is opened |
 //! | [`last`](mod@last) | what is known of the files that are open |
@@ -27,6 +28,7 @@
 mod file_check;
 pub mod finding;
 mod foreign_keys;
+mod foreign_wal;
 mod full_text;
 pub mod holders;
 pub mod info;

@@ -15,7 +15,7 @@
 //! 40 MB or so for 10 GB in pages of 4 KiB. Any thread; blocks it as long as reading takes.
 
 mod cells;
-mod pages;
+pub(super) mod pages;
 mod walk;
 
 pub(super) use pages::Pages;

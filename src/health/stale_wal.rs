@@ -1,8 +1,9 @@
 //! Putting aside a WAL that is not the file's own.
 //!
-//! It is neither applied nor deleted: whoever knows which file it belongs to may want it. Done
-//! only while nobody else has the file open, and only to a WAL that is found stale once more
-//! under the lock that proves it.
+//! It is neither applied nor deleted, because it may hold what is nowhere else. Done only while
+//! nobody else has the file, its WAL or its index open, and only to a WAL with which the file is
+//! damaged and without which it is sound, which is looked at once more under the lock that keeps
+//! others out. Unasked, only if something proves that the WAL is another file's ([`foreign_wal`]).
 //!
 //! Called on any thread, which it blocks for two quick checks.
 
@@ -12,29 +13,40 @@ use rusqlite::ffi;
 
 use super::file_check::{Alone, is_broken, look, resolved, size, without_wal};
 use super::finding::Kind;
-use crate::engine::{Error, Result, Unwatched, Wal, advise, beside, stamp};
+use super::foreign_wal;
+use super::holders::holders;
+use crate::engine::{Error, Result, Unwatched, Wal, advise, beside, or_failed, stamp};
 
-/// Renames the WAL of the database at `path` to `<database>-wal.stale-<UTC time>`, and answers
-/// that path.
+/// Renames the WAL of the database at `path` to `<database>-wal.stale-<UTC time>`, and returns
+/// that path. `asked`: a person wants it although nothing proves that the WAL is another file's.
 ///
 /// # Errors
-/// `SQLITE_BUSY`: somebody, in this process or another, has the file open; `ERR_INVALID_STATE`:
-/// the WAL is not stale; the system's, as `SQLITE_IOERR` or `SQLITE_CANTOPEN`. In each case
-/// nothing was done.
-pub fn put_wal_aside(path: &Path) -> Result<PathBuf> {
+/// `SQLITE_BUSY`: a connection, in this process or another, has the file open;
+/// `ERR_INVALID_STATE`: the WAL is not in the way, or not proven to be another file's; the system's,
+/// as `SQLITE_IOERR` or `SQLITE_CANTOPEN`, a read that fails among them. In each case nothing was
+/// done.
+pub fn put_wal_aside(path: &Path, asked: bool) -> Result<PathBuf> {
+    or_failed(path, || put_aside(path, asked))
+}
+
+fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
     let cannot_open = |error: std::io::Error| {
         advise(Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path), path)
     };
     let path = &resolved(path).map_err(cannot_open)?;
     let wal = Wal::path(path);
-    let Some(alone) = Alone::with(path)? else {
-        return Err(Error::sqlite(
+    let in_use = || {
+        Error::sqlite(
             ffi::SQLITE_BUSY,
-            "the -wal beside the database is not its own, but it can be put aside only while \
+            "the -wal next to the database is not its own, but it can be put aside only while \
              nobody else, in this process or another, has the database open. Close it everywhere",
         )
-        .at(path));
+        .at(path)
     };
+    let Some(alone) = Alone::with(path)? else { return Err(in_use()) };
+    if is_used_by_others(path) {
+        return Err(in_use());
+    }
     let with = look(&alone.connection, Kind::Quick, &Unwatched)?;
     let stale = size(&wal) > 0 && is_broken(&with) && {
         let without = without_wal(path, &Unwatched)?;
@@ -48,6 +60,13 @@ pub fn put_wal_aside(path: &Path) -> Result<PathBuf> {
         )
         .at(path));
     }
+    if !asked && foreign_wal::proof(&alone.connection, &Unwatched)?.is_none() {
+        return Err(Error::fusion(
+            "ERR_INVALID_STATE",
+            "nothing proves that the -wal is another database's; it was left where it is",
+        )
+        .at(path));
+    }
     let stamp = stamp()?;
     // Renamed while `alone` keeps everybody out; SQLite finds no WAL at its name from here on.
     let aside = rename(&wal, &stamp).map_err(|error| {
@@ -55,6 +74,14 @@ pub fn put_wal_aside(path: &Path) -> Result<PathBuf> {
     })?;
     drop(alone);
     Ok(aside)
+}
+
+/// Whether another process has one of the files open. A process that has the file open which was
+/// at this path before writes to the same WAL, and takes no lock on the file that is there now.
+/// Where the system does not say who has files open, SQLite's lock alone counts.
+fn is_used_by_others(path: &Path) -> bool {
+    let holders = holders(path).processes.unwrap_or_default();
+    holders.iter().any(|holder| !holder.this_process)
 }
 
 fn rename(wal: &Path, stamp: &str) -> std::io::Result<PathBuf> {

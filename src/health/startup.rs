@@ -25,7 +25,9 @@ use super::file_check::{deleted_wal, resolved, size};
 use super::finding::{Finding, Health, Kind};
 use super::last::{last, remember};
 use super::shared::check_within;
-use crate::engine::{Connection, DatabaseFile, FileId, Result, Task, Wal, took_over_wal};
+use crate::engine::{
+    Class, Connection, DatabaseFile, FileId, Result, Task, Wal, advise, took_over_wal,
+};
 
 /// Bytes, WAL included, up to which a file is checked before every first open: 16 MiB, for
 /// which a thread needs some 40 ms.
@@ -87,11 +89,11 @@ fn forget(path: &Path) {
 
 /// Looks at the file at `path`, which is about to be opened, and checks it if that is called for.
 ///
-/// What stands in the way of a check stands in the way of the open, too, and is that one's to
-/// tell: there is no health then.
+/// What else stands in the way of a check stands in the way of the open, too, and is reported by
+/// the open: there is no health then.
 ///
 /// # Errors
-/// `task`'s.
+/// `task`'s; `SQLITE_IOERR` where the disk fails a read.
 pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Look> {
     task.go_on()?;
     let Ok(path) = resolved(path) else {
@@ -133,6 +135,8 @@ pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Loo
                 look.health = Some(health);
             }
             Ok(_) => look.background = true,
+            // The open would meet it, too, or be allowed to write to what nobody has looked at.
+            Err(error) if error.class() == Class::Io => return Err(advise(error, &path)),
             Err(error) => {
                 task.go_on()?;
                 // Contention of a kind that has no name, a missing permission: see above.

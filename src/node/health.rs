@@ -76,7 +76,7 @@ fn startup(arguments: &str, task: &dyn Task) -> Result<String> {
 /// Task `putWalAside`: the WAL's new path.
 fn aside(arguments: &str, _: &dyn Task) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
-    json(&health::put_wal_aside(Path::new(&arguments.path))?.to_string_lossy())
+    json(&health::put_wal_aside(Path::new(&arguments.path), false)?.to_string_lossy())
 }
 
 /// Task `checksEnded`: once the file's checks are gone.
@@ -129,6 +129,6 @@ fn put_wal_aside(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let Some(path) = string(call, 0)? else {
         return Err(Thrown::sqlite(ffi::SQLITE_MISUSE));
     };
-    let aside = health::put_wal_aside(Path::new(&path))?;
+    let aside = health::put_wal_aside(Path::new(&path), false)?;
     text(call.env, aside.to_string_lossy().as_bytes())
 }

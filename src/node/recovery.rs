@@ -32,6 +32,8 @@ struct Arguments {
     use_backup: bool,
     /// Milliseconds.
     patience: u64,
+    /// A person asked for it; else a database that is about to be opened needs it.
+    asked: bool,
     allow_loss: bool,
 }
 
@@ -42,6 +44,7 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
         backups: given.backups,
         use_backup: given.use_backup,
         patience: Duration::from_millis(given.patience),
+        asked: given.asked,
         allow_loss: given.allow_loss,
     };
     let report = match given.to {

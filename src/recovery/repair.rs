@@ -71,6 +71,8 @@ pub struct Options {
     /// How long a lock of other connections is waited for, each time: another process that repairs
     /// the file holds one.
     pub patience: Duration,
+    /// A person asked for it: what is not certain is done, too. Unasked it is refused.
+    pub asked: bool,
     /// Whether a repair is kept that lacks something which SQLite can read of the original.
     pub allow_loss: bool,
 }
@@ -82,6 +84,7 @@ impl Default for Options {
             use_backup: true,
             patience: Duration::from_secs(300),
             allow_loss: false,
+            asked: false,
         }
     }
 }
@@ -200,16 +203,21 @@ impl Repair<'_> {
             if health.ok {
                 return Ok(self.report(Outcome::Healthy, health));
             }
-            if self.before.is_none() {
-                (self.found)(&health);
-                self.before = Some(health.clone());
-            }
             if let Some(Finding::Replaced { lines }) =
                 health.findings.iter().find(|finding| matches!(finding, Finding::Replaced { .. }))
             {
                 return Err(Error::fusion("ERR_FUSION_REPLACED", lines.join("; ")).at(&self.path));
             }
-            if health.findings.iter().any(|finding| matches!(finding, Finding::StaleWal { .. })) {
+            let is_unclear = |finding: &Finding| matches!(finding, Finding::UnclearWal { .. });
+            if health.findings.iter().any(is_unclear) && !self.options.asked {
+                return Err(self.unclear(&health));
+            }
+            if self.before.is_none() {
+                (self.found)(&health);
+                self.before = Some(health.clone());
+            }
+            let is_stale = |finding: &Finding| matches!(finding, Finding::StaleWal { .. });
+            if health.findings.iter().any(|it| is_stale(it) || is_unclear(it)) {
                 self.put_wal_aside()?;
                 continue;
             }
@@ -239,6 +247,17 @@ impl Repair<'_> {
         Error::sqlite(ffi::SQLITE_BUSY, message).at(&self.path)
     }
 
+    /// Nothing is done unasked about a WAL that may be the file's own.
+    fn unclear(&self, health: &Health) -> Error {
+        let message = format!(
+            "{}. It may hold commits that are nowhere else, so that nothing was changed. Keep both \
+             files together. To put the -wal aside and go on without it, have the database \
+             repaired: npx fusion-sqlite doctor",
+            health.summary()
+        );
+        Error::sqlite(ffi::SQLITE_CORRUPT, message).at(&self.path)
+    }
+
     fn report(&mut self, outcome: Outcome, after: Health) -> Report {
         Report {
             path: self.path.clone(),
@@ -259,10 +278,14 @@ impl Repair<'_> {
     }
 
     fn put_wal_aside(&mut self) -> Result<()> {
-        let aside = health::put_wal_aside(&self.path).map_err(|error| match error.class() {
-            // Whoever has it open does so for good: nothing to wait for.
-            Class::Transient => Error::fusion("ERR_FUSION_IN_USE", error.message).at(&self.path),
-            _ => error,
+        let aside = health::put_wal_aside(&self.path, self.options.asked).map_err(|error| {
+            match error.class() {
+                // Whoever has it open does so for good: nothing to wait for.
+                Class::Transient => {
+                    Error::fusion("ERR_FUSION_IN_USE", error.message).at(&self.path)
+                }
+                _ => error,
+            }
         })?;
         self.steps.push(Step {
             step: StepKind::StaleWal,

@@ -146,8 +146,8 @@ impl<'a> Mender<'a> {
                 }
                 Ok(())
             }
-            // In use, or no room: the file is as it was, and the next attempt repairs it.
-            Err(failure) if matches!(failure.class(), Class::Transient | Class::Disk) => {
+            // In use, no room, or a failed read: the file is as it was, and the next attempt repairs it.
+            Err(failure) if failure.class().passes() => {
                 self.failed_repair = Some((Instant::now(), failure.clone()));
                 Err(failure)
             }
@@ -193,10 +193,7 @@ impl<'a> Mender<'a> {
         };
         // It may have been nothing, and says nothing of this connection's next commit.
         self.repairs = repairs;
-        if seen_to
-            .as_ref()
-            .is_err_and(|error| matches!(error.class(), Class::Transient | Class::Disk))
-        {
+        if seen_to.as_ref().is_err_and(|error| error.class().passes()) {
             // Nobody else looks again where only an index is damaged.
             file.index_damage_met();
         }

@@ -1,0 +1,198 @@
+//! Reads of a damaged original, on a disk that fails some of them.
+//!
+//! Whoever reads a file page by page takes a page that cannot be read for one that is lost. That is
+//! right only where a person asked for what is left: a read that fails now may succeed in a minute,
+//! and a repair that went on without it would lose rows for good. So [`Tried`] says whether a read
+//! failed, for the repair to end with. Where a person asked, it reads three times, then in smaller
+//! pieces, and gives zeros for the sectors that cannot be read at all. It names them.
+//!
+//! The thread that repairs.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::engine::{Error, Result, Storage};
+
+/// How often a read is tried.
+const TRIES: u32 = 3;
+
+/// The pause between two tries: a disk that stalls, or a cable, may be well again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What a disk reads at once, at least.
+const SECTOR: usize = 512;
+
+/// A storage whose failed reads are remembered.
+pub(super) struct Tried<'a> {
+    storage: &'a dyn Storage,
+    /// A person asked: what cannot be read is lost.
+    asked: bool,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    failure: Option<Error>,
+    /// Numbers of sectors.
+    lost: BTreeSet<u64>,
+}
+
+impl<'a> Tried<'a> {
+    /// Reads `storage`; `asked`: what cannot be read is lost.
+    pub(super) fn new(storage: &'a dyn Storage, asked: bool) -> Self {
+        Self { storage, asked, state: RefCell::default() }
+    }
+
+    /// That no read has failed, or that a person asked for what is left.
+    ///
+    /// # Errors
+    /// That of the first read that failed.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.state.borrow().failure {
+            Some(error) if !self.asked => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The pages of `page_size` bytes of which something could not be read.
+    pub(super) fn lost_pages(&self, page_size: u32) -> Vec<u32> {
+        let size = u64::from(page_size.max(1));
+        let number = |sector: &u64| u32::try_from(sector * SECTOR as u64 / size + 1);
+        let mut pages: Vec<u32> =
+            self.state.borrow().lost.iter().filter_map(|sector| number(sector).ok()).collect();
+        pages.dedup();
+        pages
+    }
+
+    fn failed(&self, error: Error) {
+        self.state.borrow_mut().failure.get_or_insert(error);
+    }
+
+    /// Fills `buffer`, in ever smaller pieces, with zeros for what cannot be read.
+    fn piece_by_piece(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let sector = offset / SECTOR as u64;
+        if buffer.len() <= SECTOR && self.state.borrow().lost.contains(&sector) {
+            buffer.fill(0);
+            return buffer.len();
+        }
+        if let Ok(read) = self.storage.read_at(buffer, offset) {
+            return read;
+        }
+        if buffer.len() <= SECTOR {
+            for _ in 1..TRIES {
+                if let Ok(read) = self.storage.read_at(buffer, offset) {
+                    return read;
+                }
+            }
+            self.state.borrow_mut().lost.insert(sector);
+            buffer.fill(0);
+            return buffer.len();
+        }
+        let half = (buffer.len() / 2).next_multiple_of(SECTOR).min(buffer.len());
+        let (one, other) = buffer.split_at_mut(half);
+        let read = self.piece_by_piece(one, offset);
+        if read < one.len() {
+            return read;
+        }
+        read + self.piece_by_piece(other, offset + read as u64)
+    }
+}
+
+impl Storage for Tried<'_> {
+    fn size(&self) -> Result<u64> {
+        self.storage.size().inspect_err(|error| self.failed(error.clone()))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let error = match self.storage.read_at(buffer, offset) {
+            Ok(read) => return Ok(read),
+            Err(error) => error,
+        };
+        self.failed(error.clone());
+        if !self.asked {
+            return Err(error);
+        }
+        for _ in 1..TRIES {
+            std::thread::sleep(PAUSE);
+            if let Ok(read) = self.storage.read_at(buffer, offset) {
+                return Ok(read);
+            }
+        }
+        // The length is the system's to say, and not a matter of what can be read.
+        let left = self.storage.size()?.saturating_sub(offset);
+        let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        Ok(self.piece_by_piece(buffer.get_mut(..count).unwrap_or_default(), offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// So many bytes, each its offset's, of which some sectors cannot be read.
+    struct Failing {
+        length: usize,
+        bad: Vec<u64>,
+        /// Reads that fail first, wherever.
+        first: Cell<u32>,
+    }
+
+    impl Storage for Failing {
+        fn size(&self) -> Result<u64> {
+            Ok(self.length as u64)
+        }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+            let count = buffer.len().min(self.length.saturating_sub(offset as usize));
+            let sectors = offset / 512..=(offset + (count as u64).max(1) - 1) / 512;
+            if self.first.get() > 0 || self.bad.iter().any(|bad| sectors.contains(bad)) {
+                self.first.set(self.first.get().saturating_sub(1));
+                return Err(Error::sqlite(266, "no"));
+            }
+            for (at, byte) in buffer[..count].iter_mut().enumerate() {
+                *byte = ((offset as usize + at) % 251) as u8 + 1;
+            }
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn unasked_a_read_that_fails_once_is_an_error_for_good() {
+        let storage = Failing { length: 9000, bad: Vec::new(), first: Cell::new(1) };
+        let tried = Tried::new(&storage, false);
+        let mut buffer = [0; 512];
+        assert_eq!(tried.read_at(&mut buffer, 0).unwrap_err().errcode, 266);
+        assert_eq!(tried.read_at(&mut buffer, 0).unwrap(), 512);
+        assert_eq!(tried.check().unwrap_err().errcode, 266);
+    }
+
+    #[test]
+    fn asked_a_read_that_fails_twice_loses_nothing() {
+        let storage = Failing { length: 9000, bad: Vec::new(), first: Cell::new(2) };
+        let tried = Tried::new(&storage, true);
+        let mut buffer = vec![0; 10_000];
+        assert_eq!(tried.read_at(&mut buffer, 0).unwrap(), 9000);
+        assert!(buffer[..9000].iter().all(|byte| *byte != 0));
+        tried.check().unwrap();
+        assert!(tried.lost_pages(4096).is_empty());
+    }
+
+    #[test]
+    fn asked_the_sectors_that_cannot_be_read_are_lost_and_no_others() {
+        let storage = Failing { length: 9000, bad: vec![3, 9, 10, 17], first: Cell::new(0) };
+        let tried = Tried::new(&storage, true);
+        for _ in 0..2 {
+            let mut buffer = vec![0x77; 10_000];
+            assert_eq!(tried.read_at(&mut buffer, 0).unwrap(), 9000);
+            for (at, byte) in buffer[..9000].iter().enumerate() {
+                let is_lost = storage.bad.contains(&(at as u64 / 512));
+                assert_eq!(*byte, if is_lost { 0 } else { (at % 251) as u8 + 1 }, "{at}");
+            }
+        }
+        assert_eq!(tried.lost_pages(512), [4, 10, 11, 18]);
+        assert_eq!(tried.lost_pages(4096), [1, 2, 3]);
+    }
+}
