@@ -89,7 +89,8 @@ impl<'a> Pages<'a> {
         self.overlay.frame(page).is_some()
     }
 
-    /// The page's bytes, with zeros for what a cut file lacks of it; none if there are none.
+    /// The page's bytes, as far as they are there: a file may end within a page. None if there are
+    /// none.
     pub(super) fn read(&self, page: u32) -> Option<PageBytes> {
         if page == 0 || page > self.layout.count {
             return None;
@@ -118,12 +119,8 @@ impl<'a> Pages<'a> {
             Some(block) => (block, start),
             None => (read(size, offset)?, 0),
         };
-        if block.len() >= start + size {
-            return Some(PageBytes { block, start, end: start + size });
-        }
-        let mut cut = block.get(start..).filter(|cut| !cut.is_empty())?.to_vec();
-        cut.resize(size, 0);
-        Some(PageBytes { block: cut.into(), start: 0, end: size })
+        let end = block.len().min(start + size);
+        (start < end).then_some(PageBytes { block, start, end })
     }
 
     /// Whether two pages have the same bytes. Many pages may be compared with each other: those

@@ -1,0 +1,271 @@
+//! The rules that a salvage keeps whatever the damage is: what SQLite reads is not lost, what is
+//! complete is believed, bytes that are not there are not invented, and the header is one witness.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use fusion_sqlite::engine::{self, Unwatched};
+use fusion_sqlite::recovery::salvage::{Options, Salvage, Source, salvage};
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
+
+/// A database of `sql` as bytes.
+fn database(directory: &Path, sql: &str) -> Vec<u8> {
+    engine::init().unwrap();
+    let path = directory.join("made");
+    let connection = Connection::open(&path).unwrap();
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, true).unwrap();
+    connection.execute_batch(sql).unwrap();
+    connection.close().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    bytes
+}
+
+fn salvaged_by(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, Connection) {
+    let path = directory.join("salvaged");
+    let _ = std::fs::remove_file(&path);
+    let source = Source { database: &Bytes(bytes), wal: None };
+    let account = salvage(source, options, &path, &Unwatched).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    let check: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+    (account, connection)
+}
+
+fn salvaged(directory: &Path, bytes: &[u8]) -> (Salvage, Connection) {
+    salvaged_by(directory, bytes, &Options::default())
+}
+
+/// What SQLite itself makes of the bytes.
+fn sqlite(directory: &Path, bytes: &[u8]) -> Connection {
+    let path = directory.join("damaged");
+    std::fs::write(&path, bytes).unwrap();
+    Connection::open(&path).unwrap()
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl engine::Storage for Bytes<'_> {
+    fn size(&self) -> engine::Result<u64> {
+        self.0.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> engine::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+}
+
+/// The rows of a query as text, as far as they can be read.
+fn rows(connection: &Connection, sql: &str) -> Vec<String> {
+    let Ok(mut statement) = connection.prepare(sql) else { return Vec::new() };
+    let width = statement.column_count();
+    let mut found = statement.query([]).unwrap();
+    let mut rows = Vec::new();
+    while let Ok(Some(row)) = found.next() {
+        let value = |at| match row.get_ref(at).unwrap() {
+            ValueRef::Null => "NULL".to_owned(),
+            ValueRef::Integer(value) => value.to_string(),
+            ValueRef::Real(value) => format!("{value:?}"),
+            ValueRef::Text(text) => format!("'{}'", String::from_utf8_lossy(text)),
+            ValueRef::Blob(blob) => format!("x'{blob:02x?}'"),
+        };
+        rows.push((0..width).map(value).collect::<Vec<_>>().join(" | "));
+    }
+    rows
+}
+
+fn set(rows: &[String]) -> BTreeSet<&String> {
+    rows.iter().collect()
+}
+
+/// Numbers that are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (self.0 >> 33) % end
+    }
+}
+
+#[test]
+fn rows_older_than_a_column_are_in_their_table_whatever_its_default_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let defaults = [
+        "''",
+        "'x'",
+        "'it''s'",
+        "\"\"",
+        "\"x\"",
+        "\"a \"\"b\"\" c\"",
+        "x",
+        "[x]",
+        "[a b]",
+        "`x`",
+        "\"NULL\"",
+        "5",
+        "+5",
+        "-5",
+        "- 5",
+        "-1.5e3",
+        "+.5",
+        "0x1F",
+        "-9223372036854775808",
+        "TRUE",
+        "false",
+        "x'ab'",
+        "X''",
+        "(1)",
+        "(-7)",
+        "( x'00' )",
+        "((('x')))",
+        "/* c */ 'x'",
+    ];
+    let made = database(
+        directory.path(),
+        "CREATE TABLE old(id INTEGER PRIMARY KEY, name TEXT);
+         INSERT INTO old(name) VALUES ('a'), ('b'), (NULL);",
+    );
+    let path = directory.path().join("altered");
+    std::fs::write(&path, made).unwrap();
+    let altered = Connection::open(&path).unwrap();
+    let mut added = 0;
+    for default in defaults {
+        for constraint in ["", "NOT NULL", "COLLATE nocase"] {
+            for kind in ["", "TEXT", "INTEGER", "REAL", "NUMERIC", "\"DEFAULT 1\""] {
+                let alter = format!(
+                    "ALTER TABLE old ADD COLUMN new_{added} {kind} {constraint} DEFAULT {default}"
+                );
+                let outcome = altered.execute_batch(&alter);
+                assert!(outcome.is_ok(), "{alter}: {outcome:?}");
+                added += 1;
+            }
+        }
+    }
+    altered.execute_batch("INSERT INTO old(name) VALUES ('d')").unwrap();
+    altered.close().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let (account, connection) = salvaged(directory.path(), &bytes);
+    assert_eq!(account.lost_and_found, 0);
+    let original = sqlite(directory.path(), &bytes);
+    for column in (0..added).map(|number| format!("new_{number}")) {
+        let all = format!("SELECT id, name, {column} FROM old");
+        let before = rows(&original, &all);
+        assert_eq!(before.len(), 4);
+        assert_eq!(rows(&connection, &all), before, "{}", schema_of(&connection));
+    }
+}
+
+fn schema_of(connection: &Connection) -> String {
+    rows(connection, "SELECT sql FROM sqlite_schema").join(";\n")
+}
+
+/// Where in a database a text is: the last place, for the first may be what a root had once.
+fn place_of(bytes: &[u8], text: &str) -> usize {
+    bytes.windows(text.len()).rposition(|window| window == text.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_row_with_a_reserved_type_is_a_row() {
+    let directory = tempfile::tempdir().unwrap();
+    for rows_of in [1, 2, 60] {
+        for (of, value) in [(0_u8, "NULL"), (8, "0"), (9, "1")] {
+            for reserved in [10, 11] {
+                for (without_rowid, long) in [(false, false), (false, true), (true, false)] {
+                    let sql = format!(
+                        "CREATE TABLE t(k TEXT PRIMARY KEY, v, b) {};
+                         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {rows_of})
+                         INSERT INTO t SELECT 'key-' || printf('%03d', i), {value},
+                                printf('%.*c', CASE WHEN i = 1 THEN {} ELSE 3 END, 'x') FROM n;",
+                        if without_rowid { "WITHOUT ROWID" } else { "" },
+                        if long { 9000 } else { 3 },
+                    );
+                    let mut bytes = database(directory.path(), &sql);
+                    // Header length, type of the key, type of the value, type of the text.
+                    let at = place_of(&bytes, "key-001xxx") - if long { 3 } else { 1 } - 1;
+                    assert_eq!(bytes[at], of);
+                    bytes[at] = reserved;
+                    let all = "SELECT * FROM t NOT INDEXED";
+                    let read = rows(&sqlite(directory.path(), &bytes), all);
+                    assert_eq!(read.len(), rows_of);
+                    let (_, connection) = salvaged(directory.path(), &bytes);
+                    let mut found = rows(&connection, all);
+                    assert_eq!(found.len(), rows_of, "{sql}");
+                    found.extend(rows(&connection, "SELECT c0, c1, c2 FROM lost_and_found"));
+                    assert!(set(&found).is_superset(&set(&read)), "{sql}: {found:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_has_no_row_that_never_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let sound = database(
+        directory.path(),
+        "PRAGMA page_size = 512;
+         CREATE TABLE line(id INTEGER PRIMARY KEY, product INT, price REAL, n REAL);
+         CREATE TABLE pairs(a INT, b INT, c, PRIMARY KEY(a, b)) WITHOUT ROWID;
+         CREATE TABLE long(id INTEGER PRIMARY KEY, body);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 40)
+         INSERT INTO line SELECT i, i * 7, 1.99, i + 0.125 FROM n;
+         INSERT INTO pairs SELECT id % 5, id, zeroblob(id % 9) FROM line;
+         INSERT INTO long SELECT id, zeroblob(id * 150) FROM line WHERE id < 4;
+         INSERT INTO long SELECT id, printf('%.*c', id * 90, 'x') FROM line WHERE id BETWEEN 4 AND 7;",
+    );
+    let tables = ["line", "pairs", "long"].map(|table| format!("SELECT * FROM {table}"));
+    let original = sqlite(directory.path(), &sound);
+    let truths = tables.clone().map(|sql| rows(&original, &sql));
+    drop(original);
+    assert!(sound.len() < 20 * 512, "{}", sound.len());
+    for cut in 512..sound.len() {
+        let (_, connection) = salvaged(directory.path(), &sound[..cut]);
+        for (sql, truth) in tables.iter().zip(&truths) {
+            let found = rows(&connection, sql);
+            let invented: Vec<_> = set(&found).difference(&set(truth)).cloned().collect();
+            assert!(invented.is_empty(), "{sql}, cut at {cut}: {invented:?}");
+            assert!(found.len() <= truth.len(), "{sql}, cut at {cut}: twice");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_rowid_costs_no_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let sound = database(
+        directory.path(),
+        "CREATE TABLE words(id INTEGER PRIMARY KEY, word TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
+         INSERT INTO words SELECT i, printf('word-%04d', i) FROM n;
+         DELETE FROM words WHERE id BETWEEN 700 AND 720;
+         VACUUM;",
+    );
+    let truth = rows(&sqlite(directory.path(), &sound), "SELECT * FROM words");
+    let mut numbers = Numbers(1);
+    for _ in 0..25 {
+        let row = truth.iter().nth(numbers.below(truth.len() as u64) as usize).unwrap();
+        let word = row.split('\'').nth(1).unwrap();
+        // Length, rowid of one byte or two, header length, two types.
+        let rowid: i64 = row.split(' ').next().unwrap().parse().unwrap();
+        let size = if rowid < 128 { 1 } else { 2 };
+        let at = place_of(&sound, word) - 3 - size;
+        for bit in 0..7 * size {
+            let mut damaged = sound.clone();
+            damaged[at + bit / 7] ^= 1 << (bit % 7);
+            let (_, connection) = salvaged(directory.path(), &damaged);
+            let found = rows(&connection, "SELECT * FROM words");
+            let words =
+                rows(&connection, "SELECT word FROM words UNION SELECT c1 FROM lost_and_found");
+            assert!(words.contains(&format!("'{word}'")), "{row}, bit {bit}: {found:?}");
+            let read = rows(&sqlite(directory.path(), &damaged), "SELECT * FROM words");
+            let lost = rows(&connection, "SELECT id, c1 FROM lost_and_found");
+            let all: BTreeSet<&String> = found.iter().chain(&lost).collect();
+            assert!(all.is_superset(&set(&read)), "{row}, bit {bit}: {lost:?}");
+        }
+    }
+}
