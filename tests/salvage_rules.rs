@@ -269,3 +269,54 @@ fn a_flipped_rowid_costs_no_row() {
         }
     }
 }
+
+#[test]
+fn whole_chains_are_not_exchanged_because_other_pages_were() {
+    let directory = tempfile::tempdir().unwrap();
+    for (page_size, most) in [(4096, 20_000), (1024, 6000), (512, 3000)] {
+        for seed in 1..=6 {
+            let mut numbers = Numbers(seed * 7919);
+            let mut sql = format!(
+                "PRAGMA page_size = {page_size};
+                 CREATE TABLE images(id INTEGER PRIMARY KEY, data BLOB, name TEXT);
+                 CREATE TABLE small(id INTEGER PRIMARY KEY, a TEXT);"
+            );
+            for _ in 0..12 {
+                sql += "BEGIN;";
+                for _ in 0..30 {
+                    let length = 200 + numbers.below(most - 200);
+                    let name = numbers.below(1 << 30);
+                    sql += &format!(
+                        "INSERT INTO images(data, name)
+                         VALUES (unhex(replace(hex(randomblob({length})), '00', '01')), 'n{name}');"
+                    );
+                }
+                for _ in 0..40 {
+                    let length = 20 + numbers.below(70);
+                    sql += &format!("INSERT INTO small(a) VALUES (printf('%.*c', {length}, 's'));");
+                }
+                let rest = numbers.below(3);
+                sql += &format!("DELETE FROM images WHERE id % 3 = {rest}; COMMIT;");
+            }
+            let mut damaged = database(directory.path(), &sql);
+            let original = sqlite(directory.path(), &damaged);
+            let all = "SELECT * FROM images";
+            let truth = rows(&original, all);
+            let leaves: Vec<usize> = rows(
+                &original,
+                "SELECT pageno FROM dbstat WHERE name = 'small' AND pagetype = 'leaf'",
+            )
+            .iter()
+            .map(|page| page.parse().unwrap())
+            .collect();
+            drop(original);
+            let (one, other) = (leaves[0] - 1, leaves[leaves.len() - 1] - 1);
+            for at in 0..page_size {
+                damaged.swap(one * page_size + at, other * page_size + at);
+            }
+            let (_, connection) = salvaged(directory.path(), &damaged);
+            let found = rows(&connection, all);
+            assert!(found == truth, "{page_size}, {seed}: {} of {}", found.len(), truth.len());
+        }
+    }
+}

@@ -37,6 +37,8 @@ pub(super) struct Record<'f, 'v> {
     pub(super) fields: &'f [Value<'v>],
     /// It is on a damaged page, and something about it tells that it is damaged itself.
     pub(super) doubtful: bool,
+    /// What a damaged pointer leads to, on a page all of whose rows are known.
+    extra: bool,
     /// The one rowid that it can have had, where its own is damaged.
     possible: Option<i64>,
     /// Its bytes, where one of its types is damaged for certain, and how many fields each of the
@@ -139,6 +141,7 @@ impl<'a> Rows<'a> {
         for (cell, aside) in cells.chain(found.aside.iter().map(|it| (&it.cell, Some(it.rowid)))) {
             let rowid = page.kind.is_table().then_some(cell.rowid);
             let possible = aside.flatten();
+            let extra = aside.is_some() && !found.mended.is_empty();
             let doubtful = aside == Some(None)
                 || [odd, found.torn].contains(&Some(cell.at))
                 || self.convicted.contains(&(number, cell.at));
@@ -146,7 +149,14 @@ impl<'a> Rows<'a> {
                 if record::read(cell.local, &mut fields) {
                     let damaged = record::has_reserved(cell.local, alias);
                     let reserved = damaged.then_some((cell.local, count));
-                    on_record(&Record { rowid, fields: &fields, doubtful, possible, reserved })?;
+                    on_record(&Record {
+                        rowid,
+                        fields: &fields,
+                        doubtful,
+                        extra,
+                        possible,
+                        reserved,
+                    })?;
                 } else {
                     lost += 1;
                 }
@@ -165,7 +175,7 @@ impl<'a> Rows<'a> {
             };
             if stands && record::read(&self.payload, &mut fields) {
                 let reserved = None;
-                on_record(&Record { rowid, fields: &fields, doubtful, possible, reserved })?;
+                on_record(&Record { rowid, fields: &fields, doubtful, extra, possible, reserved })?;
             } else {
                 lost += 1;
             }
@@ -226,12 +236,12 @@ impl<'a> Rows<'a> {
         let mut rows = 0;
         let rest = self.each(number, owners, Some(shape), &mut |record| {
             task.go_on()?;
-            let &Record { rowid, fields, doubtful, possible, reserved } = record;
+            let &Record { rowid, fields, doubtful, extra, possible, reserved } = record;
             let outlies = |(low, high): (i64, i64)| {
                 possible.or(rowid).is_some_and(|it| it < low || it > high)
             };
             if doubtful || range.is_some_and(outlies) {
-                account.records_lost += 1;
+                account.records_lost += u64::from(!extra);
                 return target.lost(root, number, rowid, fields);
             }
             // What SQLite reads of a record that is put right is not lost either.
