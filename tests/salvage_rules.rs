@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fusion_sqlite::engine::{self, Unwatched};
-use fusion_sqlite::recovery::salvage::{Options, Salvage, Source, salvage};
+use fusion_sqlite::recovery::salvage::{Options, Salvage, SchemaEntry, Snapshot, Source, salvage};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
@@ -317,6 +317,155 @@ fn whole_chains_are_not_exchanged_because_other_pages_were() {
             let (_, connection) = salvaged(directory.path(), &damaged);
             let found = rows(&connection, all);
             assert!(found == truth, "{page_size}, {seed}: {} of {}", found.len(), truth.len());
+        }
+    }
+}
+
+const MIXED: &str = "
+    CREATE TABLE t(id INTEGER PRIMARY KEY, a, b TEXT);
+    CREATE INDEX i ON t(b);
+    CREATE TABLE u(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200)
+    INSERT INTO t SELECT i, i * 3, 'row ' || i FROM n;
+    INSERT INTO u SELECT 'ключ ' || a, id FROM t;";
+
+/// Databases of every format.
+fn formats(directory: &Path, schema: &str) -> Vec<(String, Vec<u8>)> {
+    let mut databases = Vec::new();
+    for (page_size, encoding, auto_vacuum) in [
+        (4096, "UTF-8", 0),
+        (512, "UTF-16le", 1),
+        (1024, "UTF-8", 2),
+        (8192, "UTF-16be", 0),
+        (65_536, "UTF-8", 0),
+    ] {
+        let before = format!(
+            "PRAGMA page_size = {page_size}; PRAGMA encoding = '{encoding}';
+             PRAGMA auto_vacuum = {auto_vacuum};"
+        );
+        databases.push((before.clone(), database(directory, &format!("{before} {schema}"))));
+    }
+    let path = directory.join("reserved");
+    let connection = Connection::open(&path).unwrap();
+    let mut reserved = 12;
+    // SAFETY: the connection is open, and this file control reads and writes one int.
+    unsafe {
+        let operation = rusqlite::ffi::SQLITE_FCNTL_RESERVE_BYTES;
+        let place = (&raw mut reserved).cast();
+        rusqlite::ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            operation,
+            place,
+        );
+    }
+    connection.execute_batch(&format!("PRAGMA page_size = 1024; {schema}")).unwrap();
+    connection.close().unwrap();
+    databases.push(("12 bytes reserved".to_owned(), std::fs::read(&path).unwrap()));
+    std::fs::remove_file(&path).unwrap();
+    databases
+}
+
+/// All rows of [`MIXED`].
+fn mixed(connection: &Connection) -> Vec<String> {
+    let mut all = rows(connection, "SELECT * FROM t NOT INDEXED");
+    all.extend(rows(connection, "SELECT * FROM u"));
+    all
+}
+
+/// What a snapshot of the file would say.
+fn snapshot(directory: &Path, bytes: &[u8]) -> Options {
+    let connection = sqlite(directory, bytes);
+    let mut statement = connection
+        .prepare("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema")
+        .unwrap();
+    let entry = |row: &rusqlite::Row<'_>| {
+        Ok(SchemaEntry {
+            kind: row.get(0)?,
+            name: row.get(1)?,
+            table: row.get(2)?,
+            root: row.get(3)?,
+            sql: row.get(4)?,
+        })
+    };
+    let schema = statement.query_map([], entry).unwrap().map(Result::unwrap).collect();
+    let header = fusion_sqlite::format::Header::parse(bytes).unwrap();
+    let snapshot = Snapshot {
+        page_size: header.page_size,
+        reserved: header.reserved,
+        encoding: u8::try_from(header.encoding).unwrap(),
+        auto_vacuum: header.auto_vacuum(),
+        user_version: 0,
+        application_id: 0,
+        schema_cookie: header.schema_cookie,
+        schema,
+        taken_ms: 0,
+    };
+    Options { snapshot: Some(snapshot) }
+}
+
+#[test]
+fn no_bit_of_the_header_is_believed_against_the_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, sound) = formats(directory.path(), MIXED).swap_remove(0);
+    let truth = mixed(&sqlite(directory.path(), &sound));
+    assert_eq!(truth.len(), 400);
+    for bit in 0..800 {
+        let mut damaged = sound.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let (account, connection) = salvaged(directory.path(), &damaged);
+        assert!(mixed(&connection) == truth, "byte {}, bit {}", bit / 8, bit % 8);
+        assert_eq!(account.lost_and_found, 0, "byte {}, bit {}", bit / 8, bit % 8);
+    }
+}
+
+#[test]
+fn a_wrong_field_of_the_header_costs_no_row_whatever_the_format_is() {
+    let directory = tempfile::tempdir().unwrap();
+    for (format, sound) in formats(directory.path(), MIXED) {
+        let truth = mixed(&sqlite(directory.path(), &sound));
+        let options = snapshot(directory.path(), &sound);
+        let mut wrong: Vec<(usize, Vec<u8>)> = vec![(0, vec![0; 100]), (0, vec![0xa5; 100])];
+        for page_size in [0, 1, 512, 1000, 1024, 2048, 4096, 8192, 32_768_u16] {
+            wrong.push((16, page_size.to_be_bytes().to_vec()));
+        }
+        wrong.extend([1, 8, 32, 255].map(|reserved| (20, vec![reserved])));
+        wrong.extend([0, 5, 255].map(|format| (47, vec![format])));
+        wrong.extend([0, 1, 2, 3, 4].map(|encoding| (59, vec![encoding])));
+        wrong.extend([0_u32, 4].map(|root| (52, root.to_be_bytes().to_vec())));
+        for (at, field) in wrong {
+            let mut damaged = sound.clone();
+            damaged[at..at + field.len()].copy_from_slice(&field);
+            for options in [&Options::default(), &options] {
+                let (account, connection) = salvaged_by(directory.path(), &damaged, options);
+                assert!(mixed(&connection) == truth, "{format}, {at}: {field:?}: {account:?}");
+                let same = ["page_size", "encoding", "auto_vacuum"].iter().all(|pragma| {
+                    let pragma = format!("PRAGMA {pragma}");
+                    rows(&connection, &pragma) == rows(&sqlite(directory.path(), &sound), &pragma)
+                });
+                let zeroed = field.len() == 100 || field == [0; 4];
+                assert!(same || zeroed, "{format}, {at}: {field:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_header_tables_without_rowids_are_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    for rows_of in [1, 5, 1000] {
+        let schema = format!(
+            "CREATE TABLE w(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {rows_of})
+             INSERT INTO w SELECT 'key ' || i, i FROM n;"
+        );
+        for (format, mut bytes) in formats(directory.path(), &schema) {
+            let all = "SELECT * FROM w";
+            let truth = rows(&sqlite(directory.path(), &bytes), all);
+            assert_eq!(truth.len(), rows_of);
+            bytes[..100].fill(0);
+            let (account, connection) = salvaged(directory.path(), &bytes);
+            assert!(rows(&connection, all) == truth, "{format}: {account:?}");
         }
     }
 }
