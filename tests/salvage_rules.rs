@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fusion_sqlite::engine::{self, Unwatched};
-use fusion_sqlite::recovery::salvage::{Options, Salvage, SchemaEntry, Snapshot, Source, salvage};
+use fusion_sqlite::recovery::salvage::{
+    Options, Salvage, SchemaEntry, SchemaSource, Snapshot, Source, salvage,
+};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
@@ -32,7 +34,7 @@ fn salvaged_by(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, C
     let connection = Connection::open(&path).unwrap();
     let check: String =
         connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(check, "ok");
+    assert_eq!(check, "ok", "{account:#?}");
     (account, connection)
 }
 
@@ -468,4 +470,72 @@ fn without_a_header_tables_without_rowids_are_whole() {
             assert!(rows(&connection, all) == truth, "{format}: {account:?}");
         }
     }
+}
+
+#[test]
+fn a_virtual_table_that_cannot_be_made_again_costs_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut numbers = Numbers(7);
+    for module in ["fts3(a, b)", "fts4(a, b)", "fts5(a, b)", "rtree(a, b, c)"] {
+        let sound = database(
+            directory.path(),
+            &format!(
+                "CREATE TABLE before(x);
+                 CREATE VIRTUAL TABLE v USING {module};
+                 CREATE TABLE after(x);
+                 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50)
+                 INSERT INTO before SELECT 'row ' || i FROM n;
+                 {};
+                 INSERT INTO after SELECT x FROM before;",
+                match module {
+                    "rtree(a, b, c)" => "INSERT INTO v SELECT rowid, rowid, rowid + 1 FROM before",
+                    _ => "INSERT INTO v(a, b) SELECT rowid, x FROM before",
+                }
+            ),
+        );
+        let tables = ["SELECT * FROM before", "SELECT * FROM after"];
+        let original = sqlite(directory.path(), &sound);
+        let truth = tables.map(|sql| rows(&original, sql));
+        drop(original);
+        // The statements of the virtual table and of its own tables.
+        let text = |text| place_of(&sound, text);
+        let own: Vec<usize> = rows(
+            &sqlite(directory.path(), &sound),
+            "SELECT sql FROM sqlite_schema WHERE name LIKE 'v%' AND sql IS NOT NULL",
+        )
+        .iter()
+        .flat_map(|sql| {
+            let sql = &sql[1..sql.len() - 1];
+            text(sql)..text(sql) + sql.len()
+        })
+        .collect();
+        for _ in 0..60 {
+            let mut damaged = sound.clone();
+            let at = own[numbers.below(own.len() as u64) as usize];
+            damaged[at] ^= 1 << numbers.below(8);
+            let (account, connection) = salvaged(directory.path(), &damaged);
+            for (sql, truth) in tables.iter().zip(&truth) {
+                assert!(rows(&connection, sql) == *truth, "{module}, {at}: {account:#?}");
+            }
+            // One of a module that nobody knows stays as it is.
+            let stays = schema_of(&connection).contains("VIRTUAL TABLE");
+            let made = rows(&connection, "SELECT 1 FROM v").len();
+            let said =
+                !account.schema_errors.is_empty() || account.schema_from != SchemaSource::File;
+            assert!(
+                made == 50 || said || stays,
+                "{module}, {at}: {made} {}",
+                schema_of(&connection)
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore]
+fn sample_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(std::env::var("SAMPLE").unwrap()).unwrap();
+    let (account, connection) = salvaged(directory.path(), &bytes);
+    println!("{account:#?} {}", schema_of(&connection));
 }
