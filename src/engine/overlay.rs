@@ -44,6 +44,26 @@ impl Overlay {
         self.frames.keys().copied().max().unwrap_or(0)
     }
 
+    /// Calls `look` with some of its pages and their numbers, which are `page_size` bytes long: 512 at
+    /// most.
+    pub fn sample(
+        &self,
+        wal: Option<&dyn Storage>,
+        page_size: u32,
+        mut look: impl FnMut(u32, &[u8]),
+    ) {
+        let Some(wal) = wal else { return };
+        let mut frames: Vec<(u32, u64)> =
+            self.frames.iter().map(|(&page, &at)| (page, at)).collect();
+        frames.sort_unstable();
+        let mut bytes = vec![0; page_size as usize];
+        for (page, offset) in frames.iter().step_by(frames.len() / 512 + 1) {
+            if wal.read_at(&mut bytes, *offset).is_ok_and(|read| read == bytes.len()) {
+                look(*page, &bytes);
+            }
+        }
+    }
+
     /// Reads a WAL whose header is `header`.
     ///
     /// # Errors

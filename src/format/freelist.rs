@@ -14,7 +14,7 @@ impl<'a> Trunk<'a> {
     /// The trunk page that `bytes` are, of which `usable` are SQLite's, in a file of `pages`
     /// pages, if it could be one: every page that it names is in the file.
     pub fn parse(bytes: &'a [u8], usable: usize, pages: u32) -> Option<Self> {
-        let bytes = bytes.get(..usable)?;
+        let bytes = bytes.get(..usable).unwrap_or(bytes);
         let next = u32_at(bytes, 0)?;
         let count = usize::try_from(u32_at(bytes, 4)?).ok()?;
         let leaves = bytes.get(8..8_usize.checked_add(count.checked_mul(4)?)?)?;
@@ -27,7 +27,7 @@ impl<'a> Trunk<'a> {
     /// What is left of a trunk page whose count is damaged: the pages that it names up to the
     /// first that cannot be one, `most` at most. None if its link is no page either.
     pub fn remains(bytes: &'a [u8], usable: usize, pages: u32, most: usize) -> Option<Self> {
-        let bytes = bytes.get(..usable)?;
+        let bytes = bytes.get(..usable).unwrap_or(bytes);
         let next = u32_at(bytes, 0)?;
         let all = Self { next, leaves: bytes.get(8..)? };
         let count = all.leaves().take(most).take_while(|leaf| (2..=pages).contains(leaf)).count();

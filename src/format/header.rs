@@ -9,6 +9,9 @@ pub const SIZE: usize = 100;
 /// What every database file begins with.
 pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
+/// What a header has at offset 21.
+pub const FRACTIONS: [u8; 3] = [64, 32, 32];
+
 /// The header's fields, as they are in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -45,19 +48,24 @@ pub struct Header {
 impl Header {
     /// The header that `bytes` begin with, if everything that SQLite insists on is as it must be.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        if bytes.get(..16)? != MAGIC {
-            return None;
-        }
+        // The fractions of a page that payload may take: SQLite opens no file with others.
+        let fixed = bytes.get(..16)? == MAGIC && bytes.get(21..24)? == FRACTIONS;
+        let header = Self::read(bytes).filter(|_| fixed)?;
+        let plausible = is_page_size(header.page_size)
+            && header.page_size - u32::from(header.reserved) >= 480
+            && header.encoding <= 3;
+        plausible.then_some(header)
+    }
+
+    /// The fields that `bytes` begin with, whatever they are.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let page_size = match u16_at(bytes, 16)? {
             1 => 65_536,
             size => u32::from(size),
         };
-        let reserved = byte(bytes, 20)?;
-        // The fractions of a page that payload may take: SQLite opens no file with others.
-        let fractions = bytes.get(21..24)? == [64, 32, 32];
-        let header = Self {
+        Some(Self {
             page_size,
-            reserved,
+            reserved: byte(bytes, 20)?,
             change_counter: u32_at(bytes, 24)?,
             pages: u32_at(bytes, 28)?,
             freelist: u32_at(bytes, 32)?,
@@ -70,12 +78,7 @@ impl Header {
             incremental: u32_at(bytes, 64)?,
             application_id: u32_at(bytes, 68)?,
             version_valid_for: u32_at(bytes, 92)?,
-        };
-        let plausible = fractions
-            && is_page_size(page_size)
-            && page_size - u32::from(reserved) >= 480
-            && header.encoding <= 3;
-        plausible.then_some(header)
+        })
     }
 
     /// Whether [`Self::pages`] was written by a SQLite that keeps it.

@@ -32,7 +32,7 @@ pub mod wal;
 pub use header::Header;
 pub use page::{Cell, Kind, Page};
 pub use sort_key::SortKey;
-pub use value::Value;
+pub use value::{Owned, Value};
 
 /// The offset of the byte that SQLite's locks are laid on. The page that holds it is never used.
 pub const PENDING_BYTE: u64 = 1 << 30;

@@ -52,11 +52,14 @@ impl Kind {
     }
 }
 
-/// A view of a b-tree page. Its cells may be anything.
+/// A view of a b-tree page. Its cells may be anything. Of a page that the end of the file cuts only
+/// the bytes that are there count: a cell that needs others is not on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<'a> {
-    /// The page's bytes that are SQLite's.
+    /// The page's bytes that are SQLite's, as far as they are there.
     bytes: &'a [u8],
+    /// How many they are on a page that is whole.
+    usable: usize,
     /// Where the page's header begins: 100 on page 1.
     start: usize,
     /// Which kind it says it is.
@@ -121,11 +124,11 @@ impl<'a> Page<'a> {
     /// The b-tree page that `bytes` hold, if their first byte names a kind and there is room for
     /// as many cells as it says. `usable` bytes of the page are SQLite's; `first`: it is page 1.
     pub fn parse(bytes: &'a [u8], usable: usize, first: bool) -> Option<Self> {
-        let bytes = bytes.get(..usable)?;
+        let bytes = bytes.get(..usable).unwrap_or(bytes);
         let start = if first { super::header::SIZE } else { 0 };
         let kind = Kind::of(byte(bytes, start)?)?;
         let cells = usize::from(u16_at(bytes, start + 3)?);
-        let page = Self { bytes, start, kind, cells };
+        let page = Self { bytes, usable, start, kind, cells };
         (page.array_end() <= usable).then_some(page)
     }
 
@@ -138,9 +141,9 @@ impl<'a> Page<'a> {
         kind: Kind,
         cells: usize,
     ) -> Option<Self> {
-        let bytes = bytes.get(..usable)?;
+        let bytes = bytes.get(..usable).unwrap_or(bytes);
         let start = if first { super::header::SIZE } else { 0 };
-        let page = Self { bytes, start, kind, cells };
+        let page = Self { bytes, usable, start, kind, cells };
         (page.array_end() <= usable).then_some(page)
     }
 
@@ -186,7 +189,7 @@ impl<'a> Page<'a> {
         let length = record::extent(self.bytes.get(start..)?)?;
         let here = usize::try_from(length).ok()?;
         let end = start.checked_add(here)?;
-        let whole = local_length(self.kind, self.bytes.len(), length) == here;
+        let whole = local_length(self.kind, self.usable, length) == here;
         let joins = self.joins(at, end);
         let local = self.bytes.get(start..end)?;
         let cell = Cell { child: 0, rowid, length, local, overflow: 0, at, size: end - at };
@@ -202,7 +205,7 @@ impl<'a> Page<'a> {
     /// page ends.
     pub fn joins(&self, at: usize, end: usize) -> bool {
         let pointers = (0..self.cells).filter_map(|index| self.pointer(index));
-        end == pointers.filter(|&other| other > at).min().unwrap_or(self.bytes.len())
+        end == pointers.filter(|&other| other > at).min().unwrap_or(self.usable)
     }
 
     /// The cell that begins at offset `at` of a leaf, whatever the page's array says, if it is on
@@ -239,8 +242,7 @@ impl<'a> Page<'a> {
             let local = &[];
             return Some(Cell { child, rowid, length, local, overflow: 0, at, size: next - at });
         }
-        let usable = self.bytes.len();
-        let here = local_length(self.kind, usable, length);
+        let here = local_length(self.kind, self.usable, length);
         let local = self.bytes.get(next..next.checked_add(here)?)?;
         next += here;
         let mut overflow = 0;
@@ -250,12 +252,20 @@ impl<'a> Page<'a> {
         }
         // A cell takes four bytes at least: as many as a free block needs once it is deleted.
         let size = (next - at).max(4);
-        (at + size <= usable).then_some(Cell { child, rowid, length, local, overflow, at, size })
+        (at + size <= self.bytes.len()).then_some(Cell {
+            child,
+            rowid,
+            length,
+            local,
+            overflow,
+            at,
+            size,
+        })
     }
 
     /// Bytes of it that are SQLite's.
     pub fn usable(&self) -> usize {
-        self.bytes.len()
+        self.usable
     }
 
     /// Where the content begins, as the page's header says: no cell is before.
@@ -269,7 +279,7 @@ impl<'a> Page<'a> {
     /// Whether cells that take `taken` bytes together account for all of the page, with its free
     /// blocks and fragments: so exactly does SQLite keep its pages that hardly any damage passes.
     pub fn accounts_for(&self, taken: usize) -> bool {
-        let usable = self.bytes.len();
+        let usable = self.usable;
         let content = self.content();
         let (Some(first), Some(fragments)) =
             (u16_at(self.bytes, self.start + 1), byte(self.bytes, self.start + 7))
@@ -341,6 +351,10 @@ mod tests {
         assert!(page.accounts_for(5));
         assert!(!page.accounts_for(4));
         assert!(page.cell(1).is_none());
+        for cut in 0..512 {
+            let page = Page::parse(&bytes[..cut], 512, false);
+            assert!(page.is_none_or(|page| page.cell(0).is_none()), "{cut}");
+        }
     }
 
     #[test]
@@ -348,6 +362,7 @@ mod tests {
         assert!(Page::parse(&[0; 512], 512, false).is_none());
         assert!(Page::parse(&[13; 512], 512, false).is_none());
         assert!(Page::parse(&[13; 100], 512, false).is_none());
+        assert!(Page::parse(&[13; 4], 512, false).is_none());
         let mut bytes = vec![0xff; 512];
         bytes[..8].copy_from_slice(&[13, 0, 0, 0, 1, 0, 0, 0]);
         assert!(Page::parse(&bytes, 512, false).unwrap().cell(0).is_none());

@@ -33,21 +33,35 @@ pub enum Class {
     Blob,
 }
 
-/// The class of a serial type and the bytes that its content takes; none for the two that are
-/// reserved.
+/// The class of a serial type and the bytes that its content takes. The two that are reserved SQLite
+/// never writes, and reads as NULL.
 #[inline]
-pub fn serial_type(serial: u64) -> Option<(Class, u64)> {
-    Some(match serial {
-        0 => (Class::Null, 0),
+pub fn serial_type(serial: u64) -> (Class, u64) {
+    match serial {
+        0 | 10 | 11 => (Class::Null, 0),
         1..=4 => (Class::Integer, serial),
         5 => (Class::Integer, 6),
         6 => (Class::Integer, 8),
         7 => (Class::Real, 8),
         8 | 9 => (Class::Integer, 0),
-        10 | 11 => return None,
         _ if serial.is_multiple_of(2) => (Class::Blob, (serial - 12) / 2),
         _ => (Class::Text, (serial - 13) / 2),
-    })
+    }
+}
+
+/// Whether a field other than `but` has a type that SQLite never writes: its record is damaged,
+/// though it can be read.
+pub fn has_reserved(payload: &[u8], but: Option<usize>) -> bool {
+    let Some((header, mut at)) = header_length(payload) else { return false };
+    let mut place = 0;
+    while let Some((serial, taken)) = varint(payload, at).filter(|_| at < header) {
+        if matches!(serial, 10 | 11) && but != Some(place) {
+            return true;
+        }
+        at += taken;
+        place += 1;
+    }
+    false
 }
 
 /// The length of a record's header, with the varint that says it, if it can be one.
@@ -70,7 +84,7 @@ pub fn classes(local: &[u8], length: u64, mut field: impl FnMut(usize, Class)) -
     let mut count = 0;
     while at < header {
         let (serial, taken) = varint(types, at)?;
-        let (class, size) = serial_type(serial)?;
+        let (class, size) = serial_type(serial);
         field(count, class);
         body = body.checked_add(size)?;
         at += taken;
@@ -88,10 +102,9 @@ pub fn ends_with_blobs(payload: &[u8], count: u64) -> bool {
         let Some((serial, taken)) = varint(payload, at) else { return false };
         at += taken;
         match serial_type(serial) {
-            Some((Class::Blob, size)) => blobs = blobs.saturating_add(size),
-            Some((_, 0)) => {}
-            Some(_) => blobs = 0,
-            None => return false,
+            (Class::Blob, size) => blobs = blobs.saturating_add(size),
+            (_, 0) => {}
+            _ => blobs = 0,
         }
     }
     blobs >= count
@@ -105,7 +118,7 @@ pub fn extent(local: &[u8]) -> Option<u64> {
     let mut length = header as u64;
     while at < header {
         let (serial, taken) = varint(types, at)?;
-        length = length.checked_add(serial_type(serial)?.1)?;
+        length = length.checked_add(serial_type(serial).1)?;
         at += taken;
     }
     Some(length)
@@ -126,7 +139,7 @@ fn read_all<'a>(payload: &'a [u8], fields: &mut Vec<Value<'a>>) -> Option<()> {
     while at < header {
         let (serial, taken) = varint(types, at)?;
         at += taken;
-        let (class, size) = serial_type(serial)?;
+        let (class, size) = serial_type(serial);
         let end = body.checked_add(usize::try_from(size).ok()?)?;
         let content = payload.get(body..end)?;
         body = end;
@@ -164,7 +177,10 @@ pub fn with_one_bit(
         for bit in 0..8 {
             *other.get_mut(place)? ^= 1 << bit;
             let mut fields = Vec::new();
-            let is_one = read(&other, &mut fields) && fields.len() == count && is_right(&fields);
+            let is_one = read(&other, &mut fields)
+                && fields.len() == count
+                && !has_reserved(&other, None)
+                && is_right(&fields);
             if is_one && right.replace((place, bit)).is_some() {
                 return None;
             }
@@ -199,7 +215,7 @@ fn read_but_of<'a>(
         let (serial, taken) = varint(types, at)?;
         at += taken;
         if serials.len() != odd {
-            others = others.checked_add(usize::try_from(serial_type(serial)?.1).ok()?)?;
+            others = others.checked_add(usize::try_from(serial_type(serial).1).ok()?)?;
         }
         serials.push(serial);
     }
@@ -213,7 +229,7 @@ fn read_but_of<'a>(
         let (class, size) = match place == odd {
             true => (Class::Null, length),
             false => {
-                let (class, size) = serial_type(serial)?;
+                let (class, size) = serial_type(serial);
                 (class, usize::try_from(size).ok()?)
             }
         };
@@ -296,7 +312,7 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Value<'a>> {
         let (serial, taken) = varint(self.types, self.at)?;
-        let (class, size) = serial_type(serial)?;
+        let (class, size) = serial_type(serial);
         let end = self.body.checked_add(usize::try_from(size).ok()?)?;
         let content = self.payload.get(self.body..end)?;
         (self.at, self.body) = (self.at + taken, end);
@@ -437,11 +453,22 @@ mod tests {
     #[test]
     fn a_byte_too_many_or_too_few_is_no_record() {
         let mut fields = Vec::new();
-        for payload in [&[2, 1][..], &[2, 1, 0, 0], &[2, 10], &[1], &[0], &[], &[3, 1], &[2, 0x81]]
-        {
+        for payload in [&[2, 1][..], &[2, 1, 0, 0], &[1], &[0], &[], &[3, 1], &[2, 0x81]] {
             assert!(!read(payload, &mut fields), "{payload:?}");
             assert_eq!(classes(payload, payload.len() as u64, |_, _| {}), None, "{payload:?}");
         }
         assert!(read(&[2, 1, 0], &mut fields));
+    }
+
+    #[test]
+    fn reserved_types_are_read_as_null_and_are_damage() {
+        for serial in [10, 11] {
+            let payload = [3, serial, 1, 7];
+            let mut fields = Vec::new();
+            assert!(read(&payload, &mut fields));
+            assert_eq!(fields, [Value::Null, Value::Integer(7)]);
+            assert!(has_reserved(&payload, None) && !has_reserved(&payload, Some(0)));
+            assert!(!has_reserved(&[3, 0, 1, 7], None) && !has_reserved(&[2, 1, 10], None));
+        }
     }
 }

@@ -12,7 +12,8 @@
 //! and what tells that two pages have changed places, is how SQLite allocates: as a rule one page
 //! after the other, and with zeros behind the content of the last.
 //!
-//! In a file without any such fault a chain is believed, however odd.
+//! In a file without any such fault a chain is believed, however odd. And a chain that is whole where
+//! it is, and whose pages no other has, is never exchanged with another.
 //!
 //! Links are taken from the survey, so that a broken chain costs no reading. Memory: one record,
 //! two bits a page, and what is contested.
@@ -63,6 +64,45 @@ pub(super) struct Clues {
     zeroed: bool,
     /// Some chain is none, or pages have changed places: others may look whole and be none, too.
     suspicious: bool,
+}
+
+/// What one look at all chains finds.
+#[derive(Default)]
+struct Looked {
+    /// Complete chains.
+    all: usize,
+    /// Of those that do not end where their records do: the last page, and where it should end.
+    ends: Vec<(End, u32, i64)>,
+    /// Pages that more than one complete chain has.
+    contested: HashMap<u32, (u8, u32)>,
+    /// Where chains lead to a page of a b-tree.
+    broken_at: Vec<u32>,
+    /// Last pages that link on, with what they link to.
+    link_on: Vec<(u32, u32)>,
+    /// Pages before the last that do not.
+    end_early: HashSet<u32>,
+    any_broken: bool,
+}
+
+impl Looked {
+    /// Last pages that may have changed places: each ends where the other should; or what links to
+    /// the page after another that links to none is that one.
+    fn exchanged(&self, survey: &Survey) -> HashMap<u32, u32> {
+        let partner = |one: &(End, u32, i64)| {
+            let mut others = self.ends.iter().filter(|other| {
+                other.1 != one.1
+                    && survey.note(other.1).high + 1 == one.2
+                    && survey.note(one.1).high + 1 == other.2
+            });
+            others.next().filter(|_| others.next().is_none()).map(|other| other.1)
+        };
+        let exchanged = self.ends.iter().filter_map(|one| Some((one.1, partner(one)?)));
+        let linked = self.link_on.iter().filter_map(|&(page, next)| {
+            let other = next.saturating_sub(1);
+            self.end_early.contains(&other).then_some([(page, other), (other, page)])
+        });
+        exchanged.chain(linked.flatten()).collect()
+    }
 }
 
 /// A bit for each page.
@@ -291,86 +331,31 @@ impl<'a> Chains<'a> {
         zeroed: bool,
         task: &dyn Task,
     ) -> Result<Clues> {
-        let swapped = if misplaced { crossed(survey) } else { HashMap::new() };
-        let clues = Clues { swapped, zeroed, ..Clues::default() };
+        let clues = Clues { zeroed, ..Clues::default() };
         let mut chains = Self::new(pages, survey, clues);
-        let mut all = 0_usize;
-        let mut ends: Vec<(End, u32, i64)> = Vec::new();
-        let mut contested = HashMap::new();
-        let mut broken_at = Vec::new();
-        // Last pages that link on, with what they link to, and those before the last that do not.
-        let mut link_on: Vec<(u32, u32)> = Vec::new();
-        let mut end_early = HashSet::new();
-        let mut any_broken = false;
-        chains.each(owners, leaves, task, |chains, cell, complete| {
-            let last = chains.found.last().copied();
-            let link = last.map_or(i64::from(cell.overflow), |last| chains.note(last).low);
-            let next = u32::try_from(link).unwrap_or(0);
-            if let Some(last) = last.filter(|_| link_on.len() + end_early.len() < MOST_ODD) {
-                match (complete, next) {
-                    (true, 0) | (false, 1..) => {}
-                    (true, _) => link_on.push((last, next)),
-                    (false, 0) => _ = end_early.insert(last),
-                }
+        let mut looked = chains.look(owners, leaves, task)?;
+        let crossed = crossed(survey);
+        let crosses = !crossed.is_empty();
+        if misplaced {
+            let mut pairs = crossed;
+            pairs.extend(looked.exchanged(survey));
+            chains.clues.swapped = chains.proved(pairs, &looked, owners, leaves, task)?;
+            if !chains.clues.swapped.is_empty() {
+                chains.taken = Bits::new(pages.layout.count);
+                looked = chains.look(owners, leaves, task)?;
             }
-            if !complete {
-                any_broken = true;
-                if matches!(chains.note(next).is, Is::Tree(_)) && broken_at.len() < MOST_ODD {
-                    broken_at.push(next);
-                }
-                return;
+            let dirty = looked.ends.iter().filter(|end| end.0 == End::Dirty);
+            if looked.all >= 20 && dirty.clone().count() * 50 <= looked.all {
+                chains.clues.copies = copies(pages, survey, dirty.map(|&(_, last, _)| last));
             }
-            all += 1;
-            for place in 0..chains.found.len() {
-                let Some(&page) = chains.found.get(place) else { continue };
-                if chains.taken.set(page) && contested.len() < MOST_ODD {
-                    contested.insert(page, (0, 0));
-                }
-            }
-            let end = chains.end(cell);
-            if let Some(&last) = chains.found.last().filter(|_| end != End::Exact)
-                && ends.len() < MOST_ODD
-            {
-                ends.push((end, last, chains.content_end(cell)));
-            }
-        })?;
+        }
         for page in 1..=pages.layout.count {
             if chains.taken.get(page) {
                 owners.set(page, Owner::Chain);
             }
         }
-        chains.clues.suspicious =
-            misplaced || any_broken || !contested.is_empty() || !crossed(survey).is_empty();
-        let mut dirty = 0;
-        let partner = |one: &(End, u32, i64)| {
-            let mut others = ends.iter().filter(|other| {
-                other.1 != one.1
-                    && survey.note(other.1).high + 1 == one.2
-                    && survey.note(one.1).high + 1 == other.2
-            });
-            others.next().filter(|_| others.next().is_none()).map(|other| other.1)
-        };
-        let mut exchanged = Vec::new();
-        for one in &ends {
-            match partner(one) {
-                Some(other) => exchanged.push((one.1, other)),
-                None => dirty += usize::from(one.0 == End::Dirty),
-            }
-        }
-        if misplaced {
-            chains.clues.swapped.extend(exchanged);
-            // What links to the page after another that links to none is that one.
-            for (page, next) in link_on {
-                let other = next.saturating_sub(1);
-                if end_early.contains(&other) {
-                    chains.clues.swapped.extend([(page, other), (other, page)]);
-                }
-            }
-            if all >= 20 && dirty * 50 <= all {
-                let last = |&(end, last, _): &(End, u32, i64)| (end == End::Dirty).then_some(last);
-                chains.clues.copies = copies(pages, survey, ends.iter().filter_map(last));
-            }
-        }
+        let Looked { any_broken, broken_at, mut contested, .. } = looked;
+        chains.clues.suspicious = misplaced || any_broken || !contested.is_empty() || crosses;
         if !contested.is_empty() {
             chains.each(owners, leaves, task, |chains, cell, complete| {
                 if !complete {
@@ -392,6 +377,97 @@ impl<'a> Chains<'a> {
         chains.clues.contested = contested;
         chains.clues.broken_at = broken_at;
         Ok(chains.clues)
+    }
+
+    /// Looks at all chains once; their pages are taken then.
+    fn look(&mut self, owners: &Owners, leaves: &[u32], task: &dyn Task) -> Result<Looked> {
+        let mut looked = Looked::default();
+        self.each(owners, leaves, task, |chains, cell, complete| {
+            let last = chains.found.last().copied();
+            let link = last.map_or(i64::from(cell.overflow), |last| chains.note(last).low);
+            let next = u32::try_from(link).unwrap_or(0);
+            let odd = looked.link_on.len() + looked.end_early.len();
+            if let Some(last) = last.filter(|_| odd < MOST_ODD) {
+                match (complete, next) {
+                    (true, 0) | (false, 1..) => {}
+                    (true, _) => looked.link_on.push((last, next)),
+                    (false, 0) => _ = looked.end_early.insert(last),
+                }
+            }
+            if !complete {
+                looked.any_broken = true;
+                let leads_to_tree = matches!(chains.note(next).is, Is::Tree(_));
+                if leads_to_tree && looked.broken_at.len() < MOST_ODD {
+                    looked.broken_at.push(next);
+                }
+                return;
+            }
+            looked.all += 1;
+            for place in 0..chains.found.len() {
+                let Some(&page) = chains.found.get(place) else { continue };
+                if chains.taken.set(page) && looked.contested.len() < MOST_ODD {
+                    looked.contested.insert(page, (0, 0));
+                }
+            }
+            let end = chains.end(cell);
+            if let Some(&last) = chains.found.last().filter(|_| end != End::Exact)
+                && looked.ends.len() < MOST_ODD
+            {
+                looked.ends.push((end, last, chains.content_end(cell)));
+            }
+        })?;
+        Ok(looked)
+    }
+
+    /// Those of `pairs` of pages that have changed places for certain. No chain that is whole where
+    /// it is has one of them: each chain that does is broken without the exchange, or does not end
+    /// where its record's length says, and is whole with it.
+    fn proved(
+        &mut self,
+        mut pairs: HashMap<u32, u32>,
+        looked: &Looked,
+        owners: &Owners,
+        leaves: &[u32],
+        task: &dyn Task,
+    ) -> Result<HashMap<u32, u32>> {
+        if pairs.is_empty() {
+            return Ok(pairs);
+        }
+        let mut firm = Bits::new(self.pages.layout.count);
+        self.each(owners, leaves, task, |chains, cell, complete| {
+            if complete && chains.is_whole(cell) {
+                let uncontested = |page: &&u32| !looked.contested.contains_key(*page);
+                for &page in chains.found.iter().filter(uncontested) {
+                    firm.set(page);
+                }
+            }
+        })?;
+        let all = pairs.clone();
+        pairs.retain(|page, other| {
+            all.get(other) == Some(page) && !firm.get(*page) && !firm.get(*other)
+        });
+        let (mut fit, mut unfit) = (HashSet::new(), HashSet::new());
+        self.clues.swapped = pairs;
+        self.each(owners, leaves, task, |chains, cell, complete| {
+            let swapped = &chains.clues.swapped;
+            let mut touched =
+                chains.found.iter().filter(|page| swapped.contains_key(page)).peekable();
+            if touched.peek().is_some() {
+                let whole = complete && chains.is_whole(cell);
+                if whole { &mut fit } else { &mut unfit }.extend(touched);
+            }
+        })?;
+        let mut proved = std::mem::take(&mut self.clues.swapped);
+        let of =
+            |set: &HashSet<u32>, page: u32, other: u32| set.contains(&page) || set.contains(&other);
+        proved.retain(|&page, &mut other| of(&fit, page, other) && !of(&unfit, page, other));
+        Ok(proved)
+    }
+
+    /// Whether the complete chain that was followed links to none and ends where its record does.
+    fn is_whole(&self, cell: &Cell<'_>) -> bool {
+        self.found.last().is_some_and(|&last| self.note(last).low == 0)
+            && self.end(cell) == End::Exact
     }
 
     /// Tells `cell` each cell that has a chain, which was followed, and whether it is complete.

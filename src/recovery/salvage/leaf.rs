@@ -1,7 +1,7 @@
 //! Which cells of a page hold a record: all of them on a sound page; of a damaged one those that
 //! are whole by themselves and fit between the others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::ascending;
 use super::pointers;
@@ -80,6 +80,9 @@ fn is_sound(page: &Page<'_>) -> bool {
 pub(super) struct Cells<'a> {
     /// In the page's order.
     pub(super) cells: Vec<Cell<'a>>,
+    /// Cells with records that are not taken for the page's rows: they overlap others, or their
+    /// rowids stand out of the order.
+    pub(super) aside: Vec<Aside<'a>>,
     /// Cells in their place, all on the page, with records that do not add up.
     pub(super) misfits: Vec<Cell<'a>>,
     /// Where cells begin that the page's pointers no longer lead to.
@@ -88,6 +91,14 @@ pub(super) struct Cells<'a> {
     pub(super) torn: Option<usize>,
     /// Everything on the page is as SQLite keeps it.
     pub(super) sound: bool,
+}
+
+/// A cell that stands out of its page.
+#[derive(Debug)]
+pub(super) struct Aside<'a> {
+    pub(super) cell: Cell<'a>,
+    /// The rowid that it must have had, where its neighbours leave one only.
+    pub(super) rowid: Option<i64>,
 }
 
 /// Looks at the cells of a page that has records.
@@ -116,19 +127,28 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
         cells.push(cell);
     }
     let sound = !damaged && cells.len() == page.cells && ascending && page.accounts_for(taken);
+    let mut aside = Vec::new();
     if !sound {
+        let all = cells.clone();
         disentangle(&mut cells, page);
         if page.kind.is_table() {
-            keep_ascending(&mut cells);
+            aside = keep_ascending(&mut cells, page);
         }
+        let mut known: HashSet<usize> = cells.iter().map(|cell| cell.at).collect();
+        known.extend(aside.iter().map(|it| it.cell.at));
+        let others = all.into_iter().filter(|cell| known.insert(cell.at));
+        aside.extend(others.map(|cell| Aside { cell, rowid: None }));
     }
     if !sound && let Some(all) = pointers::mend(page, &cells) {
         let known: HashSet<usize> = cells.iter().map(|cell| cell.at).collect();
         let mended = all.iter().map(|cell| cell.at).filter(|at| !known.contains(at)).collect();
-        return Cells { cells: all, misfits: Vec::new(), mended, torn: None, sound: false };
+        let places: HashSet<usize> = all.iter().map(|cell| cell.at).collect();
+        aside.retain(|it| !places.contains(&it.cell.at));
+        let misfits = Vec::new();
+        return Cells { cells: all, aside, misfits, mended, torn: None, sound: false };
     }
     let torn = torn(&cells, &bad);
-    Cells { cells, misfits, mended: Vec::new(), torn, sound }
+    Cells { cells, aside, misfits, mended: Vec::new(), torn, sound }
 }
 
 /// The classes of a cell's fields; nothing where the record's header is not all on the page.
@@ -194,9 +214,28 @@ fn torn(cells: &[Cell<'_>], bad: &[usize]) -> Option<usize> {
     crossing(before, behind).or_else(|| crossing(after, in_front))
 }
 
-/// Keeps the longest run of ascending rowids: what stands out of it is damaged.
-fn keep_ascending(cells: &mut Vec<Cell<'_>>) {
+/// Keeps the longest run of ascending rowids: what stands out of it is damaged, and is the answer.
+fn keep_ascending<'a>(cells: &mut Vec<Cell<'a>>, page: &Page<'a>) -> Vec<Aside<'a>> {
     let rowids: Vec<i64> = cells.iter().map(|cell| cell.rowid).collect();
-    let mut kept = ascending::longest(&rowids).into_iter();
-    cells.retain(|_| kept.next().unwrap_or(false));
+    let kept = ascending::longest(&rowids);
+    // Cells that cannot be read have a place in the order, too.
+    let index = |place| Some((page.pointer(place)?, place));
+    let index: HashMap<usize, usize> = (0..page.cells).filter_map(index).collect();
+    let all = std::mem::take(cells);
+    let mut aside = Vec::new();
+    for ((place, &cell), stays) in all.iter().enumerate().zip(&kept) {
+        if *stays {
+            cells.push(cell);
+            continue;
+        }
+        let neighbour = |place: usize| all.get(place).filter(|_| kept.get(place) == Some(&true));
+        let between = neighbour(place.wrapping_sub(1)).zip(neighbour(place + 1));
+        let rowid = between.and_then(|(before, after)| {
+            let rowid = before.rowid.checked_add(1)?;
+            let apart = index.get(&after.at)?.checked_sub(*index.get(&before.at)?)?;
+            (apart == 2 && rowid.checked_add(1)? == after.rowid).then_some(rowid)
+        });
+        aside.push(Aside { cell, rowid });
+    }
+    aside
 }

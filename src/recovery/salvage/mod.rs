@@ -20,6 +20,7 @@ mod audit;
 mod bounds;
 mod chain;
 mod contest;
+mod encoding;
 mod evidence;
 mod fit;
 mod floor;

@@ -89,7 +89,8 @@ impl<'a> Pages<'a> {
         self.overlay.frame(page).is_some()
     }
 
-    /// The page's bytes, with zeros for what a cut file lacks of it; none if there are none.
+    /// The page's bytes, as far as they are there: a file may end within a page. None if there are
+    /// none.
     pub(in crate::recovery) fn read(&self, page: u32) -> Option<PageBytes> {
         if page == 0 || page > self.layout.count {
             return None;
@@ -118,12 +119,8 @@ impl<'a> Pages<'a> {
             Some(block) => (block, start),
             None => (read(size, offset)?, 0),
         };
-        if block.len() >= start + size {
-            return Some(PageBytes { block, start, end: start + size });
-        }
-        let mut cut = block.get(start..).filter(|cut| !cut.is_empty())?.to_vec();
-        cut.resize(size, 0);
-        Some(PageBytes { block: cut.into(), start: 0, end: size })
+        let end = block.len().min(start + size);
+        (start < end).then_some(PageBytes { block, start, end })
     }
 
     /// Whether two pages have the same bytes. Many pages may be compared with each other: those
@@ -173,23 +170,18 @@ impl<'a> Pages<'a> {
 /// A source's pages as SQLite gets them.
 pub(in crate::recovery) struct AsImage<'a> {
     pages: &'a Pages<'a>,
-    /// The page that the end of the file cuts and SQLite does not get; 0 if there is none.
-    cut: u32,
+    padded: bool,
 }
 
 impl<'a> AsImage<'a> {
     /// Without the page that the end of the file cuts: bytes that are not there are not zeros.
     pub(in crate::recovery) fn whole(pages: &'a Pages<'a>) -> Self {
-        let size = pages.source.database.size().unwrap_or(0);
-        let page_size = u64::from(pages.layout.page_size);
-        let cut = if size.is_multiple_of(page_size) { 0 } else { size / page_size + 1 };
-        let cut = u32::try_from(cut).unwrap_or(0);
-        Self { pages, cut: if pages.is_from_wal(cut) { 0 } else { cut } }
+        Self { pages, padded: false }
     }
 
     /// With zeros for what the end of the file cuts, as SQLite reads it.
     pub(in crate::recovery) fn padded(pages: &'a Pages<'a>) -> Self {
-        Self { pages, cut: 0 }
+        Self { pages, padded: true }
     }
 }
 
@@ -203,14 +195,15 @@ impl PageImage for AsImage<'_> {
     }
 
     fn read_page(&self, page: u32, to: &mut [u8]) -> Result<()> {
-        let bytes = self.pages.read(page).filter(|_| page != self.cut);
-        match bytes {
-            Some(bytes) if bytes.len() == to.len() => {
-                to.copy_from_slice(&bytes);
-                Ok(())
-            }
-            _ => Err(Error::sqlite(rusqlite::ffi::SQLITE_IOERR_READ, "the page is not there")),
+        let missing = || Error::sqlite(rusqlite::ffi::SQLITE_IOERR_READ, "the page is not there");
+        let bytes = self.pages.read(page).ok_or_else(missing)?;
+        if bytes.len() < to.len() && !self.padded {
+            return Err(missing());
         }
+        let (there, rest) = to.split_at_mut(bytes.len().min(to.len()));
+        there.copy_from_slice(bytes.get(..there.len()).unwrap_or_default());
+        rest.fill(0);
+        Ok(())
     }
 }
 

@@ -47,7 +47,7 @@ fn entry(pages: &Pages<'_>, page: u32) -> Option<Entry> {
     }
     let map = ptrmap::page_for(page, layout.page_size, layout.usable);
     let bytes = pages.read(map)?;
-    ptrmap::entry(bytes.get(..layout.usable)?, map, page)
+    ptrmap::entry(bytes.get(..layout.usable).unwrap_or(&bytes), map, page)
 }
 
 /// The pages above orphans that are orphans themselves.

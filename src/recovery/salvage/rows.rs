@@ -20,6 +20,9 @@ const FEWEST_PLAIN: usize = 4;
 /// Pages with records that no pointer led to whose indexes are asked about them.
 const MOST_MENDED: usize = 1_000;
 
+/// Why a record is in `lost_and_found`.
+const DOUBTFUL: &str = "the record is damaged, or another table's";
+
 /// Reads records off pages.
 pub(super) struct Rows<'a> {
     pages: &'a Pages<'a>,
@@ -37,6 +40,13 @@ pub(super) struct Record<'f, 'v> {
     pub(super) fields: &'f [Value<'v>],
     /// It is on a damaged page, and something about it tells that it is damaged itself.
     pub(super) doubtful: bool,
+    /// What a damaged pointer leads to, on a page all of whose rows are known.
+    extra: bool,
+    /// The one rowid that it can have had, where its own is damaged.
+    possible: Option<i64>,
+    /// Its bytes, where one of its types is damaged for certain, and how many fields each of the
+    /// page's records has.
+    reserved: Option<(&'f [u8], Option<usize>)>,
 }
 
 /// Called with each record.
@@ -123,16 +133,33 @@ impl<'a> Rows<'a> {
         let usable = self.pages.layout.usable;
         let Some(page) = leaf::open(&bytes, usable, number == 1) else { return Ok(rest) };
         let found = leaf::cells(&page);
-        let mut lost = (page.cells - found.cells.len()) as u64;
+        let read = found.cells.len() + found.aside.len();
+        let mut lost = page.cells.saturating_sub(read) as u64;
+        rest.fields = fields_of_all(&found);
+        let count = rest.fields;
+        let alias = shape.and_then(|it| it.fields.iter().position(|field| field.rowid_alias));
         let mut fields = Vec::new();
         let odd = if found.sound { None } else { self.odd(&found, shape) };
-        for cell in &found.cells {
+        let cells = found.cells.iter().map(|cell| (cell, None));
+        for (cell, aside) in cells.chain(found.aside.iter().map(|it| (&it.cell, Some(it.rowid)))) {
             let rowid = page.kind.is_table().then_some(cell.rowid);
-            let doubtful = [odd, found.torn].contains(&Some(cell.at))
+            let possible = aside.flatten();
+            let extra = aside.is_some() && !found.mended.is_empty();
+            let doubtful = aside == Some(None)
+                || [odd, found.torn].contains(&Some(cell.at))
                 || self.convicted.contains(&(number, cell.at));
             if cell.overflow == 0 {
                 if record::read(cell.local, &mut fields) {
-                    on_record(&Record { rowid, fields: &fields, doubtful })?;
+                    let damaged = record::has_reserved(cell.local, alias);
+                    let reserved = damaged.then_some((cell.local, count));
+                    on_record(&Record {
+                        rowid,
+                        fields: &fields,
+                        doubtful,
+                        extra,
+                        possible,
+                        reserved,
+                    })?;
                 } else {
                     lost += 1;
                 }
@@ -150,7 +177,8 @@ impl<'a> Rows<'a> {
                 Payload::Broken => false,
             };
             if stands && record::read(&self.payload, &mut fields) {
-                on_record(&Record { rowid, fields: &fields, doubtful })?;
+                let reserved = None;
+                on_record(&Record { rowid, fields: &fields, doubtful, extra, possible, reserved })?;
             } else {
                 lost += 1;
             }
@@ -158,7 +186,6 @@ impl<'a> Rows<'a> {
         rest.lost = lost;
         rest.sound = found.sound;
         let rowid = |cell: &Cell<'_>| page.kind.is_table().then_some(cell.rowid);
-        rest.fields = fields_of_all(&found);
         let misfits = found.misfits.iter().map(|cell| (rowid(cell), cell.local.to_vec()));
         rest.misfits.extend(misfits);
         Ok(rest)
@@ -210,31 +237,50 @@ impl<'a> Rows<'a> {
         let range = into.outlying.get(&number).copied();
         let account = &mut *into.account;
         let mut rows = 0;
-        let rest =
-            self.each(number, owners, Some(shape), &mut |&Record { rowid, fields, doubtful }| {
-                task.go_on()?;
-                let outlies =
-                    |(low, high): (i64, i64)| rowid.is_some_and(|it| it < low || it > high);
-                if doubtful || range.is_some_and(outlies) || !fit::record_fits(fields, shape) {
+        let rest = self.each(number, owners, Some(shape), &mut |record| {
+            task.go_on()?;
+            let &Record { rowid, fields, doubtful, extra, possible, reserved } = record;
+            let outlies = |(low, high): (i64, i64)| {
+                possible.or(rowid).is_some_and(|it| it < low || it > high)
+            };
+            if doubtful || range.is_some_and(outlies) {
+                account.records_lost += u64::from(!extra);
+                return target.lost(root, number, rowid, fields, DOUBTFUL);
+            }
+            // What SQLite reads of a record that is put right is not lost either.
+            let mended = match (possible, reserved) {
+                (Some(_), _) => {
+                    fit::record_fits(fields, shape)
+                        && target.insert(place, possible, fields)? == Inserted::Yes
+                }
+                (None, Some((bytes, count))) => mend(bytes, rowid, place, shape, count, target)?,
+                (None, None) => false,
+            };
+            if mended {
+                rows += 1;
+                account.mended += 1;
+                let reason = "this is the row as SQLite reads it, before it was corrected";
+                return target.lost(root, number, rowid, fields, reason);
+            }
+            if possible.is_some() || !fit::record_fits(fields, shape) {
+                account.records_lost += 1;
+                return target.lost(root, number, rowid, fields, DOUBTFUL);
+            }
+            match target.insert(place, rowid, fields)? {
+                Inserted::Yes => rows += 1,
+                Inserted::Duplicate { same: true } => {}
+                Inserted::Duplicate { same: false } => {
+                    account.duplicates += 1;
+                    let reason = "the table has another row of this rowid or key";
+                    target.lost(root, number, rowid, fields, reason)?;
+                }
+                Inserted::Refused(reason) => {
                     account.records_lost += 1;
-                    let reason = "the record is damaged, or another table's";
-                    return target.lost(root, number, rowid, fields, reason);
+                    target.lost(root, number, rowid, fields, &reason)?;
                 }
-                match target.insert(place, rowid, fields)? {
-                    Inserted::Yes => rows += 1,
-                    Inserted::Duplicate { same: true } => {}
-                    Inserted::Duplicate { same: false } => {
-                        account.duplicates += 1;
-                        let reason = "the table has another row of this rowid or key";
-                        target.lost(root, number, rowid, fields, reason)?;
-                    }
-                    Inserted::Refused(reason) => {
-                        account.records_lost += 1;
-                        target.lost(root, number, rowid, fields, &reason)?;
-                    }
-                }
-                Ok(())
-            })?;
+            }
+            Ok(())
+        })?;
         let mut lost = rest.lost;
         for (rowid, record) in &rest.misfits {
             if !range.is_some_and(|(low, high)| rowid.is_some_and(|it| it < low || it > high))
@@ -282,7 +328,8 @@ fn mend(
             continue;
         }
         let Some(content) = record::read_but(record, odd, &mut fields) else { continue };
-        if fit::record_fits(&fields, shape)
+        if !record::has_reserved(record, Some(odd))
+            && fit::record_fits(&fields, shape)
             && (field.generated || content.is_empty())
             && target.insert_mended(place, rowid, &fields, Some((odd, content)))? == Inserted::Yes
         {

@@ -39,6 +39,17 @@ impl Affinity {
         }
     }
 
+    /// A type that has it.
+    pub(super) fn declared(self) -> &'static str {
+        match self {
+            Self::Blob => "BLOB",
+            Self::Text => "TEXT",
+            Self::Numeric => "NUMERIC",
+            Self::Integer => "INTEGER",
+            Self::Real => "REAL",
+        }
+    }
+
     /// Whether `value` can be stored in such a column and be the same afterwards. SQLite writes
     /// no other value there, so one that is there all the same belongs elsewhere.
     pub(super) fn keeps(self, value: Value<'_>, encoding: Encoding) -> bool {

@@ -9,7 +9,7 @@ use super::Inserted;
 use super::shape::Described;
 use super::statement::{Encoding, Row, Statement, quoted};
 use crate::engine::{Class, Connection, Error, Result};
-use crate::format::{Value, record};
+use crate::format::{Owned, Value, record};
 
 /// A table of the new database, being filled.
 #[derive(Debug)]
@@ -18,19 +18,16 @@ pub(super) struct Fill {
     pub(super) name: String,
     pub(super) table: Arc<Described>,
     encoding: Encoding,
-    /// By number of fields: the shorter ones leave the last columns to their defaults.
-    inserts: Vec<Option<Statement>>,
+    insert: Option<Statement>,
     lookup: Option<Statement>,
 }
 
 impl Fill {
     pub(super) fn new(name: String, table: Described, encoding: Encoding) -> Self {
-        let mut inserts = Vec::new();
-        inserts.resize_with(table.fields.len() + 1, || None);
-        Self { name, table: Arc::new(table), encoding, inserts, lookup: None }
+        Self { name, table: Arc::new(table), encoding, insert: None, lookup: None }
     }
 
-    /// Inserts a record.
+    /// Inserts a record; one that is older than a column gets what SQLite reads there.
     ///
     /// # Errors
     /// Those of writing the file.
@@ -40,7 +37,7 @@ impl Fill {
         rowid: Option<i64>,
         fields: &[Value<'_>],
     ) -> Result<Inserted> {
-        let table = &self.table;
+        let table = Arc::clone(&self.table);
         if fields.len() > table.fields.len() || fields.len() < table.least_fields {
             return Ok(Inserted::Refused(format!(
                 "{} fields instead of {} to {}",
@@ -52,6 +49,14 @@ impl Fill {
         if rowid.is_some() == table.without_rowid {
             return Ok(Inserted::Refused("of another kind of table".to_owned()));
         }
+        let absent = table.absent.iter().skip(fields.len()).map(Owned::value);
+        let all: Vec<Value<'_>>;
+        let fields = if fields.len() == table.fields.len() {
+            fields
+        } else {
+            all = fields.iter().copied().chain(absent).collect();
+            &all
+        };
         let mut plain = true;
         for ((value, field), &derived) in fields.iter().zip(&table.fields).zip(&table.derived) {
             if derived || field.rowid_alias {
@@ -76,25 +81,22 @@ impl Fill {
             }
         }
         let inserted = if plain {
-            let Some(place) = self.inserts.get_mut(fields.len()) else {
-                return Ok(Inserted::Refused("too many fields".to_owned()));
-            };
-            let insert = match place {
+            let insert = match &mut self.insert {
                 Some(insert) => insert,
-                None => {
-                    let sql = insert_sql(&self.name, &self.table, fields, None);
+                place => {
+                    let sql = insert_sql(&self.name, &table, fields, None);
                     match Statement::prepare(connection, self.encoding, &sql) {
                         Ok(insert) => place.insert(insert),
                         Err(error) => return refusal(error),
                     }
                 }
             };
-            insert.run(parameters(&self.table, rowid, fields))
+            insert.run(parameters(&table, rowid, fields))
         } else {
             // Bound as bytes and cast, which keeps what binding it as text would not.
-            let sql = insert_sql(&self.name, &self.table, fields, Some(self.encoding));
+            let sql = insert_sql(&self.name, &table, fields, Some(self.encoding));
             let encoding = self.encoding;
-            let bytes = parameters(&self.table, rowid, fields).map(|value| match value {
+            let bytes = parameters(&table, rowid, fields).map(|value| match value {
                 Value::Text(text) if !encoding.binds_as_is(text) => Value::Blob(text),
                 value => value,
             });

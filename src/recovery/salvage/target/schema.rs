@@ -72,6 +72,7 @@ pub(super) fn make_tables(
         rusqlite::OpenFlags::default(),
         std::time::Duration::ZERO,
     )?;
+    scratch.sql()?.execute_batch(&format!("PRAGMA encoding = '{}'", encoding.name()))?;
     let own_tables = OwnTables::of(schema);
     let mut made = Made::default();
     for entry in schema.iter().filter(|entry| entry.kind == "table") {
@@ -159,7 +160,7 @@ fn make_table(
             (entry.name.clone(), Afterwards::Nothing)
         }
     };
-    let mut table = shape::describe(connection, scratch, &name)?;
+    let mut table = shape::describe(connection, scratch, encoding, &name)?;
     let names: Vec<String> = table.fields.iter().map(|field| field.name.clone()).collect();
     if table.rowid.is_none() && !table.without_rowid {
         // All names of the rowid are columns' names: for a while one column has another name.
@@ -181,7 +182,7 @@ fn make_table(
             )?;
             Ok(())
         })?;
-        table = shape::describe(connection, scratch, &name)?;
+        table = shape::describe(connection, scratch, encoding, &name)?;
         afterwards = Afterwards::Renamed(statement);
     }
     let mut fields = table.fields.clone();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::OpenFlags;
 use rusqlite::types::Value;
 
+use super::schema;
 use super::statement::quoted;
 use crate::engine::{Connection, Result};
 use crate::format::sql::{self, Makes, unquoted};
@@ -56,6 +57,19 @@ impl Shadow {
             sql.execute(&insert, rusqlite::params_from_iter(row))?;
         }
         Ok(())
+    }
+
+    /// Gives the one that is there the module's statement. Its records stay as they are.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub(super) fn declare(&self, connection: &Connection) -> Result<()> {
+        schema::writable(connection, || {
+            let declare = "UPDATE main.sqlite_schema SET sql = ?2
+                            WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+            connection.sql()?.execute(declare, (&self.name, self.statements.first()))?;
+            Ok(())
+        })
     }
 
     /// Makes it in the place of the one that is there, if there is one.

@@ -5,8 +5,9 @@
 use rusqlite::params;
 
 use super::affinity::Affinity;
-use super::statement::quoted;
+use super::statement::{Encoding, Statement, quoted};
 use crate::engine::{Connection, Result};
+use crate::format::{Owned, Value};
 
 /// What a table's records look like, for telling whose an orphan record is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub(super) struct Described {
     pub(super) fields: Vec<Field>,
     /// Of each field: it is computed from others, or the same column again.
     pub(super) derived: Vec<bool>,
+    /// Of each field, what SQLite reads where a record is older than its column.
+    pub(super) absent: Vec<Owned>,
     /// Fields of the key that tells rows of a WITHOUT ROWID table apart; 0 of others.
     pub(super) key_fields: usize,
     pub(super) least_fields: usize,
@@ -104,19 +107,22 @@ struct Column {
     generated: bool,
     /// Certainly as old as the table.
     original: bool,
+    /// What SQLite reads where a record does not have it.
+    absent: Owned,
 }
 
 /// Names of the rowid, the usual one first.
 const ROWID: [&str; 3] = ["rowid", "_rowid_", "oid"];
 
-/// Describes `table`, which exists. `scratch` is an empty database to ask SQLite in what it would
-/// do.
+/// Describes `table`, which exists. `scratch` is an empty database of that `encoding` to ask SQLite
+/// in what it would do.
 ///
 /// # Errors
 /// SQLite's.
 pub(super) fn describe(
     connection: &Connection,
     scratch: &Connection,
+    encoding: Encoding,
     table: &str,
 ) -> Result<Described> {
     let sql = connection.sql()?;
@@ -146,7 +152,10 @@ pub(super) fn describe(
     for column in &mut columns {
         column.original |= column.key > 0 || (column.generated && !column.virtual_);
         if !column.original && (column.not_null || column.default.is_some()) {
-            column.original = !may_be_added(scratch, column)?;
+            match added(scratch, encoding, column)? {
+                Some(absent) => column.absent = absent,
+                None => column.original = true,
+            }
         }
     }
 
@@ -178,6 +187,7 @@ pub(super) fn describe(
 
     let mut fields = Vec::new();
     let mut derived = Vec::new();
+    let mut absent = Vec::new();
     let mut least_fields = 1;
     let mut seen = vec![false; columns.len()];
     for &place in &order {
@@ -192,6 +202,7 @@ pub(super) fn describe(
             generated: column.generated,
         });
         derived.push(column.generated || *seen);
+        absent.push(column.absent.clone());
         *seen = true;
         if column.original {
             least_fields = fields.len();
@@ -210,6 +221,7 @@ pub(super) fn describe(
         least_fields: least_fields.max(key_fields).min(fields.len()),
         fields,
         derived,
+        absent,
         key_fields,
         descending,
         rowid,
@@ -240,20 +252,42 @@ fn columns(connection: &Connection, table: &str, strict: bool) -> Result<Vec<Col
             virtual_: hidden == 2,
             generated: hidden == 2 || hidden == 3,
             original: false,
+            absent: Owned::Null,
         });
     }
     Ok(columns)
 }
 
-/// Whether `ALTER TABLE ADD COLUMN` takes such a column in a table that has rows. SQLite decides:
-/// a NOT NULL column needs a default that is not NULL, and a default has to be constant.
-fn may_be_added(scratch: &Connection, column: &Column) -> Result<bool> {
+/// What SQLite reads of a column in rows that are older than it; none if there are no such rows,
+/// because `ALTER TABLE ADD COLUMN` does not take such a column in a table that has rows. SQLite
+/// decides: a NOT NULL column needs a default that is not NULL, and a default has to be constant.
+/// (What it reads may be another value than what it stores in new rows: `TEXT DEFAULT 1e3`.)
+///
+/// The catalogue keeps a default's text without the parentheses that it may have had: an expression
+/// needs them, and a name that stands for a string must not have them. SQLite takes one of the two.
+fn added(scratch: &Connection, encoding: Encoding, column: &Column) -> Result<Option<Owned>> {
+    let kind = column.affinity.declared();
     let not_null = if column.not_null { " NOT NULL" } else { "" };
-    let default =
-        column.default.as_ref().map(|default| format!(" DEFAULT ({default})")).unwrap_or_default();
+    let defaults = match &column.default {
+        Some(default) => vec![format!(" DEFAULT {default}"), format!(" DEFAULT ({default})")],
+        None => vec![String::new()],
+    };
     let sql = scratch.sql()?;
-    sql.execute_batch("SAVEPOINT ask; CREATE TABLE t(a); INSERT INTO t VALUES (1)")?;
-    let added = sql.execute_batch(&format!("ALTER TABLE t ADD COLUMN b{not_null}{default}"));
-    sql.execute_batch("ROLLBACK TO ask; RELEASE ask")?;
-    Ok(added.is_ok())
+    for default in defaults {
+        sql.execute_batch("SAVEPOINT ask; CREATE TABLE t(a); INSERT INTO t VALUES (1)")?;
+        let alter = format!("ALTER TABLE t ADD COLUMN b {kind}{not_null}{default}");
+        let mut absent = None;
+        if sql.execute_batch(&alter).is_ok() {
+            let mut select = Statement::prepare(scratch, encoding, "SELECT b FROM t")?;
+            select.each(std::iter::empty::<Value<'_>>(), |row| {
+                absent = Some(row.value(0).into());
+                Ok(false)
+            })?;
+        }
+        sql.execute_batch("ROLLBACK TO ask; RELEASE ask")?;
+        if absent.is_some() {
+            return Ok(absent);
+        }
+    }
+    Ok(None)
 }

@@ -247,7 +247,7 @@ impl Deriving<'_> {
         let module = Module::of(entry);
         let done = watched(connection, limits, task, || self.look_after(entry, bereft));
         let reason = match done {
-            Err(error) if schema::is_of_statement(&error) => error.message,
+            Err(error) if is_of_table(&error) => error.message,
             done => return done,
         };
         // Where it was deriving that failed, what was salvaged may be sound.
@@ -301,6 +301,14 @@ impl Deriving<'_> {
         let sql = connection.sql()?;
         // None of them where the module does not take the statement, which the rebuild says.
         let shadows = shadow::all(self.schema, entry, self.page_size).unwrap_or_default();
+        // Of a content table whose statement is damaged the module's is the right one; where the rows
+        // are not those of it, the check says so, which a rebuild does not.
+        let mut odd = Vec::new();
+        for shadow in shadows.iter().filter(|it| !module.derives(it.suffix(&entry.name))) {
+            if shadow.differs(connection)? {
+                odd.push(shadow);
+            }
+        }
         let mut done = Ok(());
         for tables in [Anew::Different, Anew::Index, Anew::All] {
             let mut anew = Vec::new();
@@ -317,7 +325,9 @@ impl Deriving<'_> {
             disconnect(connection)?;
             let outcome = atomically(connection, || {
                 anew.iter().try_for_each(|shadow| shadow.make_anew(connection))?;
-                Ok(sql.execute_batch(&rebuild)?)
+                odd.iter().try_for_each(|shadow| shadow.declare(connection))?;
+                sql.execute_batch(&rebuild)?;
+                if odd.is_empty() { Ok(()) } else { check(connection, &entry.name) }
             });
             match outcome {
                 Ok(()) => {
@@ -325,7 +335,7 @@ impl Deriving<'_> {
                     break;
                 }
                 // The first reason is the damage.
-                Err(error) if schema::is_of_statement(&error) => done = done.and(Err(error)),
+                Err(error) if is_of_table(&error) => done = done.and(Err(error)),
                 Err(error) => return Err(error),
             }
         }
@@ -340,7 +350,7 @@ impl Deriving<'_> {
         let damage = match rtree::check(connection, name) {
             Ok(None) => return Ok(()),
             Ok(Some(damage)) => damage,
-            Err(error) if schema::is_of_statement(&error) => error.message,
+            Err(error) if is_of_table(&error) => error.message,
             Err(error) => return Err(error),
         };
         let root = self.root(&format!("{name}_rowid"));
@@ -412,9 +422,15 @@ fn check(connection: &Connection, table: &str) -> Result<()> {
 fn is_ok(outcome: Result<()>) -> Result<bool> {
     match outcome {
         Ok(()) => Ok(true),
-        Err(error) if schema::is_of_statement(&error) => Ok(false),
+        Err(error) if is_of_table(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Whether an error says something of one virtual table only. A module that reads a damaged length
+/// asks for more memory than SQLite ever hands out.
+fn is_of_table(error: &Error) -> bool {
+    schema::is_of_statement(error) || error.errcode & 0xff == ffi::SQLITE_NOMEM
 }
 
 /// Lets the modules forget the tables that they know: what they hold open is in the way of making
