@@ -452,7 +452,7 @@ fn faults_happen_as_planned() {
         let at = At::Seeded { seed, percent: 30 };
         let case = Case::new(&files, &[]);
         let connection = open(&case);
-        case.faults.plan(&[Fault { at, ..Fault::reads_of(File::Database) }]);
+        case.faults.plan(&[Fault { at, file: None, ..Fault::reads_of(File::Database) }]);
         let failures: Vec<_> =
             (0..20).map(|_| run(&connection, "SELECT count(*) FROM agentLogEntries")).collect();
         (failures, case.faults.failed())
