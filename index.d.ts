@@ -559,6 +559,8 @@ export type Finding =
   | { type: 'staleWal'; bytes: number; lines: string[] }
   /** Sound without the `-wal`, damaged with it, and no proof that it is another file's: nothing is done unasked. */
   | { type: 'unclearWal'; bytes: number; lines: string[] }
+  /** The disk failed every read of these pages. Only in the report of `recover()`: a check throws `SQLITE_IOERR`. */
+  | { type: 'unreadable'; pages: number[]; lines: string[] }
   /** The `-wal` was deleted, and commits with it: in so many pages, null if unknown. No damage. Told once. */
   | { type: 'walDeleted'; frames: number | null }
   /** The file was cut short. */

@@ -118,6 +118,12 @@ const explanations = {
       'afterwards.',
   }),
 
+  unreadable: ([{ pages }]) => ({
+    title: `The disk failed every read of ${counted(pages.length, 'page')}`,
+    means: 'What is on them cannot be read now. The disk may be failing: look at the system’s log.',
+    remedy: `Copy what is left to another disk first. ${REBUILT}`,
+  }),
+
   walDeleted: ([{ frames }]) => ({
     title: 'The -wal file was deleted by hand',
     means:

@@ -105,6 +105,7 @@ pub(super) fn is_broken(health: &Health) -> bool {
                 | Finding::Truncated { .. }
                 | Finding::StaleWal { .. }
                 | Finding::UnclearWal { .. }
+                | Finding::Unreadable { .. }
         ) || matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty())
     })
 }
@@ -119,6 +120,7 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
         | Finding::Header { lines }
         | Finding::StaleWal { lines, .. }
         | Finding::UnclearWal { lines, .. }
+        | Finding::Unreadable { lines, .. }
         | Finding::Truncated { lines, .. }
         | Finding::Replaced { lines }
         | Finding::NotADatabase { lines } => lines,

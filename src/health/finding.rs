@@ -121,6 +121,14 @@ pub enum Finding {
         /// SQLite's, about the file together with the WAL.
         lines: Vec<String>,
     },
+    /// Pages of which the disk failed every read. Found only by a repair that a person asked for:
+    /// elsewhere a read that fails is an error, and no finding.
+    Unreadable {
+        /// The pages.
+        pages: Vec<u32>,
+        /// The error.
+        lines: Vec<String>,
+    },
     /// The WAL was deleted by hand, and commits with it that were not checkpointed. They are
     /// gone; what is left is not damaged by it. Told once: opening the file makes a new WAL.
     WalDeleted {
@@ -247,6 +255,10 @@ impl Finding {
                     "the database is sound without its -wal and damaged with it, and nothing proves \
                      that the -wal is another database's"
                 )?;
+                lines
+            }
+            Self::Unreadable { pages, lines } => {
+                write!(f, "the disk failed every read of {} pages", pages.len())?;
                 lines
             }
             Self::WalDeleted { frames: Some(frames) } => {

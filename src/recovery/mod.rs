@@ -46,6 +46,7 @@ pub mod salvage;
 mod scan;
 pub mod schedule;
 pub mod snapshot_file;
+mod tried;
 mod write_back;
 
 pub use comparison::{Comparison, HeaderFrom, MissingObject, TableComparison};

@@ -43,19 +43,21 @@ use super::copy::copy;
 use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
 use super::partial::{Partial, directory, sync_directory, system};
-use super::preserve::preserve;
+use super::preserve::preserve_from;
 use super::rebuild::{Plan, Rebuilt, rebuild};
 use super::report::{
     Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals, counted, is_derived,
     recovered, rows,
 };
 use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
+use super::tried::{PAUSE, TRIES, Tried};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     Class, Connection, Error, Hold, LiveFile, PrivateFile, Result, Stage, Storage, Task, Wal,
     beside, free_bytes, stamp,
 };
+use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
 
 /// How often it begins anew because somebody committed meanwhile.
@@ -134,7 +136,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     if fs::symlink_metadata(to).is_ok() || Wal::path(to).exists() {
         return Err(taken());
     }
-    let before = health::check(path, Kind::Full, task)?;
+    let before = check(path, options, task)?;
     let partial = Partial::new(to)?;
     let made = {
         let until = || Instant::now() + options.patience;
@@ -196,7 +198,7 @@ impl Repair<'_> {
         let mut rebuilding = true;
         for _ in 0..ATTEMPTS {
             self.rescue_wal_of_empty_file()?;
-            let health = health::check(&self.path, Kind::Full, self.task)?;
+            let health = check(&self.path, self.options, self.task)?;
             if health.is_locked() {
                 return Err(self.busy("it cannot be told what is wrong with it"));
             }
@@ -341,7 +343,11 @@ impl Repair<'_> {
         }
         self.check_space(&live)?;
         let partial = Partial::new(&self.path)?;
-        let mut preserved = Kept::new(preserve(&hold, &partial, self.task)?);
+        let asked = self.options.asked;
+        let (from, wal) =
+            (Tried::new(live.database(), asked), live.wal().map(|wal| Tried::new(wal, asked)));
+        let wal = wal.as_ref().map(|wal| -> &dyn Storage { wal });
+        let mut preserved = Kept::new(preserve_from(live.path(), &from, wal, &partial, self.task)?);
         let made = {
             let database = PrivateFile::open(&preserved.files.database)?;
             let wal = preserved.files.wal.as_deref().map(PrivateFile::open).transpose()?;
@@ -361,6 +367,7 @@ impl Repair<'_> {
             Written::Yes => preserved.keep = true,
         }
         drop(partial);
+        self.steps.extend(unreadable_pages(&from.lost_pages(made.health.page_size)));
         self.steps.extend(made.steps);
         let after = self.finish(Some(&preserved.files))?;
         let mut report = self.report(made.outcome, after);
@@ -394,7 +401,10 @@ impl Repair<'_> {
     /// Whether somebody has repaired the file before it could be held.
     fn is_sound_by_now(&self) -> Result<bool> {
         let connection = watcher(&self.path)?;
-        Ok(health::inspect(&connection, Kind::Full, self.task)?.ok)
+        match health::inspect(&connection, Kind::Full, self.task) {
+            Err(error) if self.options.asked && error.class() == Class::Io => Ok(false),
+            health => Ok(health?.ok),
+        }
     }
 
     /// That there is room for the copies, for the new database, and for it once more in the WAL.
@@ -500,8 +510,97 @@ enum Least {
     Rows,
 }
 
+/// Checks the file. Where a person asked for a repair, and reads fail each time, the pages that
+/// cannot be read are what is found.
+fn check(path: &Path, options: &Options, task: &dyn Task) -> Result<Health> {
+    let mut tries = 1;
+    loop {
+        match health::check(path, Kind::Full, task) {
+            Err(error) if options.asked && error.class() == Class::Io => {
+                if tries == TRIES {
+                    return unreadable(path, options, error, task);
+                }
+                tries += 1;
+                std::thread::sleep(PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// The health of a file of which pages cannot be read.
+///
+/// # Errors
+/// `error`, where every page can be read, or the file cannot even be opened.
+fn unreadable(path: &Path, options: &Options, error: Error, task: &dyn Task) -> Result<Health> {
+    let live = LiveFile::open(path, Instant::now() + options.patience, task)?;
+    let mut first = [0; header::SIZE];
+    let page_size = match live.database().read_at(&mut first, 0) {
+        Ok(_) => Header::parse(&first).map_or(4096, |header| header.page_size),
+        Err(_) => return Err(error),
+    };
+    let size = live.database().size()?;
+    let pages = Tried::new(live.database(), true).lost_pages_of_all(page_size, task)?;
+    if pages.is_empty() {
+        return Err(error);
+    }
+    Ok(Health {
+        path: path.to_path_buf(),
+        kind: Kind::Full,
+        ok: false,
+        findings: vec![Finding::Unreadable { pages, lines: vec![error.message] }],
+        pages: size / u64::from(page_size),
+        page_size,
+        elapsed_ms: 0.0,
+    })
+}
+
+/// Names the pages that could not be read, if there are some.
+fn unreadable_pages(pages: &[u32]) -> Option<Step> {
+    const NAMED: usize = 20;
+    let numbers: Vec<_> = pages.iter().take(NAMED).map(u32::to_string).collect();
+    let more = pages.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    (!pages.is_empty()).then(|| Step {
+        step: StepKind::Salvage,
+        ok: false,
+        detail: format!(
+            "the disk failed each of {TRIES} tries to read {} ({}{more}); what was on them counts \
+             as lost. Look at the system's log for errors of the disk, and copy what is left to \
+             another one",
+            counted(pages.len() as u64, "page"),
+            numbers.join(", ")
+        ),
+    })
+}
+
 /// Makes the best database that `source`, of which `path` is the name, and the backups give.
+///
+/// # Errors
+/// A read of the source that failed, unless a person asked: see [`Tried`]; `ERR_FUSION_…` where
+/// nothing can be made.
 fn make(
+    path: &Path,
+    source: Source<'_>,
+    options: &Options,
+    least: Least,
+    partial: &Partial,
+    task: &dyn Task,
+) -> Result<Made> {
+    let database = Tried::new(source.database, options.asked);
+    let wal = source.wal.map(|wal| Tried::new(wal, options.asked));
+    let tried =
+        Source { database: &database, wal: wal.as_ref().map(|wal| -> &dyn Storage { wal }) };
+    let made = make_of(path, tried, options, least, partial, task);
+    database.check()?;
+    wal.as_ref().map_or(Ok(()), Tried::check)?;
+    let mut made = made?;
+    made.steps.extend(unreadable_pages(&database.lost_pages(made.health.page_size)));
+    Ok(made)
+}
+
+/// The same, of a source that says whether reads failed.
+fn make_of(
     path: &Path,
     source: Source<'_>,
     options: &Options,
