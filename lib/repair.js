@@ -20,20 +20,21 @@ function backupPaths(backups) {
   return backups.map((path, index) => filePath(path, `options.backups[${index}]`))
 }
 
-/** What the native `recover` takes, but for the file. */
-function recoverArguments(options) {
+/** What the native `recover` takes, but for the file; `asked`: a program asked for the repair. */
+function recoverArguments(options, asked) {
   return {
     to: options.to === undefined ? null : filePath(options.to, 'options.to'),
     backups: backupPaths(options.backups),
     useBackup: flag(options, 'useBackup', true),
     patience: PATIENCE,
+    asked,
   }
 }
 
 /** See index.d.ts; `file` is the text of a path. */
 async function recoverFile(file, options = {}) {
   const watch = taskOptions(options, ['to', 'backups', 'useBackup'])
-  return runTask('recover', { path: file, ...recoverArguments(options) }, watch)
+  return runTask('recover', { path: file, ...recoverArguments(options, true) }, watch)
 }
 
 /** See index.d.ts. */
@@ -48,7 +49,7 @@ function repairAtOpen(path) {
 
 /** The same off this thread. */
 function repairAhead(path) {
-  return recoverFile(path)
+  return runTask('recover', { path, ...recoverArguments({}, false) }, taskOptions())
 }
 
 /** Says where a WAL is that was put aside. */

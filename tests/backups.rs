@@ -350,13 +350,15 @@ fn a_damaged_source_is_told_and_costs_no_older_backup() {
 }
 
 #[test]
-fn a_full_text_index_out_of_step_is_told_and_does_not_prevent_a_backup() {
+fn a_damaged_full_text_index_is_reported_and_does_not_prevent_a_backup() {
     let fixture = Fixture::new(5);
     run(
         &fixture.connection,
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT);
          CREATE VIRTUAL TABLE found USING fts5(body, content = 'notes', content_rowid = 'id');
-         INSERT INTO notes (body) VALUES ('never indexed')",
+         INSERT INTO notes (body) VALUES ('indexed');
+         INSERT INTO found (rowid, body) VALUES (1, 'indexed');
+         UPDATE found_data SET block = zeroblob(length(block)) WHERE id > 10",
     );
     let result = fixture.made();
     let health = result.health.unwrap();

@@ -214,8 +214,11 @@ impl Findings {
 
     fn is_hearsay(&self, sorted: &Sorted<'_>) -> bool {
         match &sorted.subject {
+            // A b-tree, and how many entries it has, are looked at without computing.
             Subject::Index(_, table) => {
-                !sorted.line.starts_with("Tree ") && self.uncomputed.contains(table)
+                !sorted.line.starts_with("Tree ")
+                    && !is_count(sorted.line)
+                    && self.uncomputed.contains(table)
             }
             Subject::Constraint(table) => self.uncomputed.contains(table),
             Subject::Table(table) => {
@@ -232,11 +235,17 @@ impl Findings {
             Subject::Table(table) => {
                 Finding::TableDamage { table, pages: Vec::new(), lines: Vec::new() }
             }
-            Subject::Index(index, table) => {
-                Finding::IndexDamage { index, table, pages: Vec::new(), lines: Vec::new() }
-            }
+            Subject::Index(index, table) => Finding::IndexDamage {
+                index,
+                table,
+                needs_application: false,
+                pages: Vec::new(),
+                lines: Vec::new(),
+            },
             Subject::Pages => Finding::Freelist { pages: Vec::new(), lines: Vec::new() },
-            Subject::FullText(table) => Finding::FtsDamage { table, lines: Vec::new() },
+            Subject::FullText(table) => {
+                Finding::FtsDamage { table, left_out: None, lines: Vec::new() }
+            }
             Subject::Constraint(table) => {
                 Finding::ConstraintViolations { table, lines: Vec::new() }
             }
@@ -278,6 +287,69 @@ impl Findings {
         self.found.push(finding);
     }
 
+    /// Hands each damaged index to `look`: its name, whether only the application can rebuild it,
+    /// and its lines.
+    pub fn each_index(&mut self, mut look: impl FnMut(&str, &mut bool, &mut Vec<String>)) {
+        for finding in &mut self.found {
+            if let Finding::IndexDamage { index, needs_application, lines, .. } = finding {
+                look(index, needs_application, lines);
+            }
+        }
+    }
+
+    /// Tables against which SQLite says only that a second b-tree leads to one of their pages.
+    pub fn contested_tables(&self) -> Vec<String> {
+        let tables = self.found.iter().filter_map(|finding| match finding {
+            Finding::TableDamage { table, lines, .. } if lines.iter().all(|it| is_contest(it)) => {
+                Some(table.clone())
+            }
+            _ => None,
+        });
+        tables.collect()
+    }
+
+    /// Whether there is a finding about this table's own b-tree.
+    pub fn blames_table(&self, name: &str) -> bool {
+        self.found
+            .iter()
+            .any(|finding| matches!(finding, Finding::TableDamage { table, .. } if table == name))
+    }
+
+    /// Whether there is a finding about this table's b-tree, or one of its indexes.
+    pub fn has_damage_of(&self, name: &str) -> bool {
+        self.found.iter().any(|finding| match finding {
+            Finding::TableDamage { table, .. } | Finding::IndexDamage { table, .. } => {
+                table == name
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether an index is damaged.
+    pub fn has_index_damage(&self) -> bool {
+        self.found.iter().any(|finding| matches!(finding, Finding::IndexDamage { .. }))
+    }
+
+    /// Takes back what only a count says against an index, where its table has lost rows: that the
+    /// two differ is then the table's fault. Where SQLite compares, its word is kept.
+    pub fn acquit_indexes_of_damaged_tables(&mut self) {
+        let damaged: HashSet<String> =
+            self.uncomputed.iter().filter(|table| self.blames_table(table)).cloned().collect();
+        self.found.retain(|finding| match finding {
+            Finding::IndexDamage { table, lines, .. } => {
+                !damaged.contains(table) || !lines.iter().all(|line| is_count(line))
+            }
+            _ => true,
+        });
+    }
+
+    /// Takes back what was found against these tables.
+    pub fn acquit(&mut self, tables: &[String]) {
+        self.found.retain(|finding| {
+            !matches!(finding, Finding::TableDamage { table, .. } if tables.contains(table))
+        });
+    }
+
     /// Whether something was found that is damage.
     pub fn has_damage(&self) -> bool {
         self.found.iter().any(Finding::is_damage)
@@ -303,6 +375,24 @@ impl Findings {
             .any(|finding| matches!(finding, Finding::FtsDamage { table, .. } if table == name))
     }
 
+    /// Takes back what was found against `table`'s full-text index.
+    pub fn forget_full_text(&mut self, name: &str) {
+        self.found.retain(
+            |finding| !matches!(finding, Finding::FtsDamage { table, .. } if table == name),
+        );
+    }
+
+    /// Adds to the damage of `table`'s full-text index how many rows the index leaves out.
+    pub fn set_left_out(&mut self, name: &str, rows: Option<u64>) {
+        for finding in &mut self.found {
+            if let Finding::FtsDamage { table, left_out, .. } = finding
+                && table == name
+            {
+                *left_out = rows;
+            }
+        }
+    }
+
     /// All of them; pages in order.
     pub fn into_vec(mut self) -> Vec<Finding> {
         for finding in &mut self.found {
@@ -315,6 +405,16 @@ impl Findings {
         }
         self.found
     }
+}
+
+/// Whether a line says that an index has more or fewer entries than its table has rows.
+fn is_count(line: &str) -> bool {
+    line.starts_with("wrong # of entries ")
+}
+
+/// Whether a line says no more than that a second b-tree leads to a page.
+fn is_contest(line: &str) -> bool {
+    line.starts_with("Tree ") && line.contains(": 2nd reference to page ")
 }
 
 fn same_subject(one: &Finding, other: &Finding) -> bool {

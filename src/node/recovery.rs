@@ -14,6 +14,7 @@ use super::errors::Outcome;
 use super::task::{Work, arguments};
 use crate::agent_log::resume;
 use crate::engine::{Error, FileId, Result, Task, Unwatched};
+use crate::recovery::Reason;
 use crate::recovery::repair::{Options, recover_to, repair};
 
 /// Raw callbacks by name.
@@ -32,6 +33,8 @@ struct Arguments {
     use_backup: bool,
     /// Milliseconds.
     patience: u64,
+    /// Whether somebody asked for it, rather than a file that is about to be opened.
+    asked: bool,
 }
 
 /// `recover(arguments)`: the report.
@@ -41,6 +44,7 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
         backups: given.backups,
         use_backup: given.use_backup,
         patience: Duration::from_millis(given.patience),
+        reason: if given.asked { Reason::Asked } else { Reason::Damage },
     };
     let report = match given.to {
         Some(to) => recover_to(&given.path, &to, &options, task)?,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`repair`] | which repair a file needs, the least first |
 //! | [`rebuild`] | indexes and full-text indexes, made again inside the file |
+//! | [`reindex`] | indexes with damaged b-trees, made again in a copy |
 //! | [`preserve`] | copies of a damaged original |
 //! | [`salvage`] | reading what can be read of a damaged file into a new database |
 //! | [`merge`] | rows of a backup where a salvage has gaps |
@@ -29,6 +30,7 @@ mod partial;
 mod preserve;
 mod reader;
 mod rebuild;
+mod reindex;
 pub mod repair;
 mod report;
 pub mod restore;
@@ -38,4 +40,5 @@ pub mod schedule;
 pub mod snapshot_file;
 mod write_back;
 
+pub use rebuild::Reason;
 pub use report::{FromBackup, Outcome, Preserved, Report, Step, StepKind};

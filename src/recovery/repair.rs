@@ -6,7 +6,9 @@
 //! | a WAL that is not the file's own | it is put aside, and the file checked again | of what is left |
 //! | full-text indexes | rebuilt, in one transaction | `RebuiltFts` |
 //! | indexes, and full-text indexes | rebuilt, in one transaction | `Reindexed` |
-//! | anything else, or that was not enough | salvaged into a new database, whose content becomes the file's | `Salvaged` |
+//! | the same, where that was not enough | rebuilt in a copy, whose content becomes the file's | `Reindexed` |
+//! | the same, where that was not enough | refused; salvaged where it was asked for | |
+//! | anything else | salvaged into a new database, whose content becomes the file's | `Salvaged` |
 //! | nothing that could be salvaged, but a backup | the backup's content becomes the file's | `Restored` |
 //!
 //! Each is verified before it is kept: integrity, full-text indexes against their content, foreign
@@ -40,7 +42,8 @@ use super::copy::copy;
 use super::merge::{has_gaps, merge};
 use super::partial::{Partial, directory, sync_directory, system};
 use super::preserve::preserve;
-use super::rebuild::{Plan, Rebuilt, rebuild};
+use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
+use super::reindex::reindex;
 use super::report::{FromBackup, Outcome, Preserved, Report, Step, StepKind, rows};
 use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
 use super::write_back::{Written, write_back};
@@ -64,11 +67,19 @@ pub struct Options {
     /// How long a lock of other connections is waited for, each time: another process that repairs
     /// the file holds one.
     pub patience: Duration,
+    /// Why it is made: what is not certain to be an improvement is done only where it was asked
+    /// for ([`super::rebuild`]).
+    pub reason: Reason,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { backups: None, use_backup: true, patience: Duration::from_secs(300) }
+        Self {
+            backups: None,
+            use_backup: true,
+            patience: Duration::from_secs(300),
+            reason: Reason::default(),
+        }
     }
 }
 
@@ -84,6 +95,8 @@ pub type Found<'a> = &'a mut dyn FnMut(&Health);
 /// * `ERR_FUSION_IN_USE`: the WAL is not the file's own and somebody has it open;
 /// * `ERR_FUSION_REPLACED`: the path leads to another file than the one that is open;
 /// * `SQLITE_BUSY` where others are in the way for longer than the patience;
+/// * `SQLITE_CORRUPT_INDEX`, `SQLITE_CORRUPT_VTAB` where tables are sound, and an index or a
+///   full-text index is damaged that is not rebuilt unasked, or cannot be;
 /// * `SQLITE_FULL`, saying how much space is needed, and others of the disk; `task`'s.
 ///
 /// The file is then as it was.
@@ -171,14 +184,16 @@ enum Attempt {
 
 impl Repair<'_> {
     fn run(&mut self) -> Result<Report> {
-        let mut rebuilding = true;
+        // Ways to rebuild indexes that were not enough.
+        let mut failed = 0;
         for _ in 0..ATTEMPTS {
             self.rescue_wal_of_empty_file()?;
             let health = health::check(&self.path, Kind::Full, self.task)?;
             if health.is_locked() {
                 return Err(self.busy("it cannot be told what is wrong with it"));
             }
-            if health.ok {
+            let way = Way::of(&health, self.options.reason);
+            if health.ok && !way.is_rebuild() {
                 return Ok(self.report(Outcome::Healthy, health));
             }
             if self.before.is_none() {
@@ -194,14 +209,18 @@ impl Repair<'_> {
                 self.put_wal_aside()?;
                 continue;
             }
-            let plan = Plan::of(&health).filter(|_| rebuilding);
-            let attempt = match plan {
-                Some(plan) => {
-                    let attempt = self.rebuild(&plan)?;
-                    rebuilding = attempt.is_some();
-                    attempt.unwrap_or(Attempt::Again)
+            let attempt = match way {
+                Way::Refuse(error) => return Err(error),
+                Way::Rebuild(plan) if failed == 0 => self.rebuild(&plan)?,
+                Way::Rebuild(plan) if failed == 1 && !plan.is_full_text() => self.reindex(&plan)?,
+                Way::Rebuild(_) if self.options.reason != Reason::Asked => {
+                    return Err(self.not_rebuilt(&health));
                 }
-                None => self.salvage()?,
+                Way::Rebuild(_) | Way::None => Some(self.salvage()?),
+            };
+            let Some(attempt) = attempt else {
+                failed += 1;
+                continue;
             };
             if let Attempt::Done(report) = attempt {
                 return Ok(*report);
@@ -218,6 +237,24 @@ impl Repair<'_> {
     fn busy(&self, reason: &str) -> Error {
         let message = format!("the database is in use: {reason}. Nothing was changed");
         Error::sqlite(ffi::SQLITE_BUSY, message).at(&self.path)
+    }
+
+    /// Tables are sound, and what is damaged besides them could not be rebuilt.
+    fn not_rebuilt(&self, health: &Health) -> Error {
+        let tried: Vec<_> = self.steps.iter().map(|step| step.detail.as_str()).collect();
+        let message = format!(
+            "{} ({}). No row of a table is damaged, so that nothing was changed. recover() makes \
+             the database anew",
+            health.summary(),
+            tried.join("; ")
+        );
+        let is_index = |it: &Finding| matches!(it, Finding::IndexDamage { .. });
+        let code = if health.findings.iter().any(is_index) {
+            ffi::SQLITE_CORRUPT_INDEX
+        } else {
+            ffi::SQLITE_CORRUPT_VTAB
+        };
+        Error::sqlite(code, message).at(&self.path)
     }
 
     fn report(&mut self, outcome: Outcome, after: Health) -> Report {
@@ -272,7 +309,7 @@ impl Repair<'_> {
 
     /// None: it was not enough.
     fn rebuild(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
-        match rebuild(&self.path, plan, self.until(), self.task)? {
+        match rebuild(&self.path, plan, self.options.reason, self.until(), self.task)? {
             Rebuilt::Overtaken => Ok(Some(Attempt::Again)),
             Rebuilt::NotEnough(steps) => {
                 self.steps.extend(steps);
@@ -286,6 +323,34 @@ impl Repair<'_> {
                 Ok(Some(Attempt::Done(Box::new(self.report(outcome, after)))))
             }
         }
+    }
+
+    /// Rebuilds indexes in a copy, under the hold that a salvage has. None: it was not enough.
+    fn reindex(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
+        let live = LiveFile::open(&self.path, self.until(), self.task)?;
+        let hold = live.hold(self.until(), self.task)?;
+        let health = health::inspect(&watcher(&self.path)?, Kind::Full, self.task)?;
+        if !Way::of(&health, self.options.reason).is_rebuild() {
+            return Ok(Some(Attempt::Again));
+        }
+        self.check_space(&live)?;
+        let partial = Partial::new(&self.path)?;
+        let database = partial.file("reindexed");
+        let source = reader::open(&self.path, self.until(), self.task)?;
+        let made = reindex(&source, &database, plan, self.task)?;
+        drop(source);
+        if let Err(reason) = made {
+            self.steps.extend(plan.steps(Err(&reason)));
+            return Ok(None);
+        }
+        match write_back(&database, hold, self.until(), self.task)? {
+            Written::Overtaken => return Ok(Some(Attempt::Again)),
+            Written::Yes => {}
+        }
+        drop(partial);
+        self.steps.extend(plan.steps(Ok(())));
+        let after = self.finish(None)?;
+        Ok(Some(Attempt::Done(Box::new(self.report(Outcome::Reindexed, after)))))
     }
 
     fn salvage(&mut self) -> Result<Attempt> {

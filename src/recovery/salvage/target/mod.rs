@@ -299,6 +299,7 @@ impl Target {
                 encoding,
                 &self.schema,
                 &virtual_tables,
+                tables,
                 &mut self.lost,
                 limits,
                 task,
