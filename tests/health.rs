@@ -256,7 +256,8 @@ fn a_full_text_index_that_miscounts_is_stale() {
         sql(&path, change);
         assert_eq!(fts5_agrees(&path), agrees, "{change}");
         let health = full(&path);
-        let is_stale = matches!(&health.findings[..], [Finding::FtsStale { table, .. }] if table == "words");
+        let is_stale =
+            matches!(&health.findings[..], [Finding::FtsStale { table, .. }] if table == "words");
         assert!(health.ok && is_stale != agrees, "{change}: {health:?}");
         sql(&path, "INSERT INTO words (words) VALUES ('rebuild')");
         assert!(full(&path).ok, "{change}");

@@ -11,7 +11,7 @@
 #[allow(dead_code, reason = "a part of it is used here")]
 mod random;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fusion_sqlite::engine::{self, Unwatched};
 use fusion_sqlite::health::{self, Finding, Health, Kind};
@@ -68,11 +68,11 @@ impl Sample {
                 .unwrap();
         }
         sql.execute_batch("COMMIT").unwrap();
-        let page: usize = sql.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
+        let page: u32 = sql.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
         let rows = rows(&sql);
         // Without the journal's last trace.
         drop(sql);
-        Self { directory, path, page, rows }
+        Self { directory, path, page: page as usize, rows }
     }
 
     fn pages_of(&self, name: &str) -> Vec<u32> {
@@ -125,7 +125,7 @@ fn rows(sql: &rusqlite::Connection) -> Vec<Vec<Value>> {
 fn damage(sample: &Sample, name: &str, random: &mut Random) -> String {
     let pages = sample.pages_of(name);
     let page = sample.page;
-    let pick = |random: &mut Random| pages[random.below(pages.len() as u64) as usize];
+    let pick = |random: &mut Random| pages[random.below(pages.len())];
     let at = |number: u32| (number as usize - 1) * page;
     let one = pick(random);
     match random.below(5) {
@@ -134,7 +134,13 @@ fn damage(sample: &Sample, name: &str, random: &mut Random) -> String {
             format!("{name}: page {one} zeroed")
         }
         1 => {
-            let root = pages[0];
+            let sql = rusqlite::Connection::open(&sample.path).unwrap();
+            let root: u32 = sql
+                .query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?", [name], |row| {
+                    row.get(0)
+                })
+                .unwrap();
+            drop(sql);
             sample.change(|bytes| bytes[at(root)..at(root) + page].fill(0xa5));
             format!("{name}: page {root} overwritten")
         }
@@ -151,7 +157,7 @@ fn damage(sample: &Sample, name: &str, random: &mut Random) -> String {
         }
         _ => {
             let bits: Vec<_> = (0..1 + random.below(6))
-                .map(|_| (random.below(page as u64) as usize, 1_u8 << random.below(8)))
+                .map(|_| (random.below(page), 1_u8 << random.below(8)))
                 .collect();
             sample.change(|bytes| {
                 for (offset, bit) in &bits {
@@ -175,19 +181,16 @@ fn an_index_that_is_damaged_is_rebuilt_and_its_table_is_not_blamed() {
     for seed in 0..120_u64 {
         let mut random = Random::new(seed);
         let sample = Sample::new(&mut random, settings[seed as usize % settings.len()]);
-        let name = INDEXES[random.below(INDEXES.len() as u64) as usize].0;
+        let name = INDEXES[random.below(INDEXES.len())].0;
         let mut about = format!("seed {seed}, {}", damage(&sample, name, &mut random));
         for kind in [Kind::Quick, Kind::Full] {
             let health = sample.check(kind);
-            for finding in &health.findings {
-                let is_its_own = match finding {
-                    Finding::IndexDamage { index, .. } => index == name || kind == Kind::Quick,
-                    Finding::Freelist { .. } => true,
-                    _ => false,
-                };
-                // A pointer that leads to another index has that one named, too.
-                assert!(is_its_own || matches!(finding, Finding::IndexDamage { .. }), "{about}: {health:?}");
-            }
+            // A pointer that leads to a page of another index has that one named, too, and pages
+            // to which a damaged one led are lost to the list of pages.
+            let is_of_indexes = |finding: &Finding| {
+                matches!(finding, Finding::IndexDamage { .. } | Finding::Freelist { .. })
+            };
+            assert!(health.findings.iter().all(is_of_indexes), "{about}: {health:?}");
             about = format!("{about}; {:?}: {}", kind, health.summary());
         }
         let health = sample.check(Kind::Full);
@@ -196,7 +199,8 @@ fn an_index_that_is_damaged_is_rebuilt_and_its_table_is_not_blamed() {
             continue;
         }
         found += 1;
-        let report = sample.repair(Reason::Damage).unwrap_or_else(|error| panic!("{about}: {error}"));
+        let report =
+            sample.repair(Reason::Damage).unwrap_or_else(|error| panic!("{about}: {error}"));
         assert_eq!(report.outcome, Outcome::Reindexed, "{about}: {}", report.text);
         assert!(report.preserved.is_none() && report.salvage.is_none(), "{about}");
         let sql = rusqlite::Connection::open(&sample.path).unwrap();
@@ -207,4 +211,105 @@ fn an_index_that_is_damaged_is_rebuilt_and_its_table_is_not_blamed() {
         sample.assert_alone(&about);
     }
     assert!(found > 70, "{found}");
+}
+
+/// Indexes over what only the application knows, by name.
+const OF_THE_APPLICATION: [(&str, &str); 4] = [
+    ("slugs", "CREATE INDEX slugs ON t (slug(text), number)"),
+    ("long", "CREATE INDEX long ON t (number) WHERE slug(text) > 'c'"),
+    ("own_order", "CREATE UNIQUE INDEX own_order ON t (number, text COLLATE backwards)"),
+    ("own_order_of_w", "CREATE INDEX own_order_of_w ON w (text COLLATE backwards)"),
+];
+
+/// A connection of the application.
+fn application(path: &std::path::Path) -> rusqlite::Connection {
+    let sql = rusqlite::Connection::open(path).unwrap();
+    let flags = FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_UTF8;
+    sql.create_scalar_function("slug", 1, flags, |call| Ok(call.get::<String>(0)?.to_lowercase()))
+        .unwrap();
+    sql.create_collation("backwards", |one, other| other.cmp(one)).unwrap();
+    sql
+}
+
+#[test]
+fn an_index_that_only_the_application_can_rebuild_is_left_to_it() {
+    let mut found = 0;
+    for seed in 0..48_u64 {
+        let mut random = Random::named("application", seed);
+        let sample = Sample::new(&mut random, "PRAGMA page_size = 1024");
+        let sql = application(&sample.path);
+        for (_, index) in OF_THE_APPLICATION {
+            sql.execute_batch(index).unwrap();
+        }
+        drop(sql);
+        for kind in [Kind::Quick, Kind::Full] {
+            assert_eq!(sample.check(kind).findings, [], "seed {seed}: it is sound");
+        }
+        let name = OF_THE_APPLICATION[random.below(OF_THE_APPLICATION.len())].0;
+        let about = format!("seed {seed}, {}", damage(&sample, name, &mut random));
+        let [quick, full] = [Kind::Quick, Kind::Full].map(|kind| sample.check(kind));
+        let names = |health: &Health| -> Vec<String> {
+            let index = |finding: &Finding| match finding {
+                Finding::IndexDamage { index, needs_application, .. } => {
+                    assert!(*needs_application, "{about}: {health:?}");
+                    Some(index.clone())
+                }
+                Finding::Freelist { .. } => None,
+                _ => panic!("{about}: {health:?}"),
+            };
+            health.findings.iter().filter_map(index).collect()
+        };
+        assert_eq!(names(&quick), names(&full), "{about}");
+        assert_eq!(quick.ok, full.ok, "{about}: {quick:?} {full:?}");
+        if names(&full).is_empty() {
+            // Nothing reads the bits that were flipped, or entries are gone that only the
+            // application can miss.
+            continue;
+        }
+        found += 1;
+        let before = std::fs::read(&sample.path).unwrap();
+        let refused = sample.repair(Reason::Damage).unwrap_err();
+        assert_eq!(refused.errcode, rusqlite::ffi::SQLITE_CORRUPT_INDEX, "{about}: {refused}");
+        assert!(refused.message.contains("REINDEX"), "{about}: {refused}");
+        assert_eq!(std::fs::read(&sample.path).unwrap(), before, "{about}");
+        sample.assert_alone(&about);
+    }
+    assert!(found > 20, "{found}");
+}
+
+#[test]
+fn an_index_out_of_step_that_the_application_rebuilds_is_in_order() {
+    let sample = Sample::new(&mut Random::new(1), "");
+    let sql = application(&sample.path);
+    sql.execute_batch(OF_THE_APPLICATION[0].1).unwrap();
+    // The index is no part of the schema while rows are deleted.
+    let change = |statements: &str| {
+        let sql = rusqlite::Connection::open(&sample.path).unwrap();
+        sql.execute_batch(&format!("PRAGMA writable_schema = ON; {statements}")).unwrap();
+    };
+    let entry: (u32, String) = sql
+        .query_row("SELECT rootpage, sql FROM sqlite_schema WHERE name = 'slugs'", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    drop(sql);
+    change("DELETE FROM sqlite_schema WHERE name = 'slugs'; PRAGMA schema_version = 1000");
+    change("DELETE FROM t WHERE id > 880");
+    change(&format!(
+        "INSERT INTO sqlite_schema VALUES ('index', 'slugs', 't', {}, '{}');
+         PRAGMA schema_version = 2000",
+        entry.0, entry.1
+    ));
+    for kind in [Kind::Quick, Kind::Full] {
+        let health = sample.check(kind);
+        let [Finding::IndexDamage { index, needs_application: true, .. }] = &health.findings[..]
+        else {
+            panic!("{health:?}");
+        };
+        assert_eq!(index, "slugs");
+    }
+    sample.repair(Reason::Damage).unwrap_err();
+    application(&sample.path).execute_batch("REINDEX slugs").unwrap();
+    assert_eq!(sample.check(Kind::Full).findings, []);
+    assert_eq!(sample.repair(Reason::Damage).unwrap().outcome, Outcome::Healthy);
 }

@@ -5,7 +5,7 @@
 //!
 //! * A table is read by a scan that no index takes part in. Each record's header is parsed; values
 //!   are not computed, so that a generated column needs no function of the application.
-//! * An index is read through an imposter (<https://sqlite.org/imposter.html>): a declaration for
+//! * An index, and a table WITHOUT ROWID, is read through an imposter (<https://sqlite.org/imposter.html>): a declaration for
 //!   its root page that names columns and nothing else. So an expression, a WHERE clause or a
 //!   collation that only the application knows is not needed either.
 //!
@@ -13,12 +13,13 @@
 //!
 //! Called on the thread of the check.
 
+use std::collections::HashMap;
 use std::ffi::c_int;
 
 use rusqlite::ffi;
 
-use super::inspect::identifier;
-use super::schema::Object;
+use super::inspect::{identifier, is_of_statement, quoted};
+use super::schema::{Object, Schema};
 use super::watch::Watch;
 use crate::engine::{Class, Connection, Error, Result};
 
@@ -44,9 +45,51 @@ pub(super) fn damage(
         Ok(()) => Ok(None),
         Err(error) if error.class() == Class::Corrupt => Ok(Some(error.message)),
         // Its statement cannot be compiled: nothing is known.
-        Err(error) if error.errcode & 0xff == ffi::SQLITE_ERROR => Ok(None),
+        Err(error) if is_of_statement(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The b-trees that have these pages, by SQLite's own walk (<https://sqlite.org/dbstat.html>) over
+/// each b-tree. A page that two of them lead to has none; one that none leads to is of the b-tree
+/// that SQLite could not walk to the end, if there is one such.
+///
+/// # Errors
+/// What is no damage: contention, a failed read, the task's reason to end.
+pub(super) fn owners<'s>(
+    schema: &'s Schema,
+    pages: &[u32],
+    watch: &Watch<'_>,
+) -> Result<HashMap<u32, &'s Object>> {
+    let mut owners: HashMap<u32, Option<&'s Object>> = HashMap::new();
+    let mut broken = Vec::new();
+    let list = pages.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    for tree in schema.tables().chain(schema.indexes()) {
+        watch.go_on()?;
+        let walk = format!(
+            "SELECT CAST(pageno AS TEXT) FROM dbstat('main') WHERE name = {} AND pageno IN ({list})",
+            quoted(&tree.name)
+        );
+        let walked = watch.texts(&walk, |page| {
+            let Ok(page) = page.parse() else { return };
+            let owner = owners.entry(page).or_insert(Some(tree));
+            if owner.is_some_and(|owner| owner.root != tree.root) {
+                *owner = None;
+            }
+        });
+        match walked {
+            Ok(()) => {}
+            Err(error) if error.class() == Class::Corrupt => broken.push(tree),
+            Err(error) if is_of_statement(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if let [broken] = broken[..] {
+        for page in pages {
+            owners.entry(*page).or_insert(Some(broken));
+        }
+    }
+    Ok(owners.into_iter().filter_map(|(page, owner)| Some((page, owner?))).collect())
 }
 
 fn read_table(connection: &Connection, table: &Object, watch: &Watch<'_>) -> Result<()> {
@@ -56,6 +99,10 @@ fn read_table(connection: &Connection, table: &Object, watch: &Watch<'_>) -> Res
         "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 2 ORDER BY cid",
         &table.name,
     )?;
+    if is_without_rowid(connection, &table.name)? {
+        // NOT INDEXED does not keep SQLite from reading another index of such a table instead.
+        return read_keyed(connection, table.root, columns.len(), watch);
+    }
     let types: Vec<_> =
         columns.iter().map(|name| format!("typeof({})", identifier(name))).collect();
     let types = if types.is_empty() { "1".to_owned() } else { types.join(", ") };
@@ -63,22 +110,32 @@ fn read_table(connection: &Connection, table: &Object, watch: &Watch<'_>) -> Res
     watch.texts(&format!("SELECT {types} FROM main.{table} NOT INDEXED"), |_| {})
 }
 
+fn is_without_rowid(connection: &Connection, table: &str) -> Result<bool> {
+    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND name = ?1 AND wr";
+    Ok(!names(connection, sql, table)?.is_empty())
+}
+
 fn read_index(connection: &Connection, index: &Object, watch: &Watch<'_>) -> Result<()> {
     let columns = names(
         connection,
-        "SELECT format('c%d', seqno) FROM pragma_index_xinfo(?1, 'main') ORDER BY seqno",
+        "SELECT CAST(seqno AS TEXT) FROM pragma_index_xinfo(?1, 'main')",
         &index.name,
     )?;
-    let (Some(first), Some(last)) = (columns.first(), columns.last()) else {
+    read_keyed(connection, index.root, columns.len(), watch)
+}
+
+/// Reads the b-tree of an index, or of a table WITHOUT ROWID, with so many fields in its records.
+fn read_keyed(connection: &Connection, root: u32, fields: usize, watch: &Watch<'_>) -> Result<()> {
+    let (Some(last), Ok(root)) = (fields.checked_sub(1), c_int::try_from(root)) else {
         return Ok(());
     };
-    let Ok(root) = c_int::try_from(index.root) else { return Ok(()) };
+    let names: Vec<_> = (0..fields).map(|field| format!("c{field}")).collect();
     let declaration = format!(
-        "CREATE TABLE main.{IMPOSTER} ({}, PRIMARY KEY ({first})) WITHOUT ROWID",
-        columns.join(", ")
+        "CREATE TABLE main.{IMPOSTER} ({}, PRIMARY KEY (c0)) WITHOUT ROWID",
+        names.join(", ")
     );
     let _imposter = Imposter::make(connection, root, &declaration)?;
-    watch.texts(&format!("SELECT typeof({last}) FROM main.{IMPOSTER}"), |_| {})
+    watch.texts(&format!("SELECT typeof(c{last}) FROM main.{IMPOSTER}"), |_| {})
 }
 
 fn names(connection: &Connection, sql: &str, of: &str) -> Result<Vec<String>> {

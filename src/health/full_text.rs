@@ -420,7 +420,7 @@ impl FullText {
     /// Looks at an FTS3 or FTS4 index that SQLite's check does not find equal to all its content.
     fn examine_four(&self, connection: &Connection, kind: Kind, content: &str) -> Result<Said> {
         let scan = format!(
-            "CREATE VIRTUAL TABLE temp.fusion_sqlite_terms USING fts4aux('main', {})",
+            "CREATE VIRTUAL TABLE temp.fusion_sqlite_terms USING fts4aux(main, {})",
             quoted(&self.name)
         );
         execute(connection, &scan)?;

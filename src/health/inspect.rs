@@ -207,8 +207,10 @@ fn look_on(
         Err(error) if is_about_one_table(&error) => true,
         Err(error) => return Err(error),
     };
+    place_pages(schema, watch, findings)?;
     if gave_up {
         one_by_one(connection, kind, schema, watch, findings)?;
+        place_pages(schema, watch, findings)?;
     }
     settle_contests(connection, schema, watch, findings)?;
     if !findings.has_table_damage() {
@@ -216,6 +218,29 @@ fn look_on(
     }
     if kind == Kind::Full && !findings.has_table_damage() {
         foreign_keys::check(connection, schema, watch, findings)?;
+    }
+    Ok(())
+}
+
+/// Finds the b-trees of pages that SQLite's lines name without them.
+fn place_pages(schema: &Schema, watch: &Watch<'_>, findings: &mut Findings) -> Result<()> {
+    let lines = findings.take_lines_of_some_tree();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let pages: Vec<u32> = lines.iter().map(|(page, _)| *page).collect();
+    let owners = alone::owners(schema, &pages, watch)?;
+    for (page, line) in lines {
+        if let Some(subject) = findings.subject_of(page) {
+            findings.note(subject, Some(page), &line);
+            continue;
+        }
+        let owner = owners.get(&page).copied();
+        let subject = owner.map_or(Subject::Unplaced, |owner| match owner.kind.as_str() {
+            "index" => Subject::Index(owner.name.clone(), owner.table.clone()),
+            _ => Subject::Table(owner.name.clone()),
+        });
+        findings.note(subject, Some(page), &line);
     }
     Ok(())
 }
@@ -389,7 +414,7 @@ fn is_about_one_table(error: &Error) -> bool {
 }
 
 /// Whether SQLite could not compile a statement.
-fn is_of_statement(error: &Error) -> bool {
+pub(super) fn is_of_statement(error: &Error) -> bool {
     error.errcode & 0xff == ffi::SQLITE_ERROR
 }
 

@@ -8,7 +8,9 @@
 //! | SQLite says | it is about |
 //! |---|---|
 //! | `Tree R page P[ cell C\| right child]: …` | the table or index with root page R |
-//! | … `ptr map entry` …, `Freelist: …`, `Page N: …`, `max rootpage …` | the lists of pages |
+//! | `Fragmentation of … on page P`, `Multiple uses for byte … of page P` | the b-tree that has page P, which SQLite does not name |
+//! | the same, with `ptr map entry` | the index, or the lists of pages where it is a table's |
+//! | `Freelist: …`, `Page N: …`, `max rootpage …` | the lists of pages |
 //! | `… index I`, `index I stores …` | index I |
 //! | `row not in PRIMARY KEY order for T` | table T |
 //! | `NULL value in T.C`, `CHECK constraint failed in T`, … | rows that T's constraints forbid |
@@ -31,6 +33,8 @@ pub(super) enum Subject {
     Index(String, String),
     /// The lists of pages: free ones, and the pointer map.
     Pages,
+    /// A page of a b-tree that the line does not name.
+    SomeTree,
     /// A full-text index.
     FullText(String),
     /// Rows of a table that its own constraints forbid.
@@ -76,18 +80,25 @@ fn one<'a>(line: &'a str, schema: &Schema) -> Sorted<'a> {
 }
 
 fn subject(line: &str, schema: &Schema) -> (Subject, Option<u32>) {
+    let tree = line.strip_prefix("Tree ").map(|rest| (tree(number(rest), schema), rest));
     if line.contains("ptr map entry") || line.contains("Failed to read ptrmap") {
-        return (Subject::Pages, after(line, "key="));
+        // One of the two is wrong. Rebuilding an index writes both.
+        return match tree {
+            Some((index @ Subject::Index(..), rest)) => (index, after(rest, " page ")),
+            _ => (Subject::Pages, after(line, "key=")),
+        };
     }
-    if let Some(rest) = line.strip_prefix("Tree ") {
-        let page = after(rest, " page ");
-        return (tree(number(rest).unwrap_or(0), schema), page);
+    if let Some((tree, rest)) = tree {
+        return (tree, after(rest, " page "));
     }
     if line.starts_with("Freelist: ") {
         return (Subject::Pages, after(line, " page "));
     }
     if let Some(rest) = line.strip_prefix("Page ") {
         return (Subject::Pages, number(rest));
+    }
+    if line.starts_with("Fragmentation of ") || line.starts_with("Multiple uses for byte ") {
+        return (Subject::SomeTree, after(line, " page "));
     }
     if line.starts_with("max rootpage ") || line.starts_with("incremental_vacuum enabled ") {
         return (Subject::Pages, None);
@@ -99,8 +110,8 @@ fn subject(line: &str, schema: &Schema) -> (Subject, Option<u32>) {
     (subject, None)
 }
 
-fn tree(root: u32, schema: &Schema) -> Subject {
-    match schema.by_root(root) {
+fn tree(root: Option<u32>, schema: &Schema) -> Subject {
+    match schema.by_root(root.unwrap_or(0)) {
         Some(object) if object.kind == "index" => {
             Subject::Index(object.name.clone(), object.table.clone())
         }
@@ -182,6 +193,8 @@ fn after(text: &str, lead: &str) -> Option<u32> {
 pub(super) struct Findings {
     found: Vec<Finding>,
     uncomputed: HashSet<String>,
+    /// Lines about pages whose b-tree is not known yet.
+    of_some_tree: Vec<(u32, String)>,
 }
 
 /// How many of SQLite's lines a finding keeps.
@@ -200,6 +213,12 @@ impl Findings {
                 Subject::Unplaced if sorted.line == MALFORMED => {}
                 // A line that this SQLite does not write: the worst is assumed.
                 Subject::Unplaced => self.header(sorted.line),
+                Subject::SomeTree => {
+                    let line = (sorted.page.unwrap_or(0), sorted.line.to_owned());
+                    if !self.of_some_tree.contains(&line) {
+                        self.of_some_tree.push(line);
+                    }
+                }
                 subject => self.note(subject, sorted.page, sorted.line),
             }
         }
@@ -225,7 +244,7 @@ impl Findings {
                 sorted.line.starts_with("row not in PRIMARY KEY order ")
                     && self.uncomputed.contains(table)
             }
-            Subject::Pages | Subject::FullText(_) | Subject::Unplaced => false,
+            Subject::Pages | Subject::SomeTree | Subject::FullText(_) | Subject::Unplaced => false,
         }
     }
 
@@ -249,7 +268,7 @@ impl Findings {
             Subject::Constraint(table) => {
                 Finding::ConstraintViolations { table, lines: Vec::new() }
             }
-            Subject::Unplaced => Finding::Header { lines: Vec::new() },
+            Subject::Unplaced | Subject::SomeTree => Finding::Header { lines: Vec::new() },
         };
         let at = self.found.iter().position(|old| same_subject(old, &new)).unwrap_or_else(|| {
             self.found.push(new);
@@ -330,6 +349,24 @@ impl Findings {
         self.found.iter().any(|finding| matches!(finding, Finding::IndexDamage { .. }))
     }
 
+    /// The lines about pages of b-trees that they do not name, which are handed over.
+    pub fn take_lines_of_some_tree(&mut self) -> Vec<(u32, String)> {
+        std::mem::take(&mut self.of_some_tree)
+    }
+
+    /// The table or index that has this page, by what was found already.
+    pub fn subject_of(&self, page: u32) -> Option<Subject> {
+        self.found.iter().find_map(|finding| match finding {
+            Finding::TableDamage { table, pages, .. } if pages.contains(&page) => {
+                Some(Subject::Table(table.clone()))
+            }
+            Finding::IndexDamage { index, table, pages, .. } if pages.contains(&page) => {
+                Some(Subject::Index(index.clone(), table.clone()))
+            }
+            _ => None,
+        })
+    }
+
     /// Takes back what only a count says against an index, where its table has lost rows: that the
     /// two differ is then the table's fault. Where SQLite compares, its word is kept.
     pub fn acquit_indexes_of_damaged_tables(&mut self) {
@@ -352,7 +389,7 @@ impl Findings {
 
     /// Whether something was found that is damage.
     pub fn has_damage(&self) -> bool {
-        self.found.iter().any(Finding::is_damage)
+        !self.of_some_tree.is_empty() || self.found.iter().any(Finding::is_damage)
     }
 
     /// Whether a table's rows cannot all be read.
@@ -471,10 +508,17 @@ mod tests {
                 Subject::Pages,
                 Some(8),
             ),
+            (
+                "Tree 4 page 5 cell 1: Bad ptr map entry key=8 expected=(5,2) got=(3,9)",
+                index(),
+                Some(5),
+            ),
             ("Failed to read ptrmap key=77", Subject::Pages, Some(77)),
             ("Freelist: size is 3 but should be 4", Subject::Pages, None),
             ("Freelist: freelist leaf count too big on page 6", Subject::Pages, Some(6)),
             ("Page 41: never used", Subject::Pages, Some(41)),
+            ("Fragmentation of 3 bytes reported as 0 on page 96", Subject::SomeTree, Some(96)),
+            ("Multiple uses for byte 812 of page 97", Subject::SomeTree, Some(97)),
             ("Page 2: pointer map referenced", Subject::Pages, Some(2)),
             ("max rootpage (9) disagrees with header (8)", Subject::Pages, None),
             ("incremental_vacuum enabled with a max rootpage of zero", Subject::Pages, None),
