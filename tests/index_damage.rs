@@ -178,7 +178,7 @@ fn an_index_that_is_damaged_is_rebuilt_and_its_table_is_not_blamed() {
         "PRAGMA page_size = 1024; PRAGMA auto_vacuum = FULL",
     ];
     let mut found = 0;
-    for seed in 0..120_u64 {
+    for seed in 0..64_u64 {
         let mut random = Random::new(seed);
         let sample = Sample::new(&mut random, settings[seed as usize % settings.len()]);
         let name = INDEXES[random.below(INDEXES.len())].0;
@@ -210,7 +210,7 @@ fn an_index_that_is_damaged_is_rebuilt_and_its_table_is_not_blamed() {
         assert_eq!(verdict, "ok", "{about}");
         sample.assert_alone(&about);
     }
-    assert!(found > 70, "{found}");
+    assert!(found > 36, "{found}");
 }
 
 /// Indexes over what only the application knows, by name.
@@ -234,7 +234,7 @@ fn application(path: &std::path::Path) -> rusqlite::Connection {
 #[test]
 fn an_index_that_only_the_application_can_rebuild_is_left_to_it() {
     let mut found = 0;
-    for seed in 0..48_u64 {
+    for seed in 0..24_u64 {
         let mut random = Random::named("application", seed);
         let sample = Sample::new(&mut random, "PRAGMA page_size = 1024");
         let sql = application(&sample.path);
@@ -274,7 +274,7 @@ fn an_index_that_only_the_application_can_rebuild_is_left_to_it() {
         assert_eq!(std::fs::read(&sample.path).unwrap(), before, "{about}");
         sample.assert_alone(&about);
     }
-    assert!(found > 20, "{found}");
+    assert!(found > 8, "{found}");
 }
 
 #[test]

@@ -9,19 +9,38 @@ const REBUILT =
   'Every row that can be read is taken into a new database, which then replaces the damaged content of the file; ' +
   'rows that are gone are looked for in the newest backup.'
 
+/** What becomes of a full-text index that leaves out so many rows of its content; null if that is not known. */
+function rebuiltText(leftOut) {
+  if (leftOut === 0) return 'The index is built anew from its content.'
+  return leftOut === null
+    ? 'The index is built anew from all rows of its content, if it has content. Which of them it left out on purpose is not known.'
+    : `The index is built anew from the rows that it holds. ${counted(leftOut, 'row')} that it leaves out stay out.`
+}
+
 const explanations = {
-  indexDamage: ({ index, table }) => ({
+  indexDamage: ({ index, table, needsApplication }) => ({
     title: `Index ${index} of table ${table} is damaged`,
     means:
       'The rows themselves are in their table. Queries that go through the index may miss rows or find wrong ones, ' +
       'and a UNIQUE index may let duplicates in.',
-    remedy: 'The index is built anew from its table (REINDEX). No row is touched.',
+    remedy: needsApplication
+      ? 'The index needs a function or a collation that only the application has: have the application run REINDEX. ' +
+        'A repair makes the database anew without this index, and says how it was declared.'
+      : 'The index is built anew from its table (REINDEX). No row is touched.',
   }),
 
-  ftsDamage: ({ table }) => ({
-    title: `Full-text index ${table} does not agree with its content`,
+  ftsDamage: ({ table, leftOut }) => ({
+    title: `Full-text index ${table} is damaged`,
     means: 'The file is sound and no row is lost. Searches may miss rows, find wrong ones, or fail as "malformed".',
-    remedy: 'The index is built anew from its content.',
+    remedy: rebuiltText(leftOut),
+  }),
+
+  ftsStale: ({ table, leftOut }) => ({
+    title: `Full-text index ${table} is not up to date with its content`,
+    means:
+      'This is no damage: rows were deleted or changed without a word to the index. Searches may find rows that are ' +
+      'gone, which SQLite reports as "malformed", or rows by words that they had once.',
+    remedy: rebuiltText(leftOut),
   }),
 
   foreignKeyViolations: ({ table, parent, rows }) => ({
@@ -131,7 +150,7 @@ function explain(finding) {
 }
 
 /** Findings that are no damage of the file (src/health/finding.rs). */
-const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'locked', 'walDeleted'])
+const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'ftsStale', 'locked', 'walDeleted'])
 
 /** Whether a finding is damage. */
 function isDamage({ type }) {
