@@ -25,7 +25,7 @@ const explanations = {
       'and a UNIQUE index may let duplicates in.',
     remedy: needsApplication
       ? 'The index needs a function or a collation that only the application has: have the application run REINDEX. ' +
-        'A repair makes the database anew without this index, and says how it was declared.'
+        'A repair makes the database anew, and may have to leave this index out.'
       : 'The index is built anew from its table (REINDEX). No row is touched.',
   }),
 

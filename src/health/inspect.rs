@@ -213,6 +213,7 @@ fn look_on(
         place_pages(schema, watch, findings)?;
     }
     settle_contests(connection, schema, watch, findings)?;
+    findings.explain_leaks();
     if !findings.has_table_damage() {
         full_text::check(connection, kind, schema, watch, findings)?;
     }

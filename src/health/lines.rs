@@ -349,6 +349,19 @@ impl Findings {
         self.found.iter().any(|finding| matches!(finding, Finding::IndexDamage { .. }))
     }
 
+    /// Takes back that nothing leads to some pages, where a damaged page of an index led to them:
+    /// they are the index's. Not where a table is damaged, which may have led to them as well.
+    pub fn explain_leaks(&mut self) {
+        let leads_nowhere = |finding: &Finding| matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty());
+        if self.has_table_damage() || !self.found.iter().any(leads_nowhere) {
+            return;
+        }
+        self.found.retain(|finding| {
+            !matches!(finding, Finding::Freelist { lines, .. }
+                if lines.iter().all(|line| line.starts_with("Page ") && line.ends_with(": never used")))
+        });
+    }
+
     /// The lines about pages of b-trees that they do not name, which are handed over.
     pub fn take_lines_of_some_tree(&mut self) -> Vec<(u32, String)> {
         std::mem::take(&mut self.of_some_tree)

@@ -6,7 +6,7 @@
 //! | found | unasked | a statement met `SQLITE_CORRUPT_VTAB` | asked |
 //! |---|---|---|---|
 //! | an index is damaged | rebuilt | rebuilt | rebuilt |
-//! | the same, and only the application can rebuild it | refused | refused | not rebuilt |
+//! | the same, and only the application can rebuild it | refused | refused | left to a salvage |
 //! | a full-text index is damaged, and leaves no row out | rebuilt | rebuilt | rebuilt |
 //! | the same, and it leaves rows out, or that is not known | refused | refused | rebuilt of the rows that it held |
 //! | a full-text index is stale, and leaves no row out | left | rebuilt | rebuilt |
@@ -99,7 +99,10 @@ impl Way {
                     }
                 }
                 Finding::IndexDamage { index, needs_application, lines, .. } => {
-                    if !is_asked && *needs_application {
+                    if *needs_application && is_asked {
+                        return Self::None;
+                    }
+                    if *needs_application {
                         refused = refused.or_else(|| Some(needs_the_application(index, lines)));
                     }
                     plan.indexes.push(index.clone());
@@ -155,7 +158,7 @@ fn needs_the_application(index: &str, lines: &[String]) -> Error {
         "the index {index} is damaged, and only the application can rebuild it ({why}). No row of \
          a table is damaged. Run REINDEX {} on a connection that has that function or collation \
          (a HardenedDatabase opens the file with onCorruption: 'report'); where REINDEX fails, \
-         recover() makes the database anew without this index",
+         recover() makes the database anew, and may have to leave this index out",
         quoted(index)
     );
     Error::sqlite(ffi::SQLITE_CORRUPT_INDEX, message)

@@ -9,8 +9,8 @@
 //!    first of these roots, so that SQLite gives them back as it does with any index;
 //! 3. REINDEX, and a full check of the copy.
 //!
-//! A page that nothing leads to and that has rows of a table on it may be a table's that the schema
-//! has lost: then nothing is done. Tables are not touched: their pages are the same bytes before
+//! A page that nothing leads to and that has rows of a table on it is one that a table has lost,
+//! though SQLite finds no fault with that: then nothing is done, and the rows can be salvaged. Tables are not touched: their pages are the same bytes before
 //! and after.
 //!
 //! Thread: whichever calls. Memory: 4 bytes for each page of the old indexes, and the map's.
@@ -40,8 +40,19 @@ const CELL: usize = 7;
 /// What follows the child in a cell: the payload's length, and a record of one NULL.
 const ENTRY: [u8; 3] = [2, 2, 0];
 
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum Reindexed {
+    /// The copy is sound.
+    Yes,
+    /// It is not, for this reason.
+    NotEnough(String),
+    /// Tables have lost rows, which are on pages that nothing leads to.
+    RowsAreLost,
+}
+
 /// Makes a copy of what `source`, in a read transaction, sees at `target`, which must not exist,
-/// with the indexes of `plan` made again; `Err` inside is why that was not enough.
+/// with the indexes of `plan` made again.
 ///
 /// # Errors
 /// SQLite's, of reading the source and of writing the copy; `task`'s.
@@ -50,15 +61,11 @@ pub(super) fn reindex(
     target: &Path,
     plan: &Plan,
     task: &dyn Task,
-) -> Result<std::result::Result<(), String>> {
-    let roots = match roots(source, plan) {
-        Ok(roots) => roots,
-        Err(error) if error.errcode == 0 => return Ok(Err(error.message)),
-        Err(error) => return Err(error),
-    };
+) -> Result<Reindexed> {
+    let roots = roots(source, plan)?;
     copy(source, target, RATE, "copying", task)?;
     let Some(mut pages) = Pages::open(target)? else {
-        return Ok(Err("its header makes no sense".to_owned()));
+        return Ok(Reindexed::NotEnough("the header makes no sense".to_owned()));
     };
     for root in &roots {
         pages.write_leaf(*root)?;
@@ -66,7 +73,7 @@ pub(super) fn reindex(
     let orphans = orphans(target, task)?;
     for page in &orphans {
         if pages.is_table(*page)? {
-            return Ok(Err(format!("page {page}, to which nothing leads, has rows on it")));
+            return Ok(Reindexed::RowsAreLost);
         }
     }
     if let Some(root) = roots.first() {
@@ -79,11 +86,13 @@ pub(super) fn reindex(
         done.map_err(|error| Error::from(error).at(target))
     };
     run("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; BEGIN IMMEDIATE")?;
-    let done = carry_out(plan, &connection, task)?;
-    if done.is_ok() {
-        run("COMMIT")?;
-    }
-    Ok(done)
+    Ok(match carry_out(plan, &connection, task)? {
+        Ok(()) => {
+            run("COMMIT")?;
+            Reindexed::Yes
+        }
+        Err(reason) => Reindexed::NotEnough(reason),
+    })
 }
 
 /// The root pages of the plan's indexes.

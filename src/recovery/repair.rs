@@ -7,6 +7,7 @@
 //! | full-text indexes | rebuilt, in one transaction | `RebuiltFts` |
 //! | indexes, and full-text indexes | rebuilt, in one transaction | `Reindexed` |
 //! | the same, where that was not enough | rebuilt in a copy, whose content becomes the file's | `Reindexed` |
+//! | the same, where a table has lost pages, too | salvaged, as below | `Salvaged` |
 //! | the same, where that was not enough | refused; salvaged where it was asked for | |
 //! | anything else | salvaged into a new database, whose content becomes the file's | `Salvaged` |
 //! | nothing that could be salvaged, but a backup | the backup's content becomes the file's | `Restored` |
@@ -43,7 +44,7 @@ use super::merge::{has_gaps, merge};
 use super::partial::{Partial, directory, sync_directory, system};
 use super::preserve::preserve;
 use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
-use super::reindex::reindex;
+use super::reindex::{Reindexed, reindex};
 use super::report::{FromBackup, Outcome, Preserved, Report, Step, StepKind, rows};
 use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
 use super::write_back::{Written, write_back};
@@ -339,9 +340,17 @@ impl Repair<'_> {
         let source = reader::open(&self.path, self.until(), self.task)?;
         let made = reindex(&source, &database, plan, self.task)?;
         drop(source);
-        if let Err(reason) = made {
-            self.steps.extend(plan.steps(Err(&reason)));
-            return Ok(None);
+        match made {
+            Reindexed::Yes => {}
+            Reindexed::NotEnough(reason) => {
+                self.steps.extend(plan.steps(Err(&reason)));
+                return Ok(None);
+            }
+            Reindexed::RowsAreLost => {
+                self.steps.extend(plan.steps(Err("a table has lost pages as well")));
+                drop((hold, partial));
+                return Ok(Some(self.salvage()?));
+            }
         }
         match write_back(&database, hold, self.until(), self.task)? {
             Written::Overtaken => return Ok(Some(Attempt::Again)),
