@@ -541,10 +541,33 @@ export interface CheckOptions extends TaskOptions {
 
 /** One thing that is wrong, with SQLite's own lines about it, at most 100. */
 export type Finding =
-  /** An index disagrees with its table, or is damaged itself. */
-  | { type: 'indexDamage'; index: string; table: string; pages: number[]; lines: string[] }
-  /** A full-text index is damaged or stale. The file, and the rows it is of, are not. */
-  | { type: 'ftsDamage'; table: string; lines: string[] }
+  /**
+   * An index disagrees with its table, or is damaged itself; the table is not. `needsApplication`:
+   * REINDEX calls a function, or compares by a collation, that only the application has, so that
+   * nothing here can rebuild the index: run REINDEX on a connection that has it.
+   */
+  | {
+      type: 'indexDamage'
+      index: string
+      table: string
+      needsApplication: boolean
+      pages: number[]
+      lines: string[]
+    }
+  /**
+   * A full-text index is damaged: its module's own check, or a statement, fails with SQLite's code
+   * 267. The file, and the rows it is of, are not. `leftOut`: rows of its content that the index
+   * leaves out, perhaps on purpose; null if that is not known. Unasked, an index is rebuilt only
+   * where that is 0.
+   */
+  | { type: 'ftsDamage'; table: string; leftOut: number | null; lines: string[] }
+  /**
+   * A full-text index over another table's text is sound, but not up to date: it has entries of
+   * `gone` rows that are not there any more, or of rows whose text is another by now. No damage: it
+   * is rebuilt where a statement fails over it (code 267) and no row is left out, or by `recover()`.
+   * `leftOut` as for `ftsDamage`. Only a full check looks for it.
+   */
+  | { type: 'ftsStale'; table: string; gone: number; leftOut: number | null; lines: string[] }
   /** Rows that refer to none. No damage. */
   | { type: 'foreignKeyViolations'; table: string; parent: string; rows: number; rowids: number[] }
   /** Rows that their own table's constraints forbid. No damage. */

@@ -287,7 +287,11 @@ fn a_page_that_cannot_be_read_for_good_is_named_and_lost_where_a_person_asks() {
     let sector = u64::from(leaf - 1) * 4096 + 1024;
     let bad = Fault::bad_sector(sector, sector + 511);
     let unasked = repair::Options::default();
-    let asked = repair::Options { asked: true, allow_loss: true, ..unasked.clone() };
+    let asked = repair::Options {
+        reason: fusion_sqlite::recovery::Reason::Asked,
+        allow_loss: true,
+        ..unasked.clone()
+    };
     let run = |case: &Case, options| repair::repair(&case.path(), options, &mut |_| (), &Unwatched);
 
     let case = Case::new(&files, &[bad]);

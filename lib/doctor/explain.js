@@ -9,6 +9,20 @@ const REBUILT =
   'Every row that can be read is taken into a new database, which then replaces the damaged content of the file; ' +
   'rows that are gone are looked for in the newest backup.'
 
+/** What becomes of a full-text index that leaves out so many rows of its content; null if that is not known. */
+function rebuiltText(leftOut) {
+  if (leftOut === 0) return 'The index is rebuilt from its content.'
+  return leftOut === null
+    ? 'The index is rebuilt from all rows of its content, if it has content. Which of them it left out on purpose is not known.'
+    : `The index is rebuilt from the rows that it holds. ${counted(leftOut, 'row')} that it leaves out stay out.`
+}
+
+/** How many rows the indexes of `findings` leave out; null if that is not known of one. */
+function mostLeftOut(findings) {
+  const counts = findings.map(({ leftOut }) => leftOut)
+  return counts.includes(null) ? null : counts.reduce((sum, count) => sum + count, 0)
+}
+
 /** `only` for a single finding, else `all` of them in a sentence. */
 function title(findings, only, all) {
   return findings.length === 1 ? only(findings[0]) : all
@@ -27,17 +41,32 @@ const explanations = {
     means:
       'The rows themselves are in their table. Queries that go through a damaged index may miss rows or find wrong ' +
       'ones, and a UNIQUE index may let duplicates in.',
-    remedy: 'The index is rebuilt from its table (REINDEX). No row is touched.',
+    remedy: findings.some(({ needsApplication }) => needsApplication)
+      ? 'An index needs a function or a collation that only the application has: have the application run REINDEX. ' +
+        'A repair makes the database new without that index, and says how it was declared.'
+      : 'The index is rebuilt from its table (REINDEX). No row is touched.',
   }),
 
   ftsDamage: (findings) => ({
     title: title(
       findings,
-      ({ table }) => `Full-text index ${table} does not agree with its content`,
-      `${counted(findings.length, 'full-text index')} do not agree with their content: ${list(findings.map(({ table }) => table))}`,
+      ({ table }) => `Full-text index ${table} is damaged`,
+      `${counted(findings.length, 'full-text index')} are damaged: ${list(findings.map(({ table }) => table))}`,
     ),
     means: 'The file is sound and no row is lost. Searches may miss rows, find wrong ones, or fail as "malformed".',
-    remedy: 'The index is rebuilt from its content.',
+    remedy: rebuiltText(mostLeftOut(findings)),
+  }),
+
+  ftsStale: (findings) => ({
+    title: title(
+      findings,
+      ({ table }) => `Full-text index ${table} is not up to date with its content`,
+      `${counted(findings.length, 'full-text index')} are not up to date with their content: ${list(findings.map(({ table }) => table))}`,
+    ),
+    means:
+      'This is no damage: rows were deleted or changed without the index. Searches may find rows that are gone, which ' +
+      'SQLite reports as "malformed", or rows by words that they had once.',
+    remedy: rebuiltText(mostLeftOut(findings)),
   }),
 
   foreignKeyViolations: (findings) => ({
@@ -188,7 +217,7 @@ function explain(findings) {
 }
 
 /** Findings that are no damage of the file (src/health/finding.rs). */
-const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'locked', 'walDeleted'])
+const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'ftsStale', 'locked', 'walDeleted'])
 
 /** Whether a finding is damage. */
 function isDamage({ type }) {

@@ -115,6 +115,7 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
     match finding {
         Finding::IndexDamage { lines, .. }
         | Finding::FtsDamage { lines, .. }
+        | Finding::FtsStale { lines, .. }
         | Finding::Freelist { lines, .. }
         | Finding::TableDamage { lines, .. }
         | Finding::Header { lines }

@@ -50,6 +50,9 @@ pub enum Finding {
         index: String,
         /// Its table.
         table: String,
+        /// REINDEX needs a function or a collation that only the application has: the application
+        /// has to run it. Nothing here can rebuild the index.
+        needs_application: bool,
         /// Damaged pages of its b-tree, where SQLite names them.
         pages: Vec<u32>,
         /// SQLite's.
@@ -60,6 +63,22 @@ pub enum Finding {
     FtsDamage {
         /// The virtual table.
         table: String,
+        /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
+        /// them. None where that was not counted or cannot be.
+        left_out: Option<u64>,
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// A full-text index that is sound does not say what its content says: it has entries of rows
+    /// that are gone, or whose text is another by now. Not damage of the file.
+    FtsStale {
+        /// The virtual table.
+        table: String,
+        /// Rows that it has entries of, and that are not in its content.
+        gone: u64,
+        /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
+        /// them. None where that cannot be counted.
+        left_out: Option<u64>,
         /// SQLite's.
         lines: Vec<String>,
     },
@@ -206,11 +225,18 @@ impl fmt::Display for Finding {
 impl Finding {
     fn write(&self, f: &mut impl fmt::Write) -> fmt::Result {
         let lines = match self {
-            Self::IndexDamage { index, lines, .. } => {
+            Self::IndexDamage { index, needs_application, lines, .. } => {
                 write!(f, "the index {index} is damaged")?;
+                if *needs_application {
+                    write!(f, ", and only its application can rebuild it")?;
+                }
                 lines
             }
-            Self::FtsDamage { table, lines } => {
+            Self::FtsStale { table, lines, .. } => {
+                write!(f, "the full-text index {table} is not up to date with its content")?;
+                lines
+            }
+            Self::FtsDamage { table, lines, .. } => {
                 write!(f, "the full-text index {table} is damaged, the rows it is of are not")?;
                 lines
             }
@@ -291,6 +317,7 @@ impl Finding {
             self,
             Self::ForeignKeyViolations { .. }
                 | Self::ConstraintViolations { .. }
+                | Self::FtsStale { .. }
                 | Self::WalDeleted { .. }
                 | Self::Locked { .. }
         )

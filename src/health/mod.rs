@@ -11,6 +11,7 @@
 //! | [`info`] | what can be said of a file without changing it |
 //! | [`page_map`] | what each page of a file is and belongs to |
 //! | [`inspect`](mod@inspect) | one snapshot of a database, looked through by SQLite |
+//! | [`alone`] | one b-tree, read without any other |
 //! | [`lines`] | what the lines of SQLite's checks are about |
 //! | [`schema`] | which b-tree belongs to what |
 //! | [`full_text`] | full-text indexes against the text that they are of |
@@ -25,6 +26,7 @@
 //!
 //! May call: `engine`, `format`. Threads: any; a check blocks the thread it runs on.
 
+mod alone;
 mod file_check;
 pub mod finding;
 mod foreign_keys;
@@ -44,6 +46,7 @@ mod watch;
 
 pub use file_check::deleted_wal;
 pub use finding::{Finding, Health, Kind};
+pub use full_text::{Content, FullText, Rows};
 pub use info::{FileInfo, file_info};
 pub use inspect::inspect;
 pub use last::{last, remember};

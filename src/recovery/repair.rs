@@ -6,7 +6,10 @@
 //! | a WAL that is not the file's own | it is put aside, and the file checked again | of what is left |
 //! | full-text indexes | rebuilt, in one transaction | `RebuiltFts` |
 //! | indexes, and full-text indexes | rebuilt, in one transaction | `Reindexed` |
-//! | anything else, or that was not enough | salvaged into a new database, whose content becomes the file's | `Salvaged` |
+//! | the same, where that was not enough | rebuilt in a copy, whose content becomes the file's | `Reindexed` |
+//! | the same, where a table has lost pages, too | salvaged, as below | `Salvaged` |
+//! | the same, where that was not enough | refused; salvaged where it was asked for | |
+//! | anything else | salvaged into a new database, whose content becomes the file's | `Salvaged` |
 //! | nothing that could be salvaged, but a backup | the backup's content becomes the file's | `Restored` |
 //!
 //! Each is verified before it is kept: integrity, full-text indexes against their content, foreign
@@ -44,7 +47,8 @@ use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
 use super::partial::{Partial, directory, sync_directory, system};
 use super::preserve::preserve_from;
-use super::rebuild::{Plan, Rebuilt, rebuild};
+use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
+use super::reindex::{Reindexed, reindex};
 use super::report::{
     Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals, counted, is_derived,
     recovered, rows,
@@ -73,8 +77,9 @@ pub struct Options {
     /// How long a lock of other connections is waited for, each time: another process that repairs
     /// the file holds one.
     pub patience: Duration,
-    /// A person asked for it: what is not certain is done, too. Unasked it is refused.
-    pub asked: bool,
+    /// Why it is made: what is not certain to be an improvement is done only where it was asked
+    /// for ([`super::rebuild`]).
+    pub reason: Reason,
     /// Whether a repair is kept that lacks something which SQLite can read of the original.
     pub allow_loss: bool,
 }
@@ -85,8 +90,8 @@ impl Default for Options {
             backups: None,
             use_backup: true,
             patience: Duration::from_secs(300),
+            reason: Reason::default(),
             allow_loss: false,
-            asked: false,
         }
     }
 }
@@ -105,6 +110,8 @@ pub type Found<'a> = &'a mut dyn FnMut(&Health);
 /// * `ERR_FUSION_IN_USE`: the WAL is not the file's own and somebody has it open;
 /// * `ERR_FUSION_REPLACED`: the path leads to another file than the one that is open;
 /// * `SQLITE_BUSY` where others are in the way for longer than the patience;
+/// * `SQLITE_CORRUPT_INDEX`, `SQLITE_CORRUPT_VTAB` where tables are sound, and an index or a
+///   full-text index is damaged that is not rebuilt unasked, or cannot be;
 /// * `SQLITE_FULL`, saying how much space is needed, and others of the disk; `task`'s.
 ///
 /// The file is then as it was.
@@ -195,14 +202,16 @@ enum Attempt {
 
 impl Repair<'_> {
     fn run(&mut self) -> Result<Report> {
-        let mut rebuilding = true;
+        // Ways to rebuild indexes that were not enough.
+        let mut failed = 0;
         for _ in 0..ATTEMPTS {
             self.rescue_wal_of_empty_file()?;
             let health = check(&self.path, self.options, self.task)?;
             if health.is_locked() {
                 return Err(self.busy("it cannot be told what is wrong with it"));
             }
-            if health.ok {
+            let way = Way::of(&health, self.options.reason);
+            if health.ok && !way.is_rebuild() {
                 return Ok(self.report(Outcome::Healthy, health));
             }
             if let Some(Finding::Replaced { lines }) =
@@ -211,7 +220,7 @@ impl Repair<'_> {
                 return Err(Error::fusion("ERR_FUSION_REPLACED", lines.join("; ")).at(&self.path));
             }
             let is_unclear = |finding: &Finding| matches!(finding, Finding::UnclearWal { .. });
-            if health.findings.iter().any(is_unclear) && !self.options.asked {
+            if health.findings.iter().any(is_unclear) && !self.options.reason.is_asked() {
                 return Err(self.unclear(&health));
             }
             if self.before.is_none() {
@@ -223,14 +232,18 @@ impl Repair<'_> {
                 self.put_wal_aside()?;
                 continue;
             }
-            let plan = Plan::of(&health).filter(|_| rebuilding);
-            let attempt = match plan {
-                Some(plan) => {
-                    let attempt = self.rebuild(&plan)?;
-                    rebuilding = attempt.is_some();
-                    attempt.unwrap_or(Attempt::Again)
+            let attempt = match way {
+                Way::Refuse(error) => return Err(error),
+                Way::Rebuild(plan) if failed == 0 => self.rebuild(&plan)?,
+                Way::Rebuild(plan) if failed == 1 && !plan.is_full_text() => self.reindex(&plan)?,
+                Way::Rebuild(_) if self.options.reason != Reason::Asked => {
+                    return Err(self.not_rebuilt(&health));
                 }
-                None => self.salvage()?,
+                Way::Rebuild(_) | Way::None => Some(self.salvage()?),
+            };
+            let Some(attempt) = attempt else {
+                failed += 1;
+                continue;
             };
             if let Attempt::Done(report) = attempt {
                 return Ok(*report);
@@ -260,6 +273,24 @@ impl Repair<'_> {
         Error::sqlite(ffi::SQLITE_CORRUPT, message).at(&self.path)
     }
 
+    /// Tables are sound, and what is damaged besides them could not be rebuilt.
+    fn not_rebuilt(&self, health: &Health) -> Error {
+        let tried: Vec<_> = self.steps.iter().map(|step| step.detail.as_str()).collect();
+        let message = format!(
+            "{} ({}). No row of a table is damaged, so that nothing was changed. recover() makes \
+             the database anew",
+            health.summary(),
+            tried.join("; ")
+        );
+        let is_index = |it: &Finding| matches!(it, Finding::IndexDamage { .. });
+        let code = if health.findings.iter().any(is_index) {
+            ffi::SQLITE_CORRUPT_INDEX
+        } else {
+            ffi::SQLITE_CORRUPT_VTAB
+        };
+        Error::sqlite(code, message).at(&self.path)
+    }
+
     fn report(&mut self, outcome: Outcome, after: Health) -> Report {
         Report {
             path: self.path.clone(),
@@ -280,15 +311,16 @@ impl Repair<'_> {
     }
 
     fn put_wal_aside(&mut self) -> Result<()> {
-        let aside = health::put_wal_aside(&self.path, self.options.asked).map_err(|error| {
-            match error.class() {
-                // Whoever has it open does so for good: nothing to wait for.
-                Class::Transient => {
-                    Error::fusion("ERR_FUSION_IN_USE", error.message).at(&self.path)
+        let aside =
+            health::put_wal_aside(&self.path, self.options.reason.is_asked()).map_err(|error| {
+                match error.class() {
+                    // Whoever has it open does so for good: nothing to wait for.
+                    Class::Transient => {
+                        Error::fusion("ERR_FUSION_IN_USE", error.message).at(&self.path)
+                    }
+                    _ => error,
                 }
-                _ => error,
-            }
-        })?;
+            })?;
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
@@ -319,7 +351,7 @@ impl Repair<'_> {
 
     /// None: it was not enough.
     fn rebuild(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
-        match rebuild(&self.path, plan, self.until(), self.task)? {
+        match rebuild(&self.path, plan, self.options.reason, self.until(), self.task)? {
             Rebuilt::Overtaken => Ok(Some(Attempt::Again)),
             Rebuilt::NotEnough(steps) => {
                 self.steps.extend(steps);
@@ -335,6 +367,51 @@ impl Repair<'_> {
         }
     }
 
+    /// Rebuilds indexes in a copy, under the hold that a salvage has. None: it was not enough.
+    fn reindex(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
+        let live = LiveFile::open(&self.path, self.until(), self.task)?;
+        let hold = live.hold(self.until(), self.task)?;
+        let health = health::inspect(&watcher(&self.path)?, Kind::Full, self.task)?;
+        if !Way::of(&health, self.options.reason).is_rebuild() {
+            return Ok(Some(Attempt::Again));
+        }
+        self.check_space(&live)?;
+        let partial = Partial::new(&self.path)?;
+        let database = partial.file("reindexed");
+        let source = reader::open(&self.path, self.until(), self.task)?;
+        let made = reindex(&source, &database, plan, self.task)?;
+        drop(source);
+        match made {
+            Reindexed::Yes => {}
+            Reindexed::NotEnough(reason) => {
+                self.steps.extend(plan.steps(Err(&reason)));
+                return Ok(None);
+            }
+            Reindexed::RowsAreLost => {
+                self.steps.extend(plan.steps(Err("a table has lost pages as well")));
+                drop((hold, partial));
+                return Ok(Some(self.salvage()?));
+            }
+        }
+        let source = Source {
+            database: live.database(),
+            wal: live.wal().map(|wal| -> &dyn Storage { wal }),
+        };
+        let (derived, missing) = (plan.derived(), Missing::Count);
+        let comparison = gate::compare(source, None, &database, &derived, missing, self.task)?;
+        if !comparison.holds && !self.options.allow_loss {
+            return Err(would_lose(&self.path, &comparison));
+        }
+        match write_back(&database, hold, self.until(), self.task)? {
+            Written::Overtaken => return Ok(Some(Attempt::Again)),
+            Written::Yes => {}
+        }
+        drop(partial);
+        self.steps.extend(plan.steps(Ok(())));
+        let after = self.finish(None)?;
+        Ok(Some(Attempt::Done(Box::new(self.report(Outcome::Reindexed, after)))))
+    }
+
     fn salvage(&mut self) -> Result<Attempt> {
         let live = LiveFile::open(&self.path, self.until(), self.task)?;
         let hold = live.hold(self.until(), self.task)?;
@@ -343,7 +420,7 @@ impl Repair<'_> {
         }
         self.check_space(&live)?;
         let partial = Partial::new(&self.path)?;
-        let asked = self.options.asked;
+        let asked = self.options.reason.is_asked();
         let (from, wal) =
             (Tried::new(live.database(), asked), live.wal().map(|wal| Tried::new(wal, asked)));
         let wal = wal.as_ref().map(|wal| -> &dyn Storage { wal });
@@ -402,7 +479,7 @@ impl Repair<'_> {
     fn is_sound_by_now(&self) -> Result<bool> {
         let connection = watcher(&self.path)?;
         match health::inspect(&connection, Kind::Full, self.task) {
-            Err(error) if self.options.asked && error.class() == Class::Io => Ok(false),
+            Err(error) if self.options.reason.is_asked() && error.class() == Class::Io => Ok(false),
             health => Ok(health?.ok),
         }
     }
@@ -516,7 +593,7 @@ fn check(path: &Path, options: &Options, task: &dyn Task) -> Result<Health> {
     let mut tries = 1;
     loop {
         match health::check(path, Kind::Full, task) {
-            Err(error) if options.asked && error.class() == Class::Io => {
+            Err(error) if options.reason.is_asked() && error.class() == Class::Io => {
                 if tries == TRIES {
                     return unreadable(path, options, error, task);
                 }
@@ -587,8 +664,8 @@ fn make(
     partial: &Partial,
     task: &dyn Task,
 ) -> Result<Made> {
-    let database = Tried::new(source.database, options.asked);
-    let wal = source.wal.map(|wal| Tried::new(wal, options.asked));
+    let database = Tried::new(source.database, options.reason.is_asked());
+    let wal = source.wal.map(|wal| Tried::new(wal, options.reason.is_asked()));
     let tried =
         Source { database: &database, wal: wal.as_ref().map(|wal| -> &dyn Storage { wal }) };
     let made = make_of(path, tried, options, least, partial, task);
@@ -684,9 +761,10 @@ fn make_of(
     made.comparison = Some(comparison);
     task.stage(Stage { name: "verifying", done: 0, total: 0 });
     made.health = verify(&made.database, Kind::Full, task)?;
-    if let Some(plan) = Plan::of(&made.health) {
+    if let Way::Rebuild(plan) = Way::of(&made.health, Reason::Asked) {
         // Of a table that came over whole an index may have been wrong before.
-        if let Rebuilt::Yes(steps) = rebuild(&made.database, &plan, Instant::now(), task)? {
+        let rebuilt = rebuild(&made.database, &plan, Reason::Asked, Instant::now(), task)?;
+        if let Rebuilt::Yes(steps) = rebuilt {
             made.steps.extend(steps);
             made.health = verify(&made.database, Kind::Full, task)?;
         }

@@ -317,6 +317,7 @@ impl Target {
                 &self.schema,
                 &virtual_tables,
                 &self.carried,
+                tables,
                 &mut self.lost,
                 limits,
                 task,
