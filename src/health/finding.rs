@@ -115,6 +115,15 @@ pub enum Finding {
         /// Frames that were lost, where the `-shm` still told.
         frames: Option<u64>,
     },
+    /// A transaction was cut off and left its rollback journal (`-journal`), which the next
+    /// connection that may write rolls back. Not damage: the check is of the database as it is
+    /// after that.
+    HotJournal {
+        /// Bytes of the journal.
+        bytes: u64,
+        /// Pages that a rollback puts back.
+        pages: u64,
+    },
     /// The file is shorter than its page count, and the WAL does not make up for it.
     Truncated {
         /// Pages that are nowhere.
@@ -224,6 +233,13 @@ impl fmt::Display for Finding {
             Self::WalDeleted { frames: None } => {
                 return write!(f, "the -wal was deleted, and the latest commits with it");
             }
+            Self::HotJournal { pages, .. } => {
+                return write!(
+                    f,
+                    "a transaction was cut off and has changed up to {pages} pages; the next \
+                     connection that may write rolls it back"
+                );
+            }
             Self::Truncated { missing_pages, lines } => {
                 write!(f, "the file was cut short: {missing_pages} pages are missing")?;
                 lines
@@ -251,6 +267,7 @@ impl Finding {
             Self::ForeignKeyViolations { .. }
                 | Self::ConstraintViolations { .. }
                 | Self::WalDeleted { .. }
+                | Self::HotJournal { .. }
                 | Self::Locked { .. }
         )
     }
