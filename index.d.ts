@@ -554,6 +554,12 @@ export type Finding =
   | { type: 'staleWal'; bytes: number; lines: string[] }
   /** The `-wal` was deleted, and commits with it: in so many pages, null if unknown. No damage. Told once. */
   | { type: 'walDeleted'; frames: number | null }
+  /**
+   * A transaction was cut off and left its rollback journal of so many bytes, `<path>-journal`. The next connection
+   * that may write puts so many pages back. No damage: what else was found is of the database as it is after that.
+   * A check does not change it, a repair begins with rolling it back.
+   */
+  | { type: 'hotJournal'; bytes: number; pages: number }
   /** The file was cut short. */
   | { type: 'truncated'; missingPages: number; lines: string[] }
   /** This process has another file open by the same path. */
@@ -646,7 +652,7 @@ export interface RecoveryReport {
    */
   outcome: 'healthy' | 'rebuiltFts' | 'reindexed' | 'salvaged' | 'restored'
   /** What was tried, in order. */
-  steps: { step: 'staleWal' | 'fts' | 'reindex' | 'salvage' | 'backup'; ok: boolean; detail: string }[]
+  steps: { step: 'hotJournal' | 'staleWal' | 'fts' | 'reindex' | 'salvage' | 'backup'; ok: boolean; detail: string }[]
   before: Health
   after: Health
   /** Where the damaged original is, byte for byte; null where only indexes were touched. */

@@ -87,6 +87,15 @@ const explanations = {
     remedy: 'Nothing can be done here; a backup may have what is gone. Never delete a -wal: it holds commits.',
   }),
 
+  hotJournal: ({ pages }) => ({
+    title: 'A transaction was cut off',
+    means:
+      'A process ended in the middle of it and left its rollback journal (-journal), which holds ' +
+      `${counted(pages, 'page')} as they were before. Nothing that was committed is lost: the database was checked as it ` +
+      'was before that transaction. The file and its journal were not changed. Never delete the journal.',
+    remedy: 'The transaction is rolled back, as it is by the next program that opens the database for writing.',
+  }),
+
   truncated: ({ missingPages }) => ({
     title: `The end of the file is missing: ${counted(missingPages, 'page')}`,
     means: 'The file was cut off, by a full disk or an incomplete copy, say. Rows on the missing pages are gone.',
@@ -131,7 +140,7 @@ function explain(finding) {
 }
 
 /** Findings that are no damage of the file (src/health/finding.rs). */
-const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'locked', 'walDeleted'])
+const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'hotJournal', 'locked', 'walDeleted'])
 
 /** Whether a finding is damage. */
 function isDamage({ type }) {

@@ -49,7 +49,7 @@ impl Access {
     }
 }
 
-/// An open connection that writes nothing and does not checkpoint, not even when it is dropped.
+/// An open connection for those who only read. It does not checkpoint, not even when it is dropped.
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
@@ -81,7 +81,7 @@ impl Reader {
         };
         connection.checkpoint_on_close(false);
         // With memory-mapped reads a file that is cut short is a SIGBUS and no error.
-        connection.sql()?.execute_batch("PRAGMA query_only = 1; PRAGMA mmap_size = 0")?;
+        connection.sql()?.execute_batch("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0")?;
         Ok(Self { connection, clean, rolled_back })
     }
 
@@ -94,7 +94,7 @@ impl Reader {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open(&immutable(path), flags, busy_timeout)?;
         connection.checkpoint_on_close(false);
-        connection.sql()?.execute_batch("PRAGMA query_only = 1; PRAGMA mmap_size = 0")?;
+        connection.sql()?.execute_batch("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0")?;
         Ok(Self { connection, clean: false, rolled_back: None })
     }
 
