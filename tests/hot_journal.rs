@@ -117,9 +117,15 @@ fn what_is_read_through_a_journal_is_what_sqlite_rolls_back_to() {
         // The file grows, then shrinks.
         ("", "INSERT INTO t (a) SELECT a || 'y' FROM t"),
         ("PRAGMA auto_vacuum = FULL", "DELETE FROM t WHERE id > 100; UPDATE t SET a = a || 'y'"),
-        ("PRAGMA auto_vacuum = INCREMENTAL", "DELETE FROM t WHERE id > 100; UPDATE t SET a = a || 'y'; PRAGMA incremental_vacuum"),
+        (
+            "PRAGMA auto_vacuum = INCREMENTAL",
+            "DELETE FROM t WHERE id > 100; UPDATE t SET a = a || 'y'; PRAGMA incremental_vacuum",
+        ),
         // Spilled in several portions, each behind a header of its own.
-        ("PRAGMA journal_mode = TRUNCATE", "UPDATE t SET a = a || 'y'; DELETE FROM t; DROP TABLE t"),
+        (
+            "PRAGMA journal_mode = TRUNCATE",
+            "UPDATE t SET a = a || 'y'; DELETE FROM t; DROP TABLE t",
+        ),
         ("PRAGMA journal_mode = PERSIST", UPDATE),
     ];
     for (pragmas, transaction) in cases {
@@ -230,7 +236,8 @@ fn damage_below_a_hot_journal_is_found_and_repaired() {
     let pages = sound.len() as u64 / 4096;
     let damaged = (2..=pages).rev().find(|number| {
         let byte = usize::try_from((number - 1) * 4096).unwrap();
-        leaf(number) && std::fs::read(&it.path).unwrap()[byte..byte + 4096] == sound[byte..byte + 4096]
+        leaf(number)
+            && std::fs::read(&it.path).unwrap()[byte..byte + 4096] == sound[byte..byte + 4096]
     });
     let damaged = damaged.expect("a leaf that was not changed yet");
     it.overwrite(damaged, 0xa5);
@@ -239,8 +246,7 @@ fn damage_below_a_hot_journal_is_found_and_repaired() {
     assert!(!health.ok && is_hot(&health.findings[0]), "{health:?}");
     assert!(before == it.files());
 
-    let report =
-        repair::repair(&it.path, &Options::default(), &mut |_| (), &Unwatched).unwrap();
+    let report = repair::repair(&it.path, &Options::default(), &mut |_| (), &Unwatched).unwrap();
     assert_eq!(report.outcome, Outcome::Salvaged, "{}", report.text);
     assert_eq!(report.steps[0].step, StepKind::HotJournal);
     assert!(it.check().ok && it.check().findings.is_empty());
@@ -373,7 +379,8 @@ fn a_repair_that_is_killed_while_it_writes_back_is_done_by_the_next_one() {
         drop(sql);
         // For what the first page says.
         let connection =
-            engine::Connection::open(&path, rusqlite::OpenFlags::default(), Duration::ZERO).unwrap();
+            engine::Connection::open(&path, rusqlite::OpenFlags::default(), Duration::ZERO)
+                .unwrap();
         let snapshot = fusion_sqlite::recovery::snapshot_file::take(&connection).unwrap();
         drop(connection);
         fusion_sqlite::recovery::snapshot_file::write(&path, &snapshot).unwrap();

@@ -154,9 +154,8 @@ unsafe extern "C" fn read(
         return ffi::SQLITE_IOERR_READ;
     };
     // SAFETY: SQLite reads from open files only, and its buffer has `length` bytes.
-    let (bytes, buffer) = unsafe {
-        (bytes_of(file), std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length))
-    };
+    let (bytes, buffer) =
+        unsafe { (bytes_of(file), std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length)) };
     match bytes.read_at(buffer, offset) {
         Ok(count) if count == length => ffi::SQLITE_OK,
         Ok(count) => {

@@ -77,6 +77,18 @@ pub fn took_over_wal(database: &std::path::Path) -> bool {
     error_log::recovered(&Wal::path(database))
 }
 
+/// Whether SQLite gets as much memory as a connection needs at a time: 16 MiB. Where it does, and
+/// says all the same that it is out of memory, it was asked for a size that no memory suffices for.
+pub fn is_memory_left() -> bool {
+    const SOME: u64 = 16 << 20;
+    // SAFETY: may be called at any time, by any thread; null may be freed.
+    unsafe {
+        let memory = rusqlite::ffi::sqlite3_malloc64(SOME);
+        rusqlite::ffi::sqlite3_free(memory);
+        !memory.is_null()
+    }
+}
+
 /// Makes this process's SQLite ready: version gate, error log, lock shim, turns. Idempotent, any
 /// thread. The first call decides; later ones repeat its answer.
 pub fn init() -> Result<()> {

@@ -91,8 +91,8 @@ pub fn super_journal(tail: impl Fn(usize, usize) -> Option<Vec<u8>>) -> Option<V
     let sum = u32_at(&behind, 4)?;
     let is_name = name.len() >= 12
         && name.get(name.len() - 12..name.len() - 9) == Some(b"-mj")
-        && name.get(name.len() - 9..).is_some_and(|end| {
-            end.get(6) == Some(&b'9') && end.iter().all(u8::is_ascii_hexdigit)
-        });
+        && name
+            .get(name.len() - 9..)
+            .is_some_and(|end| end.get(6) == Some(&b'9') && end.iter().all(u8::is_ascii_hexdigit));
     ((sum == signed || sum == unsigned) && is_name).then_some(name)
 }

@@ -11,7 +11,7 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::reader::patiently;
 use super::report::{Step, StepKind, counted};
-use crate::engine::{Class, Connection, Error, Result, Stage, Task};
+use crate::engine::{Class, Connection, Error, Result, Stage, Task, is_memory_left};
 use crate::health::{self, Finding, Health, Kind};
 
 /// What can be made again.
@@ -110,14 +110,24 @@ pub(super) fn rebuild(
         if health::inspect(&connection, Kind::Full, task)?.ok {
             return Ok(Rebuilt::Overtaken);
         }
+        // SQLite ends a transaction itself where it runs out of memory, as it does over sizes in a
+        // damaged file. Whatever were written then would be committed at once.
+        let has_ended = || connection.is_autocommit();
+        let ended = || Ok(Rebuilt::NotEnough(plan.steps(false, "SQLite ended the transaction")));
         for (done, sql) in (0..).zip(plan.statements()) {
             task.go_on()?;
             task.stage(Stage { name: "rebuilding", done, total });
+            if has_ended() {
+                return ended();
+            }
             if let Err(error) = run(&sql) {
                 return Ok(Rebuilt::NotEnough(plan.steps(false, &says_more(error)?)));
             }
         }
         let after = health::inspect(&connection, Kind::Full, task)?;
+        if has_ended() {
+            return ended();
+        }
         task.go_on()?;
         if !after.ok {
             let reason = "the file did not pass the check afterwards";
@@ -142,6 +152,10 @@ fn says_more(error: Error) -> Result<String> {
         Class::Corrupt | Class::Index | Class::Row => Ok(error.message),
         // A function, collation or tokenizer of the application's that is not known here.
         Class::Disk if error.errcode & 0xff == ffi::SQLITE_ERROR => Ok(error.message),
+        // Sizes in the index that no memory suffices for.
+        Class::Disk if error.errcode & 0xff == ffi::SQLITE_NOMEM && is_memory_left() => {
+            Ok(error.message)
+        }
         _ => Err(error),
     }
 }

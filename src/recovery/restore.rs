@@ -38,8 +38,8 @@ use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::write_back::{Written, write_back};
 use crate::engine::{
-    Backup, Class, Connection, DatabaseFile, Error, LiveFile, Progress, Reader, Result, Stage, Task,
-    Wal, beside, stamp,
+    Backup, Class, Connection, DatabaseFile, Error, LiveFile, Progress, Reader, Result, Stage,
+    Task, Wal, beside, stamp,
 };
 use crate::health::{self, Health, Kind};
 
