@@ -106,7 +106,7 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
         | Finding::StaleWal { lines, .. }
         | Finding::Truncated { lines, .. }
         | Finding::Replaced { lines }
-        | Finding::NotADatabase { lines } => lines,
+        | Finding::NotADatabase { lines, .. } => lines,
         Finding::ForeignKeyViolations { .. }
         | Finding::ConstraintViolations { .. }
         | Finding::WalDeleted { .. }

@@ -138,6 +138,10 @@ pub enum Finding {
     },
     /// No SQLite database, or its first page was overwritten.
     NotADatabase {
+        /// Something of SQLite is in it or next to it (a part of the header, a b-tree page, its
+        /// `-wal`, its `-journal`, the copy of its schema): it was one. Nothing can be repaired
+        /// where there is nothing.
+        was_database: bool,
         /// SQLite's.
         lines: Vec<String>,
     },
@@ -247,8 +251,13 @@ impl fmt::Display for Finding {
             Self::Replaced { lines } | Self::Locked { lines } => {
                 return f.write_str(lines.first().map_or("", String::as_str));
             }
-            Self::NotADatabase { lines } => {
-                write!(f, "the file is no SQLite database, or its first page was overwritten")?;
+            Self::NotADatabase { was_database, lines } => {
+                let what = if *was_database {
+                    "the first page was overwritten"
+                } else {
+                    "it never was one"
+                };
+                write!(f, "the file is no SQLite database: {what}")?;
                 lines
             }
         };

@@ -35,7 +35,7 @@ use super::finding::{Finding, Health, Kind};
 use super::lines::{Findings, Subject};
 use super::schema::{Object, SCHEMA_TABLE, Schema};
 use super::watch::Watch;
-use super::{foreign_keys, full_text};
+use super::{foreign_keys, full_text, traces};
 use crate::engine::application::{self, Answer};
 use crate::engine::{Class, Connection, Error, Result, Task, is_memory_left};
 
@@ -149,7 +149,8 @@ fn again<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
 fn take_error(findings: &mut Findings, error: Error) -> Result<()> {
     match error.class() {
         Class::Corrupt if error.errcode & 0xff == ffi::SQLITE_NOTADB => {
-            findings.push(Finding::NotADatabase { lines: vec![error.message] });
+            let was_database = error.path.as_deref().is_some_and(traces::are_there);
+            findings.push(Finding::NotADatabase { was_database, lines: vec![error.message] });
         }
         Class::Corrupt => findings.header(&error.message),
         Class::Transient if error.errcode & 0xff != ffi::SQLITE_INTERRUPT => {

@@ -171,7 +171,7 @@ pub(super) fn unreadable(
         kind: verify.unwrap_or(Kind::Quick),
         ok: false,
         findings: vec![if error.errcode == ffi::SQLITE_NOTADB {
-            Finding::NotADatabase { lines }
+            Finding::NotADatabase { was_database: health::was_database(path), lines }
         } else {
             Finding::Header { lines }
         }],
