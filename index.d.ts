@@ -449,6 +449,11 @@ export interface FusionSqliteError extends Error {
    * same, or what is wrong with the backup.
    */
   health?: Health | null
+  /**
+   * On `ERR_FUSION_LOSS`, and on `ERR_FUSION_DAMAGED` and the event `corrupt` after it: what the
+   * repair lacks that SQLite can read of the damaged file. Not set otherwise.
+   */
+  comparison?: RecoveryComparison
   /** On a rejected append: what had been committed before. The rest is kept; see `takePending`. */
   receipt?: AppendReceipt
 }
@@ -589,6 +594,48 @@ export interface RecoverOptions extends TaskOptions {
   backups?: readonly (string | Uint8Array | URL)[] | undefined
   /** Whether rows of the newest sound backup go where rows are lost. Default `true`. */
   useBackup?: boolean | undefined
+  /**
+   * Write a repair into the file even if it lacks something that SQLite can read of the damaged one.
+   * Default `false`: the file stays as it is, and the promise rejects with `ERR_FUSION_LOSS`. Of no
+   * effect with `to`.
+   */
+  allowLoss?: boolean | undefined
+}
+
+/**
+ * A repair, compared with what SQLite itself can read of the damaged file before the repair is
+ * written into it. Rowids beyond 2 ** 53 are not exact.
+ */
+export interface RecoveryComparison {
+  /**
+   * Every version of a row that SQLite reads is in its table or in `lost_and_found`, and every object
+   * of the schema is there with its own text.
+   */
+  holds: boolean
+  /** Why nothing could be proven: SQLite reads no table of the damaged file, say. Null: it could be. */
+  reason: string | null
+  /**
+   * The first page with which SQLite reads the damaged file with the fewest faults: its own, one by
+   * what its pages show, or that of the copy that was saved next to it.
+   */
+  header: 'own' | 'pages' | 'snapshot'
+  tables: {
+    table: string
+    /** SQLite reads it to its end, and its check finds no fault in it. */
+    sound: boolean
+    /** Versions of rows that SQLite reads; equal ones count once. */
+    rows: number
+    /** How many of them are in the table of the repair, in its `lost_and_found`, and in neither. */
+    inTable: number
+    inLostAndFound: number
+    missing: number
+    /** Rowids of the missing ones, at most 10,000. */
+    missingRowids: number[]
+  }[]
+  /** Objects of `sqlite_schema` that the repair lacks, or has with another text. */
+  objects: { type: string; name: string; reason: string }[]
+  /** All of it, for a person. */
+  text: string
 }
 
 /** A row that an index contradicts: a bit flipped in one of the two. */
@@ -642,9 +689,31 @@ export interface Salvage {
   schemaErrors: string[]
 }
 
+/**
+ * What became of the rows, over all tables: the sums of what `text` says of each. Tables in which a
+ * virtual table keeps its index, and which were rebuilt, do not count.
+ */
+export interface RecoveryTotals {
+  /** Rows that were read from the damaged file and are in their tables. */
+  recovered: number
+  /** Rows that were read from it and are in `lost_and_found`. */
+  lostAndFound: number
+  /** Rows that were taken from a backup. */
+  fromBackup: number
+  /**
+   * Rows that an index of the damaged file names, and that neither the file nor a backup has: the
+   * least that is lost. 0: no row is known to be lost. Null: something is lost, and nothing says of
+   * how many rows.
+   */
+  knownLost: number | null
+}
+
 /** The account of a repair. */
 export interface RecoveryReport {
+  /** The file that was repaired, or read. */
   path: string
+  /** The new file; null where `path` itself was repaired. */
+  to: string | null
   /**
    * `healthy`: nothing was wrong, or somebody else had repaired it; `rebuiltFts`, `reindexed`:
    * no row was in danger; `salvaged`: see `salvage`; `restored`: nothing could be read, the
@@ -658,8 +727,14 @@ export interface RecoveryReport {
   /** Where the damaged original is, byte for byte; null where only indexes were touched. */
   preserved: { database: string; wal: string | null } | null
   salvage: Salvage | null
-  /** Rows that were taken from a backup. */
-  backup: { path: string; rows: number } | null
+  /**
+   * Rows that were taken from a backup, and into which tables; `named`: how many of them an index of
+   * the damaged file names.
+   */
+  backup: { path: string; rows: number; tables: { name: string; rows: number; named: number }[] } | null
+  totals: RecoveryTotals
+  /** How it compares with what SQLite reads of the damaged file; null where that was not compared. */
+  comparison: RecoveryComparison | null
   elapsedMs: number
   /** All of it, for a person. */
   text: string
@@ -762,8 +837,9 @@ export interface HardenedDatabaseOptions extends StatementOptions {
    */
   startupCheck?: 'quick' | 'full' | 'background' | 'off' | undefined
   /**
-   * What is done about damage. `recover`: it is repaired where that is possible, else as `throw`;
-   * damage that is found later is repaired by the writer, while entries wait. A file's first
+   * What is done about damage. `recover`: it is repaired where that is possible, else as `throw`; a
+   * repair that lacks something which SQLite can read of the damaged file is not written, and the
+   * error has the `comparison`. Damage that is found later is repaired by the writer, while entries wait. A file's first
    * handle decides.
    * `throw`: the constructor throws `ERR_FUSION_DAMAGED`; damage that is found later stops the
    * writer and is told by the event `corrupt`. `report`: the same, but the constructor opens the
@@ -786,7 +862,10 @@ export interface HardenedDatabaseOptions extends StatementOptions {
 export interface HardenedDatabaseEvents {
   /** Writing or a checkpoint failed; entries are kept and it is tried again. */
   error: [error: FusionSqliteError]
-  /** The file is damaged and is not repaired: writing has stopped, entries are kept. */
+  /**
+   * The file is damaged and is not repaired: writing has stopped, entries are kept. `comparison`
+   * says what a repair would have lost, if that is why there was none.
+   */
   corrupt: [error: FusionSqliteError]
   /**
    * The file is damaged and is about to be repaired, by its writer or before it was opened.
@@ -961,8 +1040,12 @@ export function appendAgentLogs(
  * is; into its table `lost_and_found` where the schema is gone that says of which tables the rows
  * are, and there is no backup.
  *
- * Rejects with `ERR_FUSION_UNRECOVERABLE` (nothing in it is of a database, and there is no
- * backup), `ERR_FUSION_REPLACED`, `ERR_SQLITE_ERROR` (5: in use for five minutes; 13: the disk is
+ * Before a repair is written into the file it is compared with what SQLite itself can read of the
+ * damaged one: see `RecoveryComparison` and `allowLoss`.
+ *
+ * Rejects with `ERR_FUSION_LOSS` (with `comparison`: the repair lacks something that SQLite can
+ * read), `ERR_FUSION_UNRECOVERABLE` (nothing in it is of a database, and there is no backup),
+ * `ERR_FUSION_REPLACED`, `ERR_SQLITE_ERROR` (5: in use for five minutes; 13: the disk is
  * too full, the message says how much is needed), the signal's reason; nothing was changed.
  */
 export function recover(

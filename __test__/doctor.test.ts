@@ -11,10 +11,24 @@ import { fileURLToPath } from 'node:url'
 import { stripVTControlCharacters } from 'node:util'
 import type { ExecutionContext } from 'ava'
 import test from 'ava'
-import { DatabaseSync, type Health, type PageMap, fileInfo, pageMap, pageMapSvg } from '../index.js'
+import {
+  DatabaseSync,
+  type Health,
+  type PageMap,
+  type RecoveryReport,
+  fileInfo,
+  pageMap,
+  pageMapSvg,
+} from '../index.js'
 import { Other, folder } from './support.ts'
 
-const { Terminal } = createRequire(import.meta.url)('../lib/doctor/terminal.js')
+const internal = createRequire(import.meta.url)
+const { Terminal } = internal('../lib/doctor/terminal.js')
+const { withConsent } = internal('../lib/doctor/consent.js')
+const { isWhole } = internal('../lib/doctor/report.js')
+const { tooltip } = internal('../lib/doctor/map-states.js')
+const { pageList } = internal('../lib/doctor/wording.js')
+const { shown } = internal('../lib/shown.js')
 const program = fileURLToPath(new URL('../bin/fusion-sqlite.js', import.meta.url))
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
@@ -134,18 +148,23 @@ test('a repair is carried out when asked for, told, and the original kept', asyn
   const { file } = await damaged(t)
   const before = readFileSync(file)
   const answer = await json('doctor', file, '--repair')
-  t.is(answer.exitCode, 1)
-  const report = answer.report as { text: string; outcome: string; preserved: { database: string } }
+  // Three pages of rows are gone for good.
+  t.is(answer.exitCode, 2)
+  const report = answer.report as RecoveryReport
   t.is(report.outcome, 'salvaged')
-  t.deepEqual(readFileSync(report.preserved.database), before)
+  t.deepEqual(readFileSync(report.preserved!.database), before)
+  const { recovered, lostAndFound, fromBackup, knownLost } = report.totals
+  t.deepEqual([recovered + knownLost!, lostAndFound, fromBackup], [ROWS, 0, 0])
+  t.true(knownLost! > 0)
   const again = await cli('doctor', file)
   t.is(again.code, 0)
 
   const { file: other } = await damaged(t)
   const { code, out } = await cli('doctor', other, '--repair')
-  t.is(code, 1)
+  t.is(code, 2)
   t.regex(out, /logs: [\d,]+ rows recovered/)
   t.regex(out, /original is kept as .*\.damaged-/)
+  t.regex(out, /\nIn all: [\d,]+ rows recovered; [\d,]+ rows are known to be lost\.\n$/)
 })
 
 test('a locked database is no damaged one, and who holds it is told', async (t) => {
@@ -315,7 +334,12 @@ test('backups, restores and recoveries are made', async (t) => {
   t.is((await cli('backup', file)).code, 2)
   t.false(existsSync(`${file}.backup`))
   const recovered = await cli('recover', file, target)
-  t.is(recovered.code, 0)
+  // Rows are missing.
+  t.is(recovered.code, 2)
+  t.true(recovered.out.startsWith(`What could be read of ${file} is in ${target}. ${file} was not changed.\n`))
+  t.notRegex(recovered.out, /repaired/)
+  const whole = path.join(path.dirname(file), 'whole.db')
+  t.is((await cli('recover', target, whole)).code, 0)
   t.is((await cli('doctor', target)).code, 0)
   t.is((await cli('doctor', file)).code, 2)
 
@@ -353,7 +377,7 @@ test('a repair that has to wait says so, and who is in the way, and can be given
   other.process.kill('SIGCONT')
   other.tell('release')
   await other.says('released')
-  t.is((await cli('doctor', file, '--repair')).code, 1)
+  t.is((await cli('doctor', file, '--repair')).code, 2)
 })
 
 test('an empty file is said to be empty', async (t) => {
@@ -460,10 +484,15 @@ test('on a terminal one line tells how far it is, and is gone at the end', (t) =
 })
 
 test('colours only where they are wanted', (t) => {
-  t.true(screen().terminal.style('red', 'x').includes('\x1b[31m'))
-  t.is(screen({ NO_COLOR: '1' }).terminal.style('red', 'x'), 'x')
-  t.is(screen({ TERM: 'dumb' }).terminal.style('red', 'x'), 'x')
-  t.is(screen({}, { isTTY: false }).terminal.style('red', 'x'), 'x')
+  const red = (...how: Parameters<typeof screen>) => {
+    const { terminal, written } = screen(...how)
+    terminal.line(terminal.style('red', 'x'))
+    return written.stdout
+  }
+  t.is(red(), '\x1b[31mx\x1b[39m\n')
+  t.is(red({ NO_COLOR: '1' }), 'x\n')
+  t.is(red({ TERM: 'dumb' }), 'x\n')
+  t.is(red({}, { isTTY: false }), 'x\n')
 })
 
 test('anything but a yes is a no', async (t) => {
@@ -479,4 +508,231 @@ test('anything but a yes is a no', async (t) => {
     streams.stdin.write(`${answer}\n`)
     t.is(await asked, meant, answer)
   }
+})
+
+/** Names that act on a terminal, drawn from what terminals act on, with letters in between. */
+function* hostileNames(count: number): Generator<string> {
+  const parts = [
+    '\x1b]52;c;cm0gLXJmIH4=\x07',
+    '\x1b[2J\x1b[1;1H',
+    '\x1b[31m',
+    '\x1b]0;title\x1b\\',
+    '\x9b31m',
+    '\x07',
+    '\b\b\b',
+    '\r',
+    '\n',
+    '\n\nIn all: 5 rows recovered; no row is known to be lost.',
+    '\t',
+    '\x7f',
+    '\x85',
+    '\u061c',
+    '\u200f',
+    '\u2028',
+    '\u202e',
+    '\u2066',
+    '☃',
+    '👩‍👩‍👧',
+    'plain ',
+    '\\',
+  ]
+  let state = 12345
+  for (let made = 0; made < count; made++) {
+    let name = 'n'
+    for (let part = 0; part < 6; part++) {
+      state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff
+      name += parts[(state >> 8) % parts.length] + String.fromCodePoint(97 + (state % 26))
+    }
+    yield name
+  }
+}
+
+/** Whether a terminal acts on a letter: by Unicode's own properties, and not by the table of the package. */
+function actsOnTerminal(letter: string): boolean {
+  return /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u.test(letter)
+}
+
+/** Fails where a line has a letter that a terminal acts on. */
+function assertHarmless(t: ExecutionContext, text: string): void {
+  const found = text.split('\n').flatMap((line) => [...line].filter(actsOnTerminal))
+  t.deepEqual(found, [], JSON.stringify(text))
+}
+
+test('every letter is shown as it is, or escaped', (t) => {
+  for (let code = 0; code <= 0x10ffff; code++) {
+    if (code >= 0xd800 && code <= 0xdfff) continue
+    const letter = String.fromCodePoint(code)
+    const seen = shown(letter)
+    if (actsOnTerminal(letter) ? !/^\\(u\{[0-9a-f]+\}|[nrt])$/.test(seen) : seen !== letter) {
+      return t.fail(`${code.toString(16)} is shown as ${JSON.stringify(seen)}`)
+    }
+  }
+  for (const name of hostileNames(50)) t.is(shown(shown(name)), shown(name))
+  t.pass()
+})
+
+test('whatever goes to a terminal, no code is left but those of its styles', async (t) => {
+  for (const name of hostileNames(40)) {
+    const { terminal, streams, written } = screen()
+    terminal.line(`${name} ${terminal.style('bold', name)}`)
+    terminal.paragraph(`${terminal.style('red', `1. ${name}`)} ${name} ${name}`, 2, 4)
+    terminal.fact(name, name)
+    terminal.complain(name)
+    terminal.progress()({ stage: name, done: 1, total: 2 })
+    terminal.progress()({ stage: name, done: 1, total: 0 })
+    terminal.clear()
+    const asked = terminal.ask(name, AbortSignal.abort())
+    await t.throwsAsync(asked)
+    streams.stdout.end()
+    // eslint-disable-next-line no-control-regex -- the codes of styles, of the bar, and of readline's prompt
+    const known = /\x1b\[(?:[0-9;]*m|\?25[lh]|2K|1G|0J|\d+G)|\r/g
+    assertHarmless(t, written.stdout.replace(known, ''))
+    assertHarmless(t, written.stderr.replace(known, ''))
+    // A style that a name brings along is no style.
+    t.is(written.stdout.split('\x1b[31m').length, 2, JSON.stringify(written.stdout))
+  }
+})
+
+test('names that act on a terminal do not reach it, and JSON has them as they are', async (t) => {
+  const [first, second] = [...hostileNames(2)] as [string, string]
+  const file = path.join(folder(t), process.platform === 'win32' ? 'fusion.db' : `fusion\x1b[2J\u202e.db`)
+  const db = new DatabaseSync(file)
+  const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`
+  db.exec(`
+    CREATE TABLE ${quoted(first)} (id INTEGER PRIMARY KEY, text TEXT);
+    CREATE INDEX ${quoted(second)} ON ${quoted(first)} (text);
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${ROWS})
+    INSERT INTO ${quoted(first)} SELECT i, 'entry number ' || i || hex(zeroblob(60)) FROM n;
+  `)
+  db.close()
+  destroy(file, [...(await leaves(file, first)).slice(2, 5), ...(await leaves(file, second)).slice(3, 5)])
+  const target = path.join(path.dirname(file), 'map.svg')
+  for (const args of [
+    ['doctor', file, '--map', target],
+    ['info', file],
+    ['recover', file, `${file}.new`],
+    ['doctor', file, '--repair'],
+    ['recover', file, `${file}.new`],
+    ['doctor', `${file}.nowhere`],
+    ['doctor', file, '--map', path.join(file, 'x')],
+    ['checkpoint', `${file}.new`],
+  ]) {
+    const { out, err } = await cli(...args)
+    t.true((out + err).length > 0)
+    assertHarmless(t, out)
+    assertHarmless(t, err)
+  }
+  const svg = readFileSync(target, 'utf8')
+  assertWellFormed(t, svg)
+  assertHarmless(t, svg)
+  const again = await cli('doctor', file, '--json')
+  assertHarmless(t, again.out)
+  destroy(file, (await leaves(file, first)).slice(2, 5))
+  const health = (await json('doctor', file)).health as Health
+  const damage = health.findings.find((finding) => finding.type === 'tableDamage')
+  t.is(damage?.type === 'tableDamage' && damage.table, first)
+  t.is(path.basename(health.path), path.basename(file))
+  assertHarmless(t, health.text)
+})
+
+test('damage of one kind is one paragraph, and what it is in all comes last', async (t) => {
+  const file = path.join(folder(t), 'fusion.db')
+  const db = new DatabaseSync(file)
+  const tables = Array.from({ length: 12 }, (_, at) => `table_${at}`)
+  for (const table of tables) {
+    db.exec(`
+      CREATE TABLE ${table} (id INTEGER PRIMARY KEY, text TEXT);
+      CREATE INDEX ${table}_text ON ${table} (text);
+      WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+      INSERT INTO ${table} SELECT i, 'entry number ' || i || hex(zeroblob(60)) FROM n;
+    `)
+  }
+  db.close()
+  const pages: number[] = []
+  for (const table of tables) pages.push((await leaves(file, table))[1]!)
+  for (const table of tables.slice(0, 8)) pages.push((await leaves(file, `${table}_text`))[1]!)
+  destroy(file, pages)
+  const { code, out } = await cli('doctor', file)
+  t.is(code, 2)
+  t.is(out.split('What it means:').length - 1, 2, out)
+  t.regex(out, /1\. \d+ (tables|indexes) are damaged: /)
+  const all = out.indexOf('In all: ')
+  t.true(all > out.lastIndexOf('SQLite says:'), out)
+  t.regex(out.slice(all).replaceAll('\n', ' '), /12 .* damaged, on 20 pages\. Rows may be lost\./)
+})
+
+test('page numbers have no separators', (t) => {
+  t.is(pageList([1080, 1081, 1082, 2000, 12_345]), 'pages 1080 to 1082, 2000, 12345')
+  t.is(pageList([2401]), 'page 2401')
+  const map = { owners: [{ type: 'table', name: 'logs' }] }
+  const run = { first: 1004, owner: 0, role: 'leaf', damaged: false }
+  t.is(tooltip(map, { ...run, pages: 1 }), 'page 1004: table logs, leaf')
+  t.is(tooltip(map, { ...run, pages: 2 }), 'pages 1004, 1005: table logs, leaf')
+  t.is(tooltip(map, { ...run, pages: 6 }), 'pages 1004 to 1009: table logs, leaf')
+})
+
+test('a repair is whole only where nothing is missing or may be', (t) => {
+  const whole = {
+    after: { ok: true, findings: [] },
+    totals: { recovered: 5, lostAndFound: 0, fromBackup: 2, knownLost: 0 },
+    salvage: { schemaErrors: [] },
+    comparison: null,
+  }
+  t.true(isWhole(whole))
+  t.true(isWhole({ ...whole, salvage: null }))
+  for (const totals of [{ knownLost: 1 }, { knownLost: null }, { lostAndFound: 1 }]) {
+    t.false(isWhole({ ...whole, totals: { ...whole.totals, ...totals } }), JSON.stringify(totals))
+  }
+  t.false(isWhole({ ...whole, salvage: { schemaErrors: ['CREATE INDEX …: no such function'] } }))
+  t.false(isWhole({ ...whole, comparison: { holds: false } }))
+  t.false(isWhole({ ...whole, after: { ok: false, findings: [] } }))
+})
+
+/** What a repair is refused with that would lose rows. */
+function loss(): Error {
+  const comparison = { holds: false, text: 'logs: 3 of 100 rows that SQLite reads are missing.\n' }
+  return Object.assign(new Error('it would lose rows'), { code: 'ERR_FUSION_LOSS', comparison })
+}
+
+test('a repair that would lose rows is made only if the person at the terminal says so', async (t) => {
+  for (const [answer, isMade] of [
+    ['y', true],
+    ['n', false],
+    ['', false],
+  ] as const) {
+    const { terminal, streams, written } = screen()
+    Object.assign(streams.stdin, { setRawMode: () => streams.stdin })
+    const attempts: boolean[] = []
+    const attempt = async (allowLoss: boolean) => {
+      attempts.push(allowLoss)
+      if (!allowLoss) throw loss()
+      return 'the report'
+    }
+    const made = withConsent(attempt, false, terminal, undefined)
+    streams.stdin.write(`${answer}\n`)
+    if (isMade) t.is(await made, 'the report')
+    else await t.throwsAsync(made, { code: 'ERR_FUSION_LOSS' })
+    t.deepEqual(attempts, isMade ? [false, true] : [false], answer)
+    const question = written.stdout.indexOf('Repair it all the same?')
+    t.true(question > written.stdout.indexOf('3 of 100 rows'), written.stdout)
+  }
+})
+
+test('without a terminal a repair that would lose rows is made only with --allow-loss', async (t) => {
+  const { terminal, written } = screen({}, { isTTY: false })
+  const attempts: boolean[] = []
+  const attempt = async (allowLoss: boolean) => {
+    attempts.push(allowLoss)
+    if (!allowLoss) throw loss()
+    return 'the report'
+  }
+  await t.throwsAsync(withConsent(attempt, false, terminal, undefined), { code: 'ERR_FUSION_LOSS' })
+  t.regex(written.stdout, /3 of 100 rows/)
+  t.is(await withConsent(attempt, true, terminal, undefined), 'the report')
+  t.deepEqual(attempts, [false, true])
+  const other = new Error('another failure')
+  await t.throwsAsync(
+    withConsent(() => Promise.reject(other), false, terminal, undefined),
+    { is: other },
+  )
 })

@@ -1,6 +1,7 @@
 // Repairs: what a user sees when a database is damaged in spite of everything. The repairs
 // themselves, with deaths and full disks at every stage, are in tests/recovery.rs.
 
+import { createRequire } from 'node:module'
 import { readFile, readdir, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -8,6 +9,10 @@ import { DatabaseSync, HardenedDatabase, recover } from '../index.js'
 import { Child, findings } from './children/start.ts'
 import { PAGE, destroy, filled, leaves, readPage, rowids, writePage } from './helpers/damage.ts'
 import { database, entries, entry, folder, foreignLock, nextEvent, texts } from './support.ts'
+
+const internal = createRequire(import.meta.url)
+const { damaged, unrepaired } = internal('../lib/errors.js')
+const { shownError } = internal('../lib/shown.js')
 
 type Report = Awaited<ReturnType<typeof recover>>
 
@@ -90,6 +95,42 @@ test('onCorruption says whether it is repaired, refused or opened as it is', asy
   db.close()
   t.deepEqual(await readFile(file), before)
   t.throws(() => new HardenedDatabase(file, { onCorruption: 'ignore' as 'throw' }), { code: 'ERR_OUT_OF_RANGE' })
+})
+
+test('a file that was not repaired because rows would be lost is refused with the comparison', (t) => {
+  const health = { findings: [{ type: 'tableDamage' }], text: 'the table log is damaged' }
+  const comparison = { holds: false, text: 'log: 3 of 100 rows that SQLite reads are missing.' }
+  const cause = Object.assign(new Error('the repair lacks rows'), { code: 'ERR_FUSION_LOSS', comparison })
+  const refusal = unrepaired('a.db', health, cause)
+  t.is(refusal.code, 'ERR_FUSION_DAMAGED')
+  t.is(refusal.errcode, 11)
+  t.is(refusal.health, health)
+  t.is(refusal.comparison, comparison)
+  t.is(refusal.cause, cause)
+  t.regex(refusal.message, /It was not repaired: the repair lacks rows/)
+  // The log's writer met it: its error has the comparison, and the event's has it, too.
+  const met = Object.assign(new Error('malformed'), { code: 'ERR_SQLITE_ERROR', errcode: 11, errstr: '', comparison })
+  t.is(damaged('a.db', health, met).comparison, comparison)
+  t.false('comparison' in damaged('a.db', health))
+  t.false('comparison' in unrepaired('a.db', health, new Error('no backup')))
+})
+
+test('names in the messages of a damaged file are escaped, and its path is exact', (t) => {
+  const path = 'a\x1b[2J\u202e.db'
+  const health = { findings: [], text: 'the table b\x07 is damaged' }
+  for (const error of [damaged(path, health), unrepaired(path, health, new Error('no\x9b'))]) {
+    t.is(error.path, path)
+    t.notRegex(error.message, /[\p{Cc}\p{Bidi_Control}]/u)
+    t.true(error.message.includes('a\\u{1b}[2J\\u{202e}.db'), error.message)
+  }
+  // SQLite's own message is exact in the error, and escaped in a process warning.
+  const raw = Object.assign(new Error('no such table: a\x1b[2J'), { code: 'ERR_SQLITE_ERROR', errcode: 1 })
+  const warning = shownError(raw)
+  t.true(warning instanceof Error)
+  t.is(String(warning), 'Error: no such table: a\\u{1b}[2J')
+  t.false(warning.stack.includes('\x1b'))
+  t.like(warning, { code: 'ERR_SQLITE_ERROR', errcode: 1 })
+  t.is(shownError(warning), warning)
 })
 
 test('a file that is none is refused and left alone', async (t) => {
@@ -325,7 +366,16 @@ test('bad arguments are errors before anything is done', async (t) => {
   const db = new HardenedDatabase(file)
   const code = 'ERR_INVALID_ARG_TYPE'
   await t.throwsAsync(recover(1 as unknown as string), { code })
-  for (const options of [null, 1, { to: 1 }, { backups: 'x' }, { backups: [1] }, { useBackup: 1 }, { deadline: 'x' }]) {
+  for (const options of [
+    null,
+    1,
+    { to: 1 },
+    { backups: 'x' },
+    { backups: [1] },
+    { useBackup: 1 },
+    { allowLoss: 'yes' },
+    { deadline: 'x' },
+  ]) {
     await t.throwsAsync(recover(file, options as never), { code }, JSON.stringify(options))
     await t.throwsAsync(db.recover(options as never), { code }, JSON.stringify(options))
   }

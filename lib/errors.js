@@ -1,6 +1,9 @@
 'use strict'
 
-// Errors as Node makes them: a plain class of JavaScript with an own `code`.
+// Errors as Node makes them: a plain class of JavaScript with an own `code`. Names and SQLite's lines
+// in a message are escaped (./shown.js); `path` is exact.
+
+const { shown } = require('./shown.js')
 
 function withCode(error, code) {
   error.code = code
@@ -56,6 +59,9 @@ function optionsConflict(path) {
   return Object.assign(withCode(error, 'ERR_FUSION_OPTIONS_CONFLICT'), { path })
 }
 
+/** `code` of a repair that was not written, because SQLite can read more of the original. */
+const LOSS = 'ERR_FUSION_LOSS'
+
 const CORRUPT = { errcode: 11, errstr: 'database disk image is malformed' }
 const NOTADB = { errcode: 26, errstr: 'file is not a database' }
 
@@ -72,7 +78,10 @@ function advice(path, health) {
   return `Keep the file and its -wal together. To see what is wrong and repair it: npx fusion-sqlite doctor ${path}`
 }
 
-/** A file that is damaged, as `health` tells; `cause` is the error that told first, if one did. */
+/**
+ * A file that is damaged, as `health` says; `cause` is the error that said so first, if one did. Where a repair was
+ * not written because of what it would have lost, `cause` has the comparison, and so has this error.
+ */
 function damaged(path, health, cause) {
   const isNone = health?.findings.some((finding) => finding.type === 'notADatabase')
   const { errcode, errstr } = cause ?? (isNone ? NOTADB : CORRUPT)
@@ -80,8 +89,26 @@ function damaged(path, health, cause) {
   const message =
     `the database is damaged, and nothing was written to it: ${text || cause?.message}. ` +
     `${advice(path, health ?? { findings: [] })}.`
-  const error = new Error(message, cause === undefined ? undefined : { cause })
-  return Object.assign(withCode(error, 'ERR_FUSION_DAMAGED'), { errcode, errstr, path, health })
+  const error = new Error(shown(message), cause === undefined ? undefined : { cause })
+  const comparison = cause?.comparison
+  return Object.assign(withCode(error, 'ERR_FUSION_DAMAGED'), {
+    errcode,
+    errstr,
+    path,
+    health,
+    ...(comparison !== undefined && { comparison }),
+  })
+}
+
+/** The same of a file that was not repaired, because of `cause`. */
+function unrepaired(path, health, cause) {
+  const error = damaged(path, health)
+  // A loss is a person's to decide: it could be repaired.
+  const why = cause.code === LOSS ? 'It was not repaired' : 'It could not be repaired'
+  error.message += ` ${why}: ${shown(cause.message)}`
+  error.cause = cause
+  if (cause.comparison !== undefined) error.comparison = cause.comparison
+  return error
 }
 
 /** A damaged file whose repair met another connection's lock: `cause`. Trying again may help. */
@@ -91,10 +118,11 @@ function inUse(path, health, cause) {
     `What was in the way: ${cause.message}. End the process that holds the lock, or have it close the database, and ` +
     `open it again. Who that is: npx fusion-sqlite info ${path}; what is damaged: npx fusion-sqlite doctor ${path}.`
   const { errcode, errstr } = cause
-  return Object.assign(withCode(new Error(message, { cause }), cause.code), { errcode, errstr, path, health })
+  return Object.assign(withCode(new Error(shown(message), { cause }), cause.code), { errcode, errstr, path, health })
 }
 
 module.exports = {
+  LOSS,
   constructCallRequired,
   damaged,
   illegalConstructor,
@@ -106,4 +134,5 @@ module.exports = {
   invalidUrlScheme,
   optionsConflict,
   outOfRange,
+  unrepaired,
 }

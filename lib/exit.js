@@ -7,6 +7,7 @@
 
 const { isMainThread } = require('node:worker_threads')
 const binding = require('../binding.js')
+const { shown } = require('./shown.js')
 
 let armed = false
 
@@ -15,8 +16,8 @@ function flushAtExit() {
   if (armed || !isMainThread) return
   armed = true
   process.on('exit', () => {
-    // Nobody is left to be told in any other way.
-    for (const sentence of binding.flushAll()) console.error(`fusion-sqlite: ${sentence}`)
+    // No listener runs any more.
+    for (const sentence of binding.flushAll()) console.error(`fusion-sqlite: ${shown(sentence)}`)
   })
 }
 

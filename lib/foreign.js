@@ -4,6 +4,7 @@
 
 const binding = require('../binding.js')
 const { invalidArgType } = require('./errors.js')
+const { shown } = require('./shown.js')
 
 const ANSWERS = new Set(['error', 'warn', 'ignore'])
 
@@ -34,7 +35,7 @@ function checkForeign(number, answer) {
   if (answer === 'ignore') return
   const path = binding.foreignSqlite(number)
   if (path === undefined) return
-  const message = `another SQLite in this process has ${path} open. ${REMEDY}`
+  const message = `another SQLite in this process has ${shown(path)} open. ${REMEDY}`
   if (answer === 'error') {
     throw described(new Error(message), 'Error', 'ERR_FUSION_FOREIGN_SQLITE', path)
   }

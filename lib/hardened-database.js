@@ -13,6 +13,7 @@ const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
 const { recoverFile } = require('./repair.js')
 const { databasePath } = require('./options.js')
+const { shown, shownError } = require('./shown.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
 
@@ -176,11 +177,11 @@ class HardenedDatabase extends DatabaseSync {
       emitter.emit(name, first, second)
     } else if (name === 'error' || name === 'corrupt' || name === 'replaced') {
       // An 'error' nobody listens to must not end the process: the entries are kept.
-      process.emitWarning(first)
+      process.emitWarning(shownError(first))
     } else if (name === 'recovered') {
       process.emitWarning(first.text, { type: 'FusionSqliteWarning', code: 'FUSION_RECOVERED' })
     } else if (name === 'rejected') {
-      process.emitWarning(`a log entry of task ${second?.taskId} was rejected: ${first.message}`, {
+      process.emitWarning(shown(`a log entry of task ${second?.taskId} was rejected: ${first.message}`), {
         type: 'FusionSqliteWarning',
         code: 'FUSION_LOG_ENTRY_REJECTED',
       })

@@ -7,6 +7,7 @@ const binding = require('../binding.js')
 const { flag } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')
 const { filePath } = require('./file-path.js')
+const { shown } = require('./shown.js')
 const { runTask, taskOptions } = require('./task.js')
 
 /** How long others may be in the way of a repair: they may be repairing the same file. */
@@ -26,13 +27,14 @@ function recoverArguments(options) {
     to: options.to === undefined ? null : filePath(options.to, 'options.to'),
     backups: backupPaths(options.backups),
     useBackup: flag(options, 'useBackup', true),
+    allowLoss: flag(options, 'allowLoss', false),
     patience: PATIENCE,
   }
 }
 
 /** See index.d.ts; `file` is the text of a path. */
 async function recoverFile(file, options = {}) {
-  const watch = taskOptions(options, ['to', 'backups', 'useBackup'])
+  const watch = taskOptions(options, ['to', 'backups', 'useBackup', 'allowLoss'])
   return runTask('recover', { path: file, ...recoverArguments(options) }, watch)
 }
 
@@ -55,7 +57,7 @@ function repairAhead(path) {
 function tellAside({ path, steps }) {
   for (const { step, detail } of steps) {
     if (step !== 'staleWal') continue
-    process.emitWarning(`${path}: ${detail}`, {
+    process.emitWarning(shown(`${path}: ${detail}`), {
       type: 'FusionSqliteWarning',
       code: 'FUSION_STALE_WAL',
     })

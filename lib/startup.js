@@ -4,7 +4,7 @@
 // See src/health/startup.rs for what is checked when.
 
 const binding = require('../binding.js')
-const { damaged, inUse } = require('./errors.js')
+const { damaged, inUse, unrepaired } = require('./errors.js')
 const { fileOf } = require('./file-path.js')
 const { repairAhead, repairAtOpen, tellAside } = require('./repair.js')
 const { runTask } = require('./task.js')
@@ -142,10 +142,7 @@ class Startup {
     if (!isUnsafe(health) || this.#options.onCorruption === 'report') return null
     if (isContention(error)) throw inUse(this.#file, health, error)
     if (error.errcode !== undefined && error.errcode !== 0 && !isDamage(error)) throw error
-    const refusal = damaged(this.#file, health)
-    refusal.message += ` It could not be repaired: ${error.message}`
-    refusal.cause = error
-    throw refusal
+    throw unrepaired(this.#file, health, error)
   }
 
   /** Refuses a file that is not safe to be written to, unless it is to be opened all the same. */

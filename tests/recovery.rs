@@ -279,6 +279,8 @@ fn a_file_with_destroyed_pages_is_salvaged_and_its_original_kept() {
     assert_eq!(log.pages_lost, lost.len() as u64);
     assert!(log.rows_missing.unwrap() > 0);
     assert_eq!(log.rows + log.rows_missing.unwrap(), 4000);
+    assert_eq!(report.totals.known_lost, log.rows_missing);
+    assert_eq!(report.totals.from_backup, 0);
     for part in ["log:", "10 pages lost", "rows lost", "fusion.db.damaged-"] {
         assert!(report.text.contains(part), "{part}: {}", report.text);
     }
@@ -382,6 +384,16 @@ fn rows_of_the_backup_fill_gaps_and_bring_nothing_deleted_back() {
     assert_eq!(plain.len(), truth[1].len());
     assert!(plain.iter().filter(|(id, text)| truth[1][id] != **text).count() <= 400);
     assert!(report.text.contains(&format!("{taken} rows came from")), "{}", report.text);
+    // So none of the log is lost; of the other table nobody knows.
+    let filled = &report.backup.as_ref().unwrap().tables;
+    let of = |name: &str| filled.iter().find(|table| table.name == name).unwrap();
+    assert_eq!(of("log").rows + of("plain").rows, taken);
+    assert_eq!(of("log").named, of("log").rows);
+    let log = format!("{} rows from the backup; no row known to be lost.", of("log").rows);
+    assert!(report.text.contains(&log), "{}", report.text);
+    assert!(report.text.contains("how many more rows are lost is not known"), "{}", report.text);
+    assert_eq!(report.totals.from_backup, taken);
+    assert_eq!(report.totals.known_lost, None);
 }
 
 #[test]
@@ -414,6 +426,13 @@ fn a_recovery_into_a_new_file_leaves_the_source_alone() {
     let to = folder.path.with_file_name("new.db");
     let report = recover_to(&folder.path, &to, &Options::default(), &Unwatched).unwrap();
     assert_eq!(report.outcome, Outcome::Salvaged);
+    let names = format!(
+        "What could be read of {} is in {}. {0} was not changed.\n",
+        folder.path.display(),
+        to.display()
+    );
+    assert!(report.text.starts_with(&names), "{}", report.text);
+    assert_eq!(report.to.as_ref(), Some(&to));
     assert_eq!((report.after.path.as_path(), report.preserved), (to.as_path(), None));
     assert_eq!(folder.bytes(), before);
     let new = Connection::open(&to, OpenFlags::default(), Duration::ZERO).unwrap();

@@ -22,6 +22,11 @@ const commands = {
     options: {
       quick: { type: 'boolean', default: false, purpose: 'do not compare indexes with their tables' },
       repair: { type: 'boolean', default: false, purpose: 'repair it without asking' },
+      'allow-loss': {
+        type: 'boolean',
+        default: false,
+        purpose: 'repair it even if SQLite can read rows of it that the repair lacks',
+      },
       backup: { type: 'string', multiple: true, value: 'FILE', purpose: 'a backup that the repair may take rows from' },
       map: { type: 'string', value: 'OUT.svg', purpose: 'draw the file, page by page' },
     },
@@ -83,7 +88,7 @@ function usage(name) {
     for (const [command, { purpose, operands }] of Object.entries(commands)) {
       lines.push(`  ${[command, ...operands].join(' ')}`, `      ${purpose}`)
     }
-    lines.push('', 'fusion-sqlite COMMAND --help tells the options of a command.')
+    lines.push('', 'fusion-sqlite COMMAND --help lists the options of a command.')
   } else {
     lines.push(`Usage: ${synopsis(name)}`, '', `${name}: ${commands[name].purpose}.`, '')
     for (const [flag, { value, purpose }] of Object.entries(commands[name].options)) {
@@ -94,7 +99,7 @@ function usage(name) {
   }
   lines.push(
     '',
-    'Exit codes: 0 healthy or done, 1 repaired, 2 damaged, 3 locked by somebody else,',
+    'Exit codes: 0 healthy or done, 1 repaired, 2 damaged or rows are missing, 3 locked by another process,',
     '64 wrong usage, 66 no such file, 70 another failure, 130 cancelled.',
   )
   return lines.join('\n')

@@ -5,12 +5,14 @@
 const { existsSync, realpathSync, statSync, writeFileSync } = require('node:fs')
 const path = require('node:path')
 const { check, fileInfo, pageMap, pageMapSvg, recover } = require('../../index.js')
+const { LOSS } = require('../errors.js')
 const { UsageError } = require('./arguments.js')
+const { withConsent } = require('./consent.js')
 const { DAMAGED, LOCKED, OK, REPAIRED } = require('./exit-codes.js')
 const { described, exitCodeOf } = require('./failure.js')
 const { showHealth } = require('./findings.js')
 const { showHolders } = require('./holders.js')
-const { isSound, showReport } = require('./report.js')
+const { isWhole, showReport } = require('./report.js')
 
 /** Where a path leads, whether there is something or not. */
 function resolved(name) {
@@ -47,7 +49,7 @@ async function wantsRepair(given, terminal, signal) {
   if (given.repair) return true
   if (!terminal.interactive) return false
   terminal.line()
-  terminal.paragraph('A repair keeps the damaged file and its -wal beside it, under dated names.')
+  terminal.paragraph('A repair keeps the damaged file and its -wal next to it, under dated names.')
   return terminal.ask('Repair it now?', signal)
 }
 
@@ -104,18 +106,26 @@ async function doctor(given, terminal, signal) {
   if (!(await wantsRepair(given, terminal, signal))) {
     terminal.line()
     terminal.paragraph('Nothing was changed. To repair it:')
-    terminal.line(`  npx fusion-sqlite doctor ${given.operands[0]} --repair`)
+    terminal.line(`  npx fusion-sqlite doctor ${file} --repair`)
     return { exitCode: DAMAGED, ...found }
   }
   terminal.line()
   try {
     const progress = tellingWho(file, terminal)
-    const report = await recover(file, { signal, progress, ...(given.backup && { backups: given.backup }) })
+    const backups = given.backup && { backups: given.backup }
+    const attempt = (allowLoss) => recover(file, { signal, progress, allowLoss, ...backups })
+    const report = await withConsent(attempt, given['allow-loss'], terminal, signal)
     showReport(terminal, report)
-    return { exitCode: isSound(report) ? REPAIRED : DAMAGED, ...found, report }
+    return { exitCode: isWhole(report) ? REPAIRED : DAMAGED, ...found, report }
   } catch (error) {
     if (signal.aborted) throw error
-    terminal.complain(`it could not be repaired: ${error.message}`)
+    if (error.code === LOSS) {
+      terminal.line()
+      terminal.paragraph('Nothing was changed. To repair it all the same:')
+      terminal.line(`  npx fusion-sqlite doctor ${file} --repair --allow-loss`)
+    } else {
+      terminal.complain(`it could not be repaired: ${error.message}`)
+    }
     return { exitCode: exitCodeOf(error), ...found, error: described(error) }
   }
 }

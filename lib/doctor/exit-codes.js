@@ -5,11 +5,11 @@
 module.exports = {
   /** Healthy, or done. */
   OK: 0,
-  /** It was damaged and has been repaired. */
+  /** It was damaged and has been repaired; no row or object is known to be missing. */
   REPAIRED: 1,
-  /** It is damaged. */
+  /** It is damaged, or was repaired or recovered, and tables or rows are missing or may be. */
   DAMAGED: 2,
-  /** Somebody holds the file; try again. */
+  /** Another process has the file locked; try again. */
   LOCKED: 3,
   /** The command line makes no sense. */
   USAGE: 64,

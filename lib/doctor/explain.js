@@ -1,37 +1,62 @@
 'use strict'
 
 // Findings of a check in plain words: what it is, what it means for the user's data, what a repair
-// does about it.
+// does about it. Findings of one kind are explained together.
 
-const { bytes, counted, number, pageList } = require('./wording.js')
+const { bytes, counted, list, number, pageList } = require('./wording.js')
 
 const REBUILT =
   'Every row that can be read is taken into a new database, which then replaces the damaged content of the file; ' +
   'rows that are gone are looked for in the newest backup.'
 
+/** `only` for a single finding, else `all` of them in a sentence. */
+function title(findings, only, all) {
+  return findings.length === 1 ? only(findings[0]) : all
+}
+
+/** The schema is a table, but what its damage means is another matter. */
+const SCHEMA = 'sqlite_schema'
+
 const explanations = {
-  indexDamage: ({ index, table }) => ({
-    title: `Index ${index} of table ${table} is damaged`,
+  indexDamage: (findings) => ({
+    title: title(
+      findings,
+      ({ index, table }) => `Index ${index} of table ${table} is damaged`,
+      `${counted(findings.length, 'index')} are damaged: ${list(findings.map(({ index, table }) => `${index} of ${table}`))}`,
+    ),
     means:
-      'The rows themselves are in their table. Queries that go through the index may miss rows or find wrong ones, ' +
-      'and a UNIQUE index may let duplicates in.',
-    remedy: 'The index is built anew from its table (REINDEX). No row is touched.',
+      'The rows themselves are in their table. Queries that go through a damaged index may miss rows or find wrong ' +
+      'ones, and a UNIQUE index may let duplicates in.',
+    remedy: 'The index is rebuilt from its table (REINDEX). No row is touched.',
   }),
 
-  ftsDamage: ({ table }) => ({
-    title: `Full-text index ${table} does not agree with its content`,
+  ftsDamage: (findings) => ({
+    title: title(
+      findings,
+      ({ table }) => `Full-text index ${table} does not agree with its content`,
+      `${counted(findings.length, 'full-text index')} do not agree with their content: ${list(findings.map(({ table }) => table))}`,
+    ),
     means: 'The file is sound and no row is lost. Searches may miss rows, find wrong ones, or fail as "malformed".',
-    remedy: 'The index is built anew from its content.',
+    remedy: 'The index is rebuilt from its content.',
   }),
 
-  foreignKeyViolations: ({ table, parent, rows }) => ({
-    title: `${counted(rows, 'row')} of table ${table} refer to rows of ${parent} that do not exist`,
+  foreignKeyViolations: (findings) => ({
+    title: title(
+      findings,
+      ({ table, parent, rows }) =>
+        `${counted(rows, 'row')} of table ${table} refer to rows of ${parent} that do not exist`,
+      `Rows refer to rows that do not exist: ${list(findings.map(({ table, parent, rows }) => `${number(rows)} of ${table} to ${parent}`))}`,
+    ),
     means: 'This is no damage of the file: something wrote with foreign keys off, or deleted the rows referred to.',
     remedy: 'Nothing is changed; whether these rows are wanted is for the application to decide.',
   }),
 
-  constraintViolations: ({ table }) => ({
-    title: `Table ${table} has rows that its own constraints forbid`,
+  constraintViolations: (findings) => ({
+    title: title(
+      findings,
+      ({ table }) => `Table ${table} has rows that its own constraints forbid`,
+      `${counted(findings.length, 'table')} have rows that their own constraints forbid: ${list(findings.map(({ table }) => table))}`,
+    ),
     means:
       'This is no damage of the file: the rows are older than the CHECK, NOT NULL or type that forbids them, or were ' +
       'written while it was off.',
@@ -41,27 +66,30 @@ const explanations = {
   freelist: () => ({
     title: 'Pages belong to nothing, or the list of free pages is damaged',
     means:
-      'Beside a damaged table these are pages that it no longer leads to. By itself it costs no row, but space, and a ' +
-      'page that is in use and counts as free would be overwritten by a later write.',
+      'Where a table is damaged as well, these are pages that it no longer leads to. Alone it costs no row, but space, ' +
+      'and a page that is in use and counts as free would be overwritten by a later write.',
     remedy: REBUILT,
   }),
 
-  tableDamage: ({ table }) =>
-    table === 'sqlite_schema'
-      ? {
-          title: 'The schema is damaged',
-          means:
-            'SQLite no longer knows all tables and indexes, or where they begin. The rows are still in the file, but ' +
-            'no query reaches those of a table that is unknown.',
-          remedy: `The pages are read one by one and told apart by what they hold. ${REBUILT}`,
-        }
-      : {
-          title: `Table ${table} is damaged`,
-          means:
-            'Rows on the damaged pages cannot be read, or are wrong; so may be rows that are reached through them. ' +
-            'Rows on other pages are sound.',
-          remedy: REBUILT,
-        },
+  schemaDamage: () => ({
+    title: 'The schema is damaged',
+    means:
+      'SQLite no longer knows all tables and indexes, or where they begin. The rows are still in the file, but ' +
+      'no query reaches those of a table that is unknown.',
+    remedy: `The pages are read one by one and told apart by what they hold. ${REBUILT}`,
+  }),
+
+  tableDamage: (findings) => ({
+    title: title(
+      findings,
+      ({ table }) => `Table ${table} is damaged`,
+      `${counted(findings.length, 'table')} are damaged: ${list(findings.map(({ table }) => table))}`,
+    ),
+    means:
+      'Rows on the damaged pages cannot be read, or are wrong; so may be rows that are reached through them. ' +
+      'Rows on other pages are sound.',
+    remedy: REBUILT,
+  }),
 
   header: () => ({
     title: 'The first page of the file, or its schema, cannot be made sense of',
@@ -71,7 +99,7 @@ const explanations = {
     remedy: `The pages are read one by one, without the first one. ${REBUILT}`,
   }),
 
-  staleWal: ({ bytes: length }) => ({
+  staleWal: ([{ bytes: length }]) => ({
     title: `The -wal file (${bytes(length)}) does not belong to this database`,
     means:
       'The database is sound without it, and damaged with it: the file was replaced (by a restore, a git checkout, a ' +
@@ -79,7 +107,7 @@ const explanations = {
     remedy: 'The -wal is put aside under a dated name. It is not applied and not deleted.',
   }),
 
-  walDeleted: ({ frames }) => ({
+  walDeleted: ([{ frames }]) => ({
     title: 'The -wal file was deleted by hand',
     means:
       `${frames === null ? 'Commits' : `${counted(frames, 'page')} of commits`} that were in it and not yet in the ` +
@@ -87,7 +115,7 @@ const explanations = {
     remedy: 'Nothing can be done here; a backup may have what is gone. Never delete a -wal: it holds commits.',
   }),
 
-  hotJournal: ({ pages }) => ({
+  hotJournal: ([{ pages }]) => ({
     title: 'A transaction was cut off',
     means:
       'A process ended in the middle of it and left its rollback journal (-journal), which holds ' +
@@ -96,7 +124,7 @@ const explanations = {
     remedy: 'The transaction is rolled back, as it is by the next program that opens the database for writing.',
   }),
 
-  truncated: ({ missingPages }) => ({
+  truncated: ([{ missingPages }]) => ({
     title: `The end of the file is missing: ${counted(missingPages, 'page')}`,
     means: 'The file was cut off, by a full disk or an incomplete copy, say. Rows on the missing pages are gone.',
     remedy: REBUILT,
@@ -105,7 +133,7 @@ const explanations = {
   replaced: () => ({
     title: 'Another file was put in the place of the one that is open',
     means:
-      'What is written to the old one is lost with its last connection, and the -wal beside the new one may not be ' +
+      'What is written to the old one is lost with its last connection, and the -wal next to the new one may not be ' +
       'its own.',
     remedy: 'Close the database in every process first, then run this again.',
   }),
@@ -119,24 +147,36 @@ const explanations = {
   }),
 
   locked: () => ({
-    title: 'Somebody else has locked the database',
+    title: 'Another process has locked the database',
     means: 'Nothing is known of its health: it could not be read. This is no sign of damage.',
     remedy: 'Try again when the other process is done, or close it.',
   }),
 }
 
+/** Which explanation a finding has. */
+function kindOf({ type, table }) {
+  return type === 'tableDamage' && table === SCHEMA ? 'schemaDamage' : type
+}
+
+/** Findings by their kind, in the order of the first of each. */
+function grouped(findings) {
+  return [...Map.groupBy(findings, kindOf).values()]
+}
+
 /**
- * A finding as `{ title, where, means, remedy, lines }`; `where` are pages in words, `lines` SQLite's own.
- * @param finding of `Health.findings`
+ * Findings of one kind as `{ title, where, means, remedy, lines }`; `where` are pages in words, `lines` SQLite's own.
+ * @param findings of `Health.findings`, at least one
  */
-function explain(finding) {
-  const explanation = explanations[finding.type]?.(finding) ?? {
-    title: `A problem of the kind ${finding.type}`,
+function explain(findings) {
+  const kind = kindOf(findings[0])
+  const explanation = explanations[kind]?.(findings) ?? {
+    title: `A problem of the kind ${kind}`,
     means: 'This version of the doctor has no words for it.',
     remedy: REBUILT,
   }
-  const where = finding.pages?.length > 0 ? pageList(finding.pages) : undefined
-  return { ...explanation, where, lines: finding.lines ?? [] }
+  const pages = findings.flatMap((finding) => finding.pages ?? [])
+  const where = pages.length > 0 ? pageList(pages) : undefined
+  return { ...explanation, where, lines: findings.flatMap((finding) => finding.lines ?? []) }
 }
 
 /** Findings that are no damage of the file (src/health/finding.rs). */
@@ -147,10 +187,37 @@ function isDamage({ type }) {
   return !HARMLESS.has(type)
 }
 
+/** What is damaged, by kind, for a sentence. */
+const PARTS = {
+  header: () => 'the first page',
+  schemaDamage: () => 'the schema',
+  tableDamage: (count) => counted(count, 'table'),
+  indexDamage: (count) => counted(count, 'index'),
+  ftsDamage: (count) => counted(count, 'full-text index'),
+  freelist: () => 'the list of free pages',
+}
+
+/** All that is damaged, in a sentence; undefined where a title says it. */
+function summary({ findings }) {
+  const groups = grouped(findings.filter(isDamage))
+  const counts = groups.map((group) => [kindOf(group[0]), group.length])
+  if (counts.length === 0 || counts.some(([kind]) => !(kind in PARTS))) return undefined
+  const parts = counts.map(([kind, count]) => PARTS[kind](count))
+  const pages = new Set(findings.flatMap((finding) => finding.pages ?? [])).size
+  const where = pages > 0 ? `, on ${counted(pages, 'page')}` : ''
+  const verb = parts.length > 1 || counts[0][1] > 1 ? 'are' : 'is'
+  const costs = counts.every(([kind]) => kind === 'indexDamage' || kind === 'ftsDamage')
+    ? 'No row is in danger.'
+    : 'Rows may be lost.'
+  const last = parts.pop()
+  const what = parts.length > 0 ? `${parts.join(', ')} and ${last}` : last
+  return `In all: ${what} ${verb} damaged${where}. ${costs}`
+}
+
 /** What a check did, in a sentence. */
 function extent({ kind, pages, pageSize }) {
   const what = pages > 0 ? `${number(pages)} pages of ${bytes(pageSize)}` : 'the file'
   return kind === 'quick' ? `${what}, without comparing indexes with their tables` : what
 }
 
-module.exports = { explain, extent, isDamage }
+module.exports = { explain, extent, grouped, isDamage, summary }

@@ -2,6 +2,7 @@
 
 // What a failure of a command means for whoever called it.
 
+const { LOSS } = require('../errors.js')
 const { DAMAGED, FAILED, LOCKED } = require('./exit-codes.js')
 
 /** By SQLite's primary result code (sqlite.org/rescode.html): BUSY, LOCKED, PROTOCOL; CORRUPT, NOTADB. */
@@ -18,6 +19,7 @@ const BY_CODE = new Map([
   ['ERR_FUSION_BACKUP_IN_USE', LOCKED],
   ['ERR_FUSION_BACKUP_DAMAGED', DAMAGED],
   ['ERR_FUSION_NOTHING_TO_SALVAGE', DAMAGED],
+  [LOSS, DAMAGED],
   ['ERR_FUSION_UNRECOVERABLE', DAMAGED],
 ])
 
@@ -28,8 +30,13 @@ function exitCodeOf(error) {
 
 /** `error` for JSON. */
 function described(error) {
-  const { code, errcode, message } = error instanceof Error ? error : { message: String(error) }
-  return { ...(code !== undefined && { code }), ...(errcode !== undefined && { errcode }), message }
+  const { code, errcode, message, comparison } = error instanceof Error ? error : { message: String(error) }
+  return {
+    ...(code !== undefined && { code }),
+    ...(errcode !== undefined && { errcode }),
+    message,
+    ...(comparison !== undefined && { comparison }),
+  }
 }
 
 module.exports = { described, exitCodeOf }

@@ -2,18 +2,18 @@
 
 // The result of a check, as text.
 
-const { explain, extent, isDamage } = require('./explain.js')
+const { explain, extent, grouped, isDamage, summary } = require('./explain.js')
 const { counted, duration } = require('./wording.js')
 
-/** Lines of SQLite's own that are shown for each finding. */
+/** Lines of SQLite's own that are shown for each kind of finding. */
 const SHOWN = 3
 
-/** One finding, in plain words. */
-function showFinding(terminal, finding, place) {
-  const { title, where, means, remedy, lines } = explain(finding)
-  const mark = terminal.style(isDamage(finding) ? 'red' : 'yellow', `${place}.`)
+/** Findings of one kind, in plain words. */
+function showFindings(terminal, findings, place) {
+  const { title, where, means, remedy, lines } = explain(findings)
+  const mark = terminal.style(isDamage(findings[0]) ? 'red' : 'yellow', `${place}.`)
   terminal.line()
-  terminal.line(`${mark} ${terminal.style('bold', title)}`)
+  terminal.paragraph(`${mark} ${terminal.style('bold', title)}`, 0, 3)
   if (where !== undefined) terminal.paragraph(`Where: ${where}.`, 3)
   terminal.paragraph(`What it means: ${means}`, 3)
   terminal.paragraph(`What a repair does: ${remedy}`, 3)
@@ -25,11 +25,12 @@ function showFinding(terminal, finding, place) {
   }
 }
 
-/** What a check found. */
+/** What a check found; in a sentence, where it is damage, at the end. */
 function showHealth(terminal, health) {
   const { path, ok, findings, elapsedMs } = health
   const checked = `${extent(health)}; checked in ${duration(elapsedMs)}`
-  const damages = findings.filter(isDamage).length
+  const groups = grouped(findings)
+  const damages = groups.filter(([first]) => isDamage(first)).length
   const locked = findings.some(({ type }) => type === 'locked')
   const verdict = locked
     ? terminal.style('yellow', 'locked')
@@ -38,7 +39,11 @@ function showHealth(terminal, health) {
       : terminal.style('red', `damaged, ${counted(damages, 'problem')} found`)
   terminal.line(`${terminal.style('bold', path)}: ${verdict}`)
   if (!locked) terminal.line(terminal.style('dim', `  ${checked}`))
-  findings.forEach((finding, index) => showFinding(terminal, finding, index + 1))
+  groups.forEach((group, index) => showFindings(terminal, group, index + 1))
+  const all = summary(health)
+  if (all === undefined) return
+  terminal.line()
+  terminal.paragraph(all)
 }
 
 module.exports = { showHealth }

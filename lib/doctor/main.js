@@ -6,6 +6,7 @@
 
 const { statSync } = require('node:fs')
 const { version } = require('../../package.json')
+const { shownJson } = require('../shown.js')
 const { UsageError, parse } = require('./arguments.js')
 const exitCodes = require('./exit-codes.js')
 const { described, exitCodeOf } = require('./failure.js')
@@ -61,7 +62,8 @@ async function main(argv, process) {
     given = parse(argv)
   } catch (error) {
     if (!(error instanceof UsageError)) throw error
-    process.stderr.write(`fusion-sqlite: ${error.message}\nfusion-sqlite --help tells more.\n`)
+    new Terminal(process).complain(error.message)
+    process.stderr.write('fusion-sqlite --help lists the commands and their options.\n')
     return exitCodes.USAGE
   }
   if (given.help !== undefined || given.version) {
@@ -83,7 +85,7 @@ async function main(argv, process) {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   try {
     const result = await carryOut(given, terminal, control.signal)
-    if (given.json) process.stdout.write(`${JSON.stringify({ command: given.command, ...result })}\n`)
+    if (given.json) process.stdout.write(`${shownJson({ command: given.command, ...result })}\n`)
     return result.exitCode
   } finally {
     terminal.clear()

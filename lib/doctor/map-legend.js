@@ -98,8 +98,9 @@ function legend(map, colours, wide, top) {
           : `<rect class="${kind} swatch" x="${left}" y="${y - 10}" width="12" height="12"/>`,
       )
     })
-    const shown = shortened(row.name, LONGEST_NAME - row.bad.length)
-    const name = shown === row.name ? escape(row.name) : `${escape(shown)}<title>${escape(row.name)}</title>`
+    const short = escape(shortened(row.name, LONGEST_NAME - row.bad.length))
+    const whole = escape(row.name)
+    const name = short === whole ? whole : `${short}<title>${whole}</title>`
     const damage = row.bad === '' ? '' : `<tspan class="bad" dx="8">${row.bad}</tspan>`
     const left = x + row.indent + Math.max(row.kinds.length, 1) * 15 + 7
     parts.push(`<text x="${left}" y="${y}"${row.state ? ' class="state"' : ''}>${name}${damage}</text>`)

@@ -2,7 +2,7 @@
 
 // What a page can be, and how a run of pages is called and coloured.
 
-const { number, pageList } = require('./wording.js')
+const { pageList } = require('./wording.js')
 
 /** Page states that are drawn on top, with a pattern of their own. */
 const MARKS = ['damaged', 'missing', 'orphan']
@@ -35,7 +35,7 @@ function tooltip(map, run) {
   const state = stateOf(run)
   const role = ROLES[run.role === 'freeLeaf' ? 'free' : run.role]
   const where = pageList([run.first, run.first + run.pages - 1]).replace(',', run.pages > 2 ? ' to' : ',')
-  const pages = run.pages === 1 ? `page ${number(run.first)}` : where
+  const pages = run.pages === 1 ? `page ${run.first}` : where
   const what = owner === undefined ? role : `${owner.type} ${owner.name}, ${role}`
   return `${pages}: ${what}${state === 'damaged' ? ', damaged' : ''}`
 }

@@ -6,7 +6,7 @@ const { existsSync } = require('node:fs')
 const { recover: salvage } = require('../../index.js')
 const { UsageError } = require('./arguments.js')
 const { DAMAGED, OK } = require('./exit-codes.js')
-const { isSound, showReport } = require('./report.js')
+const { isWhole, showReport } = require('./report.js')
 
 /** See main.js. */
 async function recover({ operands: [source, target], backup }, terminal, signal) {
@@ -14,7 +14,7 @@ async function recover({ operands: [source, target], backup }, terminal, signal)
   const watch = { signal, progress: terminal.progress() }
   const report = await salvage(source, { ...watch, to: target, ...(backup && { backups: backup }) })
   showReport(terminal, report)
-  return { exitCode: isSound(report) ? OK : DAMAGED, report }
+  return { exitCode: isWhole(report) ? OK : DAMAGED, report }
 }
 
 module.exports = { recover }

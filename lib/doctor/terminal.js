@@ -2,8 +2,14 @@
 
 // What a person sees: text on standard output, progress on standard error. Colours, and a bar that
 // moves, on a terminal only.
+//
+// Each line goes through `Terminal.#written`: what a name, a value or a message could do to a
+// terminal is escaped (lib/shown.js), and no code is left but those of `style`.
 
+const { randomUUID } = require('node:crypto')
 const { createInterface } = require('node:readline/promises')
+const { stripVTControlCharacters } = require('node:util')
+const { shown } = require('../shown.js')
 const { number } = require('./wording.js')
 
 /** https://en.wikipedia.org/wiki/ANSI_escape_code#Select_Graphic_Rendition_parameters */
@@ -20,6 +26,8 @@ const BAR = 24
 const SPARSELY = 10_000
 
 class Terminal {
+  /** Stands for ESC in the codes of `style` until a line is written: no text can contain it. */
+  #mark = randomUUID()
   /** Only this many progress lines a while, where they cannot be overwritten. */
   #told = { stage: '', at: 0 }
   #bar = false
@@ -36,20 +44,30 @@ class Terminal {
     this.width = Math.min(stdout.columns || 80, WIDEST)
   }
 
-  /** Whether there is somebody to ask. */
+  /** Whether there is a person to ask. */
   get interactive() {
     return !this.json && Boolean(this.stdin.isTTY && this.stdout.isTTY)
   }
 
   style(name, text) {
     const [on, off] = STYLES[name]
-    return this.colours ? `\x1b[${on}m${text}\x1b[${off}m` : text
+    return this.colours ? `${this.#mark}[${on}m${text}${this.#mark}[${off}m` : text
+  }
+
+  /** `text` as it may be written. */
+  #written(text) {
+    return shown(text).replaceAll(this.#mark, '\x1b')
+  }
+
+  /** How many columns `text` takes. */
+  #columns(text) {
+    return stripVTControlCharacters(this.#written(text)).length
   }
 
   /** Prints a line; nothing where JSON is wanted. */
   line(text = '') {
     this.clear()
-    if (!this.json) this.stdout.write(`${text}\n`)
+    if (!this.json) this.stdout.write(`${this.#written(text)}\n`)
   }
 
   /** Prints `text` in lines of the terminal's width, those after the first indented. */
@@ -57,7 +75,7 @@ class Terminal {
     const margin = ' '.repeat(hanging)
     let line = ' '.repeat(indent)
     for (const word of text.split(' ')) {
-      if (line.trim() !== '' && line.length + word.length + 1 > this.width) {
+      if (line.trim() !== '' && this.#columns(line) + this.#columns(word) + 1 > this.width) {
         this.line(line)
         line = margin
       }
@@ -84,13 +102,13 @@ class Terminal {
     this.#bar = true
     const width = (this.stderr.columns || 80) - 1
     const share = total > 0 ? Math.min(done / total, 1) : 0
-    let text = stage
+    let text = shown(stage)
     if (total > 0) {
       const full = Math.round(share * BAR)
       const bar = `${'█'.repeat(full)}${'░'.repeat(BAR - full)}`
-      text = `${bar} ${String(Math.floor(share * 100)).padStart(3)} %  ${stage}  ${number(done)} of ${number(total)}`
+      text = `${bar} ${String(Math.floor(share * 100)).padStart(3)} %  ${text}  ${number(done)} of ${number(total)}`
     } else if (done > 0) {
-      text = `${stage}  ${number(done)}`
+      text = `${text}  ${number(done)}`
     }
     text = text.slice(0, width)
     this.stderr.write(CLEAR_LINE + (this.barColours ? text.replace(/^█+/, (bar) => `\x1b[36m${bar}\x1b[39m`) : text))
@@ -102,7 +120,7 @@ class Terminal {
     const first = stage !== this.#told.stage
     this.#told = { stage, at: now }
     const share = total > 0 && !first ? ` ${Math.floor((done / total) * 100)} %` : ' …'
-    this.stderr.write(`${stage}${share}\n`)
+    this.stderr.write(`${shown(stage)}${share}\n`)
   }
 
   /** Takes the bar away and gives the cursor back. */
@@ -115,7 +133,7 @@ class Terminal {
   /** A message about the command itself, to standard error. */
   complain(text) {
     this.clear()
-    this.stderr.write(`fusion-sqlite: ${text}\n`)
+    this.stderr.write(`fusion-sqlite: ${shown(text)}\n`)
   }
 
   /** Asks; anything but a yes is a no. */
@@ -125,7 +143,7 @@ class Terminal {
     // Ctrl-C at the prompt is the reader's, and is to be what it is elsewhere.
     lines.on('SIGINT', () => process.emit('SIGINT'))
     try {
-      return /^y(es)?$/i.test((await lines.question(`${question} [y/N] `, { signal })).trim())
+      return /^y(es)?$/i.test((await lines.question(this.#written(`${question} [y/N] `), { signal })).trim())
     } finally {
       lines.close()
     }

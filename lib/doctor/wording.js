@@ -4,7 +4,7 @@
 
 const UNITS = ['KiB', 'MiB', 'GiB', 'TiB']
 
-/** Page ranges that are listed unless it is said otherwise; the others are counted. */
+/** How many of a list are named unless it is said otherwise; the others are counted. */
 const LISTED = 8
 
 /** 28761 as `28,761`. */
@@ -23,9 +23,16 @@ function bytes(value) {
   return `${number(Math.round(size * 10) / 10)} ${UNITS[unit]}`
 }
 
-/** `1 page`, `2 pages`. */
+/** `1 page`, `2 pages`, `3 indexes`. */
 function counted(value, noun) {
-  return `${number(value)} ${value === 1 ? noun : `${noun}s`}`
+  const plural = noun.endsWith('x') ? `${noun}es` : `${noun}s`
+  return `${number(value)} ${value === 1 ? noun : plural}`
+}
+
+/** Texts in a row, the first few. */
+function list(texts, listed = LISTED) {
+  const more = texts.length - listed
+  return more > 0 ? `${texts.slice(0, listed).join(', ')} and ${number(more)} more` : texts.join(', ')
 }
 
 /** Sorted page numbers as ranges `[first, last]`. */
@@ -39,12 +46,12 @@ function ranges(pages) {
   return found
 }
 
-/** Pages as `page 7`, `pages 3 to 66, 80 and 2 more`. */
+/** Pages as `page 7`, `pages 3 to 66, 1080 and 2 more`: a separator in a list would look like the next number. */
 function pageList(pages, listed = LISTED) {
   const found = ranges(pages)
   const shown = found.slice(0, listed).map(([first, last]) => {
-    if (first === last) return number(first)
-    return last === first + 1 ? `${number(first)}, ${number(last)}` : `${number(first)} to ${number(last)}`
+    if (first === last) return String(first)
+    return last === first + 1 ? `${first}, ${last}` : `${first} to ${last}`
   })
   const more = found.slice(listed).reduce((sum, [first, last]) => sum + last - first + 1, 0)
   const rest = more === 0 ? '' : ` and ${number(more)} more`
@@ -64,4 +71,4 @@ function moment(milliseconds) {
   return `${new Date(milliseconds).toISOString().slice(0, 19).replace('T', ' ')} UTC`
 }
 
-module.exports = { bytes, counted, duration, moment, number, pageList, ranges }
+module.exports = { bytes, counted, duration, list, moment, number, pageList, ranges }

@@ -2,24 +2,23 @@
 
 // Texts of an SVG.
 
+const { shown } = require('../shown.js')
+
 /** Letters of a name. */
 const LONGEST_NAME = 36
 
-/** A text for XML: what may stand in neither text nor attributes is replaced. */
+/** A text for XML: control characters are escaped, and what XML 1.0 cannot write is replaced. */
 function escape(value) {
-  return (
-    String(value)
-      .toWellFormed()
-      // oxlint-disable-next-line no-control-regex -- XML 1.0 has no way to write them
-      .replace(/[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g, '\ufffd')
-      .replace(/[&<>"']/g, (sign) => `&#${sign.codePointAt(0)};`)
-  )
+  return shown(value)
+    .toWellFormed()
+    .replace(/[\ufffe\uffff]/g, '\ufffd')
+    .replace(/[&<>"']/g, (sign) => `&#${sign.codePointAt(0)};`)
 }
 
-/** A text of at most so many letters. */
+/** A text of at most so many letters, as they are shown. */
 function shortened(name, longest = LONGEST_NAME) {
-  const signs = [...name]
-  return signs.length > longest ? `${signs.slice(0, longest - 1).join('')}…` : name
+  const signs = [...shown(name)]
+  return signs.length > longest ? `${signs.slice(0, longest - 1).join('')}…` : signs.join('')
 }
 
 /** An element of text. */

@@ -6,8 +6,11 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::ffi;
+
+use super::shown::shown;
 
 /// `code` of every error that SQLite itself reported; the same as node:sqlite's.
 pub const SQLITE_ERROR: &str = "ERR_SQLITE_ERROR";
@@ -25,6 +28,9 @@ pub struct Error {
     pub path: Option<PathBuf>,
     /// What happened and, where it is not obvious, what to do.
     pub message: String,
+    /// What a program may want to know as well: a JSON object, whose fields JavaScript's error has
+    /// as properties.
+    pub details: Option<Arc<str>>,
 }
 
 /// Result of the engine's operations.
@@ -52,7 +58,14 @@ pub enum Class {
 impl Error {
     /// An error of this package; SQLite was not involved.
     pub fn fusion(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, errcode: 0, errstr: String::new(), path: None, message: message.into() }
+        Self {
+            code,
+            errcode: 0,
+            errstr: String::new(),
+            path: None,
+            message: shown(&message.into()).into_owned(),
+            details: None,
+        }
     }
 
     /// An error that SQLite reported with extended code `errcode`.
@@ -63,6 +76,7 @@ impl Error {
             errstr: errstr(errcode),
             path: None,
             message: message.into(),
+            details: None,
         }
     }
 
@@ -92,7 +106,14 @@ impl Error {
     #[must_use]
     pub fn explained(mut self, code: &'static str, lead: &str) -> Self {
         self.code = code;
-        self.message = format!("{lead} ({})", self.message);
+        self.message = shown(&format!("{lead} ({})", self.message)).into_owned();
+        self
+    }
+
+    /// The same error with `details`, a JSON object.
+    #[must_use]
+    pub fn detailed(mut self, details: impl Into<Arc<str>>) -> Self {
+        self.details = Some(details.into());
         self
     }
 
@@ -159,9 +180,9 @@ pub fn errstr(errcode: i32) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.message)?;
+        f.write_str(&shown(&self.message))?;
         if let Some(path) = &self.path {
-            write!(f, " [{}]", path.display())?;
+            write!(f, " [{}]", shown(&path.to_string_lossy()))?;
         }
         Ok(())
     }
@@ -200,6 +221,21 @@ mod tests {
         for code in [5, 261, 517, 773, 6, 262, 15] {
             assert_eq!(classify(code), Class::Transient, "{code}");
         }
+    }
+
+    #[test]
+    fn a_name_in_a_message_is_escaped_and_sqlites_own_text_is_not() {
+        let name = "a\u{1b}[2J\nb";
+        let error = Error::fusion("ERR_FUSION_DAMAGED", name).at(Path::new(name));
+        assert_eq!(error.message, r"a\u{1b}[2J\nb");
+        assert_eq!(error.path.as_deref(), Some(Path::new(name)));
+        assert_eq!(error.to_string(), r"a\u{1b}[2J\nb [a\u{1b}[2J\nb]");
+        let error = Error::sqlite(1, name);
+        assert_eq!(error.message, name);
+        assert_eq!(
+            error.explained("ERR_FUSION_SCHEMA", "no table").message,
+            r"no table (a\u{1b}[2J\nb)"
+        );
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
+use crate::engine::shown;
+
 /// How thorough a check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -188,8 +190,16 @@ impl Health {
 }
 
 impl fmt::Display for Finding {
-    /// For a person, SQLite's first line included.
+    /// For a person, SQLite's first line included. Names and lines are [`shown`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sentence = String::new();
+        self.write(&mut sentence)?;
+        f.write_str(&shown(&sentence))
+    }
+}
+
+impl Finding {
+    fn write(&self, f: &mut impl fmt::Write) -> fmt::Result {
         let lines = match self {
             Self::IndexDamage { index, lines, .. } => {
                 write!(f, "the index {index} is damaged")?;
@@ -215,8 +225,10 @@ impl fmt::Display for Finding {
             }
             Self::TableDamage { table, pages, lines } => {
                 write!(f, "the table {table} is damaged")?;
-                if !pages.is_empty() {
-                    write!(f, " on {} pages", pages.len())?;
+                match pages.len() {
+                    0 => {}
+                    1 => f.write_str(" on 1 page")?,
+                    several => write!(f, " on {several} pages")?,
                 }
                 lines
             }
@@ -266,9 +278,7 @@ impl fmt::Display for Finding {
             None => Ok(()),
         }
     }
-}
 
-impl Finding {
     /// Whether the file, or an index in it, is damaged.
     pub fn is_damage(&self) -> bool {
         !matches!(

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::ptr;
+use std::sync::Arc;
 
 use napi::sys;
 use rusqlite::ffi;
 
 use super::callback::text;
+use super::value::set_fields;
 use crate::engine::{Error, SQLITE_ERROR, errstr};
 
 /// Why a callback did not return a value.
@@ -46,6 +48,8 @@ pub struct Exception {
     /// Its `errcode`, SQLite's extended result code, and `errstr`, SQLite's text for it. Where
     /// that is empty the error has none, as some of node:sqlite's.
     pub sqlite: Option<(i32, String)>,
+    /// More properties of its: a JSON object.
+    pub details: Option<Arc<str>>,
 }
 
 impl Thrown {
@@ -57,6 +61,7 @@ impl Thrown {
             message: message.into(),
             path: None,
             sqlite: None,
+            details: None,
         }))
     }
 
@@ -79,6 +84,7 @@ impl Thrown {
             message: error.message,
             path: None,
             sqlite: Some((error.errcode, error.errstr)),
+            details: None,
         }))
     }
 
@@ -96,6 +102,7 @@ impl Thrown {
             message: errstr(errcode),
             path: None,
             sqlite: Some((errcode, String::new())),
+            details: None,
         }))
     }
 
@@ -123,6 +130,7 @@ impl From<Error> for Thrown {
             code: error.code,
             message: error.message,
             path: error.path,
+            details: error.details,
         }))
     }
 }
@@ -148,7 +156,7 @@ pub fn is_schema_neutral(errcode: i32) -> bool {
 }
 
 /// `error` as a JavaScript error with all it has: `code`, `errcode` and `errstr` where SQLite
-/// reported it, and `path` where a file is known.
+/// reported it, `path` where a file is known, and its details.
 ///
 /// # Errors
 /// N-API's.
@@ -197,6 +205,11 @@ fn exception_value(env: sys::napi_env, exception: &Exception) -> Outcome<sys::na
             let path = text(env, path.to_string_lossy().as_bytes())?;
             check(sys::napi_set_named_property(env, error, c"path".as_ptr(), path))?;
         }
+    }
+    if let Some(details) = &exception.details
+        && let Ok(details) = serde_json::from_str(details)
+    {
+        set_fields(env, error, &details)?;
     }
     Ok(error)
 }

@@ -32,6 +32,7 @@ struct Arguments {
     use_backup: bool,
     /// Milliseconds.
     patience: u64,
+    allow_loss: bool,
 }
 
 /// `recover(arguments)`: the report.
@@ -41,6 +42,7 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
         backups: given.backups,
         use_backup: given.use_backup,
         patience: Duration::from_millis(given.patience),
+        allow_loss: given.allow_loss,
     };
     let report = match given.to {
         Some(to) => recover_to(&given.path, &to, &options, task)?,

@@ -4,7 +4,9 @@ use std::ffi::CStr;
 use std::ptr;
 
 use napi::sys;
+use serde_json::{Map, Value};
 
+use super::callback::text;
 use super::errors::{Outcome, check};
 
 pub(super) fn number_value(env: sys::napi_env, number: f64) -> Outcome<sys::napi_value> {
@@ -60,4 +62,40 @@ pub(super) fn boolean(env: sys::napi_env, value: bool) -> Outcome<sys::napi_valu
     // SAFETY: `env` is alive on this thread.
     check(unsafe { sys::napi_get_boolean(env, value, &mut boolean) })?;
     Ok(boolean)
+}
+
+/// Sets each field of a JSON object as a property of `object`.
+pub(super) fn set_fields(
+    env: sys::napi_env,
+    object: sys::napi_value,
+    fields: &Map<String, Value>,
+) -> Outcome<()> {
+    for (name, field) in fields {
+        let (name, field) = (text(env, name.as_bytes())?, json_value(env, field)?);
+        // SAFETY: the handles were made in the scope that is open.
+        check(unsafe { sys::napi_set_property(env, object, name, field) })?;
+    }
+    Ok(())
+}
+
+/// What `JSON.parse` returns for `json`.
+fn json_value(env: sys::napi_env, json: &Value) -> Outcome<sys::napi_value> {
+    match json {
+        Value::Null => null(env),
+        Value::Bool(value) => boolean(env, *value),
+        Value::Number(number) => number_value(env, number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(string) => text(env, string.as_bytes()),
+        Value::Array(values) => {
+            let array = new_array(env)?;
+            for (index, value) in (0..).zip(values) {
+                set_element(env, array, index, json_value(env, value)?)?;
+            }
+            Ok(array)
+        }
+        Value::Object(fields) => {
+            let object = new_object(env)?;
+            set_fields(env, object, fields)?;
+            Ok(object)
+        }
+    }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, params};
 
 use super::rebuild::quoted;
+use super::report::Filled;
 use super::salvage::{Salvage, TableSalvage};
 use crate::engine::{Connection, Error, Result, Stage, Task};
 
@@ -36,7 +37,8 @@ fn is_told(table: &TableSalvage) -> bool {
 }
 
 /// Puts rows of the database at `backup`, which is sound and nobody writes to, into the gaps of
-/// the new one at `database`, and answers how many. On an error nothing was put into it.
+/// the new one at `database`, and returns how many, for each table that had any. On an error
+/// nothing was put into it.
 ///
 /// # Errors
 /// SQLite's; `task`'s.
@@ -45,7 +47,7 @@ pub(super) fn merge(
     salvage: &Salvage,
     backup: &Path,
     task: &dyn Task,
-) -> Result<u64> {
+) -> Result<Vec<Filled>> {
     let at = |error: rusqlite::Error| Error::from(error).at(database);
     let Some(name) = backup.to_str() else {
         let message = "SQLite attaches only files whose path is Unicode";
@@ -57,15 +59,15 @@ pub(super) fn merge(
     let sql = connection.sql()?;
     sql.execute("ATTACH ?1 AS backup", [name]).map_err(at)?;
     sql.execute_batch("PRAGMA foreign_keys = OFF; BEGIN").map_err(at)?;
-    let mut taken = 0;
+    let mut filled = Vec::new();
     let tables: Vec<_> = salvage.tables.iter().filter(|table| wants_rows(table)).collect();
     let total = tables.len() as u64;
     for (done, table) in (0..).zip(tables) {
         task.go_on()?;
         task.stage(Stage { name: "merging the backup", done, total });
-        taken += fill(sql, table).map_err(at)?;
+        filled.extend(fill(sql, table).map_err(at)?);
     }
-    if taken > 0 {
+    if !filled.is_empty() {
         for table in full_text_tables(sql).map_err(at)? {
             let name = quoted(&table);
             // Where there is no content there is nothing to rebuild from.
@@ -73,7 +75,7 @@ pub(super) fn merge(
         }
     }
     sql.execute_batch("COMMIT; DETACH backup").map_err(at)?;
-    Ok(taken)
+    Ok(filled)
 }
 
 fn full_text_tables(sql: &rusqlite::Connection) -> rusqlite::Result<Vec<String>> {
@@ -84,12 +86,12 @@ fn full_text_tables(sql: &rusqlite::Connection) -> rusqlite::Result<Vec<String>>
     statement.query_map([], |row| row.get(0))?.collect()
 }
 
-/// Fills the gaps of one table.
-fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<u64> {
+/// Fills the gaps of one table; none where there was no row for them.
+fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<Option<Filled>> {
     let columns = shared_columns(sql, &table.name)?;
-    let Some(rowid) = rowid_name(&columns) else { return Ok(0) };
+    let Some(rowid) = rowid_name(&columns) else { return Ok(None) };
     if columns.is_empty() || !takes_rows(sql, &table.name)? {
-        return Ok(0);
+        return Ok(None);
     }
     let name = quoted(&table.name);
     let list: Vec<_> = columns.iter().map(|column| quoted(column)).collect();
@@ -100,15 +102,21 @@ fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<u6
          SELECT {rowid}, {list} FROM backup.{name} WHERE {rowid} BETWEEN ?1 AND ?2"
     );
     let mut statement = sql.prepare(&insert)?;
-    let mut taken = 0;
-    let mut ranges: Vec<_> = table.missing.iter().map(|rowid| (*rowid, *rowid)).collect();
+    let mut take = |first: i64, last: i64| -> rusqlite::Result<u64> {
+        Ok(statement.execute(params![first, last])? as u64)
+    };
+    let mut filled = Filled { name: table.name.clone(), rows: 0, named: 0 };
+    // These first: a gap may hold them as well, and a row is taken once.
+    for rowid in &table.missing {
+        filled.named += take(*rowid, *rowid)?;
+    }
+    filled.rows = filled.named;
     if !is_told(table) {
-        ranges.extend(&table.gaps);
+        for (first, last) in &table.gaps {
+            filled.rows += take(*first, *last)?;
+        }
     }
-    for (first, last) in ranges {
-        taken += statement.execute(params![first, last])? as u64;
-    }
-    Ok(taken)
+    Ok((filled.rows > 0).then_some(filled))
 }
 
 /// The columns that are stored in both databases; none where the backup lacks the table.

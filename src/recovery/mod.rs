@@ -38,4 +38,4 @@ pub mod schedule;
 pub mod snapshot_file;
 mod write_back;
 
-pub use report::{FromBackup, Outcome, Preserved, Report, Step, StepKind};
+pub use report::{Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals};

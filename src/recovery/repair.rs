@@ -42,7 +42,10 @@ use super::merge::{has_gaps, merge};
 use super::partial::{Partial, directory, sync_directory, system};
 use super::preserve::preserve;
 use super::rebuild::{Plan, Rebuilt, rebuild};
-use super::report::{FromBackup, Outcome, Preserved, Report, Step, StepKind, counted, rows};
+use super::report::{
+    Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals, counted, recovered,
+    rows,
+};
 use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
@@ -65,11 +68,18 @@ pub struct Options {
     /// How long a lock of other connections is waited for, each time: another process that repairs
     /// the file holds one.
     pub patience: Duration,
+    /// Whether a repair is kept that lacks something which SQLite can read of the original.
+    pub allow_loss: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { backups: None, use_backup: true, patience: Duration::from_secs(300) }
+        Self {
+            backups: None,
+            use_backup: true,
+            patience: Duration::from_secs(300),
+            allow_loss: false,
+        }
     }
 }
 
@@ -148,6 +158,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     sync_directory(to)?;
     Ok(Report {
         path: path.clone(),
+        to: Some(to.clone()),
         outcome: made.outcome,
         steps: made.steps,
         before,
@@ -155,6 +166,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         preserved: None,
         salvage: made.salvage,
         backup: made.backup,
+        totals: Totals::default(),
         elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
         text: String::new(),
     }
@@ -234,6 +246,7 @@ impl Repair<'_> {
     fn report(&mut self, outcome: Outcome, after: Health) -> Report {
         Report {
             path: self.path.clone(),
+            to: None,
             outcome,
             steps: std::mem::take(&mut self.steps),
             before: self.before.take().unwrap_or_else(|| after.clone()),
@@ -241,6 +254,7 @@ impl Repair<'_> {
             preserved: None,
             salvage: None,
             backup: None,
+            totals: Totals::default(),
             elapsed_ms: self.started.elapsed().as_secs_f64() * 1000.0,
             text: String::new(),
         }
@@ -508,17 +522,20 @@ fn make(
             if is_something(&salvage)
                 || (least == Least::Rows && backup.is_none() && salvage.lost_and_found > 0) =>
         {
-            let rows_found: u64 = salvage.tables.iter().map(|table| table.rows).sum();
             let detail = match salvage.schema_from {
                 SchemaSource::None => format!("{} of no known table", rows(salvage.lost_and_found)),
-                _ => format!("{} in {} tables", rows(rows_found), salvage.tables.len()),
+                _ => {
+                    let (found, tables) = recovered(&salvage);
+                    format!("{} in {}", rows(found), counted(tables, "table"))
+                }
             };
             made.steps.push(Step { step: StepKind::Salvage, ok: true, detail });
             if let Some(backup) = backup.filter(|_| has_gaps(&salvage)) {
-                let taken = merge(&made.database, &salvage, &backup, task)?;
-                let detail = format!("{} of {} fill gaps", rows(taken), backup.display());
+                let tables = merge(&made.database, &salvage, &backup, task)?;
+                let from = FromBackup::new(backup, tables);
+                let detail = format!("{} of {} fill gaps", rows(from.rows), from.path.display());
                 made.steps.push(Step { step: StepKind::Backup, ok: true, detail });
-                made.backup = Some(FromBackup { path: backup, rows: taken });
+                made.backup = Some(from);
             }
             made.salvage = Some(salvage);
         }
@@ -541,10 +558,10 @@ fn make(
             let from = reader::open(&backup, Instant::now(), task)?;
             copy(&from, &made.database, 1000, "copying the backup", task)?;
             drop(from);
-            let rows = count_rows(&made.database)?;
+            let tables = count_rows(&made.database)?;
             let detail = format!("everything is from {}", backup.display());
             made.steps.push(Step { step: StepKind::Backup, ok: true, detail });
-            made.backup = Some(FromBackup { path: backup, rows });
+            made.backup = Some(FromBackup::new(backup, tables));
             made.outcome = Outcome::Restored;
         }
     }
@@ -625,7 +642,7 @@ fn snapshot_of(backup: &Path, task: &dyn Task) -> Option<Snapshot> {
 }
 
 /// Rows of the tables that are not virtual.
-fn count_rows(database: &Path) -> Result<u64> {
+fn count_rows(database: &Path) -> Result<Vec<Filled>> {
     let connection = Connection::open(database, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
     let sql = connection.sql()?;
     let mut statement = sql.prepare(
@@ -634,12 +651,12 @@ fn count_rows(database: &Path) -> Result<u64> {
     )?;
     let tables: Vec<String> =
         statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let mut count = 0;
-    for table in tables {
-        let table = super::rebuild::quoted(&table);
+    let mut counts = Vec::new();
+    for name in tables {
+        let table = super::rebuild::quoted(&name);
         let rows: i64 =
             sql.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-        count += u64::try_from(rows).unwrap_or(0);
+        counts.push(Filled { name, rows: rows.unsigned_abs(), named: 0 });
     }
-    Ok(count)
+    Ok(counts)
 }

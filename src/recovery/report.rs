@@ -1,10 +1,16 @@
 //! The account of a repair, for a program and for a person.
+//!
+//! The numbers add up: [`Totals`] are the sums of what the text says of each table. A row counts as
+//! lost only where an index of the damaged file names it and neither the file nor a backup has it.
+//! Where something of a table is lost and no index can tell of how many rows, the text says so, and
+//! never that none was lost.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::salvage::{Salvage, SchemaSource, TableSalvage};
+use crate::engine::shown;
 use crate::health::{Finding, Health};
 
 /// How many of a list the text names.
@@ -74,14 +80,139 @@ pub struct FromBackup {
     pub path: PathBuf,
     /// Rows that are in the database now and came from it.
     pub rows: u64,
+    /// The same by table; tables that it gave none are left out.
+    pub tables: Vec<Filled>,
+}
+
+impl FromBackup {
+    /// What `tables` got from the backup at `path`.
+    pub(super) fn new(path: PathBuf, tables: Vec<Filled>) -> Self {
+        Self { path, rows: tables.iter().map(|table| table.rows).sum(), tables }
+    }
+}
+
+/// Rows of one table that a backup gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filled {
+    /// The table.
+    pub name: String,
+    /// Rows that are in it now and came from the backup.
+    pub rows: u64,
+    /// How many of them an index of the damaged file names.
+    pub named: u64,
+}
+
+/// What became of the rows, over all tables. Those in which a virtual table that was rebuilt keeps
+/// its index do not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Rows that were read from the damaged file and are in their tables.
+    pub recovered: u64,
+    /// Rows that were read from it and are in `lost_and_found`.
+    pub lost_and_found: u64,
+    /// Rows that a backup gave.
+    pub from_backup: u64,
+    /// Rows that are known to be lost, which is the least that is. 0: none is known to be, and of
+    /// each table that lost something an index says so. None: something is lost, and nothing says
+    /// of how many rows.
+    pub known_lost: Option<u64>,
+}
+
+impl Totals {
+    fn of(outcome: Outcome, salvage: Option<&Salvage>, backup: Option<&FromBackup>) -> Self {
+        let losses = salvage.iter().flat_map(|salvage| {
+            of_a_person(salvage).map(|table| Loss::of(table, filled(backup, &table.name)))
+        });
+        // Without a schema, or without anything, there is no table to miss rows in.
+        let mut is_unknown = outcome == Outcome::Restored
+            || salvage.is_some_and(|salvage| salvage.schema_from == SchemaSource::None);
+        let mut known = 0;
+        for loss in losses {
+            known += loss.known;
+            is_unknown |= loss.is_unknown;
+        }
+        Self {
+            recovered: salvage.map_or(0, |salvage| recovered(salvage).0),
+            lost_and_found: salvage.map_or(0, |salvage| salvage.lost_and_found),
+            from_backup: backup.map_or(0, |backup| backup.rows),
+            known_lost: (known > 0 || !is_unknown).then_some(known),
+        }
+    }
+
+    fn sentence(self) -> String {
+        let lost = match self.known_lost {
+            Some(0) => "no row is known to be lost".to_owned(),
+            Some(1) => "1 row is known to be lost".to_owned(),
+            Some(lost) => format!("{} are known to be lost", rows(lost)),
+            None => "how many rows are lost is not known".to_owned(),
+        };
+        let mut parts = vec![format!("{} recovered", rows(self.recovered))];
+        if self.lost_and_found > 0 {
+            parts.push(format!("{} moved to lost_and_found", rows(self.lost_and_found)));
+        }
+        if self.from_backup > 0 {
+            parts.push(format!("{} taken from a backup", rows(self.from_backup)));
+        }
+        format!("In all: {}; {lost}.", parts.join(", "))
+    }
+}
+
+/// What a backup gave a table.
+fn filled<'a>(backup: Option<&'a FromBackup>, name: &str) -> Option<&'a Filled> {
+    backup?.tables.iter().find(|table| table.name == name)
+}
+
+/// Rows of the tables that hold what somebody wrote, and how many such tables there are.
+pub(super) fn recovered(salvage: &Salvage) -> (u64, u64) {
+    let rows = of_a_person(salvage).map(|table| table.rows);
+    rows.fold((0, 0), |(sum, tables), rows| (sum + rows, tables + 1))
+}
+
+/// The tables without those of an index that was rebuilt.
+fn of_a_person(salvage: &Salvage) -> impl Iterator<Item = &TableSalvage> {
+    salvage.tables.iter().filter(|table| !is_derived(salvage, &table.name))
+}
+
+/// What is known of the rows that one table lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Loss {
+    /// Rows that an index names and that are nowhere.
+    known: u64,
+    /// There are no others.
+    is_exact: bool,
+    /// Something was lost, and nothing says of how many rows.
+    is_unknown: bool,
+}
+
+impl Loss {
+    fn of(table: &TableSalvage, filled: Option<&Filled>) -> Self {
+        let is_damaged = table.pages_lost > 0 || table.records_lost > 0;
+        let Some(missing) = table.rows_missing else {
+            return Self { known: 0, is_exact: false, is_unknown: is_damaged };
+        };
+        let (rows, named) = filled.map_or((0, 0), |filled| (filled.rows, filled.named));
+        // Of those that the list has no room for, as many may be among the others of the backup.
+        let unlisted = missing.saturating_sub(table.missing.len() as u64);
+        let others = rows.saturating_sub(named).min(unlisted);
+        let known = missing.saturating_sub(named).saturating_sub(others);
+        Self {
+            known,
+            is_exact: others == 0 && is_exact(table, missing),
+            is_unknown: known == 0 && is_damaged && !table.index_is_whole,
+        }
+    }
 }
 
 /// The account of a repair.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The file that was to be repaired.
+    /// The file that was to be repaired, or read.
     pub path: PathBuf,
+    /// The new file; none: `path` itself was repaired.
+    pub to: Option<PathBuf>,
     /// How it ended.
     pub outcome: Outcome,
     /// What was tried, in order.
@@ -96,6 +227,8 @@ pub struct Report {
     pub salvage: Option<Salvage>,
     /// What a backup gave.
     pub backup: Option<FromBackup>,
+    /// What became of the rows.
+    pub totals: Totals,
     /// Milliseconds that it took.
     pub elapsed_ms: f64,
     /// All of it for a person, a few lines a table.
@@ -103,36 +236,54 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report with its text.
+    /// The report with its text and its totals.
     #[must_use]
     pub fn told(mut self) -> Self {
+        self.totals = Totals::of(self.outcome, self.salvage.as_ref(), self.backup.as_ref());
+        for step in &mut self.steps {
+            step.detail = shown(&step.detail).into_owned();
+        }
         self.text = self.tell();
         self
     }
 
-    fn tell(&self) -> String {
-        let mut text = String::new();
+    fn headline(&self) -> String {
         let path = self.path.display();
-        let headline = match self.outcome {
+        if let Some(to) = &self.to {
+            let to = to.display();
+            return match self.outcome {
+                Outcome::Restored => format!(
+                    "Nothing could be read of {path}, which was not changed. {to} holds what its \
+                     backup holds."
+                ),
+                _ => format!("What could be read of {path} is in {to}. {path} was not changed."),
+            };
+        }
+        // Of a WAL that was put aside its own step says what may be missing.
+        let aside = self.steps.iter().any(|step| step.step == StepKind::StaleWal && step.ok);
+        let lost = if aside { "" } else { " No row was lost." };
+        match self.outcome {
             Outcome::Healthy => format!("{path} is in order."),
             Outcome::RebuiltFts => {
-                format!("{path} is repaired: full-text indexes were rebuilt. No row was lost.")
+                format!("{path} is repaired: full-text indexes were rebuilt.{lost}")
             }
-            Outcome::Reindexed => {
-                format!("{path} is repaired: indexes were rebuilt. No row was lost.")
-            }
+            Outcome::Reindexed => format!("{path} is repaired: indexes were rebuilt.{lost}"),
             Outcome::Salvaged => format!("{path} is repaired from what could be read of it."),
             Outcome::Restored => {
                 format!("Nothing could be read of {path}. It holds now what its backup held.")
             }
-        };
-        line(&mut text, &headline);
+        }
+    }
+
+    fn tell(&self) -> String {
+        let mut text = String::new();
+        line(&mut text, &self.headline());
         for step in &self.steps {
             let word = if step.ok { "done" } else { "not enough" };
             line(&mut text, &format!("  {}: {word}: {}", step_name(step.step), step.detail));
         }
         if let Some(salvage) = &self.salvage {
-            tell_salvage(&mut text, salvage);
+            tell_salvage(&mut text, salvage, self.backup.as_ref());
         }
         if let Some(backup) = &self.backup {
             let rows = rows(backup.rows);
@@ -151,18 +302,22 @@ impl Report {
             }
         }
         if let Some(preserved) = &self.preserved {
-            let wal = if preserved.wal.is_some() { ", its WAL beside it" } else { "" };
+            let wal = if preserved.wal.is_some() { ", its WAL next to it" } else { "" };
             line(
                 &mut text,
                 &format!("The damaged original is kept as {}{wal}.", preserved.database.display()),
             );
         }
+        if self.salvage.is_some() || self.backup.is_some() {
+            line(&mut text, &self.totals.sentence());
+        }
         text
     }
 }
 
+/// Adds a line; what a name in it could do to a terminal is escaped.
 fn line(text: &mut String, line: &str) {
-    text.push_str(line);
+    text.push_str(&shown(line));
     text.push('\n');
 }
 
@@ -200,12 +355,6 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// The same of a rowid.
-fn grouped_rowid(rowid: i64) -> String {
-    let sign = if rowid < 0 { "-" } else { "" };
-    format!("{sign}{}", grouped(rowid.unsigned_abs()))
-}
-
 /// Names of a list for a person, the first few.
 fn some(names: &[&str]) -> String {
     let shown = names.get(..NAMED).unwrap_or(names).join(", ");
@@ -215,7 +364,7 @@ fn some(names: &[&str]) -> String {
     }
 }
 
-fn tell_salvage(text: &mut String, salvage: &Salvage) {
+fn tell_salvage(text: &mut String, salvage: &Salvage, backup: Option<&FromBackup>) {
     match salvage.schema_from {
         SchemaSource::File => {}
         SchemaSource::Orphans => line(text, "  The schema was put together from its own pages."),
@@ -224,10 +373,10 @@ fn tell_salvage(text: &mut String, salvage: &Salvage) {
         }
         SchemaSource::None => line(text, "  There was no schema: every row is in lost_and_found."),
     }
-    let of_a_person = salvage.tables.iter().filter(|table| !is_derived(salvage, &table.name));
-    let (empty, others): (Vec<_>, Vec<_>) = of_a_person.partition(|table| is_empty(table));
+    let is_empty = |table: &&TableSalvage| is_empty(table, filled(backup, &table.name));
+    let (empty, others): (Vec<_>, Vec<_>) = of_a_person(salvage).partition(is_empty);
     for table in others {
-        tell_table(text, table);
+        tell_table(text, table, filled(backup, &table.name));
     }
     if !empty.is_empty() {
         let names: Vec<_> = empty.iter().map(|table| table.name.as_str()).collect();
@@ -258,9 +407,9 @@ fn is_derived(salvage: &Salvage, name: &str) -> bool {
 }
 
 /// Whether there was nothing in the table.
-fn is_empty(table: &TableSalvage) -> bool {
+fn is_empty(table: &TableSalvage, filled: Option<&Filled>) -> bool {
     let lost = table.pages_lost + table.records_lost + table.duplicates;
-    table.rows == 0 && lost == 0 && table.rows_missing.unwrap_or(0) == 0
+    table.rows == 0 && lost == 0 && table.rows_missing.unwrap_or(0) == 0 && filled.is_none()
 }
 
 /// Whether as many rows are known to be lost as can be: every rowid that a lost page could hold.
@@ -270,24 +419,27 @@ fn is_exact(table: &TableSalvage, missing: u64) -> bool {
     most == i128::from(missing) && table.records_lost == 0
 }
 
-fn tell_table(text: &mut String, table: &TableSalvage) {
+fn tell_table(text: &mut String, table: &TableSalvage, filled: Option<&Filled>) {
     let mut parts = vec![format!("{} recovered", rows(table.rows))];
     if table.adopted > 0 {
-        parts.push(format!("{} of them from pages that had lost their place", table.adopted));
+        let adopted = grouped(table.adopted);
+        parts.push(format!("{adopted} of them from pages that had lost their place"));
     }
     if table.pages_lost > 0 {
         parts.push(format!("{} lost", counted(table.pages_lost, "page")));
     }
-    match table.rows_missing {
-        Some(0) if table.pages_lost > 0 => parts.push("no row known to be lost".to_owned()),
-        Some(missing) if missing > 0 => {
-            let at_least = if is_exact(table, missing) { "" } else { "at least " };
-            parts.push(format!("{at_least}{} lost", rows(missing)));
-        }
-        None if table.pages_lost > 0 => {
-            parts.push("how many rows were on them is not known".to_owned());
-        }
-        _ => {}
+    if let Some(filled) = filled {
+        parts.push(format!("{} from the backup", rows(filled.rows)));
+    }
+    let loss = Loss::of(table, filled);
+    if loss.known > 0 {
+        let at_least = if loss.is_exact { "" } else { "at least " };
+        parts.push(format!("{at_least}{} lost", rows(loss.known)));
+    } else if loss.is_unknown {
+        let which = if filled.is_some() { "more rows are" } else { "rows are" };
+        parts.push(format!("how many {which} lost is not known"));
+    } else if table.pages_lost > 0 {
+        parts.push("no row known to be lost".to_owned());
     }
     if table.records_lost > 0 {
         parts.push(format!("{} beyond reading", counted(table.records_lost, "record")));
@@ -303,50 +455,76 @@ fn tell_table(text: &mut String, table: &TableSalvage) {
         parts.push(format!("{} contradicted by an index", rows(count)));
     }
     line(text, &format!("  {}: {}.", table.name, parts.join("; ")));
-    if !table.gaps.is_empty() && table.rows_missing != Some(0) {
-        let mut gaps: Vec<String> = table
-            .gaps
-            .iter()
-            .take(NAMED)
-            .map(|(first, last)| {
-                let (from, to) = (grouped_rowid(*first), grouped_rowid(*last));
-                match (*first, *last) {
-                    (i64::MIN, i64::MAX) => "anything".to_owned(),
-                    (i64::MIN, _) => format!("anything up to {to}"),
-                    (_, i64::MAX) => format!("{from} and up"),
-                    (first, last) if first == last => from,
-                    _ => format!("{from} to {to}"),
-                }
-            })
-            .collect();
-        if table.gaps.len() > gaps.len() {
-            gaps.push(format!("{} more", table.gaps.len() - gaps.len()));
+    let gaps: Vec<_> = table.gaps.iter().filter_map(|gap| rowids(*gap, &table.missing)).collect();
+    if !gaps.is_empty() && (loss.known > 0 || loss.is_unknown) {
+        let gaps: Vec<_> = gaps.iter().map(String::as_str).collect();
+        line(text, &format!("    lost rows had rowids in: {}.", some(&gaps)));
+    }
+}
+
+/// A range of rowids in words; none where it says nothing: all rowids there are, or those below 1,
+/// which hardly a table has, unless an index names such a row.
+fn rowids((first, last): (i64, i64), missing: &[i64]) -> Option<String> {
+    match (first, last) {
+        (i64::MIN, i64::MAX) => None,
+        (i64::MIN, _) => {
+            let says = last > 0 || missing.iter().any(|rowid| *rowid <= last);
+            says.then(|| format!("up to {last}"))
         }
-        line(text, &format!("    lost rows had rowids in: {}.", gaps.join(", ")));
+        (_, i64::MAX) => Some(format!("{first} and up")),
+        _ if first == last => Some(first.to_string()),
+        _ => Some(format!("{first} to {last}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Kind;
 
     fn table(name: &str) -> TableSalvage {
         TableSalvage { name: name.to_owned(), ..TableSalvage::default() }
     }
 
+    fn report(outcome: Outcome, salvage: Option<Salvage>, backup: Option<FromBackup>) -> Report {
+        let health = Health {
+            path: PathBuf::from("a.db"),
+            kind: Kind::Full,
+            ok: true,
+            findings: Vec::new(),
+            pages: 0,
+            page_size: 0,
+            elapsed_ms: 0.0,
+        };
+        Report {
+            path: PathBuf::from("a.db"),
+            to: None,
+            outcome,
+            steps: Vec::new(),
+            before: health.clone(),
+            after: health,
+            preserved: None,
+            salvage,
+            backup,
+            totals: Totals::default(),
+            elapsed_ms: 0.0,
+            text: String::new(),
+        }
+        .told()
+    }
+
     fn told(salvage: &Salvage) -> Vec<String> {
         let mut text = String::new();
-        tell_salvage(&mut text, salvage);
+        tell_salvage(&mut text, salvage, None);
         text.lines().map(|line| line.trim_start().to_owned()).collect()
     }
 
     #[test]
-    fn numbers_have_separators() {
+    fn numbers_of_rows_have_separators() {
         assert_eq!(rows(0), "0 rows");
         assert_eq!(rows(999), "999 rows");
         assert_eq!(rows(27_399), "27,399 rows");
         assert_eq!(rows(1_234_567), "1,234,567 rows");
-        assert_eq!(grouped_rowid(i64::MIN), "-9,223,372,036,854,775,808");
     }
 
     #[test]
@@ -363,22 +541,233 @@ mod tests {
             of(lost(20, &[(1001, 1010), (2001, 2010)])),
             [
                 "log: 27,399 rows recovered; 2 pages lost; 20 rows lost.",
-                "lost rows had rowids in: 1,001 to 1,010, 2,001 to 2,010."
+                "lost rows had rowids in: 1001 to 1010, 2001 to 2010."
             ]
         );
         assert_eq!(
             of(lost(19, &[(1001, 1010), (2001, i64::MAX)])),
             [
                 "log: 27,399 rows recovered; 2 pages lost; at least 19 rows lost.",
-                "lost rows had rowids in: 1,001 to 1,010, 2,001 and up."
+                "lost rows had rowids in: 1001 to 1010, 2001 and up."
             ]
         );
         assert_eq!(
-            of(lost(0, &[(1001, 1010)])),
+            of(TableSalvage { index_is_whole: true, ..lost(0, &[(1001, 1010)]) }),
             ["log: 27,399 rows recovered; 2 pages lost; no row known to be lost."]
+        );
+        // An index that lost pages itself does not say that there was no row.
+        assert_eq!(
+            of(lost(0, &[(1001, 1010)])),
+            [
+                "log: 27,399 rows recovered; 2 pages lost; how many rows are lost is not known.",
+                "lost rows had rowids in: 1001 to 1010."
+            ]
         );
     }
 
+    #[test]
+    fn rowids_below_1_are_named_only_where_an_index_names_one() {
+        let named = |gap, missing: &[i64]| rowids(gap, missing);
+        assert_eq!(named((i64::MIN, 0), &[7]), None);
+        assert_eq!(named((i64::MIN, 0), &[-7, 7]), Some("up to 0".to_owned()));
+        assert_eq!(named((i64::MIN, 1000), &[]), Some("up to 1000".to_owned()));
+        assert_eq!(named((i64::MIN, i64::MAX), &[7]), None);
+        assert_eq!(named((7, 7), &[]), Some("7".to_owned()));
+        assert_eq!(named((-7, i64::MAX), &[]), Some("-7 and up".to_owned()));
+    }
+
+    #[test]
+    fn rows_that_a_backup_gave_are_not_lost() {
+        let lost = TableSalvage {
+            rows: 100,
+            pages_lost: 1,
+            rows_missing: Some(3),
+            missing: vec![11, 12, 13],
+            index_is_whole: true,
+            gaps: vec![(11, 20)],
+            ..table("log")
+        };
+        let filled = |rows, named| {
+            let tables = vec![Filled { name: "log".to_owned(), rows, named }];
+            let salvage = Salvage { tables: vec![lost.clone()], ..Salvage::default() };
+            let backup = FromBackup::new(PathBuf::from("b.db"), tables);
+            report(Outcome::Salvaged, Some(salvage), Some(backup))
+        };
+        let all = filled(3, 3);
+        assert_eq!(all.totals.known_lost, Some(0));
+        assert!(
+            all.text.contains("3 rows from the backup; no row known to be lost."),
+            "{}",
+            all.text
+        );
+        assert!(!all.text.contains("lost rows had rowids"), "{}", all.text);
+        let some = filled(9, 2);
+        assert_eq!(some.totals.known_lost, Some(1));
+        assert!(some.text.contains("at least 1 row lost") || some.text.contains("; 1 row lost"));
+    }
+
+    #[test]
+    fn a_recovery_into_a_new_file_names_both_and_repairs_neither() {
+        let report = Report {
+            to: Some(PathBuf::from("new.db")),
+            ..report(Outcome::Salvaged, Some(Salvage::default()), None)
+        }
+        .told();
+        let first = report.text.lines().next();
+        assert_eq!(first, Some("What could be read of a.db is in new.db. a.db was not changed."));
+        assert!(!report.text.contains("repaired"));
+    }
+
+    #[test]
+    fn names_cannot_act_on_a_terminal_nor_begin_a_line() {
+        let name = "a\u{1b}]52;c;x\u{7}\u{1b}[2J\nIn all: everything is fine\u{202e}\u{9b}1m\u{7f}";
+        let salvage = Salvage {
+            tables: vec![
+                TableSalvage { rows: 1, ..table(name) },
+                table(name),
+                TableSalvage { rows: 1, pages_lost: 1, ..table(name) },
+            ],
+            rebuilt: vec![name.to_owned()],
+            schema_errors: vec![format!("CREATE TABLE {name}: no")],
+            ..Salvage::default()
+        };
+        let mut report = report(Outcome::Salvaged, Some(salvage), None);
+        report.path = PathBuf::from(name);
+        report.steps = vec![Step { step: StepKind::Fts, ok: true, detail: name.to_owned() }];
+        let report = report.told();
+        assert!(report.text.lines().all(|line| shown(line) == line), "{:?}", report.text);
+        assert_eq!(report.text.lines().filter(|line| line.starts_with("In all")).count(), 1);
+        assert_eq!(report.steps[0].detail, shown(name));
+        assert_eq!(report.path, PathBuf::from(name));
+    }
+
+    /// Numbers that a generator draws: splitmix64.
+    struct Draw(u64);
+
+    impl Draw {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut it = self.0;
+            it = (it ^ it >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            it = (it ^ it >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (it ^ it >> 31) % bound
+        }
+
+        fn often(&mut self, most: u64) -> u64 {
+            if self.below(3) == 0 { 0 } else { self.below(most) }
+        }
+    }
+
+    fn any_table(draw: &mut Draw, name: &str) -> TableSalvage {
+        let listed: Vec<i64> = (0..draw.often(6)).map(|at| i64::try_from(at).unwrap()).collect();
+        let unlisted = draw.often(3);
+        let tells = draw.below(3) > 0;
+        let gap = |draw: &mut Draw| {
+            let low = i64::try_from(draw.below(3000)).unwrap() - 1000;
+            let high = low + i64::try_from(draw.below(2000)).unwrap();
+            (if draw.below(4) == 0 { i64::MIN } else { low }, high)
+        };
+        TableSalvage {
+            rows: draw.often(100_000),
+            pages_lost: draw.often(30),
+            rows_missing: tells.then(|| listed.len() as u64 + unlisted),
+            missing: if tells { listed } else { Vec::new() },
+            index_is_whole: tells && draw.below(2) == 0,
+            gaps: (0..draw.often(3)).map(|_| gap(draw)).collect(),
+            records_lost: draw.often(4),
+            duplicates: draw.often(4),
+            ..table(name)
+        }
+    }
+
+    /// The number before `noun` in each part of the lines that are about a table.
+    fn numbers(text: &str, noun: &str) -> u64 {
+        text.lines()
+            .filter(|line| line.starts_with("  table-"))
+            .flat_map(|line| line.trim_end_matches('.').split([':', ';']))
+            .filter_map(|part| {
+                let part = part.trim().trim_start_matches("at least ");
+                let number = part.strip_suffix(noun)?.trim_end();
+                let number =
+                    number.strip_suffix(" rows").or_else(|| number.strip_suffix(" row"))?;
+                number.replace(',', "").parse::<u64>().ok()
+            })
+            .sum()
+    }
+
+    #[test]
+    fn the_numbers_of_the_text_and_of_the_totals_agree() {
+        let mut draw = Draw(7);
+        for round in 0..2000 {
+            let mut salvage = Salvage { lost_and_found: draw.often(5000), ..Salvage::default() };
+            let mut tables = Vec::new();
+            for at in 0..draw.below(6) {
+                let table = any_table(&mut draw, &format!("table-{at}"));
+                let named = draw.below(table.missing.len() as u64 + 1);
+                let others =
+                    if table.gaps.is_empty() || table.index_is_whole { 0 } else { draw.often(50) };
+                if named + others > 0 {
+                    tables.push(Filled { name: table.name.clone(), rows: named + others, named });
+                }
+                salvage.tables.push(table);
+            }
+            // What is made again from a table's content is nobody's loss.
+            salvage.rebuilt.push("table-fts".to_owned());
+            salvage.tables.push(any_table(&mut draw, "table-fts_data"));
+            let backup = (draw.below(2) == 0)
+                .then(|| FromBackup::new(PathBuf::from("backup"), std::mem::take(&mut tables)));
+            let report = report(Outcome::Salvaged, Some(salvage), backup);
+            let (text, totals) = (&report.text, report.totals);
+            assert_eq!(numbers(text, "recovered"), totals.recovered, "{round}: {text}");
+            assert_eq!(numbers(text, "from the backup"), totals.from_backup, "{round}: {text}");
+            assert_eq!(numbers(text, "lost"), totals.known_lost.unwrap_or(0), "{round}: {text}");
+            let unknown = text.contains("rows are lost is not known\n")
+                || text.lines().any(|it| it.starts_with("  table-") && it.contains("is not known"));
+            // Said of the whole only where no number can be given.
+            assert_eq!(
+                totals.known_lost.is_none(),
+                unknown && numbers(text, "lost") == 0,
+                "{round}: {text}"
+            );
+            let last = text.lines().last().unwrap();
+            assert_eq!(last, totals.sentence(), "{round}");
+            for (number, what) in [
+                (totals.recovered, "recovered"),
+                (totals.lost_and_found, "moved to lost_and_found"),
+                (totals.from_backup, "taken from a backup"),
+            ] {
+                let says = last.contains(&format!("{} {what}", rows(number)));
+                assert!(says || number == 0, "{round}: {last}");
+            }
+            if totals.known_lost == Some(0) {
+                assert!(last.ends_with("; no row is known to be lost."), "{last}");
+                assert!(!text.contains(" rows lost") && !text.contains("is not known"), "{text}");
+            } else {
+                assert!(!last.contains("no row is known"), "{last}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_said_not_to_be_known() {
+        let nothing = report(
+            Outcome::Restored,
+            None,
+            Some(FromBackup::new(
+                PathBuf::from("backup"),
+                vec![Filled { name: "log".to_owned(), rows: 3000, named: 0 }],
+            )),
+        );
+        assert_eq!(nothing.totals.from_backup, 3000);
+        assert_eq!(nothing.totals.known_lost, None);
+        assert!(nothing.text.ends_with("how many rows are lost is not known.\n"));
+        let of_no_table =
+            Salvage { schema_from: SchemaSource::None, lost_and_found: 12, ..Salvage::default() };
+        assert_eq!(report(Outcome::Salvaged, Some(of_no_table), None).totals.known_lost, None);
+        let healthy = report(Outcome::Healthy, None, None);
+        assert_eq!(healthy.totals, Totals { known_lost: Some(0), ..Totals::default() });
+        assert_eq!(healthy.text, "a.db is in order.\n");
+    }
     #[test]
     fn tables_of_a_rebuilt_index_are_left_out_and_empty_ones_share_a_line() {
         let rows = |name: &str| TableSalvage { rows: 3, ..table(name) };
@@ -404,7 +793,7 @@ mod tests {
                 "tasks: 3 rows recovered.",
                 "tasks_fts_content: 3 rows recovered.",
                 "other_fts_data: 3 rows recovered.",
-                "c: 0 rows recovered; 1 page lost; how many rows were on them is not known.",
+                "c: 0 rows recovered; 1 page lost; how many rows are lost is not known.",
                 "Empty, with nothing lost: a, b.",
                 "Rebuilt from their content: tasks_fts.",
             ]

@@ -17,7 +17,7 @@ use super::connection::OwnConnection;
 use crate::agent_log::event::Event;
 use crate::agent_log::options::END_DEADLINE;
 use crate::agent_log::shared::Shared;
-use crate::engine::{self, Class, Error, Remedy, Result, Stage, Task};
+use crate::engine::{self, Class, Error, Remedy, Result, Stage, Task, shown};
 use crate::health::Health;
 use crate::recovery::{Outcome, repair};
 
@@ -152,13 +152,13 @@ impl<'a> Mender<'a> {
                 Err(failure)
             }
             Err(failure) if failure.class() == Class::Replaced => Err(failure),
-            Err(failure) => Err(Error {
-                message: format!(
-                    "{}. It could not be repaired: {}",
-                    error.message, failure.message
-                ),
-                ..error
-            }),
+            Err(failure) => {
+                let message =
+                    format!("{}. It was not repaired: {}", error.message, failure.message);
+                // Where a repair would have lost rows, the comparison is in them.
+                let details = failure.details;
+                Err(Error { message: shown(&message).into_owned(), details, ..error })
+            }
         }
     }
 
