@@ -115,11 +115,11 @@ const explanations = {
     remedy: 'Nothing can be done here; a backup may have what is gone. Never delete a -wal: it holds commits.',
   }),
 
-  hotJournal: ([{ pages }]) => ({
+  hotJournal: ([{ changedPages }]) => ({
     title: 'A transaction was cut off',
     means:
       'A process ended in the middle of it and left its rollback journal (-journal), which holds ' +
-      `${counted(pages, 'page')} as they were before. Nothing that was committed is lost: the database was checked as it ` +
+      `${counted(changedPages, 'page')} as they were before. Nothing that was committed is lost: the database was checked as it ` +
       'was before that transaction. The file and its journal were not changed. Never delete the journal.',
     remedy: 'The transaction is rolled back, as it is by the next program that opens the database for writing.',
   }),
@@ -138,13 +138,20 @@ const explanations = {
     remedy: 'Close the database in every process first, then run this again.',
   }),
 
-  notADatabase: () => ({
-    title: 'The file is not an SQLite database, or its first page was overwritten',
-    means:
-      'SQLite refuses to open it. If it once was a database, the rows behind its first page are still in the file, as ' +
-      'a rule.',
-    remedy: `If it was a database: the pages are read one by one, without the first one. ${REBUILT}`,
-  }),
+  notADatabase: ([{ wasDatabase }]) =>
+    wasDatabase
+      ? {
+          title: 'The first page of the database was overwritten',
+          means:
+            'SQLite refuses to open it, but something of a database is in the file or next to it: the rows behind its ' +
+            'first page are still in the file, as a rule.',
+          remedy: `The pages are read one by one, without the first one. ${REBUILT}`,
+        }
+      : {
+          title: 'The file is not an SQLite database',
+          means: 'Nothing of a database is in it, and nothing next to it says that it was one.',
+          remedy: 'Nothing: there is nothing to repair.',
+        },
 
   locked: () => ({
     title: 'Another process has locked the database',

@@ -152,13 +152,13 @@ fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
     };
     execute(&connection, SETTINGS)?;
     let mut health = look(&connection, kind, task).map_err(|error| advise(error, path))?;
-    if let Some(HotJournal { bytes, pages }) = connection.hot_journal() {
+    if let Some(HotJournal { bytes, pages: changed_pages }) = connection.hot_journal() {
         if !connection.is_current() {
             // Somebody has rolled it back and written since: another look is due.
             let error = Error::sqlite(ffi::SQLITE_BUSY, "a transaction began during the check");
             return inspect::unreadable(path, kind, error.at(path));
         }
-        health.findings.insert(0, Finding::HotJournal { bytes, pages });
+        health.findings.insert(0, Finding::HotJournal { bytes, changed_pages });
     }
     Ok(health.judged())
 }

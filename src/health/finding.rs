@@ -124,7 +124,7 @@ pub enum Finding {
         /// Bytes of the journal.
         bytes: u64,
         /// Pages that a rollback puts back.
-        pages: u64,
+        changed_pages: u64,
     },
     /// The file is shorter than its page count, and the WAL does not make up for it.
     Truncated {
@@ -249,10 +249,10 @@ impl Finding {
             Self::WalDeleted { frames: None } => {
                 return write!(f, "the -wal was deleted, and the latest commits with it");
             }
-            Self::HotJournal { pages, .. } => {
+            Self::HotJournal { changed_pages, .. } => {
                 return write!(
                     f,
-                    "a transaction was cut off and has changed up to {pages} pages; the next \
+                    "a transaction was cut off and has changed up to {changed_pages} pages; the next \
                      connection that may write rolls it back"
                 );
             }
