@@ -323,6 +323,53 @@ fn a_rollback_waits_for_others_and_says_who_may_not_write() {
     assert_eq!(engine::roll_back(&it.path, until, &Unwatched).unwrap(), None);
 }
 
+#[test]
+fn permissions_are_blamed_only_where_they_are_in_the_way() {
+    let it = CutOff::new();
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let profile = engine::Profile::default();
+    let error = engine::Connection::open_hardened(&it.path, flags, &profile).unwrap_err();
+    assert_eq!(error.errcode, rusqlite::ffi::SQLITE_READONLY_ROLLBACK);
+    assert!(error.message.contains("transaction was cut off"), "{error}");
+    assert!(!error.message.contains("permission"), "{error}");
+
+    // A user who may only read sees what was committed, and cannot repair.
+    let readable = |path: &Path, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    readable(it.folder.path(), 0o755);
+    readable(&it.path, 0o644);
+    readable(&it.folder.path().join("x.db-journal"), 0o644);
+    let before = it.files();
+    let Some(lines) = as_nobody(&it.path) else { return };
+    assert!(before == it.files());
+    assert_eq!(lines[0], "checked true");
+    assert!(lines[1].contains("may not") && lines[1].contains("ermissions"), "{lines:?}");
+}
+
+/// What [`child`] says of a file that it checks and repairs as a user whom permissions bind; none
+/// where there is no such user, or it may not run this test.
+fn as_nobody(path: &Path) -> Option<Vec<String>> {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: no arguments, no memory.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+        .env(ROLE, path)
+        .env(MAY_ONLY_READ, "1")
+        .uid(65_534)
+        .gid(65_534)
+        .output()
+        .ok()?;
+    let lines = String::from_utf8(child.stdout).unwrap();
+    let told = lines.lines().filter_map(|line| line.split_once(MARK));
+    Some(told.map(|(_, told)| told.to_owned()).collect())
+}
+
+const MAY_ONLY_READ: &str = "FUSION_TEST_HOT_JOURNAL_READS";
 const ROLE: &str = "FUSION_TEST_HOT_JOURNAL_CHILD";
 /// Begins a line for the parent among those of the test harness.
 const MARK: char = '\u{1}';
@@ -343,7 +390,15 @@ impl Task for Tells {
 #[test]
 fn child() {
     let Some(path) = std::env::var_os(ROLE) else { return };
-    drop(repair::repair(Path::new(&path), &Options::default(), &mut |_| (), &Tells));
+    let path = Path::new(&path);
+    if std::env::var_os(MAY_ONLY_READ).is_some() {
+        let health = health::check(path, Kind::Full, &Unwatched);
+        println!("{MARK}checked {}", health.is_ok_and(|health| health.ok));
+        let error = repair::repair(path, &Options::default(), &mut |_| (), &Unwatched).unwrap_err();
+        println!("{MARK}{error}");
+        return;
+    }
+    drop(repair::repair(path, &Options::default(), &mut |_| (), &Tells));
 }
 
 /// Repairs in another process, which is killed once it has said so often that it writes back. The
