@@ -586,12 +586,22 @@ export type Finding =
   | { type: 'unreadable'; pages: number[]; lines: string[] }
   /** The `-wal` was deleted, and commits with it: in so many pages, null if unknown. No damage. Told once. */
   | { type: 'walDeleted'; frames: number | null }
+  /**
+   * A transaction was cut off and left its rollback journal of so many bytes, `<path>-journal`. The next connection
+   * that may write puts `changedPages` back. No damage: what else was found is of the database as it is after that.
+   * A check does not change it, a repair begins with rolling it back.
+   */
+  | { type: 'hotJournal'; bytes: number; changedPages: number }
   /** The file was cut short. */
   | { type: 'truncated'; missingPages: number; lines: string[] }
   /** This process has another file open by the same path. */
   | { type: 'replaced'; lines: string[] }
-  /** No SQLite database, or its first page was overwritten. */
-  | { type: 'notADatabase'; lines: string[] }
+  /**
+   * No SQLite database. `wasDatabase`: something of one is in the file or next to it (a part of its header, a page with
+   * rows, its `-wal`, its `-journal`, the saved copy of its schema), so that its first page was overwritten; without it
+   * there is nothing to repair.
+   */
+  | { type: 'notADatabase'; wasDatabase: boolean; lines: string[] }
   /** Somebody held the file for five seconds: nothing is known of it. No damage. */
   | { type: 'locked'; lines: string[] }
 
@@ -744,7 +754,7 @@ export interface RecoveryReport {
    */
   outcome: 'healthy' | 'rebuiltFts' | 'reindexed' | 'salvaged' | 'restored'
   /** What was tried, in order. */
-  steps: { step: 'staleWal' | 'fts' | 'reindex' | 'salvage' | 'backup'; ok: boolean; detail: string }[]
+  steps: { step: 'hotJournal' | 'staleWal' | 'fts' | 'reindex' | 'salvage' | 'backup'; ok: boolean; detail: string }[]
   before: Health
   after: Health
   /** Where the damaged original is, byte for byte; null where only indexes were touched. */

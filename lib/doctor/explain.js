@@ -161,6 +161,15 @@ const explanations = {
     remedy: 'Nothing can be done here; a backup may have what is gone. Never delete a -wal: it holds commits.',
   }),
 
+  hotJournal: ([{ changedPages }]) => ({
+    title: 'A transaction was cut off',
+    means:
+      'A process ended in the middle of it and left its rollback journal (-journal), which holds ' +
+      `${counted(changedPages, 'page')} as they were before. Nothing that was committed is lost: the database was checked as it ` +
+      'was before that transaction. The file and its journal were not changed. Never delete the journal.',
+    remedy: 'The transaction is rolled back, as it is by the next program that opens the database for writing.',
+  }),
+
   truncated: ([{ missingPages }]) => ({
     title: `The end of the file is missing: ${counted(missingPages, 'page')}`,
     means: 'The file was cut off, by a full disk or an incomplete copy, say. Rows on the missing pages are gone.',
@@ -175,13 +184,20 @@ const explanations = {
     remedy: 'Close the database in every process first, then run this again.',
   }),
 
-  notADatabase: () => ({
-    title: 'The file is not an SQLite database, or its first page was overwritten',
-    means:
-      'SQLite refuses to open it. If it once was a database, the rows behind its first page are still in the file, as ' +
-      'a rule.',
-    remedy: `If it was a database: the pages are read one by one, without the first one. ${REBUILT}`,
-  }),
+  notADatabase: ([{ wasDatabase }]) =>
+    wasDatabase
+      ? {
+          title: 'The first page of the database was overwritten',
+          means:
+            'SQLite refuses to open it, but something of a database is in the file or next to it: the rows behind its ' +
+            'first page are still in the file, as a rule.',
+          remedy: `The pages are read one by one, without the first one. ${REBUILT}`,
+        }
+      : {
+          title: 'The file is not an SQLite database',
+          means: 'Nothing of a database is in it, and nothing next to it says that it was one.',
+          remedy: 'Nothing: there is nothing to repair.',
+        },
 
   locked: () => ({
     title: 'Another process has locked the database',
@@ -217,7 +233,14 @@ function explain(findings) {
 }
 
 /** Findings that are no damage of the file (src/health/finding.rs). */
-const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'ftsStale', 'locked', 'walDeleted'])
+const HARMLESS = new Set([
+  'constraintViolations',
+  'foreignKeyViolations',
+  'ftsStale',
+  'hotJournal',
+  'locked',
+  'walDeleted',
+])
 
 /** Whether a finding is damage. */
 function isDamage({ type }) {

@@ -154,6 +154,15 @@ pub enum Finding {
         /// Frames that were lost, where the `-shm` still told.
         frames: Option<u64>,
     },
+    /// A transaction was cut off and left its rollback journal (`-journal`), which the next
+    /// connection that may write rolls back. Not damage: the check is of the database as it is
+    /// after that.
+    HotJournal {
+        /// Bytes of the journal.
+        bytes: u64,
+        /// Pages that a rollback puts back.
+        changed_pages: u64,
+    },
     /// The file is shorter than its page count, and the WAL does not make up for it.
     Truncated {
         /// Pages that are nowhere.
@@ -168,6 +177,10 @@ pub enum Finding {
     },
     /// No SQLite database, or its first page was overwritten.
     NotADatabase {
+        /// Something of SQLite is in it or next to it (a part of the header, a b-tree page, its
+        /// `-wal`, its `-journal`, the copy of its schema): it was one. Nothing can be repaired
+        /// where there is nothing.
+        was_database: bool,
         /// SQLite's.
         lines: Vec<String>,
     },
@@ -293,6 +306,13 @@ impl Finding {
             Self::WalDeleted { frames: None } => {
                 return write!(f, "the -wal was deleted, and the latest commits with it");
             }
+            Self::HotJournal { changed_pages, .. } => {
+                return write!(
+                    f,
+                    "a transaction was cut off and has changed up to {changed_pages} pages; the next \
+                     connection that may write rolls it back"
+                );
+            }
             Self::Truncated { missing_pages, lines } => {
                 write!(f, "the file was cut short: {missing_pages} pages are missing")?;
                 lines
@@ -300,8 +320,13 @@ impl Finding {
             Self::Replaced { lines } | Self::Locked { lines } => {
                 return f.write_str(lines.first().map_or("", String::as_str));
             }
-            Self::NotADatabase { lines } => {
-                write!(f, "the file is no SQLite database, or its first page was overwritten")?;
+            Self::NotADatabase { was_database, lines } => {
+                let what = if *was_database {
+                    "the first page was overwritten"
+                } else {
+                    "it never was one"
+                };
+                write!(f, "the file is no SQLite database: {what}")?;
                 lines
             }
         };
@@ -319,6 +344,7 @@ impl Finding {
                 | Self::ConstraintViolations { .. }
                 | Self::FtsStale { .. }
                 | Self::WalDeleted { .. }
+                | Self::HotJournal { .. }
                 | Self::Locked { .. }
         )
     }

@@ -10,9 +10,18 @@
 //! | full-text indexes against the tables that they are of | full; FTS3 and FTS4, where SQLite's check fails, both |
 //! | `PRAGMA foreign_key_check`, table by table | full |
 //!
-//! SQLite answers damage in lines, but for what it meets before it can answer at all: an error
-//! in reading the schema is a finding, too. Contention is one, and no damage. A read that fails is
-//! neither: the check ends with its error, because SQLite answers failed reads in lines, too.
+//! SQLite answers damage in lines, but for what it meets before it can answer at all. What an error
+//! says of the file is decided by where it arises:
+//!
+//! | an error | in reading the schema | later |
+//! |---|---|---|
+//! | of the system ([`is_of_system`]) | is the check's | is the check's |
+//! | of contention | is a finding, and no damage | likewise |
+//! | that says that there is no memory, twice, though there is | is a finding of the header | is damage of what is read |
+//! | any other | is a finding of the header: the file can be read, and its schema makes no sense | says whose table it is about, or is the check's |
+//!
+//! A read that fails is no finding: the check ends with its error, because SQLite answers failed
+//! reads in lines, too.
 //!
 //! Progress is an estimate: pages that SQLite read are counted, against the pages that the file
 //! has. Each is read once for its b-tree ("reading pages"), and again, unless the cache still has
@@ -30,9 +39,9 @@ use super::finding::{Finding, Health, Kind};
 use super::lines::{Findings, Subject};
 use super::schema::{Object, SCHEMA_TABLE, Schema};
 use super::watch::Watch;
-use super::{alone, foreign_keys, full_text};
+use super::{alone, foreign_keys, full_text, traces};
 use crate::engine::application::{self, Answer};
-use crate::engine::{Class, Connection, Error, Result, Task, or_failed};
+use crate::engine::{Class, Connection, Error, Result, Task, is_memory_left, or_failed};
 
 /// How many lines are asked of SQLite. More would tell nothing new, and be slow to tell.
 const MOST_LINES: u32 = 10_000;
@@ -61,14 +70,28 @@ fn inspected(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Hea
     let mut findings = Findings::default();
     let own_transaction = connection.is_autocommit();
     let mut extent = (0, 0);
-    let looked = (|| {
-        if own_transaction {
+    let schema = again(|| {
+        if own_transaction && connection.is_autocommit() {
             execute(connection, "BEGIN")?;
         }
         extent = (number(connection, "page_count")?, number(connection, "page_size")?);
-        watch.of_pages(extent.0);
-        look(connection, kind, &watch, &mut findings)
-    })();
+        Schema::read(connection)
+    });
+    let looked = match schema {
+        Ok(schema) => {
+            watch.of_pages(extent.0);
+            look(connection, kind, schema, &watch, &mut findings)
+        }
+        Err(error) => {
+            let error = watch.reason(error);
+            if says_of_schema(&error) {
+                findings.header(&error.message);
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
+    };
     if own_transaction && !connection.is_autocommit() {
         // It has only read: nothing to lose, and nothing to be told.
         drop(execute(connection, "ROLLBACK"));
@@ -90,11 +113,57 @@ fn inspected(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Hea
     .judged())
 }
 
+/// Whether an error in reading the schema says that the schema, or the header, makes no sense: it
+/// is SQLite's, and neither of the system nor of contention, nor has it a finding of its own.
+fn says_of_schema(error: &Error) -> bool {
+    let other = matches!(error.class(), Class::Transient | Class::Replaced)
+        || error.errcode & 0xff == ffi::SQLITE_NOTADB;
+    error.errcode != 0 && !is_of_system(error) && !other
+}
+
+/// Whether an error says something of the system, whatever the file holds.
+fn is_of_system(error: &Error) -> bool {
+    matches!(
+        error.errcode & 0xff,
+        ffi::SQLITE_PERM
+            | ffi::SQLITE_NOMEM
+            | ffi::SQLITE_READONLY
+            | ffi::SQLITE_INTERRUPT
+            | ffi::SQLITE_IOERR
+            | ffi::SQLITE_FULL
+            | ffi::SQLITE_CANTOPEN
+            | ffi::SQLITE_NOLFS
+            | ffi::SQLITE_AUTH
+    ) && error.class() != Class::Corrupt
+}
+
+/// Carries `read` out, and once more where SQLite says that it is out of memory while there is
+/// some. It says so, too, of sizes in a damaged file that no memory suffices for, and always then:
+/// that is damage.
+fn again<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let is_out = |outcome: &Result<T>| {
+        outcome.as_ref().is_err_and(|error| error.errcode & 0xff == ffi::SQLITE_NOMEM)
+    };
+    let first = read();
+    if !is_out(&first) || !is_memory_left() {
+        return first;
+    }
+    match read() {
+        Err(error) if error.errcode & 0xff == ffi::SQLITE_NOMEM && is_memory_left() => {
+            let message = "SQLite cannot get as much memory as sizes in the file ask for";
+            let path = error.path.clone();
+            Err(Error { path, ..Error::sqlite(ffi::SQLITE_CORRUPT, message) })
+        }
+        second => second,
+    }
+}
+
 /// What an error says of the file, as a finding; the error itself where it says nothing of it.
 fn take_error(findings: &mut Findings, error: Error) -> Result<()> {
     match error.class() {
         Class::Corrupt if error.errcode & 0xff == ffi::SQLITE_NOTADB => {
-            findings.push(Finding::NotADatabase { lines: vec![error.message] });
+            let was_database = error.path.as_deref().is_some_and(traces::are_there);
+            findings.push(Finding::NotADatabase { was_database, lines: vec![error.message] });
         }
         Class::Corrupt => findings.header(&error.message),
         Class::Transient if error.errcode & 0xff != ffi::SQLITE_INTERRUPT => {
@@ -120,10 +189,10 @@ pub(super) fn unreadable(path: &Path, kind: Kind, error: Error) -> Result<Health
 fn look(
     connection: &Connection,
     kind: Kind,
+    schema: Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
 ) -> Result<()> {
-    let schema = Schema::read(connection)?;
     look_at(connection, kind, &schema, watch, findings)?;
     findings.acquit_indexes_of_damaged_tables();
     needs_application(connection, findings)
@@ -179,9 +248,8 @@ fn all_at_once(
     findings: &mut Findings,
 ) -> Result<bool> {
     let mut gave_up = false;
-    watch.texts(&format!("PRAGMA main.{}({lines})", pragma_of(kind)), |row| {
-        gave_up |= findings.add(row, schema);
-    })?;
+    let sql = format!("PRAGMA main.{}({lines})", pragma_of(kind));
+    again(|| watch.texts(&sql, |row| gave_up |= findings.add(row, schema)))?;
     Ok(gave_up)
 }
 
@@ -275,7 +343,7 @@ fn one_by_one(
         watch.go_on()?;
         let sql = format!("PRAGMA main.{pragma}({})", quoted(&table.name));
         let mut gave_up = false;
-        let checked = watch.texts(&sql, |row| gave_up |= findings.add(row, schema));
+        let checked = again(|| watch.texts(&sql, |row| gave_up |= findings.add(row, schema)));
         match checked {
             Ok(()) if !gave_up => {}
             Ok(()) => {
@@ -407,7 +475,8 @@ fn settle_contests(
 /// Whether the whole check ends with SQLite's word for damage, and not over a virtual table.
 fn pragma_gave_up_for_damage(watch: &Watch<'_>, pragma: &str) -> Result<bool> {
     let mut malformed = false;
-    match watch.texts(&format!("PRAGMA main.{pragma}"), |row| malformed |= row != "ok") {
+    let sql = format!("PRAGMA main.{pragma}");
+    match again(|| watch.texts(&sql, |row| malformed |= row != "ok")) {
         Ok(()) => Ok(malformed),
         Err(error) if error.class() == Class::Corrupt => Ok(true),
         Err(error) if is_about_one_table(&error) => Ok(false),

@@ -22,6 +22,7 @@
 //! | [`shared`] | one check of a file at a time, however many ask |
 //! | [`startup`] | the look at a file before it is opened |
 //! | [`last`](mod@last) | what is known of the files that are open |
+//! | [`traces`] | whether what is no database was one |
 //! | [`stale_wal`] | putting aside a WAL that is not the file's own |
 //!
 //! May call: `engine`, `format`. Threads: any; a check blocks the thread it runs on.
@@ -42,6 +43,7 @@ mod schema;
 mod shared;
 mod stale_wal;
 mod startup;
+mod traces;
 mod watch;
 
 pub use file_check::deleted_wal;
@@ -54,6 +56,7 @@ pub use page_map::{PageMap, page_map};
 pub use shared::{check, check_within, under_way, wait_until_none};
 pub use stale_wal::put_wal_aside;
 pub use startup::{LARGE, Look, SMALL, Startup, before_open, opened};
+pub use traces::are_there as was_database;
 
 /// Whether writing to a file of this health could make it worse. A damaged full-text index is
 /// rebuilt while the file is in use; rows that refer to none harm nobody.

@@ -26,7 +26,7 @@ use rusqlite::{OpenFlags, OptionalExtension, ffi};
 
 use super::reader::patiently;
 use super::report::{OF_AN_INDEX, Step, StepKind, counted};
-use crate::engine::{Class, Connection, Error, Result, Stage, Task};
+use crate::engine::{Class, Connection, Error, Result, Stage, Task, is_memory_left};
 use crate::health::{self, Finding, FullText, Health, Kind};
 
 /// Why a repair is made.
@@ -341,9 +341,17 @@ pub(super) fn carry_out(
         Ok(statements) => statements,
         Err(error) => return says_more(error).map(Err),
     };
+    // SQLite ends a transaction itself where it runs out of memory, as it does over sizes in a
+    // damaged file. Whatever were written then would be committed at once.
+    let began = !connection.is_autocommit();
+    let has_ended = || began && connection.is_autocommit();
+    let ended = || Ok(Err("SQLite ended the transaction".to_owned()));
     let total = statements.len() as u64;
     for (done, sql) in (0..).zip(statements) {
         task.go_on()?;
+        if has_ended() {
+            return ended();
+        }
         task.stage(Stage { name: "rebuilding", done, total });
         if let Err(error) = run(&sql) {
             return says_more(error).map(Err);
@@ -351,6 +359,9 @@ pub(super) fn carry_out(
     }
     let after = health::inspect(connection, Kind::Full, task)?;
     task.go_on()?;
+    if has_ended() {
+        return ended();
+    }
     Ok(if plan.is_done(&after) {
         Ok(())
     } else {
@@ -367,6 +378,10 @@ fn says_more(error: Error) -> Result<String> {
         Class::Corrupt | Class::Index | Class::Row => Ok(error.message),
         // A function, collation or tokenizer of the application's that is not known here.
         Class::Disk if error.errcode & 0xff == ffi::SQLITE_ERROR => Ok(error.message),
+        // Sizes in the index that no memory suffices for.
+        Class::Disk if error.errcode & 0xff == ffi::SQLITE_NOMEM && is_memory_left() => {
+            Ok(error.message)
+        }
         _ => Err(error),
     }
 }

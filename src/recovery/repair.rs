@@ -3,6 +3,7 @@
 //!
 //! | found | repair | outcome |
 //! |---|---|---|
+//! | a transaction that was cut off | SQLite rolls it back, and the file is checked then | of what is left |
 //! | a WAL that is not the file's own | it is put aside, and the file checked again | of what is left |
 //! | full-text indexes | rebuilt, in one transaction | `RebuiltFts` |
 //! | indexes, and full-text indexes | rebuilt, in one transaction | `Reindexed` |
@@ -27,7 +28,7 @@
 //! 7. the new database's content is written into the file and committed ([`super::write_back`]).
 //!
 //! A process that dies on the way leaves a folder, which the next operation removes, and at most a
-//! transaction that SQLite rolls back. An error removes what was made, the copies of step 2
+//! transaction that SQLite rolls back: a repair begins with that ([`engine::roll_back`]). An error removes what was made, the copies of step 2
 //! included.
 //!
 //! Thread: whichever calls; it waits for locks and the disk.
@@ -58,8 +59,8 @@ use super::tried::{PAUSE, TRIES, Tried};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
-    Class, Connection, Error, Hold, LiveFile, PrivateFile, Result, Stage, Storage, Task, Wal,
-    beside, free_bytes, stamp,
+    self, Access, Class, Connection, Error, Hold, HotJournal, LiveFile, PrivateFile, Result, Stage,
+    Storage, Task, Wal, advise, beside, free_bytes, stamp,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -145,7 +146,16 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     }
     let before = check(path, options, task)?;
     let partial = Partial::new(to)?;
-    let made = {
+    let made = if let Access::ThroughJournal(rolled_back) = Access::of(path)? {
+        // A hold would roll the journal back.
+        let source = Source { database: &*rolled_back, wal: None };
+        let made = make(path, source, options, Least::Rows, &partial, task)?;
+        if !rolled_back.is_current() {
+            let message = "somebody wrote to the database while it was read. Nothing was changed";
+            return Err(Error::sqlite(ffi::SQLITE_BUSY, message).at(path));
+        }
+        made
+    } else {
         let until = || Instant::now() + options.patience;
         let live = LiveFile::open(path, until(), task)?;
         let _hold = live.hold(until(), task)?;
@@ -206,6 +216,7 @@ impl Repair<'_> {
         let mut failed = 0;
         for _ in 0..ATTEMPTS {
             self.rescue_wal_of_empty_file()?;
+            self.roll_back()?;
             let health = check(&self.path, self.options, self.task)?;
             if health.is_locked() {
                 return Err(self.busy("it cannot be told what is wrong with it"));
@@ -346,6 +357,21 @@ impl Repair<'_> {
             ok: true,
             detail: format!("the file is empty; the WAL beside it is now {}", aside.display()),
         });
+        Ok(())
+    }
+
+    /// Whatever else is wrong with the file, it is wrong with what is left once a transaction that
+    /// was cut off is rolled back, as any connection that may write does first.
+    fn roll_back(&mut self) -> Result<()> {
+        let rolled_back = engine::roll_back(&self.path, self.until(), self.task)
+            .map_err(|error| advise(error, &self.path))?;
+        if let Some(HotJournal { pages, .. }) = rolled_back {
+            let detail = format!(
+                "it was rolled back: {} are as they were before it",
+                counted(pages, "page")
+            );
+            self.steps.push(Step { step: StepKind::HotJournal, ok: true, detail });
+        }
         Ok(())
     }
 

@@ -37,6 +37,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StepKind {
+    /// The hot journal of a transaction that was cut off was rolled back.
+    HotJournal,
     /// A WAL that is not the file's own was put aside.
     StaleWal,
     /// Full-text indexes were rebuilt.
@@ -327,6 +329,7 @@ fn line(text: &mut String, line: &str) {
 
 fn step_name(step: StepKind) -> &'static str {
     match step {
+        StepKind::HotJournal => "cut-off transaction",
         StepKind::StaleWal => "foreign WAL",
         StepKind::Fts => "full-text indexes",
         StepKind::Reindex => "indexes",
