@@ -36,7 +36,7 @@ use super::neutral::{NeutralTable, image_of};
 use super::original::{Faults, Format, ORIGINAL, Original};
 use super::rebuild::quoted;
 use super::salvage::geometry::{self, Candidate, Witness};
-use super::salvage::target::{Affinity, Encoding, LostAndFound, Row, Statement, is_same};
+use super::salvage::target::{Affinity, Encoding, LostAndFound, LostRow, Row, Statement, is_same};
 use super::salvage::{AsImage, Pages, SchemaEntry, Snapshot, Source};
 use super::scan;
 use crate::engine::{Connection, Error, PageImage, PrivateFile, Result, Stage, Storage, Task};
@@ -666,7 +666,11 @@ impl Spool {
 
     fn put(&mut self, version: &Version<'_>) -> Result<()> {
         let (root, fields) = (version.table.root, version.fields());
-        self.lost.add(&self.connection, self.encoding, root, 0, version.rowid, &fields, AS_READ)
+        {
+            let rowid = version.rowid;
+            let row = LostRow { root, page: 0, rowid, fields: &fields, reason: AS_READ };
+            self.lost.add(&self.connection, self.encoding, row)
+        }
     }
 
     /// Puts everything into the result's table, whose name none of the original's `schema` has.
@@ -697,7 +701,9 @@ impl Spool {
                     let count = number(1).and_then(|count| usize::try_from(count).ok());
                     let count = count.unwrap_or(0).min(width);
                     let fields: Vec<Value<'_>> = (0..count).map(|at| row.value(3 + at)).collect();
-                    lost.add(&to, self.encoding, root, 0, number(2), &fields, AS_READ)?;
+                    let rowid = number(2);
+                    let row = LostRow { root, page: 0, rowid, fields: &fields, reason: AS_READ };
+                    lost.add(&to, self.encoding, row)?;
                     Ok(true)
                 },
             )?;

@@ -29,7 +29,7 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::carried::Carried;
 use super::limits::Limits;
-use super::lost_and_found::LostAndFound;
+use super::lost_and_found::{LostAndFound, LostRow};
 use super::module::{self, Kind, Module};
 use super::rtree::{self, RTree};
 use super::schema;
@@ -590,7 +590,11 @@ fn move_rows(
             _ => None,
         };
         let fields: Vec<Value<'_>> = (1..=columns.len()).map(|at| row.value(at)).collect();
-        lost.add(connection, encoding, root, 0, rowid, &fields, EMPTIED)?;
+        lost.add(
+            connection,
+            encoding,
+            LostRow { root, page: 0, rowid, fields: &fields, reason: EMPTIED },
+        )?;
         Ok(true)
     })
 }
