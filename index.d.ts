@@ -541,10 +541,33 @@ export interface CheckOptions extends TaskOptions {
 
 /** One thing that is wrong, with SQLite's own lines about it, at most 100. */
 export type Finding =
-  /** An index disagrees with its table, or is damaged itself. */
-  | { type: 'indexDamage'; index: string; table: string; pages: number[]; lines: string[] }
-  /** A full-text index is damaged or stale. The file, and the rows it is of, are not. */
-  | { type: 'ftsDamage'; table: string; lines: string[] }
+  /**
+   * An index disagrees with its table, or is damaged itself; the table is not. `needsApplication`:
+   * REINDEX calls a function, or compares by a collation, that only the application has, so that
+   * nothing here can rebuild the index: run REINDEX on a connection that has it.
+   */
+  | {
+      type: 'indexDamage'
+      index: string
+      table: string
+      needsApplication: boolean
+      pages: number[]
+      lines: string[]
+    }
+  /**
+   * A full-text index is damaged: its module's own check, or a statement, fails with SQLite's code
+   * 267. The file, and the rows it is of, are not. `leftOut`: rows of its content that the index
+   * leaves out, perhaps on purpose; null if that is not known. Unasked, an index is rebuilt only
+   * where that is 0.
+   */
+  | { type: 'ftsDamage'; table: string; leftOut: number | null; lines: string[] }
+  /**
+   * A full-text index over another table's text is sound, but not up to date: it has entries of
+   * `gone` rows that are not there any more, or of rows whose text is another by now. No damage: it
+   * is rebuilt where a statement fails over it (code 267) and no row is left out, or by `recover()`.
+   * `leftOut` as for `ftsDamage`. Only a full check looks for it.
+   */
+  | { type: 'ftsStale'; table: string; gone: number; leftOut: number | null; lines: string[] }
   /** Rows that refer to none. No damage. */
   | { type: 'foreignKeyViolations'; table: string; parent: string; rows: number; rowids: number[] }
   /** Rows that their own table's constraints forbid. No damage. */
@@ -559,14 +582,26 @@ export type Finding =
   | { type: 'staleWal'; bytes: number; lines: string[] }
   /** Sound without the `-wal`, damaged with it, and no proof that it is another file's: nothing is done unasked. */
   | { type: 'unclearWal'; bytes: number; lines: string[] }
+  /** The disk failed every read of these pages. Only in the report of `recover()`: a check throws `SQLITE_IOERR`. */
+  | { type: 'unreadable'; pages: number[]; lines: string[] }
   /** The `-wal` was deleted, and commits with it: in so many pages, null if unknown. No damage. Told once. */
   | { type: 'walDeleted'; frames: number | null }
+  /**
+   * A transaction was cut off and left its rollback journal of so many bytes, `<path>-journal`. The next connection
+   * that may write puts `changedPages` back. No damage: what else was found is of the database as it is after that.
+   * A check does not change it, a repair begins with rolling it back.
+   */
+  | { type: 'hotJournal'; bytes: number; changedPages: number }
   /** The file was cut short. */
   | { type: 'truncated'; missingPages: number; lines: string[] }
   /** This process has another file open by the same path. */
   | { type: 'replaced'; lines: string[] }
-  /** No SQLite database, or its first page was overwritten. */
-  | { type: 'notADatabase'; lines: string[] }
+  /**
+   * No SQLite database. `wasDatabase`: something of one is in the file or next to it (a part of its header, a page with
+   * rows, its `-wal`, its `-journal`, the saved copy of its schema), so that its first page was overwritten; without it
+   * there is nothing to repair.
+   */
+  | { type: 'notADatabase'; wasDatabase: boolean; lines: string[] }
   /** Somebody held the file for five seconds: nothing is known of it. No damage. */
   | { type: 'locked'; lines: string[] }
 
@@ -719,7 +754,7 @@ export interface RecoveryReport {
    */
   outcome: 'healthy' | 'rebuiltFts' | 'reindexed' | 'salvaged' | 'restored'
   /** What was tried, in order. */
-  steps: { step: 'staleWal' | 'fts' | 'reindex' | 'salvage' | 'backup'; ok: boolean; detail: string }[]
+  steps: { step: 'hotJournal' | 'staleWal' | 'fts' | 'reindex' | 'salvage' | 'backup'; ok: boolean; detail: string }[]
   before: Health
   after: Health
   /** Where the damaged original is, byte for byte; null where only indexes were touched. */

@@ -1,7 +1,7 @@
 // `npx fusion-sqlite …` as its users meet it: processes, exit codes, what is printed, what becomes of
 // the file.
 
-import { execFile, spawn } from 'node:child_process'
+import { execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -425,19 +425,135 @@ test('Ctrl-C ends it with 130 and leaves the file as it is', async (t) => {
   t.deepEqual(readFileSync(file), before)
 })
 
-test('what never was a database is said to be none, and cannot be repaired', async (t) => {
-  const file = path.join(folder(t), 'notes.db')
-  writeFileSync(file, 'no database '.repeat(2000))
-  const before = readFileSync(file)
-  const { code, out } = await cli('doctor', file, '--map', `${file}.svg`)
-  t.is(code, 2)
-  t.regex(out, /not an SQLite database/)
-  t.regex(out, /There is no page map/)
+/** Files that never were databases, by name. */
+const STRANGERS: Record<string, Buffer> = {
+  'package.json': Buffer.from(
+    JSON.stringify({ name: 'package', files: Array.from({ length: 4000 }, (_, i) => `f${i}`) }),
+  ),
+  'notes.txt': Buffer.from('no database\r\n'.repeat(2000)),
+  'picture.png': Buffer.from(Array.from({ length: 50_000 }, (_, at) => (at * at * 31) % 251)),
+  zeros: Buffer.alloc(20_000),
+  'short.db': Buffer.from('not a database'),
+}
+
+test('what never was a database is said to be none, and no repair of it is offered', async (t) => {
+  for (const [name, before] of Object.entries(STRANGERS)) {
+    const file = path.join(folder(t), name)
+    writeFileSync(file, before)
+    const { code, out } = await cli('doctor', file, '--map', `${file}.svg`)
+    t.is(code, 2, out)
+    t.regex(out, /not an SQLite database/)
+    t.regex(out, /There is nothing to repair/i)
+    t.notRegex(out, /--repair/)
+    const answer = await json('doctor', file, '--repair')
+    t.is(answer.exitCode, 2)
+    t.is((answer.error as { code: string }).code, 'ERR_FUSION_UNRECOVERABLE')
+    const { findings } = answer.health as Health
+    t.true(findings.some((finding) => finding.type === 'notADatabase' && !finding.wasDatabase))
+    t.is((await cli('info', file)).code, 2)
+    t.deepEqual(readFileSync(file), before)
+    t.deepEqual(
+      readdirSync(path.dirname(file)).filter((other) => other !== name && !other.endsWith('.svg')),
+      [],
+    )
+  }
+})
+
+test('what was a database is told from what never was one by what is left of it', async (t) => {
+  const traces: Record<string, (file: string) => void> = {
+    // Rows behind the first page.
+    pages: () => {},
+    // Half of the magic, and nothing else.
+    magic: (file) => writeFileSync(file, Buffer.concat([Buffer.from('SQLite format 3'), Buffer.alloc(9000, 'x')])),
+    snapshot: (file) => {
+      writeFileSync(`${file}-schema`, 'fusion-sqlite schema 1 0\n{}')
+      writeFileSync(file, 'x'.repeat(9000))
+    },
+    journal: (file) => {
+      writeFileSync(`${file}-journal`, Buffer.from('d9d505f920a163d700000000', 'hex'))
+      writeFileSync(file, 'x'.repeat(9000))
+    },
+  }
+  for (const [name, leave] of Object.entries(traces)) {
+    const file = sound(t)
+    destroy(file, [1])
+    leave(file)
+    const { code, out } = await cli('doctor', file)
+    t.is(code, 2, name)
+    t.regex(out, /The first page of the database was overwritten/, name)
+    t.regex(out, /--repair/, name)
+  }
+})
+
+test('a file of a database that is named in its place names the database', async (t) => {
+  const file = sound(t)
+  const db = new DatabaseSync(file)
+  db.exec('INSERT INTO logs (task, text) VALUES (1, 2)')
+  for (const ending of ['-wal', '-shm']) {
+    const before = readFileSync(file + ending)
+    const { code, err } = await cli('doctor', file + ending, '--repair')
+    t.is(code, 66)
+    t.true(err.includes(`is the ${ending} of ${file}`), err)
+    t.deepEqual(readFileSync(file + ending), before)
+  }
+  db.close()
+  writeFileSync(`${file}-journal`, Buffer.from('d9d505f920a163d7', 'hex'))
+  t.true((await cli('doctor', `${file}-journal`)).err.includes(`is the -journal of ${file}`))
+  // Its database is gone.
+  const alone = path.join(folder(t), 'gone.db-wal')
+  writeFileSync(alone, Buffer.from('377f068200000000', 'hex'))
+  t.regex((await cli('doctor', alone)).err, /which is not there/)
+  // A database may be called so.
+  const called = path.join(folder(t), 'called-wal')
+  writeFileSync(called, readFileSync(file))
+  t.is((await cli('doctor', called)).code, 0)
+})
+
+if (process.platform !== 'win32') {
+  test('a pipe is not waited for', async (t) => {
+    const pipe = path.join(folder(t), 'pipe.db')
+    execFileSync('mkfifo', [pipe])
+    for (const command of ['doctor', 'info']) {
+      const { code, err } = await cli(command, pipe)
+      t.is(code, 66)
+      t.regex(err, /not a regular file/)
+    }
+  })
+}
+
+/** A database as a process leaves it that ends in a transaction. */
+function cutOff(t: ExecutionContext): string {
+  const file = sound(t, 'delete')
+  const copy = path.join(folder(t), 'fusion.db')
+  const db = new DatabaseSync(file)
+  db.exec("PRAGMA cache_size = 10; BEGIN; UPDATE logs SET text = text || 'cut off'")
+  for (const ending of ['', '-journal']) writeFileSync(copy + ending, readFileSync(file + ending))
+  db.exec('ROLLBACK')
+  db.close()
+  return copy
+}
+
+test('a transaction that was cut off is explained, and rolled back only if asked to', async (t) => {
+  const file = cutOff(t)
+  const before = [readFileSync(file), readFileSync(`${file}-journal`)]
+  const { code, out, err } = await cli('doctor', file)
+  t.is(code, 0, err)
+  t.regex(out, /healthy/)
+  t.regex(out, /A transaction was cut off/)
+  t.notRegex(out + err, /permission/)
+  const info = await json('info', file)
+  t.is(info.exitCode, 0)
+  t.deepEqual([readFileSync(file), readFileSync(`${file}-journal`)], before)
+  t.deepEqual(readdirSync(path.dirname(file)), ['fusion.db', 'fusion.db-journal'])
+
   const answer = await json('doctor', file, '--repair')
-  t.is(answer.exitCode, 2)
-  t.is((answer.error as { code: string }).code, 'ERR_FUSION_UNRECOVERABLE')
-  t.is((await cli('info', file)).code, 2)
-  t.deepEqual(readFileSync(file), before)
+  t.is(answer.exitCode, 0)
+  t.regex((answer.report as { text: string }).text, /rolled back/)
+  t.deepEqual(readdirSync(path.dirname(file)), ['fusion.db'])
+  const db = new DatabaseSync(file)
+  const { rows } = db.prepare("SELECT count(*) AS rows FROM logs WHERE text LIKE '%cut off'").get() as { rows: number }
+  t.is(rows, 0)
+  db.close()
 })
 
 test('a database whose first page is overwritten is drawn and repaired', async (t) => {

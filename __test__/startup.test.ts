@@ -108,6 +108,20 @@ test('a check that is off lets the first read tell, by the same error', async (t
   t.deepEqual(types(error.health), ['notADatabase'])
 })
 
+test('a schema format that no SQLite knows is damage, whoever meets it first', async (t) => {
+  for (const startupCheck of ['off', 'quick'] as const) {
+    const file = await filled(t, 200)
+    const bytes = readFileSync(file)
+    bytes.writeUInt32BE(5, 44)
+    writeFileSync(file, bytes)
+    const error = refused(t, file, { startupCheck, onCorruption: 'throw' })
+    t.deepEqual(types(error.health) ?? ['header'], ['header'])
+    t.true(readFileSync(file).equals(bytes))
+    const db = open(t, {}, file)
+    t.is(count(db), 200)
+  }
+})
+
 test('a stale WAL is put aside whole, by open() and by the constructor, and the file is used as it is', async (t) => {
   for (const opens of [
     (file: string) => new HardenedDatabase(file, { onCorruption: 'recover' }),

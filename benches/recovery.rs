@@ -11,6 +11,8 @@
 //!   damaged, to be looked into; prints what was done, and what each page of the sound file is. The
 //!   database is a kind of those, "log <rows>" or "anything <seed>".
 //! - `recovery throughput <folder> <MB>`: time and memory of both on one large file.
+//! - `recovery repair <database>`: repairs it in place; prints the time that this took, and for how
+//!   long no other connection could begin to write.
 //! - `recovery salvage <database> <target>`: what the latter measures; prints the account.
 #![allow(clippy::print_stdout, reason = "a command-line program that prints its results")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "as the tests do")]
@@ -33,13 +35,15 @@ fn main() {
 mod contest {
     use std::error::Error;
     use std::fs;
-    use std::io::{Seek, SeekFrom, Write};
+    use std::io::{Read, Seek, SeekFrom, Write};
     use std::ops::RangeInclusive;
     use std::path::Path;
     use std::process::{Command, Stdio};
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Instant;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Barrier, Mutex};
+    use std::time::{Duration, Instant};
+
+    use fusion_sqlite::recovery::repair;
 
     use serde_json::json;
 
@@ -58,7 +62,7 @@ mod contest {
 
     const USAGE: &str = "usage: recovery cases <rows> <seeds> <part of names>… | \
                          anything <seeds> <part of names>… | \
-                         damage <database> <case> <seed> <folder> | \
+                         damage <database> <case> <seed> <folder> | repair <database> | \
                          throughput <folder> <MB> | salvage <database> <target>";
 
     pub fn main() -> Outcome {
@@ -71,6 +75,7 @@ mod contest {
                 damage(schema, case, seed.parse()?, Path::new(folder))
             }
             ["throughput", folder, size] => throughput(Path::new(folder), size.parse()?),
+            ["repair", database] => repair(Path::new(database)),
             ["salvage", database, target] => {
                 let salvaged = contest::salvage(Path::new(database), None, None, Path::new(target));
                 let salvaged = salvaged?;
@@ -164,6 +169,7 @@ mod contest {
                     "inFile": damaged.in_file.values().sum::<usize>(),
                     "theirs": tally(&contest.theirs),
                     "ours": tally(&contest.ours),
+                    "cleanLost": contest.clean_lost,
                     "misses": misses,
                     "done": done,
                 });
@@ -254,10 +260,59 @@ mod contest {
                 "rows": rows,
             })
         };
+        let (repaired, repair_memory) =
+            measured(Command::new(std::env::current_exe()?).arg("repair").arg(&path))?;
         let line = json!({
             "bytes": bytes,
+            "repair": repaired,
+            "repairMegabytes": repair_memory as f64 / 1e6,
             "theirs": side(theirs_seconds, &theirs, rows(&recovered)?),
             "ours": side(ours_seconds, &ours, rows(&salvaged)?),
+        });
+        println!("{line}");
+        Ok(())
+    }
+
+    /// Repairs the database, which is not in use, while another connection tries to begin to write.
+    fn repair(path: &Path) -> Outcome {
+        let over = AtomicBool::new(false);
+        let began = Barrier::new(2);
+        let (report, seconds, held) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| -> rusqlite::Result<f64> {
+                let connection = rusqlite::Connection::open(path)?;
+                connection.busy_timeout(Duration::ZERO)?;
+                began.wait();
+                let mut longest = Duration::ZERO;
+                let mut since: Option<Instant> = None;
+                while !over.load(Ordering::Relaxed) {
+                    match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
+                        Ok(()) => since = None,
+                        Err(_) => {
+                            let since = since.get_or_insert_with(Instant::now);
+                            longest = longest.max(since.elapsed());
+                        }
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(longest.as_secs_f64())
+            });
+            began.wait();
+            let started = Instant::now();
+            let report = repair::repair(
+                path,
+                &repair::Options::default(),
+                &mut |_| (),
+                &fusion_sqlite::engine::Unwatched,
+            );
+            let seconds = started.elapsed().as_secs_f64();
+            over.store(true, Ordering::Relaxed);
+            (report, seconds, writer.join())
+        });
+        let held = held.map_err(|_| "the writer panicked")??;
+        let line = json!({
+            "seconds": seconds,
+            "heldSeconds": held,
+            "outcome": report?.outcome,
         });
         println!("{line}");
         Ok(())
@@ -282,6 +337,18 @@ mod contest {
             start += 4000;
         }
         Ok(())
+    }
+
+    /// Runs a command that prints a line of JSON; returns that and its peak memory in bytes.
+    fn measured(command: &mut Command) -> Result<(serde_json::Value, i64), Box<dyn Error>> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut printed = String::new();
+        child.stdout.take().ok_or("no pipe")?.read_to_string(&mut printed)?;
+        let (status, memory) = wait(child)?;
+        if status != 0 {
+            return Err(format!("it ended with {status:#x}").into());
+        }
+        Ok((serde_json::from_str(&printed)?, memory))
     }
 
     /// Waits for a process and answers its status and its peak memory in bytes.

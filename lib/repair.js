@@ -21,7 +21,7 @@ function backupPaths(backups) {
   return backups.map((path, index) => filePath(path, `options.backups[${index}]`))
 }
 
-/** What the native `recover` takes, but for the file. */
+/** What the native `recover` takes, but for the file; `asked`: a program asked for the repair. */
 function recoverArguments(options, asked) {
   return {
     asked,

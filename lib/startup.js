@@ -34,6 +34,12 @@ function isDamage({ errcode }) {
   return errcode !== 267 && ((errcode & 0xff) === 11 || (errcode & 0xff) === 26)
 }
 
+/**
+ * Primary codes that SQLite answers, too, if it cannot make sense of what is in a file: ERROR, INTERNAL, NOMEM,
+ * NOTFOUND, FORMAT. Of themselves they say nothing: a check does.
+ */
+const MAY_BE_DAMAGE = new Set([1, 2, 7, 12, 24])
+
 /** Whether SQLite says that somebody else has a lock: BUSY, LOCKED, PROTOCOL. */
 function isContention({ errcode }) {
   return [5, 6, 15].includes(errcode & 0xff)
@@ -87,11 +93,13 @@ class Startup {
     try {
       number = open()
     } catch (error) {
-      if (this.#file === null || !isDamage(error)) throw error
+      const isCertain = isDamage(error)
+      if (this.#file === null || !(isCertain || MAY_BE_DAMAGE.has(error.errcode & 0xff))) throw error
       if (isUnsafe(look.health)) throw damaged(this.#file, look.health, error)
       // Met by the first read, unless it happened since.
       look = this.#lookAt('quick')
       this.#remember(look)
+      if (!isCertain && !isUnsafe(look.health)) throw error
       const again = this.#repaired(look)
       if (again === look || isUnsafe(again.health)) throw damaged(this.#file, look.health, error)
       number = open()

@@ -350,14 +350,20 @@ fn a_damaged_source_is_told_and_costs_no_older_backup() {
 }
 
 #[test]
-fn a_full_text_index_out_of_step_is_told_and_does_not_prevent_a_backup() {
+fn a_damaged_full_text_index_is_reported_and_does_not_prevent_a_backup() {
     let fixture = Fixture::new(5);
     run(
         &fixture.connection,
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT);
          CREATE VIRTUAL TABLE found USING fts5(body, content = 'notes', content_rowid = 'id');
-         INSERT INTO notes (body) VALUES ('never indexed')",
+         INSERT INTO notes (body) VALUES ('indexed');
+         INSERT INTO found (rowid, body) VALUES (1, 'indexed');",
     );
+    // The fixture's connection keeps shadow tables from being written to.
+    rusqlite::Connection::open(&fixture.path)
+        .unwrap()
+        .execute_batch("UPDATE found_data SET block = zeroblob(length(block)) WHERE id > 10")
+        .unwrap();
     let result = fixture.made();
     let health = result.health.unwrap();
     assert!(result.verified && !health.ok);
@@ -368,7 +374,8 @@ fn a_full_text_index_out_of_step_is_told_and_does_not_prevent_a_backup() {
             .all(|finding| matches!(finding, Finding::FtsDamage { table, .. } if table == "found")),
         "{health:?}"
     );
-    assert_eq!(content(&fixture.target()), (5, 5, "ok".into()));
+    let (rows, indexed, _) = content(&fixture.target());
+    assert_eq!((rows, indexed), (5, 5));
     restored(put_back(&fixture.path, &fixture.target()));
 }
 

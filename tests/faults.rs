@@ -272,6 +272,61 @@ fn a_repair_of_a_damaged_file_that_meets_a_failing_read_is_whole_or_changes_noth
     }
 }
 
+/// A bad sector: unasked nothing is done; a person who asks gets everything but that page.
+#[test]
+fn a_page_that_cannot_be_read_for_good_is_named_and_lost_where_a_person_asks() {
+    let made = TempDir::new().unwrap();
+    let files = left_behind(made.path());
+    let (leaf, on_leaf) = {
+        let sql = rusqlite::Connection::open(made.path().join("made.db")).unwrap();
+        let leaves = "SELECT pageno, ncell FROM dbstat WHERE name = 'agentLogEntries' \
+                      AND pagetype = 'leaf' ORDER BY pageno LIMIT 1 OFFSET 3";
+        let pair = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?));
+        sql.query_row(leaves, [], pair).unwrap()
+    };
+    let sector = u64::from(leaf - 1) * 4096 + 1024;
+    let bad = Fault::bad_sector(sector, sector + 511);
+    let unasked = repair::Options::default();
+    let asked = repair::Options {
+        reason: fusion_sqlite::recovery::Reason::Asked,
+        allow_loss: true,
+        ..unasked.clone()
+    };
+    let run = |case: &Case, options| repair::repair(&case.path(), options, &mut |_| (), &Unwatched);
+
+    let case = Case::new(&files, &[bad]);
+    assert!(is_of_the_disk(&run(&case, &unasked).unwrap_err()));
+    case.is_as_it_was(0);
+
+    let case = Case::new(&files, &[bad]);
+    let to = case.folder.path().join("new.db");
+    let report = repair::recover_to(&case.path(), &to, &asked, &Unwatched).unwrap();
+    let is_named = |report: &fusion_sqlite::recovery::Report| match &report.before.findings[..] {
+        [health::Finding::Unreadable { pages, .. }] => assert_eq!(pages, &[leaf]),
+        other => panic!("{other:?}"),
+    };
+    is_named(&report);
+    let says = format!("1 page ({leaf})");
+    assert!(report.steps.iter().any(|step| step.detail.contains(&says)), "{:?}", report.steps);
+    // At most the page's own rows are lost; those of its other sectors are found.
+    let (least, all) = (ROWS.0 + ROWS.1 - on_leaf, ROWS.0 + ROWS.1);
+    assert!((least..all).contains(&count(&to)), "{}", count(&to));
+    fs::remove_file(&to).unwrap();
+    case.is_as_it_was(0);
+
+    let case = Case::new(&files, &[bad]);
+    let report = run(&case, &asked).unwrap();
+    is_named(&report);
+    assert_eq!(report.outcome, Outcome::Salvaged);
+    assert!(report.steps.iter().any(|step| step.detail.contains(&says)), "{:?}", report.steps);
+    assert!(report.after.ok);
+    assert!((least..all).contains(&count(&case.path())), "{}", count(&case.path()));
+    // What was kept of the original has zeros for it.
+    let kept = fs::read(report.preserved.unwrap().database).unwrap();
+    let sector = usize::try_from(sector).unwrap();
+    assert!(kept[sector..sector + 512].iter().all(|byte| *byte == 0));
+}
+
 struct Events(Mutex<mpsc::Sender<String>>);
 
 impl Listener for Events {
@@ -399,12 +454,15 @@ fn faults_happen_as_planned() {
     // The same seed fails the same calls.
     let struck = |seed| {
         let at = At::Seeded { seed, percent: 30 };
-        let case = Case::new(&files, &[Fault { at, ..Fault::reads_of(File::Database) }]);
+        let case = Case::new(&files, &[]);
         let connection = open(&case);
+        case.faults.plan(&[Fault { at, file: None, ..Fault::reads_of(File::Database) }]);
         let failures: Vec<_> =
             (0..20).map(|_| run(&connection, "SELECT count(*) FROM agentLogEntries")).collect();
         (failures, case.faults.failed())
     };
-    assert_eq!(struck(1), struck(1));
-    assert!(struck(1).1 > 0);
+    for seed in 0..8 {
+        assert_eq!(struck(seed), struck(seed));
+    }
+    assert!((0..8).any(|seed| struck(seed).1 > 0));
 }

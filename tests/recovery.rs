@@ -20,7 +20,7 @@ use std::time::Duration;
 use fusion_sqlite::engine::{self, Class, Connection, Profile, Stage, Task, Unwatched, Wal};
 use fusion_sqlite::health::{Finding, Health};
 use fusion_sqlite::recovery::repair::{self, Options, recover_to};
-use fusion_sqlite::recovery::{Outcome, Report, StepKind, backup, snapshot_file};
+use fusion_sqlite::recovery::{Outcome, Reason, Report, StepKind, backup, snapshot_file};
 use rusqlite::OpenFlags;
 use second_process::{SecondProcess, serve as serve_commands};
 
@@ -222,12 +222,14 @@ fn a_stale_full_text_index_is_rebuilt_and_nothing_else_touched() {
         "INSERT OR REPLACE INTO tasks (rowid, id, title) VALUES (3, 'FN-3', 'new')",
     );
     let before = rows(&folder.open());
-    let report = folder.repair();
+    assert_eq!(folder.repair().outcome, Outcome::Healthy, "it is no damage");
+    let met = Options { reason: Reason::VirtualTable, ..Options::default() };
+    let report = folder.repair_with(&met).unwrap();
     assert_eq!(report.outcome, Outcome::RebuiltFts);
     assert_eq!(report.steps.len(), 1);
     assert_eq!((report.steps[0].step, report.steps[0].ok), (StepKind::Fts, true));
     assert!(report.preserved.is_none());
-    assert!(report.before.findings.iter().any(|it| matches!(it, Finding::FtsDamage { .. })));
+    assert!(report.before.findings.iter().any(|it| matches!(it, Finding::FtsStale { .. })));
     let after = folder.open();
     assert_sound(&after);
     assert_eq!(rows(&after), before);
@@ -582,7 +584,8 @@ fn rows_of_a_wal_that_was_put_aside_are_told_of_and_can_be_salvaged_with_it() {
     assert!(folder.names().iter().all(|name| !name.contains("stale")));
 
     // A person asks for it, so it is put aside: not applied, and not lost.
-    let report = folder.repair_with(&Options { asked: true, ..Options::default() }).unwrap();
+    let report =
+        folder.repair_with(&Options { reason: Reason::Asked, ..Options::default() }).unwrap();
     assert_eq!(report.outcome, Outcome::Healthy);
     assert_eq!(report.steps[0].step, StepKind::StaleWal);
     assert_eq!(number(&folder.open(), "SELECT count(*) FROM plain"), 4000);

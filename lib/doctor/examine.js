@@ -31,6 +31,14 @@ function checkTarget(file, target) {
 /** SQLITE_NOTADB */
 const NOT_A_DATABASE = 26
 
+/** Whether there is nothing of SQLite in a file or next to it, so that a repair finds nothing. */
+const neverWas = ({ type, wasDatabase }) => type === 'notADatabase' && !wasDatabase
+
+const UNRECOVERABLE = 'ERR_FUSION_UNRECOVERABLE'
+const NOTHING =
+  'There is nothing of a database in the file or next to it, so that there is nothing to repair, and nothing was ' +
+  'changed. Check the path. If a database was here, restore a backup (fusion-sqlite restore FILE FROM).'
+
 /** Draws the file; undefined, and said, if there is nothing that could be drawn. */
 async function drawMap(file, target, health, terminal, watch) {
   terminal.line()
@@ -99,9 +107,16 @@ async function doctor(given, terminal, signal) {
   }
   const map = given.map === undefined ? undefined : await drawMap(file, given.map, health, terminal, watch)
   const found = { health, ...(map && { map }) }
-  if (health.ok) {
+  // SQLite rolls it back, which costs nothing: done if asked for, not asked about.
+  const rollsBack = given.repair && health.findings.some(({ type }) => type === 'hotJournal')
+  if (health.ok && !rollsBack) {
     if (health.pages === 0 && statSync(file).size === 0) tellEmpty(terminal)
     return { exitCode: OK, ...found }
+  }
+  if (health.findings.some(neverWas) && given.backup === undefined) {
+    terminal.line()
+    terminal.paragraph(NOTHING)
+    return { exitCode: DAMAGED, ...found, ...(given.repair && { error: { code: UNRECOVERABLE, message: NOTHING } }) }
   }
   if (!(await wantsRepair(given, terminal, signal))) {
     terminal.line()
@@ -116,7 +131,8 @@ async function doctor(given, terminal, signal) {
     const attempt = (allowLoss) => recover(file, { signal, progress, allowLoss, ...backups })
     const report = await withConsent(attempt, given['allow-loss'], terminal, signal)
     showReport(terminal, report)
-    return { exitCode: isWhole(report) ? REPAIRED : DAMAGED, ...found, report }
+    const done = health.ok ? OK : REPAIRED
+    return { exitCode: isWhole(report) ? done : DAMAGED, ...found, report }
   } catch (error) {
     if (signal.aborted) throw error
     if (error.code === LOSS) {

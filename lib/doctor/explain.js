@@ -9,6 +9,20 @@ const REBUILT =
   'Every row that can be read is taken into a new database, which then replaces the damaged content of the file; ' +
   'rows that are gone are looked for in the newest backup.'
 
+/** What becomes of a full-text index that leaves out so many rows of its content; null if that is not known. */
+function rebuiltText(leftOut) {
+  if (leftOut === 0) return 'The index is rebuilt from its content.'
+  return leftOut === null
+    ? 'The index is rebuilt from all rows of its content, if it has content. Which of them it left out on purpose is not known.'
+    : `The index is rebuilt from the rows that it holds. ${counted(leftOut, 'row')} that it leaves out stay out.`
+}
+
+/** How many rows the indexes of `findings` leave out; null if that is not known of one. */
+function mostLeftOut(findings) {
+  const counts = findings.map(({ leftOut }) => leftOut)
+  return counts.includes(null) ? null : counts.reduce((sum, count) => sum + count, 0)
+}
+
 /** `only` for a single finding, else `all` of them in a sentence. */
 function title(findings, only, all) {
   return findings.length === 1 ? only(findings[0]) : all
@@ -27,17 +41,32 @@ const explanations = {
     means:
       'The rows themselves are in their table. Queries that go through a damaged index may miss rows or find wrong ' +
       'ones, and a UNIQUE index may let duplicates in.',
-    remedy: 'The index is rebuilt from its table (REINDEX). No row is touched.',
+    remedy: findings.some(({ needsApplication }) => needsApplication)
+      ? 'An index needs a function or a collation that only the application has: have the application run REINDEX. ' +
+        'A repair makes the database new without that index, and says how it was declared.'
+      : 'The index is rebuilt from its table (REINDEX). No row is touched.',
   }),
 
   ftsDamage: (findings) => ({
     title: title(
       findings,
-      ({ table }) => `Full-text index ${table} does not agree with its content`,
-      `${counted(findings.length, 'full-text index')} do not agree with their content: ${list(findings.map(({ table }) => table))}`,
+      ({ table }) => `Full-text index ${table} is damaged`,
+      `${counted(findings.length, 'full-text index')} are damaged: ${list(findings.map(({ table }) => table))}`,
     ),
     means: 'The file is sound and no row is lost. Searches may miss rows, find wrong ones, or fail as "malformed".',
-    remedy: 'The index is rebuilt from its content.',
+    remedy: rebuiltText(mostLeftOut(findings)),
+  }),
+
+  ftsStale: (findings) => ({
+    title: title(
+      findings,
+      ({ table }) => `Full-text index ${table} is not up to date with its content`,
+      `${counted(findings.length, 'full-text index')} are not up to date with their content: ${list(findings.map(({ table }) => table))}`,
+    ),
+    means:
+      'This is no damage: rows were deleted or changed without the index. Searches may find rows that are gone, which ' +
+      'SQLite reports as "malformed", or rows by words that they had once.',
+    remedy: rebuiltText(mostLeftOut(findings)),
   }),
 
   foreignKeyViolations: (findings) => ({
@@ -118,12 +147,27 @@ const explanations = {
       'afterwards.',
   }),
 
+  unreadable: ([{ pages }]) => ({
+    title: `The disk failed every read of ${counted(pages.length, 'page')}`,
+    means: 'What is on them cannot be read now. The disk may be failing: look at the system’s log.',
+    remedy: `Copy what is left to another disk first. ${REBUILT}`,
+  }),
+
   walDeleted: ([{ frames }]) => ({
     title: 'The -wal file was deleted by hand',
     means:
       `${frames === null ? 'Commits' : `${counted(frames, 'page')} of commits`} that were in it and not yet in the ` +
       'database may be gone: what is in the file may be older than what was last committed. The file itself is sound.',
     remedy: 'Nothing can be done here; a backup may have what is gone. Never delete a -wal: it holds commits.',
+  }),
+
+  hotJournal: ([{ changedPages }]) => ({
+    title: 'A transaction was cut off',
+    means:
+      'A process ended in the middle of it and left its rollback journal (-journal), which holds ' +
+      `${counted(changedPages, 'page')} as they were before. Nothing that was committed is lost: the database was checked as it ` +
+      'was before that transaction. The file and its journal were not changed. Never delete the journal.',
+    remedy: 'The transaction is rolled back, as it is by the next program that opens the database for writing.',
   }),
 
   truncated: ([{ missingPages }]) => ({
@@ -140,13 +184,20 @@ const explanations = {
     remedy: 'Close the database in every process first, then run this again.',
   }),
 
-  notADatabase: () => ({
-    title: 'The file is not an SQLite database, or its first page was overwritten',
-    means:
-      'SQLite refuses to open it. If it once was a database, the rows behind its first page are still in the file, as ' +
-      'a rule.',
-    remedy: `If it was a database: the pages are read one by one, without the first one. ${REBUILT}`,
-  }),
+  notADatabase: ([{ wasDatabase }]) =>
+    wasDatabase
+      ? {
+          title: 'The first page of the database was overwritten',
+          means:
+            'SQLite refuses to open it, but something of a database is in the file or next to it: the rows behind its ' +
+            'first page are still in the file, as a rule.',
+          remedy: `The pages are read one by one, without the first one. ${REBUILT}`,
+        }
+      : {
+          title: 'The file is not an SQLite database',
+          means: 'Nothing of a database is in it, and nothing next to it says that it was one.',
+          remedy: 'Nothing: there is nothing to repair.',
+        },
 
   locked: () => ({
     title: 'Another process has locked the database',
@@ -182,7 +233,14 @@ function explain(findings) {
 }
 
 /** Findings that are no damage of the file (src/health/finding.rs). */
-const HARMLESS = new Set(['constraintViolations', 'foreignKeyViolations', 'locked', 'walDeleted'])
+const HARMLESS = new Set([
+  'constraintViolations',
+  'foreignKeyViolations',
+  'ftsStale',
+  'hotJournal',
+  'locked',
+  'walDeleted',
+])
 
 /** Whether a finding is damage. */
 function isDamage({ type }) {

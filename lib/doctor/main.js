@@ -4,12 +4,12 @@
 // an exit code that a script can go by. Whatever a command does, it does through the package's
 // public functions.
 
-const { statSync } = require('node:fs')
 const { version } = require('../../package.json')
 const { shownJson } = require('../shown.js')
 const { UsageError, parse } = require('./arguments.js')
 const exitCodes = require('./exit-codes.js')
 const { described, exitCodeOf } = require('./failure.js')
+const { whyNoDatabase } = require('./path-kind.js')
 const { Terminal } = require('./terminal.js')
 
 const commands = {
@@ -21,19 +21,12 @@ const commands = {
   restore: () => require('./restore.js').restore,
 }
 
-/** Why `path` names no database, in words; undefined if it may. */
-function whyNot(path) {
-  const found = statSync(path, { throwIfNoEntry: false })
-  if (found === undefined) return `there is no file ${path}`
-  return found.isDirectory() ? `${path} is a directory; name the database file in it` : undefined
-}
-
 /** Carries a command out; answers `{ exitCode, …what it found }`. */
 async function carryOut(given, terminal, signal) {
   const { command, operands } = given
   // A database that is to be restored need not be there.
   const source = operands[command === 'restore' ? 1 : 0]
-  const message = whyNot(source)
+  const message = whyNoDatabase(source)
   if (message !== undefined) {
     terminal.complain(message)
     return { exitCode: exitCodes.NO_INPUT, error: { message } }

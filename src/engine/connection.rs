@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
+use super::live_file::Handle;
 use super::wedge::{Member, Members};
-use super::{Class, DatabaseFile, Error, FileId, Result, file_id, reads, wal_index};
+use super::{Class, DatabaseFile, Error, FileId, Result, Storage, Wal, file_id, reads, wal_index};
 
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
@@ -25,6 +26,8 @@ pub struct Connection {
     /// Leaves after `inner` is closed.
     member: Option<Member>,
     path: PathBuf,
+    /// It reads an image: the file at the path has another size, and no WAL belongs to it.
+    is_image: bool,
 }
 
 impl Connection {
@@ -41,8 +44,7 @@ impl Connection {
             rusqlite::Connection::open_with_flags_and_vfs(path, flags, reads::NAME).map_err(at)?;
         // rusqlite panics at a timeout that SQLite's int cannot hold.
         inner.busy_timeout(busy_timeout.min(LONGEST_TIMEOUT)).map_err(at)?;
-        let mut connection =
-            Self { inner: Some(inner), file: None, member: None, path: path.to_path_buf() };
+        let mut connection = Self::without_file(inner, path);
         if let Some(resolved) = connection.file_name() {
             let id = FileId::of(&resolved).map_err(|error| {
                 Error::sqlite(
@@ -63,6 +65,31 @@ impl Connection {
             connection.path = resolved;
         }
         Ok(connection)
+    }
+
+    /// A connection to an image of the database at `path`, see [`super::storage_vfs`].
+    pub(super) fn of_image(inner: rusqlite::Connection, path: &Path) -> Self {
+        let mut connection = Self::without_file(inner, path);
+        connection.is_image = true;
+        connection
+    }
+
+    fn without_file(inner: rusqlite::Connection, path: &Path) -> Self {
+        let path = path.to_path_buf();
+        Self { inner: Some(inner), file: None, member: None, path, is_image: false }
+    }
+
+    /// Bytes of the database, and of the WAL that belongs to it; the first is none where there is
+    /// no file at the path.
+    pub(super) fn sizes(&self) -> Result<(Option<u64>, u64)> {
+        if self.is_image {
+            let image = Handle::of(self, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+            return Ok((image.map(|image| image.size()).transpose()?, 0));
+        }
+        // The WAL's size before the file's: a checkpoint in between lengthens the file first.
+        let wal = std::fs::metadata(Wal::path(&self.path)).map_or(0, |wal| wal.len());
+        let file = std::fs::metadata(&self.path).ok().map(|file| file.len());
+        Ok((file, wal))
     }
 
     /// That this connection's path still leads to the file that it has open. One `stat`: cheap
@@ -241,6 +268,7 @@ impl Connection {
             file: self.file.take(),
             member: self.member.take(),
             path: self.path.clone(),
+            is_image: self.is_image,
         }
     }
 

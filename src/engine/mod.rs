@@ -24,9 +24,11 @@ mod page_size;
 mod profile;
 mod reader;
 mod reads;
+mod rolled_back;
 pub mod session_ffi;
 mod shown;
 mod storage;
+mod storage_vfs;
 mod task;
 mod turn;
 mod view;
@@ -60,8 +62,9 @@ pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::{Votes, guess_format, is_whole, sample};
 pub use profile::{Extent, Profile, Synchronous, advise};
-pub use reader::Reader;
+pub use reader::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};
+pub use rolled_back::{HotJournal, RolledBack};
 pub use shown::shown;
 pub use storage::{PrivateFile, Storage};
 pub use task::{Stage, Task, Unwatched};
@@ -82,8 +85,20 @@ pub fn took_over_wal(database: &std::path::Path) -> bool {
     error_log::recovered(&Wal::path(database))
 }
 
-/// Makes this process's SQLite ready: version gate, error log, lock shim, turns,
-/// the VFS. Idempotent, any
+/// Whether SQLite gets as much memory as a connection needs at a time: 16 MiB. Where it does, and
+/// says all the same that it is out of memory, it was asked for a size that no memory suffices for.
+pub fn is_memory_left() -> bool {
+    const SOME: u64 = 16 << 20;
+    // SAFETY: may be called at any time, by any thread; null may be freed.
+    unsafe {
+        let memory = rusqlite::ffi::sqlite3_malloc64(SOME);
+        rusqlite::ffi::sqlite3_free(memory);
+        !memory.is_null()
+    }
+}
+
+/// Makes this process's SQLite ready: version gate, error log, lock shim, turns, the VFS.
+/// Idempotent, any
 /// thread. The first call decides; later ones repeat its answer.
 pub fn init() -> Result<()> {
     static INIT: OnceLock<Result<()>> = OnceLock::new();

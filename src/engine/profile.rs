@@ -308,9 +308,7 @@ impl Connection {
         let snapshot = sql.unchecked_transaction().map_err(at)?;
         number("schema_version")?;
         let (pages, page_size) = (number("page_count")?, number("page_size")?.max(1));
-        // The WAL's size before the file's: a checkpoint in between lengthens the file first.
-        let wal_size = std::fs::metadata(Wal::path(path)).map_or(0, |wal| wal.len());
-        let size = std::fs::metadata(path).map(|file| file.len());
+        let (size, wal_size) = self.sizes()?;
         snapshot.finish().map_err(at)?;
         // Without a file at the path nothing is known; that the path leads nowhere is told
         // elsewhere.
@@ -347,9 +345,8 @@ impl Connection {
         if rc != ffi::SQLITE_OK && rc != ffi::SQLITE_IOERR_SHORT_READ {
             return Err(Error::sqlite(rc, super::errstr(rc)).at(self.path()));
         }
-        let size = std::fs::metadata(self.path()).map_or(0, |file| file.len());
-        let wal_size = std::fs::metadata(Wal::path(self.path())).map_or(0, |wal| wal.len());
-        Ok(header_extent(&header, size, wal_size))
+        let (size, wal_size) = self.sizes()?;
+        Ok(header_extent(&header, size.unwrap_or(0), wal_size))
     }
 }
 
@@ -527,17 +524,39 @@ pub fn advise(mut error: Error, path: &Path) -> Error {
         ffi::SQLITE_CANTOPEN if !is_readable(path) => {
             "this user may not read it. Change its permissions, or run as another user".to_owned()
         }
+        ffi::SQLITE_READONLY if error.errcode == ffi::SQLITE_READONLY_DBMOVED => {
+            "it was moved, deleted or replaced while it was open. Open it again by its path"
+                .to_owned()
+        }
         ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY if !is_writable(parent) => format!(
             "this user may not write in the directory {}, where SQLite makes the database's -wal \
              and -shm. Change its permissions, or run as another user",
             parent.display()
         ),
-        ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM | ffi::SQLITE_READONLY | ffi::SQLITE_AUTH => {
+        ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM | ffi::SQLITE_READONLY | ffi::SQLITE_AUTH
+            if !all_are_accessible(path) =>
+        {
             format!(
-                "this user may not read and write it, or its -wal or -shm. Change their \
+                "this user may not read and write it, or its -wal, -shm or -journal. Change their \
                  permissions, or run as another user ({})",
                 file_system::describe(path)
             )
+        }
+        ffi::SQLITE_READONLY => match error.errcode {
+            ffi::SQLITE_READONLY_ROLLBACK => {
+                "a transaction was cut off and left its rollback journal (-journal), and this \
+                 connection only reads. The next one that may write rolls it back: open the \
+                 database once for writing"
+            }
+            ffi::SQLITE_READONLY_RECOVERY | ffi::SQLITE_READONLY_CANTLOCK => {
+                "an ended process left its -wal, and this connection may not write the -shm that \
+                 it takes to read it. Open the database once for writing"
+            }
+            _ => "it is open for reading only",
+        }
+        .to_owned(),
+        ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM | ffi::SQLITE_AUTH => {
+            format!("the system did not open it ({})", file_system::describe(path))
         }
         ffi::SQLITE_IOERR => format!(
             "the disk or its file system failed a call of SQLite ({}). This is no sign of damage, \
@@ -578,6 +597,16 @@ fn is_readable(path: &Path) -> bool {
     is_accessible(path, libc::R_OK) || !is_accessible(path, libc::F_OK)
 }
 
+/// Whether this user may read and write the database at `path` and what SQLite has next to it, as
+/// far as it is there.
+#[cfg(unix)]
+fn all_are_accessible(path: &Path) -> bool {
+    ["", "-wal", "-shm", "-journal"].iter().all(|ending| {
+        let path = super::beside(path, ending);
+        is_accessible(&path, libc::R_OK | libc::W_OK) || !is_accessible(&path, libc::F_OK)
+    })
+}
+
 /// Told by `access`, which opens nothing.
 #[cfg(unix)]
 fn is_accessible(path: &Path, how: std::ffi::c_int) -> bool {
@@ -587,6 +616,15 @@ fn is_accessible(path: &Path, how: std::ffi::c_int) -> bool {
     };
     // SAFETY: the path is NUL-terminated.
     unsafe { libc::access(path.as_ptr(), how) == 0 }
+}
+
+/// What Windows refuses it tells, but for the read-only attribute.
+#[cfg(not(unix))]
+fn all_are_accessible(path: &Path) -> bool {
+    ["", "-wal", "-shm", "-journal"].iter().all(|ending| {
+        let path = super::beside(path, ending);
+        std::fs::metadata(path).map_or(true, |file| !file.permissions().readonly())
+    })
 }
 
 /// Windows tells what it refuses.

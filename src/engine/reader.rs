@@ -1,47 +1,129 @@
-//! A connection that reads a database and leaves its folder as it was.
+//! How a database file may be opened to be read, so that it and its folder are as they were found
+//! afterwards. One place decides it for every reader of the package: [`Access::of`].
 //!
-//! Beside a database in WAL mode that was closed cleanly SQLite makes a `-wal` and a `-shm` in
-//! order to read it, and only a connection that may write takes them away again. Where something
-//! is there that such a connection would act on (frames, a hot journal), it may not write.
+//! | next to the file | it is opened |
+//! |---|---|
+//! | no `-wal`, no journal | for writing: SQLite makes a `-wal` and a `-shm` in order to read a database in WAL mode, and only a connection that may write takes them away again |
+//! | a `-wal`, or the journal of a transaction under way | for reading only: a connection that may write would act on it when it is closed |
+//! | a hot journal, of a transaction that was cut off | for reading only, through the journal ([`RolledBack`]): a connection that may write would roll it back |
+//!
+//! Who wants to write opens the file for writing, and SQLite rolls a hot journal back at the first
+//! read ([`roll_back`] for those who want that alone). The file without its WAL is read with
+//! [`Reader::without_wal`].
 //!
 //! Any thread, one at a time.
 
-use std::path::Path;
-use std::time::Duration;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rusqlite::OpenFlags;
 
-use super::{Connection, Result, Wal, beside};
+use super::live_file::patiently;
+use super::rolled_back::{HotJournal, RolledBack, has_journal};
+use super::{Class, Connection, Error, Result, Storage, Task, Wal, storage_vfs};
 
-/// An open connection that writes nothing and does not checkpoint, not even when it is dropped.
+/// How a file may be opened to be read. See the module.
+#[derive(Debug)]
+pub enum Access {
+    /// For writing, and what SQLite makes next to it goes away with the connection.
+    Alone,
+    /// For reading only, and what lies next to it stays.
+    ReadOnly,
+    /// Through its hot journal.
+    ThroughJournal(Rc<RolledBack>),
+}
+
+impl Access {
+    /// How the database at `path` may be opened to be read.
+    ///
+    /// # Errors
+    /// As [`RolledBack::open`].
+    pub fn of(path: &Path) -> Result<Self> {
+        if let Some(rolled_back) = RolledBack::open(path)? {
+            return Ok(Self::ThroughJournal(Rc::new(rolled_back)));
+        }
+        let is_alone = !Wal::path(path).exists() && !has_journal(path);
+        Ok(if is_alone { Self::Alone } else { Self::ReadOnly })
+    }
+}
+
+/// An open connection for those who only read. It does not checkpoint, not even when it is dropped.
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
-    /// There was nothing beside the database.
+    /// What SQLite makes next to the database goes with the connection.
     clean: bool,
+    /// What the connection reads in place of the file.
+    rolled_back: Option<Rc<RolledBack>>,
 }
 
 impl Reader {
     /// Opens the database at `path`. A lock is waited for as long as `busy_timeout`.
     ///
     /// # Errors
-    /// As [`Connection::open`].
+    /// As [`Connection::open`] and [`Access::of`].
     pub fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
-        let clean = ["-wal", "-shm", "-journal"].iter().all(|end| !beside(path, end).exists());
-        let flags = if clean {
-            OpenFlags::SQLITE_OPEN_READ_WRITE
-        } else {
-            OpenFlags::SQLITE_OPEN_READ_ONLY
+        let (connection, clean, rolled_back) = match Access::of(path)? {
+            Access::Alone => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+                (Connection::open(path, flags, busy_timeout)?, true, None)
+            }
+            Access::ReadOnly => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+                (Connection::open(path, flags, busy_timeout)?, false, None)
+            }
+            Access::ThroughJournal(rolled_back) => {
+                let bytes: Rc<dyn Storage> = Rc::clone(&rolled_back) as _;
+                (storage_vfs::open(bytes, rolled_back.path())?, false, Some(rolled_back))
+            }
         };
-        let connection = Connection::open(path, flags, busy_timeout)?;
         connection.checkpoint_on_close(false);
         // With memory-mapped reads a file that is cut short is a SIGBUS and no error.
-        connection.sql()?.execute_batch("PRAGMA query_only = 1; PRAGMA mmap_size = 0")?;
-        Ok(Self { connection, clean })
+        connection.sql()?.execute_batch("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0")?;
+        Ok(Self { connection, clean, rolled_back })
+    }
+
+    /// Opens the database at `path` as it is without its WAL and its journal. No lock is taken:
+    /// what somebody writes meanwhile may look like damage.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub fn without_wal(path: &Path, busy_timeout: Duration) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open(&immutable(path), flags, busy_timeout)?;
+        connection.checkpoint_on_close(false);
+        connection.sql()?.execute_batch("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0")?;
+        Ok(Self { connection, clean: false, rolled_back: None })
     }
 
     /// The connection.
     pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The hot journal through which the database is read; none where there is none.
+    pub fn hot_journal(&self) -> Option<HotJournal> {
+        self.rolled_back.as_ref().map(|it| it.hot_journal())
+    }
+
+    /// What the connection reads in place of a file with a hot journal.
+    pub(super) fn rolled_back(&self) -> Option<Rc<RolledBack>> {
+        self.rolled_back.clone()
+    }
+
+    /// Whether what was read so far is of one state of the database. False only where it was read
+    /// through a hot journal, and somebody has rolled that back and begun to write.
+    pub fn is_current(&self) -> bool {
+        self.rolled_back.as_ref().is_none_or(|it| it.is_current())
+    }
+}
+
+impl Deref for Reader {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
         &self.connection
     }
 }
@@ -54,4 +136,51 @@ impl Drop for Reader {
             self.connection.checkpoint_on_close(true);
         }
     }
+}
+
+/// Has SQLite roll back the hot journal of the database at `path`, if there is one, and answers
+/// what it was. That the database is damaged besides is no error.
+///
+/// # Errors
+/// `SQLITE_BUSY` where others are in the way until `until`; `SQLITE_READONLY_ROLLBACK` where this
+/// user may not write; SQLite's; `task`'s.
+pub fn roll_back(path: &Path, until: Instant, task: &dyn Task) -> Result<Option<HotJournal>> {
+    let Some(rolled_back) = RolledBack::open(path)? else { return Ok(None) };
+    let hot = rolled_back.hot_journal();
+    drop(rolled_back);
+    let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
+    connection.checkpoint_on_close(false);
+    patiently(path, until, task, || {
+        let read = connection
+            .sql()?
+            .query_row("PRAGMA schema_version", [], |_| Ok(()))
+            .map_err(|error| Error::from(error).at(path));
+        match read {
+            Err(error) if error.class() == Class::Transient => Ok(None),
+            Err(error) if error.class() == Class::Corrupt => Ok(Some(())),
+            other => other.map(Some),
+        }
+    })?;
+    Ok(Some(hot))
+}
+
+/// `path` as a URI (<https://sqlite.org/uri.html>) of a file that nobody changes.
+fn immutable(path: &Path) -> PathBuf {
+    let mut uri = String::from("file:");
+    let text = path.as_os_str().as_encoded_bytes();
+    #[cfg(windows)]
+    let text = &text.iter().map(|b| if *b == b'\\' { b'/' } else { *b }).collect::<Vec<_>>()[..];
+    if cfg!(windows) {
+        uri.push('/');
+    }
+    for byte in text {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    PathBuf::from(uri)
 }

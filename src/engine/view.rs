@@ -12,18 +12,19 @@
 //!   the database, at the transaction's beginning or after it. Where they were all checkpointed
 //!   already, the file alone is, and the WAL may be reset at any time and must not be looked at.
 //!
-//! A file whose header is beyond SQLite can be viewed, too, but without a transaction: then what
-//! is read may be torn, were somebody writing to it.
+//! A file whose header is beyond SQLite can be viewed, too, and one with a hot journal, through the
+//! journal; but without a transaction: then what is read may be torn, were somebody writing to it.
 //!
 //! Any thread, one at a time.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rusqlite::ffi;
 
 use super::live_file::{Handle, patiently};
-use super::{Class, Error, Reader, Result, Storage, Task};
+use super::{Class, Error, Reader, Result, RolledBack, Storage, Task};
 
 /// Bytes of a WAL's header, and of a frame's (<https://sqlite.org/fileformat2.html>, 4.1).
 const WAL_HEADER: u64 = 32;
@@ -33,9 +34,16 @@ const FRAME_HEADER: u64 = 24;
 pub struct View {
     // Owns what the handles point to.
     reader: Reader,
-    database: Handle,
+    database: Database,
     wal: Option<Prefix>,
     steady: bool,
+}
+
+/// The bytes of the database file.
+enum Database {
+    File(Handle),
+    /// Those that a rollback of its hot journal gives it.
+    RolledBack(Rc<RolledBack>),
 }
 
 impl std::fmt::Debug for View {
@@ -51,6 +59,10 @@ impl View {
     /// `SQLITE_BUSY` where it is locked until `until`; SQLite's; `task`'s. Damage is none.
     pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
         let reader = Reader::open(path, Duration::ZERO)?;
+        if let Some(rolled_back) = reader.rolled_back() {
+            let database = Database::RolledBack(rolled_back);
+            return Ok(Self { reader, database, wal: None, steady: false });
+        }
         let connection = reader.connection();
         let begin = || {
             let sql = connection.sql()?;
@@ -76,7 +88,7 @@ impl View {
         } else {
             wal.map(|handle| Prefix { handle, length: u64::MAX })
         };
-        Ok(Self { reader, database, wal, steady })
+        Ok(Self { reader, database: Database::File(database), wal, steady })
     }
 
     /// The part of the WAL that belongs to the view; none where the file has all of it. `reader`
@@ -103,8 +115,11 @@ impl View {
     }
 
     /// The database file.
-    pub fn database(&self) -> &impl Storage {
-        &self.database
+    pub fn database(&self) -> &dyn Storage {
+        match &self.database {
+            Database::File(handle) => handle,
+            Database::RolledBack(rolled_back) => &**rolled_back,
+        }
     }
 
     /// The part of the WAL that belongs to what is seen, where there is one.
@@ -113,7 +128,7 @@ impl View {
     }
 
     /// Whether a transaction keeps what is seen as it is. False where SQLite could not begin one,
-    /// because it does not take the file for a database.
+    /// because it does not take the file for a database, or because of a hot journal.
     pub fn is_steady(&self) -> bool {
         self.steady
     }

@@ -13,6 +13,7 @@
 //! | [`value`] | a column's value |
 //! | [`freelist`] | a trunk page of the freelist |
 //! | [`ptrmap`] | which page points to a page, in auto-vacuum files |
+//! | [`journal`] | the rollback journal's headers, records and checksums |
 //! | [`wal`] | the write-ahead log's header, frames and checksums |
 //! | [`sql`] | what kind of statement a schema's text is |
 //!
@@ -20,6 +21,7 @@
 
 pub mod freelist;
 pub mod header;
+pub mod journal;
 pub mod number;
 pub mod page;
 pub mod ptrmap;

@@ -6,11 +6,11 @@
 //! | the file was replaced | this process has another file open by the same path |
 //! | the file was cut short | pages that are neither in it nor in its WAL |
 //! | the WAL is not its own | damage that is gone once the file is read without its WAL, and a contradiction between the two ([`foreign_wal`]) |
-//! | nobody knows whose the WAL is | the same damage without a contradiction |
+//! | nothing says whose the WAL is | the same damage without a contradiction |
+//! | a transaction was cut off | a hot rollback journal; the database is read through it |
 //!
-//! Nothing is written, checkpointed or recovered for good. The connection may be opened for
-//! writing all the same: beside a file that was closed cleanly SQLite makes a `-wal` and a `-shm`
-//! in order to read it, and only a connection that may write takes them away again.
+//! Nothing is written, checkpointed, rolled back or recovered for good: [`Access`] says how the
+//! file is opened.
 //!
 //! Called on the thread of the check.
 
@@ -27,8 +27,8 @@ use super::inspect::{self, execute, inspect};
 use super::is_unsafe_to_write;
 use super::last::remember;
 use crate::engine::{
-    Class, Connection, DatabaseFile, Error, Extent, FileId, Result, Task, Wal, advise, beside,
-    or_failed,
+    Access, Class, Connection, DatabaseFile, Error, Extent, FileId, HotJournal, Reader, Result,
+    Task, Wal, advise, beside, or_failed,
 };
 
 /// How long SQLite waits at a time; between two the task is asked.
@@ -105,6 +105,7 @@ pub(super) fn is_broken(health: &Health) -> bool {
                 | Finding::Truncated { .. }
                 | Finding::StaleWal { .. }
                 | Finding::UnclearWal { .. }
+                | Finding::Unreadable { .. }
         ) || matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty())
     })
 }
@@ -114,17 +115,20 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
     match finding {
         Finding::IndexDamage { lines, .. }
         | Finding::FtsDamage { lines, .. }
+        | Finding::FtsStale { lines, .. }
         | Finding::Freelist { lines, .. }
         | Finding::TableDamage { lines, .. }
         | Finding::Header { lines }
         | Finding::StaleWal { lines, .. }
         | Finding::UnclearWal { lines, .. }
+        | Finding::Unreadable { lines, .. }
         | Finding::Truncated { lines, .. }
         | Finding::Replaced { lines }
-        | Finding::NotADatabase { lines } => lines,
+        | Finding::NotADatabase { lines, .. } => lines,
         Finding::ForeignKeyViolations { .. }
         | Finding::ConstraintViolations { .. }
         | Finding::WalDeleted { .. }
+        | Finding::HotJournal { .. }
         | Finding::Locked { .. } => &[],
     }
 }
@@ -160,22 +164,21 @@ fn left_behind(path: &Path) -> Option<Error> {
 }
 
 fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
-    // Read-only wherever something is there that a writer would act on: frames, a hot journal.
-    let is_clean = size(&Wal::path(path)) == 0 && size(&beside(path, "-journal")) == 0;
-    let flags =
-        if is_clean { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
-    let connection = match Connection::open(path, flags, SLICE) {
+    let connection = match Reader::open(path, SLICE) {
         Ok(connection) => connection,
         Err(error) => return inspect::unreadable(path, kind, advise(error, path)),
     };
-    connection.checkpoint_on_close(false);
     execute(&connection, SETTINGS)?;
-    let health = look(&connection, kind, task);
-    if is_clean && size(&Wal::path(path)) == 0 {
-        // Nothing to checkpoint: closing takes the empty WAL away.
-        connection.checkpoint_on_close(true);
+    let mut health = look(&connection, kind, task).map_err(|error| advise(error, path))?;
+    if let Some(HotJournal { bytes, pages: changed_pages }) = connection.hot_journal() {
+        if !connection.is_current() {
+            // Somebody has rolled it back and written since: another look is due.
+            let error = Error::sqlite(ffi::SQLITE_BUSY, "a transaction began during the check");
+            return inspect::unreadable(path, kind, error.at(path));
+        }
+        health.findings.insert(0, Finding::HotJournal { bytes, changed_pages });
     }
-    health.map_err(|error| advise(error, path))
+    Ok(health.judged())
 }
 
 /// What proves that the WAL is another file's.
@@ -191,8 +194,7 @@ fn foreign(path: &Path, task: &dyn Task) -> Result<Option<String>> {
 /// The file as it is without its WAL. No lock is taken, so that a checkpoint meanwhile may show
 /// damage that is none: that keeps a WAL where it is.
 pub(super) fn without_wal(path: &Path, task: &dyn Task) -> Result<Health> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open(&immutable(path), flags, SLICE)?;
+    let connection = Reader::without_wal(path, SLICE)?;
     execute(&connection, SETTINGS)?;
     look(&connection, Kind::Quick, task)
 }
@@ -253,6 +255,10 @@ fn replaced(path: &Path) -> Option<Finding> {
 pub fn deleted_wal(path: &Path) -> Option<Finding> {
     let shm = beside(path, "-shm");
     if !shm.exists() || Wal::path(path).exists() {
+        return None;
+    }
+    if !matches!(Access::of(path), Ok(Access::Alone)) {
+        // The file is in no WAL mode, and asking for more would roll its journal back.
         return None;
     }
     // The index tells how much was lost, unless somebody is still using it.
@@ -338,25 +344,4 @@ pub(super) fn resolved(path: &Path) -> std::io::Result<PathBuf> {
 /// Size of a file, by `stat`; 0 where there is none.
 pub(super) fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-/// `path` as a URI (<https://sqlite.org/uri.html>) of a file that nobody changes.
-fn immutable(path: &Path) -> PathBuf {
-    let mut uri = String::from("file:");
-    let text = path.as_os_str().as_encoded_bytes();
-    #[cfg(windows)]
-    let text = &text.iter().map(|b| if *b == b'\\' { b'/' } else { *b }).collect::<Vec<_>>()[..];
-    if cfg!(windows) {
-        uri.push('/');
-    }
-    for byte in text {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                uri.push(char::from(*byte));
-            }
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    PathBuf::from(uri)
 }

@@ -50,6 +50,9 @@ pub enum Finding {
         index: String,
         /// Its table.
         table: String,
+        /// REINDEX needs a function or a collation that only the application has: the application
+        /// has to run it. Nothing here can rebuild the index.
+        needs_application: bool,
         /// Damaged pages of its b-tree, where SQLite names them.
         pages: Vec<u32>,
         /// SQLite's.
@@ -60,6 +63,22 @@ pub enum Finding {
     FtsDamage {
         /// The virtual table.
         table: String,
+        /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
+        /// them. None where that was not counted or cannot be.
+        left_out: Option<u64>,
+        /// SQLite's.
+        lines: Vec<String>,
+    },
+    /// A full-text index that is sound does not say what its content says: it has entries of rows
+    /// that are gone, or whose text is another by now. Not damage of the file.
+    FtsStale {
+        /// The virtual table.
+        table: String,
+        /// Rows that it has entries of, and that are not in its content.
+        gone: u64,
+        /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
+        /// them. None where that cannot be counted.
+        left_out: Option<u64>,
         /// SQLite's.
         lines: Vec<String>,
     },
@@ -121,11 +140,28 @@ pub enum Finding {
         /// SQLite's, about the file together with the WAL.
         lines: Vec<String>,
     },
+    /// Pages of which the disk failed every read. Found only by a repair that a person asked for:
+    /// elsewhere a read that fails is an error, and no finding.
+    Unreadable {
+        /// The pages.
+        pages: Vec<u32>,
+        /// The error.
+        lines: Vec<String>,
+    },
     /// The WAL was deleted by hand, and commits with it that were not checkpointed. They are
     /// gone; what is left is not damaged by it. Told once: opening the file makes a new WAL.
     WalDeleted {
         /// Frames that were lost, where the `-shm` still told.
         frames: Option<u64>,
+    },
+    /// A transaction was cut off and left its rollback journal (`-journal`), which the next
+    /// connection that may write rolls back. Not damage: the check is of the database as it is
+    /// after that.
+    HotJournal {
+        /// Bytes of the journal.
+        bytes: u64,
+        /// Pages that a rollback puts back.
+        changed_pages: u64,
     },
     /// The file is shorter than its page count, and the WAL does not make up for it.
     Truncated {
@@ -141,6 +177,10 @@ pub enum Finding {
     },
     /// No SQLite database, or its first page was overwritten.
     NotADatabase {
+        /// Something of SQLite is in it or next to it (a part of the header, a b-tree page, its
+        /// `-wal`, its `-journal`, the copy of its schema): it was one. Nothing can be repaired
+        /// where there is nothing.
+        was_database: bool,
         /// SQLite's.
         lines: Vec<String>,
     },
@@ -198,11 +238,18 @@ impl fmt::Display for Finding {
 impl Finding {
     fn write(&self, f: &mut impl fmt::Write) -> fmt::Result {
         let lines = match self {
-            Self::IndexDamage { index, lines, .. } => {
+            Self::IndexDamage { index, needs_application, lines, .. } => {
                 write!(f, "the index {index} is damaged")?;
+                if *needs_application {
+                    write!(f, ", and only its application can rebuild it")?;
+                }
                 lines
             }
-            Self::FtsDamage { table, lines } => {
+            Self::FtsStale { table, lines, .. } => {
+                write!(f, "the full-text index {table} is not up to date with its content")?;
+                lines
+            }
+            Self::FtsDamage { table, lines, .. } => {
                 write!(f, "the full-text index {table} is damaged, the rows it is of are not")?;
                 lines
             }
@@ -249,11 +296,22 @@ impl Finding {
                 )?;
                 lines
             }
+            Self::Unreadable { pages, lines } => {
+                write!(f, "the disk failed every read of {} pages", pages.len())?;
+                lines
+            }
             Self::WalDeleted { frames: Some(frames) } => {
                 return write!(f, "the -wal was deleted, and {frames} pages of commits with it");
             }
             Self::WalDeleted { frames: None } => {
                 return write!(f, "the -wal was deleted, and the latest commits with it");
+            }
+            Self::HotJournal { changed_pages, .. } => {
+                return write!(
+                    f,
+                    "a transaction was cut off and has changed up to {changed_pages} pages; the next \
+                     connection that may write rolls it back"
+                );
             }
             Self::Truncated { missing_pages, lines } => {
                 write!(f, "the file was cut short: {missing_pages} pages are missing")?;
@@ -262,8 +320,13 @@ impl Finding {
             Self::Replaced { lines } | Self::Locked { lines } => {
                 return f.write_str(lines.first().map_or("", String::as_str));
             }
-            Self::NotADatabase { lines } => {
-                write!(f, "the file is no SQLite database, or its first page was overwritten")?;
+            Self::NotADatabase { was_database, lines } => {
+                let what = if *was_database {
+                    "the first page was overwritten"
+                } else {
+                    "it never was one"
+                };
+                write!(f, "the file is no SQLite database: {what}")?;
                 lines
             }
         };
@@ -279,7 +342,9 @@ impl Finding {
             self,
             Self::ForeignKeyViolations { .. }
                 | Self::ConstraintViolations { .. }
+                | Self::FtsStale { .. }
                 | Self::WalDeleted { .. }
+                | Self::HotJournal { .. }
                 | Self::Locked { .. }
         )
     }

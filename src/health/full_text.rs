@@ -1,19 +1,38 @@
 //! Full-text indexes of tables that keep their own text (`content='…'`), against that text.
 //!
-//! SQLite's checks look whether such an FTS5 index is well-formed, never whether it says what its
-//! table says (`xIntegrity` leaves external content alone; FTS3 and FTS4 do compare). It goes
-//! stale easily: `INSERT OR REPLACE` fires no delete trigger unless `recursive_triggers` is on.
-//! FTS5 can compare, but only as a write (`'integrity-check'` with rank 1,
-//! <https://sqlite.org/fts5.html#the_integrity_check_command>). So:
+//! Such an index may leave rows out on purpose: triggers with a WHEN clause keep deleted rows that
+//! are not purged yet out of it. So there are three answers:
 //!
-//! * where the connection holds the write lock already, FTS5 is asked, inside a savepoint that is
-//!   rolled back;
-//! * elsewhere its two sides are compared here, by one sum over all tokens (term, row, column,
-//!   position) of the index, as `fts5vocab` lists them, and one over those that the same
-//!   tokenizer finds in the table's text; and what FTS5 remembers of sizes (`%_docsize`, and the
-//!   averages in `%_data`, <https://sqlite.org/fts5.html#fts5_data_structures>) with what it
-//!   would remember of that text. The text is indexed in a temporary contentless table a mebibyte
-//!   at a time, so that neither memory nor disk depends on the table's size.
+//! | the index | finding |
+//! |---|---|
+//! | holds some of the rows, or all of them, and says of each what its text says | none |
+//! | has entries of rows that are gone, or whose text is another by now | [`FtsStale`], no damage |
+//! | fails its module's own check, or a statement, with `SQLITE_CORRUPT_VTAB` | [`FtsDamage`] |
+//!
+//! A stale index is easily made: `INSERT OR REPLACE` fires no delete trigger unless
+//! `recursive_triggers` is on.
+//!
+//! SQLite's checks look whether an FTS5 index is well-formed, and leave external content alone.
+//! FTS5 can compare all rows with all entries, but only as a write (`'integrity-check'` with rank 1,
+//! <https://sqlite.org/fts5.html#the_integrity_check_command>). Where the connection holds the
+//! write lock already, FTS5 is asked first, inside a savepoint that is rolled back.
+//!
+//! Otherwise the two sides are compared here, for the rows that the index holds (`%_docsize` lists
+//! them): one sum over all tokens (term, row, column, position) of the index, as `fts5vocab` lists
+//! them, and one over those that the same tokenizer finds in the rows' text; and what FTS5
+//! remembers of sizes (`%_docsize`, and the averages in `%_data`,
+//! <https://sqlite.org/fts5.html#fts5_data_structures>) with what it would remember of that text.
+//! The text is indexed in a temporary contentless table a mebibyte at a time, so that neither
+//! memory nor disk depends on the table's size. Without `%_docsize` (`columnsize=0`) the rows are
+//! those that have tokens in the index, which takes a temporary table of their numbers.
+//!
+//! The check of FTS3 and FTS4 compares all rows with all entries, and so fails for an index that
+//! leaves rows out. Its verdict is taken for damage only where a scan of the index's terms fails,
+//! or where no row is left out. In between, FTS4 compares a temporary copy of the index with the
+//! rows that the index holds.
+//!
+//! [`FtsStale`]: super::Finding::FtsStale
+//! [`FtsDamage`]: super::Finding::FtsDamage
 //!
 //! Called on the thread of the check.
 
@@ -22,9 +41,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{OptionalExtension, ffi};
 
-use super::inspect::{execute, quoted};
+use super::finding::{Finding, Kind};
+use super::inspect::{execute, identifier, quoted};
 use super::lines::{Findings, Subject};
-use super::schema::{Object, Schema};
+use super::schema::Schema;
 use super::watch::Watch;
 use crate::engine::{Class, Connection, Error, Result};
 use crate::format::number::varint;
@@ -35,48 +55,63 @@ const AVERAGES: i64 = 1;
 /// How much text is indexed at a time, in bytes.
 const PORTION: usize = 1 << 20;
 
-/// Compares each FTS5 index of external content with its table. One that cannot be compared (its
-/// tokenizer is unknown to this connection, its table is gone) is passed over: that is no damage.
+/// Looks at each full-text index, and corrects what SQLite's check said of it.
 pub(super) fn check(
     connection: &Connection,
+    kind: Kind,
     schema: &Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
 ) -> Result<()> {
     for table in schema.virtual_tables() {
         watch.go_on()?;
-        let Some(index) = External::of(table) else {
+        let Some(index) = FullText::of(&table.name, &table.sql) else {
             continue;
         };
-        if findings.has_full_text_damage(&table.name) {
+        let failed = findings.has_full_text_damage(&table.name);
+        let is_asked = match &index.content {
+            // SQLite compares no FTS5 index with external content, and neither does a quick check.
+            Content::External(_) if index.is_five() => kind == Kind::Full,
+            Content::External(_) | Content::Own | Content::None => failed,
+        };
+        if !is_asked {
             continue;
         }
-        execute(connection, "SAVEPOINT fusion_sqlite_full_text")?;
-        let agrees =
-            if may_write(connection) { index.ask(connection) } else { index.compare(connection) };
-        let ended = execute(
-            connection,
-            "ROLLBACK TO fusion_sqlite_full_text; RELEASE fusion_sqlite_full_text",
-        );
-        match agrees {
-            Ok(true) => ended?,
-            Ok(false) => {
-                ended?;
-                let line =
-                    format!("the full-text index does not agree with its table {}", index.content);
-                findings.note(Subject::FullText(table.name.clone()), None, &line);
+        let said = in_savepoint(connection, || index.examine(connection, kind, failed));
+        match said.map_err(|error| watch.reason(error)) {
+            Ok(Said::Nothing) => {}
+            Ok(Said::Sound) => findings.forget_full_text(&table.name),
+            Ok(Said::Damaged { left_out }) => findings.set_left_out(&table.name, left_out),
+            Ok(Said::Stale { rows, lines }) => {
+                findings.forget_full_text(&table.name);
+                let Rows { gone, left_out } = rows;
+                let table = table.name.clone();
+                findings.push(Finding::FtsStale { table, gone, left_out, lines });
             }
-            Err(error) => match watch.reason(error) {
-                error if error.class() == Class::Index => {
-                    ended?;
-                    findings.note(Subject::FullText(table.name.clone()), None, &error.message);
-                }
-                error if error.errcode & 0xff == ffi::SQLITE_ERROR => ended?,
-                error => return Err(error),
-            },
+            Err(error) if error.class() == Class::Index => {
+                findings.note(Subject::FullText(table.name.clone()), None, &error.message);
+                let rows = index.rows(connection);
+                findings.set_left_out(&table.name, rows.ok().and_then(|rows| rows.left_out));
+            }
+            // One that cannot be compared (its tokenizer is unknown to this connection, its table
+            // is gone) is passed over: that is no damage.
+            Err(error) if error.errcode & 0xff == ffi::SQLITE_ERROR => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Runs `work`, which may make temporary tables, and takes back what it made.
+fn in_savepoint<R>(connection: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    execute(connection, "SAVEPOINT fusion_sqlite_full_text")?;
+    let done = work();
+    let ended =
+        execute(connection, "ROLLBACK TO fusion_sqlite_full_text; RELEASE fusion_sqlite_full_text");
+    // Some errors have ended the savepoint.
+    let done = done?;
+    ended?;
+    Ok(done)
 }
 
 /// Whether the connection holds the write lock of its database.
@@ -85,66 +120,372 @@ fn may_write(connection: &Connection) -> bool {
     unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) == ffi::SQLITE_TXN_WRITE }
 }
 
-/// An FTS5 index whose text is elsewhere.
+/// What is to be said of an index.
+#[derive(Debug)]
+enum Said {
+    /// No more than what was said already.
+    Nothing,
+    /// It is in order, whatever was said.
+    Sound,
+    /// It is damaged, as was said.
+    Damaged { left_out: Option<u64> },
+    /// It is in order, and not up to date.
+    Stale { rows: Rows, lines: Vec<String> },
+}
+
+/// The rows of an index against those of its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// Rows that it holds, and that are not in its content.
+    pub gone: u64,
+    /// Rows of its content that it does not hold. None where that cannot be counted.
+    pub left_out: Option<u64>,
+}
+
+/// Where a full-text index has its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// In its own tables: all of it is in the index.
+    Own,
+    /// Nowhere: the index cannot be rebuilt.
+    None,
+    /// In this table or view.
+    External(String),
+}
+
+/// The module of a full-text index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// FTS3 or FTS4.
+    Four,
+    Five,
+}
+
+impl Version {
+    /// The column of `%_docsize` with the row's number.
+    fn id(self) -> &'static str {
+        match self {
+            Self::Four => "docid",
+            Self::Five => "id",
+        }
+    }
+}
+
+/// A full-text index, by its statement.
 #[derive(Debug, PartialEq, Eq)]
-struct External {
+pub struct FullText {
     name: String,
-    /// The table or view that has the text.
-    content: String,
-    /// Its column with the row's number.
+    version: Version,
+    content: Content,
+    /// The column of external content with the row's number.
     rowid: String,
-    /// Whether it has a table of its rows' sizes.
+    /// Whether it has a table of its rows' sizes, which lists the rows.
     has_sizes: bool,
-    /// The arguments that say what is kept of a text: columns, tokenizer, detail, columnsize.
+    /// The arguments that say what is kept of a text: columns (FTS5), tokenizer, detail,
+    /// columnsize.
     arguments: Vec<String>,
 }
 
-impl External {
-    fn of(table: &Object) -> Option<Self> {
-        let (module, arguments) = module(&table.sql)?;
-        if !module.eq_ignore_ascii_case("fts5") {
-            return None;
-        }
+impl FullText {
+    /// The index of the virtual table `name` that `sql` makes; none if it makes another.
+    pub fn of(name: &str, sql: &str) -> Option<Self> {
+        let (module, arguments) = module(sql)?;
+        let is = |module: &str, names: &[&str]| {
+            names.iter().any(|name| module.eq_ignore_ascii_case(name))
+        };
+        let version = match module {
+            "" => return None,
+            module if is(module, &["fts5"]) => Version::Five,
+            module if is(module, &["fts3", "fts4"]) => Version::Four,
+            _ => return None,
+        };
         let mut index = Self {
-            name: table.name.clone(),
-            content: String::new(),
+            name: name.to_owned(),
+            version,
+            content: Content::Own,
             rowid: "rowid".to_owned(),
-            has_sizes: true,
+            has_sizes: !is(module, &["fts3"]),
             arguments: Vec::new(),
         };
         for argument in arguments {
-            match argument.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
-                Some((key, value)) if key.eq_ignore_ascii_case("content") => {
-                    index.content = unquoted(value);
-                }
-                Some((key, value)) if key.eq_ignore_ascii_case("content_rowid") => {
-                    index.rowid = unquoted(value);
-                }
-                // Extra indexes, which say nothing that the index does not say.
-                Some((key, _)) if key.eq_ignore_ascii_case("prefix") => {}
-                Some((key, value)) if key.eq_ignore_ascii_case("columnsize") => {
-                    index.has_sizes = unquoted(value) != "0";
-                    index.arguments.push(argument.to_owned());
-                }
-                _ => index.arguments.push(argument.to_owned()),
-            }
+            index.take(argument);
         }
-        (!index.content.is_empty()).then_some(index)
+        Some(index)
     }
 
-    /// Has FTS5 compare.
+    fn take(&mut self, argument: &str) {
+        let option = argument.split_once('=').map(|(key, value)| {
+            let key = key.trim().to_ascii_lowercase();
+            (key, unquoted(value.trim()))
+        });
+        let key = option.as_ref().map_or("", |(key, _)| key.as_str());
+        let value = option.as_ref().map_or("", |(_, value)| value.as_str());
+        match (self.version, key) {
+            (_, "content") if value.is_empty() => self.content = Content::None,
+            (_, "content") => self.content = Content::External(value.to_owned()),
+            (Version::Five, "content_rowid") => self.rowid = value.to_owned(),
+            // Extra indexes, which say nothing that the index does not say.
+            (Version::Five, "prefix") => {}
+            (Version::Five, "columnsize") => {
+                self.has_sizes = value != "0";
+                self.arguments.push(argument.to_owned());
+            }
+            (Version::Five, _) => self.arguments.push(argument.to_owned()),
+            (Version::Four, "matchinfo") => {
+                self.has_sizes = !value.eq_ignore_ascii_case("fts3");
+                self.arguments.push(argument.to_owned());
+            }
+            (Version::Four, "prefix" | "order" | "languageid" | "notindexed") => {
+                self.arguments.push(argument.to_owned());
+            }
+            (Version::Four, _) => {
+                let word = argument.get(.."tokenize".len()).unwrap_or_default();
+                if word.eq_ignore_ascii_case("tokenize") {
+                    self.arguments.push(argument.to_owned());
+                }
+            }
+        }
+    }
+
+    /// One of its own tables.
+    fn own(&self, suffix: &str) -> String {
+        format!("main.{}", identifier(&format!("{}_{suffix}", self.name)))
+    }
+
+    fn is_five(&self) -> bool {
+        self.version == Version::Five
+    }
+
+    /// Where its text is.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The statement that lists the rows that the index holds in a temporary table,
+    /// `fusion_sqlite_held`. None where it has no such list.
+    pub fn list_of_held(&self) -> Option<String> {
+        self.has_sizes.then(|| {
+            format!(
+                "CREATE TEMP TABLE fusion_sqlite_held AS SELECT {} AS id FROM {}",
+                self.version.id(),
+                self.own("docsize")
+            )
+        })
+    }
+
+    /// The statements that make the index anew of those rows of its external content that
+    /// `fusion_sqlite_held` lists, so that a row that it leaves out stays left out. None where its
+    /// content is not external.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn rebuild_of_held(&self, connection: &Connection) -> Result<Option<String>> {
+        let Content::External(content) = &self.content else { return Ok(None) };
+        let sql = connection.sql()?;
+        let columns = columns(sql, &self.name).map_err(Error::from)?.join(", ");
+        let (name, content, rowid) =
+            (identifier(&self.name), identifier(content), identifier(&self.rowid));
+        let (empty, number) = match self.version {
+            Version::Five => {
+                (format!("INSERT INTO main.{name}({name}) VALUES ('delete-all')"), "rowid")
+            }
+            Version::Four => {
+                let own = ["segments", "segdir", "docsize", "stat"];
+                (own.map(|own| format!("DELETE FROM {}", self.own(own))).join("; "), "docid")
+            }
+        };
+        Ok(Some(format!(
+            "{empty};
+             INSERT INTO main.{name}({number}, {columns})
+             SELECT {rowid}, {columns} FROM main.{content}
+              WHERE {rowid} IN (SELECT id FROM temp.fusion_sqlite_held)"
+        )))
+    }
+
+    /// The column of external content with the row's number, as an identifier.
+    pub fn rowid(&self) -> String {
+        identifier(&self.rowid)
+    }
+
+    /// Whether the index passes its module's own check, but for rows that it leaves out.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn is_sound(&self, connection: &Connection) -> Result<bool> {
+        let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
+        let check = format!("PRAGMA main.integrity_check({})", quoted(&self.name));
+        let verdict: String =
+            connection.sql()?.query_row(&check, [], |row| row.get(0)).map_err(at)?;
+        match &self.content {
+            _ if verdict == "ok" => Ok(true),
+            Content::External(content) if !self.is_five() => in_savepoint(connection, || {
+                let said = self.examine_four(connection, Kind::Full, content)?;
+                Ok(matches!(said, Said::Sound | Said::Stale { .. }))
+            }),
+            _ => Ok(false),
+        }
+    }
+
+    /// Which rows it holds, against those of its content.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn rows(&self, connection: &Connection) -> Result<Rows> {
+        in_savepoint(connection, || self.count(connection))
+    }
+
+    /// [`Self::rows`]; may leave the temporary table of [`Self::list_held`].
+    fn count(&self, connection: &Connection) -> Result<Rows> {
+        let content = match &self.content {
+            Content::Own => return Ok(Rows { gone: 0, left_out: Some(0) }),
+            Content::None => return Ok(Rows { gone: 0, left_out: None }),
+            Content::External(content) => identifier(content),
+        };
+        let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
+        let sql = connection.sql()?;
+        let count = |statement: &str| -> Result<u64> {
+            let count: i64 = sql.query_row(statement, [], |row| row.get(0)).map_err(at)?;
+            Ok(u64::try_from(count).unwrap_or(0))
+        };
+        let rowid = identifier(&self.rowid);
+        let (id, held) = match (self.has_sizes, self.version) {
+            (true, version) => (version.id(), self.own("docsize")),
+            (false, Version::Five) => {
+                self.list_held(connection)?;
+                ("id", "temp.fusion_sqlite_held".to_owned())
+            }
+            (false, Version::Four) => return Ok(Rows { gone: 0, left_out: None }),
+        };
+        let both = count(&format!(
+            "SELECT count(*) FROM {held} WHERE {id} IN (SELECT {rowid} FROM main.{content})"
+        ))?;
+        let gone = count(&format!("SELECT count(*) FROM {held}"))?.saturating_sub(both);
+        let left_out = if self.has_sizes {
+            count(&format!("SELECT count(*) FROM main.{content}"))?.saturating_sub(both)
+        } else {
+            // A row without text has no tokens.
+            let columns = columns(sql, &self.name).map_err(at)?;
+            let lengths: Vec<_> =
+                columns.iter().map(|column| format!("ifnull(length({column}), 0)")).collect();
+            count(&format!(
+                "SELECT count(*) FROM main.{content} WHERE {rowid} NOT IN (SELECT {id} FROM {held}) \
+                 AND {} > 0",
+                lengths.join(" + ")
+            ))?
+        };
+        Ok(Rows { gone, left_out: Some(left_out) })
+    }
+
+    /// Lists the rows that have tokens in the index, in a temporary table.
+    fn list_held(&self, connection: &Connection) -> Result<()> {
+        execute(
+            connection,
+            &format!(
+                "CREATE VIRTUAL TABLE temp.fusion_sqlite_tokens USING \
+                 fts5vocab('main', {}, 'instance');
+                 CREATE TEMP TABLE fusion_sqlite_held (id INTEGER PRIMARY KEY);
+                 INSERT OR IGNORE INTO fusion_sqlite_held SELECT doc FROM fusion_sqlite_tokens",
+                quoted(&self.name),
+            ),
+        )
+    }
+
+    fn examine(&self, connection: &Connection, kind: Kind, failed: bool) -> Result<Said> {
+        let content = match &self.content {
+            Content::External(content) => content,
+            Content::Own | Content::None => {
+                let left_out = self.count(connection)?.left_out;
+                return Ok(Said::Damaged { left_out });
+            }
+        };
+        if !self.is_five() {
+            return self.examine_four(connection, kind, content);
+        }
+        if failed {
+            // Which rows a damaged index holds may be beyond counting.
+            let left_out = self.rows(connection).ok().and_then(|rows| rows.left_out);
+            return Ok(Said::Damaged { left_out });
+        }
+        if may_write(connection) && self.ask(connection)? {
+            return Ok(Said::Nothing);
+        }
+        let rows = self.count(connection)?;
+        let mut lines = lines_of(rows, content);
+        if lines.is_empty() && !self.compare(connection, content)? {
+            lines.push(format!("it does not say of its rows what {content} says of them"));
+        }
+        Ok(if lines.is_empty() { Said::Nothing } else { Said::Stale { rows, lines } })
+    }
+
+    /// Looks at an FTS3 or FTS4 index that SQLite's check does not find equal to all its content.
+    fn examine_four(&self, connection: &Connection, kind: Kind, content: &str) -> Result<Said> {
+        let scan = format!(
+            "CREATE VIRTUAL TABLE temp.fusion_sqlite_terms USING fts4aux(main, {})",
+            quoted(&self.name)
+        );
+        execute(connection, &scan)?;
+        let scanned = connection.sql()?.query_row(
+            "SELECT count(*) FROM temp.fusion_sqlite_terms WHERE occurrences < 0",
+            [],
+            |_| Ok(()),
+        );
+        let scanned = scanned.map_err(|error| Error::from(error).at(connection.path()));
+        let is_damage = match scanned {
+            Ok(()) => false,
+            Err(error) if matches!(error.class(), Class::Index | Class::Corrupt) => true,
+            Err(error) => return Err(error),
+        };
+        if kind == Kind::Quick {
+            // Comparing is a full check's.
+            return Ok(if is_damage { Said::Nothing } else { Said::Sound });
+        }
+        let rows = self.count(connection)?;
+        if is_damage || rows.left_out == Some(0) {
+            return Ok(Said::Damaged { left_out: rows.left_out });
+        }
+        let mut lines = lines_of(rows, content);
+        if lines.is_empty() && !(self.has_sizes && self.compare_four(connection, content)?) {
+            lines.push(format!("it does not say of its rows what {content} says of them"));
+        }
+        Ok(if lines.is_empty() { Said::Sound } else { Said::Stale { rows, lines } })
+    }
+
+    /// Has FTS4 compare a copy of the index with the rows that the index holds.
+    fn compare_four(&self, connection: &Connection, content: &str) -> Result<bool> {
+        let sql = connection.sql()?;
+        let mut arguments = columns(sql, &self.name).map_err(Error::from)?;
+        arguments.extend(self.arguments.iter().cloned());
+        execute(
+            connection,
+            &format!(
+                "CREATE TEMP VIEW fusion_sqlite_rows AS SELECT rowid AS rowid, * \
+                 FROM main.{content} WHERE rowid IN (SELECT docid FROM {sizes});
+                 CREATE VIRTUAL TABLE temp.fusion_sqlite_copy USING \
+                 fts4({arguments}, content='fusion_sqlite_rows');
+                 INSERT INTO temp.fusion_sqlite_copy_segments SELECT * FROM {segments};
+                 INSERT INTO temp.fusion_sqlite_copy_segdir SELECT * FROM {segdir}",
+                content = identifier(content),
+                arguments = arguments.join(", "),
+                sizes = self.own("docsize"),
+                segments = self.own("segments"),
+                segdir = self.own("segdir"),
+            ),
+        )?;
+        let ask = "INSERT INTO temp.fusion_sqlite_copy(fusion_sqlite_copy) \
+                   VALUES ('integrity-check')";
+        agrees(execute(connection, ask))
+    }
+
+    /// Has FTS5 compare all rows of its content with all entries.
     fn ask(&self, connection: &Connection) -> Result<bool> {
         let name = identifier(&self.name);
         let sql = format!("INSERT INTO main.{name}({name}, rank) VALUES ('integrity-check', 1)");
-        match execute(connection, &sql) {
-            Ok(()) => Ok(true),
-            Err(error) if error.class() == Class::Index => Ok(false),
-            Err(error) => Err(error),
-        }
+        agrees(execute(connection, &sql))
     }
 
-    /// Compares.
-    fn compare(&self, connection: &Connection) -> Result<bool> {
+    /// Compares the rows that an FTS5 index holds, all of which are in its content, with their
+    /// text.
+    fn compare(&self, connection: &Connection, content: &str) -> Result<bool> {
         let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
         let sql = connection.sql()?;
         execute(
@@ -162,12 +503,14 @@ impl External {
         let columns = columns(sql, &self.name).map_err(at)?;
         let mut expected = Tokens::default();
         let mut totals = Totals::default();
+        let held =
+            if self.has_sizes { self.own("docsize") } else { "temp.fusion_sqlite_held".to_owned() };
         let mut read = sql
             .prepare(&format!(
-                "SELECT {}, {} FROM main.{}",
-                identifier(&self.rowid),
+                "SELECT {rowid}, {} FROM main.{} WHERE {rowid} IN (SELECT id FROM {held})",
                 columns.join(", "),
-                identifier(&self.content)
+                identifier(content),
+                rowid = identifier(&self.rowid),
             ))
             .map_err(at)?;
         let mut index = sql
@@ -235,6 +578,24 @@ impl External {
         let rows: i64 =
             sql.query_row(&format!("SELECT count(*) FROM main.{sizes}"), [], |row| row.get(0))?;
         Ok(u64::try_from(rows).unwrap_or(0))
+    }
+}
+
+/// What there is to say about rows that are gone.
+fn lines_of(rows: Rows, content: &str) -> Vec<String> {
+    match rows.gone {
+        0 => Vec::new(),
+        1 => vec![format!("it has entries of 1 row that is not in {content}")],
+        gone => vec![format!("it has entries of {gone} rows that are not in {content}")],
+    }
+}
+
+/// Whether a module found its index to agree with the content.
+fn agrees(said: Result<()>) -> Result<bool> {
+    match said {
+        Ok(()) => Ok(true),
+        Err(error) if error.class() == Class::Index => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -331,7 +692,10 @@ impl Tokens {
 /// Module and arguments of `CREATE VIRTUAL TABLE … USING module(arguments)`, as SQLite's parser
 /// splits them: at commas outside of parentheses and quotes.
 fn module(sql: &str) -> Option<(&str, Vec<&str>)> {
-    let open = positions(sql).find(|(_, depth, c)| *depth == 0 && *c == '(')?.0;
+    let open = positions(sql).find(|(_, depth, c)| *depth == 0 && *c == '(').map(|it| it.0);
+    let Some(open) = open else {
+        return Some((module_name(sql)?, Vec::new()));
+    };
     let close = sql.rfind(')')?;
     let inside = sql.get(open + 1..close)?;
     let mut arguments = Vec::new();
@@ -341,9 +705,13 @@ fn module(sql: &str) -> Option<(&str, Vec<&str>)> {
         start = at + 1;
     }
     arguments.push(inside.get(start..)?.trim());
-    let name = sql.get(..open)?.trim_end();
-    let name = name.rsplit(char::is_whitespace).next()?;
-    Some((name.trim_matches(['"', '`', '[', ']', '\'']), arguments))
+    Some((module_name(sql.get(..open)?)?, arguments))
+}
+
+/// The last word.
+fn module_name(text: &str) -> Option<&str> {
+    let name = text.trim_end().rsplit(char::is_whitespace).next()?;
+    Some(name.trim_matches(['"', '`', '[', ']', '\'', ';']))
 }
 
 /// Characters outside of quotes, each with the parentheses that are open before it.
@@ -383,33 +751,22 @@ fn unquoted(value: &str) -> String {
     }
 }
 
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn external(sql: &str) -> Option<External> {
-        External::of(&Object {
-            kind: "table".to_owned(),
-            name: "words".to_owned(),
-            table: "words".to_owned(),
-            root: 0,
-            sql: sql.to_owned(),
-        })
+    fn index(sql: &str) -> FullText {
+        FullText::of("words", sql).unwrap()
     }
 
     #[test]
     fn arguments_are_split_as_sqlite_splits_them() {
-        let index = external(
+        let index = index(
             "CREATE VIRTUAL TABLE \"words (1)\" USING FTS5 (text, 'de, tail' UNINDEXED, \
              tokenize = 'unicode61 tokenchars ''(,''', content = \"my logs\", content_rowid=[id], \
              prefix='2,3')",
-        )
-        .unwrap();
-        assert_eq!(index.content, "my logs");
+        );
+        assert_eq!(index.content, Content::External("my logs".to_owned()));
         assert_eq!(index.rowid, "id");
         assert_eq!(
             index.arguments,
@@ -418,9 +775,17 @@ mod tests {
     }
 
     #[test]
-    fn what_has_its_own_text_or_none_is_left_to_sqlite() {
-        assert_eq!(external("CREATE VIRTUAL TABLE words USING fts5(text)"), None);
-        assert_eq!(external("CREATE VIRTUAL TABLE words USING fts5(text, content='')"), None);
-        assert_eq!(external("CREATE VIRTUAL TABLE words USING fts4(text, content=logs)"), None);
+    fn where_the_text_is_is_read_from_the_statement() {
+        let content = |sql: &str| index(sql).content;
+        let logs = || Content::External("logs".to_owned());
+        assert_eq!(content("CREATE VIRTUAL TABLE words USING fts5(text)"), Content::Own);
+        assert_eq!(
+            content("CREATE VIRTUAL TABLE words USING fts5(text, content='')"),
+            Content::None
+        );
+        assert_eq!(content("CREATE VIRTUAL TABLE words USING fts4(text, content=logs)"), logs());
+        assert_eq!(content("CREATE VIRTUAL TABLE words USING fts4(content=\"logs\")"), logs());
+        assert_eq!(content("CREATE VIRTUAL TABLE words USING fts3"), Content::Own);
+        assert_eq!(FullText::of("words", "CREATE VIRTUAL TABLE words USING rtree(a, b, c)"), None);
     }
 }

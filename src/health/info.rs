@@ -215,7 +215,7 @@ fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
     let connection = reader.connection();
     let sql = connection.sql()?;
     // One snapshot for all of it. Reading the schema's version is what begins it.
-    sql.execute_batch("BEGIN")?;
+    sql.execute_batch("PRAGMA query_only = 1; BEGIN")?;
     let number = |name: &str| -> Result<i64> {
         Ok(sql.query_row(&format!("PRAGMA main.{name}"), [], |row| row.get(0))?)
     };

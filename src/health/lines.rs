@@ -8,7 +8,9 @@
 //! | SQLite says | it is about |
 //! |---|---|
 //! | `Tree R page P[ cell C\| right child]: …` | the table or index with root page R |
-//! | … `ptr map entry` …, `Freelist: …`, `Page N: …`, `max rootpage …` | the lists of pages |
+//! | `Fragmentation of … on page P`, `Multiple uses for byte … of page P` | the b-tree that has page P, which SQLite does not name |
+//! | the same, with `ptr map entry` | the index, or the lists of pages where it is a table's |
+//! | `Freelist: …`, `Page N: …`, `max rootpage …` | the lists of pages |
 //! | `… index I`, `index I stores …` | index I |
 //! | `row not in PRIMARY KEY order for T` | table T |
 //! | `NULL value in T.C`, `CHECK constraint failed in T`, … | rows that T's constraints forbid |
@@ -31,6 +33,8 @@ pub(super) enum Subject {
     Index(String, String),
     /// The lists of pages: free ones, and the pointer map.
     Pages,
+    /// A page of a b-tree that the line does not name.
+    SomeTree,
     /// A full-text index.
     FullText(String),
     /// Rows of a table that its own constraints forbid.
@@ -76,18 +80,25 @@ fn one<'a>(line: &'a str, schema: &Schema) -> Sorted<'a> {
 }
 
 fn subject(line: &str, schema: &Schema) -> (Subject, Option<u32>) {
+    let tree = line.strip_prefix("Tree ").map(|rest| (tree(number(rest), schema), rest));
     if line.contains("ptr map entry") || line.contains("Failed to read ptrmap") {
-        return (Subject::Pages, after(line, "key="));
+        // One of the two is wrong. Rebuilding an index writes both.
+        return match tree {
+            Some((index @ Subject::Index(..), rest)) => (index, after(rest, " page ")),
+            _ => (Subject::Pages, after(line, "key=")),
+        };
     }
-    if let Some(rest) = line.strip_prefix("Tree ") {
-        let page = after(rest, " page ");
-        return (tree(number(rest).unwrap_or(0), schema), page);
+    if let Some((tree, rest)) = tree {
+        return (tree, after(rest, " page "));
     }
     if line.starts_with("Freelist: ") {
         return (Subject::Pages, after(line, " page "));
     }
     if let Some(rest) = line.strip_prefix("Page ") {
         return (Subject::Pages, number(rest));
+    }
+    if line.starts_with("Fragmentation of ") || line.starts_with("Multiple uses for byte ") {
+        return (Subject::SomeTree, after(line, " page "));
     }
     if line.starts_with("max rootpage ") || line.starts_with("incremental_vacuum enabled ") {
         return (Subject::Pages, None);
@@ -99,8 +110,8 @@ fn subject(line: &str, schema: &Schema) -> (Subject, Option<u32>) {
     (subject, None)
 }
 
-fn tree(root: u32, schema: &Schema) -> Subject {
-    match schema.by_root(root) {
+fn tree(root: Option<u32>, schema: &Schema) -> Subject {
+    match schema.by_root(root.unwrap_or(0)) {
         Some(object) if object.kind == "index" => {
             Subject::Index(object.name.clone(), object.table.clone())
         }
@@ -182,6 +193,8 @@ fn after(text: &str, lead: &str) -> Option<u32> {
 pub(super) struct Findings {
     found: Vec<Finding>,
     uncomputed: HashSet<String>,
+    /// Lines about pages whose b-tree is not known yet.
+    of_some_tree: Vec<(u32, String)>,
 }
 
 /// How many of SQLite's lines a finding keeps.
@@ -200,6 +213,12 @@ impl Findings {
                 Subject::Unplaced if sorted.line == MALFORMED => {}
                 // A line that this SQLite does not write: the worst is assumed.
                 Subject::Unplaced => self.header(sorted.line),
+                Subject::SomeTree => {
+                    let line = (sorted.page.unwrap_or(0), sorted.line.to_owned());
+                    if !self.of_some_tree.contains(&line) {
+                        self.of_some_tree.push(line);
+                    }
+                }
                 subject => self.note(subject, sorted.page, sorted.line),
             }
         }
@@ -214,15 +233,18 @@ impl Findings {
 
     fn is_hearsay(&self, sorted: &Sorted<'_>) -> bool {
         match &sorted.subject {
+            // A b-tree, and how many entries it has, are looked at without computing.
             Subject::Index(_, table) => {
-                !sorted.line.starts_with("Tree ") && self.uncomputed.contains(table)
+                !sorted.line.starts_with("Tree ")
+                    && !is_count(sorted.line)
+                    && self.uncomputed.contains(table)
             }
             Subject::Constraint(table) => self.uncomputed.contains(table),
             Subject::Table(table) => {
                 sorted.line.starts_with("row not in PRIMARY KEY order ")
                     && self.uncomputed.contains(table)
             }
-            Subject::Pages | Subject::FullText(_) | Subject::Unplaced => false,
+            Subject::Pages | Subject::SomeTree | Subject::FullText(_) | Subject::Unplaced => false,
         }
     }
 
@@ -232,15 +254,21 @@ impl Findings {
             Subject::Table(table) => {
                 Finding::TableDamage { table, pages: Vec::new(), lines: Vec::new() }
             }
-            Subject::Index(index, table) => {
-                Finding::IndexDamage { index, table, pages: Vec::new(), lines: Vec::new() }
-            }
+            Subject::Index(index, table) => Finding::IndexDamage {
+                index,
+                table,
+                needs_application: false,
+                pages: Vec::new(),
+                lines: Vec::new(),
+            },
             Subject::Pages => Finding::Freelist { pages: Vec::new(), lines: Vec::new() },
-            Subject::FullText(table) => Finding::FtsDamage { table, lines: Vec::new() },
+            Subject::FullText(table) => {
+                Finding::FtsDamage { table, left_out: None, lines: Vec::new() }
+            }
             Subject::Constraint(table) => {
                 Finding::ConstraintViolations { table, lines: Vec::new() }
             }
-            Subject::Unplaced => Finding::Header { lines: Vec::new() },
+            Subject::Unplaced | Subject::SomeTree => Finding::Header { lines: Vec::new() },
         };
         let at = self.found.iter().position(|old| same_subject(old, &new)).unwrap_or_else(|| {
             self.found.push(new);
@@ -278,9 +306,103 @@ impl Findings {
         self.found.push(finding);
     }
 
+    /// Hands each damaged index to `look`: its name, whether only the application can rebuild it,
+    /// and its lines.
+    pub fn each_index(&mut self, mut look: impl FnMut(&str, &mut bool, &mut Vec<String>)) {
+        for finding in &mut self.found {
+            if let Finding::IndexDamage { index, needs_application, lines, .. } = finding {
+                look(index, needs_application, lines);
+            }
+        }
+    }
+
+    /// Tables against which SQLite says only that a second b-tree leads to one of their pages.
+    pub fn contested_tables(&self) -> Vec<String> {
+        let tables = self.found.iter().filter_map(|finding| match finding {
+            Finding::TableDamage { table, lines, .. } if lines.iter().all(|it| is_contest(it)) => {
+                Some(table.clone())
+            }
+            _ => None,
+        });
+        tables.collect()
+    }
+
+    /// Whether there is a finding about this table's own b-tree.
+    pub fn blames_table(&self, name: &str) -> bool {
+        self.found
+            .iter()
+            .any(|finding| matches!(finding, Finding::TableDamage { table, .. } if table == name))
+    }
+
+    /// Whether there is a finding about this table's b-tree, or one of its indexes.
+    pub fn has_damage_of(&self, name: &str) -> bool {
+        self.found.iter().any(|finding| match finding {
+            Finding::TableDamage { table, .. } | Finding::IndexDamage { table, .. } => {
+                table == name
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether an index is damaged.
+    pub fn has_index_damage(&self) -> bool {
+        self.found.iter().any(|finding| matches!(finding, Finding::IndexDamage { .. }))
+    }
+
+    /// Takes back that nothing leads to some pages, where a damaged page of an index led to them:
+    /// they are the index's. Not where a table is damaged, which may have led to them as well.
+    pub fn explain_leaks(&mut self) {
+        let leads_nowhere = |finding: &Finding| matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty());
+        if self.has_table_damage() || !self.found.iter().any(leads_nowhere) {
+            return;
+        }
+        self.found.retain(|finding| {
+            !matches!(finding, Finding::Freelist { lines, .. }
+                if lines.iter().all(|line| line.starts_with("Page ") && line.ends_with(": never used")))
+        });
+    }
+
+    /// The lines about pages of b-trees that they do not name, which are handed over.
+    pub fn take_lines_of_some_tree(&mut self) -> Vec<(u32, String)> {
+        std::mem::take(&mut self.of_some_tree)
+    }
+
+    /// The table or index that has this page, by what was found already.
+    pub fn subject_of(&self, page: u32) -> Option<Subject> {
+        self.found.iter().find_map(|finding| match finding {
+            Finding::TableDamage { table, pages, .. } if pages.contains(&page) => {
+                Some(Subject::Table(table.clone()))
+            }
+            Finding::IndexDamage { index, table, pages, .. } if pages.contains(&page) => {
+                Some(Subject::Index(index.clone(), table.clone()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Takes back what only a count says against an index, where its table has lost rows: that the
+    /// two differ is then the table's fault. Where SQLite compares, its word is kept.
+    pub fn acquit_indexes_of_damaged_tables(&mut self) {
+        let damaged: HashSet<String> =
+            self.uncomputed.iter().filter(|table| self.blames_table(table)).cloned().collect();
+        self.found.retain(|finding| match finding {
+            Finding::IndexDamage { table, lines, .. } => {
+                !damaged.contains(table) || !lines.iter().all(|line| is_count(line))
+            }
+            _ => true,
+        });
+    }
+
+    /// Takes back what was found against these tables.
+    pub fn acquit(&mut self, tables: &[String]) {
+        self.found.retain(|finding| {
+            !matches!(finding, Finding::TableDamage { table, .. } if tables.contains(table))
+        });
+    }
+
     /// Whether something was found that is damage.
     pub fn has_damage(&self) -> bool {
-        self.found.iter().any(Finding::is_damage)
+        !self.of_some_tree.is_empty() || self.found.iter().any(Finding::is_damage)
     }
 
     /// Whether a table's rows cannot all be read.
@@ -303,6 +425,24 @@ impl Findings {
             .any(|finding| matches!(finding, Finding::FtsDamage { table, .. } if table == name))
     }
 
+    /// Takes back what was found against `table`'s full-text index.
+    pub fn forget_full_text(&mut self, name: &str) {
+        self.found.retain(
+            |finding| !matches!(finding, Finding::FtsDamage { table, .. } if table == name),
+        );
+    }
+
+    /// Adds to the damage of `table`'s full-text index how many rows the index leaves out.
+    pub fn set_left_out(&mut self, name: &str, rows: Option<u64>) {
+        for finding in &mut self.found {
+            if let Finding::FtsDamage { table, left_out, .. } = finding
+                && table == name
+            {
+                *left_out = rows;
+            }
+        }
+    }
+
     /// All of them; pages in order.
     pub fn into_vec(mut self) -> Vec<Finding> {
         for finding in &mut self.found {
@@ -315,6 +455,16 @@ impl Findings {
         }
         self.found
     }
+}
+
+/// Whether a line says that an index has more or fewer entries than its table has rows.
+fn is_count(line: &str) -> bool {
+    line.starts_with("wrong # of entries ")
+}
+
+/// Whether a line says no more than that a second b-tree leads to a page.
+fn is_contest(line: &str) -> bool {
+    line.starts_with("Tree ") && line.contains(": 2nd reference to page ")
 }
 
 fn same_subject(one: &Finding, other: &Finding) -> bool {
@@ -371,10 +521,17 @@ mod tests {
                 Subject::Pages,
                 Some(8),
             ),
+            (
+                "Tree 4 page 5 cell 1: Bad ptr map entry key=8 expected=(5,2) got=(3,9)",
+                index(),
+                Some(5),
+            ),
             ("Failed to read ptrmap key=77", Subject::Pages, Some(77)),
             ("Freelist: size is 3 but should be 4", Subject::Pages, None),
             ("Freelist: freelist leaf count too big on page 6", Subject::Pages, Some(6)),
             ("Page 41: never used", Subject::Pages, Some(41)),
+            ("Fragmentation of 3 bytes reported as 0 on page 96", Subject::SomeTree, Some(96)),
+            ("Multiple uses for byte 812 of page 97", Subject::SomeTree, Some(97)),
             ("Page 2: pointer map referenced", Subject::Pages, Some(2)),
             ("max rootpage (9) disagrees with header (8)", Subject::Pages, None),
             ("incremental_vacuum enabled with a max rootpage of zero", Subject::Pages, None),

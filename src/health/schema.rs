@@ -90,6 +90,16 @@ impl Schema {
         self.objects.iter().filter(|object| object.is_virtual())
     }
 
+    /// Indexes.
+    pub fn indexes(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter().filter(|object| object.kind == "index" && object.root != 0)
+    }
+
+    /// Indexes of this table.
+    pub fn indexes_of(&self, table: &str) -> impl Iterator<Item = &Object> {
+        self.indexes().filter(move |index| index.table == table)
+    }
+
     /// The statements of these tables, and of their indexes.
     pub fn statements_of(&self, tables: &HashSet<String>) -> impl Iterator<Item = &str> {
         self.objects

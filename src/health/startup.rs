@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::OpenFlags;
 use serde::Serialize;
 
 use super::file_check::{deleted_wal, resolved, size};
@@ -26,7 +25,7 @@ use super::finding::{Finding, Health, Kind};
 use super::last::{last, remember};
 use super::shared::check_within;
 use crate::engine::{
-    Class, Connection, DatabaseFile, FileId, Result, Task, Wal, advise, took_over_wal,
+    Class, DatabaseFile, FileId, Reader, Result, Task, Wal, advise, took_over_wal,
 };
 
 /// Bytes, WAL included, up to which a file is checked before every first open: 16 MiB, for
@@ -158,7 +157,9 @@ pub fn opened(file: &Arc<DatabaseFile>) {
         return;
     };
     match health {
-        Some(health) => {
+        Some(mut health) => {
+            // Opening the file has rolled it back.
+            health.findings.retain(|finding| !matches!(finding, Finding::HotJournal { .. }));
             if super::is_unsafe_to_write(&health) {
                 file.suspect();
             } else {
@@ -174,11 +175,8 @@ pub fn opened(file: &Arc<DatabaseFile>) {
 /// Whether the WAL of the file is one that an ended process left, rather than one in use: SQLite
 /// has to recover it.
 fn was_left(path: &Path) -> bool {
-    let opened =
-        Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO).and_then(|one| {
-            one.checkpoint_on_close(false);
-            Ok(one.sql()?.query_row("PRAGMA schema_version", [], |_| Ok(()))?)
-        });
+    let opened = Reader::open(path, Duration::ZERO)
+        .and_then(|one| Ok(one.sql()?.query_row("PRAGMA schema_version", [], |_| Ok(()))?));
     // Damage is the check's to tell.
     drop(opened);
     took_over_wal(path)

@@ -14,6 +14,7 @@ use super::errors::Outcome;
 use super::task::{Work, arguments};
 use crate::agent_log::resume;
 use crate::engine::{Error, FileId, Result, Task, Unwatched};
+use crate::recovery::Reason;
 use crate::recovery::repair::{Options, recover_to, repair};
 
 /// Raw callbacks by name.
@@ -44,7 +45,7 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
         backups: given.backups,
         use_backup: given.use_backup,
         patience: Duration::from_millis(given.patience),
-        asked: given.asked,
+        reason: if given.asked { Reason::Asked } else { Reason::Damage },
         allow_loss: given.allow_loss,
     };
     let report = match given.to {

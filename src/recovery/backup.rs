@@ -24,7 +24,7 @@ use serde::Serialize;
 use super::copy::copy;
 use super::partial::{Partial, directory, system};
 use super::{reader, rotation, snapshot_file};
-use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, Task};
+use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Reader, Result, Task};
 use crate::health::{self, Finding, Health, Kind};
 
 /// How a backup is made.
@@ -112,6 +112,7 @@ pub fn backup(
     // Of the same moment as the copy. One that cannot be had is no reason to have no backup.
     let snapshot = snapshot_file::take(&source).ok();
     let pages = copy(&source, &made, options.rate, "copying", task)?;
+    reader::check_current(&source)?;
     drop(source);
 
     let health = match options.verify {
@@ -153,8 +154,7 @@ pub(super) fn is_sound(health: &Health) -> bool {
 
 /// Checks the file at `path`, which nobody else knows of.
 pub(super) fn verify(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let connection = Connection::open(path, flags, Duration::ZERO)?;
+    let connection = Reader::open(path, Duration::ZERO)?;
     health::inspect(&connection, kind, task)
 }
 
@@ -171,7 +171,7 @@ pub(super) fn unreadable(
         kind: verify.unwrap_or(Kind::Quick),
         ok: false,
         findings: vec![if error.errcode == ffi::SQLITE_NOTADB {
-            Finding::NotADatabase { lines }
+            Finding::NotADatabase { was_database: health::was_database(path), lines }
         } else {
             Finding::Header { lines }
         }],

@@ -35,12 +35,11 @@ use super::comparison::{Comparison, HeaderFrom, MissingObject, ROWIDS, TableComp
 use super::neutral::{NeutralTable, image_of};
 use super::original::{Faults, Format, ORIGINAL, Original};
 use super::rebuild::quoted;
-use super::salvage::target::{Affinity, Encoding, LostAndFound, Row, Statement, is_same};
-use super::salvage::{AsImage, Pages, SchemaEntry, Snapshot, Source, geometry};
+use super::salvage::geometry::{self, Candidate, Witness};
+use super::salvage::target::{Affinity, Encoding, LostAndFound, LostRow, Row, Statement, is_same};
+use super::salvage::{AsImage, Pages, SchemaEntry, Snapshot, Source};
 use super::scan;
-use crate::engine::{
-    Connection, Error, Overlay, PageImage, PrivateFile, Result, Stage, Storage, Task,
-};
+use crate::engine::{Connection, Error, PageImage, PrivateFile, Result, Stage, Storage, Task};
 use crate::format::header::{Header, SIZE};
 use crate::format::sql::{self, Makes};
 use crate::format::{Page, Value};
@@ -77,29 +76,29 @@ pub(super) fn compare(
     missing: Missing,
     task: &dyn Task,
 ) -> Result<Comparison> {
-    let mut best: Option<(Candidate, Rank)> = None;
-    for mut candidate in candidates(source, snapshot, task)? {
-        let rank = candidate.read(source, task)?;
+    let mut best: Option<(Reading, Rank)> = None;
+    for mut reading in readings(source, snapshot, task)? {
+        let rank = reading.read(source, task)?;
         let is_perfect = rank.tables && rank.faults == 0;
         if best.as_ref().is_none_or(|(_, best)| rank.is_better_than(best)) {
-            best = Some((candidate, rank));
+            best = Some((reading, rank));
         }
         if is_perfect {
             break;
         }
     }
-    let Some((candidate, rank)) = best else {
+    let Some((reading, rank)) = best else {
         return Ok(Comparison::of_nothing(HeaderFrom::Own));
     };
     if !rank.tables {
-        let from = candidate.from;
-        if !candidate.has_rows(source, task)? {
+        let from = reading.from;
+        if !reading.has_rows(source, task)? {
             return Ok(Comparison::of_nothing(from));
         }
         let reason = "SQLite itself reads no table of the damaged file, which has rows";
         return Ok(Comparison::unproven(reason, from));
     }
-    let gate = Gate { source, candidate: &candidate, faults: &rank.found, result, derived, task };
+    let gate = Gate { source, reading: &reading, faults: &rank.found, result, derived, task };
     let (comparison, kept) = gate.compare(missing)?;
     if kept == 0 {
         return Ok(comparison);
@@ -107,11 +106,10 @@ pub(super) fn compare(
     Ok(gate.compare(Missing::Count)?.0)
 }
 
-/// A header that may be the right one, and the schema that goes with it.
-struct Candidate {
+/// A format that the file may have, and the schema that goes with it.
+struct Reading {
     from: HeaderFrom,
-    geometry: geometry::Geometry,
-    overlay: Overlay,
+    candidate: Candidate,
     /// None: the file's own.
     schema: Option<Vec<SchemaEntry>>,
 }
@@ -133,38 +131,38 @@ impl Rank {
     }
 }
 
-/// The headers under which SQLite may read the file, the likeliest first.
-fn candidates(
+/// The ways in which SQLite may read the file, the likeliest first.
+fn readings(
     source: Source<'_>,
     snapshot: Option<&Snapshot>,
     task: &dyn Task,
-) -> Result<Vec<Candidate>> {
-    let mut candidates = Vec::new();
-    let mut add = |from, of: Option<&Snapshot>, schema| {
-        match geometry::find(source, of, task) {
-            Ok((geometry, overlay)) => {
-                candidates.push(Candidate { from, geometry, overlay, schema });
-            }
-            Err(error) if error.code == "ERR_FUSION_NOTHING_TO_SALVAGE" => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
+) -> Result<Vec<Reading>> {
+    let candidates = match geometry::candidates(source, snapshot, task) {
+        Ok(candidates) => candidates,
+        Err(error) if error.code == "ERR_FUSION_NOTHING_TO_SALVAGE" => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
-    add(HeaderFrom::Own, None, None)?;
-    if let Some(snapshot) = snapshot {
-        add(HeaderFrom::Snapshot, Some(snapshot), Some(snapshot.schema.clone()))?;
+    let mut readings = Vec::new();
+    for candidate in &candidates {
+        let from = match candidate.by {
+            Witness::Header => HeaderFrom::Own,
+            Witness::Pages => HeaderFrom::Pages,
+            Witness::Snapshot => HeaderFrom::Snapshot,
+        };
+        readings.push(Reading { from, candidate: candidate.clone(), schema: None });
     }
-    Ok(candidates)
+    // The schema that was saved may be all that there is of one.
+    for (snapshot, candidate) in snapshot.into_iter().zip(candidates) {
+        let schema = Some(snapshot.schema.clone());
+        readings.push(Reading { from: HeaderFrom::Snapshot, candidate, schema });
+    }
+    Ok(readings)
 }
 
-impl Candidate {
-    fn pages<'s>(&self, source: Source<'s>) -> Pages<'s> {
-        Pages::new(source, self.geometry.layout, self.overlay.clone())
-    }
-
+impl Reading {
     /// Whether any page of the file has rows. What there is no page of is nobody's to lose.
     fn has_rows(&self, source: Source<'_>, task: &dyn Task) -> Result<bool> {
-        let pages = self.pages(source);
+        let pages = self.candidate.pages(source, task)?;
         for number in 1..=pages.layout.count {
             task.go_on()?;
             let Some(bytes) = pages.read(number) else { continue };
@@ -178,7 +176,7 @@ impl Candidate {
 
     /// Reads the schema and has SQLite check the file.
     fn read(&mut self, source: Source<'_>, task: &dyn Task) -> Result<Rank> {
-        let (pages, format) = (self.pages(source), self.geometry.format());
+        let (pages, format) = (self.candidate.pages(source, task)?, self.candidate.format());
         let image = AsImage::padded(&pages);
         let schema = match &self.schema {
             Some(schema) => schema.clone(),
@@ -201,7 +199,7 @@ impl Candidate {
 /// One comparison.
 struct Gate<'a> {
     source: Source<'a>,
-    candidate: &'a Candidate,
+    reading: &'a Reading,
     faults: &'a Faults,
     result: &'a Path,
     derived: &'a HashSet<String>,
@@ -211,10 +209,11 @@ struct Gate<'a> {
 impl Gate<'_> {
     /// Compares; returns how many versions were put into `lost_and_found`, too.
     fn compare(&self, missing: Missing) -> Result<(Comparison, u64)> {
-        let Self { candidate, task, .. } = *self;
-        let (pages, format) = (candidate.pages(self.source), candidate.geometry.format());
+        let Self { reading, task, .. } = *self;
+        let candidate = &reading.candidate;
+        let (pages, format) = (candidate.pages(self.source, task)?, candidate.format());
         let image = AsImage::padded(&pages);
-        let schema = candidate.schema.as_deref().unwrap_or_default();
+        let schema = reading.schema.as_deref().unwrap_or_default();
         let original = Original::open(&image, format, schema)?;
         let file = FilePages::open(self.result)?;
         let held = Held::open(&file, self.result, &original.tables)?;
@@ -236,7 +235,7 @@ impl Gate<'_> {
         let comparison = Comparison {
             holds: false,
             reason: None,
-            header: candidate.from,
+            header: reading.from,
             tables,
             objects,
             text: String::new(),
@@ -258,7 +257,7 @@ impl Gate<'_> {
         table: &NeutralTable,
         mut spool: Option<&mut Spool>,
     ) -> Result<TableComparison> {
-        let encoding = self.candidate.geometry.format().encoding;
+        let encoding = self.reading.candidate.format().encoding;
         let is_faultless = self.faults.spare(table);
         let mut account = TableComparison {
             table: table.name.clone(),
@@ -667,7 +666,11 @@ impl Spool {
 
     fn put(&mut self, version: &Version<'_>) -> Result<()> {
         let (root, fields) = (version.table.root, version.fields());
-        self.lost.add(&self.connection, self.encoding, root, 0, version.rowid, &fields, AS_READ)
+        {
+            let rowid = version.rowid;
+            let row = LostRow { root, page: 0, rowid, fields: &fields, reason: AS_READ };
+            self.lost.add(&self.connection, self.encoding, row)
+        }
     }
 
     /// Puts everything into the result's table, whose name none of the original's `schema` has.
@@ -698,7 +701,9 @@ impl Spool {
                     let count = number(1).and_then(|count| usize::try_from(count).ok());
                     let count = count.unwrap_or(0).min(width);
                     let fields: Vec<Value<'_>> = (0..count).map(|at| row.value(3 + at)).collect();
-                    lost.add(&to, self.encoding, root, 0, number(2), &fields, AS_READ)?;
+                    let rowid = number(2);
+                    let row = LostRow { root, page: 0, rowid, fields: &fields, reason: AS_READ };
+                    lost.add(&to, self.encoding, row)?;
                     Ok(true)
                 },
             )?;

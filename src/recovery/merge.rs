@@ -7,6 +7,9 @@
 //! backup, and stays deleted. What the
 //! salvage found is never overridden; what was changed since the backup in a row that is lost
 //! comes back as it was then.
+//!
+//! A full-text index is rebuilt where its content got rows, and only if it held every row of it
+//! before: one that leaves rows out may do so on purpose, and a rebuild would add them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +20,7 @@ use super::rebuild::quoted;
 use super::report::Filled;
 use super::salvage::{Salvage, TableSalvage};
 use crate::engine::{Connection, Error, Result, Stage, Task};
+use crate::health::{Content, FullText};
 
 /// What the one table of a full-text table that is no index of it is called: its content.
 const CONTENT: &str = "_content";
@@ -59,6 +63,9 @@ pub(super) fn merge(
     let sql = connection.sql()?;
     sql.execute("ATTACH ?1 AS backup", [name]).map_err(at)?;
     sql.execute_batch("PRAGMA foreign_keys = OFF; BEGIN").map_err(at)?;
+    let full_text = full_text_tables(sql).map_err(at)?;
+    let whole: Vec<_> =
+        full_text.into_iter().filter(|index| holds_every_row(&connection, index)).collect();
     let mut filled = Vec::new();
     let tables: Vec<_> = salvage.tables.iter().filter(|table| wants_rows(table)).collect();
     let total = tables.len() as u64;
@@ -67,10 +74,10 @@ pub(super) fn merge(
         task.stage(Stage { name: "merging the backup", done, total });
         filled.extend(fill(sql, table).map_err(at)?);
     }
-    if !filled.is_empty() {
-        for table in full_text_tables(sql).map_err(at)? {
+    for (table, index) in whole {
+        if !filled.is_empty() && is_of(sql, &table, &index, &filled).map_err(at)? {
             let name = quoted(&table);
-            // Where there is no content there is nothing to rebuild from.
+            // One that cannot be rebuilt is as it was.
             drop(sql.execute_batch(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')")));
         }
     }
@@ -78,12 +85,45 @@ pub(super) fn merge(
     Ok(filled)
 }
 
-fn full_text_tables(sql: &rusqlite::Connection) -> rusqlite::Result<Vec<String>> {
+/// The full-text tables, and what their statements say.
+fn full_text_tables(sql: &rusqlite::Connection) -> rusqlite::Result<Vec<(String, FullText)>> {
     let mut statement = sql.prepare(
-        "SELECT name FROM main.sqlite_schema \
-         WHERE sql LIKE 'CREATE VIRTUAL TABLE%' AND sql LIKE '%USING fts%'",
+        "SELECT name, sql FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0",
     )?;
-    statement.query_map([], |row| row.get(0))?.collect()
+    let entries = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let entries: Vec<(String, String)> = entries.collect::<rusqlite::Result<_>>()?;
+    let index = |(name, sql): (String, String)| {
+        let index = FullText::of(&name, &sql)?;
+        Some((name, index))
+    };
+    Ok(entries.into_iter().filter_map(index).collect())
+}
+
+/// Whether an index leaves no row of its content out; not where that cannot be told.
+fn holds_every_row(connection: &Connection, (_, index): &(String, FullText)) -> bool {
+    index.rows(connection).is_ok_and(|rows| rows.left_out == Some(0))
+}
+
+/// Whether the index of the full-text table `table` is of rows that were filled in.
+fn is_of(
+    sql: &rusqlite::Connection,
+    table: &str,
+    index: &FullText,
+    filled: &[Filled],
+) -> rusqlite::Result<bool> {
+    let content = match index.content() {
+        Content::Own => format!("{table}{CONTENT}"),
+        Content::External(content) => content.clone(),
+        Content::None => return Ok(false),
+    };
+    // A view may be of any table.
+    let is_table: bool = sql.query_row(
+        "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema
+                         WHERE type = 'table' AND name = ?1 COLLATE NOCASE)",
+        [&content],
+        |row| row.get(0),
+    )?;
+    Ok(!is_table || filled.iter().any(|table| table.name.eq_ignore_ascii_case(&content)))
 }
 
 /// Fills the gaps of one table; none where there was no row for them.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`repair`] | which repair a file needs, the least first |
 //! | [`rebuild`] | indexes and full-text indexes, made again inside the file |
+//! | [`reindex`] | indexes with damaged b-trees, made again in a copy |
 //! | [`preserve`] | copies of a damaged original |
 //! | [`salvage`] | reading what can be read of a damaged file into a new database |
 //! | [`neutral`] | tables as their records are, without what only the application knows |
@@ -38,6 +39,7 @@ mod partial;
 mod preserve;
 mod reader;
 mod rebuild;
+mod reindex;
 pub mod repair;
 mod report;
 pub mod restore;
@@ -46,7 +48,9 @@ pub mod salvage;
 mod scan;
 pub mod schedule;
 pub mod snapshot_file;
+mod tried;
 mod write_back;
 
 pub use comparison::{Comparison, HeaderFrom, MissingObject, TableComparison};
+pub use rebuild::Reason;
 pub use report::{Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals};

@@ -19,14 +19,29 @@ const CHUNK: usize = 1 << 20;
 /// overwritten. A copy has its name only once it is complete.
 ///
 /// # Errors
-/// `SQLITE_FULL` and others of the disk; `task`'s. Nothing is left then.
+/// `SQLITE_FULL` and others of the disk, a read that fails among them; `task`'s. Nothing is left
+/// then.
 pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Preserved> {
     let live = hold.file();
-    let path = live.path();
+    let wal = live.wal().map(|wal| -> &dyn Storage { wal });
+    preserve_from(live.path(), live.database(), wal, partial, task)
+}
+
+/// The same of the file at `path`, which is held and read as `database` and `wal`.
+///
+/// # Errors
+/// As [`preserve`].
+pub(super) fn preserve_from(
+    path: &Path,
+    from: &dyn Storage,
+    wal: Option<&dyn Storage>,
+    partial: &Partial,
+    task: &dyn Task,
+) -> Result<Preserved> {
     let database = partial.file("original");
-    copy(live.database(), &database, "keeping the original", task)?;
+    copy(from, &database, "keeping the original", task)?;
     // A WAL that ends with its header says nothing.
-    let wal = match live.wal() {
+    let wal = match wal {
         Some(wal) if wal.size()? > HEADER as u64 => {
             let copied = partial.file("original-wal");
             copy(wal, &copied, "keeping its WAL", task)?;
@@ -48,7 +63,7 @@ pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> R
     Ok(Preserved { database: name, wal: wal.map(|_| wal_name) })
 }
 
-fn copy(from: &impl Storage, to: &Path, name: &'static str, task: &dyn Task) -> Result<()> {
+fn copy(from: &dyn Storage, to: &Path, name: &'static str, task: &dyn Task) -> Result<()> {
     let at = |error: std::io::Error| {
         disk_error(&error, "the damaged original could not be copied beside the database, so that nothing was changed").at(to)
     };

@@ -1,12 +1,11 @@
 //! A connection that reads a database which may be in use, and leaves it as it was found: a WAL
-//! that was there is neither checkpointed nor removed, and one that was not is gone again.
+//! that was there is neither checkpointed nor removed, one that was not is gone again, and a hot
+//! journal is read through and not rolled back.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::OpenFlags;
-
-use crate::engine::{Class, Connection, Error, Result, Task, WAITING, Wal};
+use crate::engine::{Class, Connection, Error, Reader, Result, Task, WAITING};
 
 /// The pause between two attempts at a lock.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -95,24 +94,30 @@ pub(super) fn patiently<T>(
 ///
 /// # Errors
 /// SQLite's (`SQLITE_CANTOPEN`, `SQLITE_NOTADB`, …; `SQLITE_BUSY` after `until`); `task`'s.
-pub(super) fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Connection> {
-    // A connection that may not write leaves the WAL behind that SQLite makes for every reader.
-    let has_wal = Wal::path(path).exists();
-    let flags =
-        if has_wal { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
-    let connection = Connection::open(path, flags, Duration::ZERO)?;
-    connection.checkpoint_on_close(!has_wal);
+pub(super) fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Reader> {
+    let connection = Reader::open(path, Duration::ZERO)?;
     let run = |sql: &str| {
         connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     };
-    // With memory-mapped reads a file that is cut short is a SIGBUS and no error.
-    run("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0; BEGIN")?;
+    run("BEGIN")?;
     // The first read takes the lock; this one reads nothing but the header.
     patiently(until, task, || {
         let version = connection.sql()?.query_row("PRAGMA schema_version", [], |_| Ok(()));
         version.map_err(|error| Error::from(error).at(path))
     })?;
     Ok(connection)
+}
+
+/// That what was read is of one moment. Only what is read through a hot journal may not be.
+///
+/// # Errors
+/// `SQLITE_BUSY`: somebody has rolled the journal back and written since.
+pub(super) fn check_current(reader: &Reader) -> Result<()> {
+    if reader.is_current() {
+        return Ok(());
+    }
+    let message = "somebody wrote to the database while it was read. Try again";
+    Err(Error::sqlite(rusqlite::ffi::SQLITE_BUSY, message).at(reader.path()))
 }
 
 /// The header of the database that `connection` has open.

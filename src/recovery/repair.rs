@@ -3,10 +3,14 @@
 //!
 //! | found | repair | outcome |
 //! |---|---|---|
+//! | a transaction that was cut off | SQLite rolls it back, and the file is checked then | of what is left |
 //! | a WAL that is not the file's own | it is put aside, and the file checked again | of what is left |
 //! | full-text indexes | rebuilt, in one transaction | `RebuiltFts` |
 //! | indexes, and full-text indexes | rebuilt, in one transaction | `Reindexed` |
-//! | anything else, or that was not enough | salvaged into a new database, whose content becomes the file's | `Salvaged` |
+//! | the same, where that was not enough | rebuilt in a copy, whose content becomes the file's | `Reindexed` |
+//! | the same, where a table has lost pages, too | salvaged, as below | `Salvaged` |
+//! | the same, where that was not enough | refused; salvaged where it was asked for | |
+//! | anything else | salvaged into a new database, whose content becomes the file's | `Salvaged` |
 //! | nothing that could be salvaged, but a backup | the backup's content becomes the file's | `Restored` |
 //!
 //! Each is verified before it is kept: integrity, full-text indexes against their content, foreign
@@ -24,7 +28,7 @@
 //! 7. the new database's content is written into the file and committed ([`super::write_back`]).
 //!
 //! A process that dies on the way leaves a folder, which the next operation removes, and at most a
-//! transaction that SQLite rolls back. An error removes what was made, the copies of step 2
+//! transaction that SQLite rolls back: a repair begins with that ([`engine::roll_back`]). An error removes what was made, the copies of step 2
 //! included.
 //!
 //! Thread: whichever calls; it waits for locks and the disk.
@@ -43,19 +47,22 @@ use super::copy::copy;
 use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
 use super::partial::{Partial, directory, sync_directory, system};
-use super::preserve::preserve;
-use super::rebuild::{Plan, Rebuilt, rebuild};
+use super::preserve::preserve_from;
+use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
+use super::reindex::{Reindexed, reindex};
 use super::report::{
     Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals, counted, is_derived,
     recovered, rows,
 };
 use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
+use super::tried::{PAUSE, TRIES, Tried};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
-    Class, Connection, Error, Hold, LiveFile, PrivateFile, Result, Stage, Storage, Task, Wal,
-    beside, free_bytes, stamp,
+    self, Access, Class, Connection, Error, Hold, HotJournal, LiveFile, PrivateFile, Result, Stage,
+    Storage, Task, Wal, advise, beside, free_bytes, stamp,
 };
+use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
 
 /// How often it begins anew because somebody committed meanwhile.
@@ -71,8 +78,9 @@ pub struct Options {
     /// How long a lock of other connections is waited for, each time: another process that repairs
     /// the file holds one.
     pub patience: Duration,
-    /// A person asked for it: what is not certain is done, too. Unasked it is refused.
-    pub asked: bool,
+    /// Why it is made: what is not certain to be an improvement is done only where it was asked
+    /// for ([`super::rebuild`]).
+    pub reason: Reason,
     /// Whether a repair is kept that lacks something which SQLite can read of the original.
     pub allow_loss: bool,
 }
@@ -83,8 +91,8 @@ impl Default for Options {
             backups: None,
             use_backup: true,
             patience: Duration::from_secs(300),
+            reason: Reason::default(),
             allow_loss: false,
-            asked: false,
         }
     }
 }
@@ -103,6 +111,8 @@ pub type Found<'a> = &'a mut dyn FnMut(&Health);
 /// * `ERR_FUSION_IN_USE`: the WAL is not the file's own and somebody has it open;
 /// * `ERR_FUSION_REPLACED`: the path leads to another file than the one that is open;
 /// * `SQLITE_BUSY` where others are in the way for longer than the patience;
+/// * `SQLITE_CORRUPT_INDEX`, `SQLITE_CORRUPT_VTAB` where tables are sound, and an index or a
+///   full-text index is damaged that is not rebuilt unasked, or cannot be;
 /// * `SQLITE_FULL`, saying how much space is needed, and others of the disk; `task`'s.
 ///
 /// The file is then as it was.
@@ -134,9 +144,18 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     if fs::symlink_metadata(to).is_ok() || Wal::path(to).exists() {
         return Err(taken());
     }
-    let before = health::check(path, Kind::Full, task)?;
+    let before = check(path, options, task)?;
     let partial = Partial::new(to)?;
-    let made = {
+    let made = if let Access::ThroughJournal(rolled_back) = Access::of(path)? {
+        // A hold would roll the journal back.
+        let source = Source { database: &*rolled_back, wal: None };
+        let made = make(path, source, options, Least::Rows, &partial, task)?;
+        if !rolled_back.is_current() {
+            let message = "somebody wrote to the database while it was read. Nothing was changed";
+            return Err(Error::sqlite(ffi::SQLITE_BUSY, message).at(path));
+        }
+        made
+    } else {
         let until = || Instant::now() + options.patience;
         let live = LiveFile::open(path, until(), task)?;
         let _hold = live.hold(until(), task)?;
@@ -193,14 +212,17 @@ enum Attempt {
 
 impl Repair<'_> {
     fn run(&mut self) -> Result<Report> {
-        let mut rebuilding = true;
+        // Ways to rebuild indexes that were not enough.
+        let mut failed = 0;
         for _ in 0..ATTEMPTS {
             self.rescue_wal_of_empty_file()?;
-            let health = health::check(&self.path, Kind::Full, self.task)?;
+            self.roll_back()?;
+            let health = check(&self.path, self.options, self.task)?;
             if health.is_locked() {
                 return Err(self.busy("it cannot be told what is wrong with it"));
             }
-            if health.ok {
+            let way = Way::of(&health, self.options.reason);
+            if health.ok && !way.is_rebuild() {
                 return Ok(self.report(Outcome::Healthy, health));
             }
             if let Some(Finding::Replaced { lines }) =
@@ -209,7 +231,7 @@ impl Repair<'_> {
                 return Err(Error::fusion("ERR_FUSION_REPLACED", lines.join("; ")).at(&self.path));
             }
             let is_unclear = |finding: &Finding| matches!(finding, Finding::UnclearWal { .. });
-            if health.findings.iter().any(is_unclear) && !self.options.asked {
+            if health.findings.iter().any(is_unclear) && !self.options.reason.is_asked() {
                 return Err(self.unclear(&health));
             }
             if self.before.is_none() {
@@ -221,14 +243,18 @@ impl Repair<'_> {
                 self.put_wal_aside()?;
                 continue;
             }
-            let plan = Plan::of(&health).filter(|_| rebuilding);
-            let attempt = match plan {
-                Some(plan) => {
-                    let attempt = self.rebuild(&plan)?;
-                    rebuilding = attempt.is_some();
-                    attempt.unwrap_or(Attempt::Again)
+            let attempt = match way {
+                Way::Refuse(error) => return Err(error),
+                Way::Rebuild(plan) if failed == 0 => self.rebuild(&plan)?,
+                Way::Rebuild(plan) if failed == 1 && !plan.is_full_text() => self.reindex(&plan)?,
+                Way::Rebuild(_) if self.options.reason != Reason::Asked => {
+                    return Err(self.not_rebuilt(&health));
                 }
-                None => self.salvage()?,
+                Way::Rebuild(_) | Way::None => Some(self.salvage()?),
+            };
+            let Some(attempt) = attempt else {
+                failed += 1;
+                continue;
             };
             if let Attempt::Done(report) = attempt {
                 return Ok(*report);
@@ -258,6 +284,24 @@ impl Repair<'_> {
         Error::sqlite(ffi::SQLITE_CORRUPT, message).at(&self.path)
     }
 
+    /// Tables are sound, and what is damaged besides them could not be rebuilt.
+    fn not_rebuilt(&self, health: &Health) -> Error {
+        let tried: Vec<_> = self.steps.iter().map(|step| step.detail.as_str()).collect();
+        let message = format!(
+            "{} ({}). No row of a table is damaged, so that nothing was changed. recover() makes \
+             the database anew",
+            health.summary(),
+            tried.join("; ")
+        );
+        let is_index = |it: &Finding| matches!(it, Finding::IndexDamage { .. });
+        let code = if health.findings.iter().any(is_index) {
+            ffi::SQLITE_CORRUPT_INDEX
+        } else {
+            ffi::SQLITE_CORRUPT_VTAB
+        };
+        Error::sqlite(code, message).at(&self.path)
+    }
+
     fn report(&mut self, outcome: Outcome, after: Health) -> Report {
         Report {
             path: self.path.clone(),
@@ -278,15 +322,16 @@ impl Repair<'_> {
     }
 
     fn put_wal_aside(&mut self) -> Result<()> {
-        let aside = health::put_wal_aside(&self.path, self.options.asked).map_err(|error| {
-            match error.class() {
-                // Whoever has it open does so for good: nothing to wait for.
-                Class::Transient => {
-                    Error::fusion("ERR_FUSION_IN_USE", error.message).at(&self.path)
+        let aside =
+            health::put_wal_aside(&self.path, self.options.reason.is_asked()).map_err(|error| {
+                match error.class() {
+                    // Whoever has it open does so for good: nothing to wait for.
+                    Class::Transient => {
+                        Error::fusion("ERR_FUSION_IN_USE", error.message).at(&self.path)
+                    }
+                    _ => error,
                 }
-                _ => error,
-            }
-        })?;
+            })?;
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
@@ -315,9 +360,24 @@ impl Repair<'_> {
         Ok(())
     }
 
+    /// Whatever else is wrong with the file, it is wrong with what is left once a transaction that
+    /// was cut off is rolled back, as any connection that may write does first.
+    fn roll_back(&mut self) -> Result<()> {
+        let rolled_back = engine::roll_back(&self.path, self.until(), self.task)
+            .map_err(|error| advise(error, &self.path))?;
+        if let Some(HotJournal { pages, .. }) = rolled_back {
+            let detail = format!(
+                "it was rolled back: {} are as they were before it",
+                counted(pages, "page")
+            );
+            self.steps.push(Step { step: StepKind::HotJournal, ok: true, detail });
+        }
+        Ok(())
+    }
+
     /// None: it was not enough.
     fn rebuild(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
-        match rebuild(&self.path, plan, self.until(), self.task)? {
+        match rebuild(&self.path, plan, self.options.reason, self.until(), self.task)? {
             Rebuilt::Overtaken => Ok(Some(Attempt::Again)),
             Rebuilt::NotEnough(steps) => {
                 self.steps.extend(steps);
@@ -333,6 +393,51 @@ impl Repair<'_> {
         }
     }
 
+    /// Rebuilds indexes in a copy, under the hold that a salvage has. None: it was not enough.
+    fn reindex(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
+        let live = LiveFile::open(&self.path, self.until(), self.task)?;
+        let hold = live.hold(self.until(), self.task)?;
+        let health = health::inspect(&watcher(&self.path)?, Kind::Full, self.task)?;
+        if !Way::of(&health, self.options.reason).is_rebuild() {
+            return Ok(Some(Attempt::Again));
+        }
+        self.check_space(&live)?;
+        let partial = Partial::new(&self.path)?;
+        let database = partial.file("reindexed");
+        let source = reader::open(&self.path, self.until(), self.task)?;
+        let made = reindex(&source, &database, plan, self.task)?;
+        drop(source);
+        match made {
+            Reindexed::Yes => {}
+            Reindexed::NotEnough(reason) => {
+                self.steps.extend(plan.steps(Err(&reason)));
+                return Ok(None);
+            }
+            Reindexed::RowsAreLost => {
+                self.steps.extend(plan.steps(Err("a table has lost pages as well")));
+                drop((hold, partial));
+                return Ok(Some(self.salvage()?));
+            }
+        }
+        let source = Source {
+            database: live.database(),
+            wal: live.wal().map(|wal| -> &dyn Storage { wal }),
+        };
+        let (derived, missing) = (plan.derived(), Missing::Count);
+        let comparison = gate::compare(source, None, &database, &derived, missing, self.task)?;
+        if !comparison.holds && !self.options.allow_loss {
+            return Err(would_lose(&self.path, &comparison));
+        }
+        match write_back(&database, hold, self.until(), self.task)? {
+            Written::Overtaken => return Ok(Some(Attempt::Again)),
+            Written::Yes => {}
+        }
+        drop(partial);
+        self.steps.extend(plan.steps(Ok(())));
+        let after = self.finish(None)?;
+        Ok(Some(Attempt::Done(Box::new(self.report(Outcome::Reindexed, after)))))
+    }
+
     fn salvage(&mut self) -> Result<Attempt> {
         let live = LiveFile::open(&self.path, self.until(), self.task)?;
         let hold = live.hold(self.until(), self.task)?;
@@ -341,7 +446,11 @@ impl Repair<'_> {
         }
         self.check_space(&live)?;
         let partial = Partial::new(&self.path)?;
-        let mut preserved = Kept::new(preserve(&hold, &partial, self.task)?);
+        let asked = self.options.reason.is_asked();
+        let (from, wal) =
+            (Tried::new(live.database(), asked), live.wal().map(|wal| Tried::new(wal, asked)));
+        let wal = wal.as_ref().map(|wal| -> &dyn Storage { wal });
+        let mut preserved = Kept::new(preserve_from(live.path(), &from, wal, &partial, self.task)?);
         let made = {
             let database = PrivateFile::open(&preserved.files.database)?;
             let wal = preserved.files.wal.as_deref().map(PrivateFile::open).transpose()?;
@@ -361,6 +470,7 @@ impl Repair<'_> {
             Written::Yes => preserved.keep = true,
         }
         drop(partial);
+        self.steps.extend(unreadable_pages(&from.lost_pages(made.health.page_size)));
         self.steps.extend(made.steps);
         let after = self.finish(Some(&preserved.files))?;
         let mut report = self.report(made.outcome, after);
@@ -394,7 +504,10 @@ impl Repair<'_> {
     /// Whether somebody has repaired the file before it could be held.
     fn is_sound_by_now(&self) -> Result<bool> {
         let connection = watcher(&self.path)?;
-        Ok(health::inspect(&connection, Kind::Full, self.task)?.ok)
+        match health::inspect(&connection, Kind::Full, self.task) {
+            Err(error) if self.options.reason.is_asked() && error.class() == Class::Io => Ok(false),
+            health => Ok(health?.ok),
+        }
     }
 
     /// That there is room for the copies, for the new database, and for it once more in the WAL.
@@ -500,8 +613,97 @@ enum Least {
     Rows,
 }
 
+/// Checks the file. Where a person asked for a repair, and reads fail each time, the pages that
+/// cannot be read are what is found.
+fn check(path: &Path, options: &Options, task: &dyn Task) -> Result<Health> {
+    let mut tries = 1;
+    loop {
+        match health::check(path, Kind::Full, task) {
+            Err(error) if options.reason.is_asked() && error.class() == Class::Io => {
+                if tries == TRIES {
+                    return unreadable(path, options, error, task);
+                }
+                tries += 1;
+                std::thread::sleep(PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// The health of a file of which pages cannot be read.
+///
+/// # Errors
+/// `error`, where every page can be read, or the file cannot even be opened.
+fn unreadable(path: &Path, options: &Options, error: Error, task: &dyn Task) -> Result<Health> {
+    let live = LiveFile::open(path, Instant::now() + options.patience, task)?;
+    let mut first = [0; header::SIZE];
+    let page_size = match live.database().read_at(&mut first, 0) {
+        Ok(_) => Header::parse(&first).map_or(4096, |header| header.page_size),
+        Err(_) => return Err(error),
+    };
+    let size = live.database().size()?;
+    let pages = Tried::new(live.database(), true).lost_pages_of_all(page_size, task)?;
+    if pages.is_empty() {
+        return Err(error);
+    }
+    Ok(Health {
+        path: path.to_path_buf(),
+        kind: Kind::Full,
+        ok: false,
+        findings: vec![Finding::Unreadable { pages, lines: vec![error.message] }],
+        pages: size / u64::from(page_size),
+        page_size,
+        elapsed_ms: 0.0,
+    })
+}
+
+/// Names the pages that could not be read, if there are some.
+fn unreadable_pages(pages: &[u32]) -> Option<Step> {
+    const NAMED: usize = 20;
+    let numbers: Vec<_> = pages.iter().take(NAMED).map(u32::to_string).collect();
+    let more = pages.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    (!pages.is_empty()).then(|| Step {
+        step: StepKind::Salvage,
+        ok: false,
+        detail: format!(
+            "the disk failed each of {TRIES} tries to read {} ({}{more}); what was on them counts \
+             as lost. Look at the system's log for errors of the disk, and copy what is left to \
+             another one",
+            counted(pages.len() as u64, "page"),
+            numbers.join(", ")
+        ),
+    })
+}
+
 /// Makes the best database that `source`, of which `path` is the name, and the backups give.
+///
+/// # Errors
+/// A read of the source that failed, unless a person asked: see [`Tried`]; `ERR_FUSION_…` where
+/// nothing can be made.
 fn make(
+    path: &Path,
+    source: Source<'_>,
+    options: &Options,
+    least: Least,
+    partial: &Partial,
+    task: &dyn Task,
+) -> Result<Made> {
+    let database = Tried::new(source.database, options.reason.is_asked());
+    let wal = source.wal.map(|wal| Tried::new(wal, options.reason.is_asked()));
+    let tried =
+        Source { database: &database, wal: wal.as_ref().map(|wal| -> &dyn Storage { wal }) };
+    let made = make_of(path, tried, options, least, partial, task);
+    database.check()?;
+    wal.as_ref().map_or(Ok(()), Tried::check)?;
+    let mut made = made?;
+    made.steps.extend(unreadable_pages(&database.lost_pages(made.health.page_size)));
+    Ok(made)
+}
+
+/// The same, of a source that says whether reads failed.
+fn make_of(
     path: &Path,
     source: Source<'_>,
     options: &Options,
@@ -585,9 +787,10 @@ fn make(
     made.comparison = Some(comparison);
     task.stage(Stage { name: "verifying", done: 0, total: 0 });
     made.health = verify(&made.database, Kind::Full, task)?;
-    if let Some(plan) = Plan::of(&made.health) {
+    if let Way::Rebuild(plan) = Way::of(&made.health, Reason::Asked) {
         // Of a table that came over whole an index may have been wrong before.
-        if let Rebuilt::Yes(steps) = rebuild(&made.database, &plan, Instant::now(), task)? {
+        let rebuilt = rebuild(&made.database, &plan, Reason::Asked, Instant::now(), task)?;
+        if let Rebuilt::Yes(steps) = rebuilt {
             made.steps.extend(steps);
             made.health = verify(&made.database, Kind::Full, task)?;
         }

@@ -37,6 +37,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StepKind {
+    /// The hot journal of a transaction that was cut off was rolled back.
+    HotJournal,
     /// A WAL that is not the file's own was put aside.
     StaleWal,
     /// Full-text indexes were rebuilt.
@@ -327,6 +329,7 @@ fn line(text: &mut String, line: &str) {
 
 fn step_name(step: StepKind) -> &'static str {
     match step {
+        StepKind::HotJournal => "cut-off transaction",
         StepKind::StaleWal => "foreign WAL",
         StepKind::Fts => "full-text indexes",
         StepKind::Reindex => "indexes",
@@ -397,12 +400,14 @@ fn tell_salvage(text: &mut String, salvage: &Salvage, backup: Option<&FromBackup
     }
 }
 
+/// What the names of the tables end with in which a virtual table keeps its index
+/// (<https://sqlite.org/vtab.html#shadow_tables>).
+pub(super) const OF_AN_INDEX: [&str; 10] =
+    ["data", "idx", "docsize", "config", "segments", "segdir", "stat", "node", "rowid", "parent"];
+
 /// Whether the table is one in which a virtual table that was rebuilt keeps its index
 /// (<https://sqlite.org/vtab.html#shadow_tables>), and nothing else.
 pub(super) fn is_derived(salvage: &Salvage, name: &str) -> bool {
-    const OF_AN_INDEX: [&str; 10] = [
-        "data", "idx", "docsize", "config", "segments", "segdir", "stat", "node", "rowid", "parent",
-    ];
     name.rsplit_once('_').is_some_and(|(of, part)| {
         OF_AN_INDEX.contains(&part)
             && salvage.rebuilt.iter().any(|rebuilt| rebuilt.eq_ignore_ascii_case(of))

@@ -38,8 +38,8 @@ use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::write_back::{Written, write_back};
 use crate::engine::{
-    Backup, Class, Connection, DatabaseFile, Error, LiveFile, Progress, Result, Stage, Task, Wal,
-    beside, stamp,
+    Backup, Class, Connection, DatabaseFile, Error, LiveFile, Progress, Reader, Result, Stage,
+    Task, Wal, beside, stamp,
 };
 use crate::health::{self, Health, Kind};
 
@@ -132,6 +132,15 @@ pub fn restore(
         .at(&from));
     }
     let partial = Partial::new(database)?;
+    let source = if source.hot_journal().is_some() {
+        // That it was of one moment is known only afterwards.
+        let copied = partial.file("source");
+        copy(&source, &copied, SLICE, "copying", task)?;
+        reader::check_current(&source)?;
+        reader::open(&copied, Instant::now(), task)?
+    } else {
+        source
+    };
     let (pages, preserved) = if database.exists() {
         let destination = match destination(database, until(Instant::now()), task) {
             Ok(destination) => destination,
@@ -224,7 +233,7 @@ fn with_page_size(
     size: u32,
     partial: &Partial,
     task: &dyn Task,
-) -> Result<Connection> {
+) -> Result<Reader> {
     let (whole, resized) = (partial.file("whole"), partial.file("resized"));
     // VACUUM takes no part in a transaction: what was verified is copied first.
     copy(source, &whole, SLICE, "copying", task)?;

@@ -12,13 +12,16 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::engine::{Error, Result, Storage};
+use crate::engine::{Error, Result, Stage, Storage, Task};
 
 /// How often a read is tried.
-const TRIES: u32 = 3;
+pub(super) const TRIES: u32 = 3;
+
+/// Bytes that [`Tried::lost_pages_of_all`] reads at once.
+const CHUNK: usize = 1 << 20;
 
 /// The pause between two tries: a disk that stalls, or a cable, may be well again.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a disk reads at once, at least.
 const SECTOR: usize = 512;
@@ -63,6 +66,24 @@ impl<'a> Tried<'a> {
             self.state.borrow().lost.iter().filter_map(|sector| number(sector).ok()).collect();
         pages.dedup();
         pages
+    }
+
+    /// The same, once everything was read.
+    ///
+    /// # Errors
+    /// `task`'s; the system's, where it does not say how long the file is.
+    pub(super) fn lost_pages_of_all(&self, page_size: u32, task: &dyn Task) -> Result<Vec<u32>> {
+        let mut buffer = vec![0; CHUNK];
+        let (mut done, total) = (0, self.size()?);
+        while done < total {
+            task.go_on()?;
+            task.stage(Stage { name: "reading pages", done, total });
+            match self.read_at(&mut buffer, done)? {
+                0 => break,
+                count => done += count as u64,
+            }
+        }
+        Ok(self.lost_pages(page_size))
     }
 
     fn failed(&self, error: Error) {

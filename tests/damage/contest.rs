@@ -8,9 +8,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::cases::{Damaged, Wanted};
 use super::schemas::{APPLICATION_ID, USER_VERSION};
-use super::shell;
 use super::sound::Sound;
 use super::truth::{self, Tally};
+use super::{clean, shell};
 
 /// What the two made of a file.
 pub struct Contest {
@@ -18,6 +18,8 @@ pub struct Contest {
     pub ours: Tally,
     /// The salvager's own account, or why there is none.
     pub account: Result<Salvage, String>,
+    /// Rows of tables without a fault that the salvager lost.
+    pub clean_lost: usize,
     /// What is wrong with the database that the salvager made.
     pub faults: Vec<String>,
 }
@@ -65,6 +67,7 @@ pub fn hold(sound: &Sound, damaged: &Damaged<'_>, with_snapshot: bool, folder: &
         }
         Err(_) => Default::default(),
     };
+    let clean_lost = clean::lost(&database, &salvaged, &sound.tables);
     let recovered = folder.join("recovered.db");
     shell::recover(&database, &recovered);
     let theirs = open(&recovered)
@@ -75,7 +78,7 @@ pub fn hold(sound: &Sound, damaged: &Damaged<'_>, with_snapshot: bool, folder: &
     for name in ["damaged.db", "damaged.db-wal", "damaged.db-shm", "salvaged.db", "recovered.db"] {
         let _ = std::fs::remove_file(folder.join(name));
     }
-    Contest { theirs, ours, account, faults }
+    Contest { theirs, ours, account, clean_lost, faults }
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -203,6 +206,10 @@ impl Contest {
             if self.theirs.true_rows > 0 || with_snapshot {
                 misses.push(format!("salvage: {error}"));
             }
+        }
+        if self.clean_lost > 0 {
+            let lost = self.clean_lost;
+            misses.push(format!("{lost} rows of tables that SQLite finds no fault in are lost"));
         }
         let (ours, theirs) = (&self.ours, &self.theirs);
         if ours.true_rows < theirs.true_rows {

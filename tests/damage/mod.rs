@@ -10,6 +10,7 @@
 //! | [`cases`] | the damage |
 //! | [`truth`] | a database's rows as bytes, and the comparison of two |
 //! | [`shell`] | the `sqlite3` shell, whose `.recover` is the baseline |
+//! | [`clean`] | what SQLite itself reads of a damaged file and finds no fault in |
 //! | [`contest`] | both recoveries of one damaged file, side by side |
 //!
 //! Shared by `tests/side_by_side.rs` and `benches/recovery.rs`.
@@ -18,6 +19,7 @@
 
 pub mod anything;
 pub mod cases;
+pub mod clean;
 pub mod contest;
 pub mod layout;
 pub mod random;

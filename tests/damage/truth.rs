@@ -65,7 +65,8 @@ pub fn read(connection: &Connection) -> Result<Rows> {
     Ok(rows)
 }
 
-fn read_table(connection: &Connection, table: &Table, rows: &mut Vec<Row>) -> Result<()> {
+/// Reads every row of a table.
+pub fn read_table(connection: &Connection, table: &Table, rows: &mut Vec<Row>) -> Result<()> {
     let name = table.name.replace('"', "\"\"");
     let rowid = if table.rowid { "rowid" } else { "NULL" };
     let scan = if table.virtual_table { "" } else { "NOT INDEXED" };

@@ -92,6 +92,8 @@ pub enum At {
     Nth(u64),
     /// Each n-th.
     Every(u64),
+    /// Those that touch these bytes of the file, until they are written to: a bad sector.
+    Sector { first: u64, last: u64 },
     /// By chance: of a hundred calls so many, the same ones for the same seed and order of calls.
     Seeded { seed: u64, percent: u64 },
 }
@@ -114,6 +116,11 @@ impl Fault {
         Self { call: Call::Read, file: None, kind: Kind::Io, at: At::Nth(n), times: 1 }
     }
 
+    /// Reads of these bytes of the database fail with `EIO` until they are written to.
+    pub fn bad_sector(first: u64, last: u64) -> Self {
+        Self { at: At::Sector { first, last }, ..Self::reads_of(File::Database) }
+    }
+
     /// Every read of `file` fails with `EIO`.
     pub fn reads_of(file: File) -> Self {
         let at = At::Every(1);
@@ -126,14 +133,27 @@ struct Planned {
     seen: u64,
     failed: u64,
     random: u64,
+    /// A bad sector was written to.
+    is_over: bool,
 }
 
+/// The bytes that a call is about, first and last; none for calls about no bytes.
+type Bytes = Option<(u64, u64)>;
+
 impl Planned {
+    fn touches(&self, bytes: Bytes) -> bool {
+        match (self.fault.at, bytes) {
+            (At::Sector { first, last }, Some(bytes)) => bytes.0 <= last && bytes.1 >= first,
+            _ => false,
+        }
+    }
+
     /// Whether the fault happens to a call that it is about.
-    fn strikes(&mut self) -> bool {
+    fn strikes(&mut self, bytes: Bytes) -> bool {
         self.seen += 1;
         let strikes = match self.fault.at {
             At::Nth(n) => self.seen >= n,
+            At::Sector { .. } => !self.is_over && self.touches(bytes),
             At::Every(n) => self.seen.is_multiple_of(n),
             At::Seeded { percent, .. } => {
                 // splitmix64
@@ -169,16 +189,18 @@ impl Site {
     }
 
     /// Counts a call, and says what happens to it.
-    fn call(&self, call: Call, file: File) -> Option<Kind> {
+    fn call(&self, call: Call, file: File, bytes: Bytes) -> Option<Kind> {
         let mut state = self.lock();
         *state.calls.entry((call, file)).or_default() += 1;
         let mut kind = None;
         for planned in &mut state.plan {
             let is_about =
                 planned.fault.call == call && planned.fault.file.is_none_or(|one| one == file);
-            if is_about && planned.strikes() {
+            if is_about && planned.strikes(bytes) {
                 kind = kind.or(Some(planned.fault.kind));
             }
+            let is_same = planned.fault.file.is_none_or(|one| one == file);
+            planned.is_over |= call == Call::Write && is_same && planned.touches(bytes);
         }
         state.failed += u64::from(kind.is_some());
         kind
@@ -208,7 +230,7 @@ impl Faults {
     pub fn plan(&self, faults: &[Fault]) {
         let planned = |fault: &Fault| {
             let random = if let At::Seeded { seed, .. } = fault.at { seed } else { 0 };
-            Planned { fault: *fault, seen: 0, failed: 0, random }
+            Planned { fault: *fault, seen: 0, failed: 0, random, is_over: false }
         };
         *self.0.lock() = State { plan: faults.iter().map(planned).collect(), ..State::default() };
     }
@@ -265,14 +287,25 @@ impl Shim {
         unsafe { &*(*self.inner).pMethods }
     }
 
+    fn fault_at(&self, call: Call, offset: i64, length: c_int) -> Option<Kind> {
+        let (Ok(first), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else {
+            return None;
+        };
+        self.fault_of(call, Some((first, first + length.max(1) - 1)))
+    }
+
     fn fault(&self, call: Call) -> Option<Kind> {
+        self.fault_of(call, None)
+    }
+
+    fn fault_of(&self, call: Call, bytes: Bytes) -> Option<Kind> {
         // SAFETY: the box lives until the file is closed.
         let watched = unsafe { &*self.watched };
         let file = match call {
             Call::ShmMap | Call::ShmLock => File::Shm,
             _ => watched.file,
         };
-        watched.site.as_ref()?.call(call, file)
+        watched.site.as_ref()?.call(call, file, bytes)
     }
 }
 
@@ -316,7 +349,7 @@ unsafe extern "C" fn read(
         let read = one.methods().xRead.unwrap();
         let half = length / 2;
         let rest = buffer.cast::<u8>().add(half as usize).cast::<c_void>();
-        match one.fault(Call::Read) {
+        match one.fault_at(Call::Read, offset, length) {
             None => read(one.inner, buffer, length, offset),
             Some(Kind::Interrupted) if half > 0 => match read(one.inner, buffer, half, offset) {
                 ffi::SQLITE_OK => read(one.inner, rest, length - half, offset + i64::from(half)),
@@ -348,7 +381,7 @@ unsafe extern "C" fn write(
         let write = one.methods().xWrite.unwrap();
         let half = length / 2;
         let rest = buffer.cast::<u8>().add(half as usize).cast::<c_void>();
-        match one.fault(Call::Write) {
+        match one.fault_at(Call::Write, offset, length) {
             None => write(one.inner, buffer, length, offset),
             Some(Kind::Interrupted) if half > 0 => match write(one.inner, buffer, half, offset) {
                 ffi::SQLITE_OK => write(one.inner, rest, length - half, offset + i64::from(half)),
@@ -517,7 +550,7 @@ unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, syn
     unsafe {
         let below = below(vfs);
         let fault =
-            site_of(name).and_then(|(site, name)| site.call(Call::Delete, file_of(&name, 0)));
+            site_of(name).and_then(|(site, name)| site.call(Call::Delete, file_of(&name, 0), None));
         match answer(fault, ffi::SQLITE_IOERR_DELETE) {
             Some(rc) => rc,
             None => (*below).xDelete.unwrap()(below, name, sync),

@@ -19,7 +19,7 @@ use crate::agent_log::options::END_DEADLINE;
 use crate::agent_log::shared::Shared;
 use crate::engine::{self, Class, Error, Remedy, Result, Stage, Task, shown};
 use crate::health::Health;
-use crate::recovery::{Outcome, repair};
+use crate::recovery::{Outcome, Reason, repair};
 
 /// How often in a row the file may be found damaged without a commit in between.
 const REPAIR_ATTEMPTS: u32 = 3;
@@ -105,6 +105,15 @@ impl<'a> Mender<'a> {
     /// # Errors
     /// What is left to be answered: `error`, or why the repair has to be tried again.
     pub fn repair(&mut self, own: &mut OwnConnection<'_>, error: Error) -> Result<()> {
+        self.repair_for(Reason::Damage, own, error)
+    }
+
+    fn repair_for(
+        &mut self,
+        reason: Reason,
+        own: &mut OwnConnection<'_>,
+        error: Error,
+    ) -> Result<()> {
         let shared = self.shared;
         if !shared.options.repair || error.class() != Class::Corrupt {
             return Err(error);
@@ -125,7 +134,8 @@ impl<'a> Mender<'a> {
             told = true;
             shared.emit(&Event::Recovering(found.clone()));
         };
-        let options = repair::Options { patience: REPAIR_PATIENCE, ..repair::Options::default() };
+        let options =
+            repair::Options { patience: REPAIR_PATIENCE, reason, ..repair::Options::default() };
         let task = WhileNeeded { shared, closing_since: OnceLock::new() };
         let repaired = repair::repair(&shared.file.path, &options, &mut tell, &task);
         match repaired {
@@ -152,6 +162,11 @@ impl<'a> Mender<'a> {
                 Err(failure)
             }
             Err(failure) if failure.class() == Class::Replaced => Err(failure),
+            // A full-text index that is not rebuilt unasked. The file is sound.
+            Err(failure) if failure.class() == Class::Index && reason == Reason::VirtualTable => {
+                self.repairs += 1;
+                Ok(())
+            }
             Err(failure) => {
                 let message =
                     format!("{}. It was not repaired: {}", error.message, failure.message);
@@ -186,10 +201,14 @@ impl<'a> Mender<'a> {
         let met = "a connection of this process found it damaged";
         let error = Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path);
         // An index of a virtual table is damaged in the file, or not at all.
-        let healed = if file.is_suspect() { self.heal(own, error.clone()) } else { Ok(()) };
+        let (healed, reason) = if file.is_suspect() {
+            (self.heal(own, error.clone()), Reason::Damage)
+        } else {
+            (Ok(()), Reason::VirtualTable)
+        };
         let seen_to = match healed {
             Err(error) if error.class() != Class::Corrupt => Err(error),
-            Ok(()) | Err(_) => self.repair(own, error),
+            Ok(()) | Err(_) => self.repair_for(reason, own, error),
         };
         // It may have been nothing, and says nothing of this connection's next commit.
         self.repairs = repairs;

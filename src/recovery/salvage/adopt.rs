@@ -24,7 +24,7 @@ use super::looks::{self, Candidate, Looks};
 use super::parents::Belongs;
 use super::survey::{Is, Note, Survey};
 use super::target::{IndexShape, Part, Shape};
-use super::tree::{Lost, Owner, Owners, Tree};
+use super::tree::{Lost, Owner, Owners, Placed, Tree};
 use crate::format::Kind;
 
 /// Points for a page that ends where what was lost ended.
@@ -178,11 +178,49 @@ pub(super) fn adopt(
             None => left.push(page),
         }
     }
+    left.retain(|&page| match in_part(known, page, tables, &verdicts) {
+        Some((table, placed)) => {
+            let Some(table) = tables.get_mut(table) else { return true };
+            owners.set(page, Owner::Tree(table.number));
+            table.adopted.push(page);
+            table.tree.outlying.push(placed);
+            false
+        }
+        None => true,
+    });
     for table in tables {
         table.adopted.sort_by_key(|&page| survey.note(page).low);
     }
     left.sort_unstable();
     left
+}
+
+/// The table whose b-tree leads to a leaf of which only some rowids are in the range there: the leaf
+/// and what is above it are of two times. Those rows are the table's, if they can be no other's.
+fn in_part(
+    known: &Known<'_>,
+    page: u32,
+    tables: &[Bereft<'_>],
+    verdicts: &HashMap<Question, Verdict>,
+) -> Option<(usize, Placed)> {
+    let note = known.survey.note(page);
+    let Is::Tree(kind @ Kind::TableLeaf) = note.is else { return None };
+    let places = tables.iter().enumerate().flat_map(|(number, table)| {
+        let lost = table.tree.lost.iter().filter(|lost| lost.page == page && !lost.found);
+        lost.map(move |lost| (number, table, lost))
+    });
+    let mut places = places.filter(|(number, table, lost)| {
+        let denied = verdicts.get(&(*number, page)).copied().is_some_and(Verdict::is_others);
+        let overlaps = note.low <= lost.high && note.high >= lost.low;
+        let is_root = page == table.shape.root;
+        overlaps && !is_root && !denied && !known.not_theirs.contains(&(*number, page))
+    });
+    let (number, table, lost) = places.next()?;
+    let points = table.fits(&note, kind)?;
+    let others = tables.iter().filter(|other| other.number != table.number);
+    let anothers = others.filter_map(|other| other.fits(&note, kind)).any(|it| it >= points);
+    let alone = places.next().is_none() && !anothers;
+    alone.then_some((number, Placed { page, low: lost.low, high: lost.high }))
 }
 
 /// The table with that root, and what it lost that a page can be, if its records can be the

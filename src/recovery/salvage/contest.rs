@@ -64,12 +64,21 @@ pub(super) fn settle(
             let root = other.and_then(|other| trees.get(other)).is_some_and(|it| it.root == page);
             let points = |shape: &Shape| fit::fit(note, shape);
             let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
-            // Where it is one of several pages its place was checked: it belongs there.
+            // Where it is one of several pages it belongs there if it begins or ends just as its place
+            // asks; that it could be there is no reason to give up a root that is whole.
+            let joins = other.and_then(|other| trees.get(other)).is_none_or(|other| {
+                let mut placed = other.placed.iter().filter(|it| it.page == page);
+                !other.table || placed.all(|it| it.low != i64::MIN && it.low == note.low)
+            });
             let disowned = || {
                 let verdicts = evidence.ask(&[(place, page)]);
                 verdicts.get(&(place, page)).copied().is_some_and(Verdict::is_others)
             };
-            if !root || theirs > points(shape) || (theirs == points(shape) && disowned()) {
+            let given_up = match root {
+                false => joins || disowned(),
+                true => theirs > points(shape) || (theirs == points(shape) && disowned()),
+            };
+            if given_up {
                 copies.push((place, Owner::Free));
             }
         }
@@ -84,9 +93,9 @@ pub(super) fn settle(
             if other.root == tree.root || other.table != tree.table {
                 return false;
             }
-            // Of a page that is zeroed nothing is elsewhere.
+            // Then what is there is this table's.
             let exact = |lost: &Lost| {
-                let replaced = survey.note(lost.page).is_something();
+                let replaced = leads_to(pages, survey, lost.page, shape);
                 replaced && lost.leaf && note.low >= lost.low && note.high == lost.high
             };
             let points = fit::fit(&note, theirs);

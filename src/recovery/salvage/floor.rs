@@ -166,12 +166,15 @@ fn is_internal(table: &NeutralTable) -> bool {
     table.name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"))
 }
 
+/// The pages of a table, and of its indexes by root.
+type TableClaim = (Claimed, Vec<(u32, Claimed)>);
+
 /// The pages of a table and of its indexes; none where SQLite cannot follow one of the b-trees.
 fn claim(
     original: &Original<'_>,
     table: &NeutralTable,
     task: &dyn Task,
-) -> Result<Option<(Claimed, Vec<(u32, Claimed)>)>> {
+) -> Result<Option<TableClaim>> {
     let of = |place: usize, root: u32, has_rowid: bool| {
         let pages = match original.pages_of(place, task) {
             Ok(pages) => pages,

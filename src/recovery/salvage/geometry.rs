@@ -9,11 +9,13 @@
 //! Cost, whatever the file's size: 4 MiB of it and 1,024 pages of the WAL are read.
 
 use super::encoding::Texts;
-use super::pages::{Layout, start_of};
+use super::pages::{Layout, Pages, start_of};
+use super::target::Encoding;
 use super::{Snapshot, Source};
 use crate::engine::{Error, Overlay, Result, Storage, Task, Votes, is_whole};
 use crate::format::ptrmap::{self, Entry};
 use crate::format::{Header, header, is_page_size, number, wal};
+use crate::recovery::original::Format;
 
 /// The signs of [`believable`] that make a header.
 const ENOUGH: usize = 4;
@@ -78,7 +80,6 @@ struct Decided {
 ///
 /// # Errors
 /// `task`'s; `ERR_FUSION_NOTHING_TO_SALVAGE`.
-#[allow(dead_code, reason = "for the comparison of a salvage with what SQLite reads")]
 pub(in crate::recovery) fn candidates(
     source: Source<'_>,
     snapshot: Option<&Snapshot>,
@@ -108,6 +109,42 @@ pub(in crate::recovery) fn candidates(
         }
     }
     Ok(candidates)
+}
+
+impl Candidate {
+    /// The file's pages under this format, with the WAL's frames over them.
+    ///
+    /// # Errors
+    /// `task`'s; of asking for the file's size.
+    pub(in crate::recovery) fn pages<'s>(
+        &self,
+        source: Source<'s>,
+        task: &dyn Task,
+    ) -> Result<Pages<'s>> {
+        let log = source.wal.and_then(|log| wal::Header::parse(&start_of(log, wal::HEADER)));
+        let overlay = match (source.wal, log) {
+            (Some(storage), Some(log)) if log.page_size == self.page_size => {
+                Overlay::read(storage, &log, task)?
+            }
+            _ => Overlay::default(),
+        };
+        let count = pages_with(&overlay, self.page_size, source.database.size()?);
+        let usable = self.page_size.saturating_sub(u32::from(self.reserved)) as usize;
+        let layout = Layout { page_size: self.page_size, usable, count };
+        Ok(Pages::new(source, layout, overlay))
+    }
+
+    /// What SQLite goes by in every page.
+    pub(in crate::recovery) fn format(&self) -> Format {
+        let header = Header::read(&self.header);
+        let schema_format = header.map_or(SCHEMA_FORMAT, |header| header.schema_format);
+        Format {
+            page_size: self.page_size,
+            reserved: self.reserved,
+            encoding: Encoding::of_header(header.map_or(0, |it| it.encoding as u8)),
+            schema_format: if (1..=4).contains(&schema_format) { schema_format } else { 4 },
+        }
+    }
 }
 
 impl Geometry {
@@ -150,10 +187,15 @@ pub(in crate::recovery) fn find(
 
 /// Pages that are there, in the file or in the WAL.
 fn pages_of(decided: &Decided, size: u64) -> u32 {
-    let in_file = size.div_ceil(u64::from(decided.page_size));
+    pages_with(&decided.overlay, decided.page_size, size)
+}
+
+/// The pages of a file of so many bytes, and of the WAL's frames.
+fn pages_with(overlay: &Overlay, page_size: u32, size: u64) -> u32 {
+    let in_file = size.div_ceil(u64::from(page_size));
     // A frame far behind the file's end is another file's.
-    let most = in_file.saturating_mul(4) + 16 * decided.overlay.len() as u64 + 1024;
-    let in_log = u64::from(decided.overlay.pages).min(most);
+    let most = in_file.saturating_mul(4) + 16 * overlay.len() as u64 + 1024;
+    let in_log = u64::from(overlay.pages).min(most);
     let count = in_file.max(in_log).min(u64::from(u32::MAX - 1));
     u32::try_from(count).unwrap_or(u32::MAX - 1)
 }

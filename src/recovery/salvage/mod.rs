@@ -6,6 +6,11 @@
 //! | [`target`] | the new database that rows are put into |
 //! | [`report`] | what was saved and what was not |
 //!
+//! Two rules stand above what is only likely. Tables that SQLite reads to their end, and that its
+//! check of the whole file faults nowhere, are carried over by SQLite as they are (`floor`): no
+//! likelihood touches them, nothing else gets their pages, and nothing of their application is
+//! needed. And a row that can be read and has no table is in `lost_and_found`.
+//!
 //! It never invents a row: values of a salvaged row are exactly what the file held.
 //! Memory: 52 bytes a page for the survey and the b-trees, and what the target takes, whatever the
 //! file's size (its page cache, SQLite's sorter): 82 MB for a log of 420 MB, so about 200 MB for

@@ -77,6 +77,19 @@ pub struct TableSalvage {
     pub suspects: Vec<SuspectRow>,
 }
 
+impl TableSalvage {
+    /// Whether the table is as it was: nothing of it was lost, mended, or found twice.
+    pub fn is_whole(&self) -> bool {
+        self.pages_lost == 0
+            && self.rows_missing.unwrap_or(0) == 0
+            && self.gaps.is_empty()
+            && self.records_lost == 0
+            && self.mended == 0
+            && self.duplicates == 0
+            && self.suspects.is_empty()
+    }
+}
+
 /// A row that an index contradicts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

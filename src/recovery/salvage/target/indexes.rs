@@ -10,7 +10,7 @@ use rusqlite::ffi;
 
 use super::fill::{Fill, lookup_sql};
 use super::limits::Limits;
-use super::lost_and_found::LostAndFound;
+use super::lost_and_found::{LostAndFound, LostRow};
 use super::schema::{self, Table};
 use super::statement::{Encoding, Statement, quoted};
 use super::watch::watched;
@@ -181,7 +181,8 @@ impl Way<'_> {
                         if fill.table.rowid_alias == Some(at) { Value::Null } else { row.value(at) }
                     })
                     .collect();
-                self.lost.add(self.connection, self.encoding, root, 0, rowid, &fields, &reason)?;
+                let row = LostRow { root, page: 0, rowid, fields: &fields, reason: &reason };
+                self.lost.add(self.connection, self.encoding, row)?;
                 Ok(false)
             })?;
             delete.run(key.iter().copied())?;

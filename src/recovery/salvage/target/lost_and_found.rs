@@ -14,6 +14,21 @@ const LEADING: usize = 5;
 /// The most columns that SQLite lets a table have by default, without the leading ones.
 const MOST_FIELDS: usize = 2_000 - LEADING;
 
+/// A row without a table.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::recovery) struct LostRow<'a> {
+    /// Root page of the table that it may have been in; 0 where that is not known.
+    pub(in crate::recovery) root: u32,
+    /// The page that it was on; 0 where that is not known.
+    pub(in crate::recovery) page: u32,
+    /// Its rowid, if it had one.
+    pub(in crate::recovery) rowid: Option<i64>,
+    /// Its fields.
+    pub(in crate::recovery) fields: &'a [Value<'a>],
+    /// Why it is here.
+    pub(in crate::recovery) reason: &'a str,
+}
+
 /// The table, made with its first row.
 #[derive(Debug)]
 pub(in crate::recovery) struct LostAndFound {
@@ -74,12 +89,9 @@ impl LostAndFound {
         &mut self,
         connection: &Connection,
         encoding: Encoding,
-        root: u32,
-        page: u32,
-        rowid: Option<i64>,
-        fields: &[Value<'_>],
-        reason: &str,
+        row: LostRow<'_>,
     ) -> Result<()> {
+        let LostRow { root, page, rowid, fields, reason } = row;
         let count = fields.len();
         let fields = fields.get(..MOST_FIELDS).unwrap_or(fields);
         self.widen(connection, fields.len())?;

@@ -54,7 +54,7 @@ pub use affinity::Affinity;
 pub(in crate::recovery) use fill::is_same;
 pub use index_shape::{IndexShape, Part};
 pub use limits::Limits;
-pub(in crate::recovery) use lost_and_found::LostAndFound;
+pub(in crate::recovery) use lost_and_found::{LostAndFound, LostRow};
 pub use shape::{Field, Shape};
 pub(in crate::recovery) use watch::watched;
 
@@ -234,7 +234,8 @@ impl Target {
         fields: &[Value<'_>],
         reason: &str,
     ) -> Result<()> {
-        self.lost.add(&self.connection, self.encoding, root, page, rowid, fields, reason)
+        let row = LostRow { root, page, rowid, fields, reason };
+        self.lost.add(&self.connection, self.encoding, row)
     }
 
     /// Everything that is not a row: AUTOINCREMENT sequences, indexes (a UNIQUE one that rows
@@ -318,6 +319,7 @@ impl Target {
                 &self.schema,
                 &virtual_tables,
                 &self.carried,
+                tables,
                 &mut self.lost,
                 limits,
                 task,

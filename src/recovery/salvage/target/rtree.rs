@@ -15,7 +15,7 @@
 
 use std::iter;
 
-use super::lost_and_found::LostAndFound;
+use super::lost_and_found::{LostAndFound, LostRow};
 use super::module::Kind;
 use super::statement::{Encoding, Statement, quoted};
 use crate::engine::{Connection, Error, Result};
@@ -129,15 +129,9 @@ impl RTree<'_> {
                 // As the record is stored: the rowid's alias is NULL in it.
                 let rest = (1..2 + auxiliary).map(|at| row.value(at));
                 let fields: Vec<Value<'_>> = iter::once(Value::Null).chain(rest).collect();
-                self.lost.add(
-                    self.connection,
-                    self.encoding,
-                    root,
-                    0,
-                    Some(id),
-                    &fields,
-                    UNCERTAIN,
-                )?;
+                let row =
+                    LostRow { root, page: 0, rowid: Some(id), fields: &fields, reason: UNCERTAIN };
+                self.lost.add(self.connection, self.encoding, row)?;
                 uncertain += 1;
                 Ok(true)
             },

@@ -33,6 +33,8 @@ pub(super) enum Afterwards {
     /// It gets its entry's name and this statement: it was filled under another name, or with
     /// another column name.
     Renamed(String),
+    /// It is not there: only the application knows how it is sorted. It takes no row.
+    LeftOut,
     /// As [`Self::Renamed`], with the indexes that its constraints make: it was filled under a
     /// neutral declaration, because only the application can compute what its own one asks for.
     Neutral {
@@ -106,6 +108,14 @@ pub(super) fn make_tables(
                 // SQLite and its modules write all columns, and never add any.
                 if own_tables.contain(&entry.name) || table.afterwards == Afterwards::Sequence {
                     shape.least_fields = shape.fields.len();
+                }
+                if table.afterwards == Afterwards::LeftOut {
+                    made.errors.push(format!(
+                        "table {}: only the application knows how it is sorted; it is left out, \
+                         and its rows are in lost_and_found: {}",
+                        entry.name,
+                        entry.sql.as_deref().unwrap_or_default()
+                    ));
                 }
                 made.tables.push(table);
                 made.shapes.push(shape);
@@ -208,44 +218,48 @@ fn make_table(
         let automatic = make_neutral(connection, encoding, schema, entry, &twin)?;
         table = table.neutral();
         let statement = entry.sql.clone().unwrap_or_default();
-        (name, afterwards) = (twin, Afterwards::Neutral { statement, automatic });
+        afterwards = match automatic {
+            Some(automatic) => Afterwards::Neutral { statement, automatic },
+            None => Afterwards::LeftOut,
+        };
+        name = twin;
     }
     let fill = Fill::new(name, table, encoding);
     Ok((Table { fill, entry: entry.clone(), afterwards, carried: false }, shape))
 }
 
 /// Makes the table of `entry`, which is there under its own declaration, again as `twin` under a
-/// neutral one; returns the names of the indexes that its constraints make.
+/// neutral one; returns the names of the indexes that its constraints make. None: only the
+/// application knows the order of such an index or of the table, and it is not made.
 ///
 /// # Errors
-/// SQLite's; `SQLITE_ERROR` where only the application knows the order of such an index.
+/// SQLite's.
 fn make_neutral(
     connection: &Connection,
     encoding: Encoding,
     schema: &[SchemaEntry],
     entry: &SchemaEntry,
     twin: &str,
-) -> Result<Vec<(String, String)>> {
+) -> Result<Option<Vec<(String, String)>>> {
     let sql = connection.sql()?;
     sql.execute(&format!("DROP TABLE main.{}", quoted(&entry.name)), [])?;
-    let unknown =
-        || Error::sqlite(ffi::SQLITE_ERROR, "only the application knows how it is sorted");
-    let table = neutral::describe_one(schema, entry, encoding)?;
-    if !table.order_is_known() {
-        return Err(unknown());
+    let Ok(table) = neutral::describe_one(schema, entry, encoding) else { return Ok(None) };
+    let of = |index: usize| schema.get(index).filter(|index| index.sql.is_none());
+    let own = table.indexes.iter().filter_map(|index| Some((index, of(index.entry)?)));
+    if !table.order_is_known() || own.clone().any(|(index, _)| !index.order_is_known()) {
+        return Ok(None);
     }
     sql.execute(&table.declaration(&format!("main.{}", quoted(twin))), [])?;
-    let mut automatic = Vec::new();
-    for index in &table.indexes {
-        let Some(of) = schema.get(index.entry).filter(|index| index.sql.is_none()) else {
-            continue;
-        };
-        let own = format!("{twin}_{}", automatic.len());
-        let make = index.as_index(&format!("main.{}", quoted(&own)), &quoted(twin));
-        sql.execute(&make.ok_or_else(unknown)?, [])?;
-        automatic.push((of.name.clone(), own));
+    let mut made = Vec::new();
+    for (index, of) in own {
+        let for_now = format!("{twin}_{}", made.len());
+        let name = format!("main.{}", quoted(&for_now));
+        if let Some(make) = index.as_index(&name, &quoted(twin)) {
+            sql.execute(&make, [])?;
+            made.push((of.name.clone(), for_now));
+        }
     }
-    Ok(automatic)
+    Ok(Some(made))
 }
 
 /// Carries out an entry's statement, which has to make one of `kinds` and nothing else: a damaged
@@ -288,7 +302,7 @@ pub(super) fn rename(connection: &Connection, tables: &[Table]) -> Result<()> {
             let (statement, automatic) = match &table.afterwards {
                 Afterwards::Renamed(statement) => (statement, &[][..]),
                 Afterwards::Neutral { statement, automatic } => (statement, automatic.as_slice()),
-                Afterwards::Nothing | Afterwards::Sequence => continue,
+                Afterwards::Nothing | Afterwards::Sequence | Afterwards::LeftOut => continue,
             };
             for (name, for_now) in automatic {
                 sql.execute(

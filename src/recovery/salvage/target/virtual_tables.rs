@@ -4,11 +4,14 @@
 //!
 //! | module | its index |
 //! |---|---|
-//! | `fts5`, `fts4`, `fts3` | rebuilt from the content, its own or another table's; where that fails, in derived tables that are made anew |
+//! | `fts5`, `fts4`, `fts3` | kept, where nothing of its own tables and of its content was lost and it is sound; else rebuilt from the content, its own or another table's; where that fails, in derived tables that are made anew |
 //! | the same without content (`content=''`) | kept as it was salvaged, if it is sound |
 //! | `rtree`, `rtree_i32` | its nodes are the data: checked, and made anew of what is certain |
 //! | `geopoly` | checked, and made anew of its shapes |
 //! | others | kept as they were salvaged |
+//!
+//! An index of external content may leave rows out on purpose. Where it does, it is rebuilt of the
+//! rows that it held, as far as that is known, and says so where it is not.
 //!
 //! One whose index is damaged and follows from nothing is emptied: the rows of its tables go to
 //! `lost_and_found`.
@@ -26,18 +29,19 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::carried::Carried;
 use super::limits::Limits;
-use super::lost_and_found::LostAndFound;
+use super::lost_and_found::{LostAndFound, LostRow};
 use super::module::{self, Kind, Module};
 use super::rtree::{self, RTree};
 use super::schema;
-use super::shadow;
+use super::shadow::{self, Shadow};
 use super::statement::{Encoding, Statement, quoted};
 use super::transaction::{atomically, in_savepoint};
 use super::watch::watched;
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::format::Value;
 use crate::format::sql::{self, Makes};
-use crate::recovery::salvage::SchemaEntry;
+use crate::health::{Content, FullText};
+use crate::recovery::salvage::{SchemaEntry, TableSalvage};
 
 /// Why a row of a virtual table's own table is in `lost_and_found`.
 const EMPTIED: &str = "the virtual table was damaged and is emptied";
@@ -180,12 +184,14 @@ pub(super) struct Derived {
 ///
 /// # Errors
 /// Those of writing the file; `task`'s.
+#[expect(clippy::too_many_arguments, reason = "each is a part of the target")]
 pub(super) fn derive(
     connection: &Connection,
     encoding: Encoding,
     schema: &[SchemaEntry],
     tables: &[PutBack<'_>],
     carried: &Carried,
+    report: &[TableSalvage],
     lost: &mut LostAndFound,
     limits: &Limits,
     task: &dyn Task,
@@ -193,7 +199,7 @@ pub(super) fn derive(
     let page_size = page_size(connection)?;
     let derived = Derived::default();
     let mut deriving =
-        Deriving { connection, encoding, schema, page_size, lost, limits, task, derived };
+        Deriving { connection, encoding, schema, report, page_size, lost, limits, task, derived };
     let total = tables.len() as u64;
     for (done, table) in (0..).zip(tables) {
         task.stage(Stage { name: "full-text", done, total });
@@ -233,6 +239,8 @@ struct Deriving<'a> {
     connection: &'a Connection,
     encoding: Encoding,
     schema: &'a [SchemaEntry],
+    /// What became of the tables that hold rows.
+    report: &'a [TableSalvage],
     page_size: u32,
     lost: &'a mut LostAndFound,
     limits: &'a Limits,
@@ -252,7 +260,7 @@ impl Deriving<'_> {
         };
         // Where it was deriving that failed, what was salvaged may be sound.
         let derives = matches!(module, Module::FullText { content: true, .. });
-        let is_sound = || watched(connection, limits, task, || check(connection, name));
+        let is_sound = || watched(connection, limits, task, || check_full_text(connection, entry));
         let outcome = if derives && is_ok(is_sound())? {
             reason
         } else if module != Module::Other
@@ -283,13 +291,113 @@ impl Deriving<'_> {
         }
     }
 
-    /// Rebuilds a full-text index: in the tables that are there, as far as they are those that its
-    /// module makes (a rebuild may not mind what a query does); if that fails, in new ones; and if
-    /// that fails, without its settings.
+    /// What was salvaged of a table; none if it is not there.
+    fn salvaged(&self, table: &str) -> Option<&TableSalvage> {
+        self.report.iter().find(|it| it.name.eq_ignore_ascii_case(table))
+    }
+
+    fn is_whole(&self, table: &str) -> bool {
+        self.salvaged(table).is_some_and(TableSalvage::is_whole)
+    }
+
+    /// Whether a full-text table's own tables, and its content, are as they were in the damaged
+    /// file, and its index is sound: then there is nothing to derive.
+    fn is_to_be_kept(&self, index: &FullText, shadows: &[Shadow]) -> Result<bool> {
+        let is_whole = !shadows.is_empty()
+            && shadows.iter().all(|shadow| self.is_whole(&shadow.name))
+            && match index.content() {
+                Content::Own => true,
+                // What a view shows may have been lost.
+                Content::External(content) => self.is_whole(content),
+                Content::None => false,
+            };
+        if !is_whole {
+            return Ok(false);
+        }
+        match index.is_sound(self.connection) {
+            Ok(is_sound) => Ok(is_sound),
+            Err(error) if schema::is_of_statement(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists the rows that an index of external content holds, in a temporary table, and answers
+    /// whether it leaves rows out. Those of which the list was lost count as held.
+    fn leaves_rows_out(&self, index: &FullText, name: &str) -> Result<bool> {
+        let (Content::External(content), Some(list)) = (index.content(), index.list_of_held())
+        else {
+            return Ok(false);
+        };
+        let (content, rowid) = (quoted(content), index.rowid());
+        let sizes = self.salvaged(&format!("{name}_docsize"));
+        let sql = self.connection.sql()?;
+        let listed = sql.execute_batch(&list).and_then(|()| {
+            for (first, last) in sizes.map_or(&[][..], |sizes| &sizes.gaps) {
+                sql.execute(
+                    &format!(
+                        "INSERT INTO temp.fusion_sqlite_held
+                         SELECT {rowid} FROM main.{content} WHERE {rowid} BETWEEN ?1 AND ?2"
+                    ),
+                    [first, last],
+                )?;
+            }
+            sql.query_row(
+                &format!(
+                    "SELECT EXISTS (SELECT 1 FROM temp.fusion_sqlite_held) AND EXISTS (
+                       SELECT 1 FROM main.{content}
+                        WHERE {rowid} NOT IN (SELECT id FROM temp.fusion_sqlite_held))"
+                ),
+                [],
+                |row| row.get(0),
+            )
+        });
+        match listed.map_err(Error::from) {
+            Err(error) if schema::is_of_statement(&error) => Ok(false),
+            listed => listed,
+        }
+    }
+
+    /// Rebuilds a full-text index, unless it is to be kept; one that leaves rows out, of the rows
+    /// that it held.
     fn rebuild(&mut self, entry: &SchemaEntry, five: bool) -> Result<()> {
-        let (connection, module) = (self.connection, Module::of(entry));
         let name = quoted(&entry.name);
+        // None of them where the module does not take the statement, which the rebuild says.
+        let shadows = shadow::all(self.schema, entry, self.page_size).unwrap_or_default();
         let mut rebuild = format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')");
+        let index = FullText::of(&entry.name, entry.sql.as_deref().unwrap_or_default());
+        if let Some(index) = index {
+            if self.is_to_be_kept(&index, &shadows)? {
+                return Ok(());
+            }
+            if self.leaves_rows_out(&index, &entry.name)?
+                && let Some(of_held) = index.rebuild_of_held(self.connection)?
+            {
+                rebuild = of_held;
+                if !self.is_whole(&format!("{}_docsize", entry.name)) {
+                    self.derived.errors.push(format!(
+                        "table {}: it left out rows of its content, and is no longer known to \
+                         have left out all that it does",
+                        entry.name
+                    ));
+                }
+            }
+        }
+        let done = self.rebuild_by(entry, five, &shadows, rebuild);
+        let dropped = "DROP TABLE IF EXISTS temp.fusion_sqlite_held";
+        done.and(Ok(self.connection.sql()?.execute_batch(dropped)?))
+    }
+
+    /// Runs the statements that rebuild a full-text index: in the tables that are there, as far as
+    /// they are those that its module makes (a rebuild may not mind what a query does); if that
+    /// fails, in new ones; and if that fails, without its settings.
+    fn rebuild_by(
+        &mut self,
+        entry: &SchemaEntry,
+        five: bool,
+        shadows: &[Shadow],
+        mut rebuild: String,
+    ) -> Result<()> {
+        let (connection, module) = (self.connection, Module::of(entry));
         if five {
             // FTS5 does not open a table without the version of its index's format, not
             // even to rebuild it. The rebuilt index has the one that is written here.
@@ -299,8 +407,6 @@ impl Deriving<'_> {
             );
         }
         let sql = connection.sql()?;
-        // None of them where the module does not take the statement, which the rebuild says.
-        let shadows = shadow::all(self.schema, entry, self.page_size).unwrap_or_default();
         // Of a content table whose statement is damaged the module's is the right one; where the rows
         // are not those of it, the check says so, which a rebuild does not.
         let mut odd = Vec::new();
@@ -312,7 +418,7 @@ impl Deriving<'_> {
         let mut done = Ok(());
         for tables in [Anew::Different, Anew::Index, Anew::All] {
             let mut anew = Vec::new();
-            for shadow in &shadows {
+            for shadow in shadows {
                 let suffix = shadow.suffix(&entry.name);
                 let holds_settings = suffix.eq_ignore_ascii_case("config");
                 let wanted = match tables {
@@ -418,6 +524,16 @@ fn check(connection: &Connection, table: &str) -> Result<()> {
     if verdict == "ok" { Ok(()) } else { Err(Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, verdict)) }
 }
 
+/// [`check`] of a full-text table, which may leave rows out.
+fn check_full_text(connection: &Connection, entry: &SchemaEntry) -> Result<()> {
+    let index = FullText::of(&entry.name, entry.sql.as_deref().unwrap_or_default());
+    match index.map(|index| index.is_sound(connection)) {
+        Some(Ok(true)) => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(false)) | None => check(connection, &entry.name),
+    }
+}
+
 /// Whether it went well, where it was the statement itself that failed if not.
 fn is_ok(outcome: Result<()>) -> Result<bool> {
     match outcome {
@@ -474,7 +590,11 @@ fn move_rows(
             _ => None,
         };
         let fields: Vec<Value<'_>> = (1..=columns.len()).map(|at| row.value(at)).collect();
-        lost.add(connection, encoding, root, 0, rowid, &fields, EMPTIED)?;
+        lost.add(
+            connection,
+            encoding,
+            LostRow { root, page: 0, rowid, fields: &fields, reason: EMPTIED },
+        )?;
         Ok(true)
     })
 }
