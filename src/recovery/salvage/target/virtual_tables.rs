@@ -37,7 +37,7 @@ use super::shadow::{self, Shadow};
 use super::statement::{Encoding, Statement, quoted};
 use super::transaction::{atomically, in_savepoint};
 use super::watch::watched;
-use crate::engine::{Connection, Error, Result, Stage, Task};
+use crate::engine::{Class, Connection, Error, Result, Stage, Task};
 use crate::format::Value;
 use crate::format::sql::{self, Makes};
 use crate::health::{Content, FullText};
@@ -204,7 +204,7 @@ pub(super) fn derive(
     for (done, table) in (0..).zip(tables) {
         task.stage(Stage { name: "full-text", done, total });
         // What came over whole follows from nothing, and needs no module that is known here.
-        if !is_carried(schema, table.entry, carried) {
+        if !is_carried(schema, table.entry, carried) || deriving.is_damaged(table.entry)? {
             deriving.table(table)?;
         }
     }
@@ -288,6 +288,20 @@ impl Deriving<'_> {
             Module::FullText { content: false, .. } | Module::Other => {
                 check(self.connection, &entry.name)
             }
+        }
+    }
+
+    /// Whether the module finds damage, or cannot use its own tables. It may not be known here, or
+    /// what its statement asks for: then it takes no such statement anywhere, and says nothing.
+    fn is_damaged(&self, entry: &SchemaEntry) -> Result<bool> {
+        let check = || check_full_text(self.connection, entry);
+        match watched(self.connection, self.limits, self.task, check) {
+            Ok(()) => Ok(false),
+            Err(error) if matches!(error.class(), Class::Corrupt | Class::Index) => Ok(true),
+            Err(error) if is_of_table(&error) => {
+                Ok(shadow::all(self.schema, entry, self.page_size).is_ok())
+            }
+            Err(error) => Err(error),
         }
     }
 
