@@ -96,9 +96,17 @@ pub(super) struct NeutralIndex {
 
 impl Sorted {
     fn sql(&self) -> String {
-        let collation =
-            if self.is_known() { quoted(&self.collation) } else { kept_order().to_owned() };
-        format!(" COLLATE {collation}{}", if self.descending { " DESC" } else { "" })
+        self.directed(false)
+    }
+
+    /// As SQL, or the opposite of it. The order in which entries come has one direction only.
+    fn directed(&self, opposite: bool) -> String {
+        let (collation, descending) = if self.is_known() {
+            (quoted(&self.collation), self.descending)
+        } else {
+            (kept_order().to_owned(), false)
+        };
+        format!(" COLLATE {collation}{}", if descending == opposite { "" } else { " DESC" })
     }
 
     /// Whether SQLite has the collation.
@@ -148,11 +156,7 @@ impl NeutralTable {
     /// The collation and the direction, as SQL, by which the key's `column` is sorted backwards.
     pub(super) fn opposite_order(&self, column: usize) -> String {
         let sorted = self.key.iter().flatten().nth(column);
-        let backwards = sorted.map(|sorted| Sorted {
-            collation: sorted.collation.clone(),
-            descending: !sorted.descending,
-        });
-        backwards.as_ref().map_or_else(String::new, Sorted::sql)
+        sorted.map_or_else(String::new, |sorted| sorted.directed(true))
     }
 
     /// Whether SQLite knows the order of its rows.
@@ -172,14 +176,16 @@ impl NeutralIndex {
     /// The statement that declares it as the index `name` of the neutral table `table`; none where
     /// its entries are computed, some rows have none, or SQLite does not know their order.
     pub(super) fn as_index(&self, name: &str, table: &str) -> Option<String> {
-        let columns = self.columns.as_ref()?;
-        if !self.order_is_known() {
-            return None;
-        }
+        let columns = self.columns.as_ref().filter(|_| self.is_comparable())?;
         let parts: Vec<String> =
             columns.iter().map(|(column, sorted)| format!("c{column}{}", sorted.sql())).collect();
         let unique = if self.unique { "UNIQUE " } else { "" };
         Some(format!("CREATE {unique}INDEX {name} ON {table}({})", parts.join(", ")))
+    }
+
+    /// Whether SQLite can compare its entries with the rows of its table.
+    pub(super) fn is_comparable(&self) -> bool {
+        self.columns.is_some() && self.order_is_known()
     }
 
     /// Whether SQLite knows the order of its entries.
@@ -478,7 +484,7 @@ impl Describing<'_> {
                 for (at, (place, _)) in asked.iter().enumerate() {
                     if let Some(default) = defaults.get_mut(*place) {
                         let value = row.value(at);
-                        *default = literal(value, self.encoding)
+                        *default = literal(value, self.encoding)?
                             .map(|sql| Default { sql, image: image_of(value) });
                     }
                 }
@@ -528,27 +534,36 @@ fn undescribable() -> Error {
     Error::sqlite(ffi::SQLITE_ERROR, "the table has no neutral declaration")
 }
 
-/// A value as SQL that a DEFAULT takes; none of NULL.
-fn literal(value: Value<'_>, encoding: Encoding) -> Option<String> {
+/// A value as SQL that a DEFAULT takes, which SQLite reads as just that value where a record is
+/// shorter than its table; none of NULL.
+///
+/// # Errors
+/// There is no such SQL. A CAST is no help in a database of UTF-16: SQLite takes the bytes for UTF-8
+/// there (`valueFromExpr` in `sqlite3.c`).
+fn literal(value: Value<'_>, encoding: Encoding) -> Result<Option<String>> {
     let hex = |bytes: &[u8]| {
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("x'{digits}'")
     };
-    Some(match value {
-        Value::Null => return None,
+    Ok(Some(match value {
+        Value::Null => return Ok(None),
         Value::Integer(number) => number.to_string(),
         Value::Real(number) if number.is_infinite() => {
             if number > 0.0 { "9e999" } else { "-9e999" }.to_owned()
         }
         Value::Real(number) => format!("{number:e}"),
-        Value::Text(text) => match std::str::from_utf8(text) {
-            Ok(text) if encoding == Encoding::Utf8 && !text.contains('\0') => {
+        Value::Text(bytes) => {
+            let text = encoding.text_of(bytes);
+            if encoding.bytes_of(&text) == bytes && !text.contains('\0') {
                 format!("'{}'", text.replace('\'', "''"))
+            } else if encoding == Encoding::Utf8 {
+                format!("(CAST({} AS TEXT))", hex(bytes))
+            } else {
+                return Err(undescribable());
             }
-            _ => format!("(CAST({} AS TEXT))", hex(text)),
-        },
+        }
         Value::Blob(blob) => hex(blob),
-    })
+    }))
 }
 
 /// A value as bytes that no other value has; a number has the same as an integer and as a REAL.

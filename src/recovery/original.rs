@@ -190,50 +190,55 @@ impl<'a> Original<'a> {
         let mut faults = Faults::default();
         let lines = u64::from(self.pages) + LINES;
         let whole = format!("PRAGMA {ORIGINAL}.integrity_check({lines})");
-        match self.lines(&whole, &mut faults, task) {
-            Ok(()) => Ok(faults),
-            // The b-trees were looked at before the rows, over which it fell.
-            Err(error) if is_of_the_file(&error) => {
-                for table in &self.tables {
-                    if !faults.spare(table) {
-                        continue;
-                    }
-                    let one = format!("PRAGMA {ORIGINAL}.integrity_check('t{}')", table.entry);
-                    match self.lines(&one, &mut faults, task) {
-                        Ok(()) => {}
-                        Err(error) if is_of_the_file(&error) => {
-                            faults.objects.insert(table.entry);
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                Ok(faults)
-            }
-            Err(error) => Err(error),
+        if self.lines(&whole, lines, &mut faults, task)? {
+            return Ok(faults);
         }
+        // The b-trees were looked at before the rows. At a row that it cannot read it ends, and
+        // after so many lines.
+        for table in &self.tables {
+            let names = table.indexes.iter().filter(|index| !index.is_comparable());
+            let names = names.map(|index| format!("i{}", index.entry));
+            for name in names.chain([format!("t{}", table.entry)]) {
+                let one = format!("PRAGMA {ORIGINAL}.integrity_check('{name}')");
+                if faults.spare(table) && !self.lines(&one, lines, &mut faults, task)? {
+                    faults.objects.insert(table.entry);
+                }
+            }
+        }
+        Ok(faults)
     }
 
-    fn lines(&self, pragma: &str, faults: &mut Faults, task: &dyn Task) -> Result<()> {
-        watched(&self.connection, &self.limits, task, || {
+    /// Takes note of what a check says, which is less than `most` lines if it got to its end;
+    /// returns whether it did.
+    fn lines(&self, pragma: &str, most: u64, faults: &mut Faults, task: &dyn Task) -> Result<bool> {
+        let (mut ended, mut count) = (true, 0);
+        let run = watched(&self.connection, &self.limits, task, || {
             let mut statement = self.connection.sql()?.prepare(pragma)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let text: String = row.get(0)?;
                 for line in text.lines() {
-                    self.line(line, faults);
+                    count += 1;
+                    ended &= self.line(line, faults);
                 }
             }
             Ok(())
-        })
+        });
+        match run {
+            Ok(()) => Ok(ended && count < most),
+            Err(error) if is_of_the_file(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Takes note of a line of the check.
-    fn line(&self, line: &str, faults: &mut Faults) {
+    /// Takes note of a line of the check; returns whether it is one of the check's own. Where
+    /// SQLite meets an error, the check's last line is that error's message.
+    fn line(&self, line: &str, faults: &mut Faults) -> bool {
         // What nothing leads to, and lists of pages, are no b-tree's; the key of an index that is
         // declared as a table may hold NULL.
-        let others = ["***", "Page ", "NULL value in "];
+        let others = ["***", "Page ", "Freelist: ", "Main freelist: ", "NULL value in "];
         if line == "ok" || others.iter().any(|start| line.starts_with(start)) {
-            return;
+            return true;
         }
         if let Some(rest) = line.strip_prefix("Tree ") {
             let mut words = rest.split([' ', ':']);
@@ -247,12 +252,14 @@ impl<'a> Original<'a> {
                 let of = table.indexes.iter().filter(|index| Some(index.root) == root);
                 faults.objects.extend(of.map(|index| index.entry));
             }
-            return;
+            return true;
         }
         // Where SQLite does not know the order it says nothing of it.
         let disorder = line.starts_with("row not in PRIMARY KEY order");
+        let mut is_of_an_object = false;
         for word in line.split([' ', '.', ':']) {
             let Some(place) = place_of(word) else { continue };
+            is_of_an_object = true;
             let is_known = self.tables.iter().all(|table| {
                 (table.entry != place || table.order_is_known())
                     && table
@@ -264,6 +271,7 @@ impl<'a> Original<'a> {
                 faults.objects.insert(place);
             }
         }
+        is_of_an_object
     }
 
     /// The pages of the b-tree of the object at `place` in the schema, by SQLite's own account,

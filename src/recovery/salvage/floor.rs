@@ -4,7 +4,8 @@
 //! SQLite copies their rows and the entries of their indexes as they are ([`super::target`]),
 //! under neutral declarations, so that a sound table needs nothing of its application. No
 //! likelihood touches them, and their pages are no other b-tree's: the walks begin after they
-//! have been given theirs.
+//! have been given theirs. SQLite's own tables have their pages for good, too; their rows are put
+//! where SQLite makes these tables.
 //!
 //! Thread: the salvage's. May call: `original`, `neutral`.
 
@@ -23,8 +24,8 @@ use crate::recovery::original::{Format, Original, is_of_the_file};
 pub(super) struct Sound {
     /// Its place among the target's tables; none where it could not be made by its statement.
     place: Option<usize>,
-    /// Its rows in the target.
-    pub(super) rows: u64,
+    /// Its rows in the target, where it is carried over.
+    rows: Option<u64>,
     name: String,
     /// Its own pages: with records, in the b-tree's order, and others.
     tree: Claimed,
@@ -73,10 +74,7 @@ impl Floor {
         let faults = original.check(task)?;
         let mut sound = Vec::new();
         for table in &original.tables {
-            // SQLite's own tables are made as it makes them.
-            let own =
-                table.name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
-            if own || !faults.spare(table) {
+            if !faults.spare(table) {
                 continue;
             }
             task.go_on()?;
@@ -88,15 +86,18 @@ impl Floor {
         if sound.is_empty() {
             return Ok(Self::default());
         }
-        let tables: Vec<NeutralTable> = sound.iter().map(|(table, _)| table.clone()).collect();
+        let (own, others): (Vec<_>, Vec<_>) =
+            sound.into_iter().partition(|(table, _)| is_internal(table));
+        let tables: Vec<NeutralTable> = others.iter().map(|(table, _)| table.clone()).collect();
         let carried = target.carry(&image, format, &tables, task)?;
+        let carried = others.into_iter().zip(carried).filter(|(_, rows)| rows.is_some());
+        let own = own.into_iter().map(|table| (table, None));
         let place = |name: &str| target.shapes().iter().position(|shape| shape.table == name);
-        let tables = sound
-            .into_iter()
-            .zip(carried)
-            .filter_map(|((table, (tree, indexes)), rows)| {
+        let tables = carried
+            .chain(own)
+            .map(|((table, (tree, indexes)), rows)| {
                 let place = place(&table.name);
-                Some(Sound { place, rows: rows?, name: table.name, tree, indexes })
+                Sound { place, rows, name: table.name, tree, indexes }
             })
             .collect();
         Ok(Self { tables })
@@ -128,15 +129,15 @@ impl Floor {
         indexes.find(|(of, _)| *of == root).map(|(_, index)| index.tree())
     }
 
-    /// The rows of the table at `place`, if it is sound.
+    /// The rows of the table at `place`, if it is carried over.
     pub(super) fn rows(&self, place: usize) -> Option<u64> {
-        Some(self.tables.iter().find(|table| table.place == Some(place))?.rows)
+        self.tables.iter().find(|table| table.place == Some(place))?.rows
     }
 
     /// The names and rows of tables that could not be made by their statements.
     pub(super) fn unmade(&self) -> impl Iterator<Item = (&str, u64)> {
         let unmade = self.tables.iter().filter(|table| table.place.is_none());
-        unmade.map(|table| (table.name.as_str(), table.rows))
+        unmade.filter_map(|table| Some((table.name.as_str(), table.rows?)))
     }
 }
 
@@ -162,6 +163,11 @@ impl Claimed {
 
 /// The pages of a table, and of its indexes by root.
 type TableClaim = (Claimed, Vec<(u32, Claimed)>);
+
+/// Whether it is one of SQLite's own tables, which are made as SQLite makes them.
+fn is_internal(table: &NeutralTable) -> bool {
+    table.name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"))
+}
 
 /// The pages of a table and of its indexes; none where SQLite cannot follow one of the b-trees.
 fn claim(

@@ -219,13 +219,18 @@ impl Salvager<'_> {
         let mut trees = ground.tables(&mut owners)?;
         let roots = schema.entries.iter().filter(|it| it.kind == "index" && it.root != 0);
         let indexes = ground.indexes(&mut owners, roots.map(|entry| entry.root))?;
-        let witnesses = indexes.iter().filter_map(|(tree, shape)| shape.map(|shape| (shape, tree)));
+        // What is settled lacks nothing that its indexes could be asked for.
+        let is_settled = |table: usize| trees.get(table).is_some_and(|tree| tree.settled);
+        let witnesses = indexes
+            .iter()
+            .filter_map(|(tree, shape)| shape.map(|shape| (shape, tree)))
+            .filter(|(shape, _)| !is_settled(shape.table));
         let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
         let moved = self.put_in_place(ground, &mut owners, &mut trees, &indexes, &evidence)?;
-        // What is settled has its chains.
-        let unsettled = trees.iter().filter(|tree| !tree.settled);
-        let leaves: Vec<u32> = unsettled.flat_map(|tree| tree.pages.iter().copied()).collect();
+        // What is carried over has its chains.
+        let read = trees.iter().enumerate().filter(|(place, _)| floor.rows(*place).is_none());
+        let leaves: Vec<u32> = read.flat_map(|(_, tree)| tree.pages.iter().copied()).collect();
         let all = trees.iter().chain(indexes.iter().map(|(tree, _)| tree));
         let lost: HashSet<u32> = all.flat_map(|tree| &tree.lost).map(|lost| lost.page).collect();
         let misplaced = lost.iter().any(|&page| survey.note(page).is_something());

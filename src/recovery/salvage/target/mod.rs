@@ -301,6 +301,7 @@ impl Target {
         comparison.run(tables, task)?;
         errors.extend(schema::make_views_and_triggers(connection, &self.schema)?);
         let virtual_tables = virtual_tables::put_back(connection, &self.schema, &mut errors)?;
+        schema::put_in_order(connection, &self.schema)?;
         task.go_on()?;
         self.tables.clear();
         self.lost.forget_statements();

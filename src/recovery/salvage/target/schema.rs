@@ -4,6 +4,8 @@
 //! stand-in's name and get their own at the end. Virtual tables are left to the end, too: their
 //! shadow tables are ordinary ones.
 
+use std::collections::HashMap;
+
 use rusqlite::ffi;
 
 use super::fill::Fill;
@@ -11,6 +13,7 @@ use super::module::OwnTables;
 use super::shadow;
 use super::shape::{self, Shape};
 use super::statement::{Encoding, quoted};
+use super::transaction::in_savepoint;
 use crate::engine::application::{self, Answer};
 use crate::engine::{Connection, Error, Result};
 use crate::format::sql::{self, Makes};
@@ -82,7 +85,9 @@ pub(super) fn make_tables(
             continue;
         }
         let make = |entry: &SchemaEntry| {
-            make_table(connection, &scratch, encoding, schema, &made.tables, entry)
+            in_savepoint(connection, || {
+                make_table(connection, &scratch, encoding, schema, &made.tables, entry)
+            })
         };
         let outcome = match make(entry) {
             Err(error) if is_of_statement(&error) => {
@@ -337,6 +342,49 @@ pub(super) fn make_views_and_triggers(
         }
     }
     Ok(errors)
+}
+
+/// Gives the objects the order that they have in `schema`; what is not in it comes last.
+///
+/// # Errors
+/// Those of writing the file.
+pub(super) fn put_in_order(connection: &Connection, schema: &[SchemaEntry]) -> Result<()> {
+    let mut places: HashMap<(&str, String), usize> = HashMap::new();
+    for (place, entry) in schema.iter().enumerate() {
+        places.entry((&entry.kind, entry.name.to_ascii_lowercase())).or_insert(place);
+    }
+    let place = |kind: &str, name: &str| {
+        places.get(&(kind, name.to_ascii_lowercase())).copied().unwrap_or(usize::MAX)
+    };
+    let sql = connection.sql()?;
+    let mut objects =
+        sql.prepare("SELECT rowid, type, name, tbl_name FROM main.sqlite_schema ORDER BY rowid")?;
+    let objects = objects.query_map([], |row| {
+        let (kind, name, of): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let own = place(&kind, &name);
+        // SQLite reads no index or trigger that comes before its table.
+        let depends = matches!(kind.as_str(), "index" | "trigger");
+        let table = || place("table", &of).min(place("view", &of));
+        let first = if depends { own.max(table()) } else { own };
+        Ok(((first, depends, own), row.get::<_, i64>(0)?))
+    })?;
+    let mut objects: Vec<_> = objects.collect::<std::result::Result<_, _>>()?;
+    if objects.is_sorted() {
+        return Ok(());
+    }
+    let beyond = objects.last().map_or(0, |(_, rowid)| *rowid);
+    objects.sort_unstable();
+    writable(connection, || {
+        let mut update =
+            sql.prepare("UPDATE main.sqlite_schema SET rowid = ?2 WHERE rowid = ?1")?;
+        for (place, (_, rowid)) in (1..).zip(&objects) {
+            update.execute([*rowid, beyond + place])?;
+        }
+        for place in (1..).take(objects.len()) {
+            update.execute([beyond + place, place])?;
+        }
+        Ok(())
+    })
 }
 
 /// Runs `change`, which may write the schema as a table; the schema is read anew afterwards.
