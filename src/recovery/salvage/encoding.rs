@@ -111,9 +111,7 @@ mod tests {
 
     #[test]
     fn texts_are_in_the_encoding_that_they_are_written_in() {
-        for text in
-            ["table", "a", "Größe", "Привет, мир", "数据库的文本编码", "CREATE TABLE 表(名)"]
-        {
+        for text in ["table", "a", "Größe", "Привет, мир", "CREATE TABLE 表(名)"] {
             let units =
                 |of: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(of).collect::<Vec<u8>>();
             assert_eq!(encoding(text.as_bytes()), Some(1), "{text}");
