@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::neutral::{self, NeutralTable};
+use super::neutral::{self, NeutralIndex, NeutralTable};
 use super::salvage::target::{Encoding, Limits, watched};
 use super::salvage::{Pages, SchemaEntry};
 use super::scan::{self, RowidSource};
@@ -272,6 +272,35 @@ impl<'a> Original<'a> {
             }
         }
         is_of_an_object
+    }
+
+    /// Whether SQLite reads every field of the table, and of those of its indexes that it does not
+    /// compare with it, to the end. Its check looks at no more of a record than the types.
+    ///
+    /// # Errors
+    /// SQLite's, but for damage; `task`'s.
+    pub(super) fn reads(&self, table: &NeutralTable, task: &dyn Task) -> Result<bool> {
+        let name = format!("t{}", table.entry);
+        let of = |index: &NeutralIndex| {
+            let own = format!("i{}", index.entry);
+            index.as_index(&own, &name).is_none().then_some(own)
+        };
+        let names = std::iter::once(name.clone()).chain(table.indexes.iter().filter_map(of));
+        for name in names {
+            let read = watched(&self.connection, &self.limits, task, || {
+                let select = format!("SELECT * FROM {ORIGINAL}.{name} NOT INDEXED");
+                let mut select = self.connection.sql()?.prepare(&select)?;
+                let mut rows = select.query([])?;
+                while rows.next()?.is_some() {}
+                Ok(())
+            });
+            match read {
+                Ok(()) => {}
+                Err(error) if is_of_the_file(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     /// The pages of the b-tree of the object at `place` in the schema, by SQLite's own account,

@@ -78,6 +78,9 @@ impl Floor {
                 continue;
             }
             task.go_on()?;
+            if !original.reads(table, task)? {
+                continue;
+            }
             if let Some(claimed) = claim(&original, table, task)? {
                 sound.push((table.clone(), claimed));
             }
