@@ -54,6 +54,8 @@ pub(super) struct Format {
 pub(super) struct Faults {
     /// Places in the schema of tables and indexes that are faulted.
     pub(super) objects: HashSet<usize>,
+    /// Pages that more than one b-tree has, or one of them twice.
+    shared: HashSet<u32>,
     /// Pages that are named as faulty in a b-tree.
     pub(super) pages: HashSet<u32>,
 }
@@ -187,6 +189,29 @@ impl<'a> Original<'a> {
     /// # Errors
     /// Of reading the file (`SQLITE_IOERR`); `task`'s.
     pub(super) fn check(&self, task: &dyn Task) -> Result<Faults> {
+        let mut faults = self.check_each(task)?;
+        if faults.shared.is_empty() {
+            return Ok(faults);
+        }
+        // SQLite says so of the b-tree that it comes to second. Whose the page is it does not know.
+        for table in &self.tables {
+            let entries =
+                std::iter::once(table.entry).chain(table.indexes.iter().map(|it| it.entry));
+            for entry in entries {
+                let is_shared = match self.pages_of(entry, task) {
+                    Ok(pages) => pages.all().any(|page| faults.shared.contains(&page)),
+                    Err(error) if is_of_the_file(&error) => true,
+                    Err(error) => return Err(error),
+                };
+                if is_shared {
+                    faults.objects.insert(entry);
+                }
+            }
+        }
+        Ok(faults)
+    }
+
+    fn check_each(&self, task: &dyn Task) -> Result<Faults> {
         let mut faults = Faults::default();
         let lines = u64::from(self.pages) + LINES;
         let whole = format!("PRAGMA {ORIGINAL}.integrity_check({lines})");
@@ -245,6 +270,8 @@ impl<'a> Original<'a> {
             let root = words.next().and_then(|word| word.parse::<u32>().ok());
             let page = words.skip_while(|word| *word != "page").nth(1);
             faults.pages.extend(page.and_then(|word| word.parse::<u32>().ok()));
+            let shared = line.split_once("2nd reference to page ").map(|(_, page)| page);
+            faults.shared.extend(shared.and_then(|page| page.parse::<u32>().ok()));
             for table in &self.tables {
                 if Some(table.root) == root {
                     faults.objects.insert(table.entry);
@@ -351,6 +378,13 @@ pub(super) struct TreePages {
     pub(super) leaves: Vec<u32>,
     pub(super) interior: Vec<u32>,
     pub(super) overflow: Vec<u32>,
+}
+
+impl TreePages {
+    /// All of them.
+    fn all(&self) -> impl Iterator<Item = u32> {
+        self.leaves.iter().chain(&self.interior).chain(&self.overflow).copied()
+    }
 }
 
 /// Whether an error says that the file is damaged where it was read, or that a page of it is not

@@ -67,7 +67,13 @@ pub fn hold(sound: &Sound, damaged: &Damaged<'_>, with_snapshot: bool, folder: &
         }
         Err(_) => Default::default(),
     };
-    let clean_lost = clean::lost(&database, &salvaged, &sound.tables);
+    // What SQLite reads with a WAL that is not the file's own is no row of the file.
+    let with_wal = account.as_ref().is_ok_and(|account| account.pages_from_wal > 0);
+    let clean_lost = if wal.is_none() || with_wal {
+        clean::lost(&database, &salvaged, &sound.tables)
+    } else {
+        0
+    };
     let recovered = folder.join("recovered.db");
     shell::recover(&database, &recovered);
     let theirs = open(&recovered)
