@@ -330,7 +330,7 @@ impl Deriving<'_> {
         }
         match index.is_sound(self.connection) {
             Ok(is_sound) => Ok(is_sound),
-            Err(error) if schema::is_of_statement(&error) => Ok(false),
+            Err(error) if is_of_table(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
