@@ -35,11 +35,12 @@ use harmless::databases::{APPLICATIONS, Database, FORMATS};
 use harmless::oracle;
 use rusqlite::Connection;
 
-/// Whether a repair may leave a file as it is with the error: it is typed, or says of the WAL that
-/// nothing proves whose it is.
+/// Whether a repair may leave a file as it is with the error: it is typed, or says what is damaged
+/// and that nothing was changed.
 fn may_leave(error: &engine::Error) -> bool {
     ["ERR_FUSION_LOSS", "ERR_FUSION_UNRECOVERABLE", "ERR_FUSION_IN_USE"].contains(&error.code)
-        || (error.class() == Class::Corrupt && error.message.contains("its -wal"))
+        || (matches!(error.class(), Class::Corrupt | Class::Index)
+            && error.message.contains("nothing was changed"))
 }
 
 fn all() -> impl Iterator<Item = &'static Database> {
@@ -457,4 +458,24 @@ fn every_cut() {
     // Next to every boundary of pages, and between them.
     let cuts = (0..file.len()).filter(|cut| cut % 37 == 0 || [0, 1, 511].contains(&(cut % 512)));
     sweep(cuts.map(|cut| (format!("cut at {cut} of {}", file.len()), file[..cut].to_vec())));
+}
+
+#[test]
+fn dbg_explore() {
+    let range: Vec<u64> = std::env::var("SEEDS").unwrap().split("..").map(|it| it.parse().unwrap()).collect();
+    let trial = Trial::new();
+    for seed in range[0]..range[1] {
+        let plan = Anything::of(seed);
+        let sub = tempfile::tempdir().unwrap();
+        let Ok(sound) = Sound::make(&plan, 120, sub.path()) else { continue };
+        for case in CASES {
+            let Some(damaged) = case.damage(&sound, seed) else { continue };
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| trial.run(&damaged.file, damaged.wal.as_deref(), None)));
+            let Ok((wrong, did)) = outcome else { eprintln!("PANIC {seed} {}", case.name); clear(trial.path.parent().unwrap()); continue };
+            if !wrong.is_empty() {
+                let wrong = wrong.join("\n    ");
+                eprintln!("FAIL {}, {} {did:?}:\n    {wrong}\n    {:?}", sound.name, case.name, &damaged.done[..damaged.done.len().min(6)]);
+            }
+        }
+    }
 }

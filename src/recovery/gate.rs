@@ -38,7 +38,7 @@ use super::rebuild::quoted;
 use super::salvage::geometry::{self, Candidate, Witness};
 use super::salvage::target::{Affinity, Encoding, LostAndFound, LostRow, Row, Statement, is_same};
 use super::salvage::{AsImage, Pages, SchemaEntry, Snapshot, Source};
-use super::scan;
+use super::scan::{self, Look};
 use crate::engine::{Connection, Error, PageImage, PrivateFile, Result, Stage, Storage, Task};
 use crate::format::header::{Header, SIZE};
 use crate::format::sql::{self, Makes};
@@ -270,30 +270,41 @@ impl Gate<'_> {
             missing_rowids: Vec::new(),
         };
         let mut lookup = held.lookup(table)?;
-        let whole = scan::rows(original, pages, encoding, table, &mut |rowid, row, first| {
-            account.rows += 1;
-            if account.rows.is_multiple_of(INTERVAL) {
-                self.task.go_on()?;
-            }
-            if lookup.has(rowid, row, first)? {
-                account.in_table += 1;
-                return Ok(());
-            }
-            let version = Version { rowid, row, first, table };
-            if lookup.lost.has(version.hash())? {
-                account.in_lost_and_found += 1;
-                return Ok(());
-            }
-            account.missing += 1;
-            if let Some(rowid) = rowid.filter(|_| account.missing_rowids.len() < ROWIDS) {
-                account.missing_rowids.push(rowid);
-            }
-            match &mut spool {
-                // What a sound table lacks is no version that may be anywhere else.
-                Some(spool) if !is_faultless => spool.put(&version),
-                _ => Ok(()),
-            }
-        })?;
+        let mut looked: u64 = 0;
+        let whole =
+            scan::rows(original, pages, encoding, table, &mut |rowid, row, first, look| {
+                looked += 1;
+                if looked.is_multiple_of(INTERVAL) {
+                    self.task.go_on()?;
+                }
+                let count = u64::from(look == Look::First);
+                if lookup.has(rowid, row, first)? {
+                    account.rows += count;
+                    account.in_table += count;
+                    return Ok(());
+                }
+                let version = Version { rowid, row, first, table };
+                let sum = version.hash();
+                if lookup.lost.has(sum)? {
+                    account.rows += count;
+                    account.in_lost_and_found += count;
+                    return Ok(());
+                }
+                if lookup.missing.has(sum)? {
+                    return Ok(());
+                }
+                lookup.note_missing.run(iter::once(Value::Blob(&sum)))?;
+                account.rows += 1;
+                account.missing += 1;
+                if let Some(rowid) = rowid.filter(|_| account.missing_rowids.len() < ROWIDS) {
+                    account.missing_rowids.push(rowid);
+                }
+                match &mut spool {
+                    // What a sound table lacks is no version that may be anywhere else.
+                    Some(spool) if !is_faultless => spool.put(&version),
+                    _ => Ok(()),
+                }
+            })?;
         account.sound &= whole;
         if account.sound && !lookup.grows() {
             account.invented = held.rows(table)?.saturating_sub(account.in_table);
@@ -420,7 +431,8 @@ impl<'a> Held<'a> {
         sql.execute_batch(
             "PRAGMA temp_store = FILE;
              CREATE TEMP TABLE lost(hash BLOB PRIMARY KEY) WITHOUT ROWID;
-             CREATE TEMP TABLE held(hash BLOB PRIMARY KEY) WITHOUT ROWID;",
+             CREATE TEMP TABLE held(hash BLOB PRIMARY KEY) WITHOUT ROWID;
+             CREATE TEMP TABLE missing(hash BLOB PRIMARY KEY) WITHOUT ROWID;",
         )?;
         let held = Self { schema, encoding, read };
         held.note_lost(&plain, tables)?;
@@ -480,6 +492,9 @@ impl<'a> Held<'a> {
         let columns = table.names().collect::<Vec<_>>().join(", ");
         let from = format!("FROM {ORIGINAL}.t{}", table.entry);
         let lost = Hashes { find: prepare("SELECT 1 FROM temp.lost WHERE hash = ?")? };
+        self.read.connection.sql()?.execute_batch("DELETE FROM temp.missing")?;
+        let missing = Hashes { find: prepare("SELECT 1 FROM temp.missing WHERE hash = ?")? };
+        let note_missing = prepare("INSERT INTO temp.missing VALUES (?)")?;
         let place = if !is_there {
             Place::Nowhere
         } else if table.name.eq_ignore_ascii_case("sqlite_sequence") {
@@ -498,7 +513,15 @@ impl<'a> Held<'a> {
             Place::Hashes(Hashes { find: prepare("SELECT 1 FROM temp.held WHERE hash = ?")? })
         };
         let affinities = table.columns.iter().map(|column| column.affinity).collect();
-        Ok(Lookup { place, affinities, alias: table.alias, table: table.clone(), lost })
+        Ok(Lookup {
+            place,
+            affinities,
+            alias: table.alias,
+            table: table.clone(),
+            lost,
+            missing,
+            note_missing,
+        })
     }
 }
 
@@ -533,6 +556,9 @@ struct Lookup {
     alias: Option<usize>,
     table: NeutralTable,
     lost: Hashes,
+    /// What was missed already: equal versions count once.
+    missing: Hashes,
+    note_missing: Statement,
 }
 
 impl Lookup {

@@ -53,6 +53,9 @@ pub(super) struct NeutralTable {
     pub(super) alias: Option<usize>,
     /// Its indexes.
     pub(super) indexes: Vec<NeutralIndex>,
+    /// All of its indexes and defaults are declared: else SQLite reads it, and nothing can say that
+    /// it is sound.
+    pub(super) whole: bool,
 }
 
 /// A stored column.
@@ -153,10 +156,12 @@ impl NeutralTable {
         format!("CREATE TABLE {name}({}) WITHOUT ROWID", parts.join(", "))
     }
 
-    /// The collation and the direction, as SQL, by which the key's `column` is sorted backwards.
-    pub(super) fn opposite_order(&self, column: usize) -> String {
-        let sorted = self.key.iter().flatten().nth(column);
-        sorted.map_or_else(String::new, |sorted| sorted.directed(true))
+    /// The order of its key, or the opposite of it, as SQL.
+    pub(super) fn order(&self, opposite: bool) -> String {
+        let parts = self.key.iter().flatten().enumerate();
+        let parts: Vec<String> =
+            parts.map(|(column, it)| format!("c{column}{}", it.directed(opposite))).collect();
+        parts.join(", ")
     }
 
     /// Whether SQLite knows the order of its rows.
@@ -201,7 +206,7 @@ fn primary_key(of: &[Sorted]) -> String {
 }
 
 /// The tables of `schema` that have a b-tree and that SQLite can declare, each with all of its
-/// indexes. A table is left out if one of its indexes cannot be declared.
+/// indexes; without any if one of them cannot be declared.
 ///
 /// # Errors
 /// SQLite's, of its own database in memory.
@@ -230,9 +235,8 @@ fn describe_some(
         }
         let of = indexes.get(&entry.name.to_ascii_lowercase()).map_or(&[][..], Vec::as_slice);
         let describing = Describing { scratch: &scratch, encoding, schema };
-        if let Ok(table) = describing.table(place, entry, of) {
-            tables.push(table);
-        }
+        let described = describing.table(place, entry, Some(of));
+        tables.extend(described.or_else(|_| describing.table(place, entry, None)));
     }
     Ok(tables)
 }
@@ -248,7 +252,7 @@ pub(super) fn describe_one(
 ) -> Result<NeutralTable> {
     let place = schema.iter().position(|it| it == entry).ok_or_else(undescribable)?;
     let tables = describe_some(schema, encoding, |other| other == place)?;
-    tables.into_iter().next().ok_or_else(undescribable)
+    tables.into_iter().find(|table| table.whole).ok_or_else(undescribable)
 }
 
 /// Has a connection take every statement that a schema may have.
@@ -288,8 +292,14 @@ struct Describing<'a> {
 }
 
 impl Describing<'_> {
-    /// Describes a table in a transaction of its own, of which nothing is left.
-    fn table(&self, place: usize, entry: &SchemaEntry, indexes: &[usize]) -> Result<NeutralTable> {
+    /// Describes a table in a transaction of its own, of which nothing is left; with `indexes`, all
+    /// of which are its, or without any.
+    fn table(
+        &self,
+        place: usize,
+        entry: &SchemaEntry,
+        indexes: Option<&[usize]>,
+    ) -> Result<NeutralTable> {
         let sql = self.scratch.sql()?;
         let mut statements = Vec::new();
         let internal = columns_of_internal(&entry.name);
@@ -307,7 +317,7 @@ impl Describing<'_> {
                 &entry.name
             }
         };
-        for &index in indexes {
+        for &index in indexes.unwrap_or_default() {
             let text = self.schema.get(index).and_then(|index| index.sql.as_deref());
             let Some(text) = text else { continue };
             if !matches!(sql::makes(text), Some(Makes::Index | Makes::UniqueIndex)) {
@@ -344,7 +354,7 @@ impl Describing<'_> {
         place: usize,
         entry: &SchemaEntry,
         name: &str,
-        indexes: &[usize],
+        indexes: Option<&[usize]>,
     ) -> Result<NeutralTable> {
         let sql = self.scratch.sql()?;
         let (without_rowid, strict) = sql.query_row(
@@ -397,11 +407,7 @@ impl Describing<'_> {
                 && own_key.is_none()
                 && declared.get(column).is_some_and(|column| column.key > 0)
         };
-        let defaults = if without_rowid {
-            vec![None; fields.len()]
-        } else {
-            self.defaults(name, &declared, &fields)?
-        };
+        let (defaults, whole) = self.defaults(name, without_rowid, &declared, &fields)?;
         let columns = fields.iter().zip(defaults).map(|(&column, default)| {
             let affinity = declared.get(column).map_or(Affinity::Blob, |column| column.affinity);
             NeutralColumn { affinity, default }
@@ -414,7 +420,9 @@ impl Describing<'_> {
             key,
             alias: fields.iter().position(|&column| is_alias(column)),
             indexes: Vec::new(),
+            whole: whole && indexes.is_some(),
         };
+        let Some(indexes) = indexes else { return Ok(table) };
         for (index, origin, unique, partial) in &list {
             if without_rowid && origin == "pk" {
                 continue;
@@ -441,15 +449,18 @@ impl Describing<'_> {
         if table.indexes.len() == indexes.len() { Ok(table) } else { Err(undescribable()) }
     }
 
-    /// What SQLite reads in the `fields` of a record that has only the first one.
+    /// What SQLite reads in the `fields` of a record that has only the first one; and whether all of
+    /// it can be declared.
     fn defaults(
         &self,
         name: &str,
+        without_rowid: bool,
         declared: &[Declared],
         fields: &[usize],
-    ) -> Result<Vec<Option<Default>>> {
+    ) -> Result<(Vec<Option<Default>>, bool)> {
         let sql = self.scratch.sql()?;
         let mut defaults: Vec<Option<Default>> = vec![None; fields.len()];
+        let mut whole = true;
         // Only a column that is not generated has one, and the first is in every record.
         let asked: Vec<(usize, String)> = fields
             .iter()
@@ -460,13 +471,14 @@ impl Describing<'_> {
             .map(|(place, column)| (place, quoted(&column.name)))
             .collect();
         if asked.is_empty() {
-            return Ok(defaults);
+            return Ok((defaults, whole));
         }
-        sql.execute_batch(
-            "SAVEPOINT short; CREATE TABLE \"fusion short record\"(a);
-             INSERT INTO \"fusion short record\" VALUES (NULL);
+        let short = if without_rowid { "a PRIMARY KEY) WITHOUT ROWID" } else { "a)" };
+        sql.execute_batch(&format!(
+            "SAVEPOINT short; CREATE TABLE \"fusion short record\"({short};
+             INSERT INTO \"fusion short record\" VALUES (0);
              PRAGMA writable_schema = ON",
-        )?;
+        ))?;
         let swapped = sql.execute(
             "UPDATE main.sqlite_schema SET rootpage =
                (SELECT rootpage FROM main.sqlite_schema WHERE name = 'fusion short record')
@@ -484,15 +496,17 @@ impl Describing<'_> {
                 for (at, (place, _)) in asked.iter().enumerate() {
                     if let Some(default) = defaults.get_mut(*place) {
                         let value = row.value(at);
-                        *default = literal(value, self.encoding)?
-                            .map(|sql| Default { sql, image: image_of(value) });
+                        let sql = literal(value, self.encoding);
+                        whole &= sql.is_ok();
+                        let image = image_of(value);
+                        *default = sql.ok().flatten().map(|sql| Default { sql, image });
                     }
                 }
                 Ok(false)
             },
         )?;
         sql.execute_batch("ROLLBACK TO short; RELEASE short")?;
-        Ok(defaults)
+        Ok((defaults, whole))
     }
 }
 

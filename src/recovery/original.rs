@@ -22,7 +22,7 @@ use rusqlite::{OpenFlags, ffi};
 use super::neutral::{self, NeutralIndex, NeutralTable};
 use super::salvage::target::{Encoding, Limits, watched};
 use super::salvage::{Pages, SchemaEntry};
-use super::scan::{self, RowidSource};
+use super::scan::{self, Look, RowidSource};
 use crate::engine::{Class, Connection, Error, Image, PageImage, Result, Task};
 use crate::format::Value;
 use crate::format::header::SIZE as HEADER;
@@ -63,7 +63,8 @@ pub(super) struct Faults {
 impl Faults {
     /// Whether neither the table nor one of its indexes is faulted.
     pub(super) fn spare(&self, table: &NeutralTable) -> bool {
-        !self.objects.contains(&table.entry)
+        table.whole
+            && !self.objects.contains(&table.entry)
             && !table.indexes.iter().any(|index| self.objects.contains(&index.entry))
     }
 }
@@ -113,9 +114,11 @@ impl<'a> Original<'a> {
     ) -> Result<Self> {
         let count = pages.pages();
         let leads = |root: u32| (1..=count).contains(&root);
-        tables.retain(|table| {
-            leads(table.root) && table.indexes.iter().all(|index| leads(index.root))
-        });
+        tables.retain(|table| leads(table.root));
+        for table in &mut tables {
+            table.whole &= table.indexes.iter().all(|index| leads(index.root));
+            table.indexes.retain(|index| leads(index.root));
+        }
         let connection = connection(format)?;
         let image = image(&connection, pages, format, &tables, Indexes::Compared)?;
         let bytes = u64::from(count) * u64::from(format.page_size);
@@ -163,7 +166,7 @@ impl<'a> Original<'a> {
             columns: "type, name, tbl_name, rootpage, sql",
             root: 1,
         };
-        scan::by_rowid(&source, pages, &mut |_, row, first| {
+        scan::by_rowid(&source, pages, &mut |_, row, first, look| {
             task.go_on()?;
             let value = |at: usize| text(row.value(first + at)).unwrap_or_default();
             let root = match row.value(first + 3) {
@@ -171,13 +174,11 @@ impl<'a> Original<'a> {
                 _ => 0,
             };
             let sql = text(row.value(first + 4));
-            entries.push(SchemaEntry {
-                kind: value(0),
-                name: value(1),
-                table: value(2),
-                root,
-                sql,
-            });
+            let (kind, name, table) = (value(0), value(1), value(2));
+            let entry = SchemaEntry { kind, name, table, root, sql };
+            if look == Look::First || !entries.contains(&entry) {
+                entries.push(entry);
+            }
             Ok(())
         })?;
         drop(connection);

@@ -2,7 +2,8 @@
 //!
 //! After an error a scan goes on behind it. A table with rowids is read leaf by leaf from there on:
 //! the keys of its interior pages say which rowids a leaf has. In a leaf, the row that cannot be
-//! read is left out. A table without rowids is read from both ends.
+//! read is left out. Then a table is read backwards: that is another way to its pages, which may
+//! have rows that are out of order.
 //!
 //! Memory: 8 bytes for each key of the interior pages, once there was an error.
 
@@ -15,9 +16,18 @@ use super::salvage::target::{Encoding, Row, Statement};
 use crate::engine::{Connection, Result};
 use crate::format::{Kind, Page, Value};
 
+/// How a row is come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// On the way through the table.
+    First,
+    /// On the way back, on which most rows are met again.
+    Again,
+}
+
 /// Called with a row: its rowid, if it has one, and its stored fields, which are the row's columns
 /// from the number on.
-pub(super) type OnRow<'a> = dyn FnMut(Option<i64>, &Row<'_>, usize) -> Result<()> + 'a;
+pub(super) type OnRow<'a> = dyn FnMut(Option<i64>, &Row<'_>, usize, Look) -> Result<()> + 'a;
 
 /// A table with rowids that SQLite has open.
 pub(super) struct RowidSource<'a> {
@@ -72,7 +82,7 @@ pub(super) fn by_rowid(
     let read = all.each(iter::empty(), |row| {
         let Value::Integer(rowid) = row.value(0) else { return Ok(true) };
         (before, last) = (last, Some(rowid));
-        failed = on_row(Some(rowid), row, 1).err();
+        failed = on_row(Some(rowid), row, 1, Look::First).err();
         Ok(failed.is_none())
     });
     match (failed, read) {
@@ -102,7 +112,7 @@ pub(super) fn by_rowid(
                 behind = rowid.checked_add(1);
                 // The last row was read before the error.
                 if last != Some(rowid) {
-                    failed = on_row(Some(rowid), row, 1).err();
+                    failed = on_row(Some(rowid), row, 1, Look::First).err();
                 }
                 Ok(failed.is_none())
             });
@@ -133,7 +143,18 @@ pub(super) fn by_rowid(
             }
         }
     }
-    Ok(false)
+    let backwards = format!("SELECT rowid, {columns} {from} ORDER BY rowid DESC");
+    let mut failed = None;
+    let read = prepare(&backwards)?.each(iter::empty(), |row| {
+        let Value::Integer(rowid) = row.value(0) else { return Ok(true) };
+        failed = on_row(Some(rowid), row, 1, Look::Again).err();
+        Ok(failed.is_none())
+    });
+    match (failed, read) {
+        (Some(error), _) => Err(error),
+        (None, Err(error)) if !is_of_the_file(&error) => Err(error),
+        (None, _) => Ok(false),
+    }
 }
 
 /// A table without rowids that SQLite has open.
@@ -148,15 +169,14 @@ struct ByKey<'a> {
 impl ByKey<'_> {
     fn rows(&self, on_row: &mut OnRow<'_>) -> Result<bool> {
         let Self { connection, encoding, table, name, columns } = *self;
-        let key = table.key.as_ref().map_or(0, Vec::len);
-        let order: Vec<String> =
-            (0..key).map(|column| format!("c{column}{}", table.opposite_order(column))).collect();
-        let forwards = format!("SELECT {columns} FROM {name}");
-        let backwards = format!("{forwards} ORDER BY {}", order.join(", "));
-        let mut read = |sql: &str| {
+        let mut read = |look: Look| {
+            // By its own b-tree: else SQLite may read an index instead.
+            let by = format!("INDEXED BY sqlite_autoindex_t{}_1", table.entry);
+            let order = table.order(look == Look::Again);
+            let sql = format!("SELECT {columns} FROM {name} {by} ORDER BY {order}");
             let mut failed = None;
-            let read = Statement::prepare(connection, encoding, sql)?.each(iter::empty(), |row| {
-                failed = on_row(None, row, 0).err();
+            let read = Statement::prepare(connection, encoding, &sql)?.each(iter::empty(), |row| {
+                failed = on_row(None, row, 0, look).err();
                 Ok(failed.is_none())
             });
             match (failed, read) {
@@ -166,10 +186,10 @@ impl ByKey<'_> {
                 (None, Err(error)) => Err(error),
             }
         };
-        if read(&forwards)? {
+        if read(Look::First)? {
             return Ok(true);
         }
-        read(&backwards)?;
+        read(Look::Again)?;
         Ok(false)
     }
 }
