@@ -459,23 +459,3 @@ fn every_cut() {
     let cuts = (0..file.len()).filter(|cut| cut % 37 == 0 || [0, 1, 511].contains(&(cut % 512)));
     sweep(cuts.map(|cut| (format!("cut at {cut} of {}", file.len()), file[..cut].to_vec())));
 }
-
-#[test]
-fn dbg_explore() {
-    let range: Vec<u64> = std::env::var("SEEDS").unwrap().split("..").map(|it| it.parse().unwrap()).collect();
-    let trial = Trial::new();
-    for seed in range[0]..range[1] {
-        let plan = Anything::of(seed);
-        let sub = tempfile::tempdir().unwrap();
-        let Ok(sound) = Sound::make(&plan, 120, sub.path()) else { continue };
-        for case in CASES {
-            let Some(damaged) = case.damage(&sound, seed) else { continue };
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| trial.run(&damaged.file, damaged.wal.as_deref(), None)));
-            let Ok((wrong, did)) = outcome else { eprintln!("PANIC {seed} {}", case.name); clear(trial.path.parent().unwrap()); continue };
-            if !wrong.is_empty() {
-                let wrong = wrong.join("\n    ");
-                eprintln!("FAIL {}, {} {did:?}:\n    {wrong}\n    {:?}", sound.name, case.name, &damaged.done[..damaged.done.len().min(6)]);
-            }
-        }
-    }
-}

@@ -13,7 +13,7 @@
 //! Thread: whichever calls; the connection is its alone. Memory: SQLite's page cache, and the
 //! pages of the neutral schema.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,9 +63,7 @@ pub(super) struct Faults {
 impl Faults {
     /// Whether neither the table nor one of its indexes is faulted.
     pub(super) fn spare(&self, table: &NeutralTable) -> bool {
-        table.whole
-            && !self.objects.contains(&table.entry)
-            && !table.indexes.iter().any(|index| self.objects.contains(&index.entry))
+        table.whole && !table.entries().any(|place| self.objects.contains(&place))
     }
 }
 
@@ -194,22 +192,66 @@ impl<'a> Original<'a> {
         if faults.shared.is_empty() {
             return Ok(faults);
         }
-        // SQLite says so of the b-tree that it comes to second. Whose the page is it does not know.
-        for table in &self.tables {
-            let entries =
-                std::iter::once(table.entry).chain(table.indexes.iter().map(|it| it.entry));
-            for entry in entries {
-                let is_shared = match self.pages_of(entry, task) {
-                    Ok(pages) => pages.all().any(|page| faults.shared.contains(&page)),
-                    Err(error) if is_of_the_file(&error) => true,
-                    Err(error) => return Err(error),
-                };
-                if is_shared {
-                    faults.objects.insert(entry);
-                }
+        // SQLite says so of the b-tree that it comes to second. The page is that of the one table
+        // that has no other fault; where more have none, whose it is cannot be said.
+        let mut claims: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (number, table) in self.tables.iter().enumerate() {
+            let Some(pages) = self.shared_pages_of(table, &faults.shared, task)? else { continue };
+            if pages.is_empty() || !self.is_sound_alone(table, task)? {
+                continue;
             }
+            faults.objects.retain(|place| !table.has(*place));
+            pages.into_iter().for_each(|page| claims.entry(page).or_default().push(number));
+        }
+        for number in claims.into_values().filter(|of| of.len() > 1).flatten() {
+            faults.objects.extend(self.tables.get(number).map(|table| table.entry));
         }
         Ok(faults)
+    }
+
+    /// Those of the `shared` pages that a table or its indexes have; none where SQLite cannot follow
+    /// their b-trees.
+    fn shared_pages_of(
+        &self,
+        table: &NeutralTable,
+        shared: &HashSet<u32>,
+        task: &dyn Task,
+    ) -> Result<Option<HashSet<u32>>> {
+        let mut found = HashSet::new();
+        for entry in table.entries() {
+            match self.pages_of(entry, task) {
+                Ok(pages) => found.extend(pages.all().filter(|page| shared.contains(page))),
+                Err(error) if is_of_the_file(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// Whether SQLite's check of a table, without the others, finds no fault.
+    fn is_sound_alone(&self, table: &NeutralTable, task: &dyn Task) -> Result<bool> {
+        let mut faults = Faults::default();
+        let ended = self.check_one(table, &mut faults, task)?;
+        Ok(ended && faults.spare(table))
+    }
+
+    /// Checks a table without the others; returns whether the check got to its end.
+    fn check_one(
+        &self,
+        table: &NeutralTable,
+        faults: &mut Faults,
+        task: &dyn Task,
+    ) -> Result<bool> {
+        let lines = u64::from(self.pages) + LINES;
+        let names = table.indexes.iter().filter(|index| !index.is_comparable());
+        let names = names.map(|index| format!("i{}", index.entry));
+        for name in names.chain([format!("t{}", table.entry)]) {
+            let one = format!("PRAGMA {ORIGINAL}.integrity_check('{name}')");
+            if !self.lines(&one, lines, faults, task)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn check_each(&self, task: &dyn Task) -> Result<Faults> {
@@ -222,13 +264,8 @@ impl<'a> Original<'a> {
         // The b-trees were looked at before the rows. At a row that it cannot read it ends, and
         // after so many lines.
         for table in &self.tables {
-            let names = table.indexes.iter().filter(|index| !index.is_comparable());
-            let names = names.map(|index| format!("i{}", index.entry));
-            for name in names.chain([format!("t{}", table.entry)]) {
-                let one = format!("PRAGMA {ORIGINAL}.integrity_check('{name}')");
-                if faults.spare(table) && !self.lines(&one, lines, &mut faults, task)? {
-                    faults.objects.insert(table.entry);
-                }
+            if faults.spare(table) && !self.check_one(table, &mut faults, task)? {
+                faults.objects.insert(table.entry);
             }
         }
         Ok(faults)
