@@ -169,7 +169,8 @@ mod contest {
                     "inFile": damaged.in_file.values().sum::<usize>(),
                     "theirs": tally(&contest.theirs),
                     "ours": tally(&contest.ours),
-                    "cleanLost": contest.clean_lost,
+                    "cleanLost": contest.clean.lost,
+                    "cleanNotTrue": contest.clean.not_true,
                     "misses": misses,
                     "done": done,
                 });

@@ -613,3 +613,41 @@ fn a_copy_of_its_only_page_elsewhere_does_not_empty_a_table() {
         }
     }
 }
+
+#[test]
+fn a_free_copy_of_a_leaf_does_not_put_it_out_of_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let sound = database(
+        directory.path(),
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, text TEXT);
+         CREATE TABLE u(id INTEGER PRIMARY KEY, text TEXT);
+         CREATE TABLE dropped(text TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 900)
+         INSERT INTO t SELECT i, 'text ' || i || ' ' || hex(zeroblob(20)) FROM n;
+         INSERT INTO u SELECT id + 5000, text FROM t;
+         INSERT INTO dropped SELECT text FROM t;
+         DROP TABLE dropped;
+         -- Leaves that neither begin nor end where the page above says.
+         DELETE FROM t WHERE id % 5 <> 0;",
+    );
+    let original = sqlite(directory.path(), &sound);
+    let all = "SELECT * FROM t";
+    let truth = rows(&original, all);
+    let leaves = |table: &str| -> Vec<usize> {
+        let sql = format!("SELECT pageno FROM dbstat WHERE name = '{table}' AND pagetype = 'leaf'");
+        rows(&original, &sql).iter().map(|page| page.parse::<usize>().unwrap() - 1).collect()
+    };
+    let number = |at: usize| u32::from_be_bytes(sound[at..at + 4].try_into().unwrap()) as usize;
+    let trunk = (number(32) - 1) * 4096;
+    let swapped = leaves("u");
+    for (place, leaf) in leaves("t").into_iter().enumerate() {
+        let mut damaged = sound.clone();
+        for at in 0..4096 {
+            damaged.swap(swapped[0] * 4096 + at, swapped[swapped.len() - 1] * 4096 + at);
+        }
+        let free = (number(trunk + 8 + 4 * place) - 1) * 4096;
+        damaged.copy_within(leaf * 4096..(leaf + 1) * 4096, free);
+        let (account, connection) = salvaged(directory.path(), &damaged);
+        assert!(rows(&connection, all) == truth, "leaf {leaf}: {account:#?}");
+    }
+}

@@ -96,6 +96,17 @@ impl Comparison {
         Self { holds: true, reason: None, header, tables, objects, text: String::new() }.judged()
     }
 
+    /// The same, with the reasons why objects could not be made: `errors` of a salvage.
+    pub(super) fn explained(mut self, errors: &[String]) -> Self {
+        for object in &mut self.objects {
+            let of = format!("{} {}: ", object.kind, object.name);
+            if let Some(error) = errors.iter().find_map(|error| error.strip_prefix(&of)) {
+                object.reason = format!("{} ({error})", object.reason);
+            }
+        }
+        self.judged()
+    }
+
     /// Sets [`Self::holds`] and [`Self::text`] by the rest.
     #[must_use]
     pub(super) fn judged(mut self) -> Self {

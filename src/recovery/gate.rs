@@ -636,8 +636,14 @@ fn entries(connection: &Connection) -> Result<Vec<SchemaEntry>> {
 /// text SQLite can make nothing of may have another: then it is what was damaged.
 fn missing_objects(schema: &[SchemaEntry], held: &[SchemaEntry]) -> Vec<MissingObject> {
     let kinds = ["table", "index", "view", "trigger"];
+    let has_table = |entry: &SchemaEntry| {
+        let is_of =
+            |it: &SchemaEntry| it.kind == "table" && it.name.eq_ignore_ascii_case(&entry.table);
+        schema.iter().any(is_of)
+    };
     let makes_sense = |entry: &SchemaEntry| match entry.sql.as_deref().map(sql::makes) {
-        None => entry.kind == "index",
+        // An index of a constraint's.
+        None => entry.kind == "index" && has_table(entry),
         Some(makes) => matches!(
             (entry.kind.as_str(), makes),
             ("table", Some(Makes::Table | Makes::VirtualTable))
@@ -652,6 +658,8 @@ fn missing_objects(schema: &[SchemaEntry], held: &[SchemaEntry]) -> Vec<MissingO
             .iter()
             .filter(|it| it.kind == entry.kind && it.name.eq_ignore_ascii_case(&entry.name));
         let reason = match of_name.next() {
+            // SQLite can make nothing of it, and no row is lost with it.
+            None if entry.kind != "table" && !makes_sense(entry) => continue,
             None => "is not in the result",
             Some(it) if it.sql != entry.sql && makes_sense(entry) => {
                 "has another text in the result"

@@ -123,6 +123,16 @@ fn kept_order() -> &'static str {
 }
 
 impl NeutralTable {
+    /// The places in the schema of the table and of its indexes.
+    pub(super) fn entries(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.entry).chain(self.indexes.iter().map(|index| index.entry))
+    }
+
+    /// Whether the table, or one of its indexes, is at a place in the schema.
+    pub(super) fn has(&self, place: usize) -> bool {
+        self.entries().any(|entry| entry == place)
+    }
+
     /// Its columns' names.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         (0..self.columns.len()).map(|column| format!("c{column}"))

@@ -13,13 +13,13 @@
 //! Thread: whichever calls; the connection is its alone. Memory: SQLite's page cache, and the
 //! pages of the neutral schema.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::neutral::{self, NeutralTable};
+use super::neutral::{self, NeutralIndex, NeutralTable};
 use super::salvage::target::{Encoding, Limits, watched};
 use super::salvage::{Pages, SchemaEntry};
 use super::scan::{self, Look, RowidSource};
@@ -54,6 +54,8 @@ pub(super) struct Format {
 pub(super) struct Faults {
     /// Places in the schema of tables and indexes that are faulted.
     pub(super) objects: HashSet<usize>,
+    /// Pages that more than one b-tree has, or one of them twice.
+    shared: HashSet<u32>,
     /// Pages that are named as faulty in a b-tree.
     pub(super) pages: HashSet<u32>,
 }
@@ -61,9 +63,7 @@ pub(super) struct Faults {
 impl Faults {
     /// Whether neither the table nor one of its indexes is faulted.
     pub(super) fn spare(&self, table: &NeutralTable) -> bool {
-        table.whole
-            && !self.objects.contains(&table.entry)
-            && !table.indexes.iter().any(|index| self.objects.contains(&index.entry))
+        table.whole && !table.entries().any(|place| self.objects.contains(&place))
     }
 }
 
@@ -188,6 +188,73 @@ impl<'a> Original<'a> {
     /// # Errors
     /// Of reading the file (`SQLITE_IOERR`); `task`'s.
     pub(super) fn check(&self, task: &dyn Task) -> Result<Faults> {
+        let mut faults = self.check_each(task)?;
+        if faults.shared.is_empty() {
+            return Ok(faults);
+        }
+        // SQLite says so of the b-tree that it comes to second. The page is that of the one table
+        // that has no other fault; where more have none, whose it is cannot be said.
+        let mut claims: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (number, table) in self.tables.iter().enumerate() {
+            let Some(pages) = self.shared_pages_of(table, &faults.shared, task)? else { continue };
+            if pages.is_empty() || !self.is_sound_alone(table, task)? {
+                continue;
+            }
+            faults.objects.retain(|place| !table.has(*place));
+            pages.into_iter().for_each(|page| claims.entry(page).or_default().push(number));
+        }
+        for number in claims.into_values().filter(|of| of.len() > 1).flatten() {
+            faults.objects.extend(self.tables.get(number).map(|table| table.entry));
+        }
+        Ok(faults)
+    }
+
+    /// Those of the `shared` pages that a table or its indexes have; none where SQLite cannot follow
+    /// their b-trees.
+    fn shared_pages_of(
+        &self,
+        table: &NeutralTable,
+        shared: &HashSet<u32>,
+        task: &dyn Task,
+    ) -> Result<Option<HashSet<u32>>> {
+        let mut found = HashSet::new();
+        for entry in table.entries() {
+            match self.pages_of(entry, task) {
+                Ok(pages) => found.extend(pages.all().filter(|page| shared.contains(page))),
+                Err(error) if is_of_the_file(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// Whether SQLite's check of a table, without the others, finds no fault.
+    fn is_sound_alone(&self, table: &NeutralTable, task: &dyn Task) -> Result<bool> {
+        let mut faults = Faults::default();
+        let ended = self.check_one(table, &mut faults, task)?;
+        Ok(ended && faults.spare(table))
+    }
+
+    /// Checks a table without the others; returns whether the check got to its end.
+    fn check_one(
+        &self,
+        table: &NeutralTable,
+        faults: &mut Faults,
+        task: &dyn Task,
+    ) -> Result<bool> {
+        let lines = u64::from(self.pages) + LINES;
+        let names = table.indexes.iter().filter(|index| !index.is_comparable());
+        let names = names.map(|index| format!("i{}", index.entry));
+        for name in names.chain([format!("t{}", table.entry)]) {
+            let one = format!("PRAGMA {ORIGINAL}.integrity_check('{name}')");
+            if !self.lines(&one, lines, faults, task)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn check_each(&self, task: &dyn Task) -> Result<Faults> {
         let mut faults = Faults::default();
         let lines = u64::from(self.pages) + LINES;
         let whole = format!("PRAGMA {ORIGINAL}.integrity_check({lines})");
@@ -197,13 +264,8 @@ impl<'a> Original<'a> {
         // The b-trees were looked at before the rows. At a row that it cannot read it ends, and
         // after so many lines.
         for table in &self.tables {
-            let names = table.indexes.iter().filter(|index| !index.is_comparable());
-            let names = names.map(|index| format!("i{}", index.entry));
-            for name in names.chain([format!("t{}", table.entry)]) {
-                let one = format!("PRAGMA {ORIGINAL}.integrity_check('{name}')");
-                if faults.spare(table) && !self.lines(&one, lines, &mut faults, task)? {
-                    faults.objects.insert(table.entry);
-                }
+            if faults.spare(table) && !self.check_one(table, &mut faults, task)? {
+                faults.objects.insert(table.entry);
             }
         }
         Ok(faults)
@@ -246,6 +308,8 @@ impl<'a> Original<'a> {
             let root = words.next().and_then(|word| word.parse::<u32>().ok());
             let page = words.skip_while(|word| *word != "page").nth(1);
             faults.pages.extend(page.and_then(|word| word.parse::<u32>().ok()));
+            let shared = line.split_once("2nd reference to page ").map(|(_, page)| page);
+            faults.shared.extend(shared.and_then(|page| page.parse::<u32>().ok()));
             for table in &self.tables {
                 if Some(table.root) == root {
                     faults.objects.insert(table.entry);
@@ -273,6 +337,35 @@ impl<'a> Original<'a> {
             }
         }
         is_of_an_object
+    }
+
+    /// Whether SQLite reads every field of the table, and of those of its indexes that it does not
+    /// compare with it, to the end. Its check looks at no more of a record than the types.
+    ///
+    /// # Errors
+    /// SQLite's, but for damage; `task`'s.
+    pub(super) fn reads(&self, table: &NeutralTable, task: &dyn Task) -> Result<bool> {
+        let name = format!("t{}", table.entry);
+        let of = |index: &NeutralIndex| {
+            let own = format!("i{}", index.entry);
+            index.as_index(&own, &name).is_none().then_some(own)
+        };
+        let names = std::iter::once(name.clone()).chain(table.indexes.iter().filter_map(of));
+        for name in names {
+            let read = watched(&self.connection, &self.limits, task, || {
+                let select = format!("SELECT * FROM {ORIGINAL}.{name} NOT INDEXED");
+                let mut select = self.connection.sql()?.prepare(&select)?;
+                let mut rows = select.query([])?;
+                while rows.next()?.is_some() {}
+                Ok(())
+            });
+            match read {
+                Ok(()) => {}
+                Err(error) if is_of_the_file(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     /// The pages of the b-tree of the object at `place` in the schema, by SQLite's own account,
@@ -323,6 +416,13 @@ pub(super) struct TreePages {
     pub(super) leaves: Vec<u32>,
     pub(super) interior: Vec<u32>,
     pub(super) overflow: Vec<u32>,
+}
+
+impl TreePages {
+    /// All of them.
+    fn all(&self) -> impl Iterator<Item = u32> {
+        self.leaves.iter().chain(&self.interior).chain(&self.overflow).copied()
+    }
 }
 
 /// Whether an error says that the file is damaged where it was read, or that a page of it is not

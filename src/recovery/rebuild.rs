@@ -344,8 +344,7 @@ pub(super) fn carry_out(
     };
     // SQLite ends a transaction itself where it runs out of memory, as it does over sizes in a
     // damaged file. Whatever were written then would be committed at once.
-    let began = !connection.is_autocommit();
-    let has_ended = || began && connection.is_autocommit();
+    let has_ended = || connection.is_autocommit();
     let ended = || Ok(Err("SQLite ended the transaction".to_owned()));
     let total = statements.len() as u64;
     for (done, sql) in (0..).zip(statements) {

@@ -784,7 +784,8 @@ fn make_of(
     let derived = made.salvage.as_ref().map_or_else(HashSet::new, derived_tables);
     let (result, missing) = (&made.database, Missing::Keep);
     let comparison = gate::compare(source, snapshot.as_ref(), result, &derived, missing, task)?;
-    made.comparison = Some(comparison);
+    let errors = made.salvage.as_ref().map_or(&[][..], |salvage| &salvage.schema_errors);
+    made.comparison = Some(comparison.explained(errors));
     task.stage(Stage { name: "verifying", done: 0, total: 0 });
     made.health = verify(&made.database, Kind::Full, task)?;
     if let Way::Rebuild(plan) = Way::of(&made.health, Reason::Asked) {

@@ -67,9 +67,17 @@ pub(super) fn write_back(
         return copy(&from, to, hold, expected, until, task);
     }
     let lie = hold.set_page_size(page_size)?;
-    let to = destination(path)?;
+    // With its page size the header may be one that SQLite reads. Then it finds an empty WAL, too,
+    // which it takes for none where it takes the file for an empty database.
+    let readable = match lie {
+        Some(_) => readable_destination(path, page_size)?,
+        None => None,
+    };
+    let is_readable = readable.is_some();
+    let to = readable.map_or_else(|| destination(path), Ok)?;
     let written = copy(&from, to, hold, expected, until, task);
     match written {
+        Ok(Written::Yes) if is_readable => {}
         Ok(Written::Yes) => change_cookie(path, until, task)?,
         _ => put_back(live, lie, expected, until, task),
     }

@@ -7,10 +7,11 @@ use fusion_sqlite::recovery::salvage::{self, Options, Salvage, Snapshot, Source}
 use rusqlite::{Connection, OpenFlags};
 
 use super::cases::{Damaged, Wanted};
+use super::clean::Clean;
 use super::schemas::{APPLICATION_ID, USER_VERSION};
+use super::shell;
 use super::sound::Sound;
 use super::truth::{self, Tally};
-use super::{clean, shell};
 
 /// What the two made of a file.
 pub struct Contest {
@@ -18,8 +19,8 @@ pub struct Contest {
     pub ours: Tally,
     /// The salvager's own account, or why there is none.
     pub account: Result<Salvage, String>,
-    /// Rows of tables without a fault that the salvager lost.
-    pub clean_lost: usize,
+    /// What became of the rows of tables that SQLite finds no fault in.
+    pub clean: Clean,
     /// What is wrong with the database that the salvager made.
     pub faults: Vec<String>,
 }
@@ -67,7 +68,13 @@ pub fn hold(sound: &Sound, damaged: &Damaged<'_>, with_snapshot: bool, folder: &
         }
         Err(_) => Default::default(),
     };
-    let clean_lost = clean::lost(&database, &salvaged, &sound.tables);
+    // What SQLite reads with a WAL that is not the file's own is no row of the file.
+    let with_wal = account.as_ref().is_ok_and(|account| account.pages_from_wal > 0);
+    let clean = if wal.is_none() || with_wal {
+        Clean::of(&database, &salvaged, &sound.tables, damaged.rows)
+    } else {
+        Clean::default()
+    };
     let recovered = folder.join("recovered.db");
     shell::recover(&database, &recovered);
     let theirs = open(&recovered)
@@ -78,7 +85,7 @@ pub fn hold(sound: &Sound, damaged: &Damaged<'_>, with_snapshot: bool, folder: &
     for name in ["damaged.db", "damaged.db-wal", "damaged.db-shm", "salvaged.db", "recovered.db"] {
         let _ = std::fs::remove_file(folder.join(name));
     }
-    Contest { theirs, ours, account, clean_lost, faults }
+    Contest { theirs, ours, account, clean, faults }
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -207,8 +214,8 @@ impl Contest {
                 misses.push(format!("salvage: {error}"));
             }
         }
-        if self.clean_lost > 0 {
-            let lost = self.clean_lost;
+        if self.clean.lost > 0 {
+            let lost = self.clean.lost;
             misses.push(format!("{lost} rows of tables that SQLite finds no fault in are lost"));
         }
         let (ours, theirs) = (&self.ours, &self.theirs);
@@ -234,17 +241,20 @@ impl Contest {
             .filter(|&(table, &count)| 2 * theirs.by_table.get(table).unwrap_or(&0) < count)
             .map(|(table, &count)| damaged.rows[table].len() - count)
             .sum();
-        let most = theirs.false_rows + spared;
+        // What SQLite reads and finds no fault in comes out as it is.
+        let most = theirs.false_rows.max(self.clean.not_true) + spared;
         if ours.false_rows > most {
             misses.push(format!("{} false rows, .recover has {most}", ours.false_rows));
         }
-        if ours.false_rows > 0 && !damaged.payload_changed {
+        if ours.false_rows > self.clean.not_true && !damaged.payload_changed {
             misses.push(format!(
                 "{} false rows ({} stale) with every payload as it was",
                 ours.false_rows, ours.stale_rows
             ));
         }
-        if ours.false_rows > most || (ours.false_rows > 0 && !damaged.payload_changed) {
+        if ours.false_rows > most
+            || (ours.false_rows > self.clean.not_true && !damaged.payload_changed)
+        {
             misses.extend(ours.examples.iter().cloned());
         }
         let in_file: usize = damaged.in_file.values().sum();

@@ -142,12 +142,14 @@ fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> boo
 
 /// Marks orphans that are copies of other pages as free: of one in its place; or of one that is free
 /// itself, where another was `expected` (else it may be free because the page was moved from there).
+/// Answers those that were in the places of others: a b-tree leads to their rows, which no table gets.
 pub(super) fn set_copies_aside(
     pages: &Pages<'_>,
     survey: &Survey,
     owners: &mut Owners,
     expected: &HashSet<u32>,
-) {
+) -> Vec<u32> {
+    let mut aside = Vec::new();
     let mut orphans: HashMap<Key, Vec<u32>> = HashMap::new();
     for (page, note) in survey.iter() {
         if note.cells > 0 && owners.get(page) == Owner::None {
@@ -169,9 +171,11 @@ pub(super) fn set_copies_aside(
                 let copy = could_be && pages.are_same(orphan, page);
                 if copy {
                     owners.set(orphan, Owner::Free);
+                    aside.extend(expected.contains(&orphan).then_some(orphan));
                 }
                 !copy
             });
         }
     }
+    aside
 }

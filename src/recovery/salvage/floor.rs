@@ -78,6 +78,9 @@ impl Floor {
                 continue;
             }
             task.go_on()?;
+            if !original.reads(table, task)? {
+                continue;
+            }
             if let Some(claimed) = claim(&original, table, task)? {
                 sound.push((table.clone(), claimed));
             }
@@ -161,13 +164,13 @@ impl Claimed {
     }
 }
 
+/// The pages of a table, and of its indexes by root.
+type TableClaim = (Claimed, Vec<(u32, Claimed)>);
+
 /// Whether it is one of SQLite's own tables, which are made as SQLite makes them.
 fn is_internal(table: &NeutralTable) -> bool {
     table.name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"))
 }
-
-/// The pages of a table, and of its indexes by root.
-type TableClaim = (Claimed, Vec<(u32, Claimed)>);
 
 /// The pages of a table and of its indexes; none where SQLite cannot follow one of the b-trees.
 fn claim(

@@ -244,8 +244,7 @@ fn displacing(
 }
 
 /// Leaves whose bytes another leaf has that is in its place, or any other page that is not in
-/// another's place where the indexes do not have their rows, or where they neither begin nor end as
-/// they must.
+/// another's place where the indexes do not have their rows.
 fn copied(
     scene: &Scene<'_>,
     leaves: &[Leaf],
@@ -275,7 +274,7 @@ fn copied(
         for leaf in others {
             let better = in_tree
                 && there.is_none_or(|there| is_own(there) || there.joins() > leaf.joins())
-                || (!expected.contains(&page) && (is_others(leaf) || leaf.joins() == 0));
+                || (!expected.contains(&page) && is_others(leaf));
             // A free page may be a copy from when a page was moved; unless the table misses some.
             let better = better && (!is_free || is_missed(scene, leaf.table));
             if better && pages.are_same(leaf.at.page, page) {

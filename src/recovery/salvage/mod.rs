@@ -256,7 +256,7 @@ impl Salvager<'_> {
             .iter()
             .map(|(tree, shape)| BereftIndex { tree, shape: *shape, seen: seen(tree) })
             .collect();
-        contest::set_copies_aside(pages, &survey, &mut owners, &lost);
+        let copies = contest::set_copies_aside(pages, &survey, &mut owners, &lost);
         let orphans = {
             let belongs = |page| match header.auto_vacuum {
                 0 => Belongs::Unknown,
@@ -315,7 +315,7 @@ impl Salvager<'_> {
             accounts.push(account);
         }
         let above = Above::find(pages, &survey, &owners);
-        for page in orphans {
+        for page in orphans.into_iter().chain(copies) {
             task.go_on()?;
             let Is::Tree(kind) = survey.note(page).is else { continue };
             if !kind.is_table() && !schema.entries.is_empty() {

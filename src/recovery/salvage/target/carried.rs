@@ -217,7 +217,8 @@ fn put_one_in_place(sql: &rusqlite::Connection, stand_in: &str, entry: &SchemaEn
     Ok(())
 }
 
-/// Has AUTOINCREMENT go on behind a table's rows where `sqlite_sequence` has lost its entry.
+/// Has AUTOINCREMENT go on behind a table's rows where `sqlite_sequence` has lost its entry, or has
+/// an older one.
 fn continue_sequence(
     connection: &Connection,
     carried: &Carried,
@@ -231,6 +232,15 @@ fn continue_sequence(
     {
         return Ok(());
     }
+    sql.execute(
+        &format!(
+            "UPDATE main.sqlite_sequence SET seq = most
+               FROM (SELECT max(rowid) AS most FROM main.{})
+              WHERE name = ?1 AND seq < most",
+            quoted(&carried.stand_in(*place))
+        ),
+        [&entry.name],
+    )?;
     sql.execute(
         &format!(
             "INSERT INTO main.sqlite_sequence(name, seq)

@@ -37,7 +37,7 @@ use super::shadow::{self, Shadow};
 use super::statement::{Encoding, Statement, quoted};
 use super::transaction::{atomically, in_savepoint};
 use super::watch::watched;
-use crate::engine::{Connection, Error, Result, Stage, Task};
+use crate::engine::{Class, Connection, Error, Result, Stage, Task};
 use crate::format::Value;
 use crate::format::sql::{self, Makes};
 use crate::health::{Content, FullText};
@@ -204,7 +204,7 @@ pub(super) fn derive(
     for (done, table) in (0..).zip(tables) {
         task.stage(Stage { name: "full-text", done, total });
         // What came over whole follows from nothing, and needs no module that is known here.
-        if !is_carried(schema, table.entry, carried) {
+        if !is_carried(schema, table.entry, carried) || deriving.is_damaged(table.entry)? {
             deriving.table(table)?;
         }
     }
@@ -291,6 +291,20 @@ impl Deriving<'_> {
         }
     }
 
+    /// Whether the module finds damage, or cannot use its own tables. It may not be known here, or
+    /// what its statement asks for: then it takes no such statement anywhere, and says nothing.
+    fn is_damaged(&self, entry: &SchemaEntry) -> Result<bool> {
+        let check = || check_full_text(self.connection, entry);
+        match watched(self.connection, self.limits, self.task, check) {
+            Ok(()) => Ok(false),
+            Err(error) if matches!(error.class(), Class::Corrupt | Class::Index) => Ok(true),
+            Err(error) if is_of_table(&error) => {
+                Ok(shadow::all(self.schema, entry, self.page_size).is_ok())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// What was salvaged of a table; none if it is not there.
     fn salvaged(&self, table: &str) -> Option<&TableSalvage> {
         self.report.iter().find(|it| it.name.eq_ignore_ascii_case(table))
@@ -316,7 +330,7 @@ impl Deriving<'_> {
         }
         match index.is_sound(self.connection) {
             Ok(is_sound) => Ok(is_sound),
-            Err(error) if schema::is_of_statement(&error) => Ok(false),
+            Err(error) if is_of_table(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
