@@ -165,6 +165,12 @@ unsafe extern "C" fn needed(
     // SAFETY: `stand_in_for` registered this pointer, and takes the callback away before it ends;
     // SQLite hands in a NUL-terminated name.
     let (collations, name) = unsafe { (&mut *told.cast::<Vec<CString>>(), CStr::from_ptr(name)) };
+    // SQLite asks for its own, too, in a database of UTF-16; without an answer it takes that for
+    // UTF-8. A stand-in would take its place, and leave nothing there.
+    let own = [c"BINARY", c"NOCASE", c"RTRIM"];
+    if own.iter().any(|own| own.to_bytes().eq_ignore_ascii_case(name.to_bytes())) {
+        return;
+    }
     collations.push(name.to_owned());
     collate(db, name, Some(compare));
 }

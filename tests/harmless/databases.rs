@@ -481,7 +481,9 @@ pub const COMPUTED: Database = Database {
          CREATE TABLE keyed(k TEXT, v TEXT AS (slug(k)) VIRTUAL, w AS (title_sort(k)) STORED, x,
             PRIMARY KEY (k DESC)) WITHOUT ROWID;
          CREATE INDEX keyed_v ON keyed(v, x); CREATE INDEX keyed_e ON keyed(slug(x) DESC) WHERE x > 3;
-         CREATE TABLE owners(id INTEGER PRIMARY KEY, name TEXT COLLATE unicase UNIQUE);
+         CREATE TABLE owners(id INTEGER PRIMARY KEY, name TEXT COLLATE unicase UNIQUE,
+            alias TEXT COLLATE NOCASE UNIQUE);
+         CREATE TABLE folded(a TEXT COLLATE NOCASE PRIMARY KEY, b COLLATE RTRIM UNIQUE) WITHOUT ROWID;
          CREATE VIEW hidden AS SELECT * FROM pages WHERE is_hidden(size);
          CREATE TRIGGER owned AFTER INSERT ON pages WHEN slug(new.title) <> '' BEGIN
             INSERT OR IGNORE INTO owners(name) VALUES (title_sort(new.title)); END;"],
@@ -490,6 +492,7 @@ pub const COMPUTED: Database = Database {
             iif(i % 4, 'Body ' || i, NULL) FROM {n}",
         "INSERT INTO checked(name, n) SELECT 'The ' || i, i FROM {n}",
         "INSERT INTO strict_ones(a, c, d, e, f) SELECT 'A ' || i, -i, i / 7.0, zeroblob(i), i FROM {n}",
+        "INSERT INTO folded SELECT iif(i % 2, 'NAME ', 'name ') || i, i || '  ' FROM {n}",
         "INSERT INTO keyed(k, x) SELECT 'Key ' || (i * 7919 % 251), i FROM {n}",
     ],
     then: "DELETE FROM pages WHERE id % 29 = 0; ALTER TABLE checked ADD COLUMN more DEFAULT \"\"
@@ -501,6 +504,7 @@ pub const COMPUTED: Database = Database {
         "SELECT *, v, w FROM keyed WHERE v = 'key-10'",
         "SELECT b FROM strict_ones ORDER BY b DESC, c",
         "SELECT * FROM hidden",
+        "SELECT * FROM folded WHERE a = 'Name 7' UNION ALL SELECT * FROM folded WHERE b = '8'",
         "SELECT id FROM owners WHERE name = 'PAGE 7, the'",
     ],
     ..PLAIN
