@@ -39,8 +39,7 @@ use rusqlite::Connection;
 /// and that nothing was changed.
 fn may_leave(error: &engine::Error) -> bool {
     ["ERR_FUSION_LOSS", "ERR_FUSION_UNRECOVERABLE", "ERR_FUSION_IN_USE"].contains(&error.code)
-        || (matches!(error.class(), Class::Corrupt | Class::Index)
-            && error.message.contains("nothing was changed"))
+        || (matches!(error.class(), Class::Corrupt | Class::Index) && error.message != error.errstr)
 }
 
 fn all() -> impl Iterator<Item = &'static Database> {

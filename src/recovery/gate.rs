@@ -498,7 +498,10 @@ impl<'a> Held<'a> {
         let place = if !is_there {
             Place::Nowhere
         } else if table.name.eq_ignore_ascii_case("sqlite_sequence") {
-            let find = format!("SELECT 1 {from} WHERE c0 IS ? AND c1 >= ?");
+            let find = format!(
+                "SELECT 1 {from} WHERE c0 IS ?1 AND (c1 IS ?2
+                   OR (typeof(c1) = 'integer' AND typeof(?2) = 'integer' AND c1 > ?2))"
+            );
             Place::Sequence(prepare(&find)?)
         } else if table.has_rowid() {
             Place::Rowid(prepare(&format!("SELECT {columns} {from} WHERE rowid = ?"))?)

@@ -373,7 +373,7 @@ impl Describing<'_> {
             |row| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?)),
         )?;
         let mut declared = sql.prepare(
-            "SELECT name, type, hidden, pk, dflt_value IS NOT NULL FROM pragma_table_xinfo(?1) ORDER BY cid",
+            "SELECT name, type, hidden, pk, dflt_value FROM pragma_table_xinfo(?1) ORDER BY cid",
         )?;
         let declared = declared.query_map([name], |row| {
             Ok(Declared {
@@ -383,7 +383,7 @@ impl Describing<'_> {
                 is_stored: row.get::<_, i64>(2)? != 2,
                 is_generated: matches!(row.get::<_, i64>(2)?, 2 | 3),
                 key: row.get(3)?,
-                has_default: row.get(4)?,
+                default: row.get(4)?,
             })
         })?;
         let declared: Vec<Declared> = declared.collect::<std::result::Result<_, _>>()?;
@@ -417,7 +417,12 @@ impl Describing<'_> {
                 && own_key.is_none()
                 && declared.get(column).is_some_and(|column| column.key > 0)
         };
-        let (defaults, whole) = self.defaults(name, without_rowid, &declared, &fields)?;
+        let (defaults, whole) = self.defaults(
+            name,
+            own_key.filter(|_| without_rowid).map(|(key, ..)| key.as_str()),
+            &declared,
+            &fields,
+        )?;
         let columns = fields.iter().zip(defaults).map(|(&column, default)| {
             let affinity = declared.get(column).map_or(Affinity::Blob, |column| column.affinity);
             NeutralColumn { affinity, default }
@@ -459,31 +464,73 @@ impl Describing<'_> {
         if table.indexes.len() == indexes.len() { Ok(table) } else { Err(undescribable()) }
     }
 
-    /// What SQLite reads in the `fields` of a record that has only the first one; and whether all of
-    /// it can be declared.
+    /// What SQLite reads in the first field of a record that has none: what it reads in the second
+    /// one of a record that has one.
+    fn default_of_first(&self, column: &Declared) -> Result<(Option<Default>, bool)> {
+        let sql = self.scratch.sql()?;
+        let text = column.default.as_deref().unwrap_or_default();
+        sql.execute_batch(
+            "SAVEPOINT first; CREATE TABLE \"fusion short record\"(a);
+             INSERT INTO \"fusion short record\" VALUES (0)",
+        )?;
+        let kind = column.affinity.declared();
+        let add = |text: &str| {
+            let add = "ALTER TABLE \"fusion short record\" ADD COLUMN b";
+            sql.execute(&format!("{add} {kind} DEFAULT {text}"), [])
+        };
+        // An expression is told without its parentheses.
+        let added = add(text).or_else(|_| add(&format!("({text})")));
+        let mut default = (None, added.is_ok());
+        if added.is_ok() {
+            let select = "SELECT b FROM \"fusion short record\"";
+            Statement::prepare(self.scratch, self.encoding, select)?.each(
+                std::iter::empty(),
+                |row| {
+                    default = declared_as(row.value(0), self.encoding);
+                    Ok(false)
+                },
+            )?;
+        }
+        sql.execute_batch("ROLLBACK TO first; RELEASE first")?;
+        Ok(default)
+    }
+
+    /// What SQLite reads in the `fields` of a record that has none; and whether all of it can be
+    /// declared. A table without rowids has the index `key`.
     fn defaults(
         &self,
         name: &str,
-        without_rowid: bool,
+        key: Option<&str>,
         declared: &[Declared],
         fields: &[usize],
     ) -> Result<(Vec<Option<Default>>, bool)> {
         let sql = self.scratch.sql()?;
         let mut defaults: Vec<Option<Default>> = vec![None; fields.len()];
         let mut whole = true;
-        // Only a column that is not generated has one, and the first is in every record.
+        // Only a column that is not generated has one. The first field is in every record that
+        // SQLite writes, but not in every damaged one.
+        if let Some(column) = fields.first().and_then(|&column| declared.get(column))
+            && column.default.is_some()
+            && !column.is_generated
+        {
+            let (default, is_declared) = self.default_of_first(column)?;
+            whole &= is_declared;
+            if let Some(first) = defaults.first_mut() {
+                *first = default;
+            }
+        }
         let asked: Vec<(usize, String)> = fields
             .iter()
             .enumerate()
             .skip(1)
             .filter_map(|(place, &column)| Some((place, declared.get(column)?)))
-            .filter(|(_, column)| column.has_default && !column.is_generated)
+            .filter(|(_, column)| column.default.is_some() && !column.is_generated)
             .map(|(place, column)| (place, quoted(&column.name)))
             .collect();
         if asked.is_empty() {
             return Ok((defaults, whole));
         }
-        let short = if without_rowid { "a PRIMARY KEY) WITHOUT ROWID" } else { "a)" };
+        let short = if key.is_some() { "a PRIMARY KEY) WITHOUT ROWID" } else { "a)" };
         sql.execute_batch(&format!(
             "SAVEPOINT short; CREATE TABLE \"fusion short record\"({short};
              INSERT INTO \"fusion short record\" VALUES (0);
@@ -498,18 +545,18 @@ impl Describing<'_> {
         sql.execute_batch("PRAGMA writable_schema = RESET")?;
         swapped?;
         let columns: Vec<&str> = asked.iter().map(|(_, column)| column.as_str()).collect();
-        let select =
-            format!("SELECT {} FROM main.{} NOT INDEXED", columns.join(", "), quoted(name));
+        // Else SQLite may read a table without rowids by one of its indexes.
+        let by = key.map_or("NOT INDEXED".to_owned(), |key| format!("INDEXED BY {}", quoted(key)));
+        let select = format!("SELECT {} FROM main.{} {by}", columns.join(", "), quoted(name));
         Statement::prepare(self.scratch, self.encoding, &select)?.each(
             std::iter::empty(),
             |row| {
                 for (at, (place, _)) in asked.iter().enumerate() {
                     if let Some(default) = defaults.get_mut(*place) {
                         let value = row.value(at);
-                        let sql = literal(value, self.encoding);
-                        whole &= sql.is_ok();
-                        let image = image_of(value);
-                        *default = sql.ok().flatten().map(|sql| Default { sql, image });
+                        let (read, is_declared) = declared_as(value, self.encoding);
+                        whole &= is_declared;
+                        *default = read;
                     }
                 }
                 Ok(false)
@@ -520,13 +567,21 @@ impl Describing<'_> {
     }
 }
 
+/// What is read where a field is missing, as a default; and whether it can be declared.
+fn declared_as(value: Value<'_>, encoding: Encoding) -> (Option<Default>, bool) {
+    match literal(value, encoding) {
+        Ok(sql) => (sql.map(|sql| Default { sql, image: image_of(value) }), true),
+        Err(_) => (None, false),
+    }
+}
+
 /// A column as its table declares it.
 struct Declared {
     name: String,
+    default: Option<String>,
     affinity: Affinity,
     is_stored: bool,
     is_generated: bool,
-    has_default: bool,
     key: i64,
 }
 

@@ -309,10 +309,11 @@ pub(super) fn rebuild(
             return Ok(Rebuilt::Overtaken);
         }
         Ok(match carry_out(plan, &connection, task)? {
-            Ok(()) => {
-                run("COMMIT")?;
-                Rebuilt::Yes(plan.steps(Ok(())))
-            }
+            // With auto_vacuum, pages are moved only now.
+            Ok(()) => match run("COMMIT") {
+                Ok(()) => Rebuilt::Yes(plan.steps(Ok(()))),
+                Err(error) => Rebuilt::NotEnough(plan.steps(Err(&says_more(error)?))),
+            },
             Err(reason) => Rebuilt::NotEnough(plan.steps(Err(&reason))),
         })
     })();

@@ -64,11 +64,15 @@ pub fn versions(path: &Path) -> Versions {
     found
 }
 
-/// What follows from other tables: a module's own tables but for content.
+/// What follows from other tables: a module's own tables but for content, whether SQLite still
+/// knows the module's table or not.
 fn is_derived(connection: &Connection, name: &str) -> bool {
     let kind = "SELECT type FROM pragma_table_list(?1) WHERE schema = 'main'";
     let kind: String = connection.query_row(kind, [name], |row| row.get(0)).unwrap_or_default();
-    kind == "virtual" || (kind == "shadow" && !name.ends_with("_content"))
+    let own = ["data", "idx", "config", "docsize", "segments", "segdir", "stat"];
+    kind == "virtual"
+        || (kind == "shadow" && !name.ends_with("_content"))
+        || name.rsplit_once('_').is_some_and(|(_, what)| own.contains(&what))
 }
 
 /// A table as its declaration has it.
@@ -80,8 +84,8 @@ struct Table {
     columns: Vec<String>,
     /// The place of the INTEGER PRIMARY KEY, which is not stored.
     alias: Option<usize>,
-    /// As SQL.
-    backwards: String,
+    /// How it is read in both directions, as SQL.
+    orders: [String; 2],
 }
 
 impl Table {
@@ -105,26 +109,27 @@ impl Table {
                 declared.extend(column().ok());
             },
         )?;
-        let mut key: Vec<(String, String)> = Vec::new();
-        let mut has_key = false;
+        let mut key: Vec<(String, [String; 2])> = Vec::new();
+        let mut index: Option<String> = None;
         each(
             connection,
             &format!(
-                "SELECT part.name, coll, \"desc\" FROM pragma_index_list({}) AS list,
+                "SELECT part.name, coll, \"desc\", list.name FROM pragma_index_list({}) AS list,
                    pragma_index_xinfo(list.name) AS part
                   WHERE origin = 'pk' AND key ORDER BY part.seqno",
                 text(name)
             ),
             |row| {
-                has_key = true;
+                index = row.get(3).ok();
                 let part = || {
                     let (name, collation): (String, String) = (row.get(0)?, row.get(1)?);
-                    let direction = if row.get(2)? { "ASC" } else { "DESC" };
-                    let column = quoted(&name);
-                    Ok::<_, rusqlite::Error>((
-                        name,
-                        format!("{column} COLLATE {} {direction}", quoted(&collation)),
-                    ))
+                    let descending: bool = row.get(2)?;
+                    let part = |descending: bool| {
+                        let direction = if descending { "DESC" } else { "ASC" };
+                        format!("{} COLLATE {} {direction}", quoted(&name), quoted(&collation))
+                    };
+                    let parts = [part(descending), part(!descending)];
+                    Ok::<_, rusqlite::Error>((name, parts))
                 };
                 key.extend(part().ok());
             },
@@ -145,20 +150,25 @@ impl Table {
                 columns.push(column.0.clone());
             }
         }
-        let alias = (!keyed && !has_key)
+        let alias = (!keyed && index.is_none())
             .then(|| {
                 stored.iter().find(|column| column.2 && column.1.eq_ignore_ascii_case("integer"))
             })
             .flatten()
             .and_then(|alias| columns.iter().position(|column| *column == alias.0));
-        let backwards = if keyed {
-            let parts: Vec<_> = key.into_iter().map(|(_, part)| part).collect();
-            format!("ORDER BY {}", parts.join(", "))
-        } else {
-            rowid.map_or(String::new(), |rowid| format!("ORDER BY {rowid} DESC"))
-        };
+        // By its own b-tree: else SQLite may read an index instead.
+        let by = index.filter(|_| keyed).map(|index| format!("INDEXED BY {}", quoted(&index)));
+        let by = by.unwrap_or_else(|| "NOT INDEXED".to_owned());
+        let orders = [0, 1].map(|direction: usize| {
+            if keyed {
+                let parts: Vec<_> = key.iter().map(|(_, parts)| parts[direction].clone()).collect();
+                return format!("{by} ORDER BY {}", parts.join(", "));
+            }
+            let backwards = rowid.filter(|_| direction == 1);
+            backwards.map_or(by.clone(), |rowid| format!("{by} ORDER BY {rowid} DESC"))
+        });
         let columns = columns.iter().map(|column| quoted(column)).collect();
-        Ok(Self { name: name.to_owned(), rowid, columns, alias, backwards })
+        Ok(Self { name: name.to_owned(), rowid, columns, alias, orders })
     }
 
     fn read(&self, connection: &Connection, rows: &mut HashSet<Version>) {
@@ -172,12 +182,12 @@ impl Table {
             })
             .collect();
         let select = format!(
-            "SELECT {}{list} FROM main.{} NOT INDEXED",
+            "SELECT {}{list} FROM main.{}",
             self.rowid.unwrap_or("NULL"),
             quoted(&self.name)
         );
-        for sql in [select.clone(), format!("{select} {}", self.backwards)] {
-            let whole = each(connection, &sql, |row| {
+        for order in &self.orders {
+            let whole = each(connection, &format!("{select} {order}"), |row| {
                 let version = || {
                     let mut fields = Vec::new();
                     for at in 0..self.columns.len() {
@@ -303,9 +313,14 @@ fn is_of(fields: &[Stored], version: &Version) -> bool {
         (Stored::Blob(bytes), Stored::Text(text)) => bytes == text,
         _ => one == other,
     };
-    !fields.is_empty()
-        && fields.len() <= version.fields.len()
-        && fields.iter().zip(&version.fields).all(|(one, other)| is_same(one, other))
+    // SQLite reads no field behind the table's last one.
+    let behind = fields.get(version.fields.len()..).unwrap_or_default();
+    let there = fields.get(..version.fields.len()).unwrap_or(fields);
+    // Of a record without a field only what is read in its place is known.
+    let is_empty = fields.is_empty() && version.rowid.is_none();
+    behind.iter().all(|it| *it == Stored::Null)
+        && there.iter().zip(&version.fields).all(|(one, other)| is_same(one, other))
+        && (!is_empty || version.fields.iter().all(|it| *it == Stored::Null))
 }
 
 /// Rows of the database at `path` that are in none of `truth`'s, in tables that it has: one line

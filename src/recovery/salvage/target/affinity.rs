@@ -40,7 +40,7 @@ impl Affinity {
     }
 
     /// A type that has it.
-    pub(super) fn declared(self) -> &'static str {
+    pub(in crate::recovery) fn declared(self) -> &'static str {
         match self {
             Self::Blob => "BLOB",
             Self::Text => "TEXT",

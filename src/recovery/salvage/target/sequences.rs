@@ -4,7 +4,7 @@ use super::schema::{Afterwards, Table};
 use super::statement::quoted;
 use crate::engine::{Connection, Result};
 
-/// Puts the salvaged rows of `sqlite_sequence` into it. Inserting the tables' rows has filled it
+/// Puts the salvaged rows of `sqlite_sequence` into it, each as it is, or raised. Inserting the tables' rows has filled it
 /// with what these rows ask for at least.
 ///
 /// # Errors
@@ -18,8 +18,8 @@ pub(super) fn restore(connection: &Connection, tables: &[Table]) -> Result<()> {
              DELETE FROM main.sqlite_sequence;
              INSERT INTO main.sqlite_sequence(rowid, name, seq)
                SELECT rowid, name, (SELECT max(seq) FROM (
-                   SELECT seq FROM least WHERE name = salvaged.name
-                   UNION ALL SELECT seq FROM main.{salvaged} WHERE name IS salvaged.name))
+                   SELECT salvaged.seq AS seq
+                   UNION ALL SELECT seq FROM least WHERE name = salvaged.name))
                  FROM main.{salvaged} AS salvaged;
              INSERT INTO main.sqlite_sequence(name, seq)
                SELECT name, seq FROM least
