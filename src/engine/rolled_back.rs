@@ -12,7 +12,7 @@
 //!   that is not whole, ends the journal: what is behind it was never synced, so that the pages of
 //!   the database that it is of were never written.
 //!
-//! It takes no lock, so as to keep neither readers nor whoever rolls back waiting: a rollback
+//! It takes no lock, so that neither readers nor a connection that rolls back wait for it: a rollback
 //! meanwhile makes the file what is read here. Only a transaction after that makes a difference,
 //! which [`RolledBack::is_current`] tells.
 //!
@@ -107,7 +107,7 @@ impl RolledBack {
             .map_err(|error| Error::from(error).at(path));
         let refusal = match read {
             Err(error) if error.errcode == ffi::SQLITE_READONLY_ROLLBACK => error,
-            // Whatever else it is, whoever reads the file meets it again.
+            // Whatever else it is, the next read of the file meets it again.
             _ => return Ok(None),
         };
         if std::fs::metadata(Wal::path(path)).is_ok_and(|wal| wal.len() > 0) {
@@ -122,7 +122,7 @@ impl RolledBack {
         Ok(Some(Self { connection, database, journal, identity, layout }))
     }
 
-    /// Whether what was read so far is of one state of the database: nobody has begun another
+    /// Whether what was read so far is of one state of the database: no connection has begun another
     /// transaction.
     pub fn is_current(&self) -> bool {
         match Identity::of(&journal_path(self.path())) {

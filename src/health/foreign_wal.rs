@@ -47,7 +47,7 @@ const ROOTS: usize = 2;
 const RESETS: u32 = 1 << 20;
 
 /// What proves that the WAL that `connection` has open is not the file's own, in words; none where
-/// nothing does. The file alone is sound, and nobody writes to either.
+/// nothing does. The file alone is sound, and no connection writes to either.
 ///
 /// # Errors
 /// A read that fails; `task`'s.
@@ -160,7 +160,7 @@ fn is_whole(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<bool> {
         let Some(frame) = Frame::parse(&bytes(wal, offset, FRAME_HEADER)?) else {
             return Ok(false);
         };
-        // Each reset of the WAL adds one to the first salt, and draws the second one anew.
+        // Each reset of the WAL adds one to the first salt, and draws a new second one.
         let resets = log.salts.0.wrapping_sub(frame.salts.0);
         if resets == 0 || resets > RESETS || frame.salts.1 == log.salts.1 {
             return Ok(false);

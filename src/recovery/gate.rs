@@ -160,7 +160,7 @@ fn readings(
 }
 
 impl Reading {
-    /// Whether any page of the file has rows. What there is no page of is nobody's to lose.
+    /// Whether any page of the file has rows: without one there is nothing to lose.
     fn has_rows(&self, source: Source<'_>, task: &dyn Task) -> Result<bool> {
         let pages = self.candidate.pages(source, task)?;
         for number in 1..=pages.layout.count {

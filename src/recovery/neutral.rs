@@ -478,7 +478,7 @@ impl Describing<'_> {
             let add = "ALTER TABLE \"fusion short record\" ADD COLUMN b";
             sql.execute(&format!("{add} {kind} DEFAULT {text}"), [])
         };
-        // An expression is told without its parentheses.
+        // SQLite reports an expression without its parentheses.
         let added = add(text).or_else(|_| add(&format!("({text})")));
         let mut default = (None, added.is_ok());
         if added.is_ok() {
