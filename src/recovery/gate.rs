@@ -39,6 +39,7 @@ use super::salvage::geometry::{self, Candidate, Witness};
 use super::salvage::target::{Affinity, Encoding, LostAndFound, LostRow, Row, Statement, is_same};
 use super::salvage::{AsImage, Pages, SchemaEntry, Snapshot, Source};
 use super::scan::{self, Look};
+use super::snapshot_file;
 use crate::engine::{Connection, Error, PageImage, PrivateFile, Result, Stage, Storage, Task};
 use crate::format::header::{Header, SIZE};
 use crate::format::sql::{self, Makes};
@@ -378,12 +379,9 @@ impl FilePages {
             Error::sqlite(ffi::SQLITE_NOTADB, "the result has no header").at(path)
         })?;
         let pages = file.size()? / u64::from(header.page_size);
-        let format = Format {
-            page_size: header.page_size,
-            reserved: header.reserved,
-            encoding: Encoding::of_header(u8::try_from(header.encoding).unwrap_or(0)),
-            schema_format: header.schema_format,
-        };
+        let encoding = u8::try_from(header.encoding).unwrap_or(0);
+        let (size, reserved) = (header.page_size, header.reserved);
+        let format = Format::new(size, reserved, encoding, header.schema_format);
         Ok(Self { file, format, pages: u32::try_from(pages).unwrap_or(u32::MAX) })
     }
 }
@@ -416,7 +414,7 @@ impl<'a> Held<'a> {
     /// Opens the result, which is at `path` and has `pages`, for comparing `tables` with it.
     fn open(pages: &'a FilePages, path: &Path, tables: &[NeutralTable]) -> Result<Self> {
         let plain = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
-        let schema = entries(&plain)?;
+        let schema = snapshot_file::entries(&plain)?;
         let kept: Vec<NeutralTable> = tables
             .iter()
             .filter_map(|table| {
@@ -613,23 +611,6 @@ fn is_equal(one: Value<'_>, other: Value<'_>, affinity: Affinity) -> bool {
 
 fn is_lost_and_found(name: &str) -> bool {
     name.get(..LOST_AND_FOUND.len()).is_some_and(|start| start.eq_ignore_ascii_case(LOST_AND_FOUND))
-}
-
-/// The entries of a sound database's schema.
-fn entries(connection: &Connection) -> Result<Vec<SchemaEntry>> {
-    let mut statement = connection.sql()?.prepare(
-        "SELECT type, name, tbl_name, coalesce(rootpage, 0), sql FROM sqlite_schema ORDER BY rowid",
-    )?;
-    let entries = statement.query_map([], |row| {
-        Ok(SchemaEntry {
-            kind: row.get(0)?,
-            name: row.get(1)?,
-            table: row.get(2)?,
-            root: row.get(3)?,
-            sql: row.get(4)?,
-        })
-    })?;
-    Ok(entries.collect::<std::result::Result<_, _>>()?)
 }
 
 /// The objects of the original's `schema` that `held` lacks, or has with another text. One whose

@@ -49,6 +49,22 @@ pub(super) struct Format {
     pub(super) schema_format: u32,
 }
 
+/// The newest schema format.
+const SCHEMA_FORMAT: u32 = 4;
+
+impl Format {
+    /// The format by the header's fields. For a schema format that there is none of it is the newest.
+    pub(super) fn new(page_size: u32, reserved: u8, encoding: u8, schema_format: u32) -> Self {
+        let is_known = (1..=SCHEMA_FORMAT).contains(&schema_format);
+        Self {
+            page_size,
+            reserved,
+            encoding: Encoding::of_header(encoding),
+            schema_format: if is_known { schema_format } else { SCHEMA_FORMAT },
+        }
+    }
+}
+
 /// What SQLite's check of the whole file says of the b-trees.
 #[derive(Debug, Default)]
 pub(super) struct Faults {

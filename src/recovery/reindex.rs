@@ -10,8 +10,8 @@
 //! 3. REINDEX, and a full check of the copy.
 //!
 //! A page that nothing leads to and that has rows of a table on it is one that a table has lost,
-//! though SQLite finds no fault with that: then nothing is done, and the rows can be salvaged. Tables are not touched: their pages are the same bytes before
-//! and after.
+//! though SQLite finds no fault with that: then nothing is done, and the rows can be salvaged.
+//! Tables are not touched: their pages are the same bytes before and after.
 //!
 //! Thread: whichever calls. Memory: 4 bytes for each page of the old indexes, and the map's.
 

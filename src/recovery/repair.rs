@@ -28,8 +28,8 @@
 //! 7. the new database's content is written into the file and committed ([`super::write_back`]).
 //!
 //! A process that dies on the way leaves a folder, which the next operation removes, and at most a
-//! transaction that SQLite rolls back: a repair begins with that ([`engine::roll_back`]). An error removes what was made, the copies of step 2
-//! included.
+//! transaction that SQLite rolls back: a repair begins with that ([`engine::roll_back`]). An error
+//! removes what was made, the copies of step 2 included.
 //!
 //! Thread: whichever calls; it waits for locks and the disk.
 

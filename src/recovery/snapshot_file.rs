@@ -116,24 +116,7 @@ pub fn take(connection: &Connection) -> Result<Snapshot> {
     };
     let of_size = |pragma: &str| Ok::<_, Error>(u32::try_from(number(pragma)?).unwrap_or(0));
     let of_sign = |pragma: &str| Ok::<_, Error>(i32::try_from(number(pragma)?).unwrap_or(0));
-    let mut statement = sql
-        .prepare(
-            "SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema ORDER BY rowid",
-        )
-        .map_err(at)?;
-    let schema = statement
-        .query_map([], |row| {
-            Ok(SchemaEntry {
-                kind: row.get(0)?,
-                name: row.get(1)?,
-                table: row.get(2)?,
-                root: row.get::<_, Option<u32>>(3)?.unwrap_or(0),
-                sql: row.get(4)?,
-            })
-        })
-        .and_then(Iterator::collect)
-        .map_err(at)?;
-    drop(statement);
+    let schema = entries(connection)?;
     let snapshot = Snapshot {
         page_size: of_size("page_size")?,
         reserved: reserved(connection)?,
@@ -152,6 +135,30 @@ pub fn take(connection: &Connection) -> Result<Snapshot> {
         transaction.finish().map_err(at)?;
     }
     Ok(snapshot)
+}
+
+/// The rows of `sqlite_schema`, in their order.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn entries(connection: &Connection) -> Result<Vec<SchemaEntry>> {
+    let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
+    let mut statement = connection
+        .sql()?
+        .prepare(
+            "SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema ORDER BY rowid",
+        )
+        .map_err(at)?;
+    let entries = statement.query_map([], |row| {
+        Ok(SchemaEntry {
+            kind: row.get(0)?,
+            name: row.get(1)?,
+            table: row.get(2)?,
+            root: row.get::<_, Option<u32>>(3)?.unwrap_or(0),
+            sql: row.get(4)?,
+        })
+    });
+    entries.and_then(Iterator::collect).map_err(at)
 }
 
 /// The schema's cookie is 32 bits; `PRAGMA schema_version` takes them for a signed number.

@@ -13,11 +13,11 @@ use super::forest;
 use super::geometry::Geometry;
 use super::pages::{AsImage, Pages};
 use super::snapshot::SchemaEntry;
-use super::target::{Encoding, Target};
+use super::target::Target;
 use super::tree::{Owner, Owners, Tree};
 use crate::engine::{Result, Task};
 use crate::recovery::neutral::NeutralTable;
-use crate::recovery::original::{Format, Original, is_of_the_file};
+use crate::recovery::original::{Original, is_of_the_file};
 
 /// A table that SQLite reads and checks without a fault.
 #[derive(Debug)]
@@ -200,17 +200,4 @@ fn claim(
         indexes.push((index.root, claimed));
     }
     Ok(Some((tree, indexes)))
-}
-
-/// What the header says of every page.
-impl Geometry {
-    /// For SQLite.
-    pub(in crate::recovery) fn format(&self) -> Format {
-        Format {
-            page_size: self.layout.page_size,
-            reserved: self.as_snapshot.reserved,
-            encoding: Encoding::of_header(self.as_snapshot.encoding),
-            schema_format: self.schema_format(),
-        }
-    }
 }

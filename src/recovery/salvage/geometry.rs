@@ -10,7 +10,6 @@
 
 use super::encoding::Texts;
 use super::pages::{Layout, Pages, start_of};
-use super::target::Encoding;
 use super::{Snapshot, Source};
 use crate::engine::{Error, Overlay, Result, Storage, Task, Votes, is_whole};
 use crate::format::ptrmap::{self, Entry};
@@ -137,22 +136,17 @@ impl Candidate {
     /// What SQLite goes by in every page.
     pub(in crate::recovery) fn format(&self) -> Format {
         let header = Header::read(&self.header);
-        let schema_format = header.map_or(SCHEMA_FORMAT, |header| header.schema_format);
-        Format {
-            page_size: self.page_size,
-            reserved: self.reserved,
-            encoding: Encoding::of_header(header.map_or(0, |it| it.encoding as u8)),
-            schema_format: if (1..=4).contains(&schema_format) { schema_format } else { 4 },
-        }
+        let (encoding, schema) = header.map_or((0, 0), |it| (it.encoding as u8, it.schema_format));
+        Format::new(self.page_size, self.reserved, encoding, schema)
     }
 }
 
 impl Geometry {
-    /// The schema format number (<https://sqlite.org/fileformat2.html#schema_format_number>); the
-    /// newest where the header does not say one that there is.
-    pub(super) fn schema_format(&self) -> u32 {
-        let number = self.header.map_or(4, |header| header.schema_format);
-        if (1..=4).contains(&number) { number } else { 4 }
+    /// What SQLite goes by in every page.
+    pub(super) fn format(&self) -> Format {
+        let Snapshot { reserved, encoding, .. } = self.as_snapshot;
+        let schema = self.header.map_or(0, |header| header.schema_format);
+        Format::new(self.layout.page_size, reserved, encoding, schema)
     }
 
     /// The freelist's first page and how many it has, by the header.

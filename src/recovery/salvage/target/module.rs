@@ -86,20 +86,6 @@ impl Module {
     }
 }
 
-/// The table that a full-text table has its content in, if that is another one.
-pub(super) fn content_of(entry: &SchemaEntry) -> Option<String> {
-    let text = entry.sql.as_deref().unwrap_or_default();
-    let tokens: Vec<&str> = sql::tokens(text).map(|token| token.text).collect();
-    tokens.windows(4).find_map(|window| match window {
-        ["(" | ",", option, "=", value]
-            if option.eq_ignore_ascii_case("content") && !unquoted(value).is_empty() =>
-        {
-            (!matches!(*value, "," | ")")).then(|| unquoted(value).to_owned())
-        }
-        _ => None,
-    })
-}
-
 /// Whether the arguments of a full-text table have `content=` with nothing in it.
 fn is_contentless<'a>(tokens: impl Iterator<Item = Token<'a>>) -> bool {
     let tokens: Vec<&str> = tokens.map(|token| token.text).collect();

@@ -30,7 +30,7 @@ use rusqlite::{OpenFlags, ffi};
 use super::carried::Carried;
 use super::limits::Limits;
 use super::lost_and_found::{LostAndFound, LostRow};
-use super::module::{self, Kind, Module};
+use super::module::{Kind, Module};
 use super::rtree::{self, RTree};
 use super::schema;
 use super::shadow::{self, Shadow};
@@ -218,9 +218,10 @@ fn is_carried(schema: &[SchemaEntry], entry: &SchemaEntry, carried: &Carried) ->
         .iter()
         .filter(|it| it.kind == "table" && it.root != 0 && shadow::is_named_after(entry, &it.name))
         .peekable();
-    let content_is_carried = match module::content_of(entry) {
-        Some(content) => carried.has(&content),
-        None => true,
+    let index = FullText::of(&entry.name, entry.sql.as_deref().unwrap_or_default());
+    let content_is_carried = match index.as_ref().map(FullText::content) {
+        Some(Content::External(content)) => carried.has(content),
+        Some(Content::Own | Content::None) | None => true,
     };
     own.peek().is_some() && own.all(|it| carried.has(&it.name)) && content_is_carried
 }
