@@ -1,37 +1,61 @@
 'use strict'
 
-const { engineInfo, errorLog } = require('./binding.js')
-const { appendAgentLogs } = require('./lib/append.js')
-const { backup } = require('./lib/backup.js')
-const { backupFile, restore } = require('./lib/backups.js')
-const { check } = require('./lib/check.js')
-const { constants } = require('./lib/constants.js')
-const { DatabaseSync } = require('./lib/database-sync.js')
-const { fileInfo } = require('./lib/file-info.js')
-const { HardenedDatabase } = require('./lib/hardened-database.js')
-const { pageMapSvg } = require('./lib/doctor/svg.js')
-const { pageMap } = require('./lib/page-map.js')
-const { protectNodeSqlite } = require('./lib/protect.js')
-const { recover } = require('./lib/repair.js')
-const { Session } = require('./lib/session.js')
-const { StatementSync } = require('./lib/statement-sync.js')
+require('./native/runtime.js')
+const binding = require('./binding.js')
 
-module.exports = {
-  DatabaseSync,
-  HardenedDatabase,
-  Session,
-  StatementSync,
-  appendAgentLogs,
-  backup,
-  backupFile,
-  check,
-  constants,
-  engineInfo,
-  errorLog,
-  fileInfo,
-  pageMap,
-  pageMapSvg,
-  protectNodeSqlite,
-  recover,
-  restore,
+/** The exports, each loaded when it is first used: a process pays for what it uses. */
+const exported = {
+  DatabaseSync: () => require('./lib/database-sync.js').DatabaseSync,
+  HardenedDatabase: () => require('./lib/hardened-database.js').HardenedDatabase,
+  Session: () => require('./lib/session.js').Session,
+  StatementSync: () => require('./lib/statement-sync.js').StatementSync,
+  appendAgentLogs: () => require('./lib/append.js').appendAgentLogs,
+  backup: () => require('./lib/backup.js').backup,
+  backupFile: () => require('./lib/backups.js').backupFile,
+  check: () => require('./lib/check.js').check,
+  constants: () => require('./lib/constants.js').constants,
+  engineInfo: () => binding.engineInfo,
+  errorLog: () => binding.errorLog,
+  fileInfo: () => require('./lib/file-info.js').fileInfo,
+  pageMap: () => require('./lib/page-map.js').pageMap,
+  pageMapSvg: () => require('./lib/doctor/svg.js').pageMapSvg,
+  protectNodeSqlite: () => require('./lib/protect.js').protectNodeSqlite,
+  recover: () => require('./lib/repair.js').recover,
+  restore: () => require('./lib/backups.js').restore,
+}
+
+for (const [name, load] of Object.entries(exported)) {
+  const replace = (value) => {
+    Object.defineProperty(exports, name, { value, configurable: true, enumerable: true, writable: true })
+    return value
+  }
+  Object.defineProperty(exports, name, {
+    configurable: true,
+    enumerable: true,
+    get: () => replace(load()),
+    set: replace,
+  })
+}
+
+// Never runs: an `import` of this file reads the names from it.
+if (exports === undefined) {
+  module.exports = {
+    DatabaseSync,
+    HardenedDatabase,
+    Session,
+    StatementSync,
+    appendAgentLogs,
+    backup,
+    backupFile,
+    check,
+    constants,
+    engineInfo,
+    errorLog,
+    fileInfo,
+    pageMap,
+    pageMapSvg,
+    protectNodeSqlite,
+    recover,
+    restore,
+  }
 }

@@ -32,12 +32,12 @@ function childEnvironment(extra = {}) {
   return env
 }
 
-/** Runs a command to its end on our own output and returns its exit code. */
-export function run(command, args, { cwd = root, env } = {}) {
+/** Runs a command to its end on our own output, `quiet`: its errors alone, and returns its exit code. */
+export function run(command, args, { cwd = root, env, quiet = false } = {}) {
   const { status, error } = spawnSync(command, args, {
     cwd,
     env: childEnvironment(env),
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdio: ['ignore', quiet ? 'ignore' : 'inherit', 'inherit'],
   })
   if (error) throw new SetupError(`cannot run ${command}: ${error.message}`)
   return status ?? 1
@@ -65,13 +65,13 @@ function requireCommand(command, args, hint) {
 }
 
 /** npm under the Node that started us: the one in node_modules is about to be replaced. */
-function npm(args, cwd) {
+export function npm(args, cwd, { quiet = false } = {}) {
   const script = process.env.npm_execpath
   if (script?.endsWith('.js') || script?.endsWith('.cjs')) {
     const outerNode = process.env.npm_node_execpath ?? process.execPath
-    return run(outerNode, [script, ...args], { cwd })
+    return run(outerNode, [script, ...args], { cwd, quiet })
   }
-  return windows ? run('cmd.exe', ['/d', '/c', 'npm', ...args], { cwd }) : run('npm', args, { cwd })
+  return windows ? run('cmd.exe', ['/d', '/c', 'npm', ...args], { cwd, quiet }) : run('npm', args, { cwd, quiet })
 }
 
 function modified(file) {

@@ -1,0 +1,2 @@
+// For `node --import fusion-sqlite/register`, as register.d.ts.
+import './index.js'

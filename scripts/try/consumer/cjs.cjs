@@ -1,0 +1,1 @@
+require('./exercise.cjs')(require('fusion-sqlite'), process.argv[2])

@@ -1,0 +1,2 @@
+import withBinding = require('./with-binding.js')
+export default withBinding
