@@ -30,6 +30,11 @@ test('every row of the excerpt is stored and the database is sound', async (t) =
   t.is(code, 0, output)
   t.regex(output, /integrity check +ok/)
   t.regex(output, /rows counted +3,173 of 3,173, by another process/)
+  // The picture: a bar for each way, of the main thread's time and of the WAL.
+  for (const unit of ['µs', 'bytes']) {
+    for (const way of ['node:sqlite', 'fusion-sqlite'])
+      t.regex(output, new RegExp(`^ +${way} +[█▏-▉]+ [\\d,.]+ ${unit}$`, 'm'))
+  }
 })
 
 test('other writers and a copy of the live files do no harm', async (t) => {

@@ -11,8 +11,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { HardenedDatabase, engineInfo } from '../index.mjs'
 import { InputError, MissingInputError, readEntries } from './entries.mjs'
+import { bars } from './picture.mjs'
 
 const examples = fileURLToPath(new URL('../examples/', import.meta.url))
+const schema = path.join(examples, 'fusion-schema.sql')
 
 const usage = `Usage: npm run demo [-- OPTIONS]
 
@@ -52,7 +54,7 @@ function options() {
 /** Fusion's schema and the tasks that the entries belong to. */
 async function createDatabase(file, entries) {
   const db = new HardenedDatabase(file)
-  db.exec(await readFile(path.join(examples, 'fusion-schema.sql'), 'utf8'))
+  db.exec(await readFile(schema, 'utf8'))
   const insert = db.prepare('INSERT INTO tasks(id, title, createdAt, updatedAt) VALUES (?, ?, ?, ?)')
   const tasks = new Set(entries.map((entry) => entry.taskId))
   const now = new Date().toISOString()
@@ -91,6 +93,23 @@ async function play(db, entries, progress, rate) {
     }
     progress.handedOver += burst.length
   }
+}
+
+/** The picture at the end: what the entries cost through node:sqlite and through this package. */
+async function compare(input, folder) {
+  const ways = ['node:sqlite', 'fusion-sqlite']
+  const costs = []
+  for (const [index, way] of ways.entries()) {
+    const file = path.join(folder, `compared-${index}.db`)
+    costs.push(JSON.parse(await otherProcess('compare.mjs', way, input, file, schema)))
+  }
+  const cost = (field) => Object.fromEntries(ways.map((way, index) => [way, costs[index][field]]))
+  return `
+The same entries through node:sqlite, each in a transaction of its own, and through fusion-sqlite:
+
+${bars('CPU of the main thread', 'µs', cost('microseconds'))}
+
+${bars('Written to the WAL', 'bytes', cost('walBytes'))}`
 }
 
 /** Redraws one line on a terminal; elsewhere a line for every quarter. */
@@ -147,8 +166,6 @@ function figures(stats) {
     batches: stats.batches,
     bytes: stats.bytes,
     retries: stats.retries,
-    syncs: stats.syncs,
-    walBytes: stats.wal?.bytesWritten,
     walPeakBytes: stats.wal?.peakBytes,
     checkpoints: stats.checkpoints,
   }
@@ -200,7 +217,7 @@ async function runDemo({ input, agents, rate, keep, disturb: disturbed }) {
     stopProgress()
     const foreignRows = await disturbance
 
-    const { batches, bytes, retries, syncs, walBytes, walPeakBytes, checkpoints } = figures(db.stats())
+    const { batches, bytes, retries, walPeakBytes, checkpoints } = figures(db.stats())
     const integrity = checkIntegrity(db)
     await db.closeAsync()
     db = undefined
@@ -208,20 +225,18 @@ async function runDemo({ input, agents, rate, keep, disturb: disturbed }) {
     const expected = entries.length + foreignRows
     const stored = Number(await otherProcess('count-rows.mjs', file))
     const { size } = await stat(file)
-    const perRow = (value) =>
-      value === undefined ? 'not known' : (value / entries.length).toFixed(value < entries.length ? 4 : 0)
 
     console.log(`
 rows a second      ${integer(entries.length / seconds)} (${seconds.toFixed(2)} s until the last one was committed)
 batches            ${integer(batches)} (${integer(entries.length / batches)} rows each), ${integer(retries)} retries
 event-loop delay   p50 ${milliseconds(delay.percentile(50))} ms, p99 ${milliseconds(delay.percentile(99))} ms, max ${milliseconds(delay.max)} ms
 WAL peak           ${mebibytes(walPeakBytes)}
-bytes a row        ${perRow(bytes)} of text, ${perRow(walBytes)} written to the WAL
-fsyncs a row       ${perRow(syncs)}
+bytes a row        ${integer(bytes / entries.length)} of text
 checkpoints        ${checkpointText(checkpoints)}
 database           ${mebibytes(size)}
 integrity check    ${integrity.slice(0, 5).join('; ')}
 rows counted       ${integer(stored)} of ${integer(expected)}, by another process${disturbed ? `; ${integer(foreignRows)} are of other writers` : ''}`)
+    console.log(await compare(input, folder))
     if (keep) console.log(`kept               ${file}`)
 
     for (const { code, message } of progress.rejected.slice(0, 5)) console.error(`rejected: ${code}: ${message}`)
