@@ -33,7 +33,7 @@ test('every row of the excerpt is stored and the database is sound', async (t) =
   // The picture: a bar for each way, of the main thread's time and of the WAL.
   for (const unit of ['µs', 'bytes']) {
     for (const way of ['node:sqlite', 'fusion-sqlite'])
-      t.regex(output, new RegExp(`^ +${way} +[█▏-▉]+ [\\d,.]+ ${unit}$`, 'm'))
+      t.regex(output, new RegExp(`^ +${way} +[█▏▎▍▌▋▊▉]+ [\\d,.]+ ${unit}$`, 'm'))
   }
 })
 

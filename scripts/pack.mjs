@@ -130,7 +130,11 @@ export function stage({ incomplete = false, only = targets, into = DESTINATION }
 /** The same, packed: each package with its tarball, too. */
 export function pack({ into = DESTINATION, ...options } = {}) {
   const { packages, missing } = stage({ into, ...options })
-  const code = npm(['pack', '--loglevel=error', '--pack-destination', into, ...packages.map(({ folder }) => folder)], root, { quiet: true })
+  const code = npm(
+    ['pack', '--loglevel=error', '--pack-destination', into, ...packages.map(({ folder }) => folder)],
+    root,
+    { quiet: true },
+  )
   if (code !== 0) throw new SetupError(`npm pack failed with code ${code}`)
   for (const one of packages) one.tarball = path.join(into, `${one.name}-${manifest.version}.tgz`)
   return { packages, missing }

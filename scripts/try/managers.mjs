@@ -5,6 +5,9 @@ import path from 'node:path'
 
 const write = (folder, name, text) => writeFileSync(path.join(folder, name), text)
 
+/** What `yarn node` gives Node to find packages in yarn's archives. */
+const PNP = ['--no-warnings', '--require', './.pnp.cjs', '--experimental-loader', './.pnp.loader.mjs']
+
 /** Options that every npm and pnpm takes from its settings file. */
 const npmrc = (url, cache) => `registry=${url}/\ncache=${cache}\naudit=false\nfund=false\nupdate-notifier=false\n`
 
@@ -47,12 +50,17 @@ export const managers = [
       write(folder, 'yarn.lock', '')
       const settings = { npmRegistryServer: url, globalFolder: cache, nodeLinker: linker }
       const lines = Object.entries(settings).map(([name, value]) => `${name}: ${JSON.stringify(value)}`)
-      const more = ['unsafeHttpWhitelist: ["127.0.0.1"]', 'enableTelemetry: false', 'enableImmutableInstalls: false']
+      const more = [
+        'pnpEnableEsmLoader: true',
+        'unsafeHttpWhitelist: ["127.0.0.1"]',
+        'enableTelemetry: false',
+        'enableImmutableInstalls: false',
+      ]
       write(folder, '.yarnrc.yml', `${[...lines, ...more].join('\n')}\n`)
     },
     add: ['add', 'fusion-sqlite'],
     run: ['run', 'fusion-sqlite'],
-    loader: linker === 'pnp' ? ['--require', './.pnp.cjs'] : [],
+    loader: linker === 'pnp' ? PNP : [],
   })),
   {
     name: 'bun',
