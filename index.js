@@ -1,7 +1,6 @@
 'use strict'
 
 require('./native/runtime.js')
-const binding = require('./binding.js')
 
 /** The exports, each loaded when it is first used: a process pays for what it uses. */
 const exported = {
@@ -14,8 +13,8 @@ const exported = {
   backupFile: () => require('./lib/backups.js').backupFile,
   check: () => require('./lib/check.js').check,
   constants: () => require('./lib/constants.js').constants,
-  engineInfo: () => binding.engineInfo,
-  errorLog: () => binding.errorLog,
+  engineInfo: () => require('./binding.js').engineInfo,
+  errorLog: () => require('./binding.js').errorLog,
   fileInfo: () => require('./lib/file-info.js').fileInfo,
   pageMap: () => require('./lib/page-map.js').pageMap,
   pageMapSvg: () => require('./lib/doctor/svg.js').pageMapSvg,

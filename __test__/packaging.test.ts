@@ -1,137 +1,104 @@
-// What npm would publish, installed elsewhere without a network: the package and this platform's
-// binary, loaded by `import` and by `require`, and type-checked from both kinds of modules.
+// What is published, as `npm run pack` makes it. `npm run pack:try` installs it and uses it.
 
-import { execFile } from 'node:child_process'
-import { copyFile, cp, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
-import os from 'node:os'
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import path from 'node:path'
-import { promisify } from 'node:util'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
+import { stage } from '../scripts/pack.mjs'
+import * as table from '../scripts/targets.mjs'
+import { folder } from './support.ts'
 
-const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
-const windows = process.platform === 'win32'
+interface Target {
+  name: string
+  os: string
+  cpu: string
+  libc?: string
+  addon: string
+  packageName: string
+}
 
-async function npm(folder: string, ...args: string[]): Promise<string> {
-  const { stdout } = await run('npm', [...args, '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd: folder,
-    shell: windows,
-    timeout: 90_000,
+const targets = table.targets as Target[]
+const host = table.hostTarget() as Target
+const json = (file: string) => JSON.parse(readFileSync(file, 'utf8')) as Record<string, any>
+const manifest = json(path.join(root, 'package.json'))
+
+function staged(t: import('ava').ExecutionContext) {
+  const into = path.join(folder(t), 'npm')
+  stage({ into, only: [host], incomplete: true })
+  return { main: path.join(into, 'fusion-sqlite'), platform: (name: string) => path.join(into, name) }
+}
+
+test('nothing is packed without the binary of every platform, nor from the sources', (t) => {
+  t.throws(() => stage({ into: path.join(folder(t), 'npm'), only: [host] }), {
+    message: /no binary for: .*build:target/,
   })
-  return stdout
-}
+  const packed = spawnSync('npm', ['pack', '--dry-run'], {
+    cwd: root,
+    encoding: 'utf8',
+    shell: process.platform === 'win32',
+  })
+  t.not(packed.status, 0)
+  t.regex(packed.stderr, /npm run pack makes it/)
+})
 
-interface Packed {
-  filename: string
-  files: { path: string }[]
-}
-
-async function pack(folder: string, destination: string): Promise<{ tarball: string; files: string[] }> {
-  const output = await npm(folder, 'pack', '--json', '--pack-destination', destination)
-  const [packed] = JSON.parse(output.slice(output.indexOf('['))) as Packed[]
-  if (!packed) throw new Error(`npm pack printed: ${output}`)
-  return { tarball: path.join(destination, packed.filename), files: packed.files.map((file) => file.path) }
-}
-
-const useIt = `
-  const file = process.argv[2]
-  const db = new fusionSqlite.HardenedDatabase(file)
-  db.exec('CREATE TABLE t(x)')
-  db.prepare('INSERT INTO t VALUES (?)').run(7)
-  const row = db.prepare('SELECT x FROM t').get()
-  db.close()
-  console.log(JSON.stringify({ names: Object.keys(fusionSqlite).toSorted(), x: row.x, engine: fusionSqlite.engineInfo() }))
-`
-
-const typedUse = `
-  const db = new HardenedDatabase('unused.db')
-  const receipt: Promise<{ committed: number }> = db.appendAgentLogs([{ taskId: 'T', text: 'x', type: 'text' }])
-  const kept: boolean = db.appendAgentLog({ taskId: 'T', text: 'x', type: 'tool' })
-  const lock: 'ofd' | 'posix' | 'windows' = engineInfo().lockKind
-  export const used = [receipt, kept, lock]
-`
-
-test('the packed package installs offline and loads by import and by require, with types', async (t) => {
-  t.timeout(110_000)
-  const folder = await mkdtemp(path.join(os.tmpdir(), 'fusion-sqlite-packaging-'))
-  t.teardown(() => rm(folder, { recursive: true, force: true }))
-
-  const prefix = `fusion-sqlite.${process.platform}-${process.arch}`
-  const addon = (await readdir(root)).find((name) => name.startsWith(prefix) && name.endsWith('.node'))
-  if (!addon) return t.fail('the addon is not built')
-  const platform = addon.split('.')[1] ?? ''
-  const platformFolder = path.join(folder, 'platform')
-  await cp(path.join(root, 'npm', platform), platformFolder, { recursive: true })
-  await copyFile(path.join(root, addon), path.join(platformFolder, addon))
-
-  const main = await pack(root, folder)
-  const binary = await pack(platformFolder, folder)
-  t.true(binary.files.includes(addon))
-  for (const name of [
-    'LICENSE',
-    'README.md',
-    'index.js',
-    'index.mjs',
-    'index.d.ts',
-    'index.d.mts',
-    'binding.js',
-    'register.js',
-    'register.mjs',
-    'bin/fusion-sqlite.js',
-  ])
-    t.true(main.files.includes(name), `${name} is not packed`)
-  const foreign = main.files.filter((name) => /^(src|bench|demo|examples|__test__|npm|target)\/|\.node$/.test(name))
-  t.deepEqual(foreign, [])
-
-  const app = path.join(folder, 'app')
-  await mkdir(app)
-  await writeFile(path.join(app, 'package.json'), '{ "private": true }')
-  await npm(app, 'install', '--offline', main.tarball, binary.tarball)
-
-  await writeFile(
-    path.join(app, 'esm.mjs'),
-    `import * as all from 'fusion-sqlite'
-    const { default: viaDefault, ...fusionSqlite } = all
-    if (viaDefault.HardenedDatabase !== fusionSqlite.HardenedDatabase) throw new Error('two faces')
-    ${useIt}`,
+test('the package names every platform in its own version, and each package has its licences', (t) => {
+  const { main, platform } = staged(t)
+  const { optionalDependencies, scripts, devDependencies, private: hidden } = json(path.join(main, 'package.json'))
+  t.deepEqual(
+    optionalDependencies,
+    Object.fromEntries(targets.map(({ packageName }) => [packageName, manifest.version])),
   )
-  await writeFile(path.join(app, 'cjs.cjs'), `const fusionSqlite = require('fusion-sqlite')\n${useIt}`)
-  const results = []
-  for (const script of ['esm.mjs', 'cjs.cjs']) {
-    const { stdout } = await run(process.execPath, [script, path.join(app, `${script}.db`)], {
-      cwd: app,
-      timeout: 30_000,
-    })
-    results.push(JSON.parse(stdout) as { names: string[]; x: number })
+  t.deepEqual([scripts, devDependencies, hidden], [undefined, undefined, undefined])
+  for (const target of targets) {
+    const made = json(path.join(platform(target.name), 'package.json'))
+    t.is(made.name, target.packageName)
+    t.is(made.version, manifest.version)
+    t.deepEqual([made.os, made.cpu, made.libc], [[target.os], [target.cpu], target.libc && [target.libc]])
+    t.is(existsSync(path.join(platform(target.name), made.main)), target.name === host.name)
   }
-  const registered = ['--import', 'fusion-sqlite/register', '--print', "require('node:sqlite').DatabaseSync.name"]
-  const { stdout: name, stderr: said } = await run(process.execPath, registered, { cwd: app, timeout: 30_000 })
-  t.deepEqual([name.trim(), said], ['DatabaseSync', ''])
-  const npx = ['--no-install', 'fusion-sqlite', 'info', path.join(app, 'esm.mjs.db'), '--json']
-  // By this Node, and not by whichever is the first on the machine.
-  const env = { ...process.env, PATH: `${path.dirname(process.execPath)}${path.delimiter}${process.env.PATH}` }
-  const { stdout: told } = await run('npx', npx, { cwd: app, env, shell: windows, timeout: 30_000 })
-  t.is((JSON.parse(told) as { info: { database: { pages: number } } }).info.database.pages, 2)
-  const [esm, cjs] = results
-  t.deepEqual(esm, cjs)
-  t.is(esm?.x, 7)
+  for (const made of [main, platform(host.name)]) {
+    t.true(existsSync(path.join(made, 'LICENSE')))
+    t.regex(
+      readFileSync(path.join(made, 'THIRD-PARTY-NOTICES.md'), 'utf8'),
+      /rusqlite \d[^]*SQLite is|SQLite is[^]*rusqlite \d/,
+    )
+  }
+})
 
-  await writeFile(
-    path.join(app, 'esm.mts'),
-    `import 'fusion-sqlite/register'\nimport { HardenedDatabase, engineInfo } from 'fusion-sqlite'\n${typedUse}`,
+test('the loader knows exactly the platforms that are published', (t) => {
+  const loader = readFileSync(path.join(root, 'binding.js'), 'utf8')
+  const named = [...loader.matchAll(/^ {2}'([\w-]+)': \(\) => require\.resolve\('fusion-sqlite-([\w-]+)'\)/gm)]
+  t.deepEqual(named.map(([, name]) => name).toSorted(), targets.map(({ name }) => name).toSorted())
+  for (const [, name, resolved] of named) t.is(name, resolved)
+})
+
+test('every file that the package names is in it, and every link of its documents leads somewhere', (t) => {
+  const { main } = staged(t)
+  const packed = json(path.join(main, 'package.json'))
+  const named = JSON.stringify([packed.exports, packed.bin, packed.main, packed.types]).match(
+    /(?<=")\.?\/?[\w./-]+\.\w+(?=")/g,
   )
-  await writeFile(
-    path.join(app, 'cjs.cts'),
-    `import fusionSqlite = require('fusion-sqlite')\nconst { HardenedDatabase, engineInfo } = fusionSqlite\n${typedUse}`,
-  )
-  const compile = [path.join(root, 'node_modules/typescript/bin/tsc'), '--noEmit', '--strict', '--target', 'es2024']
-  const resolution = ['--module', 'nodenext', '--types', 'node', '--typeRoots', path.join(root, 'node_modules/@types')]
-  await t.notThrowsAsync(
-    run(process.execPath, [...compile, ...resolution, 'esm.mts', 'cjs.cts'], { cwd: app, timeout: 60_000 }).catch(
-      (error: Error & { stdout?: string }) => {
-        throw new Error(error.stdout || error.message)
-      },
-    ),
-  )
+  t.true((named?.length ?? 0) > 10)
+  for (const name of [...(named ?? []), ...packed.files]) t.true(existsSync(path.join(main, name)), name)
+  const documents = ['README.md', ...readdirSync(path.join(main, 'docs')).map((name) => `docs/${name}`)]
+  for (const document of documents.filter((name) => name.endsWith('.md'))) {
+    const text = readFileSync(path.join(main, document), 'utf8')
+    for (const [, link = ''] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)) {
+      t.true(existsSync(path.join(main, path.dirname(document), link)), `${document}: ${link}`)
+    }
+  }
+})
+
+test('the packed files and the sources export the same', (t) => {
+  const { main } = staged(t)
+  const keys = (file: string) => {
+    const env = { ...process.env, FUSION_SQLITE_BINDING: path.join(root, host.addon) }
+    const script = `const all = require(process.argv[1]); console.log(JSON.stringify(Object.entries(all).map(([name, value]) => [name, typeof value, value.name, value.length])))`
+    const { stdout, stderr } = spawnSync(process.execPath, ['-e', script, file], { encoding: 'utf8', env })
+    return stdout || stderr
+  }
+  t.is(keys(path.join(main, 'index.js')), keys(path.join(root, 'index.js')))
+  t.true(keys(path.join(main, 'index.js')).startsWith('[["DatabaseSync","function"'))
 })

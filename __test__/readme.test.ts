@@ -15,7 +15,7 @@ const INTERNAL = new Set(['ERR_FUSION_NOTHING_TO_SALVAGE'])
 test('every error code of the sources is in the table of errors', async (t) => {
   const readme = await read('README.md')
   const codes = new Set<string>()
-  for (const folder of ['src', 'lib']) {
+  for (const folder of ['src', 'lib', 'native']) {
     for (const name of await readdir(path.join(root, folder), { recursive: true })) {
       if (!/\.(rs|js|c)$/.test(name)) continue
       for (const [code] of (await read(folder, name)).matchAll(/ERR_FUSION_[A-Z_]*[A-Z]/g)) codes.add(code)

@@ -4,7 +4,7 @@
 //
 // | file | modules |
 // |---|---|
-// | bundle.js | DatabaseSync, and what it requires at the top level of its modules |
+// | index.js | DatabaseSync, and what it requires at the top level of its modules |
 // | hardened.js | the same of HardenedDatabase |
 // | lazy.js | the rest: the commands, page maps, what explains a failed load |
 
@@ -13,7 +13,7 @@ import path from 'node:path'
 import { root } from './bootstrap.mjs'
 import { manifest } from './targets.mjs'
 
-export const BUNDLE = 'bundle.js'
+const BUNDLE = 'index.js'
 
 const GROUPS = [
   { file: BUNDLE, entries: ['index.js', 'lib/database-sync.js'] },
@@ -26,7 +26,7 @@ const REQUIRE = /^( *)(.*?)\brequire\('(\.{1,2}\/[^']+\.js)'\)/gm
 const CALL = /\brequire\('(\.{1,2}\/[^']+)'\)/g
 
 /** The module that `request` means in the module `id`; ids are paths from the package's root. */
-export function resolve(id, request) {
+function resolve(id, request) {
   return path.posix.join(path.posix.dirname(id), request)
 }
 
@@ -56,6 +56,9 @@ function moved(id) {
 const eager = (id) => `'${id}': (function (module, exports) {\n${moved(id)}}),\n`
 const lazy = (id) => `'${id}'(module, exports) {\n${moved(id)}},\n`
 
+/** Under this symbol index.js has the function that gives the package's other files their modules. */
+const KEY = `Symbol.for('fusion-sqlite.module')`
+
 const LOADER = `// The modules named below, put together by scripts/bundle.mjs of fusion-sqlite's repository.
 'use strict'
 const loaded = new Map()
@@ -75,8 +78,9 @@ function __bundled(id) {
   }
   return module.exports
 }
-module.exports = __bundled
 `
+
+const END = `module.exports = Object.defineProperty(__bundled('index.js'), ${KEY}, { value: __bundled })\n`
 
 const more = (ids, how) => `'use strict'\nmodule.exports = (__bundled) => ({\n${ids.map(how).join('')}})\n`
 
@@ -87,7 +91,7 @@ export function bundle(entries) {
   for (const { file, entries: first } of GROUPS) {
     const ids = reachable(first, known, true)
     for (const id of ids) known.add(id)
-    texts[file] = file === BUNDLE ? `${LOADER}const modules = {\n${ids.map(eager).join('')}}\n` : more(ids, eager)
+    texts[file] = file === BUNDLE ? `${LOADER}const modules = {\n${ids.map(eager).join('')}}\n${END}` : more(ids, eager)
   }
   const all = reachable([...known, ...entries], new Set(), false)
   texts[LAZY] = more(
@@ -97,15 +101,18 @@ export function bundle(entries) {
   return texts
 }
 
-/** The source of a file that stays outside, as \`id\`, whose requires of modules ask the bundle. */
+/** What the file `id` calls for a module. */
+function asked(id, module) {
+  const file = path.posix.relative(path.posix.dirname(id), BUNDLE)
+  return `require('${file.startsWith('.') ? file : `./${file}`}')[${KEY}]('${module}')`
+}
+
+/** The source of a file that stays outside, as `id`, whose requires of modules ask the bundle. */
 export function outside(id) {
-  const up = path.posix.relative(path.posix.dirname(id), BUNDLE)
-  const file = up.startsWith('.') ? up : `./${up}`
-  return read(id).replace(CALL, (_, request) => `require('${file}')('${resolve(id, request)}')`)
+  return read(id).replace(CALL, (_, request) => asked(id, resolve(id, request)))
 }
 
 /** A file that is a module of the bundle, for those who ask for it by its path. */
 export function stub(id) {
-  const up = path.posix.relative(path.posix.dirname(id), BUNDLE)
-  return `'use strict'\nmodule.exports = require('${up.startsWith('.') ? up : `./${up}`}')('${id}')\n`
+  return `'use strict'\nmodule.exports = ${asked(id, id)}\n`
 }

@@ -19,7 +19,7 @@ const DESTINATION = path.join(root, 'npm')
 const COPIED = ['README.md', 'CHANGELOG.md', 'LICENSE', 'docs', 'index.mjs', 'register.mjs', 'with-binding.mjs']
 const TYPES = ['index', 'register', 'with-binding'].flatMap((name) => [`${name}.d.ts`, `${name}.d.mts`])
 const OUTSIDE = ['register.js', 'bin/fusion-sqlite.js']
-const STUBS = ['index.js', 'with-binding.js', 'lib/node-sqlite.js']
+const STUBS = ['with-binding.js', 'lib/node-sqlite.js']
 /** What OUTSIDE requires. */
 const ENTRIES = [
   ...STUBS,

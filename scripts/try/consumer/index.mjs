@@ -1,0 +1,2 @@
+// The demo imports the file above it.
+export * from 'fusion-sqlite'
