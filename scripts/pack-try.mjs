@@ -77,7 +77,7 @@ function doctor(what, manager, made) {
     const [command, ...args] = callOf(manager)
     const file = path.join(made, 'doctor.db')
     const env = environment(node24)
-    await output(node24, [...(manager.loader ?? []), 'cjs.cjs', file], { cwd: made, env })
+    await output(node24, [...manager.loader, 'cjs.cjs', file], { cwd: made, env })
     const printed = await output(command, [...args, ...manager.run, 'doctor', file], { cwd: made, env })
     if (!printed.includes('doctor.db: healthy')) throw new Error(printed)
   })
@@ -108,14 +108,15 @@ async function tryManagers(folder, url) {
     const made = await step(`${manager.name} add fusion-sqlite`, () => install(manager, folder, url))
     if (made === undefined) continue
     if (manager.name === 'npm') byNpm = made
-    const runtime = [node24, ...(manager.loader ?? [])]
-    const ran = manager.native ? [bun()] : runtime
-    const scripts = ['cjs.cjs', 'esm.mjs', 'run.mts']
-    await use(manager.name, made, ran, { scripts, env: environment(node24) })
+    const ran = manager.native ? [bun()] : [node24, ...manager.loader]
+    await use(manager.name, made, ran, { env: environment(node24) })
     await doctor(manager.name, manager, made)
-    // The compiler does not read packages from archives.
-    if (manager.loader?.length > 0) notTried(`${manager.name}: TypeScript`, 'tsc reads no packages from archives')
-    else await types(manager.name, made)
+    if (manager.loader.length > 0) {
+      notTried(`${manager.name}: TypeScript`, 'neither tsc nor the loader of yarn reads it from archives')
+      continue
+    }
+    await use(manager.name, made, ran, { scripts: ['run.mts'], env: environment(node24) })
+    await types(manager.name, made)
   }
   return byNpm
 }
@@ -153,7 +154,11 @@ async function tryOthers(folder, url) {
       return install({ ...npm, name: `npm for ${what}` }, folder, url, options)
     })
     const ran = made && (await step(`${what}: a Node`, async () => runtime()))
-    if (ran) await use(what, made, ran, { env: environment(node24) })
+    if (!ran) continue
+    await use(what, made, ran, { env: environment(node24) })
+    // It starts other processes, which the system gives to no emulator.
+    if (cpu === process.arch) await demo(what, made, ran)
+    else notTried(`${what}: the demo`, 'its other processes would need an emulator, too')
   }
 }
 

@@ -73,6 +73,8 @@ export const managers = [
   },
 ]
 
+for (const manager of managers) manager.loader ??= []
+
 /** An empty project of `manager` in `folder`. */
 export function project(manager, folder, url) {
   const made = path.join(folder, manager.name.replaceAll(/\W+/g, '-'))
