@@ -109,18 +109,19 @@ function isInlined() {
   })
 }
 
-/** What to do, apart from the reasons of the single candidates. */
-function circumstances(tried, installed) {
-  if (isSingleExecutable()) {
+/** What to do: by where this code runs, if that left it without a file, else by the `remedies`. */
+function advice(remedies, installed, tried) {
+  const found = tried.some(({ file }) => file !== undefined)
+  if (!found && isSingleExecutable()) {
     return [
       `A single executable loads only files that it writes out first: write the binary to a file and ${NAME_ONE}.`,
     ]
   }
-  if (isInlined()) {
+  if (!found && isInlined()) {
     return [`A bundler has inlined fusion-sqlite, which then finds no binary: keep it external, or ${NAME_ONE}.`]
   }
   const others = otherPlatforms(installed)
-  const sentences = []
+  const sentences = [...remedies]
   if (tried.length === 0) sentences.push(`There are binaries for: ${Object.keys(installed).join(', ')}.`)
   if (others.length > 0) sentences.push(`Installed are the binaries for: ${others.join(', ')}.`)
   return sentences
@@ -137,8 +138,7 @@ function failure(tried, installed) {
   const message = [
     `the binary of fusion-sqlite could not be loaded (${system}, Node ${process.version}):`,
     ...candidates.map(({ name, reason }) => `- ${name}: ${reason}`),
-    ...remedies,
-    ...circumstances(tried, installed),
+    ...advice(remedies, installed, tried),
     BUILD,
   ].join('\n')
   const error = new Error(message, { cause: candidates.at(-1)?.cause })

@@ -9,13 +9,13 @@
 // | --host-only | this platform's binary alone, as `npm run build` made it |
 // | --quick | npm and pnpm alone, on the Node of this repository |
 
-import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { SetupError, ensurePackages, main, node24, prepare, root, run, tool } from './bootstrap.mjs'
 import { addons, buildTarget } from './build-target.mjs'
-import { pack } from './pack.mjs'
+import { addonOf, pack } from './pack.mjs'
 import { serve } from './registry.mjs'
 import { hostTarget, targets } from './targets.mjs'
 import { managers, project } from './try/managers.mjs'
@@ -162,6 +162,43 @@ async function tryOthers(folder, url) {
   }
 }
 
+/** An application that a bundler, and then Node, made one file of: without a binary named, and with one. */
+async function tryBundles(made, addon) {
+  const bundled = await step('esbuild bundles the package', async () => {
+    const esbuild = path.join(npmPackage('esbuild'), 'bin/esbuild')
+    const args = ['bundled.cjs', '--bundle', '--platform=node', '--log-level=error', '--outfile=dist/app.cjs']
+    await output(node24, [esbuild, ...args], { cwd: made, env: environment(node24) })
+    return path.join(made, 'dist', 'app.cjs')
+  })
+  if (bundled === undefined) return
+  const single = await step('Node makes a single executable of it', async () => {
+    const newest = node(nodeVersions().at(-1))
+    const executable = path.join(made, 'dist', process.platform === 'win32' ? 'app.exe' : 'app')
+    const config = { main: bundled, output: executable, disableExperimentalSEAWarning: true }
+    writeFileSync(path.join(made, 'sea.json'), JSON.stringify(config))
+    await output(newest, ['--build-sea', 'sea.json'], { cwd: made, env: environment(newest) })
+    return executable
+  })
+  // Out of reach of node_modules.
+  const cwd = mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-bundled-'))
+  const moved = path.join(cwd, 'app.cjs')
+  cpSync(bundled, moved)
+  const ways = [
+    { what: 'bundled', call: [node24, moved], said: /A bundler has inlined fusion-sqlite/ },
+    { what: 'single executable', call: single && [single], said: /A single executable loads only files/ },
+  ]
+  for (const { what, call, said } of ways.filter((way) => way.call)) {
+    const start = (env) => output(call[0], call.slice(1), { cwd, env: environment(node24, env) })
+    await step(`${what}: without a binary it says what to do`, async () => {
+      const { message } = await start({}).catch((error) => error)
+      if (!said.test(message)) throw new Error(`it said: ${message}`)
+    })
+    await step(`${what}: with FUSION_SQLITE_BINDING`, () => start({ FUSION_SQLITE_BINDING: addon }))
+    await step(`${what}: with fusion-sqlite/with-binding`, () => start({ NAMED: addon }))
+  }
+  rmSync(cwd, { recursive: true, force: true })
+}
+
 /** publint and attw, of the packed package. */
 async function lint(tarball, folder) {
   const linters = [
@@ -223,6 +260,7 @@ await main(async () => {
     await lintWorkflows()
     if (!quick && made) {
       await tryNodes(made)
+      await tryBundles(made, addonOf(hostTarget()))
       if (!hostOnly) await tryOthers(folder, registry.url)
       await measure(packages, made)
     }
