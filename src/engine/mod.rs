@@ -5,7 +5,9 @@
 pub mod application;
 mod backup;
 mod beside;
+mod commit_frame;
 mod connection;
+mod directory;
 mod disk_space;
 mod empty_wal;
 mod error;
@@ -40,7 +42,9 @@ use std::sync::OnceLock;
 
 pub use backup::{Backup, Progress};
 pub use beside::{beside, stamp};
+pub use commit_frame::commit_frames;
 pub use connection::Connection;
+pub use directory::was_opened;
 pub use disk_space::free_bytes;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};

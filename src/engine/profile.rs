@@ -4,7 +4,8 @@
 //! [`Connection::open_hardened`] is the way in, for the writer's connection and for JavaScript's
 //! alike. What it does, in order; each step has reasons to come before the next:
 //!
-//! 1. The directory's file system, where the file is to be made: a refused one gets no file.
+//! 1. The directory's file system, where the file is to be made: a refused one gets no file. The
+//!    directory, where there is none ([`directory`]).
 //! 2. `sqlite3_open_v2`, the busy timeout. Nothing has been read.
 //! 3. Neither checkpoint on close nor automatic checkpoint. A WAL that is not the file's own does
 //!    no damage until it is checkpointed, and every later step may fail and close.
@@ -42,7 +43,7 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::connection::LONGEST_TIMEOUT;
 use super::wal::Wal;
-use super::{Connection, Error, Result, error_log, file_id, file_system};
+use super::{Connection, Error, Result, directory, error_log, file_id, file_system};
 
 /// `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,8 +210,12 @@ impl Connection {
             && path != Path::new(":memory:")
             && !path.as_os_str().is_empty()
             && !path.exists();
+        let missing = if is_new { directory::missing(path) } else { None };
         if is_new && !profile.allow_network_file_system {
-            file_system::check_local(path)?;
+            file_system::check_local(missing.as_ref().map_or(path, |(_, above)| above))?;
+        }
+        if let Some((missing, _)) = missing {
+            directory::make(&missing, path)?;
         }
         let mut connection =
             Self::open(path, flags, profile.busy_timeout).map_err(|error| advise(error, path))?;
@@ -229,6 +234,8 @@ impl Connection {
         }
         if let Some(file) = connection.file() {
             file.members.have_read(connection.path());
+            directory::remember(path);
+            directory::remember(connection.path());
         }
         apply(&connection, SETTINGS, profile)?;
         if let Some(file) = connection.file()
