@@ -386,9 +386,15 @@ export declare const constants: {
 /** Kinds of log rows that Fusion writes today; others are accepted. */
 export type AgentLogType = 'text' | 'thinking' | 'tool' | 'tool_result' | 'tool_error' | (string & {})
 
-/** One row of `agentLogEntries`. */
+/** A value of a column that the option `columns` names, bound as `node:sqlite` binds it. */
+export type AgentLogValue = string | number | bigint | null | undefined
+
+/**
+ * One row of `agentLogEntries`. A key of its own that is neither listed here nor named by the option
+ * `columns` is refused with a TypeError, unless its value is undefined.
+ */
 export interface AgentLogEntry {
-  /** Id of a row in `tasks`. Not empty. */
+  /** Id of a row in `tasks`, where the table refers to that. Not empty. */
   taskId: string
   /** Lone surrogates are stored as U+FFFD, as by node:sqlite; NUL is kept. */
   text: string
@@ -401,8 +407,13 @@ export interface AgentLogEntry {
   agent?: string | null | undefined
 }
 
+/** The same with values for columns that the option `columns` names. Undefined is NULL. */
+export type AgentLogEntryWith<Columns extends string> = AgentLogEntry & { [Column in Columns]?: AgentLogValue }
+
 /** An entry that was handed back. */
 export interface PendingAgentLogEntry {
+  /** Of columns that the option `columns` names. */
+  [column: string]: string | number | bigint | null
   taskId: string
   timestamp: string
   text: string
@@ -858,8 +869,22 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   queueBytes?: number | undefined
   /** After how long of failures a call that waits is told; its entries are kept. Default 60000. */
   retryDeadline?: number | undefined
-  /** Key in `__meta` that each transaction increases; null: none. Default `lastModified`. */
+  /**
+   * Key in `__meta` that each transaction increases; null: none. Default `lastModified` where the database has a
+   * table `__meta`; a key that is given must have one (`ERR_FUSION_SCHEMA`).
+   */
   changeCounter?: string | null | undefined
+  /**
+   * Columns of `agentLogEntries` that entries have values for, besides those of `AgentLogEntry`. Default: none.
+   * One that the table lacks is a fault of the schema (`ERR_FUSION_SCHEMA`).
+   */
+  columns?: readonly string[] | undefined
+  /**
+   * Make the table `agentLogEntries` (`AGENT_LOG_SCHEMA`), with the first entry, where it is missing. Default
+   * `false`: only in a database that never had a schema. A table that this process's log has met, and
+   * that is gone, is not made again.
+   */
+  createTable?: boolean | undefined
   /** Frames not yet in the database that make a checkpoint due. Default 100. */
   checkpointFrames?: number | undefined
   /**
@@ -947,7 +972,8 @@ export interface HardenedDatabaseEvents {
  */
 export class HardenedDatabase extends DatabaseSync {
   /**
-   * Opens `path`, looks at it before anything is written, and puts it into WAL mode.
+   * Opens `path`, looks at it before anything is written, and puts it into WAL mode. A file that this
+   * process has not opened before is made if it is missing, with its directory.
    *
    * @throws `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
    * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_DAMAGED`,
@@ -972,17 +998,19 @@ export class HardenedDatabase extends DatabaseSync {
    *
    * Rejects with a TypeError, `ERR_FUSION_QUEUE_FULL`, `ERR_FUSION_TOO_LARGE` or the error that
    * stopped the writer, and has taken nothing; or, after `retryDeadline`, with the error that
-   * lasts: then the entries are kept and written as soon as that is possible, unless
-   * `takePending` takes them back.
+   * lasts, and with `ERR_FUSION_SCHEMA` within a second: then the entries are kept and written as
+   * soon as that is possible, unless `takePending` takes them back.
    */
-  appendAgentLogs(entries: readonly AgentLogEntry[]): Promise<AppendReceipt>
+  appendAgentLogs<Columns extends string = never>(
+    entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
+  ): Promise<AppendReceipt>
   /**
    * Appends one entry and tells nobody when it is committed (see the `rejected` event).
    *
    * @returns false if the queue is full: nothing was taken
    * @throws TypeError for an entry that is none
    */
-  appendAgentLog(entry: AgentLogEntry): boolean
+  appendAgentLog<Columns extends string = never>(entry: AgentLogEntryWith<NoInfer<Columns>>): boolean
   /**
    * Resolves once everything appended so far, by whomever in this process, is committed. Inside a
    * write transaction of this database it is written in that transaction, at once.
@@ -1009,6 +1037,16 @@ export class HardenedDatabase extends DatabaseSync {
   close(): void
   /** The same without waiting on this thread; rejects where `close()` throws. */
   closeAsync(): Promise<void>
+  /**
+   * Increases the change counter under `key` in `__meta`, on this connection and inside its
+   * transaction if one is open: to the time in milliseconds, or by one where that is more. One
+   * statement, so that it never meets the writer's in between.
+   *
+   * @param key default the option `changeCounter`, or `lastModified` where that is null
+   * @returns the new value
+   * @throws `ERR_SQLITE_ERROR`: there is no `__meta` with a unique `key`, or the write failed
+   */
+  bumpChangeCounter(key?: string): number
   /** Checkpoints the WAL on the writer thread. Default mode `passive`. */
   checkpoint(mode?: CheckpointMode): Promise<CheckpointResult>
   /** Figures of the file's log. */
@@ -1053,13 +1091,21 @@ export type AgentLogOptions = Omit<
 >
 
 /**
- * Appends to the database at `path` without a handle on it. The file must exist, with Fusion's
- * tables. Its log stays open for five seconds after the last append. Everything else as
- * `HardenedDatabase.appendAgentLogs`; `options` count for the first append.
+ * The SQL that makes `agentLogEntries` and its indexes, where they are missing: Fusion's, without
+ * the reference to `tasks`.
  */
-export function appendAgentLogs(
+export const AGENT_LOG_SCHEMA: string
+
+/**
+ * Appends to the database at `path` without a handle on it. A file that this process has not
+ * opened before is made if it is missing, with its directory. Its log stays open for five seconds
+ * after the last append. Everything else as `HardenedDatabase.appendAgentLogs`; `options` count for
+ * the first append. What a handle would emit as `error`, `corrupt`, `replaced` or `recovered` is a
+ * process warning.
+ */
+export function appendAgentLogs<Columns extends string = never>(
   path: string,
-  entries: readonly AgentLogEntry[],
+  entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
   options?: AgentLogOptions,
 ): Promise<AppendReceipt>
 

@@ -13,10 +13,12 @@ const { pageMapSvg } = require('./lib/doctor/svg.js')
 const { pageMap } = require('./lib/page-map.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
 const { recover } = require('./lib/repair.js')
+const { AGENT_LOG_SCHEMA } = require('./lib/schema.js')
 const { Session } = require('./lib/session.js')
 const { StatementSync } = require('./lib/statement-sync.js')
 
 module.exports = {
+  AGENT_LOG_SCHEMA,
   DatabaseSync,
   HardenedDatabase,
   Session,

@@ -403,23 +403,26 @@ test('a full queue takes nothing, says so, and drops nothing', async (t) => {
 test('a missing table is told, keeps the rows, and they are committed once it exists', async (t) => {
   const file = path.join(folder(t), 'fusion.db')
   const db = open(t, undefined, file)
+  db.exec('CREATE TABLE mine (x)')
   const told = nextEvent(db, 'error')
-  const receipt = db.appendAgentLogs([entry('early')])
+  db.appendAgentLog(entry('early'))
+  const receipt = t.throwsAsync(db.appendAgentLogs([entry('awaited')]), { code: 'ERR_FUSION_SCHEMA' })
   const [error] = (await told) as [Error & { code: string; errcode: number; path: string }]
   t.is(error.code, 'ERR_FUSION_SCHEMA')
   t.is(error.errcode, 1)
   t.is(error.path, file)
-  t.regex(error.message, /create Fusion's schema first/)
+  t.regex(error.message, /no table agentLogEntries.*AGENT_LOG_SCHEMA/)
+  await receipt
   t.is(db.stats().state, 'retrying')
   t.is(db.stats().error?.code, 'ERR_FUSION_SCHEMA')
-  t.is(db.stats().queue.rows, 1)
+  t.is(db.stats().queue.rows, 2)
   // At once: with the table and without its task the writer would reject the row.
   db.exec('BEGIN')
   createSchema(db)
   db.exec('COMMIT')
-  t.is((await receipt).committed, 1)
+  await db.flushAgentLogs()
   t.is(db.stats().state, 'writing')
-  t.deepEqual(texts(db), ['early'])
+  t.deepEqual(texts(db), ['early', 'awaited'])
 })
 
 test('takePending hands back what is not committed, in order, and tells who waited', async (t) => {
@@ -443,6 +446,17 @@ test('takePending hands back what is not committed, in order, and tells who wait
   await lock.release()
   t.is((await db.appendAgentLogs(pending)).committed, 3)
   t.deepEqual(texts(db), ['single', 'x', 'y'])
+})
+
+test('takePending on a full disk knows that nothing was stored', async (t) => {
+  if (process.platform !== 'linux') return t.pass()
+  for (const room of [0, 100, 8192, 20_000]) {
+    const file = database(t)
+    const { code, output } = await run(t, 'full-commit.mjs', [file, String(room)])
+    t.is(code, 0, output)
+    t.deepEqual(JSON.parse(output), [200, 'ERR_FUSION_TAKEN_BACK', 'retrying'])
+    t.deepEqual((await seenByAnotherProcess(t, file)).texts, ['0'])
+  }
 })
 
 test("another process's lock only delays", async (t) => {
@@ -706,6 +720,7 @@ test('in memory, rows of a transaction are settled by its COMMIT and come later 
 
 test('in memory, a missing table is told to who waits and as an event; rows are kept', async (t) => {
   const db = open(t, undefined, ':memory:')
+  db.exec('CREATE TABLE mine (x)')
   const told = nextEvent(db, 'error')
   await t.throwsAsync(db.appendAgentLogs([entry('a')]), { code: 'ERR_FUSION_SCHEMA' })
   t.is(((await told)[0] as { code: string }).code, 'ERR_FUSION_SCHEMA')

@@ -7,6 +7,7 @@ const { AgentLog } = require('./agent-log.js')
 const { invalidArgType, optionsConflict } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
 const { logOptions } = require('./log-options.js')
+const { warn } = require('./unheard.js')
 
 /** How long a log stays open after its last append, in milliseconds. */
 const IDLE = 5000
@@ -21,8 +22,10 @@ class Shared {
     this.options = options
     this.pending = 0
     this.timer = undefined
-    // The promises tell of failures.
-    this.log = new AgentLog(null, path, options, insists, () => {})
+    // The promises report rejected rows; what has no promise has a warning.
+    this.log = new AgentLog(null, path, options, insists, (name, ...event) => {
+      if (name !== 'rejected') warn(name, ...event)
+    })
     open.set(path, this)
     flushAtExit()
   }
@@ -30,6 +33,7 @@ class Shared {
   /** The first call decides; a later one may ask for the same only. */
   check(given) {
     const { options, insists } = logOptions(given, false)
+    options.needsCounter = this.options.needsCounter
     if (insists && !isDeepStrictEqual(options, this.options)) throw optionsConflict(this.path)
   }
 

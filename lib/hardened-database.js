@@ -8,14 +8,15 @@ const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
-const { pathText } = require('./file-path.js')
+const { fileOf, pathText } = require('./file-path.js')
 const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
 const { recoverFile } = require('./repair.js')
 const { databasePath } = require('./options.js')
-const { shown, shownError } = require('./shown.js')
+const { BUMP } = require('./schema.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
+const { warn } = require('./unheard.js')
 
 const EVENTS = [
   'error',
@@ -72,7 +73,9 @@ class HardenedDatabase extends DatabaseSync {
           const text = pathText(given)
           const startup = ahead ?? new Startup(text, checked)
           ahead = undefined
-          const number = startup.open(() => binding.openHardened(text, checked.readOnly, ...profileArguments(checked)))
+          // SQLite makes no directory for a URL either.
+          const place = fileOf(text) ?? text
+          const number = startup.open(() => binding.openHardened(place, checked.readOnly, ...profileArguments(checked)))
           this.#startup = startup
           return number
         },
@@ -173,19 +176,8 @@ class HardenedDatabase extends DatabaseSync {
       if (isUnsafe(health)) first = damaged(first.path, health, first)
     }
     const emitter = database.#emitter
-    if (emitter.listenerCount(name) > 0) {
-      emitter.emit(name, first, second)
-    } else if (name === 'error' || name === 'corrupt' || name === 'replaced') {
-      // An 'error' nobody listens to must not end the process: the entries are kept.
-      process.emitWarning(shownError(first))
-    } else if (name === 'recovered') {
-      process.emitWarning(first.text, { type: 'FusionSqliteWarning', code: 'FUSION_RECOVERED' })
-    } else if (name === 'rejected') {
-      process.emitWarning(shown(`a log entry of task ${second?.taskId} was rejected: ${first.message}`), {
-        type: 'FusionSqliteWarning',
-        code: 'FUSION_LOG_ENTRY_REJECTED',
-      })
-    }
+    if (emitter.listenerCount(name) > 0) emitter.emit(name, first, second)
+    else warn(name, first, second)
   }
 
   #openLog() {
@@ -225,6 +217,12 @@ class HardenedDatabase extends DatabaseSync {
 
   takePending() {
     return this.#openLog().takePending()
+  }
+
+  bumpChangeCounter(key = this.#options.changeCounter ?? 'lastModified') {
+    if (typeof key !== 'string') throw invalidArgType('The "key" argument must be a string.')
+    const [value] = Object.values(super.prepare(`${BUMP} RETURNING value`).get(key))
+    return Number(value)
   }
 
   checkpoint(mode = 'passive') {

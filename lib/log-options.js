@@ -28,6 +28,7 @@ const BOOLEANS = [
   ['foreignKeys', true],
   ['allowHardLinks', false],
   ['allowNetworkFileSystem', false],
+  ['createTable', false],
 ]
 const STARTUP_CHECKS = ['quick', 'full', 'background', 'off']
 const ON_CORRUPTION = ['recover', 'throw', 'report']
@@ -46,6 +47,8 @@ const OF_THE_WRITER = new Set([
   'checkpointInterval',
   'synchronous',
   'changeCounter',
+  'columns',
+  'createTable',
   'foreignKeys',
   'allowHardLinks',
   'allowNetworkFileSystem',
@@ -74,12 +77,32 @@ const OWN = new Set([
   ...[...NUMBERS, ...BOOLEANS].map(([name]) => name),
   'synchronous',
   'changeCounter',
+  'columns',
   'startupCheck',
   'onCorruption',
   'backups',
 ])
 /** Those that mean nothing without a handle. */
 const OF_A_HANDLE = new Set(['readOnly', 'closeTimeout', 'startupCheck', 'backups', ...OF_DATABASE_SYNC])
+
+/** Columns that every entry has a value for, or may have. */
+const FIELDS = ['taskId', 'timestamp', 'text', 'type', 'detail', 'agent']
+
+/** The option `columns`, checked. SQLite does not tell the cases of ASCII letters apart. */
+function furtherColumns(given) {
+  if (given === undefined) return []
+  if (!Array.isArray(given)) throw invalidArgType('The "options.columns" argument must be an array of strings.')
+  const names = new Set(FIELDS.map((field) => field.toLowerCase()))
+  for (const name of given) {
+    if (typeof name !== 'string' || name === '' || name.includes('\0')) {
+      throw invalidArgType('The "options.columns" argument must hold non-empty strings without null bytes.')
+    }
+    const lower = name.replace(/[A-Z]/g, (letter) => letter.toLowerCase())
+    if (names.has(lower)) throw outOfRange(`"options.columns" names ${name}, which is written already.`)
+    names.add(lower)
+  }
+  return [...given]
+}
 
 function unknown(name) {
   if (!(name in ELSEWHERE)) return `the options are ${[...OWN, ...OF_DATABASE_SYNC].join(', ')}`
@@ -128,6 +151,9 @@ function logOptions(given, hasHandle = true) {
   if (options.changeCounter !== null && typeof options.changeCounter !== 'string') {
     throw invalidArgType('The "options.changeCounter" argument must be a string or null.')
   }
+  // A key that is asked for must have its table; the default is for databases that have one.
+  options.needsCounter = typeof given.changeCounter === 'string'
+  options.columns = furtherColumns(given.columns)
   options.backups = scheduleOptions(given.backups)
   return { options, base, insists }
 }
@@ -159,6 +185,9 @@ function logArguments(options) {
     options.checkpointInterval,
     ...profileArguments(options),
     options.onCorruption === 'recover',
+    options.needsCounter,
+    options.createTable,
+    options.columns.join('\0'),
   ]
 }
 

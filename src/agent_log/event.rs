@@ -1,6 +1,8 @@
 //! What a log tells, and to whom. Events leave on whichever thread met what they tell of, most on
 //! the writer's; a [`Listener`] passes them on and returns.
 
+use std::sync::Arc;
+
 use super::entry::Entries;
 use crate::checkpoint;
 use crate::engine::{Error, Remedy};
@@ -27,8 +29,8 @@ pub enum Event {
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.
     Checkpoint(checkpoint::Outcome),
-    /// A row that nobody waits for was rejected.
-    Rejected(Entries, Error),
+    /// A row that nobody waits for was rejected; the columns are the further ones of the log.
+    Rejected(Entries, Arc<[String]>, Error),
     /// The queue refused entries (`true`), or has room again (`false`).
     Backpressure(bool),
 }

@@ -454,7 +454,7 @@ impl Queue {
                     (RowOutcome::Rejected(error), None) => {
                         rejected += 1;
                         let mut alone = Entries::default();
-                        alone.push(entry.values);
+                        alone.copy(&entry);
                         told.unawaited.push((alone, error));
                     }
                 }

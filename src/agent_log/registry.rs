@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::borrowed::Borrowed;
-use super::entry::{Entries, Entry, Position};
+use super::entry::{Entries, Position};
 use super::event::{Event, Listener};
 use super::options::{END_DEADLINE, Options};
 use super::queue::{Batch, Refusal, Reply};
@@ -334,8 +334,8 @@ fn copies(batch: &Batch) -> Vec<Entries> {
         .map(|chunk| {
             let mut rest = Entries::default();
             let mut position: Position = chunk.position;
-            while let Some((Entry { values }, next)) = chunk.entries.at(position) {
-                rest.push(values);
+            while let Some((entry, next)) = chunk.entries.at(position) {
+                rest.copy(&entry);
                 position = next;
             }
             rest

@@ -4,6 +4,7 @@
 //! Any thread. Listeners and replies are called with no lock held. What stops writing for good,
 //! and what lets it go on after all, is in here; what makes that necessary is the writer's to say.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::event::{Event, Listener};
@@ -17,6 +18,8 @@ pub(super) struct Shared {
     pub file: Arc<DatabaseFile>,
     pub options: Options,
     pub queue: Queue,
+    /// See [`Self::knows_table`].
+    table_seen: AtomicBool,
     wal: Mutex<WalStatus>,
     listeners: Mutex<Vec<(u64, Arc<dyn Listener>)>>,
 }
@@ -27,6 +30,7 @@ impl Shared {
             file,
             options,
             queue: Queue::new(),
+            table_seen: AtomicBool::default(),
             wal: Mutex::default(),
             listeners: Mutex::default(),
         }
@@ -34,6 +38,17 @@ impl Shared {
 
     pub fn wal(&self) -> MutexGuard<'_, WalStatus> {
         self.wal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the schema has the table.
+    pub fn see_table(&self) {
+        self.table_seen.store(true, Ordering::Release);
+    }
+
+    /// Whether the table was there once. It is never made after that: who took it away is about to
+    /// bring it back.
+    pub fn knows_table(&self) -> bool {
+        self.table_seen.load(Ordering::Acquire) || self.queue.lock().stats.rows > 0
     }
 
     fn listeners(&self) -> MutexGuard<'_, Vec<(u64, Arc<dyn Listener>)>> {
@@ -60,7 +75,7 @@ impl Shared {
     /// told of them, and once it has, nothing may keep the process alive to hear more.
     pub fn tell(&self, mut settled: Settled) {
         for (entries, error) in std::mem::take(&mut settled.unawaited) {
-            self.emit(&Event::Rejected(entries, error));
+            self.emit(&Event::Rejected(entries, Arc::clone(&self.options.columns), error));
         }
         let relieved = settled.relieved;
         settled.reply();

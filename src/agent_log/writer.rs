@@ -175,8 +175,11 @@ impl<'a> Writer<'a> {
             return self.shared.stop(&error);
         }
         // A fresh connection next time: whatever made this one fail is not carried along. Unless
-        // it has a WAL open that nobody else can open any more.
-        if class != Class::Transient && error.code != "ERR_FUSION_WAL_LOST" {
+        // it has a WAL open that nobody else can open any more, or waits for another schema.
+        if class != Class::Transient
+            && error.code != "ERR_FUSION_WAL_LOST"
+            && error.code != "ERR_FUSION_SCHEMA"
+        {
             self.own.close();
         }
         self.failures.answer(&error, self.mender.next_repair());

@@ -33,7 +33,7 @@ use super::slab::Slab;
 use super::value::{boolean, new_array, number_value, set_element};
 use crate::agent_log::{self, Borrowed, Entries, Log, Refusal};
 use crate::checkpoint::{self, Mode};
-use crate::engine::{self, Connection, Error, FileId, during};
+use crate::engine::{self, Connection, Error, FileId, Profile, during};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -42,6 +42,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"openHardened", callback!(open_hardened)),
     (c"checkpointOnClose", callback!(checkpoint_on_close)),
     (c"logOpen", callback!(open)),
+    (c"logSql", callback!(sql)),
+    (c"logColumns", callback!(columns)),
     (c"logBegin", callback!(begin)),
     (c"logStage", callback!(stage)),
     (c"logLearn", callback!(learn)),
@@ -250,7 +252,7 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
         })?,
         None => {
             let path = PathBuf::from(string(call, 2)?.unwrap_or_default());
-            let file = file_at(&path)?;
+            let (file, _made) = file_at(&path, &options.profile)?;
             (agent_log::open(&file, options, insists, listener)?, false)
         }
     };
@@ -260,8 +262,29 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
     number_value(call.env, f64::from(number))
 }
 
-/// The database file at `path`, which must exist: a log needs Fusion's tables.
-fn file_at(path: &std::path::Path) -> Outcome<Arc<engine::DatabaseFile>> {
+/// `logSql()`: the table's SQL, and the statement that increases a change counter.
+fn sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let array = new_array(call.env)?;
+    for (index, sql) in (0..).zip([agent_log::SCHEMA, agent_log::BUMP]) {
+        set_element(call.env, array, index, text(call.env, sql.as_bytes())?)?;
+    }
+    Ok(array)
+}
+
+/// `logColumns(log)`: the further columns of a log, which its first handle named.
+fn columns(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let array = new_array(call.env)?;
+    for (index, column) in (0..).zip(find(call)?.log.options().columns.iter()) {
+        set_element(call.env, array, index, text(call.env, column.as_bytes())?)?;
+    }
+    Ok(array)
+}
+
+/// The database file at `path`. Where it was made, it comes with the connection that made it.
+fn file_at(
+    path: &std::path::Path,
+    profile: &Profile,
+) -> Outcome<(Arc<engine::DatabaseFile>, Option<Connection>)> {
     engine::init()?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     if std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
@@ -272,15 +295,17 @@ fn file_at(path: &std::path::Path) -> Outcome<Arc<engine::DatabaseFile>> {
         .at(&path)
         .into());
     }
-    match FileId::of(&path) {
-        Ok(id) => Ok(engine::DatabaseFile::shared(id, &path)),
-        Err(error) => Err(Error::sqlite(
-            ffi::SQLITE_CANTOPEN,
-            format!("there is no database to append to: {error}. Create it with Fusion's schema."),
-        )
-        .at(&path)
-        .into()),
+    if let Ok(id) = FileId::of(&path) {
+        return Ok((engine::DatabaseFile::shared(id, &path), None));
     }
+    // A file that has vanished does not come back empty.
+    let create =
+        if engine::was_opened(&path) { OpenFlags::empty() } else { OpenFlags::SQLITE_OPEN_CREATE };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | create;
+    let made = Connection::open_hardened(&path, flags, profile).map_err(|error| error.at(&path))?;
+    let file = made.file().map(Arc::clone);
+    let file = file.ok_or_else(|| Thrown::state("the path names no file"))?;
+    Ok((file, Some(made)))
 }
 
 /// `logBegin()`: a new, empty arena is to be filled.
@@ -295,7 +320,8 @@ fn begin(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `logStage(shape, taskId, timestamp, text, type, detail, agent)`: adds an entry to the arena.
+/// `logStage(shape, taskId, timestamp, text, type, detail, agent, …columns)`: adds an entry to the
+/// arena.
 fn stage(call: &Call<'_>) -> Outcome<sys::napi_value> {
     with_thread(|thread| {
         let mut stages = thread.stages.borrow_mut();
@@ -335,7 +361,8 @@ fn submit(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `logAppendOne(log, shape, taskId, timestamp, text, type, detail, agent)`: whether it was taken.
+/// `logAppendOne(log, shape, taskId, timestamp, text, type, detail, agent, …columns)`: whether it was
+/// taken.
 fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let mut entry = with_thread(|thread| Ok(thread.spare.take()))?;
@@ -439,7 +466,12 @@ fn take_pending(call: &Call<'_>) -> Outcome<sys::napi_value> {
     for entries in handle.log.take_pending() {
         let mut position = agent_log::Position::default();
         while let Some((entry, next)) = entries.at(position) {
-            set_element(call.env, array, index, entry_value(call.env, &entry)?)?;
+            set_element(
+                call.env,
+                array,
+                index,
+                entry_value(call.env, &entry, &handle.log.options().columns)?,
+            )?;
             index += 1;
             position = next;
         }

@@ -44,10 +44,10 @@ impl Listener for ToJavaScript {
             Event::Recovering(health) => return self.tell("recovering", health),
             Event::Recovered(report) => return self.tell("recovered", report),
             Event::Checkpoint(outcome) => Happening::Checkpoint(*outcome),
-            Event::Rejected(entries, error) => {
+            Event::Rejected(entries, columns, error) => {
                 let mut copy = Entries::default();
                 copy.append(entries);
-                Happening::Rejected(copy, error.clone())
+                Happening::Rejected(copy, Arc::clone(columns), error.clone())
             }
             Event::Backpressure(full) => Happening::Backpressure(*full),
         };
@@ -184,9 +184,9 @@ fn arguments(
                 Happening::Checkpoint(outcome) => {
                     ("checkpoint", checkpoint_value(env, &outcome)?, undefined)
                 }
-                Happening::Rejected(entries, error) => {
+                Happening::Rejected(entries, columns, error) => {
                     let entry = match entries.at(Position::default()) {
-                        Some((entry, _)) => entry_value(env, &entry)?,
+                        Some((entry, _)) => entry_value(env, &entry, &columns)?,
                         None => undefined,
                     };
                     ("rejected", error_value(env, &error)?, entry)

@@ -3,7 +3,7 @@
 use super::argument::{integer, millis, string};
 use super::callback::Call;
 use super::errors::{Outcome, Thrown};
-use crate::agent_log::Options;
+use crate::agent_log::{ChangeCounter, Options};
 use crate::checkpoint;
 use crate::engine::{Profile, Synchronous};
 
@@ -35,7 +35,7 @@ pub(super) fn options(call: &Call<'_>) -> Outcome<Options> {
         awaited_linger: millis(call, 7)?,
         queue_bytes: size(8)?,
         retry_deadline: millis(call, 9)?,
-        change_counter: string(call, 10)?,
+        change_counter: string(call, 10)?.map(|key| ChangeCounter { key, required: call.flag(21) }),
         checkpoints: checkpoint::Policy {
             due_frames: u32::try_from(integer(call, 11)?).unwrap_or(u32::MAX),
             idle: millis(call, 12)?,
@@ -45,5 +45,13 @@ pub(super) fn options(call: &Call<'_>) -> Outcome<Options> {
         // Each connection has its own patience; the writer's waits are not SQLite's.
         profile: Profile { busy_timeout: Profile::default().busy_timeout, ..profile(call, 14)? },
         repair: call.flag(20),
+        create_table: call.flag(22),
+        // NUL is in no name.
+        columns: string(call, 23)?
+            .unwrap_or_default()
+            .split('\0')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
     })
 }

@@ -49,7 +49,7 @@ pub enum Happening {
     /// `healed`
     Healed(Error, Remedy),
     /// `rejected`
-    Rejected(Entries, Error),
+    Rejected(Entries, Arc<[String]>, Error),
     /// `backpressure`
     Backpressure(bool),
 }

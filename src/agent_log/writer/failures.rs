@@ -2,7 +2,8 @@
 //!
 //! Transient ones are retried at once and then with growing pauses, others slowly. Whoever waits
 //! is told once failures have lasted for the whole retry deadline, and the listeners once for each
-//! kind. The writer's thread.
+//! kind. A schema that refuses entries is another matter: trying costs a read, and more waiting does
+//! not help, so it is tried often and told soon. The writer's thread.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,13 @@ const SLOWLY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 /// The same before a check that could not be carried out.
 const UNCHECKED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+
+/// The pause before it is looked whether a schema that refused entries is another one by now.
+const SCHEMA: Duration = Duration::from_millis(100);
+
+/// How long the schema may refuse entries before who waits for them is told: a migration of several
+/// transactions may be under way.
+const MIGRATION: Duration = Duration::from_millis(300);
 
 pub(super) struct Failures<'a> {
     shared: &'a Shared,
@@ -67,7 +75,10 @@ impl<'a> Failures<'a> {
         let now = Instant::now();
         let deadline = self.shared.options.retry_deadline;
         let waited = std::mem::take(&mut self.waited);
-        let retry_at = if class != Class::Transient {
+        let is_schema = error.code == "ERR_FUSION_SCHEMA";
+        let retry_at = if is_schema {
+            Some(now + SCHEMA)
+        } else if class != Class::Transient {
             Some(now + self.pause(SLOWLY))
         } else if waited {
             None
@@ -92,8 +103,9 @@ impl<'a> Failures<'a> {
             self.told = Some(error.errcode);
             self.shared.emit(&Event::Error(error.clone()));
         }
-        if overdue {
-            let before = now.checked_sub(deadline);
+        let patience = if is_schema { MIGRATION.min(deadline) } else { deadline };
+        if overdue || is_schema {
+            let before = now.checked_sub(patience);
             self.shared.tell(self.shared.queue.fail_waiting(error, before));
         }
     }

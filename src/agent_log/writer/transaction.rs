@@ -14,7 +14,7 @@ use super::failures::Failures;
 use crate::agent_log::batch::{Outcomes, Written, complete};
 use crate::agent_log::queue::{Batch, RowOutcome, Settled, Unknown};
 use crate::agent_log::shared::Shared;
-use crate::engine::{Class, Error, Result};
+use crate::engine::{self, Class, Connection, Error, Result};
 
 pub(super) struct Transactions<'a> {
     shared: &'a Shared,
@@ -69,6 +69,9 @@ impl<'a> Transactions<'a> {
                 Ok(shared.queue.settle(batch, outcomes, &shared.options))
             }
             Err(error) => {
+                if error.code == "ERR_FUSION_SCHEMA" {
+                    own.refuse(&error);
+                }
                 shared.queue.give_back(batch);
                 Err(error)
             }
@@ -85,20 +88,34 @@ impl<'a> Transactions<'a> {
     /// Writes `self.batch` and commits. On an error a transaction may still be open.
     fn write(&mut self, own: &mut OwnConnection<'_>) -> Result<Vec<RowOutcome>> {
         let mut outcomes = Outcomes::new();
+        let shared = self.shared;
         loop {
-            let (Some(batch), Some((connection, statements))) = (&self.batch, own.prepared())
-            else {
+            let Some(batch) = self.batch.as_ref().filter(|batch| !batch.chunks.is_empty()) else {
+                // Without a row the table is not made.
                 return Ok(Vec::new());
             };
-            match statements.write(connection, batch, &mut outcomes)? {
-                Written::TransactionEnded => own.execute("BEGIN IMMEDIATE")?,
+            own.prepare()?;
+            let Some((connection, statements)) = own.prepared() else {
+                return Ok(Vec::new());
+            };
+            match statements.write(connection, shared, batch, &mut outcomes)? {
                 Written::All => break,
+                Written::LeftBehind => own.execute("ROLLBACK")?,
+                Written::TransactionEnded => {}
             }
+            own.execute("BEGIN IMMEDIATE")?;
         }
-        match own.execute("COMMIT").and_then(|()| self.is_kept(own)) {
+        let commits = engine::commit_frames();
+        let committed = own.execute("COMMIT");
+        let may_be_there = committed.is_ok()
+            || engine::commit_frames() != commits
+            || !own.get().is_some_and(Connection::is_wal);
+        match committed.and_then(|()| self.is_kept(own)) {
             Ok(()) => Ok(complete(outcomes)),
             Err(error) if error.class() != Class::Transient && error.class() != Class::Row => {
-                self.doubt(outcomes, &error);
+                if may_be_there {
+                    self.doubt(outcomes, &error);
+                }
                 Err(error)
             }
             // A deferred constraint speaks up only now, and does not say which row broke it.
