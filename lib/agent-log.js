@@ -46,7 +46,9 @@ function strangeKey(entry, columns) {
     ) {
       continue
     }
-    if (!columns.includes(key) && entry[key] !== undefined && Object.hasOwn(entry, key)) return key
+    if (columns.includes(key) || entry[key] === undefined || !Object.hasOwn(entry, key)) continue
+    // Without a task it is no entry, which the native side says.
+    return typeof entry.taskId === 'string' ? key : undefined
   }
   return undefined
 }

@@ -17,9 +17,10 @@
 //! | `sqlite3_step` says | it is |
 //! |---|---|
 //! | CONSTRAINT*, TOOBIG, MISMATCH | the row's fault |
-//! | done, and no row was inserted into a table: `RAISE(IGNORE)` | the row's fault |
+//! | done, and no row was inserted into a table: `RAISE(IGNORE)`, `ON CONFLICT IGNORE` | the row's fault |
 //! | ERROR, and the INSERT can be prepared: an expression of the schema fails for the row's values | the row's fault |
 //! | ERROR, and the INSERT cannot be prepared | the schema's fault: the batch is kept |
+//! | CONSTRAINT_NOTNULL, and the table has a NOT NULL column that no entry has a value for | the schema's fault |
 //! | anything of the change counter's statement | no row's fault: the batch is kept |
 
 use std::ffi::{CStr, c_int};
@@ -255,7 +256,8 @@ impl Statements {
         if changes(connection) == 0 && !table::is_view(connection)? {
             return Err(Error::sqlite(
                 ffi::SQLITE_CONSTRAINT_TRIGGER,
-                "a trigger of agentLogEntries ignored the row (RAISE(IGNORE))",
+                "agentLogEntries ignored the row: a trigger by RAISE(IGNORE), or a constraint by ON \
+                 CONFLICT IGNORE",
             )
             .at(connection.path()));
         }
@@ -289,6 +291,9 @@ fn is_rows_fault(connection: &Connection, shared: &Shared, error: &Error) -> Res
     if error.errcode & 0xff == ffi::SQLITE_ERROR {
         table::check(connection, shared)?;
         return Ok(true);
+    }
+    if error.errcode == ffi::SQLITE_CONSTRAINT_NOTNULL {
+        table::check_required(connection, shared, error)?;
     }
     Ok(error.class() == Class::Row)
 }

@@ -18,6 +18,7 @@ use std::ffi::CString;
 use rusqlite::{OptionalExtension, ffi};
 
 use super::batch::Statement;
+use super::entry::Field;
 use super::shared::Shared;
 use crate::engine::{Connection, Error, Result, SQLITE_ERROR};
 
@@ -67,6 +68,44 @@ pub(super) fn check(connection: &Connection, shared: &Shared) -> Result<()> {
     match prepare(connection, &insert_sql(&shared.options.columns)) {
         Ok(_) => Ok(()),
         Err(error) => Err(insert_fault(connection, shared, error)),
+    }
+}
+
+/// What `error` means, which says that a column must not be NULL: whether an entry can have a value
+/// for each such column.
+///
+/// # Errors
+/// `ERR_FUSION_SCHEMA` where it cannot, so that no row is at fault; SQLite's.
+pub(super) fn check_required(
+    connection: &Connection,
+    shared: &Shared,
+    error: &Error,
+) -> Result<()> {
+    let names = || {
+        let mut select = connection.sql()?.prepare(
+            // A rowid has a value without being given one.
+            "SELECT name FROM pragma_table_info(?1, 'main') \
+             WHERE \"notnull\" AND dflt_value IS NULL AND NOT (pk > 0 AND upper(type) = 'INTEGER')",
+        )?;
+        let names = select.query_map([TABLE], |row| row.get(0))?;
+        names.collect::<rusqlite::Result<Vec<String>>>().map_err(Error::from)
+    };
+    let names = names().map_err(|error| error.at(connection.path()))?;
+    let is_given = |name: &String| {
+        let fields = Field::ALL.iter().map(|field| field.name());
+        let further = shared.options.columns.iter().map(String::as_str);
+        fields.chain(further).any(|given| given.eq_ignore_ascii_case(name))
+    };
+    match names.iter().find(|name| !is_given(name)) {
+        None => Ok(()),
+        Some(name) => Err(error.clone().explained(
+            "ERR_FUSION_SCHEMA",
+            &format!(
+                "Log entries cannot be written to the table agentLogEntries as it is: its column \
+                 {name} must not be NULL, has no default, and the option columns does not name it. \
+                 They are kept, and written once that is changed."
+            ),
+        )),
     }
 }
 

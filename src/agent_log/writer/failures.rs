@@ -32,8 +32,9 @@ pub(super) struct Failures<'a> {
     in_a_row: u32,
     /// The last one has been waited out already.
     waited: bool,
-    /// The one that was last told; told once until something else happens.
-    told: Option<i32>,
+    /// The one that was last told, by its code, and of the schema by what it says; told once until
+    /// something else happens.
+    told: Option<(i32, Option<String>)>,
     random: u64,
 }
 
@@ -99,8 +100,9 @@ impl<'a> Failures<'a> {
             state.stopped = Some(error.clone());
         }
         drop(state);
-        if (class != Class::Transient || overdue) && self.told != Some(error.errcode) {
-            self.told = Some(error.errcode);
+        let told = Some((error.errcode, is_schema.then(|| error.message.clone())));
+        if (class != Class::Transient || overdue) && self.told != told {
+            self.told = told;
             self.shared.emit(&Event::Error(error.clone()));
         }
         let patience = if is_schema { MIGRATION.min(deadline) } else { deadline };
