@@ -185,6 +185,11 @@ impl Log {
         taken
     }
 
+    /// The turn of JavaScript has ended in which [`Self::append`] was called.
+    pub fn turn_ended(&self) {
+        self.shared.queue.turn_ended(&self.shared.options);
+    }
+
     fn check_open(&self) -> std::result::Result<(), Refusal> {
         if self.closed { Err(Refusal::Closed) } else { Ok(()) }
     }
@@ -276,9 +281,8 @@ impl Log {
         if *handles > 0 {
             return false;
         }
-        self.shared.queue.lock().closing = true;
         drop(logs);
-        self.shared.queue.work.notify_one();
+        self.shared.queue.close();
         true
     }
 
