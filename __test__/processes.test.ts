@@ -16,9 +16,7 @@ async function start(t: ExecutionContext, script: string, ...args: string[]): Pr
 test('processes that await batches of 20 entries get on alike', async (t) => {
   const file = database(t)
   const batches = 400
-  const processes = await Promise.all(
-    Array.from({ length: 4 }, () => start(t, 'awaiting.mjs', file, `${batches}`)),
-  )
+  const processes = await Promise.all(Array.from({ length: 4 }, () => start(t, 'awaiting.mjs', file, `${batches}`)))
   const progress = processes.map(() => 0)
   const atFirstEnd = new Promise<number[]>((resolve) => {
     for (const [index, process] of processes.entries()) {
@@ -50,7 +48,7 @@ test('a process that is stopped in the middle holds nobody up', async (t) => {
   going.send('go')
   const ended = once(going, 'exit')
   // A process that is stopped inside a transaction has SQLite's lock: it goes on until it has not.
-  for (let done = 0; done < 300; ) {
+  for (let done = 0; done < 300;) {
     stopped.kill('SIGSTOP')
     const moved = await Promise.race([
       once(going, 'message').then(([value]) => value as number),

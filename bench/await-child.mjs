@@ -6,7 +6,7 @@ import { bumpSql, insertSql, setupSql, values } from './rows.mjs'
 
 const job = JSON.parse(process.argv[2])
 const row = { taskId: 'FN-1', timestamp: '2026-01-01T00:00:00.000Z', text: 'x'.repeat(200), type: 'text' }
-const batch = new Array(job.size).fill(row)
+const batch = Array.from({ length: job.size }, () => row)
 const profile = ['busy_timeout = 60000', 'journal_mode = WAL', 'synchronous = NORMAL', 'foreign_keys = ON']
 
 const openers = {

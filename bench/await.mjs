@@ -66,7 +66,7 @@ async function measure(contender, job, folder, counters) {
   const file = path.join(run, 'fusion.db')
   const children = []
   try {
-    const progress = new Array(job.processes).fill(0)
+    const progress = Array.from({ length: job.processes }, () => 0)
     let atFirstEnd
     const start = (_, index) => {
       const env = { ...process.env, ...countingEnvironment(counters, path.join(run, `io-counters-${index}`)) }
@@ -172,7 +172,12 @@ function targets(results) {
   compare("one caller: p50 against awaitedLinger 5's", ratio('one', 'p50', LINGERING), 'at most 0.1', (r) => r <= 0.1)
   compare("one caller: p50 against node:sqlite's", ratio('one', 'p50', NODE), '', () => true)
   compare("one caller: p50 against better-sqlite3's", ratio('one', 'p50', BETTER), '', () => true)
-  compare('twenty: rows/s against awaitedLinger 5', ratio('twenty', 'rowsPerSecond', LINGERING), 'at least 4', (r) => r >= 4)
+  compare(
+    'twenty: rows/s against awaitedLinger 5',
+    ratio('twenty', 'rowsPerSecond', LINGERING),
+    'at least 4',
+    (r) => r >= 4,
+  )
   compare('twenty: rows/s against node:sqlite', ratio('twenty', 'rowsPerSecond', NODE), '', () => true)
   compare('twenty: rows/s against better-sqlite3', ratio('twenty', 'rowsPerSecond', BETTER), '', () => true)
   compare(
@@ -187,12 +192,7 @@ function targets(results) {
     'at least 0.75',
     (r) => r >= 0.75,
   )
-  compare(
-    'four processes: rows/s against better-sqlite3',
-    ratio('processes', 'rowsPerSecond', BETTER),
-    '',
-    () => true,
-  )
+  compare('four processes: rows/s against better-sqlite3', ratio('processes', 'rowsPerSecond', BETTER), '', () => true)
   compare('four processes: last end / first end', middle('processes', OURS, 'spread'), 'at most 1.3', (r) => r <= 1.3)
   return list
 }

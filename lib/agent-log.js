@@ -71,7 +71,7 @@ const appendedTo = new Set()
 function reportTurnsEnd(number) {
   if (appendedTo.size === 0) {
     endOfTurn(() => {
-      for (const number of appendedTo) binding.logTurnEnded(number)
+      for (const log of appendedTo) binding.logTurnEnded(log)
       appendedTo.clear()
     })
   }

@@ -19,7 +19,7 @@ use super::thread;
 use crate::checkpoint;
 use crate::engine::{Connection, DatabaseFile, Error, FileId, Result};
 
-/// Logs whose writer runs, closing ones included, with their number of handles.
+/// Logs whose writer has not ended, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
 
 fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// A handle on the log of `file`, whose writer is started if it is not running. `options` count
+/// A handle on the log of `file`, whose writer is started if there is none. `options` count
 /// for the first handle; a later one gets what the first one set, or, where it `insists` on its
 /// own, an error if they differ.
 ///
