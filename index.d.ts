@@ -863,7 +863,13 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   batchBytes?: number | undefined
   /** How long an entry that nobody waits for may wait for company. Default 500. */
   linger?: number | undefined
-  /** The same once somebody waits. Default 5. */
+  /**
+   * The least that an entry waits for company once a caller waits for it, in milliseconds. Default 0: the
+   * writer begins when the turn of the event loop that appended it ends, or 10 ms after the append where the
+   * turn goes on. So all calls of one turn share a transaction, and what is appended while the writer commits
+   * is its next one. More than 0 makes fewer transactions, which write fewer bytes, and each call that much
+   * slower.
+   */
   awaitedLinger?: number | undefined
   /** Bytes that may be queued. Default 64 MiB. */
   queueBytes?: number | undefined

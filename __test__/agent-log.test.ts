@@ -1,7 +1,8 @@
 // What a user of agent logs relies on: receipts, order, barriers, a bounded queue, one writer a file.
 
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, symlinkSync } from 'node:fs'
+import { readFileSync, readdirSync, readlinkSync, symlinkSync } from 'node:fs'
 import path from 'node:path'
 import { Worker } from 'node:worker_threads'
 import test, { type ExecutionContext } from 'ava'
@@ -131,6 +132,57 @@ test('rows that arrive together share transactions', async (t) => {
   t.is(rows, 5000)
   t.true(batches <= 50, `${batches} batches`)
 })
+
+test('the callers that one turn resumes share a transaction again', async (t) => {
+  const db = open(t)
+  const rounds = 50
+  const before = db.stats().batches
+  const caller = async () => {
+    for (let i = 0; i < rounds; i++) await db.appendAgentLogs(entries(1))
+  }
+  await Promise.all(Array.from({ length: 20 }, caller))
+  const batches = db.stats().batches - before
+  // A turn that a busy machine stretches beyond the writer's patience makes two of them.
+  t.true(batches >= rounds && batches < rounds * 1.8, `${batches} batches`)
+})
+
+test('an entry is written while the turn that appended it goes on', async (t) => {
+  const file = database(t)
+  const db = open(t, {}, file)
+  const receipt = db.appendAgentLogs(entries(1))
+  // Another process looks until it sees the row, and this turn lasts that long.
+  const looks = `
+    const { DatabaseSync } = require('node:sqlite')
+    const count = new DatabaseSync(process.argv[1], { timeout: 10_000 }).prepare('SELECT count(*) AS n FROM agentLogEntries')
+    while (count.get().n === 0);
+    console.log('seen')`
+  const seen = execFileSync(process.execPath, ['-e', looks, file], { encoding: 'utf8', timeout: 100_000 })
+  t.is(seen.trim(), 'seen')
+  t.is(db.stats().rows, 1)
+  t.is((await receipt).committed, 1)
+})
+
+if (process.platform === 'linux') {
+  test('a writer without work has no connection', async (t) => {
+    const file = database(t)
+    const db = open(t, { checkpointIdle: 10 }, file)
+    const descriptors = () =>
+      readdirSync('/proc/self/fd').filter((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`).startsWith(file)
+        } catch {
+          return false
+        }
+      }).length
+    for (let i = 0; i < 3; i++) {
+      await db.appendAgentLogs(entries(1))
+      // One that SQLite keeps for the next connection is among them.
+      while (descriptors() > 6) await new Promise(setImmediate)
+      t.is(db.stats().wal.bytes, 0)
+    }
+    t.is(count(db), 3)
+  })
+}
 
 test('a batch closes at batchRows rows and at batchBytes bytes', async (t) => {
   const byRows = open(t, { batchRows: 10 })

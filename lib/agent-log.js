@@ -87,6 +87,28 @@ function typeBits(type) {
   return learnt.get(type)
 }
 
+/** Calls `callback` once the turn of the event loop is over, its microtasks included. */
+function endOfTurn(callback) {
+  process.nextTick(callback)
+}
+
+/** Logs that took entries in this turn for callers that wait. */
+const appendedTo = new Set()
+
+/**
+ * Has the writer of log `number` begin when this turn ends: all who append in it share a batch.
+ * Where the report stays out, the writer begins a few milliseconds later.
+ */
+function reportTurnsEnd(number) {
+  if (appendedTo.size === 0) {
+    endOfTurn(() => {
+      for (const log of appendedTo) binding.logTurnEnded(log)
+      appendedTo.clear()
+    })
+  }
+  appendedTo.add(number)
+}
+
 class AgentLog {
   #id = ++lastId
   /** The native number; null once released. */
@@ -150,6 +172,7 @@ class AgentLog {
         throw staging ? complain(error, `entries[${i}]`, columns) : error
       }
       binding.logSubmit(this.#number, ticket)
+      reportTurnsEnd(this.#number)
     })
   }
 

@@ -15,7 +15,7 @@ const NUMBERS = [
   ['batchRows', 1000, 1, 1_000_000],
   ['batchBytes', MIB, 1, 256 * MIB],
   ['linger', 500, 0, 60_000],
-  ['awaitedLinger', 5, 0, 60_000],
+  ['awaitedLinger', 0, 0, 60_000],
   ['queueBytes', 64 * MIB, 1024, 4096 * MIB],
   ['retryDeadline', 60_000, 0, 2 ** 31 - 1],
   ['checkpointFrames', 100, 1, 2 ** 31 - 1],

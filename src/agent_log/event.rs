@@ -39,4 +39,11 @@ pub enum Event {
 pub trait Listener: Send + Sync {
     /// Takes one event.
     fn event(&self, event: &Event);
+
+    /// Replies that belong together follow, until [`Self::release`]: the callers that one
+    /// transaction answers go on in one turn, and what they append next is one batch again.
+    fn hold(&self) {}
+
+    /// Ends a [`Self::hold`].
+    fn release(&self) {}
 }

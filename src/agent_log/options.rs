@@ -20,7 +20,7 @@ pub struct Options {
     pub batch_bytes: usize,
     /// How long an entry that nobody waits for may wait for company.
     pub linger: Duration,
-    /// The same once somebody waits.
+    /// The same once somebody waits: a floor, beyond the end of the turn that appended.
     pub awaited_linger: Duration,
     /// Bytes that may be queued.
     pub queue_bytes: usize,
@@ -62,7 +62,7 @@ impl Default for Options {
             batch_rows: 1000,
             batch_bytes: 1 << 20,
             linger: Duration::from_millis(500),
-            awaited_linger: Duration::from_millis(5),
+            awaited_linger: Duration::ZERO,
             queue_bytes: 64 << 20,
             retry_deadline: Duration::from_secs(60),
             change_counter: Some(ChangeCounter { key: "lastModified".to_owned(), required: false }),

@@ -19,7 +19,7 @@ use super::thread;
 use crate::checkpoint;
 use crate::engine::{Connection, DatabaseFile, Error, FileId, Result};
 
-/// Logs whose writer runs, closing ones included, with their number of handles.
+/// Logs whose writer has not ended, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
 
 fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// A handle on the log of `file`, whose writer is started if it is not running. `options` count
+/// A handle on the log of `file`, whose writer is started if there is none. `options` count
 /// for the first handle; a later one gets what the first one set, or, where it `insists` on its
 /// own, an error if they differ.
 ///
@@ -185,6 +185,11 @@ impl Log {
         taken
     }
 
+    /// The turn of JavaScript has ended in which [`Self::append`] was called.
+    pub fn turn_ended(&self) {
+        self.shared.queue.turn_ended(&self.shared.options);
+    }
+
     fn check_open(&self) -> std::result::Result<(), Refusal> {
         if self.closed { Err(Refusal::Closed) } else { Ok(()) }
     }
@@ -276,9 +281,8 @@ impl Log {
         if *handles > 0 {
             return false;
         }
-        self.shared.queue.lock().closing = true;
         drop(logs);
-        self.shared.queue.work.notify_one();
+        self.shared.queue.close();
         true
     }
 

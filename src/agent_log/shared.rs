@@ -6,12 +6,36 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::event::{Event, Listener};
 use super::options::Options;
 use super::queue::{Queue, Settled};
 use super::stats::WalStatus;
 use crate::engine::{Class, DatabaseFile, Error};
+
+/// A process has hundreds of databases open at times, and writes to few of them.
+const REST_AFTER: Duration = Duration::from_secs(30);
+
+/// Listeners that are held; also where a reply panics.
+struct Held(Vec<Arc<dyn Listener>>);
+
+impl Held {
+    fn new(listeners: Vec<Arc<dyn Listener>>) -> Self {
+        for listener in &listeners {
+            listener.hold();
+        }
+        Self(listeners)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for listener in &self.0 {
+            listener.release();
+        }
+    }
+}
 
 /// A log as its handles and its writer share it.
 pub(super) struct Shared {
@@ -20,6 +44,8 @@ pub(super) struct Shared {
     pub queue: Queue,
     /// See [`Self::knows_table`].
     table_seen: AtomicBool,
+    /// How long the writer's thread goes on without anything to do.
+    pub rest_after: Duration,
     wal: Mutex<WalStatus>,
     listeners: Mutex<Vec<(u64, Arc<dyn Listener>)>>,
 }
@@ -31,6 +57,7 @@ impl Shared {
             options,
             queue: Queue::new(),
             table_seen: AtomicBool::default(),
+            rest_after: REST_AFTER,
             wal: Mutex::default(),
             listeners: Mutex::default(),
         }
@@ -64,11 +91,13 @@ impl Shared {
     }
 
     pub fn emit(&self, event: &Event) {
-        let listeners: Vec<_> =
-            self.listeners().iter().map(|(_, listener)| Arc::clone(listener)).collect();
-        for listener in listeners {
+        for listener in self.each_listener() {
             listener.event(event);
         }
+    }
+
+    fn each_listener(&self) -> Vec<Arc<dyn Listener>> {
+        self.listeners().iter().map(|(_, listener)| Arc::clone(listener)).collect()
     }
 
     /// Tells what a settled batch left to be told. Rejections first: a flush that resolves has
@@ -78,7 +107,9 @@ impl Shared {
             self.emit(&Event::Rejected(entries, Arc::clone(&self.options.columns), error));
         }
         let relieved = settled.relieved;
+        let held = Held::new(self.each_listener());
         settled.reply();
+        drop(held);
         if relieved {
             self.emit(&Event::Backpressure(false));
         }
@@ -114,8 +145,7 @@ impl Shared {
             state.retry_at = None;
             // What the WAL holds was left alone meanwhile.
             state.look_at_wal = true;
-            drop(state);
-            self.queue.work.notify_one();
+            self.queue.wake(state, None);
         }
     }
 

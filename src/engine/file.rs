@@ -132,6 +132,11 @@ impl DatabaseFile {
         self.suspect.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether this process has one connection to the file.
+    pub fn has_one_connection(&self) -> bool {
+        self.connections.load(Ordering::Acquire) == 1
+    }
+
     /// Whether there is reason to doubt the file; the doubt stays.
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Acquire)

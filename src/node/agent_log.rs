@@ -49,6 +49,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logLearn", callback!(learn)),
     (c"logAbort", callback!(abort)),
     (c"logSubmit", callback!(submit)),
+    (c"logTurnEnded", callback!(turn_ended)),
     (c"logAppendOne", callback!(append_one)),
     (c"logFlush", callback!(flush)),
     (c"logFlushSync", callback!(flush_sync)),
@@ -358,6 +359,15 @@ fn submit(call: &Call<'_>) -> Outcome<sys::napi_value> {
         Ok(())
     })?;
     handle.write_in_memory(call)?;
+    call.undefined()
+}
+
+/// `logTurnEnded(log)`: the turn of the event loop has ended in which `logSubmit` was called. A
+/// log that was closed since needs no such report.
+fn turn_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    if let Ok(handle) = find(call) {
+        handle.log.turn_ended();
+    }
     call.undefined()
 }
 

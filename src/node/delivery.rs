@@ -53,6 +53,14 @@ impl Listener for ToJavaScript {
         };
         self.mailbox.post(Message::Event(self.id, happening));
     }
+
+    fn hold(&self) {
+        self.mailbox.hold();
+    }
+
+    fn release(&self) {
+        self.mailbox.release();
+    }
 }
 
 /// Calls `receiver(kind, number, …)` for each message.

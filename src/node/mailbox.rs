@@ -63,6 +63,8 @@ pub struct Mailbox {
 #[derive(Debug)]
 struct State {
     messages: Vec<Message>,
+    /// So many have more to post at once: nothing is delivered before they have.
+    held: u32,
     /// Null once the environment is ending.
     function: sys::napi_threadsafe_function,
 }
@@ -77,6 +79,22 @@ pub type Deliver = fn(sys::napi_env, sys::napi_value, Vec<Message>);
 struct Context {
     mailbox: Arc<Mailbox>,
     deliver: Deliver,
+}
+
+impl State {
+    /// Has the thread take its messages. The function is not null.
+    fn call(&self) {
+        // SAFETY: not closed, by the caller's check under the mutex. An unbounded queue cannot be
+        // full; while the environment is closing Node answers `napi_closing`, and nobody is left to
+        // be told.
+        unsafe {
+            sys::napi_call_threadsafe_function(
+                self.function,
+                ptr::null_mut(),
+                sys::ThreadsafeFunctionCallMode::nonblocking,
+            );
+        }
+    }
 }
 
 impl Mailbox {
@@ -95,7 +113,7 @@ impl Mailbox {
         deliver: Deliver,
     ) -> Outcome<Arc<Self>> {
         let mailbox = Arc::new(Self {
-            state: Mutex::new(State { messages: Vec::new(), function: ptr::null_mut() }),
+            state: Mutex::new(State { messages: Vec::new(), held: 0, function: ptr::null_mut() }),
         });
         let context = Box::into_raw(Box::new(Context { mailbox: Arc::clone(&mailbox), deliver }));
         let mut function = ptr::null_mut();
@@ -138,17 +156,22 @@ impl Mailbox {
         }
         let first = state.messages.is_empty();
         state.messages.push(message);
-        if first {
-            // SAFETY: not closed, by the check above under the mutex. An unbounded queue cannot
-            // be full; while the environment is closing Node answers `napi_closing`, and nobody
-            // is left to be told.
-            unsafe {
-                sys::napi_call_threadsafe_function(
-                    state.function,
-                    ptr::null_mut(),
-                    sys::ThreadsafeFunctionCallMode::nonblocking,
-                );
-            }
+        if first && state.held == 0 {
+            state.call();
+        }
+    }
+
+    /// What is posted from here to [`Self::release`] is delivered in one turn of the event loop.
+    pub fn hold(&self) {
+        self.lock().held += 1;
+    }
+
+    /// Ends a [`Self::hold`].
+    pub fn release(&self) {
+        let mut state = self.lock();
+        state.held = state.held.saturating_sub(1);
+        if state.held == 0 && !state.messages.is_empty() && !state.function.is_null() {
+            state.call();
         }
     }
 
@@ -180,7 +203,13 @@ unsafe extern "C" fn drain(
 ) {
     // SAFETY: the context that `create` passed; Node frees it after the last call.
     let context = unsafe { &*context.cast::<Context>() };
-    let messages = std::mem::take(&mut context.mailbox.lock().messages);
+    let mut state = context.mailbox.lock();
+    if state.held > 0 {
+        // Its release calls again.
+        return;
+    }
+    let messages = std::mem::take(&mut state.messages);
+    drop(state);
     // Null while the environment ends: no JavaScript can run any more.
     if !env.is_null() && !receiver.is_null() {
         let deliver = std::panic::AssertUnwindSafe(|| (context.deliver)(env, receiver, messages));

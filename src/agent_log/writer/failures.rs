@@ -11,8 +11,21 @@ use crate::agent_log::event::Event;
 use crate::agent_log::shared::Shared;
 use crate::engine::{Class, Error, Expectation};
 
-/// The shortest and the longest pause before a lock is tried for again.
+/// The shortest and the longest pause before a failure that will be over in a moment is met again.
 const BRIEFLY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+
+/// The pauses between tries for a lock that another process has: the first, which is the longest of
+/// a lock that is passed around, and the shortest.
+const LOCK_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_micros(100));
+
+/// After so much waiting the pause between tries is half the first one.
+const HALF_PATIENCE: Duration = Duration::from_millis(8);
+
+/// A lock that was not had for so long is not passed around: one transaction has it.
+const LONG_HELD: Duration = Duration::from_millis(250);
+
+/// The longest pause before such a lock is tried for again.
+const LONG_HELD_PAUSE: Duration = Duration::from_millis(20);
 
 /// The same after a failure that will not be over in a moment.
 const SLOWLY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -30,6 +43,8 @@ const MIGRATION: Duration = Duration::from_millis(300);
 pub(super) struct Failures<'a> {
     shared: &'a Shared,
     in_a_row: u32,
+    /// Since when the lock is tried for.
+    waiting_since: Option<Instant>,
     /// The last one has been waited out already.
     waited: bool,
     /// The one that was last told, by its code, and of the schema by what it says; told once until
@@ -41,7 +56,7 @@ pub(super) struct Failures<'a> {
 impl<'a> Failures<'a> {
     pub fn new(shared: &'a Shared) -> Self {
         let random = u64::from(std::process::id()) << 32 | shared.file.id.inode | 1;
-        Self { shared, in_a_row: 0, waited: false, told: None, random }
+        Self { shared, in_a_row: 0, waiting_since: None, waited: false, told: None, random }
     }
 
     /// Counts one.
@@ -58,11 +73,18 @@ impl<'a> Failures<'a> {
         state.retry_at = None;
     }
 
-    /// Waits for the release of the lock that another holds.
-    pub fn wait_out(&mut self, expectation: Expectation<'_>) {
-        let pause = self.pause(BRIEFLY);
-        expectation.wait(pause);
+    /// Waits for the release of the lock that another holds. Whether it was released in this
+    /// process.
+    pub fn wait_out(&mut self, expectation: Expectation<'_>) -> bool {
+        let waited = self.waiting_since.get_or_insert_with(Instant::now).elapsed();
+        let pause = self.spread(lock_pause(waited));
         self.waited = true;
+        expectation.wait(pause)
+    }
+
+    /// The lock was had.
+    pub fn has_lock(&mut self) {
+        self.waiting_since = None;
     }
 
     /// How long to wait for the next try of a check that could not be carried out.
@@ -115,11 +137,43 @@ impl<'a> Failures<'a> {
     /// A pause that doubles with each failure in a row, from `first` to `longest`, and is drawn
     /// from its upper half, so that processes which collided once do not collide again.
     fn pause(&mut self, (first, longest): (Duration, Duration)) -> Duration {
+        self.spread(first.saturating_mul(1 << self.in_a_row.min(16)).min(longest))
+    }
+
+    fn spread(&mut self, full: Duration) -> Duration {
         // xorshift64: any spread will do.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let full = first.saturating_mul(1 << self.in_a_row.min(16)).min(longest);
         full.mul_f64(0.5 + (self.random % 1000) as f64 / 2000.0)
+    }
+}
+
+/// The pause before the next try for a lock that was tried for since `waited`. Who has waited
+/// longer tries more often: so no process is left behind for long by chance.
+fn lock_pause(waited: Duration) -> Duration {
+    if waited >= LONG_HELD {
+        return (waited / 16).min(LONG_HELD_PAUSE);
+    }
+    let (first, shortest) = LOCK_PAUSES;
+    let patience = HALF_PATIENCE.as_secs_f64() / (HALF_PATIENCE + waited).as_secs_f64();
+    first.mul_f64(patience).max(shortest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_waited_longer_for_a_lock_tries_more_often_until_it_is_plainly_held() {
+        let (first, shortest) = LOCK_PAUSES;
+        assert_eq!(lock_pause(Duration::ZERO), first);
+        assert_eq!(lock_pause(HALF_PATIENCE), first / 2);
+        let pauses: Vec<_> =
+            (0..250).map(|millis| lock_pause(Duration::from_millis(millis))).collect();
+        assert!(pauses.is_sorted_by(|a, b| a >= b));
+        assert_eq!(pauses.last(), Some(&shortest));
+        assert!(lock_pause(LONG_HELD) > first);
+        assert_eq!(lock_pause(Duration::from_secs(60)), LONG_HELD_PAUSE);
     }
 }

@@ -9,7 +9,7 @@ use rusqlite::OpenFlags;
 
 use super::connection::OwnConnection;
 use crate::agent_log::shared::Shared;
-use crate::engine::{Connection, Profile};
+use crate::engine::{Connection, Profile, Wal};
 use crate::recovery::snapshot_file::Keeper;
 
 pub(super) struct Schema<'a> {
@@ -47,7 +47,14 @@ impl<'a> Schema<'a> {
         if let Some(connection) = own.get() {
             return self.keeper.look(connection, commits);
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        // SQLite keeps the descriptor of a connection that is closed while others of the process
+        // have locks, and gives it to the next one with the same flags: the writer's. A file
+        // without a WAL may not be in WAL mode any more, and is left as it is.
+        let flags = if Wal::path(&file.path).exists() {
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        };
         let profile =
             Profile { busy_timeout: Duration::ZERO, ..self.shared.options.profile.clone() };
         if let Ok(connection) = Connection::open_hardened(&file.path, flags, &profile) {

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::connection::OwnConnection;
 use super::failures::Failures;
+use super::streak::Streak;
 use crate::agent_log::batch::{Outcomes, Written, complete};
 use crate::agent_log::queue::{Batch, RowOutcome, Settled, Unknown};
 use crate::agent_log::shared::Shared;
@@ -22,11 +23,12 @@ pub(super) struct Transactions<'a> {
     batch: Option<Batch>,
     /// So many rows are still to be written one by one, because together they failed at COMMIT.
     alone: usize,
+    streak: Streak,
 }
 
 impl<'a> Transactions<'a> {
     pub fn new(shared: &'a Shared) -> Self {
-        Self { shared, batch: None, alone: 0 }
+        Self { shared, batch: None, alone: 0, streak: Streak::default() }
     }
 
     /// Carries one out. `Ok` also where nothing was left to write. A lock that another holds is
@@ -36,19 +38,23 @@ impl<'a> Transactions<'a> {
         own: &mut OwnConnection<'_>,
         failures: &mut Failures<'_>,
     ) -> Result<Settled> {
+        let shared = self.shared;
+        if let Some(pause) = self.streak.stand_back(Instant::now()) {
+            std::thread::sleep(pause);
+        }
         let started = Instant::now();
         own.ready_to_write()?;
-        let shared = self.shared;
         let expectation = shared.file.turn.expect_release();
         let turn = shared.file.turn.take();
         if let Err(error) = own.execute("BEGIN IMMEDIATE") {
             turn.abandon();
-            if error.class() == Class::Transient {
-                failures.wait_out(expectation);
+            if error.class() == Class::Transient && !failures.wait_out(expectation) {
+                self.streak.met_another(Instant::now());
             }
             return Err(error);
         }
         drop(expectation);
+        failures.has_lock();
         let rows = if self.alone > 0 { 1 } else { shared.options.batch_rows };
         self.batch = Some(shared.queue.take_batch(rows, shared.options.batch_bytes));
         let written = self.write(own);
@@ -62,6 +68,7 @@ impl<'a> Transactions<'a> {
             Ok(outcomes) => {
                 if !outcomes.is_empty() {
                     self.alone = self.alone.saturating_sub(outcomes.len());
+                    self.streak.committed(Instant::now());
                     let mut state = shared.queue.lock();
                     state.stats.batches += 1;
                     state.stats.commit.record(started.elapsed(), 1);

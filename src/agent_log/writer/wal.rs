@@ -53,6 +53,11 @@ impl<'a> WalCare<'a> {
         self.last_commit = Instant::now();
     }
 
+    /// Whether nobody has committed for long enough that the WAL is truncated.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_commit) >= self.shared.options.checkpoints.idle
+    }
+
     /// Looks at the WAL: the checkpoint that is due, or after which time to look again.
     pub fn look(&mut self, now: Instant) -> std::result::Result<Mode, Option<Duration>> {
         let shared = self.shared;
