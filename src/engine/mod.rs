@@ -6,6 +6,8 @@ pub mod application;
 mod backup;
 mod beside;
 mod connection;
+#[cfg(unix)]
+mod descriptors;
 mod disk_space;
 mod empty_wal;
 mod error;

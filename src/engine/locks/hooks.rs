@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use rusqlite::ffi;
 
 use super::index::Indexes;
-use super::space::{self, Commands, Errno, Inode, LockSpace};
+use super::space::{self, Closing, Commands, Errno, Inode, LockSpace};
 use crate::engine::foreign;
 
 /// A system call as `xSetSystemCall` takes it.
@@ -96,14 +96,24 @@ impl SqliteCopy {
         kept
     }
 
-    /// Whether this copy opened `fd`, or made it as a duplicate.
-    pub(crate) fn owns(&self, fd: RawFd) -> bool {
-        self.opened().contains_key(&fd) || self.space.has_duplicate(fd)
+    /// Descriptors that this copy opened and that are open, and those that its space keeps.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        self.opened().keys().copied().chain(self.space.kept().iter().copied()).collect()
     }
 
-    /// Whether locks of this copy on `file` may be POSIX locks although the shim is installed.
-    pub(crate) fn left_to_posix(&self, file: Inode) -> bool {
-        self.space.excludes(file)
+    /// The same without those of files on which its locks may be POSIX locks although the shim is
+    /// installed.
+    pub(crate) fn protected_descriptors(&self) -> Vec<RawFd> {
+        let excluded = self.space.excluded();
+        let opened = self.opened();
+        let protected = opened.iter().filter(|(_, opened)| !excluded.contains(&opened.inode));
+        protected.map(|(fd, _)| *fd).chain(self.space.kept().iter().copied()).collect()
+    }
+
+    /// Whether nobody else has a lock on the file of `fd` at this moment. `false` where it cannot
+    /// be known.
+    pub(crate) fn is_alone(&self, fd: RawFd) -> bool {
+        self.space.is_alone(fd)
     }
 
     /// Files whose last lock is gone and that are kept for [`Self::release`].
@@ -257,25 +267,28 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
     let harmful = H::CONSIDERATE
         && catch_unwind(|| {
             let opened = copy.opened().get(&fd).copied();
-            opened.is_some_and(|it| it.lockable && foreign::would_lose_locks(it.inode))
+            opened.is_some_and(|it| it.lockable && foreign::would_lose_locks(fd, it.inode))
         })
         .unwrap_or(false);
     let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
     // Forgotten first: once it is closed or parked, another thread may be given the same number.
-    // A panic leaves the descriptor remembered, which is a leak; closing goes on.
-    let parked = catch_unwind(|| {
-        let idle = copy.space.forget(fd);
+    // A panic leaves the descriptor remembered, which is a leak; it stays open, since the space
+    // may have kept it.
+    let stays = catch_unwind(|| {
+        let closing = copy.space.forget(fd);
         let opened = copy.opened().remove(&fd);
         copy.indexes.closed(fd);
-        if harmful && opened.is_some_and(|opened| foreign::park(fd, opened)) {
+        if closing == Closing::Kept
+            || harmful && opened.is_some_and(|opened| foreign::park(fd, opened))
+        {
             return true;
         }
-        if let Some(inode) = idle {
+        if let Closing::Last(inode) = closing {
             copy.space.release(inode);
         }
         false
     });
-    if parked.unwrap_or(false) {
+    if stays.unwrap_or(true) {
         return 0;
     }
     // SAFETY: SQLite closes a descriptor that it opened itself.
