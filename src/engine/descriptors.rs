@@ -11,6 +11,54 @@ use std::os::fd::RawFd;
 /// Where the process's descriptors are listed.
 const LIST: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
 
+/// A set of descriptors: a bit for each number.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Descriptors(Vec<u64>);
+
+/// Numbers of one word.
+const WORD: usize = 64;
+
+impl Descriptors {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn insert(&mut self, fd: RawFd) {
+        let Ok(number) = usize::try_from(fd) else { return };
+        if self.0.len() <= number / WORD {
+            self.0.resize(number / WORD + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(number / WORD) {
+            *word |= 1 << (number % WORD);
+        }
+    }
+
+    pub fn remove(&mut self, fd: RawFd) {
+        let Ok(number) = usize::try_from(fd) else { return };
+        if let Some(word) = self.0.get_mut(number / WORD) {
+            *word &= !(1 << (number % WORD));
+        }
+    }
+
+    pub fn contains(&self, fd: RawFd) -> bool {
+        let word = usize::try_from(fd).ok().and_then(|number| self.0.get(number / WORD));
+        word.is_some_and(|word| word & 1 << (fd as usize % WORD) != 0)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    pub fn add(&mut self, others: &Self) {
+        if self.0.len() < others.0.len() {
+            self.0.resize(others.0.len(), 0);
+        }
+        for (word, other) in self.0.iter_mut().zip(&others.0) {
+            *word |= other;
+        }
+    }
+}
+
 /// Whether the process's descriptors can be told here.
 pub(super) fn is_possible() -> bool {
     std::fs::read_dir(LIST).is_ok()
@@ -21,14 +69,13 @@ pub(super) fn is_possible() -> bool {
 ///
 /// # Errors
 /// The system's, where `/proc` or `/dev/fd` is not there.
-pub(super) fn others(mut known: Vec<RawFd>) -> io::Result<Vec<RawFd>> {
-    known.sort_unstable();
+pub(super) fn others(known: &Descriptors) -> io::Result<Vec<RawFd>> {
     #[cfg(target_os = "linux")]
-    if let Some(found) = asked::others(&known) {
+    if let Some(found) = asked::others(known) {
         return Ok(found);
     }
     let mut found = listed()?;
-    found.retain(|fd| known.binary_search(fd).is_err());
+    found.retain(|fd| !known.contains(*fd));
     Ok(found)
 }
 
@@ -45,6 +92,8 @@ mod asked {
     use std::io;
     use std::os::fd::RawFd;
 
+    use super::Descriptors;
+
     /// Numbers that are asked about at most: some 20 ns each.
     const MOST: usize = 1 << 16;
 
@@ -52,18 +101,15 @@ mod asked {
     const AT_ONCE: usize = 1024;
 
     /// None where the kernel does not say how far the numbers go, or listing is the quicker way.
-    /// `known` is in order.
-    pub(super) fn others(known: &[RawFd]) -> Option<Vec<RawFd>> {
+    pub(super) fn others(known: &Descriptors) -> Option<Vec<RawFd>> {
         let size = table_size()?;
         if usize::try_from(size).ok()?.saturating_sub(known.len()) > MOST {
             return None;
         }
-        let mut known = known.iter().copied().peekable();
         let mut questions = Vec::with_capacity(AT_ONCE);
         let mut found = Vec::new();
         for fd in 0..size {
-            while known.next_if(|known| *known < fd).is_some() {}
-            if known.next_if_eq(&fd).is_none() {
+            if !known.contains(fd) {
                 questions.push(libc::pollfd { fd, events: 0, revents: 0 });
             }
             if questions.len() == AT_ONCE || fd + 1 == size {
@@ -99,6 +145,25 @@ mod asked {
     mod tests {
         use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+        use super::Descriptors;
+
+        #[test]
+        fn a_set_has_what_was_put_in_and_not_taken_out() {
+            let mut set = Descriptors::new();
+            for fd in [0, 63, 64, 700] {
+                set.insert(fd);
+                assert!(set.contains(fd) && !set.contains(fd + 1), "{fd}");
+            }
+            set.remove(63);
+            set.remove(4000);
+            let mut other = Descriptors::new();
+            other.insert(4000);
+            set.add(&other);
+            let found: Vec<_> = (0..5000).filter(|fd| set.contains(*fd)).collect();
+            assert_eq!((found, set.len()), (vec![0, 64, 700, 4000], 4));
+            assert!(!set.contains(-1));
+        }
+
         #[test]
         fn those_that_are_asked_about_are_those_that_are_listed() {
             let one = std::fs::File::open("/dev/null").unwrap();
@@ -107,7 +172,8 @@ mod asked {
                 let far = unsafe { libc::fcntl(one.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
                 // SAFETY: it was just made.
                 let far = unsafe { OwnedFd::from_raw_fd(far) };
-                let known = [one.as_raw_fd()];
+                let mut known = Descriptors::new();
+                known.insert(one.as_raw_fd());
                 // Other tests open and close files meanwhile: what this one has open counts.
                 let asked = super::others(&known).unwrap();
                 assert!(asked.contains(&far.as_raw_fd()), "{number}");

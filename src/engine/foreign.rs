@@ -117,7 +117,7 @@ mod platform {
     use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::time::Instant;
 
-    use super::super::descriptors;
+    use super::super::descriptors::{self, Descriptors};
     use super::super::locks::hooks::{BUNDLED, CHANGING, NODES, Opened};
     use super::super::locks::space::Inode;
     use super::{Deferred, FRESH, FileId, ForeignSqlite, PathBuf, io};
@@ -164,7 +164,7 @@ mod platform {
     }
 
     /// The process's descriptors on regular files, without those that are `known`.
-    fn others(known: Vec<RawFd>) -> io::Result<Vec<Descriptor>> {
+    fn others(known: &Descriptors) -> io::Result<Vec<Descriptor>> {
         // One that is closed meanwhile has nothing to tell.
         let file = |fd| {
             status(fd).and_then(|stat| regular_file(&stat)).map(|inode| Descriptor { fd, inode })
@@ -173,9 +173,11 @@ mod platform {
     }
 
     /// Descriptors that the bundled copy uses, and those that wait for another SQLite to go.
-    fn bundled() -> Vec<RawFd> {
+    fn bundled() -> Descriptors {
         let mut known = BUNDLED.descriptors();
-        known.extend(parked().iter().map(|it| it.fd.as_raw_fd()));
+        for it in parked().iter() {
+            known.insert(it.fd.as_raw_fd());
+        }
         known
     }
 
@@ -193,7 +195,7 @@ mod platform {
 
     /// Files that are open in this process through descriptors that the bundled copy did not open.
     pub(crate) fn unknown_descriptors() -> io::Result<Vec<Inode>> {
-        Ok(others(bundled())?.into_iter().map(|it| it.inode).collect())
+        Ok(others(&bundled())?.into_iter().map(|it| it.inode).collect())
     }
 
     /// Files among those that `wanted` picks that another SQLite has open.
@@ -201,8 +203,8 @@ mod platform {
         // One whose locks a close cannot drop is no danger.
         let look = || -> io::Result<Vec<Inode>> {
             let mut known = bundled();
-            known.extend(NODES.protected_descriptors());
-            let mut found = others(known)?;
+            known.add(&NODES.protected_descriptors());
+            let mut found = others(&known)?;
             found.retain(|it| it.is_sqlites());
             Ok(found.into_iter().map(|it| it.inode).collect())
         };

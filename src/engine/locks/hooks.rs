@@ -22,6 +22,7 @@ use rusqlite::ffi;
 
 use super::index::Indexes;
 use super::space::{self, Closing, Commands, Errno, Inode, LockSpace};
+use crate::engine::descriptors::Descriptors;
 use crate::engine::foreign;
 
 /// A system call as `xSetSystemCall` takes it.
@@ -41,8 +42,28 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub(crate) struct SqliteCopy {
     pub(super) space: LockSpace,
-    opened: Mutex<BTreeMap<RawFd, Opened>>,
+    opened: Mutex<OpenedFiles>,
     indexes: Indexes,
+}
+
+/// The descriptors that a copy opened.
+#[derive(Debug)]
+struct OpenedFiles {
+    files: BTreeMap<RawFd, Opened>,
+    /// The keys.
+    descriptors: Descriptors,
+}
+
+impl OpenedFiles {
+    fn insert(&mut self, fd: RawFd, opened: Opened) {
+        self.files.insert(fd, opened);
+        self.descriptors.insert(fd);
+    }
+
+    fn remove(&mut self, fd: RawFd) -> Option<Opened> {
+        self.descriptors.remove(fd);
+        self.files.remove(&fd)
+    }
 }
 
 /// A descriptor that a copy opened.
@@ -71,12 +92,15 @@ impl SqliteCopy {
     const fn new() -> Self {
         Self {
             space: LockSpace::new(Commands::OFD),
-            opened: Mutex::new(BTreeMap::new()),
+            opened: Mutex::new(OpenedFiles {
+                files: BTreeMap::new(),
+                descriptors: Descriptors::new(),
+            }),
             indexes: Indexes::new(),
         }
     }
 
-    fn opened(&self) -> MutexGuard<'_, BTreeMap<RawFd, Opened>> {
+    fn opened(&self) -> MutexGuard<'_, OpenedFiles> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -97,17 +121,23 @@ impl SqliteCopy {
     }
 
     /// Descriptors that this copy opened and that are open, and those that its space keeps.
-    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        self.opened().keys().copied().chain(self.space.kept().iter().copied()).collect()
+    pub(crate) fn descriptors(&self) -> Descriptors {
+        let mut descriptors = self.opened().descriptors.clone();
+        descriptors.add(&self.space.kept());
+        descriptors
     }
 
     /// The same without those of files on which its locks may be POSIX locks although the shim is
     /// installed.
-    pub(crate) fn protected_descriptors(&self) -> Vec<RawFd> {
+    pub(crate) fn protected_descriptors(&self) -> Descriptors {
+        let mut descriptors = self.descriptors();
         let excluded = self.space.excluded();
-        let opened = self.opened();
-        let protected = opened.iter().filter(|(_, opened)| !excluded.contains(&opened.inode));
-        protected.map(|(fd, _)| *fd).chain(self.space.kept().iter().copied()).collect()
+        for (fd, opened) in &self.opened().files {
+            if excluded.contains(&opened.inode) {
+                descriptors.remove(*fd);
+            }
+        }
+        descriptors
     }
 
     /// Whether nobody else has a lock on the file of `fd` at this moment. `false` where it cannot
@@ -266,7 +296,7 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
     let copy = H::copy();
     let harmful = H::CONSIDERATE
         && catch_unwind(|| {
-            let opened = copy.opened().get(&fd).copied();
+            let opened = copy.opened().files.get(&fd).copied();
             opened.is_some_and(|it| it.lockable && foreign::would_lose_locks(fd, it.inode))
         })
         .unwrap_or(false);
@@ -276,7 +306,7 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
     // may have kept it.
     let stays = catch_unwind(|| {
         let closing = copy.space.forget(fd);
-        let opened = copy.opened().remove(&fd);
+        let opened = copy.opened().remove(fd);
         copy.indexes.closed(fd);
         if closing == Closing::Kept
             || harmful && opened.is_some_and(|opened| foreign::park(fd, opened))

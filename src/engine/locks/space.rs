@@ -53,6 +53,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::engine::descriptors::Descriptors;
+
 const READ: c_short = libc::F_RDLCK as c_short;
 pub(super) const WRITE: c_short = libc::F_WRLCK as c_short;
 pub(super) const UNLOCK: c_short = libc::F_UNLCK as c_short;
@@ -96,7 +98,7 @@ pub(super) struct LockSpace {
     /// Whether requests pass through as POSIX locks, and exclude their files.
     learning: AtomicBool,
     /// Descriptors that SQLite closed and the space keeps.
-    kept: Mutex<BTreeSet<RawFd>>,
+    kept: Mutex<Descriptors>,
 }
 
 /// Who belongs to which file.
@@ -181,7 +183,7 @@ impl LockSpace {
             }),
             posix_files: AtomicU64::new(0),
             learning: AtomicBool::new(false),
-            kept: Mutex::new(BTreeSet::new()),
+            kept: Mutex::new(Descriptors::new()),
         }
     }
 
@@ -201,7 +203,7 @@ impl LockSpace {
     }
 
     /// Descriptors that SQLite closed and the space keeps.
-    pub(super) fn kept(&self) -> MutexGuard<'_, BTreeSet<RawFd>> {
+    pub(super) fn kept(&self) -> MutexGuard<'_, Descriptors> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -238,7 +240,7 @@ impl LockSpace {
         if let Locks::Description(canonical) = &*file.locks() {
             let mut kept = self.kept();
             for fd in &canonical.kept {
-                kept.remove(&fd.as_raw_fd());
+                kept.remove(fd.as_raw_fd());
             }
         }
     }
@@ -674,7 +676,7 @@ mod tests {
         assert_eq!(space.idle(), [file]);
         space.release(file);
         assert_eq!(canonicals(&space), 0);
-        assert!(space.kept().is_empty());
+        assert!(space.kept().len() == 0);
     }
 
     #[test]
@@ -686,7 +688,7 @@ mod tests {
             set(&space, file, READ, 5, 1).unwrap();
         }
         assert_eq!(close(&space, b), Closing::Free);
-        assert!(space.kept().is_empty());
+        assert!(space.kept().len() == 0);
         assert_eq!(close(&space, a), Closing::Kept);
         assert_eq!(seen(&path, 5, 1), READ);
         for _ in 0..3 {
@@ -699,7 +701,7 @@ mod tests {
         let file = inode(c.as_raw_fd()).unwrap();
         assert_eq!(close(&space, c), Closing::Last(file));
         space.release(file);
-        assert!(space.kept().is_empty());
+        assert!(space.kept().len() == 0);
         // One alone leaves nothing to release.
         let alone = writable(&path);
         set(&space, &alone, WRITE, 0, 1).unwrap();
@@ -743,7 +745,7 @@ mod tests {
         assert_eq!(close(&space, second), Closing::Last(file));
         assert_eq!(seen(&path, 0, 0), UNLOCK);
         space.release(file);
-        assert!(space.kept().is_empty());
+        assert!(space.kept().len() == 0);
         // The other way about: only the one of before the move is kept.
         let (reader, second, writer) = (read_only(&path), read_only(&path), writable(&path));
         set(&space, &reader, READ, 120, 1).unwrap();
