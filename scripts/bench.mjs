@@ -1,7 +1,7 @@
 // `npm run bench`: installs and builds what is missing, the benchmark's peers too, then measures
 // under Node 24. `npm run bench -- await` measures appends that are awaited, in one process and in
-// four, `npm run bench -- sqlite` DatabaseSync, `npm run bench -- recovery` the salvage of damaged
-// databases.
+// four, `npm run bench -- open` what many databases and short processes cost, `npm run bench -- sqlite`
+// DatabaseSync, `npm run bench -- recovery` the salvage of damaged databases.
 
 import path from 'node:path'
 import { SetupError, ensurePackages, main, node24, prepare, root, run, tool } from './bootstrap.mjs'
@@ -16,7 +16,7 @@ await main(() => {
   // Its peer is no package.
   if (args[0] === 'recovery') return run(node24, ['bench/recovery.mjs', ...args.slice(1)])
   ensurePackages(path.join(root, 'bench'))
-  return args[0] === 'sqlite' || args[0] === 'await'
+  return ['await', 'open', 'sqlite'].includes(args[0])
     ? run(node24, [`bench/${args[0]}.mjs`, ...args.slice(1)])
     : run(node24, ['bench/bench.mjs', ...args])
 })

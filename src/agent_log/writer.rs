@@ -308,8 +308,10 @@ impl<'a> Writer<'a> {
         }
         // The checkpoint may have found damage.
         let is_in_order = !self.shared.is_stopped();
-        if is_in_order {
+        if is_in_order && !self.shared.file.is_suspect() {
             self.schema.keep_if_stale(&self.own);
+        } else {
+            self.schema.doubt();
         }
         self.own.close_at_end(is_in_order);
     }

@@ -64,7 +64,10 @@ impl DatabaseFile {
         {
             return file;
         }
-        files.retain(|_, file| file.strong_count() > 0);
+        // Only then, lest each open looks at every file.
+        if files.len() == files.capacity() {
+            files.retain(|_, file| file.strong_count() > 0);
+        }
         let file = Arc::new(Self {
             id,
             path: path.to_path_buf(),

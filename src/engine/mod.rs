@@ -7,6 +7,8 @@ mod backup;
 mod beside;
 mod commit_frame;
 mod connection;
+#[cfg(unix)]
+mod descriptors;
 mod directory;
 mod disk_space;
 mod empty_wal;

@@ -26,6 +26,7 @@ use super::foreign_wal;
 use super::inspect::{self, execute, inspect};
 use super::is_unsafe_to_write;
 use super::last::remember;
+use super::settled::Before;
 use crate::engine::{
     Access, Class, Connection, DatabaseFile, Error, Extent, FileId, HotJournal, Reader, Result,
     Task, Wal, advise, beside, or_failed,
@@ -55,6 +56,7 @@ pub(super) fn examine(
 
 fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Result<Health> {
     let started = Instant::now();
+    let before = Before::of(path);
     let deleted = deleted_wal(path);
     let mut health = patiently(patience, task, || match left_behind(path) {
         Some(error) => inspect::unreadable(path, kind, error),
@@ -82,12 +84,14 @@ fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     let health = health.judged();
     if !health.is_locked()
         && let Ok(id) = FileId::of(path)
-        && let Some(file) = DatabaseFile::opened(id)
     {
-        if is_unsafe_to_write(&health) {
-            file.suspect();
+        before.ended(id, path, health.ok && health.findings.is_empty());
+        if let Some(file) = DatabaseFile::opened(id) {
+            if is_unsafe_to_write(&health) {
+                file.suspect();
+            }
+            remember(&file, health.clone());
         }
-        remember(&file, health.clone());
     }
     Ok(health)
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | has been checked since this process opened it first | not again |
 //! | does not exist, or is empty | not |
+//! | is unchanged since a check found it sound, as the [`Note`] beside it says | not |
 //! | is small ([`SMALL`]) | at once, quick |
 //! | has a WAL that an ended process left, and is not large ([`LARGE`]) | at once, quick |
 //! | is anything else | in the background, quick, once it is open |
@@ -23,6 +24,7 @@ use serde::Serialize;
 use super::file_check::{deleted_wal, resolved, size};
 use super::finding::{Finding, Health, Kind};
 use super::last::{last, remember};
+use super::settled::Note;
 use super::shared::check_within;
 use crate::engine::{
     Class, DatabaseFile, FileId, Reader, Result, Task, Wal, advise, took_over_wal,
@@ -87,13 +89,19 @@ fn forget(path: &Path) {
 }
 
 /// Looks at the file at `path`, which is about to be opened, and checks it if that is called for.
+/// `noted` reads the note that is kept beside a file.
 ///
 /// What else stands in the way of a check stands in the way of the open, too, and is reported by
 /// the open: there is no health then.
 ///
 /// # Errors
 /// `task`'s; `SQLITE_IOERR` where the disk fails a read.
-pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Look> {
+pub fn before_open(
+    path: &Path,
+    startup: Startup,
+    noted: impl FnOnce(&Path) -> Option<Note>,
+    task: &dyn Task,
+) -> Result<Look> {
     task.go_on()?;
     let Ok(path) = resolved(path) else {
         forget(path);
@@ -111,6 +119,12 @@ pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Loo
         return Ok(Look { health: Some(health), ..Look::default() });
     }
     let found: Vec<Finding> = deleted_wal(&path).into_iter().collect();
+    if startup == Startup::Auto
+        && found.is_empty()
+        && noted(&path).is_some_and(|it| it.holds(&path))
+    {
+        return Ok(Look::default());
+    }
     let wal_bytes = size(&Wal::path(&path));
     let mut after = Pending { path: path.clone(), health: None, suspect: false };
     let kind = match startup {

@@ -16,7 +16,8 @@ use super::database::with_connection;
 use super::errors::{Outcome, Thrown};
 use super::task::Work;
 use crate::engine::{Error, Result, Task, Unwatched};
-use crate::health::{self, Kind, Startup};
+use crate::health::{self, Kind, Look, Startup};
+use crate::recovery::snapshot_file;
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -70,7 +71,12 @@ fn check(arguments: &str, task: &dyn Task) -> Result<String> {
 /// Task `startupCheck`: a [`health::Look`].
 fn startup(arguments: &str, task: &dyn Task) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
-    json(&health::before_open(Path::new(&arguments.path), arguments.startup(), task)?)
+    json(&look(&arguments, task)?)
+}
+
+fn look(arguments: &Arguments, task: &dyn Task) -> Result<Look> {
+    let path = Path::new(&arguments.path);
+    health::before_open(path, arguments.startup(), snapshot_file::note, task)
 }
 
 /// Task `putWalAside`: the WAL's new path.
@@ -98,8 +104,7 @@ fn checks_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn startup_check(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let path = string(call, 0)?.unwrap_or_default();
     let arguments = Arguments { path, kind: string(call, 1)? };
-    let look = health::before_open(Path::new(&arguments.path), arguments.startup(), &Unwatched)?;
-    text(call.env, json(&look)?.as_bytes())
+    text(call.env, json(&look(&arguments, &Unwatched)?)?.as_bytes())
 }
 
 /// `startupOpened(database)`: the file that was looked at is open.

@@ -10,7 +10,7 @@ use rusqlite::OpenFlags;
 use super::connection::OwnConnection;
 use crate::agent_log::shared::Shared;
 use crate::engine::{Connection, Profile, Wal};
-use crate::recovery::snapshot_file::Keeper;
+use crate::recovery::snapshot_file::{self, Keeper};
 
 pub(super) struct Schema<'a> {
     shared: &'a Shared,
@@ -29,11 +29,18 @@ impl<'a> Schema<'a> {
         }
     }
 
-    /// Keeps it, if it may have changed.
+    /// Keeps it, if it may have changed, and notes that the file was found sound.
     pub fn keep_if_stale(&mut self, own: &OwnConnection<'_>) {
-        if self.keeper.is_stale(self.shared.file.wal.commits()) {
+        let file = &self.shared.file;
+        if self.keeper.is_stale(file.wal.commits()) || self.keeper.lacks_note(&file.path) {
             self.keep(own);
         }
+    }
+
+    /// The file is not in order: nothing beside it says that it is.
+    pub fn doubt(&self) {
+        // What cannot be written cannot have been written.
+        drop(snapshot_file::doubt(&self.shared.file.path));
     }
 
     /// On a connection that is closed again where there is no other: one that stays would be in
