@@ -23,6 +23,9 @@ pub enum Event {
     /// Connections of this process to the file are to be opened anew: those that are in no
     /// transaction are to be closed at once, because the others wait for it.
     Reopen,
+    /// Others have held the write lock for longer than the busy timeout: a thread that holds it
+    /// itself, in a transaction that waits for nothing else, is to say so.
+    LockedOut,
     /// The path leads to another file, or to none; writing has stopped, the entries are kept.
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.

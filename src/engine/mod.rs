@@ -7,6 +7,7 @@ mod backup;
 mod beside;
 mod connection;
 mod disk_space;
+mod displaced;
 mod empty_wal;
 mod error;
 mod error_log;
@@ -39,13 +40,13 @@ mod wedge;
 use std::sync::OnceLock;
 
 pub use backup::{Backup, Progress};
-pub use beside::{beside, stamp};
+pub use beside::{beside, stamp, utc};
 pub use connection::Connection;
 pub use disk_space::free_bytes;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
-pub use file_id::{FileId, Presence, hard_links};
+pub use file_id::{FileId, Presence, hard_links, replaced as file_moved};
 pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,

@@ -117,7 +117,7 @@ pub(super) struct Member {
     generation: u32,
 }
 
-fn shm_path(database: &Path) -> PathBuf {
+pub(super) fn shm_path(database: &Path) -> PathBuf {
     super::beside(database, "-shm")
 }
 
@@ -247,6 +247,16 @@ impl Members {
             }
             (false, true) => Some(Moved::WalAlone),
         }
+    }
+
+    /// Whether the `-wal` and the `-shm` at the path of the database are those that this file's
+    /// connections have open.
+    pub(super) fn has_left(&self, database: &Path) -> (bool, bool) {
+        let (Some(was), is) = (self.lock().beside, Beside::of(database)) else {
+            return (false, false);
+        };
+        let same = |was: Option<FileId>, is: Option<FileId>| was.is_some() && was == is;
+        (same(was.wal, is.wal), same(was.shm, is.shm))
     }
 
     /// Begins another generation.

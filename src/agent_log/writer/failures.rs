@@ -6,7 +6,10 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::ffi;
+
 use crate::agent_log::event::Event;
+use crate::agent_log::queue::Waiting;
 use crate::agent_log::shared::Shared;
 use crate::engine::{Class, Error, Expectation};
 
@@ -19,6 +22,9 @@ const SLOWLY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// The same before a check that could not be carried out.
 const UNCHECKED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
+/// How often threads are asked whether it is they who hold the lock.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
 pub(super) struct Failures<'a> {
     shared: &'a Shared,
     in_a_row: u32,
@@ -26,13 +32,15 @@ pub(super) struct Failures<'a> {
     waited: bool,
     /// The one that was last told; told once until something else happens.
     told: Option<i32>,
+    /// When threads were last asked whether it is they who hold the lock.
+    asked: Option<Instant>,
     random: u64,
 }
 
 impl<'a> Failures<'a> {
     pub fn new(shared: &'a Shared) -> Self {
         let random = u64::from(std::process::id()) << 32 | shared.file.id.inode | 1;
-        Self { shared, in_a_row: 0, waited: false, told: None, random }
+        Self { shared, in_a_row: 0, waited: false, told: None, asked: None, random }
     }
 
     /// Counts one.
@@ -84,17 +92,25 @@ impl<'a> Failures<'a> {
         state.failing = Some((since, error.clone()));
         state.retry_at = retry_at.max(not_before);
         let overdue = now.duration_since(since) >= deadline;
+        let busy_timeout = self.shared.options.profile.busy_timeout;
+        let is_locked_out = error.errcode & 0xff == ffi::SQLITE_BUSY
+            && now.duration_since(since) >= busy_timeout
+            && self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_AGAIN);
         if overdue && state.closing {
             state.stopped = Some(error.clone());
         }
         drop(state);
+        if is_locked_out {
+            self.asked = Some(now);
+            self.shared.emit(&Event::LockedOut);
+        }
         if (class != Class::Transient || overdue) && self.told != Some(error.errcode) {
             self.told = Some(error.errcode);
             self.shared.emit(&Event::Error(error.clone()));
         }
         if overdue {
-            let before = now.checked_sub(deadline);
-            self.shared.tell(self.shared.queue.fail_waiting(error, before));
+            let waiting = Waiting { before: now.checked_sub(deadline), ..Waiting::default() };
+            self.shared.tell(self.shared.queue.fail_waiting(error, &waiting));
         }
     }
 
