@@ -39,6 +39,7 @@ pub use event::{Event, Listener};
 pub use options::{END_DEADLINE, Options};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
 pub use registry::{
-    Log, at_end, flush_all, flush_unlocked, flush_until, open, open_in_memory, replaced, resume,
+    LockedOut, Log, at_end, flush_all, flush_unlocked, flush_until, open, open_in_memory, replaced,
+    resume,
 };
 pub use stats::{Latency, Stats, WalStatus};

@@ -627,6 +627,10 @@ impl Queue {
         state.urgent += 1;
         self.work.notify_one();
         while state.settled < target && state.stopped.is_none() && state.failing.is_none() {
+            if state.is_lent() && !state.batch_open {
+                // To a transaction, which has the lock.
+                break;
+            }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break;
             };

@@ -203,6 +203,15 @@ fn flush_at_exit() {
     }
 }
 
+/// How a log stands that a transaction of one of its own threads keeps from writing.
+#[derive(Debug, Clone, Copy)]
+pub struct LockedOut {
+    /// Calls waited for it, and have been answered.
+    pub told: bool,
+    /// It has lasted for as long as was asked.
+    pub lasts: bool,
+}
+
 impl Log {
     /// Accepts one entry that nobody waits for.
     ///
@@ -370,14 +379,20 @@ impl Log {
     }
 
     /// A transaction that thread `thread` has open keeps the writer from writing, as `error` says:
-    /// tells those of that thread who have waited for the busy timeout. Whether there were any.
-    pub fn report_own_transaction(&self, thread: ThreadId, error: &Error) -> bool {
-        let before = Instant::now().checked_sub(self.shared.options.profile.busy_timeout);
+    /// reports it to those of that thread who have waited for as long as `patience`.
+    pub fn report_own_transaction(
+        &self,
+        thread: ThreadId,
+        patience: Duration,
+        error: &Error,
+    ) -> LockedOut {
+        let before = Instant::now().checked_sub(patience);
+        let failed = self.shared.queue.lock().failing.as_ref().map(|(since, _)| *since);
         let waiting = Waiting { before, thread: Some(thread) };
-        let told = self.shared.queue.fail_waiting(error, &waiting);
-        let any = !told.is_empty();
-        self.shared.tell(told);
-        any
+        let settled = self.shared.queue.fail_waiting(error, &waiting);
+        let told = !settled.is_empty();
+        self.shared.tell(settled);
+        LockedOut { told, lasts: before.zip(failed).is_some_and(|(before, since)| since <= before) }
     }
 
     /// Whether something is queued.

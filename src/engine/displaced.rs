@@ -34,7 +34,7 @@ impl DatabaseFile {
         let path = &self.path;
         let presence = self.id.presence(path);
         if presence.as_ref().is_ok_and(|now| *now == Presence::Same)
-            || self.members.has_left(path) == (false, false)
+            || self.members.has_left(path).is_none_or(|left| left == (false, false))
         {
             return Ok(());
         }
@@ -56,6 +56,14 @@ impl DatabaseFile {
         }
     }
 
+    /// Whether a `-wal` or `-shm` at this file's path may be one that its connections have open.
+    pub fn may_have_left(&self) -> bool {
+        match self.members.has_left(&self.path) {
+            Some(left) => left != (false, false),
+            None => Wal::path(&self.path).exists() || shm_path(&self.path).exists(),
+        }
+    }
+
     fn remove_left(&self) -> Result<()> {
         let failed = |error: std::io::Error| {
             let message = format!(
@@ -63,7 +71,7 @@ impl DatabaseFile {
             );
             Error::sqlite(ffi::SQLITE_IOERR, message).at(&self.path)
         };
-        let (has_wal, has_shm) = self.members.has_left(&self.path);
+        let (has_wal, has_shm) = self.members.has_left(&self.path).unwrap_or_default();
         if has_wal {
             let wal = Wal::path(&self.path);
             let is_empty = std::fs::metadata(&wal).is_ok_and(|wal| wal.len() == 0);

@@ -251,12 +251,11 @@ impl Members {
 
     /// Whether the `-wal` and the `-shm` at the path of the database are those that this file's
     /// connections have open.
-    pub(super) fn has_left(&self, database: &Path) -> (bool, bool) {
-        let (Some(was), is) = (self.lock().beside, Beside::of(database)) else {
-            return (false, false);
-        };
+    /// None where nothing is known.
+    pub(super) fn has_left(&self, database: &Path) -> Option<(bool, bool)> {
+        let (was, is) = (self.lock().beside?, Beside::of(database));
         let same = |was: Option<FileId>, is: Option<FileId>| was.is_some() && was == is;
-        (same(was.wal, is.wal), same(was.shm, is.shm))
+        Some((same(was.wal, is.wal), same(was.shm, is.shm)))
     }
 
     /// Begins another generation.

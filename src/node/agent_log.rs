@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use napi::sys;
 use rusqlite::{OpenFlags, ffi};
@@ -25,7 +26,7 @@ use super::database::{adopt_hardened, own_transaction, with_connection, with_con
 use super::delivery::{ToJavaScript, deliver};
 use super::environment::{self, Environment};
 use super::errors::{Outcome, Thrown, check};
-use super::healing::{How, let_go_all};
+use super::healing::{Healing, How, let_go_all};
 use super::log_entry::{entry_value, read_entry};
 use super::log_options::{options, profile};
 use super::log_stats::stats_value;
@@ -62,6 +63,9 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logWhenEnded", callback!(when_ended)),
     (c"flushAll", callback!(flush_all)),
 ];
+
+/// How much sooner than after `busyTimeout` a transaction is reported: the writer asks now and then.
+const REPORT_EARLY: Duration = Duration::from_millis(200);
 
 /// A log that JavaScript has open.
 struct Handle {
@@ -389,6 +393,14 @@ impl Handle {
         Ok(())
     }
 
+    /// How long a call of the handle waits for another connection.
+    fn patience(&self, environment: &Environment) -> Duration {
+        let databases = environment.databases.borrow();
+        let database = self.database.and_then(|number| databases.get(number));
+        let healing = database.and_then(|database| database.healing());
+        healing.map_or(self.log.options().profile.busy_timeout, Healing::patience)
+    }
+
     /// That standing still until everything is written can end: no connection of this thread holds
     /// the write lock that the writer waits for.
     fn refuse_to_wait(&self, environment: &Environment) -> Outcome<()> {
@@ -454,18 +466,30 @@ pub(super) fn report_own_transactions(environment: &Environment) -> Outcome<()> 
             .collect())
     })?;
     let mailbox = mailbox()?;
+    let (mut told, mut reported) = (Vec::new(), Vec::new());
     for handle in handles {
+        let file = handle.log.file();
         if handle.in_memory || !handle.log.has_pending() {
             continue;
         }
-        let Some((database, error)) = own_transaction(environment, handle.log.file()) else {
+        let Some((database, error)) = own_transaction(environment, file) else {
             continue;
         };
         let error = pending(error);
-        let is_told = handle.log.report_own_transaction(std::thread::current().id(), &error);
-        if database.is_first_in_the_way() && !is_told {
+        let patience = handle.patience(environment).saturating_sub(REPORT_EARLY);
+        let waiting =
+            handle.log.report_own_transaction(std::thread::current().id(), patience, &error);
+        if waiting.told {
+            told.push(file.id);
+        } else if waiting.lasts && !told.contains(&file.id) && !database.is_reported() {
             mailbox.post(Message::Event(handle.id, Happening::Failure("error", error)));
+        } else {
+            continue;
         }
+        reported.push(database);
+    }
+    for database in reported {
+        database.set_reported();
     }
     Ok(())
 }

@@ -268,15 +268,14 @@ impl Database {
         Some(error)
     }
 
-    /// Whether the open transaction is in the way of a log for the first time it is asked.
-    pub(super) fn is_first_in_the_way(&self) -> bool {
-        match self.transaction.get() {
-            Some((since, false)) => {
-                self.transaction.set(Some((since, true)));
-                true
-            }
-            _ => false,
-        }
+    /// Whether the open transaction was reported as in the way of a log.
+    pub(super) fn is_reported(&self) -> bool {
+        self.transaction.get().is_some_and(|(_, is_reported)| is_reported)
+    }
+
+    /// It was.
+    pub(super) fn set_reported(&self) {
+        self.transaction.set(self.transaction.get().map(|(since, _)| (since, true)));
     }
 
     /// Ends whatever holds a lock, without committing: the thread's JavaScript has ended, and

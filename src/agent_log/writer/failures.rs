@@ -23,7 +23,7 @@ const SLOWLY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 const UNCHECKED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
 /// How often threads are asked whether it is they who hold the lock.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Failures<'a> {
     shared: &'a Shared,
@@ -92,9 +92,8 @@ impl<'a> Failures<'a> {
         state.failing = Some((since, error.clone()));
         state.retry_at = retry_at.max(not_before);
         let overdue = now.duration_since(since) >= deadline;
-        let busy_timeout = self.shared.options.profile.busy_timeout;
         let is_locked_out = error.errcode & 0xff == ffi::SQLITE_BUSY
-            && now.duration_since(since) >= busy_timeout
+            && now.duration_since(since) >= ASK_AGAIN
             && self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_AGAIN);
         if overdue && state.closing {
             state.stopped = Some(error.clone());
