@@ -966,6 +966,11 @@ export interface HardenedDatabaseEvents {
   backup: [result: BackupResult]
 }
 
+export interface ReopenOptions {
+  /** Make a file where there is none at the path. Default false. */
+  create?: boolean | undefined
+}
+
 /**
  * A `DatabaseSync` with the hardened profile, and the log of its file.
  *
@@ -1005,7 +1010,10 @@ export class HardenedDatabase extends DatabaseSync {
    * Rejects with a TypeError, `ERR_FUSION_QUEUE_FULL`, `ERR_FUSION_TOO_LARGE` or the error that
    * stopped the writer, and has taken nothing; or, after `retryDeadline`, with the error that
    * lasts, and with `ERR_FUSION_SCHEMA` within a second: then the entries are kept and written as
-   * soon as that is possible, unless `takePending` takes them back.
+   * soon as that is possible, unless `takePending` takes them back. The same after `busyTimeout`
+   * with `ERR_FUSION_OWN_TRANSACTION`, where another connection of this thread has a write
+   * transaction open on the file for as long; entries that nobody waits for are then reported by
+   * one `error` event a transaction.
    */
   appendAgentLogs<Columns extends string = never>(
     entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
@@ -1026,7 +1034,10 @@ export class HardenedDatabase extends DatabaseSync {
    * The same, and waits for the disk. Call it before deleting a task whose entries may be pending.
    *
    * @param timeoutMs default `closeTimeout`
-   * @throws `ERR_FUSION_FLUSH_TIMEOUT`; the entries are kept
+   * @throws `ERR_FUSION_FLUSH_TIMEOUT` (`errcode` is that of the failure that lasts, if one does);
+   * `ERR_FUSION_OWN_TRANSACTION`, at once, where entries are pending and another connection of this
+   * thread, of either class, has a write transaction open on the file, or an iteration of a statement that
+   * writes. The entries are kept
    */
   flushAgentLogsSync(timeoutMs?: number): void
   /**
@@ -1038,7 +1049,8 @@ export class HardenedDatabase extends DatabaseSync {
    * Flushes and closes; the file's last handle checkpoints and removes the WAL. Waits for the
    * disk for up to `closeTimeout`.
    *
-   * @throws `ERR_FUSION_FLUSH_TIMEOUT`; the database stays open, the entries are kept
+   * @throws `ERR_FUSION_FLUSH_TIMEOUT`, `ERR_FUSION_OWN_TRANSACTION` (see `flushAgentLogsSync`); the
+   * database stays open, the entries are kept
    */
   close(): void
   /** The same without waiting on this thread; rejects where `close()` throws. */
@@ -1053,6 +1065,21 @@ export class HardenedDatabase extends DatabaseSync {
    * @throws `ERR_SQLITE_ERROR`: there is no `__meta` with a unique `key`, or the write failed
    */
   bumpChangeCounter(key?: string): number
+   * Opens the file that is at the path now, after it was replaced or deleted under this handle, and
+   * moves what the log accepted and has not committed to that file's log, in order, with the promises
+   * that wait for it. Rolls an open transaction back. Listeners, functions, aggregates, the authorizer,
+   * limits and settings stay; statements are prepared anew when they are next used; an iterator in
+   * the middle of its rows throws; sessions, temporary tables, attached databases and loaded extensions
+   * go. The old file's `-wal` is put aside if it is at the path. Does nothing where the path leads to the
+   * open file and the log has not stopped. Each handle reopens by a call of its own. Waits for the disk.
+   *
+   * @returns this
+   * @throws `ERR_FUSION_UNLINKED`: there is no file, and `create` is not set; `ERR_FUSION_REPLACED`:
+   * another connection uses the new file with the old `-wal`, for longer than `busyTimeout`;
+   * `ERR_INVALID_STATE`: a statement runs, a backup is under way, the database is closed or in memory;
+   * those of the constructor. The entries are kept, and it can be called again
+   */
+  reopen(options?: ReopenOptions): this
   /** Checkpoints the WAL on the writer thread. Default mode `passive`. */
   checkpoint(mode?: CheckpointMode): Promise<CheckpointResult>
   /** Figures of the file's log. */
@@ -1074,14 +1101,15 @@ export class HardenedDatabase extends DatabaseSync {
    *
    * Rejects with `ERR_FUSION_BACKUP_DAMAGED` (with `health`), `ERR_FUSION_RESTORE_EMPTY`,
    * `ERR_FUSION_RESTORE_ENCODING`, `ERR_FUSION_SAME_FILE`, `ERR_INVALID_STATE` in a transaction of
-   * this database, `ERR_SQLITE_ERROR` (5: another one's lasted longer than `busyTimeout`); nothing
-   * was changed.
+   * this database, `ERR_FUSION_OWN_TRANSACTION` in one of another connection of this thread,
+   * `ERR_SQLITE_ERROR` or, with entries pending, `ERR_FUSION_FLUSH_TIMEOUT` (`errcode` 5: another
+   * one's lasted longer than `busyTimeout`); nothing was changed.
    */
   restore(from: string | Uint8Array | URL, options?: RestoreOptions): Promise<RestoreResult>
   /**
    * Repairs the file, off this thread, as far as it needs it: `recover(path)` of the module. A
    * writer that damage had stopped goes on. Rejects with `ERR_INVALID_STATE` in a transaction of
-   * this database.
+   * this database, `ERR_FUSION_OWN_TRANSACTION` in one of another connection of this thread.
    */
   recover(options?: RecoverOptions): Promise<RecoveryReport>
   on<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this

@@ -207,6 +207,16 @@ class AgentLog {
     binding.logTransactionEnded(this.#number)
   }
 
+  /** Whether writing has stopped because the path leads to another file, or to none. */
+  get isDisplaced() {
+    return binding.logIsDisplaced(this.#number)
+  }
+
+  /** Moves what is not committed, and who waits for it, to the log `next`. */
+  moveTo(next) {
+    binding.logMove(this.#number, next.#number)
+  }
+
   takePending() {
     return binding.logTakePending(this.#number)
   }

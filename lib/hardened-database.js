@@ -3,6 +3,7 @@
 const { EventEmitter } = require('node:events')
 const binding = require('../binding.js')
 const { AgentLog } = require('./agent-log.js')
+const { flag, known } = require('./checked.js')
 const { Schedule, backupFile, restoreFile } = require('./backups.js')
 const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
@@ -104,19 +105,54 @@ class HardenedDatabase extends DatabaseSync {
     if (this.#options.readOnly) return
     this.#inMemory = this.location() === null
     try {
-      // A listener that captured `this` would keep a forgotten database alive.
-      const self = new WeakRef(this)
-      this.#log = new AgentLog(this[kNumber](), null, this.#options, this.#insists, (...event) => {
-        const database = self.deref()
-        if (database !== undefined) HardenedDatabase.#tell(database, ...event)
-      })
+      this.#log = this.#newLog()
       leftOpen.register(this, this.#log, this)
       flushAtExit()
-      this.#schedule(self)
+      this.#schedule(new WeakRef(this))
     } catch (error) {
       super.close()
       throw error
     }
+  }
+
+  #newLog() {
+    // A listener that captured `this` would keep a forgotten database alive.
+    const self = new WeakRef(this)
+    return new AgentLog(this[kNumber](), null, this.#options, this.#insists, (...event) => {
+      const database = self.deref()
+      if (database !== undefined) HardenedDatabase.#tell(database, ...event)
+    })
+  }
+
+  reopen(options = {}) {
+    const number = this[kNumber]()
+    const create = flag(known(options, ['create']), 'create', false)
+    const another = binding.prepareReopen(number, create)
+    if (another === null && !this.#log?.isDisplaced) return this
+    this.#endTransaction()
+    this.#endChecks()
+    const startup = new Startup(another ?? this.location(), this.#options)
+    startup.open(() => {
+      binding.reopen(number, create)
+      return number
+    })
+    this.#startup = startup
+    this.#closing = new AbortController()
+    if (this.#log !== null) this.#moveLog()
+    this.#tellStartup()
+    return this
+  }
+
+  /** Opens the log of the file that is open now, with what the one before has not written. */
+  #moveLog() {
+    const before = this.#log
+    const log = this.#newLog()
+    before.moveTo(log)
+    leftOpen.unregister(this)
+    leftOpen.register(this, log, this)
+    this.#log = log
+    // Its writer ends without this thread.
+    AgentLog.waitEnded(before.release(), 0)
   }
 
   /** Tells what was found when the file was opened, and checks it now if that is due. */
@@ -276,19 +312,26 @@ class HardenedDatabase extends DatabaseSync {
   async restore(from, options) {
     const file = this.#file()
     const log = this.#openLog()
-    if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
+    this.#refuseInTransaction()
+    const { busyTimeout } = this.#options
     try {
-      await log.flush()
+      await this.#flushWithin(busyTimeout)
     } catch (error) {
       // Entries that a damaged file cannot take are kept; the restore may be what helps.
       if (!this.isOpen || log.stats().state !== 'stopped') throw error
     }
-    return restoreFile(file, from, options, this.#options.busyTimeout)
+    return restoreFile(file, from, options, busyTimeout)
+  }
+
+  /** What a thread of its own is to write to the file would wait for such a transaction in vain. */
+  #refuseInTransaction() {
+    if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
+    binding.refuseOwnTransaction(this[kNumber]())
   }
 
   async recover(options) {
     const file = this.#file()
-    if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
+    this.#refuseInTransaction()
     return recoverFile(file, options)
   }
 

@@ -25,6 +25,9 @@ pub enum Event {
     /// Connections of this process to the file are to be opened anew: those that are in no
     /// transaction are to be closed at once, because the others wait for it.
     Reopen,
+    /// The write lock is another connection's, and has been for a while: a thread whose own it is
+    /// is to report that.
+    LockedOut,
     /// The path leads to another file, or to none; writing has stopped, the entries are kept.
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.

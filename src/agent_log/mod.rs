@@ -39,6 +39,9 @@ pub use entry::{Entries, Entry, Field, Kind, More, Position, Value};
 pub use event::{Event, Listener};
 pub use options::{ChangeCounter, END_DEADLINE, Options};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
-pub use registry::{Log, flush_all, flush_until, open, open_in_memory, resume};
+pub use registry::{
+    LockedOut, Log, at_end, flush_all, flush_unlocked, flush_until, open, open_in_memory, replaced,
+    resume,
+};
 pub use stats::{Latency, Stats, WalStatus};
 pub use table::{BUMP, SCHEMA};

@@ -19,6 +19,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::entry::{Entries, Position};
@@ -111,12 +112,36 @@ pub(super) struct Chunk {
 struct Barrier {
     target: u64,
     since: Instant,
+    thread: ThreadId,
     reply: BarrierReply,
 }
 
 struct Ticket {
     reply: Reply,
     receipt: Receipt,
+    thread: ThreadId,
+}
+
+/// Which of those who wait.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Since this moment, or before; none: for however long.
+    pub before: Option<Instant>,
+    /// On this thread; none: on any.
+    pub thread: Option<ThreadId>,
+}
+
+impl Waiting {
+    fn includes(&self, since: Instant, thread: ThreadId) -> bool {
+        self.before.is_none_or(|before| since <= before)
+            && self.thread.is_none_or(|own| own == thread)
+    }
+}
+
+/// What is not settled of a log whose file is another one's by now, and who waits for it.
+pub(super) struct Left {
+    batch: Batch,
+    barriers: Vec<Barrier>,
 }
 
 /// What became of one row within a transaction.
@@ -364,7 +389,11 @@ impl Queue {
             entries,
             position: Position::default(),
             since: Instant::now(),
-            ticket: Some(Ticket { reply, receipt: Receipt::default() }),
+            ticket: Some(Ticket {
+                reply,
+                receipt: Receipt::default(),
+                thread: std::thread::current().id(),
+            }),
         });
         state.add(rows, bytes);
         let first = state.awaited_since.is_none();
@@ -401,7 +430,8 @@ impl Queue {
         }
         let target = state.accepted;
         let since = Instant::now();
-        state.barriers.push(Barrier { target, since, reply });
+        let thread = std::thread::current().id();
+        state.barriers.push(Barrier { target, since, thread, reply });
         state.awaited_since.get_or_insert(since);
         state.turn_ended = true;
         self.wake(state, None);
@@ -430,14 +460,21 @@ impl Queue {
                     0 => "are not written yet".to_owned(),
                     millis => format!("could not be written within {millis} ms"),
                 };
-                break Err(Error::fusion(
+                let late = Error::fusion(
                     "ERR_FUSION_FLUSH_TIMEOUT",
                     format!(
                         "{} log entries {since}; {cause}. They are kept and will be written as \
                          soon as possible; takePending() takes them back.",
                         state.rows,
                     ),
-                ));
+                );
+                // What is in the way, for a program.
+                break Err(match &state.failing {
+                    Some((_, Error { errcode, errstr, .. })) => {
+                        Error { errcode: *errcode, errstr: errstr.clone(), ..late }
+                    }
+                    None => late,
+                });
             };
             // Again and again: the system may have refused a thread.
             self.wake(state, None);
@@ -644,6 +681,74 @@ impl Queue {
         told
     }
 
+    /// Gives up everything that is queued, to be written to another file, with those who wait for
+    /// it. What is lent to a transaction stays until that is over.
+    pub fn leave(&self) -> Left {
+        let mut state = self.lock();
+        while state.batch_open {
+            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut batch = state.take(usize::MAX, usize::MAX);
+        // Whatever was stored, it is not in the other file.
+        batch.unknown = None;
+        for chunk in &batch.chunks {
+            let rows = chunk.rows_left();
+            state.rows = state.rows.saturating_sub(rows);
+            state.bytes = state.bytes.saturating_sub(chunk.bytes_left());
+            // Not settled: a flush that waits for them fails.
+            state.accepted -= rows as u64;
+        }
+        let barriers = std::mem::take(&mut state.barriers);
+        state.await_rest();
+        drop(state);
+        self.progress.notify_all();
+        Left { batch, barriers }
+    }
+
+    /// Takes over what another log has left, behind what is queued.
+    pub fn take_over(&self, left: Left, options: &Options) -> Settled {
+        let mut told = Settled::default();
+        let mut state = self.lock();
+        for chunk in left.batch.chunks {
+            state.add(chunk.rows_left(), chunk.bytes_left());
+            state.chunks.push_back(chunk);
+        }
+        let target = state.accepted;
+        for barrier in left.barriers {
+            state.barriers.push(Barrier { target, ..barrier });
+        }
+        state.finish(&mut told, options);
+        let stopped = state.stopped.clone();
+        drop(state);
+        if let Some(error) = stopped {
+            let failed = self.fail_waiting(&error, &Waiting::default());
+            told.replies.extend(failed.replies);
+            told.barriers.extend(failed.barriers);
+        }
+        self.wake(self.lock(), None);
+        told
+    }
+
+    /// Stands still until everything is settled that does not wait for a lock, or `deadline`.
+    pub fn flush_unlocked(&self, deadline: Instant) {
+        let mut state = self.lock();
+        let target = state.accepted;
+        state.urgent += 1;
+        self.wake(state, None);
+        let mut state = self.lock();
+        while state.settled < target && state.stopped.is_none() && state.failing.is_none() {
+            if state.is_lent() && !state.batch_open {
+                // To a transaction, which has the lock.
+                break;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                break;
+            };
+            state = self.await_progress(state, left, &|| ());
+        }
+        state.urgent -= 1;
+    }
+
     /// Whether something is queued, and not lent or in a batch.
     pub fn has_queued(&self) -> bool {
         self.lock().queued_rows > 0
@@ -654,22 +759,21 @@ impl Queue {
         self.lock().checkpoints.drain(..).map(|(_, reply)| reply).collect()
     }
 
-    /// Tells everybody who waits, and has waited since before `before`, that it failed. The
-    /// entries stay.
-    pub fn fail_waiting(&self, error: &Error, before: Option<Instant>) -> Settled {
+    /// Tells those who are `waiting` that it failed. The entries stay.
+    pub fn fail_waiting(&self, error: &Error, waiting: &Waiting) -> Settled {
         let mut told = Settled::default();
         let mut state = self.lock();
         for chunk in &mut state.chunks {
-            if before.is_none_or(|before| chunk.since <= before)
-                && let Some(ticket) = chunk.ticket.take()
+            if let Some(ticket) =
+                chunk.ticket.take_if(|ticket| waiting.includes(chunk.since, ticket.thread))
             {
                 told.replies.push((ticket.reply, Err((error.clone(), ticket.receipt))));
             }
         }
-        let (failed, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut state.barriers)
+        let (failed, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.barriers)
             .into_iter()
-            .partition(|barrier| before.is_none_or(|before| barrier.since <= before));
-        state.barriers = waiting;
+            .partition(|barrier| waiting.includes(barrier.since, barrier.thread));
+        state.barriers = rest;
         for barrier in failed {
             told.barriers.push((barrier.reply, Err(error.clone())));
         }
@@ -847,6 +951,11 @@ impl State {
 }
 
 impl Settled {
+    /// Whether it has nothing for those who wait.
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.barriers.is_empty()
+    }
+
     /// Calls the replies. Never under the queue's mutex.
     pub fn reply(self) {
         for (reply, outcome) in self.replies {
@@ -987,7 +1096,9 @@ mod tests {
             let queue = Queue::new();
             let starts = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&starts);
-            queue.start_with(move || drop(counted.fetch_add(1, Ordering::Relaxed)));
+            queue.start_with(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
             assert!(queue.lock().rest());
             need(&queue, &options);
             assert_eq!(starts.load(Ordering::Relaxed), 1);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::event::{Event, Listener};
 use super::options::Options;
-use super::queue::{Queue, Settled};
+use super::queue::{Queue, Settled, Waiting};
 use super::stats::WalStatus;
 use crate::engine::{Class, DatabaseFile, Error};
 
@@ -120,16 +120,21 @@ impl Shared {
         self.queue.lock().stopped.is_some()
     }
 
-    /// Ends writing for good: entries stay, whoever waits is told.
+    /// Ends writing for good: entries stay, whoever waits is told. The first reason counts.
     pub fn stop(&self, error: &Error) {
-        self.queue.lock().stopped = Some(error.clone());
+        let mut state = self.queue.lock();
+        if state.stopped.is_some() {
+            return;
+        }
+        state.stopped = Some(error.clone());
+        drop(state);
         // The event first, so that whoever is told of a failed append knows the reason.
         self.emit(&match error.class() {
             Class::Replaced => Event::Replaced(error.clone()),
             Class::Corrupt => Event::Corrupt(error.clone()),
             _ => Event::Error(error.clone()),
         });
-        self.tell(self.queue.fail_waiting(error, None));
+        self.tell(self.queue.fail_waiting(error, &Waiting::default()));
         for reply in self.queue.take_checkpoints() {
             reply(Err(error.clone()));
         }
@@ -138,8 +143,13 @@ impl Shared {
     /// The file has been repaired or restored: writing that damage had stopped goes on, with the
     /// entries that are still queued.
     pub fn resume(&self) {
+        self.go_on(Class::Corrupt);
+    }
+
+    /// What had stopped writing, an error of this class, is over.
+    pub fn go_on(&self, class: Class) {
         let mut state = self.queue.lock();
-        if state.stopped.as_ref().is_some_and(|error| error.class() == Class::Corrupt) {
+        if state.stopped.as_ref().is_some_and(|error| error.class() == class) {
             state.stopped = None;
             state.failing = None;
             state.retry_at = None;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::event::Event;
+use super::queue::Waiting;
 use super::shared::Shared;
 use super::writer::{Finish, Writer};
 use crate::engine::{self, Error, Remedy, Result};
@@ -73,7 +74,7 @@ fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) 
     if !again {
         shared.emit(&Event::Error(error.clone()));
     }
-    shared.tell(shared.queue.fail_waiting(error, None));
+    shared.tell(shared.queue.fail_waiting(error, &Waiting::default()));
     for reply in shared.queue.take_checkpoints() {
         reply(Err(error.clone()));
     }

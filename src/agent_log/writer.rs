@@ -306,8 +306,9 @@ impl<'a> Writer<'a> {
         if !self.shared.is_stopped() && wal::size(&self.shared.file.path) > 0 {
             drop(self.checkpoint(Mode::Truncate));
         }
-        // The checkpoint may have found damage.
-        let is_in_order = !self.shared.is_stopped();
+        // The checkpoint may have found damage. The WAL at the path of a file that is gone from it may
+        // be another's.
+        let is_in_order = !self.shared.is_stopped() && self.shared.file.check_identity().is_ok();
         if is_in_order && !self.shared.file.is_suspect() {
             self.schema.keep_if_stale(&self.own);
         } else {

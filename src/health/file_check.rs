@@ -242,10 +242,12 @@ fn truncated(connection: &Connection) -> Result<Option<Finding>> {
     }
 }
 
-/// Whether this process has another file open by the same path.
+/// Whether this process has another file open by the same path, whose `-wal` or `-shm` is there.
 fn replaced(path: &Path) -> Option<Finding> {
     let id = FileId::of(path).ok()?;
-    DatabaseFile::open_by(path).iter().any(|file| file.id != id).then(|| Finding::Replaced {
+    let others = DatabaseFile::open_by(path);
+    let is_shared = others.iter().any(|file| file.id != id && file.may_have_left());
+    is_shared.then(|| Finding::Replaced {
         lines: vec![
             "this process has another file open by the same path: it was replaced, and the -wal \
              beside it belongs to the old one"

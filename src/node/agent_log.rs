@@ -15,20 +15,22 @@ use std::path::PathBuf;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
 use super::argument::{double, is_absent, millis, read_string, string};
 use super::callback::{Call, Raw, callback, text};
-use super::database::{adopt_hardened, with_connection, with_connection_as_is};
+use super::database::{adopt_hardened, own_transaction, with_connection, with_connection_as_is};
 use super::delivery::{ToJavaScript, deliver};
+use super::environment::{self, Environment};
 use super::errors::{Outcome, Thrown, check};
-use super::healing::{How, let_go_all};
+use super::healing::{Healing, How, let_go_all};
 use super::log_entry::{entry_value, read_entry};
 use super::log_options::{options, profile};
 use super::log_stats::stats_value;
-use super::mailbox::{Mailbox, Message};
+use super::mailbox::{Happening, Mailbox, Message};
 use super::slab::Slab;
 use super::value::{boolean, new_array, number_value, set_element};
 use crate::agent_log::{self, Borrowed, Entries, Log, Refusal};
@@ -54,6 +56,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logFlush", callback!(flush)),
     (c"logFlushSync", callback!(flush_sync)),
     (c"logTransactionEnded", callback!(transaction_ended)),
+    (c"logIsDisplaced", callback!(is_displaced)),
+    (c"logMove", callback!(move_to)),
     (c"logTakePending", callback!(take_pending)),
     (c"logCheckpoint", callback!(checkpoint_now)),
     (c"logStats", callback!(stats)),
@@ -63,9 +67,14 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"flushAll", callback!(flush_all)),
 ];
 
+/// How much sooner than after `busyTimeout` a transaction is reported: the writer asks now and then.
+const REPORT_EARLY: Duration = Duration::from_millis(200);
+
 /// A log that JavaScript has open.
 struct Handle {
     log: Log,
+    /// By which events name it.
+    id: f64,
     /// Number of the database it was opened through; none for `appendAgentLogs(path, …)`.
     database: Option<u32>,
     in_memory: bool,
@@ -180,6 +189,7 @@ fn connect_mailbox(call: &Call<'_>) -> Outcome<sys::napi_value> {
         *thread.mailbox.borrow_mut() = Some(created);
         Ok(())
     })?;
+    agent_log::at_end(environment::abandon_transactions);
     // SAFETY: the hook runs on this thread, before it ends.
     check(unsafe { sys::napi_add_env_cleanup_hook(call.env, Some(end_thread), ptr::null_mut()) })?;
     call.undefined()
@@ -190,6 +200,8 @@ unsafe extern "C" fn end_thread(_: *mut c_void) {
     let _ = THREAD.try_with(|thread| {
         // Windows lets nobody wait for a thread once the process ends, so that a worker waits
         // here; elsewhere the process's end does.
+        #[cfg(windows)]
+        environment::abandon_transactions();
         #[cfg(windows)]
         drop(agent_log::flush_until(std::time::Instant::now() + agent_log::END_DEADLINE));
         thread.logs.take();
@@ -257,7 +269,7 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
             (agent_log::open(&file, options, insists, listener)?, false)
         }
     };
-    let handle = Rc::new(Handle { log, database, in_memory, borrowed: RefCell::default() });
+    let handle = Rc::new(Handle { log, id, database, in_memory, borrowed: RefCell::default() });
     let number = with_thread(|thread| Ok(thread.logs.borrow_mut().insert(handle)))?
         .ok_or_else(|| Thrown::state("too many open logs"))?;
     number_value(call.env, f64::from(number))
@@ -418,7 +430,26 @@ impl Handle {
         Ok(())
     }
 
-    /// Whether the database's own connection is in a write transaction.
+    /// How long a call of the handle waits for another connection.
+    fn patience(&self, environment: &Environment) -> Duration {
+        let databases = environment.databases.borrow();
+        let database = self.database.and_then(|number| databases.get(number));
+        let healing = database.and_then(|database| database.healing());
+        healing.map_or(self.log.options().profile.busy_timeout, Healing::patience)
+    }
+
+    /// That standing still until everything is written can end: no connection of this thread holds
+    /// the write lock that the writer waits for.
+    fn refuse_to_wait(&self, environment: &Environment) -> Outcome<()> {
+        if self.log.has_pending()
+            && let Some((_, error)) = own_transaction(environment, self.log.file())
+        {
+            return Err(pending(error).into());
+        }
+        Ok(())
+    }
+
+    /// Whether the database's own connection is in a write transaction, to which rows can be added.
     fn is_writing(&self, call: &Call<'_>) -> Outcome<bool> {
         let Some(number) = self.database else { return Ok(false) };
         with_connection_as_is(call.env, number, |connection| {
@@ -427,7 +458,8 @@ impl Handle {
             }
             // SAFETY: the connection is open and used by this thread alone.
             let state = unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
-            Ok(state == ffi::SQLITE_TXN_WRITE)
+            // In autocommit mode a statement is in the middle of writing, and ends with a COMMIT.
+            Ok(state == ffi::SQLITE_TXN_WRITE && !connection.is_autocommit())
         })
     }
 }
@@ -453,8 +485,71 @@ fn flush_sync(call: &Call<'_>) -> Outcome<sys::napi_value> {
     if handle.in_memory || handle.is_writing(call)? {
         handle.write_here(call)??;
     } else {
+        handle.refuse_to_wait(call.environment)?;
         handle.log.flush_while(timeout, &|| let_go_all(call.environment))?;
     }
+    call.undefined()
+}
+
+/// The writer of one of this thread's logs has waited for the write lock for long: reports to those
+/// of this thread who wait for it, if it is this thread that holds the lock. Its event loop has come
+/// round, so that nothing is about to end that transaction.
+pub(super) fn report_own_transactions(environment: &Environment) -> Outcome<()> {
+    let handles: Vec<_> = with_thread(|thread| {
+        let logs = thread.logs.borrow();
+        Ok(logs
+            .numbers(|_| true)
+            .into_iter()
+            .filter_map(|it| logs.get(it).map(Rc::clone))
+            .collect())
+    })?;
+    let mailbox = mailbox()?;
+    let (mut told, mut reported) = (Vec::new(), Vec::new());
+    for handle in handles {
+        let file = handle.log.file();
+        if handle.in_memory || !handle.log.has_pending() {
+            continue;
+        }
+        let Some((database, error)) = own_transaction(environment, file) else {
+            continue;
+        };
+        let error = pending(error);
+        let patience = handle.patience(environment).saturating_sub(REPORT_EARLY);
+        let waiting =
+            handle.log.report_own_transaction(std::thread::current().id(), patience, &error);
+        if waiting.told {
+            told.push(file.id);
+        } else if waiting.lasts && !told.contains(&file.id) && !database.is_reported() {
+            mailbox.post(Message::Event(handle.id, Happening::Failure("error", error)));
+        } else {
+            continue;
+        }
+        reported.push(database);
+    }
+    for database in reported {
+        database.set_reported();
+    }
+    Ok(())
+}
+
+/// What `error`, which is in the way of the log, means for its entries.
+fn pending(mut error: Error) -> Error {
+    error.message.push_str(". The log entries are kept, and are written once that has ended");
+    error
+}
+
+/// `logIsDisplaced(log)`: whether writing has stopped because the path leads elsewhere.
+fn is_displaced(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    boolean(call.env, find(call)?.log.is_displaced())
+}
+
+/// `logMove(log, next)`: moves what is not committed, and who waits for it, to log `next`.
+fn move_to(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let handle = find(call)?;
+    let next = call.number(1)?;
+    let next = with_thread(|thread| Ok(thread.logs.borrow().get(next).map(Rc::clone)))?;
+    let next = next.ok_or_else(|| Thrown::state("database is not open"))?;
+    handle.log.move_to(&next.log);
     call.undefined()
 }
 
@@ -546,10 +641,16 @@ fn when_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `flushAll()`: stands still until every log of the process is written, with a deadline; an
-/// array of sentences about those that are not.
+/// `flushAll(isLast)`: the process ends. Stands still until every log of the process is written, with
+/// a deadline. Transactions that this thread has open, for which that may wait, are rolled back if
+/// this is the last that is called before the end; else the end itself does so, and waits for the
+/// rest. An array of sentences about logs that are not written for good.
 fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let lost = new_array(call.env)?;
+    if !call.flag(0) {
+        agent_log::flush_unlocked();
+        return Ok(lost);
+    }
     for (index, sentence) in (0..).zip(agent_log::flush_all()) {
         set_element(call.env, lost, index, text(call.env, sentence.as_bytes())?)?;
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use napi::sys;
 
+use super::agent_log::report_own_transactions;
 use super::callback::text;
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown, check, error_value};
@@ -40,6 +41,7 @@ impl Listener for ToJavaScript {
             Event::Corrupt(error) => Happening::Failure("corrupt", error.clone()),
             Event::Healed(error, remedy) => Happening::Healed(error.clone(), *remedy),
             Event::Reopen => return self.mailbox.post(Message::LetGo),
+            Event::LockedOut => return self.mailbox.post(Message::LockedOut),
             Event::Replaced(error) => Happening::Failure("replaced", error.clone()),
             Event::Recovering(health) => return self.tell("recovering", health),
             Event::Recovered(report) => return self.tell("recovered", report),
@@ -76,6 +78,9 @@ fn deliver_one(env: sys::napi_env, receiver: sys::napi_value, message: Message) 
     if matches!(message, Message::LetGo) {
         let_go_all(&*Environment::of(env)?);
         return Ok(());
+    }
+    if matches!(message, Message::LockedOut) {
+        return report_own_transactions(&*Environment::of(env)?);
     }
     let mut scope = ptr::null_mut();
     let mut undefined = ptr::null_mut();
@@ -129,7 +134,7 @@ fn arguments(
         Ok::<_, Thrown>([kind, number, a, b, c, d, e])
     };
     match message {
-        Message::LetGo => ok("", 0.0),
+        Message::LetGo | Message::LockedOut => ok("", 0.0),
         Message::Receipt(ticket, answer) => {
             let (error, receipt) = match answer {
                 Ok(receipt) => (undefined, receipt),

@@ -1,10 +1,13 @@
 //! What one JavaScript thread (one N-API environment) has open, and the numbers it is handed.
 //!
 //! Used on that thread only. When the environment ends, by a natural exit or a worker's end,
-//! everything is closed; on `process.exit()` Node calls nobody, and the operating system does.
+//! everything is closed. `process.exit()` and an uncaught exception end the process without that:
+//! then open transactions are rolled back before the logs are waited for, and the operating system
+//! does the rest.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::rc::Rc;
 
@@ -77,8 +80,10 @@ pub struct Environment {
 }
 
 thread_local! {
-    /// The environments of this thread, of which Node has one.
-    static ALL: RefCell<Vec<Rc<Environment>>> = const { RefCell::new(Vec::new()) };
+    /// The environments of this thread, of which Node has one. Never dropped: the process's end
+    /// looks for them after the thread's other locals are gone.
+    static ALL: RefCell<ManuallyDrop<Vec<Rc<Environment>>>> =
+        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 impl Environment {
@@ -222,12 +227,34 @@ impl Environment {
     }
 }
 
+/// The process ends on this thread, and none of its JavaScript runs any more: rolls back the
+/// transactions that it left open, for which the logs would wait in vain.
+pub(super) fn abandon_transactions() {
+    let _ = std::panic::catch_unwind(|| {
+        // None can be added: nothing that opens one runs.
+        let environments = ALL.try_with(|all| all.borrow().to_vec()).unwrap_or_default();
+        for environment in environments {
+            let databases: Vec<_> = {
+                let databases = environment.databases.borrow();
+                let numbers = databases.numbers(|_| true);
+                numbers.into_iter().filter_map(|it| databases.get(it).map(Rc::clone)).collect()
+            };
+            for database in databases {
+                database.abandon(&environment);
+            }
+        }
+    });
+}
+
 /// The environment ends: closes everything in it.
 unsafe extern "C" fn end(data: *mut c_void) {
     // SAFETY: `create` gave this count to the hook.
     let environment = unsafe { Rc::<Environment>::from_raw(data.cast()) };
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        ALL.with_borrow_mut(|all| all.retain(|one| !Rc::ptr_eq(one, &environment)));
+        ALL.with_borrow_mut(|all| {
+            all.retain(|one| !Rc::ptr_eq(one, &environment));
+            all.shrink_to_fit();
+        });
         backup::end_all(&environment);
         let databases = environment.databases.take();
         for number in databases.numbers(|_| true) {

@@ -37,6 +37,8 @@ pub enum Message {
     Told(f64, &'static str, String),
     /// The thread's connections that are stale and idle are to be closed.
     LetGo,
+    /// The writer of a log has waited for the write lock for long: does this thread hold it?
+    LockedOut,
 }
 
 /// An event, in a form that can be kept.

@@ -51,6 +51,8 @@ pub struct Statement {
     parameters: usize,
     /// Running it leaves prepared statements valid.
     neutral: bool,
+    /// It changes rows, if anything.
+    of_rows: bool,
     columns: Cell<c_int>,
     /// Hash of the columns' names when SQLite prepared the statement anew, if it did.
     names: Cell<Option<u64>>,
@@ -129,6 +131,15 @@ impl Statement {
         Ok(())
     }
 
+    /// Ends an iteration that is in the middle of it: no JavaScript continues that any more.
+    pub(super) fn abandon(&self) {
+        let raw = self.raw.get();
+        if self.iterating.get() && !self.running.get() && !raw.is_null() {
+            // SAFETY: the statement is prepared on this thread's connection, and no call uses it.
+            self.database.abandoning(|| unsafe { ffi::sqlite3_reset(raw) });
+        }
+    }
+
     /// Makes the statement this call's.
     #[inline]
     fn enter(&self, connection: &Connection) -> Outcome<Running<'_>> {
@@ -163,6 +174,14 @@ impl Running<'_> {
     #[inline]
     fn raw(&self) -> *mut ffi::sqlite3_stmt {
         self.statement.raw.get()
+    }
+
+    /// See [`Database::may_write`].
+    #[inline]
+    fn may_write(&self, connection: &Connection) -> Outcome<()> {
+        let statement = self.statement;
+        // SAFETY: the statement is prepared, on its database's connection.
+        unsafe { statement.database.may_write(connection, self.raw(), statement.of_rows) }
     }
 
     /// Ends what the statement does, and forgets its values.
@@ -324,8 +343,12 @@ impl Watch {
     fn end<T>(&self, connection: &Connection, running: &Running<'_>, result: &Outcome<T>) -> i32 {
         let mut flags = if running.statement.neutral { 0 } else { flag::SCHEMA_UNSURE };
         // SAFETY: the connection is open and this thread's.
-        if self.in_transaction && unsafe { ffi::sqlite3_get_autocommit(self.db) } != 0 {
-            flags |= flag::TRANSACTION_ENDED;
+        let in_transaction = unsafe { ffi::sqlite3_get_autocommit(self.db) } == 0;
+        if self.in_transaction != in_transaction {
+            running.statement.database.note_transaction(in_transaction);
+            if !in_transaction {
+                flags |= flag::TRANSACTION_ENDED;
+            }
         }
         if running.notice_reprepared() {
             if running.renamed.get() {
@@ -382,6 +405,7 @@ fn once_only(
         parameters.read(call.env, call.rest(first), statement.parameters)?;
         let watch = Watch::start(connection, &statement.database);
         let running = statement.enter(connection)?;
+        running.may_write(connection)?;
         let result = during(turn(connection), || {
             let _reset = Reset(&running);
             // SAFETY: `_reset` clears the bindings before `parameters` is given back.
@@ -496,6 +520,7 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let result = statement.database.using(|connection| {
         let watch = Watch::start(connection, &statement.database);
         let running = statement.enter(connection)?;
+        running.may_write(connection)?;
         let mut done = 0;
         let result = during(turn(connection), || {
             match running.first_row(call, connection) {
@@ -584,7 +609,7 @@ fn prepare_statement(
     sql: &[u8],
 ) -> Outcome<u32> {
     database.begin(!connection.is_autocommit());
-    let neutral = keyword::is_neutral(sql);
+    let (neutral, of_rows) = (keyword::is_neutral(sql), keyword::is_of_rows(sql));
     // A statement that is kept must not hold the connection's few lookaside slots.
     let persistence = if neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
     let mut raw = ptr::null_mut();
@@ -624,6 +649,7 @@ fn prepare_statement(
         database: Rc::clone(database),
         parameters: usize::try_from(parameters).unwrap_or(0),
         neutral,
+        of_rows,
         columns: Cell::new(columns),
         names: Cell::new(None),
         reprepared: Cell::new(0),

@@ -65,6 +65,8 @@ impl<'a> OwnConnection<'a> {
         let file = &self.shared.file;
         self.let_go();
         if self.open.is_none() {
+            // A file that is gone is not one that cannot be opened at the moment.
+            file.check_identity()?;
             // Opening makes a -wal where one was deleted under others, who have it open still.
             file.check_beside()?;
         }

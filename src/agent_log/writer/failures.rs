@@ -7,7 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::ffi;
+
 use crate::agent_log::event::Event;
+use crate::agent_log::queue::Waiting;
 use crate::agent_log::shared::Shared;
 use crate::engine::{Class, Error, Expectation};
 
@@ -39,6 +42,8 @@ const SCHEMA: Duration = Duration::from_millis(100);
 /// How long the schema may refuse entries before who waits for them is told: a migration of several
 /// transactions may be under way.
 const MIGRATION: Duration = Duration::from_millis(300);
+/// How often threads are asked whether it is they who hold the lock.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Failures<'a> {
     shared: &'a Shared,
@@ -50,13 +55,23 @@ pub(super) struct Failures<'a> {
     /// The one that was last told, by its code, and of the schema by what it says; told once until
     /// something else happens.
     told: Option<(i32, Option<String>)>,
+    /// When threads were last asked whether it is they who hold the lock.
+    asked: Option<Instant>,
     random: u64,
 }
 
 impl<'a> Failures<'a> {
     pub fn new(shared: &'a Shared) -> Self {
         let random = u64::from(std::process::id()) << 32 | shared.file.id.inode | 1;
-        Self { shared, in_a_row: 0, waiting_since: None, waited: false, told: None, random }
+        Self {
+            shared,
+            in_a_row: 0,
+            waiting_since: None,
+            waited: false,
+            told: None,
+            asked: None,
+            random,
+        }
     }
 
     /// Counts one.
@@ -118,10 +133,17 @@ impl<'a> Failures<'a> {
         state.failing = Some((since, error.clone()));
         state.retry_at = retry_at.max(not_before);
         let overdue = now.duration_since(since) >= deadline;
+        let is_locked_out = error.errcode & 0xff == ffi::SQLITE_BUSY
+            && now.duration_since(since) >= ASK_AGAIN
+            && self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_AGAIN);
         if overdue && state.closing {
             state.stopped = Some(error.clone());
         }
         drop(state);
+        if is_locked_out {
+            self.asked = Some(now);
+            self.shared.emit(&Event::LockedOut);
+        }
         let told = Some((error.errcode, is_schema.then(|| error.message.clone())));
         if (class != Class::Transient || overdue) && self.told != told {
             self.told = told;
@@ -129,8 +151,8 @@ impl<'a> Failures<'a> {
         }
         let patience = if is_schema { MIGRATION.min(deadline) } else { deadline };
         if overdue || is_schema {
-            let before = now.checked_sub(patience);
-            self.shared.tell(self.shared.queue.fail_waiting(error, before));
+            let waiting = Waiting { before: now.checked_sub(patience), ..Waiting::default() };
+            self.shared.tell(self.shared.queue.fail_waiting(error, &waiting));
         }
     }
 
