@@ -444,6 +444,7 @@ impl Queue {
         let mut state = self.lock();
         let target = state.accepted;
         state.urgent += 1;
+        let mut calls = true;
         let outcome = loop {
             if state.settled >= target {
                 break Ok(());
@@ -476,9 +477,15 @@ impl Queue {
                     None => late,
                 });
             };
-            // Again and again: the system may have refused a thread.
-            self.wake(state, None);
-            state = self.await_progress(self.lock(), left, meanwhile);
+            if std::mem::take(&mut calls) {
+                self.wake(state, None);
+                // It may be done already.
+                state = self.lock();
+                continue;
+            }
+            state = self.await_progress(state, left, meanwhile);
+            // The system may have refused a thread.
+            calls = state.thread == Thread::Resting;
         };
         state.urgent -= 1;
         outcome
