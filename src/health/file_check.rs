@@ -243,7 +243,7 @@ fn truncated(connection: &Connection) -> Result<Option<Finding>> {
 }
 
 /// Whether this process has another file open by the same path.
-fn replaced(path: &Path) -> Option<Finding> {
+pub(super) fn replaced(path: &Path) -> Option<Finding> {
     let id = FileId::of(path).ok()?;
     DatabaseFile::open_by(path).iter().any(|file| file.id != id).then(|| Finding::Replaced {
         lines: vec![
