@@ -897,7 +897,9 @@ export interface HardenedDatabaseOptions extends StatementOptions {
    * When the file is checked. `quick`, `full`: in the constructor, before anything is written.
    * `background`: off this thread, once it is open. `off`: not. Default: `quick` where the file is
    * small (up to 16 MiB), or up to 64 MiB and its last user did not close it; else
-   * `background`. A file that this process has open and has checked is not checked again.
+   * `background`. A file that this process has open and has checked is not checked again; without
+   * the option, neither is one that nobody has written to since a check found it sound (Linux; a
+   * note in `<file>-schema`, which counts for a day).
    */
   startupCheck?: 'quick' | 'full' | 'background' | 'off' | undefined
   /**

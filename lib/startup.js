@@ -69,7 +69,7 @@ class Startup {
     if (this.#file === null) return
     const { startupCheck } = this.#options
     const look = (kind) => runTask('startupCheck', { path: this.#file, kind }, { deadline: 0 })
-    let found = await look(startupCheck ?? 'quick')
+    let found = await look(startupCheck ?? 'ahead')
     this.#remember(found)
     if (this.#isToBeRepaired(found.health)) {
       const report = await repairAhead(this.#file).catch((error) => this.#unrepaired(found.health, error))

@@ -243,7 +243,7 @@ fn truncated(connection: &Connection) -> Result<Option<Finding>> {
 }
 
 /// Whether this process has another file open by the same path, whose `-wal` or `-shm` is there.
-fn replaced(path: &Path) -> Option<Finding> {
+pub(super) fn replaced(path: &Path) -> Option<Finding> {
     let id = FileId::of(path).ok()?;
     let others = DatabaseFile::open_by(path);
     let is_shared = others.iter().any(|file| file.id != id && file.may_have_left());

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::file_check::{deleted_wal, resolved, size};
+use super::file_check::{deleted_wal, replaced, resolved, size};
 use super::finding::{Finding, Health, Kind};
 use super::last::{last, remember};
 use super::settled::Note;
@@ -42,6 +42,8 @@ pub const LARGE: u64 = 64 << 20;
 pub enum Startup {
     /// As the module's table says.
     Auto,
+    /// At once and quick, however large the file is; not where it is unchanged since a check.
+    Ahead,
     /// At once, with `kind`.
     AtOnce(Kind),
     /// Once it is open.
@@ -119,9 +121,10 @@ pub fn before_open(
         return Ok(Look { health: Some(health), ..Look::default() });
     }
     let found: Vec<Finding> = deleted_wal(&path).into_iter().collect();
-    if startup == Startup::Auto
+    if matches!(startup, Startup::Auto | Startup::Ahead)
         && found.is_empty()
-        && noted(&path).is_some_and(|it| it.holds(&path))
+        && replaced(&path).is_none()
+        && noted(&path).is_some_and(|note| note.holds(&path))
     {
         return Ok(Look::default());
     }
@@ -129,6 +132,7 @@ pub fn before_open(
     let mut after = Pending { path: path.clone(), health: None, suspect: false };
     let kind = match startup {
         Startup::AtOnce(kind) => Some(kind),
+        Startup::Ahead => Some(Kind::Quick),
         Startup::Off | Startup::Background => None,
         Startup::Auto if bytes + wal_bytes <= SMALL => Some(Kind::Quick),
         Startup::Auto => {

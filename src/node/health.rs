@@ -16,7 +16,7 @@ use super::database::with_connection;
 use super::errors::{Outcome, Thrown};
 use super::task::Work;
 use crate::engine::{Error, Result, Task, Unwatched};
-use crate::health::{self, Kind, Look, Startup};
+use crate::health::{self, Health, Kind, Look, Startup};
 use crate::recovery::snapshot_file;
 
 /// Raw callbacks by name.
@@ -38,7 +38,7 @@ const LEAVING: Duration = Duration::from_millis(250);
 #[derive(Deserialize)]
 struct Arguments {
     path: String,
-    /// `quick`, `full`; for a start-up check also `background`, `off`, or nothing.
+    /// `quick`, `full`; for a start-up check also `ahead`, `background`, `off`, or nothing.
     #[serde(default)]
     kind: Option<String>,
 }
@@ -48,6 +48,7 @@ impl Arguments {
         match self.kind.as_deref() {
             Some("quick") => Startup::AtOnce(Kind::Quick),
             Some("full") => Startup::AtOnce(Kind::Full),
+            Some("ahead") => Startup::Ahead,
             Some("background") => Startup::Background,
             Some("off") => Startup::Off,
             _ => Startup::Auto,
@@ -65,7 +66,9 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 fn check(arguments: &str, task: &dyn Task) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
     let kind = if arguments.kind.as_deref() == Some("quick") { Kind::Quick } else { Kind::Full };
-    json(&health::check(Path::new(&arguments.path), kind, task)?)
+    let health = health::check(Path::new(&arguments.path), kind, task)?;
+    doubt(&health);
+    json(&health)
 }
 
 /// Task `startupCheck`: a [`health::Look`].
@@ -76,7 +79,17 @@ fn startup(arguments: &str, task: &dyn Task) -> Result<String> {
 
 fn look(arguments: &Arguments, task: &dyn Task) -> Result<Look> {
     let path = Path::new(&arguments.path);
-    health::before_open(path, arguments.startup(), snapshot_file::note, task)
+    let look = health::before_open(path, arguments.startup(), snapshot_file::note, task)?;
+    look.health.iter().for_each(doubt);
+    Ok(look)
+}
+
+/// Nothing beside the file says that it is sound once something was found in it.
+fn doubt(health: &Health) {
+    if !health.findings.is_empty() && !health.is_locked() {
+        // What cannot be written there was not written there either.
+        drop(snapshot_file::doubt(&health.path));
+    }
 }
 
 /// Task `putWalAside`: the WAL's new path.
