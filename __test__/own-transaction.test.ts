@@ -141,3 +141,17 @@ test('a handle without entries closes next to a transaction of the same thread',
   sibling.exec('COMMIT')
   sibling.close()
 })
+
+test('an iteration that writes on the handle itself is in the way like any other', async (t) => {
+  const file = database(t)
+  const db = open(t, options, file)
+  db.appendAgentLog(entry('one'))
+  const rows = db.prepare(`INSERT INTO __meta (key, value) VALUES ('k', 'v'), ('l', 'v') RETURNING key`).iterate()
+  rows.next()
+  t.throws(() => db.flushAgentLogsSync(), { code: OWN })
+  await t.throwsAsync(db.flushAgentLogs(), { code: OWN })
+  t.is([...rows].length, 1, 'it goes on')
+  db.flushAgentLogsSync()
+  db.close()
+  t.deepEqual((await seenByAnotherProcess(t, file)).texts, ['one'])
+})
