@@ -823,14 +823,48 @@ export interface RestoreResult {
   elapsedMs: number
 }
 
-/** Durations are in milliseconds, sizes in bytes. */
-export interface HardenedDatabaseOptions extends StatementOptions {
-  /** Open the database in the constructor. Default `true`. */
-  open?: boolean | undefined
-  /** Open for reading only: no log, no checkpoints. The file must be in WAL mode. Default `false`. */
+/**
+ * Those of `DatabaseSync`, with the same meaning, and the log's. Durations are in milliseconds, sizes in
+ * bytes.
+ */
+export interface HardenedDatabaseOptions extends Omit<
+  DatabaseSyncOptions,
+  'readOnly' | 'timeout' | 'enableForeignKeyConstraints' | 'enableDoubleQuotedStringLiterals'
+> {
+  /**
+   * Open for reading only: no log, no checkpoints, and the journal mode stays as it is. The file must
+   * exist. Default `false`.
+   */
   readOnly?: boolean | undefined
-  /** How long a statement waits for a lock. Set before any other PRAGMA. Default 5000. */
+  /**
+   * Open a file that is there, and make none, nor a directory: `ERR_FUSION_MISSING`, with `path`, where
+   * there is none. Default `false`.
+   */
+  mustExist?: boolean | undefined
+  /**
+   * `wal`: the file is put into WAL mode when it is opened, and `ERR_FUSION_NOT_WAL` says why it could
+   * not be. `keep`: its journal mode stays, and a new file gets SQLite's own, a rollback journal. With
+   * one, everything works but what is the WAL's: `checkpoint()` does nothing and answers zeros, and a
+   * commit and a read of others wait for each other. Default `wal`, except that a process which keeps a
+   * file in rollback mode already goes on doing so; asked for, `wal` is `ERR_FUSION_OPTIONS_CONFLICT`
+   * while another handle of this process keeps it.
+   */
+  journalMode?: 'wal' | 'keep' | undefined
+  /**
+   * Every statement that reads comes after a flush of what this process handed to the log before, so
+   * that it sees those entries; it waits for up to `closeTimeout`, and throws what
+   * `flushAgentLogsSync()` throws. Not in a function that SQL calls. Inside a transaction that has read
+   * already, a read sees what that one saw. Costs a lock (some 50 ns) where nothing is pending, else a
+   * commit. Default `false`: entries that nobody waits for are seen after `linger`.
+   */
+  flushBeforeReads?: boolean | undefined
+  /**
+   * How long a statement waits for a lock. Set before any other PRAGMA. Default 5000. `timeout` is
+   * node:sqlite's name for it; given both, they must agree (`ERR_INVALID_ARG_VALUE`).
+   */
   busyTimeout?: number | undefined
+  /** Another name of `busyTimeout`. */
+  timeout?: number | undefined
   /**
    * `NORMAL`: commits survive any crash of the process. `FULL`: loss of power, too. `EXTRA`: as
    * `FULL`. Default `NORMAL`.
@@ -838,10 +872,12 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   synchronous?: 'NORMAL' | 'FULL' | 'EXTRA' | undefined
   /** Size above which the WAL is cut. Default 4 MiB. */
   journalSizeLimit?: number | undefined
-  /** As for `DatabaseSync`. */
-  foreignHandles?: ForeignHandles | undefined
-  /** Enforce foreign keys. Default `true`. */
+  /** Enforce foreign keys, in the log's transactions as well. Default `true`. */
   foreignKeys?: boolean | undefined
+  /** Another name of `foreignKeys`. */
+  enableForeignKeyConstraints?: boolean | undefined
+  /** Take `"text"` for a string, for the log's writer as well. Default `false`. */
+  enableDoubleQuotedStringLiterals?: boolean | undefined
   /** Open a file that has several hard links. Default `false`: an error. */
   allowHardLinks?: boolean | undefined
   /** Open a file on a network file system. Default `false`: an error. */
@@ -935,6 +971,20 @@ export interface HardenedDatabaseEvents {
   backup: [result: BackupResult]
 }
 
+/** A listener of the event `E`: of a known one as it is told, of any other as it is emitted. */
+type Listener<E extends string | symbol> = E extends keyof HardenedDatabaseEvents
+  ? (...args: HardenedDatabaseEvents[E]) => void
+  : (...args: any[]) => void
+
+/** It has all methods of Node's EventEmitter; `events.once()`, `events.on()` and the others take it for one. */
+export interface HardenedDatabase extends Pick<
+  NodeJS.EventEmitter,
+  Exclude<keyof NodeJS.EventEmitter, ListenerMethod>
+> {}
+
+type ListenerMethod =
+  'on' | 'once' | 'off' | 'addListener' | 'removeListener' | 'prependListener' | 'prependOnceListener'
+
 /**
  * A `DatabaseSync` with the hardened profile, and the log of its file.
  *
@@ -943,13 +993,19 @@ export interface HardenedDatabaseEvents {
  * throws `ERR_FUSION_OPTIONS_CONFLICT`.
  *
  * Without a listener for them, `error`, `corrupt`, `replaced`, `recovered` and `rejected` become
- * process warnings.
+ * process warnings. So does a setting that is changed by PRAGMA and in which the log's writer, a
+ * connection of its own, does not follow (`FUSION_SETTING`, once a handle for each setting).
+ *
+ * It is an emitter of Node's: listeners, `this` in them, `newListener`, `captureRejections`,
+ * `events.errorMonitor` are as there, and other names of events are the program's own. A program that
+ * emits `error` itself, without a listener, gets it thrown.
  */
 export class HardenedDatabase extends DatabaseSync {
   /**
-   * Opens `path`, looks at it before anything is written, and puts it into WAL mode.
+   * Opens `path`, looks at it before anything is written, and puts it into WAL mode (see
+   * `journalMode`). A relative path is of the directory that is current at each `open()`.
    *
-   * @throws `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
+   * @throws `ERR_FUSION_MISSING`, `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
    * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_DAMAGED`,
    * `ERR_SQLITE_ERROR`; TypeError and RangeError for options
    */
@@ -1040,25 +1096,41 @@ export class HardenedDatabase extends DatabaseSync {
    * this database.
    */
   recover(options?: RecoverOptions): Promise<RecoveryReport>
-  on<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
-  once<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
-  off<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
+  on<E extends string | symbol>(event: E, listener: Listener<E>): this
+  once<E extends string | symbol>(event: E, listener: Listener<E>): this
+  off<E extends string | symbol>(event: E, listener: Listener<E>): this
+  addListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  removeListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  prependListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  prependOnceListener<E extends string | symbol>(event: E, listener: Listener<E>): this
   [Symbol.asyncDispose](): Promise<void>
 }
 
 /** Options of the log alone: those that mean something without a handle. */
 export type AgentLogOptions = Omit<
   HardenedDatabaseOptions,
-  'open' | 'readOnly' | 'closeTimeout' | 'foreignHandles' | 'backups' | 'startupCheck' | keyof StatementOptions
+  | 'open'
+  | 'readOnly'
+  | 'mustExist'
+  | 'flushBeforeReads'
+  | 'defensive'
+  | 'allowExtension'
+  | 'limits'
+  | 'closeTimeout'
+  | 'foreignHandles'
+  | 'backups'
+  | 'startupCheck'
+  | keyof StatementOptions
 >
 
 /**
- * Appends to the database at `path` without a handle on it. The file must exist, with Fusion's
+ * Appends to the database at `path`, a file named by its path, as text or bytes, or by a `file:` URL,
+ * without a handle on it. The file must exist, with Fusion's
  * tables. Its log stays open for five seconds after the last append. Everything else as
  * `HardenedDatabase.appendAgentLogs`; `options` count for the first append.
  */
 export function appendAgentLogs(
-  path: string,
+  path: string | Uint8Array | URL,
   entries: readonly AgentLogEntry[],
   options?: AgentLogOptions,
 ): Promise<AppendReceipt>

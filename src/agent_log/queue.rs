@@ -536,6 +536,12 @@ impl Queue {
     }
 
     /// Whether something is queued, and not lent or in a batch.
+    pub fn has_unsettled(&self) -> bool {
+        let state = self.lock();
+        state.settled < state.accepted
+    }
+
+    /// Whether something is queued.
     pub fn has_queued(&self) -> bool {
         self.lock().queued_rows > 0
     }

@@ -300,6 +300,11 @@ impl Log {
         self.shared.emit(&Event::Error(error.clone()));
     }
 
+    /// Whether something that was accepted is neither committed nor rejected.
+    pub fn has_unsettled(&self) -> bool {
+        self.shared.queue.has_unsettled()
+    }
+
     /// Whether something is queued.
     pub fn has_queued(&self) -> bool {
         self.shared.queue.has_queued()

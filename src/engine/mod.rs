@@ -15,6 +15,7 @@ mod file_id;
 mod file_system;
 mod foreign;
 mod image;
+mod journal_mode;
 mod live_file;
 mod locks;
 mod open_files;
@@ -51,6 +52,7 @@ pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
 pub use image::{Image, PageImage};
+pub use journal_mode::JournalMode;
 pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
 pub use locks::neighbour;

@@ -68,6 +68,11 @@ impl Wal {
         }
     }
 
+    /// Counts a commit to a file with a rollback journal, which SQLite's hook does not report.
+    pub fn committed_without(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn committed(&self, frames: u32) {
         let before = self.frames.swap(frames, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);

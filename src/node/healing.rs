@@ -247,6 +247,11 @@ impl Healing {
         definitions.push(definition);
     }
 
+    /// The settings it was opened with.
+    pub fn profile(&self) -> &Profile {
+        &self.how.profile
+    }
+
     /// JavaScript closed the connection.
     pub fn end(&self) {
         self.away.take();
@@ -312,6 +317,9 @@ unsafe extern "C" fn begins_to_commit(data: *mut c_void) -> c_int {
         commits.file.as_ref().is_some_and(|file| file.members.generation() != commits.generation);
     if !is_stale {
         commits.has_begun.set(true);
+        if let Some(file) = &commits.file {
+            file.wal.committed_without();
+        }
     }
     c_int::from(is_stale)
 }

@@ -51,6 +51,8 @@ pub struct Statement {
     parameters: usize,
     /// Running it leaves prepared statements valid.
     neutral: bool,
+    /// [`flag::SETTING`] for a PRAGMA, else 0.
+    setting: i32,
     columns: Cell<c_int>,
     /// Hash of the columns' names when SQLite prepared the statement anew, if it did.
     names: Cell<Option<u64>>,
@@ -74,6 +76,17 @@ impl Statement {
     /// The database it belongs to.
     pub fn database(&self) -> &Rc<Database> {
         &self.database
+    }
+
+    /// If it only reads: see [`Database::read_begins`].
+    #[inline]
+    fn read_begins(&self, call: &Call<'_>) -> Outcome<()> {
+        let raw = self.raw.get();
+        // SAFETY: the statement is prepared; with a null one SQLite answers that it reads.
+        if self.columns.get() > 0 && unsafe { ffi::sqlite3_stmt_readonly(raw) } != 0 {
+            self.database.read_begins(call)?;
+        }
+        Ok(())
     }
 
     /// Finalises it; nothing if that was done. No call may be using it: closing sees to that by
@@ -322,7 +335,8 @@ impl Watch {
 
     #[inline]
     fn end<T>(&self, connection: &Connection, running: &Running<'_>, result: &Outcome<T>) -> i32 {
-        let mut flags = if running.statement.neutral { 0 } else { flag::SCHEMA_UNSURE };
+        let statement = running.statement;
+        let mut flags = if statement.neutral { 0 } else { flag::SCHEMA_UNSURE | statement.setting };
         // SAFETY: the connection is open and this thread's.
         if self.in_transaction && unsafe { ffi::sqlite3_get_autocommit(self.db) } != 0 {
             flags |= flag::TRANSACTION_ENDED;
@@ -367,6 +381,7 @@ fn once(
 ) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
     let database = &statement.database;
+    statement.read_begins(call)?;
     database.mending(call.environment, || once_only(call, first, &statement, &body))
 }
 
@@ -469,6 +484,7 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// `start(statement, ...values)`: binds the values for `next`.
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
+    statement.read_begins(call)?;
     let mut parameters = call.environment.take_parameters();
     let result = statement.database.using(|connection| {
         parameters.read(call.env, call.rest(1), statement.parameters)?;
@@ -585,6 +601,7 @@ fn prepare_statement(
 ) -> Outcome<u32> {
     database.begin(!connection.is_autocommit());
     let neutral = keyword::is_neutral(sql);
+    let setting = keyword::setting_flag(sql);
     // A statement that is kept must not hold the connection's few lookaside slots.
     let persistence = if neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
     let mut raw = ptr::null_mut();
@@ -624,6 +641,7 @@ fn prepare_statement(
         database: Rc::clone(database),
         parameters: usize::try_from(parameters).unwrap_or(0),
         neutral,
+        setting,
         columns: Cell::new(columns),
         names: Cell::new(None),
         reprepared: Cell::new(0),
@@ -636,7 +654,7 @@ fn prepare_statement(
     let number = number.ok_or_else(|| Thrown::state("too many prepared statements"))?;
     call.environment.report_numbers([i64::from(columns), i64::from(parameters)]);
     call.environment.report(
-        if neutral { flag::CACHEABLE } else { flag::SCHEMA_UNSURE }
+        if neutral { flag::CACHEABLE } else { flag::SCHEMA_UNSURE | setting }
             | if named { flag::NAMED } else { 0 },
     );
     Ok(number)

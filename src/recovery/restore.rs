@@ -135,7 +135,7 @@ pub fn restore(
     let source = if source.hot_journal().is_some() {
         // That it was of one moment is known only afterwards.
         let copied = partial.file("source");
-        copy(&source, &copied, SLICE, "copying", task)?;
+        copy(&source, &copied, SLICE, "copying", None, task)?;
         reader::check_current(&source)?;
         reader::open(&copied, Instant::now(), task)?
     } else {
@@ -236,7 +236,7 @@ fn with_page_size(
 ) -> Result<Reader> {
     let (whole, resized) = (partial.file("whole"), partial.file("resized"));
     // VACUUM takes no part in a transaction: what was verified is copied first.
-    copy(source, &whole, SLICE, "copying", task)?;
+    copy(source, &whole, SLICE, "copying", None, task)?;
     task.go_on()?;
     task.stage(Stage { name: "converting", done: 0, total: 0 });
     let at = |error: rusqlite::Error| Error::from(error).at(&whole);
@@ -355,7 +355,7 @@ fn copy_aside(
 ) -> Result<Preserved> {
     let copied = partial.file("before");
     let reader = reader::open(database, until, task)?;
-    copy(&reader, &copied, SLICE, "preserving", task)?;
+    copy(&reader, &copied, SLICE, "preserving", None, task)?;
     drop(reader);
     let kept = put_aside(database, &copied, "")?;
     sync_directory(database)?;
@@ -392,10 +392,10 @@ fn replace(
     // In WAL mode pages keep their size.
     let wanted = live.generation()?.wal_page_size().unwrap_or(header.page_size);
     let pages = if wanted == header.page_size {
-        copy(source, &whole, SLICE, "copying", task)?
+        copy(source, &whole, SLICE, "copying", None, task)?
     } else {
         let resized = with_page_size(source, wanted, partial, task)?;
-        copy(&resized, &whole, SLICE, "copying", task)?
+        copy(&resized, &whole, SLICE, "copying", None, task)?
     };
     let hold = live.hold(until, task)?;
     let preserved = preserve(&hold, partial, task)?;
@@ -420,7 +420,7 @@ fn replace(
 /// The database is not there: its file is made, and given its name once it is whole. A WAL without its database is put aside.
 fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task) -> Result<u64> {
     let made = partial.file("database");
-    let pages = copy(source, &made, SLICE, "restoring", task)?;
+    let pages = copy(source, &made, SLICE, "restoring", None, task)?;
     let wal = Wal::path(database);
     if wal.exists() {
         put_aside(database, &wal, "-wal")?;

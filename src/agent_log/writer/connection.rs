@@ -16,6 +16,10 @@ use crate::engine::{self, Connection, Error, Profile, Result};
 /// How often connections that are to be opened anew are told so, while they are waited for.
 const TELL_AGAIN: Duration = Duration::from_millis(50);
 
+/// How long a COMMIT waits for readers where the file has a rollback journal. While it waits no
+/// new reader begins; without that, readers that overlap would keep it out for good.
+const DRAIN: Duration = Duration::from_millis(100);
+
 /// Fields drop in order: statements before their connection.
 struct Open {
     statements: Option<Statements>,
@@ -118,7 +122,8 @@ impl<'a> OwnConnection<'a> {
                 )
                 .at(&file.path));
             }
-            connection.sql()?.busy_timeout(Duration::ZERO)?;
+            let patience = if connection.is_wal()? { Duration::ZERO } else { DRAIN };
+            connection.sql()?.busy_timeout(patience)?;
             engine::watch_wal(&connection);
             self.open = Some(Open { statements: None, connection });
         }

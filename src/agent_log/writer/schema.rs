@@ -24,16 +24,21 @@ impl<'a> Schema<'a> {
 
     /// Keeps it, if it may have changed and was not looked at lately.
     pub fn keep_if_due(&mut self, own: &OwnConnection<'_>, now: Instant) {
-        if self.keeper.is_due(self.shared.file.wal.commits(), now) {
+        if self.has_been_written_to() && self.keeper.is_due(self.shared.file.wal.commits(), now) {
             self.keep(own);
         }
     }
 
     /// Keeps it, if it may have changed.
     pub fn keep_if_stale(&mut self, own: &OwnConnection<'_>) {
-        if self.keeper.is_stale(self.shared.file.wal.commits()) {
+        if self.has_been_written_to() && self.keeper.is_stale(self.shared.file.wal.commits()) {
             self.keep(own);
         }
+    }
+
+    /// A file that this process only looks into gets nothing beside it.
+    fn has_been_written_to(&self) -> bool {
+        self.shared.file.wal.commits() > 0
     }
 
     /// On a connection that is closed again where there is no other: one that stays would be in

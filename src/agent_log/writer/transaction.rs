@@ -4,8 +4,9 @@
 //! writer makes sure that the `-wal` and `-shm` it has open are still the file's, since a commit
 //! in others is seen by nobody.
 //!
-//! The writer's thread. It never waits inside SQLite (its busy timeout is 0): waiting is done on
-//! the file's turn, where a release in this process wakes it.
+//! The writer's thread. In WAL mode it never waits inside SQLite (its busy timeout is 0): waiting
+//! is done on the file's turn, where a release in this process wakes it. With a rollback journal a
+//! COMMIT waits briefly for readers.
 
 use std::time::Instant;
 

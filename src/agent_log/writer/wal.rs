@@ -51,6 +51,7 @@ impl<'a> WalCare<'a> {
     /// The writer has committed.
     pub fn committed(&mut self) {
         self.last_commit = Instant::now();
+        self.shared.file.wal.committed_without();
     }
 
     /// Looks at the WAL: the checkpoint that is due, or after which time to look again.
