@@ -16,6 +16,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::ffi;
@@ -89,6 +90,9 @@ impl Connection {
         if is_kept(file) != keeps {
             keep(file, keeps);
             file.members.have_changed_mode();
+            if !keeps {
+                file.members.have_read(&file.path);
+            }
         }
         Ok(())
     }
@@ -103,7 +107,7 @@ impl Connection {
         if self.is_wal()? {
             return Ok(());
         }
-        if file.connections.load(std::sync::atomic::Ordering::Acquire) > 1 {
+        if !is_alone(file) && !is_readonly(self) {
             return Err(Error::fusion(
                 "ERR_FUSION_OPTIONS_CONFLICT",
                 "this process has the file open already and keeps its rollback journal \
@@ -130,7 +134,14 @@ pub(super) fn settle(connection: &Connection, wanted: JournalMode) -> Result<()>
         keep(file, true);
         return Ok(());
     }
-    if is_readonly(connection) || is_kept(file) { Ok(()) } else { enter_wal(connection) }
+    // An empty file that nobody else has open is a new one, whose inode another had before.
+    let is_new = is_alone(file) && connection.sizes()?.0 == Some(0);
+    if is_readonly(connection) || is_kept(file) && !is_new { Ok(()) } else { enter_wal(connection) }
+}
+
+/// Whether one connection of this process has `file` open.
+fn is_alone(file: &DatabaseFile) -> bool {
+    file.connections.load(Ordering::Acquire) <= 1
 }
 
 fn mode(connection: &Connection, sql: &str) -> Result<String> {

@@ -63,7 +63,7 @@ pub use open_files::OpenFiles;
 pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::{Votes, guess_format, is_whole, sample};
-pub use profile::{Extent, Profile, Synchronous, advise};
+pub use profile::{Extent, Profile, Synchronous, advise, check_length};
 pub use reader::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};
 pub use rolled_back::{HotJournal, RolledBack};

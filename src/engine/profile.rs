@@ -283,6 +283,7 @@ fn check_content(connection: &Connection) -> Result<()> {
     if connection.file().is_none() {
         return Ok(());
     }
+    check_length(connection.path())?;
     let Extent { pages, missing, .. } = connection.extent()?;
     if missing > 0 {
         return Err(Error::sqlite(
@@ -296,6 +297,24 @@ fn check_content(connection: &Connection) -> Result<()> {
     }
     connection.check_identity()
 }
+
+/// That the file at `path` is not too short for a database, and not empty. SQLite takes such a
+/// file for an empty one, and overwrites it with the first page that it writes.
+///
+/// # Errors
+/// `SQLITE_NOTADB`.
+pub fn check_length(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(file) if (1..SMALLEST).contains(&file.len()) => Err(advise(
+            Error::sqlite(ffi::SQLITE_NOTADB, format!("it has {} bytes", file.len())).at(path),
+            path,
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the smallest page.
+const SMALLEST: u64 = 512;
 
 /// How large a database says it is, and how much of that is nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

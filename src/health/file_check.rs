@@ -28,7 +28,7 @@ use super::is_unsafe_to_write;
 use super::last::remember;
 use crate::engine::{
     Access, Class, Connection, DatabaseFile, Error, Extent, FileId, HotJournal, Reader, Result,
-    Task, Wal, advise, beside, or_failed,
+    Task, Wal, advise, beside, check_length, or_failed,
 };
 
 /// How long SQLite waits at a time; between two the task is asked.
@@ -167,6 +167,9 @@ fn left_behind(path: &Path) -> Option<Error> {
 }
 
 fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Result<Health> {
+    if let Err(error) = check_length(path) {
+        return inspect::unreadable(path, kind, error);
+    }
     let connection = match Reader::open(path, SLICE) {
         Ok(connection) => connection,
         Err(error) => return inspect::unreadable(path, kind, advise(error, path)),

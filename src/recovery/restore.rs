@@ -185,8 +185,8 @@ fn finish(
     }))
 }
 
-/// A connection to the database, which is to be overwritten: in WAL mode, where readers go on
-/// meanwhile. It has no use for the schema, which may be damaged.
+/// A connection to the database, which is to be overwritten, in the journal mode that it has: in
+/// WAL mode readers go on meanwhile. It has no use for the schema, which may be damaged.
 fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let connection = Connection::open(database, flags, Duration::ZERO)?;
@@ -199,10 +199,7 @@ fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Conne
     patiently(until, task, || {
         sql.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(at)?;
         // FULL is what a connection begins with; the PRAGMA needs a schema that can be read.
-        let prepared = sql
-            .execute_batch("PRAGMA synchronous = FULL; PRAGMA main.journal_mode = WAL")
-            .map_err(at);
-        match prepared {
+        match sql.execute_batch("PRAGMA synchronous = FULL").map_err(at) {
             Err(error) if error.class() != Class::Corrupt => Err(error),
             _ => Ok(()),
         }
