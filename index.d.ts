@@ -1033,7 +1033,9 @@ export class HardenedDatabase extends DatabaseSync {
    */
   appendAgentLogs(entries: readonly AgentLogEntry[]): Promise<AppendReceipt>
   /**
-   * Appends one entry and tells nobody when it is committed (see the `rejected` event).
+   * Appends one entry and tells nobody when it is committed (see the `rejected` event). Until then, for up
+   * to `linger`, no SELECT sees it, unless `flushAgentLogs()` was awaited before, or the handle has
+   * `flushBeforeReads`.
    *
    * @returns false if the queue is full: nothing was taken
    * @throws TypeError for an entry that is none

@@ -23,11 +23,11 @@ const home = process.cwd()
 /** Two folders, the first of them current. */
 function folders(t: ExecutionContext): [string, string] {
   const made = [folder(t), folder(t)].map((one) => realpathSync(one)) as [string, string]
+  // Torn down in reverse: this comes before the folders are removed.
+  t.teardown(() => process.chdir(home))
   process.chdir(made[0])
   return made
 }
-
-test.afterEach.always(() => process.chdir(home))
 
 function seed(file: string): void {
   const db = new HardenedDatabase(file)

@@ -136,6 +136,7 @@ impl Connection {
         // thread, since a `Connection` is not `Sync`.
         let mut backup = unsafe { Backup::begin_into(self.raw(), c"main", destination, c"main") }?;
         let (mut copied, mut restarts) = (0, 0);
+        let mut last = Progress { total: 0, remaining: 0, done: false };
         let mut waits_since: Option<Instant> = None;
         let mut snapshot = None;
         loop {
@@ -147,13 +148,14 @@ impl Connection {
                     if release.is_none_or(|patience| waited >= patience) {
                         return Err(error);
                     }
-                    each(Progress { total: 0, remaining: 0, done: false })?;
+                    each(last)?;
                     std::thread::sleep(BRIEFLY);
                     continue;
                 }
                 other => other?,
             };
             waits_since = None;
+            last = progress;
             each(progress)?;
             if progress.done {
                 return Ok(());

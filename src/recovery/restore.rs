@@ -262,13 +262,44 @@ fn overwrite(
 ) -> Result<(u64, Option<Preserved>)> {
     let at = |error: Error| error.at(database);
     let file = destination.file().cloned();
+    // With a rollback journal the lock keeps readers out, too: step 4 comes before step 3, and is
+    // made again where somebody was faster.
+    let aside = if destination.is_wal().is_ok_and(|is_wal| !is_wal) {
+        let live = LiveFile::open(database, until, task)?;
+        let (preserved, generation) =
+            copy_aside(database, partial, until, task, &|| live.generation())?;
+        Some((live, preserved, generation))
+    } else {
+        None
+    };
     // SAFETY: `source` is borrowed by this function until after the backup is dropped, and by no
     // other thread, since a `Connection` is not `Sync`.
     let mut backup = unsafe { Backup::begin(source.raw(), c"main", destination, c"main") }?;
     // SAFETY: as above.
     let mut step = |pages: i32| unsafe { backup.step(pages) }.map_err(at);
-    lock(&mut step, file.as_deref(), until, task)?;
-    let preserved = copy_aside(database, partial, until, task)?;
+    let locked = lock(&mut step, file.as_deref(), until, task);
+    let preserved = match aside {
+        None => {
+            locked?;
+            copy_aside(database, partial, until, task, &|| Ok(()))?.0
+        }
+        Some((live, preserved, generation)) => {
+            let is_current = locked.and_then(|_| Ok(live.generation()? == generation));
+            if !matches!(is_current, Ok(true)) {
+                drop(fs::remove_file(&preserved.database));
+                is_current?;
+                if Instant::now() >= until {
+                    let message =
+                        "others wrote to the database each time before it could be locked";
+                    return Err(at(Error::sqlite(ffi::SQLITE_BUSY, message)));
+                }
+                drop(backup);
+                let again = self::destination(database, until, task)?;
+                return overwrite(database, again, source, partial, until, task);
+            }
+            preserved
+        }
+    };
     let slice = i32::try_from(SLICE).unwrap_or(i32::MAX);
     let written = loop {
         if let Err(error) = task.go_on() {
@@ -343,20 +374,23 @@ fn lock(
     })
 }
 
-/// Step 4. The write lock is held by this thread's other connection: nobody commits meanwhile.
-fn copy_aside(
+/// Step 4, and what `then` answers before others can commit. In WAL mode the write lock is held by
+/// this thread's other connection; with a rollback journal nobody commits while this one reads.
+fn copy_aside<T>(
     database: &Path,
     partial: &Partial,
     until: Instant,
     task: &dyn Task,
-) -> Result<Preserved> {
+    then: &dyn Fn() -> Result<T>,
+) -> Result<(Preserved, T)> {
     let copied = partial.file("before");
     let reader = reader::open(database, until, task)?;
     copy(&reader, &copied, SLICE, "preserving", None, task)?;
+    let then = then()?;
     drop(reader);
     let kept = put_aside(database, &copied, "")?;
     sync_directory(database)?;
-    Ok(Preserved { database: kept, wal: None })
+    Ok((Preserved { database: kept, wal: None }, then))
 }
 
 /// Renames `file` to `<database>.before-restore-<UTC time><suffix>`, which was not there.
