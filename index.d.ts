@@ -976,15 +976,6 @@ type Listener<E extends string | symbol> = E extends keyof HardenedDatabaseEvent
   ? (...args: HardenedDatabaseEvents[E]) => void
   : (...args: any[]) => void
 
-/** It has all methods of Node's EventEmitter; `events.once()`, `events.on()` and the others take it for one. */
-export interface HardenedDatabase extends Pick<
-  NodeJS.EventEmitter,
-  Exclude<keyof NodeJS.EventEmitter, ListenerMethod>
-> {}
-
-type ListenerMethod =
-  'on' | 'once' | 'off' | 'addListener' | 'removeListener' | 'prependListener' | 'prependOnceListener'
-
 /**
  * A `DatabaseSync` with the hardened profile, and the log of its file.
  *
@@ -996,9 +987,10 @@ type ListenerMethod =
  * process warnings. So does a setting that is changed by PRAGMA and in which the log's writer, a
  * connection of its own, does not follow (`FUSION_SETTING`, once a handle for each setting).
  *
- * It is an emitter of Node's: listeners, `this` in them, `newListener`, `captureRejections`,
- * `events.errorMonitor` are as there, and other names of events are the program's own. A program that
- * emits `error` itself, without a listener, gets it thrown.
+ * It has all methods of Node's EventEmitter, and `events.once()`, `events.on()` and the others take it for
+ * one. `this` in listeners, `newListener`, `captureRejections` and `events.errorMonitor` are as there, and
+ * other names of events are the program's own. A program that emits `error` itself, without a listener,
+ * gets it thrown.
  */
 export class HardenedDatabase extends DatabaseSync {
   /**
@@ -1105,6 +1097,14 @@ export class HardenedDatabase extends DatabaseSync {
   removeListener<E extends string | symbol>(event: E, listener: Listener<E>): this
   prependListener<E extends string | symbol>(event: E, listener: Listener<E>): this
   prependOnceListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  removeAllListeners(event?: string | symbol): this
+  emit(event: string | symbol, ...args: any[]): boolean
+  eventNames(): (string | symbol)[]
+  listeners(event: string | symbol): Function[]
+  rawListeners(event: string | symbol): Function[]
+  listenerCount(event: string | symbol, listener?: Function): number
+  getMaxListeners(): number
+  setMaxListeners(n: number): this
   [Symbol.asyncDispose](): Promise<void>
 }
 
