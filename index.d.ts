@@ -854,8 +854,8 @@ export interface HardenedDatabaseOptions extends Omit<
    * Every statement that reads comes after a flush of what this process handed to the log before, so
    * that it sees those entries; it waits for up to `closeTimeout`, and throws what
    * `flushAgentLogsSync()` throws. Not in a function that SQL calls. Inside a transaction that has read
-   * already, a read sees what that one saw. Costs a lock (some 50 ns) where nothing is pending, else a
-   * commit. Default `false`: entries that nobody waits for are seen after `linger`.
+   * already, a read sees what that one saw. Costs a free lock where nothing is pending, else
+   * the wait for a commit. Default `false`: entries of `appendAgentLog` are seen after `linger`.
    */
   flushBeforeReads?: boolean | undefined
   /**
@@ -971,7 +971,7 @@ export interface HardenedDatabaseEvents {
   backup: [result: BackupResult]
 }
 
-/** A listener of the event `E`: of a known one as it is told, of any other as it is emitted. */
+/** A listener of the event `E`: of a known event with its arguments, of any other with what is emitted. */
 type Listener<E extends string | symbol> = E extends keyof HardenedDatabaseEvents
   ? (...args: HardenedDatabaseEvents[E]) => void
   : (...args: any[]) => void

@@ -67,7 +67,7 @@ const SCENARIOS: Record<string, Scenario> = {
     log(emitter.removeAllListeners() === emitter, emitter.eventNames())
   },
   emit: (emitter, log) => {
-    log(emitter.emit('nobody'))
+    log(emitter.emit('no listener'))
     const error = new Error('of the program')
     try {
       emitter.emit('error', error)
@@ -199,7 +199,7 @@ test('captureRejections is as Node has it', async (t) => {
   t.is(((await caught)[0] as Error).message, 'rejected')
 })
 
-test('an error that the package reports, and nobody listens to, is a warning; a monitor sees it', async (t) => {
+test('an error that the package reports without a listener is a warning; a monitor sees it', async (t) => {
   const other = new Other(t, 'no-table.mjs', [path.join(folder(t), 'a.db')])
   const { code, output } = await other.ended
   t.is(code, 0, output)
@@ -264,7 +264,7 @@ for (const [name, values] of Object.entries(VALUES)) {
   })
 }
 
-test("a path's mistake is told before an option's, as in node:sqlite", (t) => {
+test("a path's mistake is reported before an option's, as in node:sqlite", (t) => {
   for (const Class of [NodeDatabase, HardenedDatabase]) {
     t.throws(() => new Class(7 as never, { open: 1 } as never), { message: /"path" argument/ })
   }

@@ -170,7 +170,7 @@ test('a backup lets others commit between its steps', async (t) => {
   const db = open(t, KEEP, file)
   let commits = 0
   const made = await db.backup(`${file}.copy`, {
-    // Thousands of steps: the copy is far from its end when the first is told of.
+    // Thousands of steps: the copy is far from its end when the first is reported.
     rate: 1,
     progress({ stage, done, total }) {
       if (stage !== 'copying') return
@@ -200,7 +200,7 @@ test('a backup of a file that is written to all the time comes to an end', async
   await other.ended
 })
 
-test('a check keeps nobody from committing', async (t) => {
+test('other connections commit during a check', async (t) => {
   const file = rollback(t, BIG)
   const db = open(t, { ...KEEP, busyTimeout: 0 }, file)
   let commits = 0

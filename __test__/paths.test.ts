@@ -114,7 +114,7 @@ test.serial('a handle that is opened again is of the directory that is current t
   db.close()
 })
 
-test.serial('a wedged connection is opened anew where it was', async (t) => {
+test.serial('a wedged connection is reopened where it was', async (t) => {
   const [first, second] = folders(t)
   const db = new HardenedDatabase('x.db')
   createSchema(db)

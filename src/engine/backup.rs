@@ -115,7 +115,7 @@ const RESTARTS: u32 = 3;
 const BRIEFLY: Duration = Duration::from_millis(1);
 
 impl Connection {
-    /// Copies the main database into `destination`, `pages` at a time; `each` is told of every step.
+    /// Copies the main database into `destination`, `pages` at a time; `each` gets the progress of every step.
     ///
     /// Where this connection is in a read transaction, the copy is of that transaction's moment.
     /// With `release` it is in none, and lets go of its lock on a file with a rollback journal

@@ -134,7 +134,7 @@ pub(super) fn settle(connection: &Connection, wanted: JournalMode) -> Result<()>
         keep(file, true);
         return Ok(());
     }
-    // An empty file that nobody else has open is a new one, whose inode another had before.
+    // An empty file that no other connection of this process has open is a new one, whose inode another had before.
     let is_new = is_alone(file) && connection.sizes()?.0 == Some(0);
     if is_readonly(connection) || is_kept(file) && !is_new { Ok(()) } else { enter_wal(connection) }
 }

@@ -193,8 +193,8 @@ fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
 
 /// A private copy of a database with a rollback journal, where looking through the file itself
 /// would keep everybody from committing for as long as the check takes. SQLite makes it, in its
-/// folder for temporary files, without a name. None in WAL mode, where readers are in nobody's
-/// way; through a hot journal, which nobody else may pass; and of a file that SQLite cannot copy,
+/// folder for temporary files, without a name. None in WAL mode, where readers block no
+/// writer; through a hot journal, behind which no other connection writes; and of a file that SQLite cannot copy,
 /// which is soon looked through.
 fn copied(
     connection: &Reader,

@@ -263,7 +263,7 @@ fn overwrite(
     let at = |error: Error| error.at(database);
     let file = destination.file().cloned();
     // With a rollback journal the lock keeps readers out, too: step 4 comes before step 3, and is
-    // made again where somebody was faster.
+    // made again where another connection was faster.
     let aside = if destination.is_wal().is_ok_and(|is_wal| !is_wal) {
         let live = LiveFile::open(database, until, task)?;
         let (preserved, generation) =
@@ -375,7 +375,7 @@ fn lock(
 }
 
 /// Step 4, and what `then` answers before others can commit. In WAL mode the write lock is held by
-/// this thread's other connection; with a rollback journal nobody commits while this one reads.
+/// this thread's other connection; with a rollback journal no other connection commits while this one reads.
 fn copy_aside<T>(
     database: &Path,
     partial: &Partial,

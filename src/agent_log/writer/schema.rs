@@ -36,7 +36,7 @@ impl<'a> Schema<'a> {
         }
     }
 
-    /// A file that this process only looks into gets nothing beside it.
+    /// A file that this process only looks into gets nothing next to it.
     fn has_been_written_to(&self) -> bool {
         self.shared.file.wal.commits() > 0
     }
