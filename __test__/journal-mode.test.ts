@@ -1,10 +1,10 @@
 // The option journalMode: a database that is kept in rollback mode, and what works there.
 
-import { readdirSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, writeSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync as NodeDatabase } from 'node:sqlite'
 import test, { type ExecutionContext } from 'ava'
-import { HardenedDatabase, appendAgentLogs, check, recover } from '../index.js'
+import { HardenedDatabase, type RecoveryReport, appendAgentLogs, check, recover } from '../index.js'
 import {
   Other,
   changeCounter,
@@ -13,6 +13,7 @@ import {
   entries,
   entry,
   folder,
+  nextEvent,
   open,
   seenByAnotherProcess,
   texts,
@@ -218,7 +219,7 @@ test('other connections commit during a check', async (t) => {
   t.is((await health).path, file)
 })
 
-test('damage is found and repaired, and restored, and the mode stays', async (t) => {
+test('a backup is restored, and the mode stays', async (t) => {
   const file = rollback(t, BIG)
   const db = open(t, { ...KEEP, onCorruption: 'report' }, file)
   await db.appendAgentLogs(entries(50))
@@ -231,4 +232,28 @@ test('damage is found and repaired, and restored, and the mode stays', async (t)
   t.is((await recover(file)).outcome, 'healthy')
   await db.closeAsync()
   t.is(mode(open(t, KEEP, file)), 'delete')
+})
+
+test('a damaged file is repaired when it is opened and by its writer, and the mode stays', async (t) => {
+  const file = rollback(t)
+  const filled = open(t, KEEP, file)
+  await filled.appendAgentLogs(entries(2000, `${'x'.repeat(100)} `))
+  await filled.closeAsync()
+  const damage = (page: number) => {
+    const descriptor = openSync(file, 'r+')
+    writeSync(descriptor, Buffer.alloc(4096, 0x5a), 0, 4096, 4096 * page)
+    closeSync(descriptor)
+  }
+  damage(40)
+  const db = open(t, KEEP, file)
+  t.is(((await nextEvent(db, 'recovered')) as [RecoveryReport])[0].outcome, 'salvaged')
+  t.is(mode(db), 'delete')
+  t.is((await db.appendAgentLogs([entry('after')])).committed, 1)
+  damage(30)
+  const again = nextEvent(db, 'recovered')
+  t.throws(() => db.prepare('SELECT sum(length(text)) FROM agentLogEntries').get(), { message: /malformed/ })
+  t.is((await db.appendAgentLogs([entry('later')])).committed, 1)
+  t.is(((await again) as [RecoveryReport])[0].outcome, 'salvaged')
+  t.is(mode(db), 'delete')
+  t.true((await db.check()).ok)
 })
