@@ -202,7 +202,11 @@ fn copied(
     patience: Duration,
     task: &dyn Task,
 ) -> Result<Option<Connection>> {
-    if connection.hot_journal().is_some() || connection.is_wal().is_ok_and(|is_wal| is_wal) {
+    let is_in_the_way = connection.hot_journal().is_none()
+        && matches!(connection.is_wal(), Ok(false))
+        // The copy of an empty database is not empty.
+        && connection.extent().is_ok_and(|extent| extent.pages > 0);
+    if !is_in_the_way {
         return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
