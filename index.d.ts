@@ -834,14 +834,48 @@ export interface RestoreResult {
   elapsedMs: number
 }
 
-/** Durations are in milliseconds, sizes in bytes. */
-export interface HardenedDatabaseOptions extends StatementOptions {
-  /** Open the database in the constructor. Default `true`. */
-  open?: boolean | undefined
-  /** Open for reading only: no log, no checkpoints. The file must be in WAL mode. Default `false`. */
+/**
+ * Those of `DatabaseSync`, with the same meaning, and the log's. Durations are in milliseconds, sizes in
+ * bytes.
+ */
+export interface HardenedDatabaseOptions extends Omit<
+  DatabaseSyncOptions,
+  'readOnly' | 'timeout' | 'enableForeignKeyConstraints' | 'enableDoubleQuotedStringLiterals'
+> {
+  /**
+   * Open for reading only: no log, no checkpoints, and the journal mode stays as it is. The file must
+   * exist. Default `false`.
+   */
   readOnly?: boolean | undefined
-  /** How long a statement waits for a lock. Set before any other PRAGMA. Default 5000. */
+  /**
+   * Open a file that is there, and make none, nor a directory: `ERR_FUSION_MISSING`, with `path`, where
+   * there is none. Default `false`.
+   */
+  mustExist?: boolean | undefined
+  /**
+   * `wal`: the file is put into WAL mode when it is opened, and `ERR_FUSION_NOT_WAL` says why it could
+   * not be. `keep`: its journal mode stays, and a new file gets SQLite's own, a rollback journal. With
+   * one, everything works but what is the WAL's: `checkpoint()` does nothing and answers zeros, and a
+   * commit and a read of others wait for each other. Default `wal`, except that a process which keeps a
+   * file in rollback mode already goes on doing so; asked for, `wal` is `ERR_FUSION_OPTIONS_CONFLICT`
+   * while another handle of this process keeps it.
+   */
+  journalMode?: 'wal' | 'keep' | undefined
+  /**
+   * Every statement that reads comes after a flush of what this process handed to the log before, so
+   * that it sees those entries; it waits for up to `closeTimeout`, and throws what
+   * `flushAgentLogsSync()` throws. Not in a function that SQL calls. Inside a transaction that has read
+   * already, a read sees what that one saw. Costs a free lock where nothing is pending, else
+   * the wait for a commit. Default `false`: entries of `appendAgentLog` are seen after `linger`.
+   */
+  flushBeforeReads?: boolean | undefined
+  /**
+   * How long a statement waits for a lock. Set before any other PRAGMA. Default 5000. `timeout` is
+   * node:sqlite's name for it; given both, they must agree (`ERR_INVALID_ARG_VALUE`).
+   */
   busyTimeout?: number | undefined
+  /** Another name of `busyTimeout`. */
+  timeout?: number | undefined
   /**
    * `NORMAL`: commits survive any crash of the process. `FULL`: loss of power, too. `EXTRA`: as
    * `FULL`. Default `NORMAL`.
@@ -849,10 +883,12 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   synchronous?: 'NORMAL' | 'FULL' | 'EXTRA' | undefined
   /** Size above which the WAL is cut. Default 4 MiB. */
   journalSizeLimit?: number | undefined
-  /** As for `DatabaseSync`. */
-  foreignHandles?: ForeignHandles | undefined
-  /** Enforce foreign keys. Default `true`. */
+  /** Enforce foreign keys, in the log's transactions as well. Default `true`. */
   foreignKeys?: boolean | undefined
+  /** Another name of `foreignKeys`. */
+  enableForeignKeyConstraints?: boolean | undefined
+  /** Take `"text"` for a string, for the log's writer as well. Default `false`. */
+  enableDoubleQuotedStringLiterals?: boolean | undefined
   /** Open a file that has several hard links. Default `false`: an error. */
   allowHardLinks?: boolean | undefined
   /** Open a file on a network file system. Default `false`: an error. */
@@ -972,6 +1008,10 @@ export interface ReopenOptions {
   /** Make a file where there is none at the path. Default false. */
   create?: boolean | undefined
 }
+/** A listener of the event `E`: of a known event with its arguments, of any other with what is emitted. */
+type Listener<E extends string | symbol> = E extends keyof HardenedDatabaseEvents
+  ? (...args: HardenedDatabaseEvents[E]) => void
+  : (...args: any[]) => void
 
 /**
  * A `DatabaseSync` with the hardened profile, and the log of its file.
@@ -981,14 +1021,22 @@ export interface ReopenOptions {
  * throws `ERR_FUSION_OPTIONS_CONFLICT`.
  *
  * Without a listener for them, `error`, `corrupt`, `replaced`, `recovered` and `rejected` become
- * process warnings.
+ * process warnings. So does a setting that is changed by PRAGMA and in which the log's writer, a
+ * connection of its own, does not follow (`FUSION_SETTING`, once a handle for each setting).
+ *
+ * It has all methods of Node's EventEmitter, and `events.once()`, `events.on()` and the others take it for
+ * one. `this` in listeners, `newListener`, `captureRejections` and `events.errorMonitor` are as there, and
+ * other names of events are the program's own. A program that emits `error` itself, without a listener,
+ * gets it thrown.
  */
 export class HardenedDatabase extends DatabaseSync {
   /**
-   * Opens `path`, looks at it before anything is written, and puts it into WAL mode. A file that this
-   * process has not opened before is made if it is missing, with its directory.
+   * Opens `path`, looks at it before anything is written, and puts it into WAL mode (see
+   * `journalMode`). A relative path is of the directory that is current at each `open()`. A file
+   * that this process has not opened before is made if it is missing, with its directory, unless
+   * `mustExist` is set.
    *
-   * @throws `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
+   * @throws `ERR_FUSION_MISSING`, `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
    * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_DAMAGED`,
    * `ERR_SQLITE_ERROR`; TypeError and RangeError for options
    */
@@ -1021,7 +1069,9 @@ export class HardenedDatabase extends DatabaseSync {
     entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
   ): Promise<AppendReceipt>
   /**
-   * Appends one entry and tells nobody when it is committed (see the `rejected` event).
+   * Appends one entry and tells nobody when it is committed (see the `rejected` event). Until then, for up
+   * to `linger`, no SELECT sees it, unless `flushAgentLogs()` was awaited before, or the handle has
+   * `flushBeforeReads`.
    *
    * @returns false if the queue is full: nothing was taken
    * @throws TypeError for an entry that is none
@@ -1114,18 +1164,42 @@ export class HardenedDatabase extends DatabaseSync {
    * this database, `ERR_FUSION_OWN_TRANSACTION` in one of another connection of this thread.
    */
   recover(options?: RecoverOptions): Promise<RecoveryReport>
-  on<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
-  once<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
-  off<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
+  on<E extends string | symbol>(event: E, listener: Listener<E>): this
+  once<E extends string | symbol>(event: E, listener: Listener<E>): this
+  off<E extends string | symbol>(event: E, listener: Listener<E>): this
+  addListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  removeListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  prependListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  prependOnceListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  removeAllListeners(event?: string | symbol): this
+  emit(event: string | symbol, ...args: any[]): boolean
+  eventNames(): (string | symbol)[]
+  listeners(event: string | symbol): Function[]
+  rawListeners(event: string | symbol): Function[]
+  listenerCount(event: string | symbol, listener?: Function): number
+  getMaxListeners(): number
+  setMaxListeners(n: number): this
   [Symbol.asyncDispose](): Promise<void>
 }
 
 /** Options of the log alone: those that mean something without a handle. */
 export type AgentLogOptions = Omit<
   HardenedDatabaseOptions,
-  'open' | 'readOnly' | 'closeTimeout' | 'foreignHandles' | 'backups' | 'startupCheck' | keyof StatementOptions
+  | 'open'
+  | 'readOnly'
+  | 'mustExist'
+  | 'flushBeforeReads'
+  | 'defensive'
+  | 'allowExtension'
+  | 'limits'
+  | 'closeTimeout'
+  | 'foreignHandles'
+  | 'backups'
+  | 'startupCheck'
+  | keyof StatementOptions
 >
 
+/**
 /**
  * The SQL that makes `agentLogEntries` and its indexes, where they are missing: Fusion's, without
  * the reference to `tasks`.
@@ -1133,14 +1207,14 @@ export type AgentLogOptions = Omit<
 export const AGENT_LOG_SCHEMA: string
 
 /**
- * Appends to the database at `path` without a handle on it. A file that this process has not
- * opened before is made if it is missing, with its directory. Its log stays open for five seconds
- * after the last append. Everything else as `HardenedDatabase.appendAgentLogs`; `options` count for
- * the first append. What a handle would emit as `error`, `corrupt`, `replaced` or `recovered` is a
- * process warning.
+ * Appends to the database at `path`, a file named by its path, as text or bytes, or by a `file:` URL,
+ * without a handle on it. A file that this process has not opened before is made if it is missing,
+ * with its directory. Its log stays open for five seconds after the last append. Everything else as
+ * `HardenedDatabase.appendAgentLogs`; `options` count for the first append. What a handle would emit
+ * as `error`, `corrupt`, `replaced` or `recovered` is a process warning.
  */
 export function appendAgentLogs<Columns extends string = never>(
-  path: string,
+  path: string | Uint8Array | URL,
   entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
   options?: AgentLogOptions,
 ): Promise<AppendReceipt>

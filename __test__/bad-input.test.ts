@@ -237,7 +237,8 @@ for (const bad of [undefined, null, 7, {}, [], '\0', 'a\0b', new URL('https://ex
     t.true(['ERR_INVALID_ARG_TYPE', 'ERR_INVALID_URL_SCHEME'].includes(error.code), error.message)
     t.regex(error.message, /"path" argument must be|URL must be of scheme file/)
     const other = await t.throwsAsync(appendAgentLogs(bad as never, entries(1)))
-    matches(t, other, { code: 'ERR_INVALID_ARG_TYPE', message: /"path" argument must be/ })
+    t.is((other as FusionError).code, error.code)
+    t.is(other?.message, error.message)
   })
 }
 
@@ -444,18 +445,6 @@ test('a misspelt option is refused, and the message lists those there are', (t) 
     code: 'ERR_INVALID_ARG_TYPE',
     message: /"options\.busytimeout" is no option.*busyTimeout, .*queueBytes/,
   })
-})
-
-test("node:sqlite's names for options lead to this package's", (t) => {
-  for (const [name, hint] of [
-    ['timeout', /it is called "busyTimeout" here/],
-    ['enableForeignKeyConstraints', /it is called "foreignKeys" here/],
-    ['defensive', /the hardened profile decides it/],
-    ['allowExtension', /the hardened profile decides it/],
-  ] as const) {
-    const error = t.throws(() => new HardenedDatabase(':memory:', { [name]: 1 } as never))
-    matches(t, error, { code: 'ERR_INVALID_ARG_TYPE', message: hint })
-  }
 })
 
 for (const bad of [null, 7, 'x', true]) {

@@ -203,6 +203,11 @@ class AgentLog {
     binding.logFlushSync(this.#number, timeout)
   }
 
+  /** From here on every read of the database comes after a flush, which waits for up to `timeout`. */
+  flushBeforeReads(timeout) {
+    binding.logFlushBeforeReads(this.#number, timeout)
+  }
+
   transactionEnded() {
     binding.logTransactionEnded(this.#number)
   }

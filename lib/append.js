@@ -4,8 +4,9 @@
 
 const { isDeepStrictEqual } = require('node:util')
 const { AgentLog } = require('./agent-log.js')
-const { invalidArgType, optionsConflict } = require('./errors.js')
+const { optionsConflict } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
+const { filePath } = require('./file-path.js')
 const { logOptions } = require('./log-options.js')
 const { warn } = require('./unheard.js')
 
@@ -67,12 +68,10 @@ class Shared {
 
 /** See index.d.ts. */
 async function appendAgentLogs(path, entries, options) {
-  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalidArgType('The "path" argument must be a non-empty string without null bytes.')
-  }
-  const shared = open.get(path)
+  const file = filePath(path)
+  const shared = open.get(file)
   shared?.check(options)
-  return (shared ?? new Shared(path, options)).append(entries)
+  return (shared ?? new Shared(file, options)).append(entries)
 }
 
 module.exports = { appendAgentLogs }

@@ -1,6 +1,6 @@
 'use strict'
 
-const { EventEmitter } = require('node:events')
+const { EventEmitter, errorMonitor } = require('node:events')
 const binding = require('../binding.js')
 const { AgentLog } = require('./agent-log.js')
 const { flag, known } = require('./checked.js')
@@ -9,29 +9,17 @@ const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
-const { fileOf, pathText } = require('./file-path.js')
-const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
-const { logOptions, profileArguments } = require('./log-options.js')
+const { filePath, resolvedPath } = require('./file-path.js')
+const { kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
+const { logOptions, openingArguments } = require('./log-options.js')
+const { databasePath, deserializeTarget } = require('./options.js')
 const { recoverFile } = require('./repair.js')
-const { databasePath } = require('./options.js')
 const { BUMP } = require('./schema.js')
+const { Settings } = require('./settings.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
 const { warn } = require('./unheard.js')
 
-const EVENTS = [
-  'error',
-  'corrupt',
-  'replaced',
-  'healed',
-  'checkpoint',
-  'rejected',
-  'backpressure',
-  'backup',
-  'check',
-  'recovering',
-  'recovered',
-]
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
@@ -40,15 +28,18 @@ const leftOpen = new FinalizationRegistry((log) => log.release())
 /** Their backups that are made by themselves. */
 const leftScheduled = new FinalizationRegistry((leave) => leave())
 
-function knownEvent(event) {
-  if (EVENTS.includes(event)) return event
-  throw invalidArgType(`The "event" argument must be one of ${EVENTS.join(', ')}.`)
+/** Gives `database` an emitter's state, hidden from those who list its properties. */
+function becomeEmitter(database) {
+  const before = new Set(Reflect.ownKeys(database))
+  EventEmitter.call(database)
+  for (const key of Reflect.ownKeys(database)) {
+    if (!before.has(key)) Object.defineProperty(database, key, { enumerable: false, configurable: true })
+  }
 }
 
 class HardenedDatabase extends DatabaseSync {
   #options
   #insists
-  #emitter = new EventEmitter()
   /** Null while closed, and for a database that was opened to be read only. */
   #log = null
   #inMemory = false
@@ -61,8 +52,11 @@ class HardenedDatabase extends DatabaseSync {
   #closing = null
   /** Checks under way. */
   #checks = 0
+  #settings = new Settings(this)
 
   constructor(path, options) {
+    // First, as in node:sqlite.
+    databasePath(path)
     const { options: checked, base, insists } = logOptions(options)
     const open = base.open
     let ahead = options?.[kStartup]
@@ -71,27 +65,27 @@ class HardenedDatabase extends DatabaseSync {
       { ...base, open: false },
       {
         [kOpen]: (given) => {
-          const text = pathText(given)
-          const startup = ahead ?? new Startup(text, checked)
+          const resolved = resolvedPath(given)
+          const startup = ahead ?? new Startup(resolved, checked)
           ahead = undefined
-          // SQLite makes no directory for a URL either.
-          const place = fileOf(text) ?? text
-          const number = startup.open(() => binding.openHardened(place, checked.readOnly, ...profileArguments(checked)))
+          const number = startup.open(() => binding.openHardened(resolved, ...openingArguments(checked)))
           this.#startup = startup
           return number
         },
       },
     )
+    becomeEmitter(this)
     this.#options = checked
     this.#insists = insists
     if (open) this.open()
   }
 
   static async open(path, options) {
+    const resolved = resolvedPath(path)
     const { options: checked } = logOptions(options)
-    const startup = new Startup(pathText(databasePath(path)), checked)
+    const startup = new Startup(resolved, checked)
     await startup.ahead()
-    return new this(path, { ...options, open: true, [kStartup]: startup })
+    return new this(resolved, { ...options, open: true, [kStartup]: startup })
   }
 
   open() {
@@ -107,6 +101,7 @@ class HardenedDatabase extends DatabaseSync {
     try {
       this.#log = this.#newLog()
       leftOpen.register(this, this.#log, this)
+      if (this.#options.flushBeforeReads) this.#log.flushBeforeReads(this.#options.closeTimeout)
       flushAtExit()
       this.#schedule(new WeakRef(this))
     } catch (error) {
@@ -206,13 +201,20 @@ class HardenedDatabase extends DatabaseSync {
     if (this.#inMemory) this.#log?.transactionEnded()
   }
 
+  /** After a PRAGMA. */
+  [kSetting]() {
+    if (!this.#inMemory) this.#settings.mayHaveChanged(!this.#options.readOnly)
+  }
+
   static #tell(database, name, first, second) {
     if (name === 'corrupt' && first.code !== 'ERR_FUSION_DAMAGED') {
       const health = database.#health()
       if (isUnsafe(health)) first = damaged(first.path, health, first)
     }
-    const emitter = database.#emitter
-    if (emitter.listenerCount(name) > 0) emitter.emit(name, first, second)
+    if (name === 'error' && database.listenerCount(errorMonitor) > 0 && database.listenerCount(name) === 0) {
+      database.emit(errorMonitor, first)
+    }
+    if (database.listenerCount(name) > 0) database.emit(name, first, second)
     else warn(name, first, second)
   }
 
@@ -311,6 +313,7 @@ class HardenedDatabase extends DatabaseSync {
 
   async restore(from, options) {
     const file = this.#file()
+    from = filePath(from, 'from')
     const log = this.#openLog()
     this.#refuseInTransaction()
     const { busyTimeout } = this.#options
@@ -342,21 +345,6 @@ class HardenedDatabase extends DatabaseSync {
       throw invalidState('the database is in memory and has no file; backup(db, path) of the module copies it')
     }
     return file
-  }
-
-  on(event, listener) {
-    this.#emitter.on(knownEvent(event), listener)
-    return this
-  }
-
-  once(event, listener) {
-    this.#emitter.once(knownEvent(event), listener)
-    return this
-  }
-
-  off(event, listener) {
-    this.#emitter.off(knownEvent(event), listener)
-    return this
   }
 
   close() {
@@ -438,8 +426,10 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   deserialize(...args) {
-    if (this.#log !== null) {
-      throw invalidState('a database with a log cannot be replaced: open another one with new DatabaseSync()')
+    if (this.#log !== null && !this.#inMemory && deserializeTarget(args[1]).toLowerCase() === 'main') {
+      throw invalidState(
+        'a database with a file and a log cannot be replaced: open another one with new DatabaseSync()',
+      )
     }
     super.deserialize(...args)
   }
@@ -451,6 +441,16 @@ class HardenedDatabase extends DatabaseSync {
   async [Symbol.asyncDispose]() {
     if (this.isOpen) await this.closeAsync()
   }
+}
+
+// A database cannot extend two classes. Node's functions on emitters, and EventEmitter's own methods, work on
+// whatever has these methods and was given the state that they use.
+for (const [name, method] of Object.entries(Object.getOwnPropertyDescriptors(EventEmitter.prototype))) {
+  if (!(name in HardenedDatabase.prototype)) Object.defineProperty(HardenedDatabase.prototype, name, method)
+}
+for (const symbol of Object.getOwnPropertySymbols(EventEmitter.prototype)) {
+  const property = Object.getOwnPropertyDescriptor(EventEmitter.prototype, symbol)
+  Object.defineProperty(HardenedDatabase.prototype, symbol, property)
 }
 
 module.exports = { HardenedDatabase }

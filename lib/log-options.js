@@ -4,7 +4,15 @@
 
 const { scheduleOptions } = require('./backups.js')
 const { flag, integer } = require('./checked.js')
-const { invalidArgType, outOfRange } = require('./errors.js')
+const { invalidArgType, invalidArgValue, outOfRange } = require('./errors.js')
+const {
+  DEFENSIVE,
+  DOUBLE_QUOTED_STRINGS,
+  EXTENSIONS,
+  FOREIGN_KEYS,
+  READ_ONLY,
+  databaseOptions,
+} = require('./options.js')
 
 const MIB = 1024 * 1024
 
@@ -24,14 +32,16 @@ const NUMBERS = [
   ['closeTimeout', 5000, 0, 2 ** 31 - 1],
 ]
 const BOOLEANS = [
-  ['readOnly', false],
   ['foreignKeys', true],
+  ['mustExist', false],
+  ['flushBeforeReads', false],
   ['allowHardLinks', false],
   ['allowNetworkFileSystem', false],
   ['createTable', false],
 ]
 const STARTUP_CHECKS = ['quick', 'full', 'background', 'off']
 const ON_CORRUPTION = ['recover', 'throw', 'report']
+const JOURNAL_MODES = ['wal', 'keep']
 const SYNCHRONOUS = ['NORMAL', 'FULL', 'EXTRA']
 /** Options by which a file's one writer works: a second handle may not ask for others. */
 const OF_THE_WRITER = new Set([
@@ -50,40 +60,49 @@ const OF_THE_WRITER = new Set([
   'columns',
   'createTable',
   'foreignKeys',
+  'enableForeignKeyConstraints',
+  'enableDoubleQuotedStringLiterals',
+  'journalMode',
   'allowHardLinks',
   'allowNetworkFileSystem',
 ])
-/** What DatabaseSync's constructor checks itself. */
-const OF_DATABASE_SYNC = new Set([
+/** Options of DatabaseSync, which checks them, that the profile or the log has a use for as well. */
+const OF_BOTH = ['timeout', 'enableForeignKeyConstraints', 'enableDoubleQuotedStringLiterals']
+/** Those of a handle alone. */
+const OF_DATABASE_SYNC = [
   'open',
+  'readOnly',
+  'defensive',
+  'allowExtension',
+  'limits',
   'readBigInts',
   'returnArrays',
   'allowBareNamedParameters',
   'allowUnknownNamedParameters',
   'foreignHandles',
-])
-/** What node:sqlite calls differently, and what the profile decides. */
-const ELSEWHERE = {
-  timeout: 'busyTimeout',
-  enableForeignKeyConstraints: 'foreignKeys',
-  enableDoubleQuotedStringLiterals: null,
-  defensive: null,
-  allowExtension: null,
-  limits: null,
-}
+]
 
 /** Every option that is the log's, the profile's or the opening's. */
 const OWN = new Set([
   ...[...NUMBERS, ...BOOLEANS].map(([name]) => name),
   'synchronous',
+  'journalMode',
   'changeCounter',
   'columns',
   'startupCheck',
   'onCorruption',
   'backups',
 ])
+const ALL = new Set([...OWN, ...OF_BOTH, ...OF_DATABASE_SYNC])
 /** Those that mean nothing without a handle. */
-const OF_A_HANDLE = new Set(['readOnly', 'closeTimeout', 'startupCheck', 'backups', ...OF_DATABASE_SYNC])
+const OF_A_HANDLE = new Set([
+  'closeTimeout',
+  'startupCheck',
+  'backups',
+  'mustExist',
+  'flushBeforeReads',
+  ...OF_DATABASE_SYNC,
+])
 
 /** Columns that every entry has a value for, or may have. */
 const FIELDS = ['taskId', 'timestamp', 'text', 'type', 'detail', 'agent']
@@ -104,36 +123,47 @@ function furtherColumns(given) {
   return [...given]
 }
 
-function unknown(name) {
-  if (!(name in ELSEWHERE)) return `the options are ${[...OWN, ...OF_DATABASE_SYNC].join(', ')}`
-  const other = ELSEWHERE[name]
-  return other === null ? `the hardened profile decides it` : `it is called "${other}" here`
+/** Sets `options[own]` from node:sqlite's option `other`, of the value `value`; both may be given, if they agree. */
+function alias(given, options, own, other, value) {
+  if (given[other] === undefined) return
+  if (given[own] !== undefined && given[own] !== null && options[own] !== value) {
+    throw invalidArgValue(`"options.${other}" and "options.${own}" are two names of one option, and differ.`)
+  }
+  options[own] = value
 }
 
 /** The options given, checked, over the defaults; with `hasHandle` false those of appendAgentLogs(). */
 function logOptions(given, hasHandle = true) {
   if (given === undefined) given = {}
-  if (typeof given !== 'object' || given === null) {
-    throw invalidArgType('The "options" argument must be an object.')
-  }
+  // All of node:sqlite's options, and that these are options at all, are checked as there.
+  const { open, settings, timeout } = databaseOptions(given, true)
   const options = {}
-  const base = { open: true }
+  const base = {}
   let insists = false
   for (const name of Object.keys(given)) {
     if (!hasHandle && OF_A_HANDLE.has(name)) {
       throw invalidArgType(`"options.${name}" is no option of appendAgentLogs(): it is one of a HardenedDatabase.`)
     }
-    if (OF_DATABASE_SYNC.has(name)) base[name] = given[name]
-    else if (!OWN.has(name)) {
-      throw invalidArgType(`"options.${name}" is no option of HardenedDatabase: ${unknown(name)}.`)
+    if (!ALL.has(name)) {
+      throw invalidArgType(
+        `"options.${name}" is no option of HardenedDatabase: the options are ${[...ALL].join(', ')}.`,
+      )
     }
     if (OF_THE_WRITER.has(name) && given[name] !== undefined) insists = true
   }
   for (const [name, ...range] of NUMBERS) options[name] = integer(given, name, ...range)
   for (const [name, otherwise] of BOOLEANS) options[name] = flag(given, name, otherwise)
-  if (base.open === undefined) base.open = true
-  if (typeof base.open !== 'boolean') {
-    throw invalidArgType('The "options.open" argument must be a boolean.')
+  for (const name of OF_DATABASE_SYNC) if (name in given) base[name] = given[name]
+  base.open = open
+  alias(given, options, 'busyTimeout', 'timeout', timeout)
+  alias(given, options, 'foreignKeys', 'enableForeignKeyConstraints', (settings & FOREIGN_KEYS) !== 0)
+  options.readOnly = (settings & READ_ONLY) !== 0
+  options.doubleQuotedStrings = (settings & DOUBLE_QUOTED_STRINGS) !== 0
+  options.defensive = (settings & DEFENSIVE) !== 0
+  options.allowExtension = (settings & EXTENSIONS) !== 0
+  options.journalMode = given.journalMode ?? undefined
+  if (options.journalMode !== undefined && !JOURNAL_MODES.includes(options.journalMode)) {
+    throw outOfRange(`"options.journalMode" must be one of ${JOURNAL_MODES.join(', ')}.`)
   }
   options.synchronous = given.synchronous ?? 'NORMAL'
   if (!SYNCHRONOUS.includes(options.synchronous)) {
@@ -166,8 +196,21 @@ function profileArguments(options) {
     options.journalSizeLimit,
     options.allowHardLinks,
     options.allowNetworkFileSystem,
-    options.foreignKeys,
+    (options.foreignKeys ? 1 : 0) |
+      (options.doubleQuotedStrings ? 2 : 0) |
+      (options.defensive ? 4 : 0) |
+      (options.journalMode === 'keep' ? 8 : 0),
   ]
+}
+
+/** What the native openHardened takes after the path. */
+function openingArguments(options) {
+  const how =
+    (options.readOnly ? 1 : 0) |
+    (options.mustExist ? 2 : 0) |
+    (options.journalMode === 'wal' ? 4 : 0) |
+    (options.allowExtension ? 8 : 0)
+  return [how, ...profileArguments(options)]
 }
 
 /** The log's part, likewise. */
@@ -191,4 +234,4 @@ function logArguments(options) {
   ]
 }
 
-module.exports = { logArguments, logOptions, profileArguments }
+module.exports = { logArguments, logOptions, openingArguments }

@@ -169,6 +169,11 @@ function backupOptions(given, isGiven) {
 }
 
 module.exports = {
+  DEFENSIVE,
+  DOUBLE_QUOTED_STRINGS,
+  EXTENSIONS,
+  FOREIGN_KEYS,
+  READ_ONLY,
   boolean,
   requireObject,
   backupOptions,

@@ -13,8 +13,8 @@
 
 const binding = require('../binding.js')
 const { RowMaker } = require('./row-makers.js')
-const { ints, RENAMED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED } = require('./report.js')
-const { kTransactionEnded } = require('./internal.js')
+const { ints, RENAMED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED, SETTING } = require('./report.js')
+const { kSetting, kTransactionEnded } = require('./internal.js')
 
 /** Statements that a connection keeps. */
 const KEPT = 128
@@ -177,6 +177,7 @@ class Connection {
     const flags = ints[0]
     // One that acted while it was prepared ends the epoch of those before it.
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
+    if ((flags & SETTING) !== 0) this.database[kSetting]?.()
     const prepared = new Prepared(this, sql, number, this.authorizer === null ? flags : flags & ~CACHEABLE)
     if (!prepared.loose) this.keep(prepared)
     return prepared
@@ -236,6 +237,7 @@ class Connection {
     if ((flags & RENAMED) !== 0) prepared.names = null
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
     if ((flags & TRANSACTION_ENDED) !== 0) this.database[kTransactionEnded]?.()
+    if ((flags & SETTING) !== 0) this.database[kSetting]?.()
   }
 
   /**

@@ -18,4 +18,5 @@ module.exports = {
   CACHEABLE: 8,
   NAMED: 16,
   DONE: 32,
+  SETTING: 64,
 }

@@ -175,15 +175,6 @@ impl Connection {
         self.inner.as_ref().is_none_or(rusqlite::Connection::is_autocommit)
     }
 
-    /// Whether the database is in WAL mode. Asks without reading the file again, if the connection
-    /// has read it.
-    pub fn is_wal(&self) -> bool {
-        let mode = self
-            .sql()
-            .and_then(|sql| Ok(sql.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?));
-        mode.is_ok_and(|mode: String| mode == "wal")
-    }
-
     /// Whether closing the file's last connection checkpoints the WAL and removes it. The
     /// hardened profile says no; a clean shutdown of a healthy file says yes again.
     pub fn checkpoint_on_close(&self, yes: bool) {

@@ -20,6 +20,7 @@ mod file_id;
 mod file_system;
 mod foreign;
 mod image;
+mod journal_mode;
 mod live_file;
 mod locks;
 mod open_files;
@@ -59,6 +60,7 @@ pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
 pub use image::{Image, PageImage};
+pub use journal_mode::JournalMode;
 pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
 pub use locks::neighbour;
@@ -70,7 +72,7 @@ pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::{Votes, guess_format, is_whole, sample};
 pub use place::Place;
-pub use profile::{Extent, Profile, Synchronous, advise};
+pub use profile::{Extent, Profile, Synchronous, advise, check_length};
 pub use reader::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};
 pub use rolled_back::{HotJournal, RolledBack};

@@ -406,7 +406,7 @@ impl DatabaseFile {
             Some(moved) => {
                 let remedy = self.leave_behind(connection, moved, patience)?;
                 // The writer closes its connection, and has the other threads close theirs.
-                self.wal.rouse();
+                self.wal.wake();
                 Ok(remedy)
             }
             // Begun by another call, and not over: connections are left to be closed.

@@ -22,7 +22,10 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::argument::{double, is_absent, millis, read_string, string};
 use super::callback::{Call, Raw, callback, text};
-use super::database::{adopt_hardened, own_transaction, with_connection, with_connection_as_is};
+use super::database::{
+    adopt_hardened, configure, find as find_database, own_transaction, path, with_connection,
+    with_connection_as_is,
+};
 use super::delivery::{ToJavaScript, deliver};
 use super::environment::{self, Environment};
 use super::errors::{Outcome, Thrown, check};
@@ -35,7 +38,7 @@ use super::slab::Slab;
 use super::value::{boolean, new_array, number_value, set_element};
 use crate::agent_log::{self, Borrowed, Entries, Log, Refusal};
 use crate::checkpoint::{self, Mode};
-use crate::engine::{self, Connection, Error, FileId, Profile, during};
+use crate::engine::{self, Connection, Error, FileId, JournalMode, Profile, Wal, during};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -43,6 +46,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"keepAlive", callback!(keep_alive)),
     (c"openHardened", callback!(open_hardened)),
     (c"checkpointOnClose", callback!(checkpoint_on_close)),
+    (c"changedSettings", callback!(changed_settings)),
+    (c"logFlushBeforeReads", callback!(flush_before_reads)),
     (c"logOpen", callback!(open)),
     (c"logSql", callback!(sql)),
     (c"logColumns", callback!(columns)),
@@ -216,19 +221,47 @@ fn keep_alive(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `openHardened(path, readOnly, busyTimeout, synchronous, journalSizeLimit, allowHardLinks,
-/// allowNetwork, foreignKeys)`: the number of a new connection with the hardened profile.
+/// How [`open_hardened`] opens a file, as bits.
+mod opening {
+    pub const READ_ONLY: u32 = 1;
+    pub const MUST_EXIST: u32 = 2;
+    pub const INSISTS_ON_WAL: u32 = 4;
+    pub const EXTENSIONS: u32 = 8;
+}
+
+/// `openHardened(path, how, busyTimeout, synchronous, journalSizeLimit, allowHardLinks,
+/// allowNetwork, switches)`: the number of a new connection with the hardened profile. `path` is a
+/// string or a `Uint8Array`, `how` are bits of [`opening`].
 fn open_hardened(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let path = PathBuf::from(string(call, 0)?.unwrap_or_default());
-    let flags = OpenFlags::SQLITE_OPEN_URI
-        | if call.flag(1) {
-            OpenFlags::SQLITE_OPEN_READ_ONLY
-        } else {
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
-        };
+    let path = path(call.env, call.arg(0)?)?;
+    let how = call.number(1)?;
+    let is = |bit: u32| how & bit != 0;
+    let mut flags = OpenFlags::SQLITE_OPEN_URI;
+    if is(opening::READ_ONLY) {
+        flags |= OpenFlags::SQLITE_OPEN_READ_ONLY;
+    } else {
+        flags |= OpenFlags::SQLITE_OPEN_READ_WRITE;
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, !is(opening::MUST_EXIST));
+    }
     let profile = profile(call, 2)?;
-    let connection = Connection::open_hardened(&path, flags, &profile)
-        .map_err(|error| Thrown::from(error.at(&path)))?;
+    let connection = Connection::open_hardened(&path, flags, &profile).map_err(|error| {
+        let is_missing = is(opening::MUST_EXIST)
+            && error.errcode & 0xff == ffi::SQLITE_CANTOPEN
+            && std::fs::symlink_metadata(&path)
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let error = error.at(&path);
+        if is_missing {
+            error.explained("ERR_FUSION_MISSING", "there is no such file, and mustExist is set")
+        } else {
+            error
+        }
+    })?;
+    if is(opening::INSISTS_ON_WAL) {
+        connection.insist_on_wal()?;
+    }
+    if is(opening::EXTENSIONS) {
+        configure(&connection, ffi::SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, true)?;
+    }
     engine::watch_wal(&connection);
     let how = How { path, flags, profile };
     let number = adopt_hardened(call.env, connection, how)?;
@@ -449,8 +482,20 @@ impl Handle {
         Ok(())
     }
 
-    /// Whether the database's own connection is in a write transaction, to which rows can be added.
-    fn is_writing(&self, call: &Call<'_>) -> Outcome<bool> {
+    /// Waits until what was handed over is committed, or is part of the database's own transaction.
+    fn flush_sync(&self, call: &Call<'_>, timeout: Duration) -> Outcome<()> {
+        if self.in_memory || self.is_in_the_way(call)? {
+            self.write_here(call)??;
+        } else {
+            self.refuse_to_wait(call.environment)?;
+            self.log.flush_while(timeout, &|| let_go_all(call.environment))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the database's own connection has what the writer would wait for: a write
+    /// transaction, or, where the file has a rollback journal, any.
+    fn is_in_the_way(&self, call: &Call<'_>) -> Outcome<bool> {
         let Some(number) = self.database else { return Ok(false) };
         with_connection_as_is(call.env, number, |connection| {
             if connection.raw().is_null() {
@@ -458,8 +503,10 @@ impl Handle {
             }
             // SAFETY: the connection is open and used by this thread alone.
             let state = unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
-            // In autocommit mode a statement is in the middle of writing, and ends with a COMMIT.
-            Ok(state == ffi::SQLITE_TXN_WRITE && !connection.is_autocommit())
+            // In autocommit mode a statement is in the middle of writing, and ends with a COMMIT. In
+            // WAL mode a connection that reads has the -wal open.
+            Ok(state == ffi::SQLITE_TXN_WRITE && !connection.is_autocommit()
+                || state == ffi::SQLITE_TXN_READ && !Wal::path(connection.path()).exists())
         })
     }
 }
@@ -469,7 +516,7 @@ impl Handle {
 fn flush(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
-    if handle.in_memory || handle.is_writing(call)? {
+    if handle.in_memory || handle.is_in_the_way(call)? {
         handle.write_here(call)??;
         mailbox.post(Message::Done(ticket, Ok(())));
     } else {
@@ -480,15 +527,61 @@ fn flush(call: &Call<'_>) -> Outcome<sys::napi_value> {
 
 /// `logFlushSync(log, timeout)`: the same, and stands still until then.
 fn flush_sync(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let handle = find(call)?;
     let timeout = millis(call, 1)?;
-    if handle.in_memory || handle.is_writing(call)? {
-        handle.write_here(call)??;
-    } else {
-        handle.refuse_to_wait(call.environment)?;
-        handle.log.flush_while(timeout, &|| let_go_all(call.environment))?;
-    }
+    find(call)?.flush_sync(call, timeout)?;
     call.undefined()
+}
+
+/// `logFlushBeforeReads(log, timeout)`: from here on every read of the log's database comes after
+/// what was handed over before it.
+fn flush_before_reads(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let (number, timeout) = (call.number(0)?, millis(call, 1)?);
+    let Some(database) = find(call)?.database else { return call.undefined() };
+    let flush = move |call: &Call<'_>| -> Outcome<()> {
+        let handle = with_thread(|thread| Ok(thread.logs.borrow().get(number).map(Rc::clone)))?;
+        match handle.filter(|handle| handle.database == Some(database)) {
+            Some(handle) if handle.log.has_pending() => handle.flush_sync(call, timeout),
+            _ => Ok(()),
+        }
+    };
+    find_database(call.environment, database)?.before_reads(Rc::new(flush));
+    call.undefined()
+}
+
+/// `changedSettings(database)`, after a PRAGMA: puts back what the file's writer depends on, and
+/// returns the names of the settings that are not the profile's, each with its value and the
+/// profile's, in one array.
+fn changed_settings(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let database = find_database(call.environment, call.number(0)?)?;
+    let Some(profile) = database.healing().map(|healing| healing.profile().clone()) else {
+        return new_array(call.env);
+    };
+    let changed = database.unasked(|connection| {
+        let mut changed: Vec<(&str, String, String)> = profile
+            .changed_on(connection)?
+            .into_iter()
+            .map(|(name, now, own)| (name, now.to_string(), own.to_string()))
+            .collect();
+        // PRAGMA wal_autocheckpoint takes the place of the hook, whatever its value.
+        engine::watch_wal(connection);
+        connection.mode_may_have_changed()?;
+        if profile.journal_mode == JournalMode::Wal && !connection.is_wal()? {
+            changed.push(("journal_mode", "rollback".to_owned(), "wal".to_owned()));
+        }
+        if connection.is_exclusive()? {
+            changed.push(("locking_mode", "exclusive".to_owned(), "normal".to_owned()));
+        }
+        Ok(changed)
+    })?;
+    let array = new_array(call.env)?;
+    let mut index = 0;
+    for (name, now, own) in &changed {
+        for part in [name, now.as_str(), own.as_str()] {
+            set_element(call.env, array, index, text(call.env, part.as_bytes())?)?;
+            index += 1;
+        }
+    }
+    Ok(array)
 }
 
 /// The writer of one of this thread's logs has waited for the write lock for long: reports to those

@@ -15,7 +15,7 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,8 +53,8 @@ pub struct Backing {
 /// What the slices of one backup work on. Locked inside of the gate, except to take `plan`.
 #[derive(Debug)]
 struct Task {
-    /// What to begin, until that is done.
-    plan: Option<Plan>,
+    /// What to begin, until that is done; or why its destination could not be opened.
+    plan: Option<Result<Plan, Error>>,
     /// Begun and not ended.
     backup: Option<Backup>,
     source: *mut ffi::sqlite3,
@@ -68,7 +68,7 @@ unsafe impl Send for Task {}
 
 #[derive(Debug)]
 struct Plan {
-    path: PathBuf,
+    destination: Connection,
     /// Names of databases, each with a NUL at its end.
     source: Vec<u8>,
     target: Vec<u8>,
@@ -123,14 +123,12 @@ fn name(call: &Call<'_>, index: usize) -> Outcome<Vec<u8>> {
 }
 
 /// `backupStart(database, path, source, target)`: the number of a backup of the database `source`
-/// into the database `target` of the file at `path`. Nothing is opened yet.
+/// into the database `target` of the file at `path`. The first step says if that cannot be opened.
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find_database(call.environment, call.number(0)?)?;
-    let plan = Plan {
-        path: path(call.env, call.arg(1)?)?,
-        source: name(call, 2)?,
-        target: name(call, 3)?,
-    };
+    let (path, source, target) = (path(call.env, call.arg(1)?)?, name(call, 2)?, name(call, 3)?);
+    // At once, as in node:sqlite: a relative path is of the directory that is current now.
+    let plan = open(&path).map(|destination| Plan { destination, source, target });
     let source = database.using(|connection| Ok(connection.raw()))?;
     let task = Task { plan: Some(plan), backup: None, source, ended: false };
     let gate = database.sharing().share();
@@ -229,12 +227,7 @@ unsafe extern "C" fn execute(_: sys::napi_env, slice: *mut c_void) {
 }
 
 fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, Error> {
-    let plan = lock(task).plan.take();
-    // Opening takes its time and does not need the source.
-    let destination = match &plan {
-        Some(plan) if pages > 0 => Some(open(plan)?),
-        _ => None,
-    };
+    let plan = lock(task).plan.take().transpose()?;
     let _inside = gate.go_in();
     let mut task = lock(task);
     if task.ended {
@@ -244,9 +237,9 @@ fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, 
         task.backup = None;
         return Ok(Progress { total: 0, remaining: 0, done: true });
     }
-    if let (Some(plan), Some(destination)) = (&plan, destination) {
-        let source = CStr::from_bytes_until_nul(&plan.source).unwrap_or_default();
-        let target = CStr::from_bytes_until_nul(&plan.target).unwrap_or_default();
+    if let Some(Plan { destination, source, target }) = plan {
+        let source = CStr::from_bytes_until_nul(&source).unwrap_or_default();
+        let target = CStr::from_bytes_until_nul(&target).unwrap_or_default();
         // SAFETY: the source is open until `ended`; this thread is inside of the gate, as is
         // whoever steps or ends the backup.
         let backup = unsafe { Backup::begin(task.source, source, destination, target) };
@@ -263,11 +256,11 @@ fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, 
     result
 }
 
-fn open(plan: &Plan) -> Result<Connection, Error> {
+fn open(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open(&plan.path, flags, Duration::ZERO).map_err(opening)
+    Connection::open(path, flags, Duration::ZERO).map_err(opening)
 }
 
 /// The slice is carried out, or was cancelled; on the JavaScript thread.

@@ -64,7 +64,6 @@ mod setting {
 /// While it prepares a statement, nothing else may happen to a connection that could change the
 /// schema under the parser's feet; the authorizer is JavaScript that runs then. See
 /// [`Database::using`].
-#[derive(Debug)]
 pub struct Database {
     connection: RefCell<Connection>,
     schema: Schema,
@@ -80,7 +79,12 @@ pub struct Database {
     healing: Option<Healing>,
     /// Since when a transaction is open, and whether it was reported as in the way of a log.
     transaction: Cell<Option<(SystemTime, bool)>>,
+    /// Comes before every read; none unless the handle asks for it.
+    before_reads: RefCell<Option<Rc<BeforeReads>>>,
 }
+
+/// What comes before a read.
+pub type BeforeReads = dyn Fn(&Call<'_>) -> Outcome<()>;
 
 /// The version of the schema that this connection saw last.
 ///
@@ -102,7 +106,47 @@ impl Schema {
     }
 }
 
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
 impl Database {
+    /// Has `first` come before every read from here on.
+    pub(super) fn before_reads(&self, first: Rc<BeforeReads>) {
+        self.before_reads.replace(Some(first));
+    }
+
+    /// A read is about to begin. Not one that a function of a running statement makes: its
+    /// statement holds the connection.
+    ///
+    /// # Errors
+    /// Those of what comes before it.
+    #[inline]
+    pub(super) fn read_begins(&self, call: &Call<'_>) -> Outcome<()> {
+        let first = self.before_reads.borrow().as_ref().map(Rc::clone);
+        match first {
+            Some(first) if self.is_idle() => first(call),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lends the connection for queries of this package, about which the authorizer is not asked.
+    ///
+    /// # Errors
+    /// As [`Self::using`]; those of `body`.
+    pub(super) fn unasked<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
+        let authorizer = self.authorizer();
+        self.using(|connection| {
+            let Some(authorizer) = authorizer else { return body(connection) };
+            Authorizer::remove(connection);
+            let result = body(connection);
+            authorizer.install(connection);
+            result
+        })
+    }
+
     /// Lends the connection.
     ///
     /// # Errors
@@ -553,6 +597,7 @@ fn adopt_with(
         functions: Cell::new(ptr::null_mut()),
         healing,
         transaction: Cell::default(),
+        before_reads: RefCell::default(),
     });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))
@@ -840,6 +885,7 @@ fn run_script(
             let neutral = keyword::is_neutral(rest);
             if !neutral {
                 flags |= flag::SCHEMA_UNSURE;
+                flags |= keyword::setting_flag(rest);
             }
             let mut statement = ptr::null_mut();
             let mut tail = ptr::null();

@@ -55,6 +55,8 @@ pub mod flag {
     pub const NAMED: i32 = 16;
     /// The statement has no more rows.
     pub const DONE: i32 = 32;
+    /// The call may have changed a setting of the connection.
+    pub const SETTING: i32 = 64;
 }
 
 /// See the module's documentation.

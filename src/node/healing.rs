@@ -279,6 +279,11 @@ impl Healing {
         definitions.push(definition);
     }
 
+    /// The settings it was opened with.
+    pub fn profile(&self) -> &Profile {
+        &self.how.profile
+    }
+
     /// JavaScript closed the connection.
     pub fn end(&self) {
         self.away.take();
@@ -369,6 +374,8 @@ unsafe extern "C" fn begins_to_commit(data: *mut c_void) -> c_int {
     let is_refused = checked.is_err();
     if is_refused {
         commits.refusal.replace(checked.err());
+    } else if let Some(place) = &commits.place {
+        place.file().wal.committed_without();
     }
     c_int::from(is_refused)
 }

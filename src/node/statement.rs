@@ -53,6 +53,8 @@ pub struct Statement {
     neutral: bool,
     /// It changes rows, if anything.
     of_rows: bool,
+    /// [`flag::SETTING`] for a PRAGMA, else 0.
+    setting: i32,
     columns: Cell<c_int>,
     /// Hash of the columns' names when SQLite prepared the statement anew, if it did.
     names: Cell<Option<u64>>,
@@ -76,6 +78,17 @@ impl Statement {
     /// The database it belongs to.
     pub fn database(&self) -> &Rc<Database> {
         &self.database
+    }
+
+    /// If it only reads: see [`Database::read_begins`].
+    #[inline]
+    fn read_begins(&self, call: &Call<'_>) -> Outcome<()> {
+        let raw = self.raw.get();
+        // SAFETY: the statement is prepared; with a null one SQLite answers that it reads.
+        if self.columns.get() > 0 && unsafe { ffi::sqlite3_stmt_readonly(raw) } != 0 {
+            self.database.read_begins(call)?;
+        }
+        Ok(())
     }
 
     /// Finalises it; nothing if that was done. No call may be using it: closing sees to that by
@@ -341,7 +354,8 @@ impl Watch {
 
     #[inline]
     fn end<T>(&self, connection: &Connection, running: &Running<'_>, result: &Outcome<T>) -> i32 {
-        let mut flags = if running.statement.neutral { 0 } else { flag::SCHEMA_UNSURE };
+        let statement = running.statement;
+        let mut flags = if statement.neutral { 0 } else { flag::SCHEMA_UNSURE | statement.setting };
         // SAFETY: the connection is open and this thread's.
         let in_transaction = unsafe { ffi::sqlite3_get_autocommit(self.db) } == 0;
         if self.in_transaction != in_transaction {
@@ -390,6 +404,7 @@ fn once(
 ) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
     let database = &statement.database;
+    statement.read_begins(call)?;
     database.mending(call.environment, || once_only(call, first, &statement, &body))
 }
 
@@ -493,6 +508,7 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// `start(statement, ...values)`: binds the values for `next`.
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
+    statement.read_begins(call)?;
     let mut parameters = call.environment.take_parameters();
     let result = statement.database.using(|connection| {
         parameters.read(call.env, call.rest(1), statement.parameters)?;
@@ -610,6 +626,7 @@ fn prepare_statement(
 ) -> Outcome<u32> {
     database.begin(!connection.is_autocommit());
     let (neutral, of_rows) = (keyword::is_neutral(sql), keyword::is_of_rows(sql));
+    let setting = keyword::setting_flag(sql);
     // A statement that is kept must not hold the connection's few lookaside slots.
     let persistence = if neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
     let mut raw = ptr::null_mut();
@@ -650,6 +667,7 @@ fn prepare_statement(
         parameters: usize::try_from(parameters).unwrap_or(0),
         neutral,
         of_rows,
+        setting,
         columns: Cell::new(columns),
         names: Cell::new(None),
         reprepared: Cell::new(0),
@@ -662,7 +680,7 @@ fn prepare_statement(
     let number = number.ok_or_else(|| Thrown::state("too many prepared statements"))?;
     call.environment.report_numbers([i64::from(columns), i64::from(parameters)]);
     call.environment.report(
-        if neutral { flag::CACHEABLE } else { flag::SCHEMA_UNSURE }
+        if neutral { flag::CACHEABLE } else { flag::SCHEMA_UNSURE | setting }
             | if named { flag::NAMED } else { 0 },
     );
     Ok(number)

@@ -20,6 +20,9 @@ const TELL_AGAIN: Duration = Duration::from_millis(50);
 /// How often entries are tried that the schema refused, while it stays the same: what made it refuse
 /// them may be content, such as a trigger of `__meta` looks at.
 const REFUSED_AGAIN: Duration = Duration::from_secs(2);
+/// How long a COMMIT waits for readers where the file has a rollback journal. While it waits no
+/// new reader begins; without that, readers that overlap would keep it out for good.
+const DRAIN: Duration = Duration::from_millis(100);
 
 /// Fields drop in order: statements before their connection.
 struct Open {
@@ -161,7 +164,8 @@ impl<'a> OwnConnection<'a> {
                 )
                 .at(&file.path));
             }
-            connection.sql()?.busy_timeout(Duration::ZERO)?;
+            let patience = if connection.is_wal()? { Duration::ZERO } else { DRAIN };
+            connection.sql()?.busy_timeout(patience)?;
             engine::watch_wal(&connection);
             let reads_cookie = table::cookie(&connection)?;
             self.open =

@@ -24,7 +24,7 @@ impl<'a> Schema<'a> {
 
     /// Keeps it, if it may have changed and was not looked at lately.
     pub fn keep_if_due(&mut self, own: &OwnConnection<'_>, now: Instant) {
-        if self.keeper.is_due(self.shared.file.wal.commits(), now) {
+        if self.has_been_written_to() && self.keeper.is_due(self.shared.file.wal.commits(), now) {
             self.keep(own);
         }
     }
@@ -32,7 +32,10 @@ impl<'a> Schema<'a> {
     /// Keeps it, if it may have changed, and notes that the file was found sound.
     pub fn keep_if_stale(&mut self, own: &OwnConnection<'_>) {
         let file = &self.shared.file;
-        if self.keeper.is_stale(file.wal.commits()) || self.keeper.lacks_note(&file.path) {
+        let is_stale =
+            self.keeper.is_stale(file.wal.commits()) || self.keeper.lacks_note(&file.path);
+        // A file that this process only looks into gets no new file next to it.
+        if is_stale && (self.has_been_written_to() || snapshot_file::path(&file.path).exists()) {
             self.keep(own);
         }
     }
@@ -41,6 +44,11 @@ impl<'a> Schema<'a> {
     pub fn doubt(&self) {
         // What cannot be written cannot have been written.
         drop(snapshot_file::doubt(&self.shared.file.path));
+    }
+
+    /// Whether this process has committed to it.
+    fn has_been_written_to(&self) -> bool {
+        self.shared.file.wal.commits() > 0
     }
 
     /// On a connection that is closed again where there is no other: one that stays would be in

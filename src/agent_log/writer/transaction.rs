@@ -4,8 +4,9 @@
 //! writer makes sure that the `-wal` and `-shm` it has open are still the file's, since a commit
 //! in others is seen by nobody.
 //!
-//! The writer's thread. It never waits inside SQLite (its busy timeout is 0): waiting is done on
-//! the file's turn, where a release in this process wakes it.
+//! The writer's thread. In WAL mode it never waits inside SQLite (its busy timeout is 0): waiting
+//! is done on the file's turn, where a release in this process wakes it. With a rollback journal a
+//! COMMIT waits briefly for readers.
 
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use super::streak::Streak;
 use crate::agent_log::batch::{Outcomes, Written, complete};
 use crate::agent_log::queue::{Batch, RowOutcome, Settled, Unknown};
 use crate::agent_log::shared::Shared;
-use crate::engine::{self, Class, Connection, Error, Result};
+use crate::engine::{self, Class, Error, Result};
 
 pub(super) struct Transactions<'a> {
     shared: &'a Shared,
@@ -116,7 +117,7 @@ impl<'a> Transactions<'a> {
         let committed = own.execute("COMMIT");
         let may_be_there = committed.is_ok()
             || engine::commit_frames() != commits
-            || !own.get().is_some_and(Connection::is_wal);
+            || !own.get().is_some_and(|connection| connection.is_wal().unwrap_or(false));
         match committed.and_then(|()| self.is_kept(own)) {
             Ok(()) => Ok(complete(outcomes)),
             Err(error) if error.class() != Class::Transient && error.class() != Class::Row => {

@@ -51,6 +51,7 @@ impl<'a> WalCare<'a> {
     /// The writer has committed.
     pub fn committed(&mut self) {
         self.last_commit = Instant::now();
+        self.shared.file.wal.committed_without();
     }
 
     /// Whether nobody has committed for long enough that the WAL is truncated.
