@@ -2,12 +2,11 @@
 
 // A handle on a file's log: takes entries apart, and gives figures their shape.
 
-const binding = require('../binding.js')
 const { invalidArgType } = require('./errors.js')
 const { logArguments } = require('./log-options.js')
-const { ask, connect, ignore, listen } = require('./mailbox.js')
+const { binding, own } = require('./native.js')
+const { withCaller } = require('./stack.js')
 
-let lastId = 0
 let stamped = 0
 let stamp = ''
 
@@ -56,58 +55,83 @@ function typeBits(type) {
   return learnt.get(type)
 }
 
+/** A receipt of the native side's: see `receipt_value` in src/node/delivery.rs. */
+function receiptOf([committed, firstId, lastId, rejections = []]) {
+  // Not its own map(): that makes an array of the addon's realm.
+  const rejected = Array.from(rejections, ([index, code, errcode, message]) => ({ index, code, errcode, message }))
+  return { committed, rejected, firstId, lastId }
+}
+
+/** What `shape` makes of what the native side's promise is for; its errors get a stack. */
+async function answer(promise, shape = (value) => value) {
+  try {
+    return shape(await promise)
+  } catch (error) {
+    throw withCaller(error)
+  }
+}
+
 class AgentLog {
-  #id = ++lastId
   /** The native number; null once released. */
   #number
 
   /** @param {number | null} database number of the open database; null: the file at `path` */
   constructor(database, path, options, insists, takeEvent) {
-    connect()
-    this.#number = binding.logOpen(this.#id, database, path, insists, ...logArguments(options))
-    listen(this.#id, takeEvent)
+    const receiver = (name, first, second) => {
+      if (name === 'recovering' || name === 'recovered') first = JSON.parse(first)
+      takeEvent(name, own(first), second)
+    }
+    this.#number = binding.logOpen(receiver, database, path, insists, ...logArguments(options))
   }
 
   /** Takes all of `entries`, or none of them. */
-  append(entries) {
-    return ask((ticket) => {
-      if (!Array.isArray(entries)) {
-        throw invalidArgType('The "entries" argument must be an array.')
-      }
-      binding.logBegin()
-      let i = 0
-      let staging = false
-      try {
-        let lastTask, lastTimestamp, lastAgent
-        for (; i < entries.length; i++) {
-          const entry = entries[i]
-          if (typeof entry !== 'object' || entry === null) throw notAnEntry(`entries[${i}]`)
-          const { taskId, text, type, detail, agent } = entry
-          let shape = typeBits(type)
-          if (taskId === lastTask && i > 0) shape |= SAME_TASK
-          let at = entry.timestamp
-          if (at === undefined || at === null) {
-            at = timestamp()
-            // Given ones differ as a rule, and comparing two strings that do costs like reading one.
-            if (at === lastTimestamp) shape |= SAME_TIMESTAMP
-          }
-          if (detail === undefined || detail === null) shape |= NO_DETAIL
-          if (agent === undefined || agent === null) shape |= NO_AGENT
-          else if (agent === lastAgent) shape |= SAME_AGENT
-          staging = true
-          binding.logStage(shape, taskId, at, text, type, detail, agent)
-          staging = false
-          lastTask = taskId
-          lastTimestamp = at
-          lastAgent = agent
+  async append(entries) {
+    const promise = this.#submit(entries)
+    try {
+      return receiptOf(await promise)
+    } catch (error) {
+      if (error.receipt !== undefined) error.receipt = receiptOf(error.receipt)
+      throw withCaller(error)
+    }
+  }
+
+  #submit(entries) {
+    if (!Array.isArray(entries)) {
+      throw invalidArgType('The "entries" argument must be an array.')
+    }
+    binding.logBegin()
+    let i = 0
+    let staging = false
+    try {
+      let lastTask, lastTimestamp, lastAgent
+      for (; i < entries.length; i++) {
+        const entry = entries[i]
+        if (typeof entry !== 'object' || entry === null) throw notAnEntry(`entries[${i}]`)
+        const { taskId, text, type, detail, agent } = entry
+        let shape = typeBits(type)
+        if (taskId === lastTask && i > 0) shape |= SAME_TASK
+        let at = entry.timestamp
+        if (at === undefined || at === null) {
+          at = timestamp()
+          // Given ones differ as a rule, and comparing two strings that do costs like reading one.
+          if (at === lastTimestamp) shape |= SAME_TIMESTAMP
         }
-      } catch (error) {
-        binding.logAbort()
-        // What a getter of the entry throws is the caller's own.
-        throw staging ? complain(error, `entries[${i}]`) : error
+        if (detail === undefined || detail === null) shape |= NO_DETAIL
+        if (agent === undefined || agent === null) shape |= NO_AGENT
+        else if (agent === lastAgent) shape |= SAME_AGENT
+        staging = true
+        binding.logStage(shape, taskId, at, text, type, detail, agent)
+        staging = false
+        lastTask = taskId
+        lastTimestamp = at
+        lastAgent = agent
       }
-      binding.logSubmit(this.#number, ticket)
-    })
+    } catch (error) {
+      binding.logAbort()
+      // What a getter of the entry throws is the caller's own.
+      throw staging ? complain(error, `entries[${i}]`) : error
+    }
+    return binding.logSubmit(this.#number)
   }
 
   /** Takes one entry; false: the queue is full. */
@@ -126,7 +150,7 @@ class AgentLog {
   }
 
   flush() {
-    return ask((ticket) => binding.logFlush(this.#number, ticket))
+    return answer(binding.logFlush(this.#number))
   }
 
   flushSync(timeout) {
@@ -142,7 +166,7 @@ class AgentLog {
   }
 
   checkpoint(mode) {
-    return ask((ticket) => binding.logCheckpoint(this.#number, mode, ticket))
+    return answer(binding.logCheckpoint(this.#number, mode), (outcome) => ({ ...outcome }))
   }
 
   stats() {
@@ -191,7 +215,6 @@ class AgentLog {
 
   /** Gives the handle up. Returns what `waitEnded` and `whenEnded` take, if it was the last. */
   release() {
-    ignore(this.#id)
     return binding.logRelease(this.#number)
   }
 
@@ -207,7 +230,7 @@ class AgentLog {
   static async whenEnded(released) {
     if (released === undefined) return false
     try {
-      await ask((ticket) => binding.logWhenEnded(released, ticket))
+      await binding.logWhenEnded(released)
       return true
     } catch {
       // Its events have told.

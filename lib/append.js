@@ -2,10 +2,11 @@
 
 // appendAgentLogs(path, entries): for callers without a database of their own.
 
+// A test may have replaced the global ones.
+const { clearTimeout, setTimeout } = require('node:timers')
 const { isDeepStrictEqual } = require('node:util')
 const { AgentLog } = require('./agent-log.js')
 const { invalidArgType, optionsConflict } = require('./errors.js')
-const { flushAtExit } = require('./exit.js')
 const { logOptions } = require('./log-options.js')
 
 /** How long a log stays open after its last append, in milliseconds. */
@@ -24,7 +25,6 @@ class Shared {
     // The promises tell of failures.
     this.log = new AgentLog(null, path, options, insists, () => {})
     open.set(path, this)
-    flushAtExit()
   }
 
   /** The first call decides; a later one may ask for the same only. */

@@ -1,16 +1,15 @@
 'use strict'
 
 const { EventEmitter } = require('node:events')
-const binding = require('../binding.js')
 const { AgentLog } = require('./agent-log.js')
 const { Schedule, backupFile, restoreFile } = require('./backups.js')
 const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
-const { flushAtExit } = require('./exit.js')
 const { pathText } = require('./file-path.js')
 const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
+const { binding, process } = require('./native.js')
 const { recoverFile } = require('./repair.js')
 const { databasePath } = require('./options.js')
 const { shown, shownError } = require('./shown.js')
@@ -108,7 +107,6 @@ class HardenedDatabase extends DatabaseSync {
         if (database !== undefined) HardenedDatabase.#tell(database, ...event)
       })
       leftOpen.register(this, this.#log, this)
-      flushAtExit()
       this.#schedule(self)
     } catch (error) {
       super.close()
