@@ -55,11 +55,25 @@ function typeBits(type) {
   return learnt.get(type)
 }
 
-/** A receipt of the native side's: see `receipt_value` in src/node/delivery.rs. */
-function receiptOf([committed, firstId, lastId, rejections = []]) {
+/** A receipt for `rows` entries: see `receipt_value` in src/node/delivery.rs. */
+function receiptOf(given, rows) {
+  if (typeof given === 'number') {
+    return { committed: rows, rejected: [], firstId: given, lastId: given + rows - 1 }
+  }
+  const [committed, firstId, lastId, rejections = []] = given
   // Not its own map(): that makes an array of the addon's realm.
   const rejected = Array.from(rejections, ([index, code, errcode, message]) => ({ index, code, errcode, message }))
   return { committed, rejected, firstId, lastId }
+}
+
+/** The receipt that `promise` is for. It does not hold the entries meanwhile. */
+async function receipt(promise, rows) {
+  try {
+    return receiptOf(await promise, rows)
+  } catch (error) {
+    if (error.receipt !== undefined) error.receipt = receiptOf(error.receipt, rows)
+    throw withCaller(error)
+  }
 }
 
 /** What `shape` makes of what the native side's promise is for; its errors get a stack. */
@@ -84,18 +98,8 @@ class AgentLog {
     this.#number = binding.logOpen(receiver, database, path, insists, ...logArguments(options))
   }
 
-  /** Takes all of `entries`, or none of them. */
-  async append(entries) {
-    const promise = this.#submit(entries)
-    try {
-      return receiptOf(await promise)
-    } catch (error) {
-      if (error.receipt !== undefined) error.receipt = receiptOf(error.receipt)
-      throw withCaller(error)
-    }
-  }
-
-  #submit(entries) {
+  /** Takes all of `entries`, or none of them: then it throws. */
+  append(entries) {
     if (!Array.isArray(entries)) {
       throw invalidArgType('The "entries" argument must be an array.')
     }
@@ -131,7 +135,7 @@ class AgentLog {
       // What a getter of the entry throws is the caller's own.
       throw staging ? complain(error, `entries[${i}]`) : error
     }
-    return binding.logSubmit(this.#number)
+    return receipt(binding.logSubmit(this.#number), i)
   }
 
   /** Takes one entry; false: the queue is full. */

@@ -31,10 +31,7 @@ if (isMainThread) {
 } else {
   const db = new HardenedDatabase(workerData, { startupCheck: 'off' })
   for (let i = 0; i < 3; i++) {
-    check(workerData, { progress() {} }).then(
-      () => {},
-      () => {},
-    )
+    check(workerData, { progress() {} }).catch(() => {})
   }
   db.flushAgentLogs().then(() => db.flushAgentLogs())
   parentPort.postMessage('checking')

@@ -16,7 +16,7 @@ use super::mailbox::{Happening, Mailbox, Message};
 use super::value::{
     boolean, call, new_array, new_object, null, number_value, set, set_element, undefined,
 };
-use crate::agent_log::{Answer, Entries, Event, Listener, Position};
+use crate::agent_log::{Answer, Entries, Event, Listener, Position, Receipt};
 use crate::checkpoint;
 use crate::engine::{Error, Remedy, Stage};
 
@@ -124,9 +124,16 @@ fn deliver_one(environment: &Rc<Environment>, env: sys::napi_env, message: Messa
 /// What to resolve or reject a promise with.
 type Settlement = Result<sys::napi_value, sys::napi_value>;
 
-/// `[committed, firstId, lastId]`, and the rejections where there are any; an error has it as its
-/// `receipt`.
+/// The first id where all rows were committed under consecutive ids, which is the rule and costs
+/// JavaScript least. Else `[committed, firstId, lastId]`, and the rejections where there are any; an
+/// error has it as its `receipt`.
 fn receipt_value(env: sys::napi_env, answer: &Answer) -> Outcome<Settlement> {
+    if let Ok(Receipt { committed, rejected, first_id: Some(first), last_id: Some(last) }) = answer
+        && rejected.is_empty()
+        && last - first + 1 == *committed as i64
+    {
+        return Ok(Ok(number_value(env, *first as f64)?));
+    }
     let receipt = match answer {
         Ok(receipt) | Err((_, receipt)) => receipt,
     };
