@@ -1,5 +1,5 @@
 // The package's JavaScript is loaded any number of times in one thread: by Jest and vitest for each
-// test file, after a cleared require cache, from two copies beside one addon.
+// test file, after a cleared require cache, from two copies with one addon.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'

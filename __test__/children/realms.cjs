@@ -11,7 +11,7 @@ const root = path.join(__dirname, '../..')
 const addon = require(path.join(root, 'binding.js'))
 const REALMS = 20
 
-/** The package in a realm of its own, beside the one addon. */
+/** The package in a realm of its own, with the one addon. */
 function load() {
   const context = vm.createContext({
     AbortController,

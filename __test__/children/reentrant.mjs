@@ -68,11 +68,11 @@ const ways = {
   async 'event-closes'() {
     const db = open()
     await append(db, () => {})
-    const told = new Promise((resolve) => {
+    const closed = new Promise((resolve) => {
       db.once('checkpoint', () => resolve(db.close()))
     })
     await db.checkpoint('truncate').catch(() => {})
-    await told
+    await closed
     stored()
   },
   async terminates() {

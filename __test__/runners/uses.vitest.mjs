@@ -22,7 +22,7 @@ test('receipts and results are objects of this realm', async () => {
     firstId: 1,
     lastId: 1,
   })
-  const { rejected } = await db.appendAgentLogs([entry('no', 'nobody')])
+  const { rejected } = await db.appendAgentLogs([entry('no', 'missing')])
   expect(rejected).toStrictEqual([expect.objectContaining({ index: 0, errcode: 787 })])
   expect(await db.checkpoint()).toStrictEqual(expect.objectContaining({ mode: 'passive' }))
   expect(await check(file)).toStrictEqual(expect.objectContaining({ ok: true, findings: [] }))
@@ -51,7 +51,7 @@ test('closing, both ways', async () => {
   other.close()
 })
 
-test('entries that nobody waits for, and a database left open', () => {
+test('entries without an await, and a database left open', () => {
   db.appendAgentLog(entry('left'))
   appendAgentLogs(file, [entry('by path')])
 })

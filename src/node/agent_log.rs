@@ -172,7 +172,7 @@ fn refused(refusal: Refusal) -> Thrown {
 
 /// The environment ends, and its logs with it.
 pub fn end_all(environment: &Environment) {
-    // Windows lets nobody wait for a thread once the process ends, so that a worker waits
+    // Windows allows no wait for a thread once the process ends, so that a worker waits
     // here; elsewhere the process's end does.
     #[cfg(windows)]
     drop(agent_log::flush_until(std::time::Instant::now() + agent_log::END_DEADLINE));

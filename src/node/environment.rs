@@ -247,7 +247,7 @@ unsafe extern "C" fn end(data: *mut c_void) {
         }
         drop(environment.statements.take());
         drop((environment.parameters.take(), environment.seen.take()));
-        // What is still on its way has no one to go to.
+        // What is still on its way is dropped.
         environment.promises.end();
         drop(environment.mailbox.take());
     }));

@@ -131,7 +131,7 @@ impl Mailbox {
         Ok(mailbox)
     }
 
-    /// Whether the environment has ended, so that no one is left to read. Any thread.
+    /// Whether the environment has ended: messages are dropped. Any thread.
     pub fn is_closed(&self) -> bool {
         self.lock().function.is_null()
     }

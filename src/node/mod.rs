@@ -37,7 +37,7 @@
 //! | [`keyword`] | which statements leave prepared statements valid |
 //!
 //! All state belongs to an [`environment`]: any number of copies of the package's JavaScript may be
-//! loaded beside one addon in one thread, come and go.
+//! loaded with one addon in one thread, and come and go.
 //!
 //! The classes, their argument checks and the statement cache are JavaScript (`lib/`). It hands
 //! connections and statements back as numbers, which [`environment`] looks up: a wrong or stale

@@ -96,7 +96,7 @@ impl Environment {
         match begin(ticket, mailbox) {
             Ok(()) => Ok((ticket, promise)),
             Err(thrown) => {
-                // Resolved, because that frees the deferred; no one has the promise.
+                // Resolved, because that frees the deferred; JavaScript never gets the promise.
                 drop(self.settle(env, ticket, Ok(undefined(env)?)));
                 Err(thrown)
             }
