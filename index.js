@@ -1,6 +1,5 @@
 'use strict'
 
-const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
 const { backupFile, restore } = require('./lib/backups.js')
@@ -10,6 +9,9 @@ const { DatabaseSync } = require('./lib/database-sync.js')
 const { fileInfo } = require('./lib/file-info.js')
 const { HardenedDatabase } = require('./lib/hardened-database.js')
 const { pageMapSvg } = require('./lib/doctor/svg.js')
+const {
+  binding: { engineInfo, errorLog },
+} = require('./lib/native.js')
 const { pageMap } = require('./lib/page-map.js')
 const { protectNodeSqlite } = require('./lib/protect.js')
 const { recover } = require('./lib/repair.js')

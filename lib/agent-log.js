@@ -2,12 +2,11 @@
 
 // A handle on a file's log: takes entries apart, and gives figures their shape.
 
-const binding = require('../binding.js')
 const { invalidArgType, invalidArgValue } = require('./errors.js')
 const { logArguments } = require('./log-options.js')
-const { ask, connect, ignore, listen } = require('./mailbox.js')
+const { binding, own, process } = require('./native.js')
+const { withCaller } = require('./stack.js')
 
-let lastId = 0
 let stamped = 0
 let stamp = ''
 
@@ -109,8 +108,37 @@ function reportTurnsEnd(number) {
   appendedTo.add(number)
 }
 
+/** A receipt for `rows` entries: see `receipt_value` in src/node/delivery.rs. */
+function receiptOf(given, rows) {
+  if (typeof given === 'number') {
+    return { committed: rows, rejected: [], firstId: given, lastId: given + rows - 1 }
+  }
+  const [committed, firstId, lastId, rejections = []] = given
+  // Not its own map(): that makes an array of the addon's realm.
+  const rejected = Array.from(rejections, ([index, code, errcode, message]) => ({ index, code, errcode, message }))
+  return { committed, rejected, firstId, lastId }
+}
+
+/** The receipt that `promise` is for. It does not hold the entries meanwhile. */
+async function receipt(promise, rows) {
+  try {
+    return receiptOf(await promise, rows)
+  } catch (error) {
+    if (error.receipt !== undefined) error.receipt = receiptOf(error.receipt, rows)
+    throw withCaller(error)
+  }
+}
+
+/** What `shape` makes of what the native side's promise is for; its errors get a stack. */
+async function answer(promise, shape = (value) => value) {
+  try {
+    return shape(await promise)
+  } catch (error) {
+    throw withCaller(error)
+  }
+}
+
 class AgentLog {
-  #id = ++lastId
   /** The native number; null once released. */
   #number
   /** Further columns, as the log's first handle named them. */
@@ -118,62 +146,63 @@ class AgentLog {
 
   /** @param {number | null} database number of the open database; null: the file at `path` */
   constructor(database, path, options, insists, takeEvent) {
-    connect()
-    this.#number = binding.logOpen(this.#id, database, path, insists, ...logArguments(options))
+    const receiver = (name, first, second) => {
+      if (name === 'recovering' || name === 'recovered') first = JSON.parse(first)
+      takeEvent(name, own(first), second)
+    }
+    this.#number = binding.logOpen(receiver, database, path, insists, ...logArguments(options))
     this.#columns = binding.logColumns(this.#number)
-    listen(this.#id, takeEvent)
   }
 
-  /** Takes all of `entries`, or none of them. */
+  /** Takes all of `entries`, or none of them: then it throws. */
   append(entries) {
-    return ask((ticket) => {
-      if (!Array.isArray(entries)) {
-        throw invalidArgType('The "entries" argument must be an array.')
-      }
-      binding.logBegin()
-      const columns = this.#columns
-      let i = 0
-      let staging = false
-      try {
-        let lastTask, lastTimestamp, lastAgent
-        for (; i < entries.length; i++) {
-          const entry = entries[i]
-          if (typeof entry !== 'object' || entry === null) throw notAnEntry(`entries[${i}]`)
-          const strange = strangeKey(entry, columns)
-          if (strange !== undefined) throw notAColumn(`entries[${i}]`, strange)
-          const { taskId, text, type, detail, agent } = entry
-          let shape = typeBits(type)
-          if (taskId === lastTask && i > 0) shape |= SAME_TASK
-          let at = entry.timestamp
-          if (at === undefined || at === null) {
-            at = timestamp()
-            // Given ones differ as a rule, and comparing two strings that do costs like reading one.
-            if (at === lastTimestamp) shape |= SAME_TIMESTAMP
-          }
-          if (detail === undefined || detail === null) shape |= NO_DETAIL
-          if (agent === undefined || agent === null) shape |= NO_AGENT
-          else if (agent === lastAgent) shape |= SAME_AGENT
-          if (columns.length === 0) {
-            staging = true
-            binding.logStage(shape, taskId, at, text, type, detail, agent)
-          } else {
-            const more = columns.map((column) => entry[column])
-            staging = true
-            binding.logStage(shape, taskId, at, text, type, detail, agent, ...more)
-          }
-          staging = false
-          lastTask = taskId
-          lastTimestamp = at
-          lastAgent = agent
+    if (!Array.isArray(entries)) {
+      throw invalidArgType('The "entries" argument must be an array.')
+    }
+    binding.logBegin()
+    const columns = this.#columns
+    let i = 0
+    let staging = false
+    try {
+      let lastTask, lastTimestamp, lastAgent
+      for (; i < entries.length; i++) {
+        const entry = entries[i]
+        if (typeof entry !== 'object' || entry === null) throw notAnEntry(`entries[${i}]`)
+        const strange = strangeKey(entry, columns)
+        if (strange !== undefined) throw notAColumn(`entries[${i}]`, strange)
+        const { taskId, text, type, detail, agent } = entry
+        let shape = typeBits(type)
+        if (taskId === lastTask && i > 0) shape |= SAME_TASK
+        let at = entry.timestamp
+        if (at === undefined || at === null) {
+          at = timestamp()
+          // Given ones differ as a rule, and comparing two strings that do costs like reading one.
+          if (at === lastTimestamp) shape |= SAME_TIMESTAMP
         }
-      } catch (error) {
-        binding.logAbort()
-        // What a getter of the entry throws is the caller's own.
-        throw staging ? complain(error, `entries[${i}]`, columns) : error
+        if (detail === undefined || detail === null) shape |= NO_DETAIL
+        if (agent === undefined || agent === null) shape |= NO_AGENT
+        else if (agent === lastAgent) shape |= SAME_AGENT
+        if (columns.length === 0) {
+          staging = true
+          binding.logStage(shape, taskId, at, text, type, detail, agent)
+        } else {
+          const more = columns.map((column) => entry[column])
+          staging = true
+          binding.logStage(shape, taskId, at, text, type, detail, agent, ...more)
+        }
+        staging = false
+        lastTask = taskId
+        lastTimestamp = at
+        lastAgent = agent
       }
-      binding.logSubmit(this.#number, ticket)
-      reportTurnsEnd(this.#number)
-    })
+    } catch (error) {
+      binding.logAbort()
+      // What a getter of the entry throws is the caller's own.
+      throw staging ? complain(error, `entries[${i}]`, columns) : error
+    }
+    const promise = binding.logSubmit(this.#number)
+    reportTurnsEnd(this.#number)
+    return receipt(promise, i)
   }
 
   /** Takes one entry; false: the queue is full. */
@@ -196,7 +225,7 @@ class AgentLog {
   }
 
   flush() {
-    return ask((ticket) => binding.logFlush(this.#number, ticket))
+    return answer(binding.logFlush(this.#number))
   }
 
   flushSync(timeout) {
@@ -227,7 +256,7 @@ class AgentLog {
   }
 
   checkpoint(mode) {
-    return ask((ticket) => binding.logCheckpoint(this.#number, mode, ticket))
+    return answer(binding.logCheckpoint(this.#number, mode), (outcome) => ({ ...outcome }))
   }
 
   stats() {
@@ -276,7 +305,6 @@ class AgentLog {
 
   /** Gives the handle up. Returns what `waitEnded` and `whenEnded` take, if it was the last. */
   release() {
-    ignore(this.#id)
     return binding.logRelease(this.#number)
   }
 
@@ -292,7 +320,7 @@ class AgentLog {
   static async whenEnded(released) {
     if (released === undefined) return false
     try {
-      await ask((ticket) => binding.logWhenEnded(released, ticket))
+      await binding.logWhenEnded(released)
       return true
     } catch {
       // Its events have told.

@@ -2,10 +2,11 @@
 
 // appendAgentLogs(path, entries): for callers without a database of their own.
 
+// A test may have replaced the global ones.
+const { clearTimeout, setTimeout } = require('node:timers')
 const { isDeepStrictEqual } = require('node:util')
 const { AgentLog } = require('./agent-log.js')
 const { optionsConflict } = require('./errors.js')
-const { flushAtExit } = require('./exit.js')
 const { filePath } = require('./file-path.js')
 const { logOptions } = require('./log-options.js')
 const { warn } = require('./unheard.js')
@@ -28,7 +29,6 @@ class Shared {
       if (name !== 'rejected') warn(name, ...event)
     })
     open.set(path, this)
-    flushAtExit()
   }
 
   /** The first call decides; a later one may ask for the same only. */

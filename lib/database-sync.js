@@ -1,7 +1,7 @@
 'use strict'
 
 const { types } = require('node:util')
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const {
   constructCallRequired,
   illegalInvocation,

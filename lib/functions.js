@@ -3,8 +3,7 @@
 // Functions of SQL in JavaScript: the arguments of function() and aggregate(), checked in
 // node:sqlite's order.
 
-const { types } = require('node:util')
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { makeCalls } = require('./aggregate.js')
 const { invalidArgType, invalidState } = require('./errors.js')
 const { boolean, requireObject } = require('./options.js')
@@ -18,9 +17,6 @@ const BIGINTS = 4
 const ANY = -1
 /** As number of arguments: one that SQLite refuses. */
 const IMPOSSIBLE = -(2 ** 31)
-
-// What a function returns may be a SharedArrayBuffer, to which N-API has no access.
-binding.giveViewer((value) => (types.isSharedArrayBuffer(value) ? new Uint8Array(value) : undefined))
 
 /** A function's `length`, which may be anything. */
 function countOf(length) {

@@ -1,17 +1,16 @@
 'use strict'
 
 const { EventEmitter, errorMonitor } = require('node:events')
-const binding = require('../binding.js')
 const { AgentLog } = require('./agent-log.js')
 const { flag, known } = require('./checked.js')
 const { Schedule, backupFile, restoreFile } = require('./backups.js')
 const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
-const { flushAtExit } = require('./exit.js')
 const { filePath, resolvedPath } = require('./file-path.js')
 const { kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, openingArguments } = require('./log-options.js')
+const { binding, process } = require('./native.js')
 const { databasePath, deserializeTarget } = require('./options.js')
 const { recoverFile } = require('./repair.js')
 const { BUMP } = require('./schema.js')
@@ -102,7 +101,6 @@ class HardenedDatabase extends DatabaseSync {
       this.#log = this.#newLog()
       leftOpen.register(this, this.#log, this)
       if (this.#options.flushBeforeReads) this.#log.flushBeforeReads(this.#options.closeTimeout)
-      flushAtExit()
       this.#schedule(new WeakRef(this))
     } catch (error) {
       super.close()

@@ -3,7 +3,7 @@
 // The limits of a connection: options of DatabaseSync's constructor, and the object of its
 // property `limits`, whose properties are always what SQLite says.
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { illegalConstructor, invalidArgType, outOfRange } = require('./errors.js')
 
 /** SQLite's numbers of the limits (sqlite3_limit). */

@@ -11,7 +11,7 @@
 // A statement that must not be prepared twice, as a PRAGMA that acts while it is prepared, or
 // that is not worth keeping, is *loose*: its StatementSync's alone, until that is collected.
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { RowMaker } = require('./row-makers.js')
 const { ints, RENAMED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED, SETTING } = require('./report.js')
 const { kSetting, kTransactionEnded } = require('./internal.js')

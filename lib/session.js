@@ -1,6 +1,6 @@
 'use strict'
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { illegalConstructor, illegalInvocation, invalidState } = require('./errors.js')
 const { faceOf } = require('./native-class.js')
 

@@ -3,8 +3,8 @@
 // What a program sets by PRAGMA against the profile of its HardenedDatabase: SQLite obeys it on that
 // connection, and the log's writer, which has one of its own, does not. Said once a handle.
 
-const binding = require('../binding.js')
 const { kNumber } = require('./internal.js')
+const { binding, process } = require('./native.js')
 
 const SYNCHRONOUS = ['OFF', 'NORMAL', 'FULL', 'EXTRA']
 

@@ -3,7 +3,7 @@
 // Opening a file that may be damaged: looked at before it is opened, repaired or refused.
 // See src/health/startup.rs for what is checked when.
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { damaged, inUse, unrepaired } = require('./errors.js')
 const { fileOf } = require('./file-path.js')
 const { repairAhead, repairAtOpen, tellAside } = require('./repair.js')

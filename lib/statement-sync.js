@@ -1,7 +1,7 @@
 'use strict'
 
 const { types } = require('node:util')
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { illegalConstructor, illegalInvocation, invalidArgType, invalidState } = require('./errors.js')
 const { faceOf } = require('./native-class.js')
 const { arrange, bound } = require('./parameters.js')

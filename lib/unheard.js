@@ -3,6 +3,7 @@
 // The way out of an event that has no listener: a process warning. An 'error' without one must not end
 // the process, because the entries are kept.
 
+const { process } = require('./native.js')
 const { shown, shownError } = require('./shown.js')
 
 /** Warns of event `name`, if it is one that must not pass unnoticed. */

@@ -10,7 +10,7 @@
 //! entry is being read. Logs are known by numbers, as in [`super::environment`].
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::path::PathBuf;
 use std::ptr;
 use std::rc::Rc;
@@ -20,30 +20,28 @@ use std::time::Duration;
 use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
-use super::argument::{double, is_absent, millis, read_string, string};
+use super::argument::{is_absent, millis, read_string, string};
 use super::callback::{Call, Raw, callback, text};
 use super::database::{
     adopt_hardened, configure, find as find_database, own_transaction, path, with_connection,
     with_connection_as_is,
 };
-use super::delivery::{ToJavaScript, deliver};
-use super::environment::{self, Environment};
+use super::delivery::ToJavaScript;
+use super::environment::Environment;
 use super::errors::{Outcome, Thrown, check};
 use super::healing::{Healing, How, let_go_all};
 use super::log_entry::{entry_value, read_entry};
 use super::log_options::{options, profile};
 use super::log_stats::stats_value;
-use super::mailbox::{Happening, Mailbox, Message};
+use super::mailbox::{Happening, Message};
 use super::slab::Slab;
 use super::value::{boolean, new_array, number_value, set_element};
 use crate::agent_log::{self, Borrowed, Entries, Log, Refusal};
 use crate::checkpoint::{self, Mode};
-use crate::engine::{self, Connection, Error, FileId, JournalMode, Profile, Wal, during};
+use crate::engine::{self, Connection, Error, FileId, JournalMode, Profile, Wal, during, shown};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
-    (c"connectMailbox", callback!(connect_mailbox)),
-    (c"keepAlive", callback!(keep_alive)),
     (c"openHardened", callback!(open_hardened)),
     (c"checkpointOnClose", callback!(checkpoint_on_close)),
     (c"changedSettings", callback!(changed_settings)),
@@ -69,7 +67,6 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logRelease", callback!(release)),
     (c"logWaitEnded", callback!(wait_ended)),
     (c"logWhenEnded", callback!(when_ended)),
-    (c"flushAll", callback!(flush_all)),
 ];
 
 /// How much sooner than after `busyTimeout` a transaction is reported: the writer asks now and then.
@@ -78,81 +75,84 @@ const REPORT_EARLY: Duration = Duration::from_millis(200);
 /// A log that JavaScript has open.
 struct Handle {
     log: Log,
-    /// By which events name it.
-    id: f64,
     /// Number of the database it was opened through; none for `appendAgentLogs(path, …)`.
     database: Option<u32>,
     in_memory: bool,
     borrowed: RefCell<Option<Borrowed>>,
+    /// Number of what takes its events.
+    receiver: u32,
 }
 
+/// The logs of an environment.
 #[derive(Default)]
-struct Thread {
-    logs: RefCell<Slab<Rc<Handle>>>,
+pub struct Logs {
+    handles: RefCell<Slab<Rc<Handle>>>,
+    /// JavaScript functions that take events, each until its log is released.
+    receivers: RefCell<Slab<sys::napi_ref>>,
     /// Arenas being filled, innermost last.
     stages: RefCell<Vec<Entries>>,
     spare: Cell<Entries>,
     /// Size of the arena that was handed over last.
     last_bytes: Cell<usize>,
-    mailbox: RefCell<Option<Arc<Mailbox>>>,
     /// Types that entries may name by number.
     learnt: RefCell<Vec<Box<[u8]>>>,
 }
 
-thread_local! {
-    static THREAD: Thread = Thread::default();
+impl std::fmt::Debug for Logs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logs").finish_non_exhaustive()
+    }
 }
 
-fn with_thread<R>(body: impl FnOnce(&Thread) -> Outcome<R>) -> Outcome<R> {
-    match THREAD.try_with(body) {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Thrown::state("the environment has ended")),
+impl Logs {
+    /// The function that takes the events of the log with this receiver; none once it is released.
+    ///
+    /// # Errors
+    /// N-API's.
+    pub(super) fn receiver(
+        &self,
+        env: sys::napi_env,
+        number: u32,
+    ) -> Outcome<Option<sys::napi_value>> {
+        let Some(&reference) = self.receivers.borrow().get(number) else { return Ok(None) };
+        let mut function = ptr::null_mut();
+        // SAFETY: the reference is deleted when it is taken out of the table.
+        check(unsafe { sys::napi_get_reference_value(env, reference, &mut function) })?;
+        Ok(Some(function))
+    }
+
+    /// No more events go to this receiver.
+    fn ignore(&self, env: sys::napi_env, number: u32) {
+        if let Some(reference) = self.receivers.borrow_mut().remove(number) {
+            // SAFETY: the table had it, once; `env` is its environment.
+            unsafe { sys::napi_delete_reference(env, reference) };
+        }
     }
 }
 
 fn find(call: &Call<'_>) -> Outcome<Rc<Handle>> {
-    let number = call.number(0)?;
-    with_thread(|thread| {
-        thread
-            .logs
-            .borrow()
-            .get(number)
-            .map(Rc::clone)
-            .ok_or_else(|| Thrown::state("database is not open"))
-    })
+    let handles = call.environment.logs.handles.borrow();
+    let handle = handles.get(call.number(0)?).map(Rc::clone);
+    handle.ok_or_else(|| Thrown::state("database is not open"))
 }
 
-/// This thread's mailbox.
-pub(super) fn mailbox() -> Outcome<Arc<Mailbox>> {
-    with_thread(|thread| {
-        thread
-            .mailbox
-            .borrow()
-            .as_ref()
-            .map(Arc::clone)
-            .ok_or_else(|| Thrown::state("the environment has ended"))
-    })
-}
-
-/// `logLearn(type)`: the number under which a type is known from now on; undefined if it is too
+/// `logLearn(type)`: the number under which a type is known in this thread; undefined if it is too
 /// long, or too many are.
 fn learn(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let mut bytes = Vec::new();
     if !read_string(call.env, call.arg(0)?, &mut bytes)? || bytes.is_empty() || bytes.len() > 64 {
         return call.undefined();
     }
-    let number = with_thread(|thread| {
-        let mut learnt = thread.learnt.borrow_mut();
-        let number = (learnt.len() < 256).then_some(learnt.len());
-        if number.is_some() {
+    let mut learnt = call.environment.logs.learnt.borrow_mut();
+    let number = match learnt.iter().position(|known| **known == *bytes) {
+        Some(number) => number,
+        None if learnt.len() == 256 => return call.undefined(),
+        None => {
             learnt.push(bytes.into_boxed_slice());
+            learnt.len() - 1
         }
-        Ok(number)
-    })?;
-    match number {
-        Some(number) => number_value(call.env, number as f64),
-        None => call.undefined(),
-    }
+    };
+    number_value(call.env, number as f64)
 }
 
 #[cold]
@@ -184,41 +184,21 @@ fn refused(refusal: Refusal) -> Thrown {
     error.into()
 }
 
-/// `connectMailbox(receiver)`: where this thread's answers and events go. Once a thread.
-fn connect_mailbox(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    if mailbox().is_ok() {
-        return Err(Thrown::state("the mailbox is connected already"));
+/// The environment ends, and its logs with it.
+pub fn end_all(environment: &Environment) {
+    // Windows allows no wait for a thread once the process ends, so that a worker waits
+    // here; elsewhere the process's end does.
+    #[cfg(windows)]
+    super::environment::abandon_transactions();
+    #[cfg(windows)]
+    drop(agent_log::flush_until(std::time::Instant::now() + agent_log::END_DEADLINE));
+    let logs = &environment.logs;
+    drop(logs.handles.take());
+    let receivers = logs.receivers.borrow().numbers(|_| true);
+    for number in receivers {
+        logs.ignore(environment.env, number);
     }
-    let created = Mailbox::create(call.env, call.arg(0)?, deliver)?;
-    with_thread(|thread| {
-        *thread.mailbox.borrow_mut() = Some(created);
-        Ok(())
-    })?;
-    agent_log::at_end(environment::abandon_transactions);
-    // SAFETY: the hook runs on this thread, before it ends.
-    check(unsafe { sys::napi_add_env_cleanup_hook(call.env, Some(end_thread), ptr::null_mut()) })?;
-    call.undefined()
-}
-
-unsafe extern "C" fn end_thread(_: *mut c_void) {
-    // Only fails once the thread's locals are gone, and with them the logs.
-    let _ = THREAD.try_with(|thread| {
-        // Windows lets nobody wait for a thread once the process ends, so that a worker waits
-        // here; elsewhere the process's end does.
-        #[cfg(windows)]
-        environment::abandon_transactions();
-        #[cfg(windows)]
-        drop(agent_log::flush_until(std::time::Instant::now() + agent_log::END_DEADLINE));
-        thread.logs.take();
-        thread.mailbox.take();
-        thread.stages.take();
-    });
-}
-
-/// `keepAlive(alive)`
-fn keep_alive(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    mailbox()?.keep_alive(call.env, call.flag(0))?;
-    call.undefined()
+    drop((logs.stages.take(), logs.spare.take(), logs.learnt.take()));
 }
 
 /// How [`open_hardened`] opens a file, as bits.
@@ -280,32 +260,39 @@ fn checkpoint_on_close(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `logOpen(id, database, path, insists, batch, queue, checkpoint, counter, profile…)`: the
-/// number of a handle on the log of an open database, or of the file at `path`. Events name the
-/// handle by `id`.
+/// `logOpen(receiver, database, path, insists, batch, queue, checkpoint, counter, profile…)`: the
+/// number of a handle on the log of an open database, or of the file at `path`. Its events go to
+/// `receiver(name, …)` until it is released.
 fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let id = double(call, 0)?;
+    let logs = &call.environment.logs;
     let database = if is_absent(call.env, call.arg(1)?) { None } else { Some(call.number(1)?) };
     let options = options(call)?;
     let insists = call.flag(3);
-    let listener = Arc::new(ToJavaScript { mailbox: mailbox()?, id });
-    let (log, in_memory) = match database {
+    let mailbox = call.environment.mailbox()?;
+    let mut reference = ptr::null_mut();
+    // SAFETY: the argument is a handle of the running callback.
+    check(unsafe { sys::napi_create_reference(call.env, call.arg(0)?, 1, &mut reference) })?;
+    let inserted = logs.receivers.borrow_mut().insert(reference);
+    let receiver = inserted.ok_or_else(|| Thrown::state("too many open logs"))?;
+    let listener = Arc::new(ToJavaScript { mailbox, receiver });
+    let opened = match database {
         Some(number) => with_connection(call.env, number, |connection| {
             Ok(match connection.file() {
                 Some(file) => (agent_log::open(file, options, insists, listener)?, false),
                 None => (agent_log::open_in_memory(options, listener), true),
             })
-        })?,
-        None => {
-            let path = PathBuf::from(string(call, 2)?.unwrap_or_default());
+        }),
+        None => string(call, 2).and_then(|path| {
+            let path = PathBuf::from(path.unwrap_or_default());
             let (file, _made) = file_at(&path, &options.profile)?;
-            (agent_log::open(&file, options, insists, listener)?, false)
-        }
+            Ok((agent_log::open(&file, options, insists, listener)?, false))
+        }),
     };
-    let handle = Rc::new(Handle { log, id, database, in_memory, borrowed: RefCell::default() });
-    let number = with_thread(|thread| Ok(thread.logs.borrow_mut().insert(handle)))?
-        .ok_or_else(|| Thrown::state("too many open logs"))?;
-    number_value(call.env, f64::from(number))
+    let (log, in_memory) = opened.inspect_err(|_| logs.ignore(call.env, receiver))?;
+    let borrowed = RefCell::default();
+    let handle = Rc::new(Handle { log, database, in_memory, borrowed, receiver });
+    let number = logs.handles.borrow_mut().insert(handle);
+    number_value(call.env, f64::from(number.ok_or_else(|| Thrown::state("too many open logs"))?))
 }
 
 /// `logSql()`: the table's SQL, and the statement that increases a change counter.
@@ -356,55 +343,47 @@ fn file_at(
 
 /// `logBegin()`: a new, empty arena is to be filled.
 fn begin(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    with_thread(|thread| {
-        let mut entries = thread.spare.take();
-        // As much as the last batch needed: growing step by step would copy it each time.
-        entries.reserve(thread.last_bytes.get());
-        thread.stages.borrow_mut().push(entries);
-        Ok(())
-    })?;
+    let logs = &call.environment.logs;
+    let mut entries = logs.spare.take();
+    // As much as the last batch needed: growing step by step would copy it each time.
+    entries.reserve(logs.last_bytes.get());
+    logs.stages.borrow_mut().push(entries);
     call.undefined()
 }
 
 /// `logStage(shape, taskId, timestamp, text, type, detail, agent, …columns)`: adds an entry to the
 /// arena.
 fn stage(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    with_thread(|thread| {
-        let mut stages = thread.stages.borrow_mut();
-        let entries = stages.last_mut().ok_or_else(|| Thrown::state("no batch was begun"))?;
-        read_entry(call, 0, &thread.learnt.borrow(), entries)
-    })?;
+    let logs = &call.environment.logs;
+    let mut stages = logs.stages.borrow_mut();
+    let entries = stages.last_mut().ok_or_else(|| Thrown::state("no batch was begun"))?;
+    read_entry(call, 0, &logs.learnt.borrow(), entries)?;
     call.undefined()
 }
 
 /// `logAbort()`: drops the arena.
 fn abort(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    with_thread(|thread| {
-        if let Some(mut entries) = thread.stages.borrow_mut().pop() {
-            entries.clear();
-            thread.spare.set(entries);
-        }
-        Ok(())
-    })?;
+    let logs = &call.environment.logs;
+    if let Some(mut entries) = logs.stages.borrow_mut().pop() {
+        entries.clear();
+        logs.spare.set(entries);
+    }
     call.undefined()
 }
 
-/// `logSubmit(log, ticket)`: hands the arena over; the receipt comes by mail. Throws, and has
-/// taken nothing, where the entries are refused.
+/// `logSubmit(log)`: hands the arena over; a promise for the receipt. Throws, and has taken
+/// nothing, where the entries are refused.
 fn submit(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let entries = with_thread(|thread| Ok(thread.stages.borrow_mut().pop()))?.unwrap_or_default();
+    let logs = &call.environment.logs;
+    let entries = logs.stages.borrow_mut().pop().unwrap_or_default();
     let handle = find(call)?;
     let size = entries.byte_len().min(1 << 20);
-    let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
-    let reply = Box::new(move |answer| mailbox.post(Message::Receipt(ticket, answer)));
-    let spare = handle.log.append(entries, reply).map_err(refused)?;
-    with_thread(|thread| {
-        thread.spare.set(spare);
-        thread.last_bytes.set(size);
-        Ok(())
-    })?;
-    handle.write_in_memory(call)?;
-    call.undefined()
+    call.environment.promise(call.env, |ticket, mailbox| {
+        let reply = Box::new(move |answer| mailbox.post(Message::Receipt(ticket, answer)));
+        logs.spare.set(handle.log.append(entries, reply).map_err(refused)?);
+        logs.last_bytes.set(size);
+        handle.write_in_memory(call)
+    })
 }
 
 /// `logTurnEnded(log)`: the turn of the event loop has ended in which `logSubmit` was called. A
@@ -420,18 +399,16 @@ fn turn_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// taken.
 fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
-    let mut entry = with_thread(|thread| Ok(thread.spare.take()))?;
-    let taken = with_thread(|thread| read_entry(call, 1, &thread.learnt.borrow(), &mut entry))
-        .and_then(|()| match handle.log.append_one(&entry) {
-            Ok(()) => Ok(true),
-            Err(Refusal::Full { .. }) => Ok(false),
-            Err(refusal) => Err(refused(refusal)),
-        });
+    let logs = &call.environment.logs;
+    let mut entry = logs.spare.take();
+    let read = read_entry(call, 1, &logs.learnt.borrow(), &mut entry);
+    let taken = read.and_then(|()| match handle.log.append_one(&entry) {
+        Ok(()) => Ok(true),
+        Err(Refusal::Full { .. }) => Ok(false),
+        Err(refusal) => Err(refused(refusal)),
+    });
     entry.clear();
-    with_thread(|thread| {
-        thread.spare.set(entry);
-        Ok(())
-    })?;
+    logs.spare.set(entry);
     let taken = taken?;
     if taken {
         handle.write_in_memory(call)?;
@@ -511,18 +488,19 @@ impl Handle {
     }
 }
 
-/// `logFlush(log, ticket)`: a barrier; its answer comes by mail. Inside a write transaction of
-/// the database what is pending is written in that transaction.
+/// `logFlush(log)`: a promise of a barrier. Inside a write transaction of the database what is
+/// pending is written in that transaction.
 fn flush(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
-    let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
-    if handle.in_memory || handle.is_in_the_way(call)? {
-        handle.write_here(call)??;
-        mailbox.post(Message::Done(ticket, Ok(())));
-    } else {
-        handle.log.barrier(move |outcome| mailbox.post(Message::Done(ticket, outcome)));
-    }
-    call.undefined()
+    call.environment.promise(call.env, |ticket, mailbox| {
+        if handle.in_memory || handle.is_in_the_way(call)? {
+            handle.write_here(call)??;
+            mailbox.post(Message::Done(ticket, Ok(())));
+        } else {
+            handle.log.barrier(move |outcome| mailbox.post(Message::Done(ticket, outcome)));
+        }
+        Ok(())
+    })
 }
 
 /// `logFlushSync(log, timeout)`: the same, and stands still until then.
@@ -538,7 +516,7 @@ fn flush_before_reads(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let (number, timeout) = (call.number(0)?, millis(call, 1)?);
     let Some(database) = find(call)?.database else { return call.undefined() };
     let flush = move |call: &Call<'_>| -> Outcome<()> {
-        let handle = with_thread(|thread| Ok(thread.logs.borrow().get(number).map(Rc::clone)))?;
+        let handle = call.environment.logs.handles.borrow().get(number).map(Rc::clone);
         match handle.filter(|handle| handle.database == Some(database)) {
             Some(handle) if handle.log.has_pending() => handle.flush_sync(call, timeout),
             _ => Ok(()),
@@ -587,16 +565,13 @@ fn changed_settings(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// The writer of one of this thread's logs has waited for the write lock for long: reports to those
 /// of this thread who wait for it, if it is this thread that holds the lock. Its event loop has come
 /// round, so that nothing is about to end that transaction.
-pub(super) fn report_own_transactions(environment: &Environment) -> Outcome<()> {
-    let handles: Vec<_> = with_thread(|thread| {
-        let logs = thread.logs.borrow();
-        Ok(logs
-            .numbers(|_| true)
-            .into_iter()
-            .filter_map(|it| logs.get(it).map(Rc::clone))
-            .collect())
-    })?;
-    let mailbox = mailbox()?;
+pub(super) fn report_own_transactions(environment: &Rc<Environment>) -> Outcome<()> {
+    let handles: Vec<_> = {
+        let handles = environment.logs.handles.borrow();
+        let numbers = handles.numbers(|_| true);
+        numbers.into_iter().filter_map(|it| handles.get(it).map(Rc::clone)).collect()
+    };
+    let mailbox = environment.mailbox()?;
     let (mut told, mut reported) = (Vec::new(), Vec::new());
     for handle in handles {
         let file = handle.log.file();
@@ -613,7 +588,7 @@ pub(super) fn report_own_transactions(environment: &Environment) -> Outcome<()> 
         if waiting.told {
             told.push(file.id);
         } else if waiting.lasts && !told.contains(&file.id) && !database.is_reported() {
-            mailbox.post(Message::Event(handle.id, Happening::Failure("error", error)));
+            mailbox.post(Message::Event(handle.receiver, Happening::Failure("error", error)));
         } else {
             continue;
         }
@@ -640,7 +615,7 @@ fn is_displaced(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn move_to(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let next = call.number(1)?;
-    let next = with_thread(|thread| Ok(thread.logs.borrow().get(next).map(Rc::clone)))?;
+    let next = call.environment.logs.handles.borrow().get(next).map(Rc::clone);
     let next = next.ok_or_else(|| Thrown::state("database is not open"))?;
     handle.log.move_to(&next.log);
     call.undefined()
@@ -677,75 +652,76 @@ fn take_pending(call: &Call<'_>) -> Outcome<sys::napi_value> {
     Ok(array)
 }
 
-/// `logCheckpoint(log, mode, ticket)`: the result comes by mail.
+/// `logCheckpoint(log, mode)`: a promise for the result.
 fn checkpoint_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let mode = string(call, 1)?.as_deref().and_then(Mode::named).unwrap_or(Mode::Passive);
-    let (ticket, mailbox) = (double(call, 2)?, mailbox()?);
-    if handle.in_memory {
-        let nothing = checkpoint::Outcome { mode, busy: false, frames: 0, backfilled: 0 };
-        mailbox.post(Message::Checkpoint(ticket, Ok(nothing)));
-    } else {
-        handle
-            .log
-            .checkpoint(mode, move |outcome| mailbox.post(Message::Checkpoint(ticket, outcome)));
-    }
-    call.undefined()
+    call.environment.promise(call.env, |ticket, mailbox| {
+        let done = move |outcome| mailbox.post(Message::Checkpoint(ticket, outcome));
+        if handle.in_memory {
+            done(Ok(checkpoint::Outcome { mode, busy: false, frames: 0, backfilled: 0 }));
+        } else {
+            handle.log.checkpoint(mode, done);
+        }
+        Ok(())
+    })
 }
 
 /// `logRelease(log)`: gives the handle up; whether it was the file's last.
 fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let number = call.number(0)?;
-    let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
-    let Some(handle) = handle else { return call.undefined() };
+    let Some(handle) = take(call)? else { return call.undefined() };
+    call.environment.logs.ignore(call.env, handle.receiver);
     // The number stays usable for `logWaitEnded`, through a new one.
     let Ok(mut handle) = Rc::try_unwrap(handle) else { return call.undefined() };
     let last = handle.log.release() && !handle.in_memory;
     if !last {
         return call.undefined();
     }
-    let number = with_thread(|thread| Ok(thread.logs.borrow_mut().insert(Rc::new(handle))))?
-        .ok_or_else(|| Thrown::state("too many open logs"))?;
-    number_value(call.env, f64::from(number))
+    let number = call.environment.logs.handles.borrow_mut().insert(Rc::new(handle));
+    number_value(call.env, f64::from(number.ok_or_else(|| Thrown::state("too many open logs"))?))
+}
+
+/// Takes the handle out of the table.
+fn take(call: &Call<'_>) -> Outcome<Option<Rc<Handle>>> {
+    let number = call.number(0)?;
+    Ok(call.environment.logs.handles.borrow_mut().remove(number))
 }
 
 /// `logWaitEnded(log, timeout)`: stands still until the writer of a released log has ended;
 /// whether it has, and left the file in order.
 fn wait_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let number = call.number(0)?;
     let timeout = millis(call, 1)?;
-    let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
+    let handle = take(call)?;
     let meanwhile = || let_go_all(call.environment);
     let in_order = handle.is_some_and(|handle| handle.log.wait_ended(timeout, &meanwhile));
     boolean(call.env, in_order)
 }
 
-/// `logWhenEnded(log, ticket)`: the same, and answers by mail.
+/// `logWhenEnded(log)`: a promise of the same.
 fn when_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let number = call.number(0)?;
-    let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
-    let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
-    match handle {
-        Some(handle) => {
-            handle.log.when_ended(move |outcome| mailbox.post(Message::Done(ticket, outcome)));
+    let handle = take(call)?;
+    call.environment.promise(call.env, |ticket, mailbox| {
+        let done = move |outcome| mailbox.post(Message::Done(ticket, outcome));
+        match handle {
+            Some(handle) => handle.log.when_ended(done),
+            None => done(Ok(())),
         }
-        None => mailbox.post(Message::Done(ticket, Ok(()))),
-    }
-    call.undefined()
+        Ok(())
+    })
 }
 
 /// `flushAll(isLast)`: the process ends. Stands still until every log of the process is written, with
 /// a deadline. Transactions that this thread has open, for which that may wait, are rolled back if
 /// this is the last that is called before the end; else the end itself does so, and waits for the
 /// rest. An array of sentences about logs that are not written for good.
-fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
+pub fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let lost = new_array(call.env)?;
     if !call.flag(0) {
         agent_log::flush_unlocked();
         return Ok(lost);
     }
     for (index, sentence) in (0..).zip(agent_log::flush_all()) {
-        set_element(call.env, lost, index, text(call.env, sentence.as_bytes())?)?;
+        set_element(call.env, lost, index, text(call.env, shown(&sentence).as_bytes())?)?;
     }
     Ok(lost)
 }

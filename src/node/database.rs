@@ -32,8 +32,7 @@ use crate::engine::{Class, Connection, DatabaseFile, Error, Presence, Turn, duri
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
-    (c"takeReport", callback!(take_report)),
-    (c"giveViewer", callback!(give_viewer)),
+    (c"realm", callback!(realm)),
     (c"open", callback!(open)),
     (c"owner", callback!(owner)),
     (c"close", callback!(close)),
@@ -642,15 +641,9 @@ pub(super) fn look_up(environment: &Environment, number: u32) -> Outcome<Rc<Data
     environment.databases.borrow().get(number).map(Rc::clone).ok_or_else(closed)
 }
 
-/// `takeReport()`: the buffer of the reports, once.
-fn take_report(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    call.environment.take_report()
-}
-
-/// `giveViewer(function)`: what makes a view of a `SharedArrayBuffer`; only the first counts.
-fn give_viewer(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    call.environment.give_viewer(call.arg(0)?)?;
-    call.undefined()
+/// `realm()`: what the addon's own realm has: see `realm.js`.
+fn realm(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    call.environment.realm.object()
 }
 
 /// `open(path, settings, timeout)`: the number of a new connection. `path` is a string or a

@@ -18,23 +18,21 @@ use crate::agent_log::{Answer, Entries};
 use crate::checkpoint;
 use crate::engine::{Error, Remedy, Result, Stage};
 
-/// Something for JavaScript to know. `ticket` and `log` are numbers that JavaScript gave.
+/// Something for JavaScript to know, under a ticket of the promises or the number of a receiver.
 #[derive(Debug)]
 pub enum Message {
     /// An append call is settled.
-    Receipt(f64, Answer),
+    Receipt(u32, Answer),
     /// A barrier is reached, or the writer has ended.
-    Done(f64, Result<()>),
+    Done(u32, Result<()>),
     /// A checkpoint that was asked for is over.
-    Checkpoint(f64, Result<checkpoint::Outcome>),
+    Checkpoint(u32, Result<checkpoint::Outcome>),
     /// A background task is over; its result is JSON.
-    Json(f64, Result<String>),
+    Json(u32, Result<String>),
     /// How far the background task of a ticket is.
-    Stage(f64, Stage),
-    /// An event of log `log`.
-    Event(f64, Happening),
-    /// An event of log `log`, by its name, with what it tells as JSON.
-    Told(f64, &'static str, String),
+    Stage(u32, Stage),
+    /// An event of the log with this receiver.
+    Event(u32, Happening),
     /// The thread's connections that are stale and idle are to be closed.
     LetGo,
     /// The writer of a log has waited for the write lock for long: does this thread hold it?
@@ -54,6 +52,8 @@ pub enum Happening {
     Rejected(Entries, Arc<[String]>, Error),
     /// `backpressure`
     Backpressure(bool),
+    /// `recovering` or `recovered`, with a report as JSON.
+    Report(&'static str, String),
 }
 
 /// See the module's documentation.
@@ -75,8 +75,8 @@ struct State {
 // only under the mutex while the environment is alive.
 unsafe impl Send for State {}
 
-/// Delivers the messages: given the JavaScript function and what is in the mailbox.
-pub type Deliver = fn(sys::napi_env, sys::napi_value, Vec<Message>);
+/// Delivers what is in the mailbox.
+pub type Deliver = fn(sys::napi_env, Vec<Message>);
 
 struct Context {
     mailbox: Arc<Mailbox>,
@@ -104,14 +104,15 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A mailbox whose messages `deliver` hands to the JavaScript function `receiver`. It does
-    /// not keep the process alive, unless [`Self::keep_alive`] says so.
+    /// A mailbox whose messages `deliver` gets, all that are there in one call. It does not keep
+    /// the process alive, unless [`Self::keep_alive`] says so. `resource` is what async_hooks
+    /// are given for it.
     ///
     /// # Errors
     /// Node-API's.
     pub fn create(
         env: sys::napi_env,
-        receiver: sys::napi_value,
+        resource: sys::napi_value,
         deliver: Deliver,
     ) -> Outcome<Arc<Self>> {
         let mailbox = Arc::new(Self {
@@ -120,15 +121,15 @@ impl Mailbox {
         let context = Box::into_raw(Box::new(Context { mailbox: Arc::clone(&mailbox), deliver }));
         let mut function = ptr::null_mut();
         let mut name = ptr::null_mut();
-        // SAFETY: `env` and `receiver` are those of the running callback; the context is freed
+        // SAFETY: `env` and `resource` are those of the running callback; the context is freed
         // by `finalize`, which Node calls once, after the last `drain`; the cleanup hook's Arc is
         // given back by `close`.
         unsafe {
             check(sys::napi_create_string_utf8(env, c"fusion-sqlite".as_ptr(), 13, &mut name))?;
             check(sys::napi_create_threadsafe_function(
                 env,
-                receiver,
                 ptr::null_mut(),
+                resource,
                 name,
                 0,
                 1,
@@ -148,6 +149,11 @@ impl Mailbox {
             ))?;
         }
         Ok(mailbox)
+    }
+
+    /// Whether the environment has ended: messages are dropped. Any thread.
+    pub fn is_closed(&self) -> bool {
+        self.lock().function.is_null()
     }
 
     /// Leaves a message. Any thread.
@@ -199,7 +205,7 @@ impl Mailbox {
 
 unsafe extern "C" fn drain(
     env: sys::napi_env,
-    receiver: sys::napi_value,
+    _: sys::napi_value,
     context: *mut c_void,
     _: *mut c_void,
 ) {
@@ -213,8 +219,8 @@ unsafe extern "C" fn drain(
     let messages = std::mem::take(&mut state.messages);
     drop(state);
     // Null while the environment ends: no JavaScript can run any more.
-    if !env.is_null() && !receiver.is_null() {
-        let deliver = std::panic::AssertUnwindSafe(|| (context.deliver)(env, receiver, messages));
+    if !env.is_null() {
+        let deliver = std::panic::AssertUnwindSafe(|| (context.deliver)(env, messages));
         drop(std::panic::catch_unwind(deliver));
     }
 }
