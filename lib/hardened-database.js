@@ -9,7 +9,7 @@ const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { flushAtExit } = require('./exit.js')
 const { pathText } = require('./file-path.js')
-const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
+const { kClosable, kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, profileArguments } = require('./log-options.js')
 const { recoverFile } = require('./repair.js')
 const { databasePath } = require('./options.js')
@@ -319,6 +319,7 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   close() {
+    this[kClosable]()
     const log = this.#log
     if (log !== null) {
       this.#endTransaction()
@@ -332,6 +333,7 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   async closeAsync() {
+    this[kClosable]()
     if (this.#log !== null) {
       this.#endTransaction()
       await this.#flushWithin(this.#options.closeTimeout)
@@ -401,10 +403,6 @@ class HardenedDatabase extends DatabaseSync {
       throw invalidState('a database with a log cannot be replaced: open another one with new DatabaseSync()')
     }
     super.deserialize(...args)
-  }
-
-  [Symbol.dispose]() {
-    if (this.isOpen) this.close()
   }
 
   async [Symbol.asyncDispose]() {

@@ -67,6 +67,7 @@ pub(crate) mod log_entry;
 pub(crate) mod log_options;
 pub(crate) mod log_stats;
 pub(crate) mod mailbox;
+pub(crate) mod profile;
 pub(crate) mod recovery;
 pub(crate) mod result;
 pub(crate) mod rows;
@@ -101,6 +102,7 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         authorizer::FUNCTIONS,
         extension::FUNCTIONS,
         limits::FUNCTIONS,
+        profile::FUNCTIONS,
         agent_log::FUNCTIONS,
         foreign::FUNCTIONS,
         recovery::FUNCTIONS,
