@@ -1,5 +1,7 @@
 'use strict'
 
+require('./lib/supported-node.js')
+
 const { engineInfo, errorLog } = require('./binding.js')
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')

@@ -10,6 +10,7 @@ const {
   invalidState,
 } = require('./errors.js')
 const { checkForeign } = require('./foreign.js')
+const { features } = require('./features.js')
 const { defineAggregate, defineFunction } = require('./functions.js')
 const { kClosable, kNumber, kOpen } = require('./internal.js')
 const { applyLimits, makeLimits } = require('./limits.js')
@@ -113,8 +114,8 @@ class Database {
   }
 
   createSession(...args) {
-    // The one method that looks at its arguments before it looks whether the database is open.
-    Database.#connectionOf(this)
+    // Before 26.10 the one method that looks at its arguments first.
+    if (Database.#connectionOf(this) === null && features.sessionNeedsOpen) throw invalidState('database is not open')
     const { table, db } = sessionOptions(args[0], args.length > 0)
     const connection = Database.#openConnectionOf(this)
     return makeSession(this, connection, binding.createSession(connection.number, table, db))
@@ -148,7 +149,11 @@ class Database {
     if (buffer.length === 0) throw invalidArgValue('The "buffer" argument must not be empty.')
     // Copied before the getters of `options` run, which may detach it.
     const content = options === undefined ? buffer : new Uint8Array(buffer)
+    const { length } = buffer
     const dbName = deserializeTarget(options)
+    if (buffer.length !== length && features.resizeRefused) {
+      throw invalidState('The "buffer" argument was resized while reading "options"')
+    }
     const connection = Database.#openConnectionOf(this).succeed()
     this.#connection = connection
     connection.published(() => binding.deserialize(connection.number, content, dbName))

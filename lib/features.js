@@ -5,10 +5,11 @@
 //
 // | property | node:sqlite has it since |
 // |---|---|
-// | `undefinedIsNull` | 26.10 |
 // | `exactResults` | 26.8 |
 // | `persistentOption` | 26.8 |
+// | `undefinedIsNull`, `integerLengths`, `resizeRefused`, `sessionNeedsOpen` | 26.10 |
 
+const binding = require('../binding.js')
 const { realNodeSqlite } = require('./builtin.js')
 
 /** Whether `probe` finds what it looks for in an empty database in memory. */
@@ -19,27 +20,23 @@ function found(probe) {
   try {
     return probe(db)
   } finally {
-    db.close()
+    if (db.isOpen !== false) db.close()
   }
 }
 
-function throws(body) {
+/** What `body` throws. */
+function thrown(body) {
   try {
     body()
-    return false
-  } catch {
-    return true
+    return undefined
+  } catch (error) {
+    return error
   }
 }
 
 const probes = {
   /** `undefined` binds NULL; before, it could not be bound. */
-  undefinedIsNull: (db) => !throws(() => db.prepare('SELECT ?').get(undefined)),
-  /** `run()` throws where a result is no safe integer; before, it rounded. */
-  exactResults(db) {
-    db.exec('CREATE TABLE t (a INTEGER PRIMARY KEY)')
-    return throws(() => db.prepare('INSERT INTO t VALUES (9007199254740993)').run())
-  },
+  undefinedIsNull: (db) => thrown(() => db.prepare('SELECT ?').get(undefined)) === undefined,
   /** `prepare()` reads the option `persistent`. */
   persistentOption(db) {
     let isRead = false
@@ -51,10 +48,49 @@ const probes = {
     })
     return isRead
   },
+  /** A function's `length` that is no integer is refused; before, it was taken for some number. */
+  integerLengths: (db) =>
+    thrown(() =>
+      db.function(
+        'f',
+        Object.defineProperty(() => 1, 'length', { value: '1' }),
+      ),
+    ) !== undefined,
+  /** `deserialize()` refuses a buffer that its options' getters resize or detach. */
+  resizeRefused(db) {
+    if (typeof db.deserialize !== 'function') return false
+    const buffer = new Uint8Array(db.serialize())
+    const options = {
+      get dbName() {
+        structuredClone(buffer.buffer, { transfer: [buffer.buffer] })
+        return 'main'
+      },
+    }
+    return thrown(() => db.deserialize(buffer, options))?.code === 'ERR_INVALID_STATE'
+  },
+  /** `createSession()` looks whether the database is open before it looks at its arguments. */
+  sessionNeedsOpen(db) {
+    db.close()
+    return thrown(() => db.createSession(1))?.code === 'ERR_INVALID_STATE'
+  },
 }
 
+/** Whether this is Node `major`.`minor` or newer. */
+function isSince(major, minor) {
+  const [ownMajor, ownMinor] = process.versions.node.split('.').map(Number)
+  return ownMajor > major || (ownMajor === major && ownMinor >= minor)
+}
+
+const features = {
+  /**
+   * An integer that is not safe is refused where -2^63 and results of `run()` were rounded before.
+   * By version, because the native side has to know beforehand.
+   */
+  exactResults: isSince(26, 8),
+}
+if (features.exactResults) binding.refuseSmallest()
+
 const answers = {}
-const features = {}
 for (const [name, probe] of Object.entries(probes)) {
   Object.defineProperty(features, name, { get: () => (answers[name] ??= found(probe)) })
 }

@@ -7,6 +7,7 @@ const { types } = require('node:util')
 const binding = require('../binding.js')
 const { makeCalls } = require('./aggregate.js')
 const { invalidArgType, invalidState } = require('./errors.js')
+const { features } = require('./features.js')
 const { boolean, requireObject } = require('./options.js')
 
 /** Bits of the native `defineFunction` and `defineAggregate`. */
@@ -22,8 +23,10 @@ const IMPOSSIBLE = -(2 ** 31)
 // What a function returns may be a SharedArrayBuffer, to which N-API has no access.
 binding.giveViewer((value) => (types.isSharedArrayBuffer(value) ? new Uint8Array(value) : undefined))
 
-/** A function's `length`, which may be anything. */
-function countOf(length) {
+/** A function's `length`, which may be anything. `name` is the function's. */
+function countOf(length, name) {
+  if (typeof length === 'number' && (length | 0) === length) return length
+  if (features.integerLengths) throw invalidArgType(`The "${name}.length" property must be an integer.`)
   if (typeof length !== 'number') return 0
   const count = Math.trunc(length)
   return Math.abs(count) < 2 ** 31 ? count : IMPOSSIBLE
@@ -57,7 +60,7 @@ function defineFunction(connection, args) {
   }
   const body = args.length < 3 ? args[1] : args[2]
   if (typeof body !== 'function') throw invalidArgType('The "function" argument must be a function.')
-  const argc = varargs ? ANY : countOf(body.length)
+  const argc = varargs ? ANY : countOf(body.length, 'function')
   register(connection, name, argc, body, (number, ...signature) =>
     binding.defineFunction(number, ...signature, settings, body),
   )
@@ -94,8 +97,8 @@ function defineAggregate(connection, args) {
   let argc = ANY
   if (!varargs) {
     // The first parameter is what was accumulated.
-    argc = Math.max(countOf(step.length) - 1, 0)
-    if (inverse !== undefined) argc = Math.max(argc, countOf(inverse.length) - 1)
+    argc = Math.max(countOf(step.length, 'options.step') - 1, 0)
+    if (inverse !== undefined) argc = Math.max(argc, countOf(inverse.length, 'options.inverse') - 1)
   }
   const calls = makeCalls({ start, step, inverse, result }, argc)
   register(connection, name, argc, calls, (number, ...signature) =>

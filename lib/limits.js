@@ -3,6 +3,7 @@
 // The limits of a connection: options of DatabaseSync's constructor, and the object of its
 // property `limits`, whose properties are always what SQLite says.
 
+const { inspect } = require('node:util')
 const binding = require('../binding.js')
 const { illegalConstructor, invalidArgType, outOfRange } = require('./errors.js')
 
@@ -68,6 +69,12 @@ const [noConstructor] = [
   },
 ]
 const prototype = Object.create(Object.prototype, {
+  /** Shown as what it stands for; a proxy is not what users look for. */
+  [inspect.custom]: {
+    value() {
+      return { ...this }
+    },
+  },
   constructor: { value: noConstructor, writable: true, enumerable: false, configurable: true },
 })
 

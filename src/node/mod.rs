@@ -103,6 +103,7 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         extension::FUNCTIONS,
         limits::FUNCTIONS,
         profile::FUNCTIONS,
+        rows::FUNCTIONS,
         agent_log::FUNCTIONS,
         foreign::FUNCTIONS,
         recovery::FUNCTIONS,
