@@ -280,6 +280,7 @@ test('a callback cannot close a session', (t) => {
   session.close()
   session[Symbol.dispose]()
   t.throws(() => session.changeset(), { message: 'session is not open' })
+  t.true(db.applyChangeset(inserts))
   const next = db.createSession()
   db.exec('DELETE FROM data')
   t.true(next.changeset().length > 0)

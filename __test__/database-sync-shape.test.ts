@@ -1,11 +1,11 @@
 // The classes look as node:sqlite's do, for what this package has of them.
 
 import { createRequire } from 'node:module'
-import * as node from 'node:sqlite'
 import test from 'ava'
 import { type Api, same } from './helpers/differential.ts'
 
-const redirected = createRequire(import.meta.url)('../lib/node-sqlite.js') as Api
+const require = createRequire(import.meta.url)
+const redirected = require('../lib/node-sqlite.js') as Api
 
 same('members', ({ DatabaseSync, StatementSync, Session, backup }, look) => {
   const attributes = (object: object, key: PropertyKey) => {
@@ -109,7 +109,7 @@ test('nothing of this Node is missing', (t) => {
     }
   }
   const here = classes(redirected)
-  for (const [what, expected] of Object.entries(classes(node as unknown as Api))) {
+  for (const [what, expected] of Object.entries(classes(require('node:sqlite') as Api))) {
     const found = here[what as keyof typeof here]
     t.deepEqual(
       expected.filter((name) => !found.includes(name)),

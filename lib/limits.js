@@ -69,13 +69,17 @@ const [noConstructor] = [
   },
 ]
 const prototype = Object.create(Object.prototype, {
-  /** Shown as what it stands for; a proxy is not what users look for. */
+
+  constructor: { value: noConstructor, writable: true, enumerable: false, configurable: true },
+})
+
+/** Has util.inspect show what it stands for, not that it is a proxy; looks at the target only. */
+const targetPrototype = Object.create(prototype, {
   [inspect.custom]: {
     value() {
       return { ...this }
     },
   },
-  constructor: { value: noConstructor, writable: true, enumerable: false, configurable: true },
 })
 
 /**
@@ -84,7 +88,7 @@ const prototype = Object.create(Object.prototype, {
  */
 function makeLimits(open, isOpen) {
   // Holds the values, too: util.inspect looks at a proxy's target.
-  const target = Object.create(prototype)
+  const target = Object.create(targetPrototype)
   for (const name of NAMES) {
     Object.defineProperty(target, name, { value: 0, writable: true, enumerable: true, configurable: false })
   }
@@ -118,6 +122,9 @@ function makeLimits(open, isOpen) {
     },
     ownKeys() {
       return [...Reflect.ownKeys(target).filter((name) => !(name in IDS)), ...NAMES]
+    },
+    getPrototypeOf() {
+      return prototype
     },
     preventExtensions() {
       return false

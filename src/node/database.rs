@@ -738,7 +738,8 @@ fn run_script(
                 healing.has_effect();
             }
             let used = (tail.addr()).saturating_sub(rest.as_ptr().addr());
-            rest = rest.get(used.max(1)..).unwrap_or_default();
+            // As SQLite's own exec: a statement's text is what subscribers to queries see.
+            rest = rest.get(used.max(1)..).unwrap_or_default().trim_ascii_start();
         }
     });
     if before && !in_transaction() {
