@@ -8,6 +8,7 @@
 // | `exactResults` | 26.8 |
 // | `persistentOption` | 26.8 |
 // | `undefinedIsNull`, `integerLengths`, `resizeRefused`, `sessionNeedsOpen` | 26.10 |
+// | `aggregateNeedsOptions` | 26.12 |
 
 const binding = require('../binding.js')
 const { realNodeSqlite } = require('./builtin.js')
@@ -56,6 +57,8 @@ const probes = {
         Object.defineProperty(() => 1, 'length', { value: '1' }),
       ),
     ) !== undefined,
+  /** `aggregate()` checks its name and options first; before, any name would do, and reading the options failed. */
+  aggregateNeedsOptions: (db) => thrown(() => db.aggregate?.('f'))?.code === 'ERR_INVALID_ARG_TYPE',
   /** `deserialize()` refuses a buffer that its options' getters resize or detach. */
   resizeRefused(db) {
     if (typeof db.deserialize !== 'function') return false

@@ -23,6 +23,8 @@ const IMPOSSIBLE = -(2 ** 31)
 // What a function returns may be a SharedArrayBuffer, to which N-API has no access.
 binding.giveViewer((value) => (types.isSharedArrayBuffer(value) ? new Uint8Array(value) : undefined))
 
+const NAME_IS_NO_STRING = 'The "name" argument must be a string.'
+
 /** A function's `length`, which may be anything. `name` is the function's. */
 function countOf(length, name) {
   if (typeof length === 'number' && (length | 0) === length) return length
@@ -47,7 +49,7 @@ function register(connection, name, argc, functions, define) {
 /** `function(name, function)` and `function(name, options, function)`. */
 function defineFunction(connection, args) {
   const name = args[0]
-  if (typeof name !== 'string') throw invalidArgType('The "name" argument must be a string.')
+  if (typeof name !== 'string') throw invalidArgType(NAME_IS_NO_STRING)
   let settings = 0
   let varargs = false
   if (args.length >= 3) {
@@ -77,8 +79,10 @@ function nameOf(value) {
 
 /** `aggregate(name, options)` */
 function defineAggregate(connection, args) {
+  if (typeof args[0] !== 'string' && features.aggregateNeedsOptions) throw invalidArgType(NAME_IS_NO_STRING)
   const name = nameOf(args[0])
   const options = args[1]
+  if (Object(options) !== options && features.aggregateNeedsOptions) requireObject(options)
   const start = options.start
   if (start === undefined) {
     throw invalidArgType('The "options.start" argument must be a function or a primitive value.')

@@ -69,7 +69,6 @@ const [noConstructor] = [
   },
 ]
 const prototype = Object.create(Object.prototype, {
-
   constructor: { value: noConstructor, writable: true, enumerable: false, configurable: true },
 })
 
