@@ -29,8 +29,14 @@ export interface StatementOptions {
   allowUnknownNamedParameters?: boolean | undefined
 }
 
-/** As @types/node calls it. */
-export type PrepareOptions = StatementOptions
+/** Options of `DatabaseSync.prepare`. */
+export interface PrepareOptions extends StatementOptions {
+  /**
+   * That the statement will be used for long, as SQLite's `SQLITE_PREPARE_PERSISTENT` says. Without an effect: every
+   * statement that is kept is prepared so. Node 26.8 and newer throw TypeError for what is no boolean. Default `false`.
+   */
+  persistent?: boolean | undefined
+}
 
 /** What is done when another SQLite of this process has the same file open. */
 export type ForeignHandles = 'error' | 'warn' | 'ignore'
@@ -111,7 +117,10 @@ export class DatabaseSync implements Disposable {
   readonly isTransaction: boolean
   /** Opens the database. Throws `ERR_INVALID_STATE` if it is open. */
   open(): void
-  /** Finalises every statement and closes. Throws `ERR_INVALID_STATE` if it is not open. */
+  /**
+   * Finalises every statement and closes. Throws `ERR_INVALID_STATE` if it is not open, and in a callback: a function in
+   * SQL, the authorizer, a handler of a changeset, a subscriber to `sqlite.db.query`.
+   */
   close(): void
   /** Runs every statement of `sql`, up to the first that fails, which is thrown. Rows are ignored. */
   exec(sql: string): void
@@ -121,7 +130,7 @@ export class DatabaseSync implements Disposable {
    *
    * @throws TypeError `ERR_INVALID_ARG_VALUE` if there is no statement; SQLite's errors
    */
-  prepare(sql: string, options?: StatementOptions): StatementSync
+  prepare(sql: string, options?: PrepareOptions): StatementSync
   /**
    * The path of the file behind the database `dbName` (`main` or an attached one's name), or null
    * if there is none. Default `main`.
@@ -224,9 +233,9 @@ export class Session {
   changeset(): Uint8Array<ArrayBuffer>
   /** The changes so far, with the values from before of primary keys only. */
   patchset(): Uint8Array<ArrayBuffer>
-  /** Ends the recording. */
+  /** Ends the recording. Throws `ERR_INVALID_STATE` if it has ended, and in a callback of the database. */
   close(): void
-  /** Ends the recording if it has not ended. */
+  /** Ends the recording if it has not ended. Throws `ERR_INVALID_STATE` in a callback of the database. */
   [Symbol.dispose](): void
 }
 
@@ -268,7 +277,8 @@ export interface BackupOptions {
 }
 
 /**
- * Copies a database to `path`, off this thread. The source can be used meanwhile: what its own
+ * Copies a database to `path`, off this thread. `path` is opened before this returns, so that a relative one is one of
+ * the directory that is current then. The source can be used meanwhile: what its own
  * connection writes is copied, too; what another connection writes makes the backup begin again.
  * Closing the source does not stop it.
  *
@@ -306,7 +316,11 @@ export type StatementResultingChanges = RunResult
 
 /**
  * A prepared statement; made by `DatabaseSync.prepare` only. Values of a call are forgotten by the
- * next. After the database was closed every method throws `ERR_INVALID_STATE`.
+ * next. After it or the database was closed every method throws `ERR_INVALID_STATE`. So do `all`, `get`, `run`,
+ * `iterate`, `close` and the iterator's methods in a callback of this statement's own running call.
+ *
+ * A parameter may be `undefined` under Node 26.10 and newer, and binds NULL; before it is TypeError
+ * `ERR_INVALID_ARG_TYPE`. A text longer than `buffer.constants.MAX_STRING_LENGTH` throws `ERR_STRING_TOO_LONG`.
  */
 export class StatementSync {
   private constructor()
@@ -320,7 +334,10 @@ export class StatementSync {
   /** The first row, or `undefined`. */
   get(...parameters: SQLInputValue[]): Row | undefined
   get(named: NamedParameters, ...parameters: SQLInputValue[]): Row | undefined
-  /** Runs to the end. */
+  /**
+   * Runs to the end. Where a result is no safe integer and `readBigInts` is not set, Node 26.8 and newer throw
+   * `ERR_OUT_OF_RANGE`, after the statement has run; before, it is rounded.
+   */
   run(...parameters: SQLInputValue[]): RunResult
   run(named: NamedParameters, ...parameters: SQLInputValue[]): RunResult
   /** Rows one by one. Another call of this statement invalidates the iterator. */
@@ -332,6 +349,36 @@ export class StatementSync {
   setAllowUnknownNamedParameters(enabled: boolean): void
   setReadBigInts(enabled: boolean): void
   setReturnArrays(enabled: boolean): void
+  /** Gives up what the statement holds, in the middle of an iteration, too. node:sqlite has it since 24.22 and 26.8. */
+  close(): void
+  /** The same; does nothing if it or its database is closed. node:sqlite has it since 24.22 and 26.8. */
+  [Symbol.dispose](): void
+  /**
+   * A counter of what this statement has done (sqlite.org/c3ref/c_stmtstatus_counter.html): a count; `memused` is in
+   * bytes. node:sqlite has it since 26.8. Statements with the same text share one of SQLite's until the first call of
+   * `stat` or `resetStats` in a thread: counts from before that of several are those of all.
+   *
+   * @throws TypeError `ERR_INVALID_ARG_TYPE`, `ERR_INVALID_ARG_VALUE` for another name
+   */
+  stat(counter: StatementCounter): number
+  /** Has each counter but `memused` start at 0. node:sqlite has it since 26.8. */
+  resetStats(): void
+}
+
+/** What `StatementSync.stat` counts. */
+export type StatementCounter =
+  'fullscanStep' | 'sort' | 'autoindex' | 'vmStep' | 'reprepare' | 'run' | 'filterMiss' | 'filterHit' | 'memused'
+
+/**
+ * What the diagnostics channel `sqlite.db.query` (`node:diagnostics_channel`) publishes for each statement that a
+ * `DatabaseSync` has run, when the call that ran it returns. node:sqlite has it since 24.22 and 26.8.
+ */
+export interface QueryMessage {
+  /** The text, with the values in place of the parameters. */
+  sql: string
+  database: DatabaseSync
+  /** Nanoseconds, in steps of a millisecond. */
+  duration: number
 }
 
 /** What authorizers and conflict handlers of changesets are told, and answer. */

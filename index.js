@@ -1,5 +1,7 @@
 'use strict'
 
+require('./lib/supported-node.js')
+
 const { appendAgentLogs } = require('./lib/append.js')
 const { backup } = require('./lib/backup.js')
 const { backupFile, restore } = require('./lib/backups.js')

@@ -8,7 +8,7 @@ const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { filePath, resolvedPath } = require('./file-path.js')
-const { kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
+const { kClosable, kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, openingArguments } = require('./log-options.js')
 const { binding, process } = require('./native.js')
 const { databasePath, deserializeTarget } = require('./options.js')
@@ -346,6 +346,7 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   close() {
+    this[kClosable]()
     const log = this.#log
     if (log !== null) {
       this.#endTransaction()
@@ -359,6 +360,7 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   async closeAsync() {
+    this[kClosable]()
     if (this.#log !== null) {
       this.#endTransaction()
       await this.#flushWithin(this.#options.closeTimeout)
@@ -430,10 +432,6 @@ class HardenedDatabase extends DatabaseSync {
       )
     }
     super.deserialize(...args)
-  }
-
-  [Symbol.dispose]() {
-    if (this.isOpen) this.close()
   }
 
   async [Symbol.asyncDispose]() {

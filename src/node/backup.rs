@@ -50,7 +50,7 @@ pub struct Backing {
     ended: Cell<bool>,
 }
 
-/// What the slices of one backup work on. Locked inside of the gate, except to take `plan`.
+/// What the slices of one backup work on. Locked inside of the gate.
 #[derive(Debug)]
 struct Task {
     /// What to begin, until that is done; or why its destination could not be opened.
@@ -68,6 +68,7 @@ unsafe impl Send for Task {}
 
 #[derive(Debug)]
 struct Plan {
+    /// Opened when the backup was asked for.
     destination: Connection,
     /// Names of databases, each with a NUL at its end.
     source: Vec<u8>,
@@ -87,7 +88,7 @@ impl Backing {
         let entered = self.database.enter();
         let mut task = lock(&self.task);
         task.ended = true;
-        task.backup = None;
+        (task.plan, task.backup) = (None, None);
         drop(task);
         drop(entered);
         self.database.sharing().unshare();
@@ -123,13 +124,13 @@ fn name(call: &Call<'_>, index: usize) -> Outcome<Vec<u8>> {
 }
 
 /// `backupStart(database, path, source, target)`: the number of a backup of the database `source`
-/// into the database `target` of the file at `path`. The first step says if that cannot be opened.
+/// into the database `target` of the file at `path`, which is opened: a relative path is one of the
+/// directory that is current now. That it cannot be opened is the first slice's to report.
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find_database(call.environment, call.number(0)?)?;
     let (path, source, target) = (path(call.env, call.arg(1)?)?, name(call, 2)?, name(call, 3)?);
-    // At once, as in node:sqlite: a relative path is of the directory that is current now.
     let plan = open(&path).map(|destination| Plan { destination, source, target });
-    let source = database.using(|connection| Ok(connection.raw()))?;
+    let source = database.asking(|connection| Ok(connection.raw()))?;
     let task = Task { plan: Some(plan), backup: None, source, ended: false };
     let gate = database.sharing().share();
     let backing = Rc::new(Backing {
@@ -227,17 +228,17 @@ unsafe extern "C" fn execute(_: sys::napi_env, slice: *mut c_void) {
 }
 
 fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, Error> {
-    let plan = lock(task).plan.take().transpose()?;
     let _inside = gate.go_in();
     let mut task = lock(task);
     if task.ended {
         return Err(Error::fusion("ERR_INVALID_STATE", "backup was cut off"));
     }
     if pages == 0 {
-        task.backup = None;
+        (task.plan, task.backup) = (None, None);
         return Ok(Progress { total: 0, remaining: 0, done: true });
     }
-    if let Some(Plan { destination, source, target }) = plan {
+    if let Some(plan) = task.plan.take() {
+        let Plan { destination, source, target } = plan?;
         let source = CStr::from_bytes_until_nul(&source).unwrap_or_default();
         let target = CStr::from_bytes_until_nul(&target).unwrap_or_default();
         // SAFETY: the source is open until `ended`; this thread is inside of the gate, as is

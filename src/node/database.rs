@@ -25,6 +25,7 @@ use super::environment::{Environment, flag};
 use super::errors::{Outcome, Thrown, check, is_schema_neutral};
 use super::healing::{Another, Definition, Healing, How};
 use super::keyword;
+use super::profile::Profile;
 use super::session;
 use super::sharing::{Entered, Sharing};
 use super::value::{boolean, null};
@@ -44,6 +45,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"prepareReopen", callback!(prepare_reopen)),
     (c"reopen", callback!(reopen)),
     (c"refuseOwnTransaction", callback!(refuse_own_transaction)),
+    (c"isBusy", callback!(is_busy)),
 ];
 
 /// Settings of [`open`], as bits.
@@ -74,6 +76,7 @@ pub struct Database {
     aggregates: Cell<bool>,
     /// The environment of JavaScript that has defined functions; null if there are none.
     functions: Cell<sys::napi_env>,
+    profile: Profile,
     /// None for a plain `DatabaseSync`. After the connection, which has its address.
     healing: Option<Healing>,
     /// Since when a transaction is open, and whether it was reported as in the way of a log.
@@ -153,7 +156,7 @@ impl Database {
     #[inline]
     pub fn using<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
         if self.preparing.get() {
-            return Err(Thrown::state("database is busy: a statement is being prepared"));
+            return Err(Thrown::state("database cannot be accessed from an authorizer callback"));
         }
         self.asking(body)
     }
@@ -211,6 +214,11 @@ impl Database {
     pub fn at_rest(&self) -> Option<(bool, bool)> {
         let connection = self.connection.try_borrow_mut().ok()?;
         Some((connection.is_stale(), connection.is_autocommit()))
+    }
+
+    /// What the subscribers to queries are handed.
+    pub(super) fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     /// The authorizer.
@@ -401,6 +409,7 @@ impl Database {
 
     /// Takes a connection in place of the one that was put away.
     pub(super) fn put_back(&self, connection: Connection) {
+        self.profile.install(&connection);
         drop(self.connection.replace(connection));
     }
 
@@ -430,24 +439,28 @@ impl Database {
     /// Finalises every statement, and lends the connection to `body` if that is done.
     ///
     /// # Errors
-    /// `ERR_INVALID_STATE` while a statement runs; those of `body`.
+    /// `ERR_INVALID_STATE` with the message `refusal` while a call uses the connection; those of
+    /// `body`.
     pub fn emptied<R>(
         self: &Rc<Self>,
         environment: &Environment,
+        refusal: &str,
         body: impl FnOnce(&mut Connection) -> Outcome<R>,
     ) -> Outcome<R> {
         let _entered = self.enter();
         let Ok(mut connection) = self.connection.try_borrow_mut() else {
-            return Err(Thrown::state("database is busy: a statement is running"));
+            return Err(Thrown::state(refusal));
         };
         let numbers = self.statements(environment);
-        for number in numbers {
-            let statement = environment.statements.borrow_mut().remove(number);
-            if let Some(statement) = statement {
-                statement.finalize();
+        self.profile.muted(|| {
+            for number in numbers {
+                let statement = environment.statements.borrow_mut().remove(number);
+                if let Some(statement) = statement {
+                    statement.finalize();
+                }
             }
-        }
-        self.schema.finalize();
+            self.schema.finalize();
+        });
         body(&mut connection)
     }
 
@@ -480,10 +493,12 @@ impl Database {
                 );
                 self.schema.query.set(query);
             }
-            let version = (ffi::sqlite3_step(query) == ffi::SQLITE_ROW)
-                .then(|| ffi::sqlite3_column_int64(query, 0));
-            ffi::sqlite3_reset(query);
-            version
+            self.profile.muted(|| {
+                let version = (ffi::sqlite3_step(query) == ffi::SQLITE_ROW)
+                    .then(|| ffi::sqlite3_column_int64(query, 0));
+                ffi::sqlite3_reset(query);
+                version
+            })
         };
         let before = self.schema.version.replace(version);
         version.is_none() || version != before
@@ -526,9 +541,10 @@ impl Database {
     /// backed up stays open out of reach, until the last of its backups has ended.
     ///
     /// # Errors
-    /// `ERR_INVALID_STATE` while a statement runs; SQLite's.
+    /// `ERR_INVALID_STATE` while a call uses the connection; SQLite's.
     pub fn close(self: &Rc<Self>, environment: &Environment) -> Outcome<()> {
-        self.emptied(environment, |connection| {
+        self.emptied(environment, "database cannot be closed while in a callback", |connection| {
+            Profile::remove(connection);
             session::delete_all(environment, self);
             if self.sharing.is_shared() {
                 self.sharing.keep(connection.take());
@@ -551,6 +567,9 @@ impl Drop for Database {
         self.schema.finalize();
     }
 }
+
+/// Why a callback cannot have the content replaced.
+pub(super) const NOT_REPLACED: &str = "database cannot be deserialized while in a callback";
 
 fn closed() -> Thrown {
     Thrown::state("database is not open")
@@ -594,6 +613,7 @@ fn adopt_with(
         authorizer: RefCell::default(),
         aggregates: Cell::new(false),
         functions: Cell::new(ptr::null_mut()),
+        profile: Profile::default(),
         healing,
         transaction: Cell::default(),
         before_reads: RefCell::default(),
@@ -827,8 +847,14 @@ fn refuse_own_transaction(call: &Call<'_>) -> Outcome<sys::napi_value> {
 
 /// `finalizeStatements(database)`: all of them; the connection stays open.
 fn finalize_statements(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    find(call.environment, call.number(0)?)?.emptied(call.environment, |_| Ok(()))?;
+    let database = find(call.environment, call.number(0)?)?;
+    database.emptied(call.environment, NOT_REPLACED, |_| Ok(()))?;
     call.undefined()
+}
+
+/// `isBusy(database)`: whether a call uses the connection, so that this one comes from a callback.
+fn is_busy(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    boolean(call.env, !look_up(call.environment, call.number(0)?)?.is_idle())
 }
 
 fn dispose(environment: &Environment, number: u32) -> Outcome<()> {
@@ -871,14 +897,14 @@ fn run_script(
     let result: Outcome<()> = during(turn(connection), || {
         let mut rest = sql;
         loop {
-            rest = keyword::skip_space(rest);
-            if matches!(rest, [] | [0, ..]) {
+            let statement_text = keyword::skip_space(rest);
+            if matches!(statement_text, [] | [0, ..]) {
                 return Ok(());
             }
-            let neutral = keyword::is_neutral(rest);
+            let neutral = keyword::is_neutral(statement_text);
             if !neutral {
                 flags |= flag::SCHEMA_UNSURE;
-                flags |= keyword::setting_flag(rest);
+                flags |= keyword::setting_flag(statement_text);
             }
             let mut statement = ptr::null_mut();
             let mut tail = ptr::null();
@@ -920,7 +946,8 @@ fn run_script(
                 healing.has_effect();
             }
             let used = (tail.addr()).saturating_sub(rest.as_ptr().addr());
-            rest = rest.get(used.max(1)..).unwrap_or_default();
+            // As SQLite's own exec: a statement's text is what subscribers to queries see.
+            rest = rest.get(used.max(1)..).unwrap_or_default().trim_ascii_start();
         }
     });
     let after = in_transaction();
@@ -946,7 +973,7 @@ fn location(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let mut name = Parameters::default();
     name.read(call.env, &[call.arg(1)?], 1)?;
     let name = name.terminated();
-    database.using(|connection| {
+    database.asking(|connection| {
         // SAFETY: the connection is open and this thread's; `name` ends with a NUL. The result
         // is null or NUL-terminated and lives as long as the database is attached.
         let file = unsafe {

@@ -72,6 +72,7 @@ pub(crate) mod log_entry;
 pub(crate) mod log_options;
 pub(crate) mod log_stats;
 pub(crate) mod mailbox;
+pub(crate) mod profile;
 pub(crate) mod promise;
 pub(crate) mod realm;
 pub(crate) mod recovery;
@@ -110,6 +111,8 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         authorizer::FUNCTIONS,
         extension::FUNCTIONS,
         limits::FUNCTIONS,
+        profile::FUNCTIONS,
+        rows::FUNCTIONS,
         agent_log::FUNCTIONS,
         foreign::FUNCTIONS,
         recovery::FUNCTIONS,

@@ -21,7 +21,7 @@ use super::environment::{Environment, flag};
 use super::errors::{Kind, Outcome, Thrown, check, is_schema_neutral};
 use super::keyword;
 use super::rows::{CHUNK, Scope, hand_over, read};
-use super::value::null;
+use super::value::{null, number_value};
 use crate::engine::{Connection, during};
 
 /// Raw callbacks by name.
@@ -39,6 +39,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"parameterNames", callback!(parameter_names)),
     (c"sourceSQL", callback!(source_sql)),
     (c"expandedSQL", callback!(expanded_sql)),
+    (c"stat", callback!(stat)),
+    (c"resetStats", callback!(reset_stats)),
 ];
 
 /// A prepared statement.
@@ -60,6 +62,8 @@ pub struct Statement {
     names: Cell<Option<u64>>,
     /// `SQLITE_STMTSTATUS_REPREPARE` when `columns` was read.
     reprepared: Cell<c_int>,
+    /// The same when JavaScript reset the counters: SQLite's own is not reset.
+    reprepared_before: Cell<c_int>,
     /// A call is binding or stepping it.
     running: Cell<bool>,
     /// Its text, while it is laid down: see [`Statement::lay_down`].
@@ -140,6 +144,7 @@ impl Statement {
         self.raw.set(raw);
         // Its columns are looked at again, as if SQLite had prepared it anew.
         self.reprepared.set(-1);
+        self.reprepared_before.set(0);
         self.laid_down.replace(None);
         Ok(())
     }
@@ -160,7 +165,7 @@ impl Statement {
             self.take_up(connection)?;
         }
         if self.running.replace(true) {
-            return Err(Thrown::state("statement is busy: it is running"));
+            return Err(Thrown::state("statement is already being executed"));
         }
         Ok(Running { statement: self, reprepared: Cell::new(false), renamed: Cell::new(false) })
     }
@@ -671,6 +676,7 @@ fn prepare_statement(
         columns: Cell::new(columns),
         names: Cell::new(None),
         reprepared: Cell::new(0),
+        reprepared_before: Cell::new(0),
         running: Cell::new(false),
         laid_down: RefCell::default(),
         iterating: Cell::new(false),
@@ -792,10 +798,10 @@ fn source_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// parameters; with those that are bound now if `asBound`.
 fn expanded_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
-    let expand = |running: &Running<'_>| {
+    let expand = |raw| {
         // SAFETY: the statement is prepared; the text is null or NUL-terminated and freed once.
         unsafe {
-            let expanded = ffi::sqlite3_expanded_sql(running.raw());
+            let expanded = ffi::sqlite3_expanded_sql(raw);
             if expanded.is_null() {
                 return Err(Thrown::sqlite(ffi::SQLITE_TOOBIG));
             }
@@ -805,9 +811,56 @@ fn expanded_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
         }
     };
     if call.flag(1) {
-        return statement.database.using(|connection| expand(&statement.enter(connection)?));
+        // Also while it is running.
+        let raw = statement.prepared()?;
+        return statement.database.asking(|_| expand(raw));
     }
-    once(call, 2, |_, running| expand(running))
+    let mut parameters = call.environment.take_parameters();
+    let result = parameters.read(call.env, call.rest(2), statement.parameters).and_then(|()| {
+        statement.database.asking(|connection| {
+            let running = statement.enter(connection)?;
+            let _reset = Reset(&running);
+            // SAFETY: `_reset` clears the bindings before `parameters` is given back.
+            unsafe { running.bind(connection, &parameters, false) }?;
+            expand(running.raw())
+        })
+    });
+    call.environment.give_parameters(parameters);
+    result
+}
+
+/// `stat(statement, op)`: a counter of SQLite's, also while it is running.
+fn stat(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let op = call.number(1)?.cast_signed();
+    let raw = statement.prepared()?;
+    // SAFETY: the statement is prepared; SQLite answers 0 for a counter it does not know.
+    let mut count = unsafe { ffi::sqlite3_stmt_status(raw, op, 0) };
+    if op == ffi::SQLITE_STMTSTATUS_REPREPARE {
+        count -= statement.reprepared_before.get();
+    }
+    number_value(call.env, f64::from(count))
+}
+
+/// `resetStats(statement)`: all counters but the memory in use start again at 0.
+fn reset_stats(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let raw = statement.prepared()?;
+    // SAFETY: the statement is prepared.
+    let status = |op, reset: bool| unsafe { ffi::sqlite3_stmt_status(raw, op, c_int::from(reset)) };
+    for op in [
+        ffi::SQLITE_STMTSTATUS_FULLSCAN_STEP,
+        ffi::SQLITE_STMTSTATUS_SORT,
+        ffi::SQLITE_STMTSTATUS_AUTOINDEX,
+        ffi::SQLITE_STMTSTATUS_VM_STEP,
+        ffi::SQLITE_STMTSTATUS_RUN,
+        ffi::SQLITE_STMTSTATUS_FILTER_MISS,
+        ffi::SQLITE_STMTSTATUS_FILTER_HIT,
+    ] {
+        status(op, true);
+    }
+    statement.reprepared_before.set(status(ffi::SQLITE_STMTSTATUS_REPREPARE, false));
+    call.undefined()
 }
 
 impl Statement {
