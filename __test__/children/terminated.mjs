@@ -1,4 +1,4 @@
-// Terminates 200 workers while each checks a database; then no thread of theirs is left.
+// Terminates many workers while each checks a database; then no thread of theirs is left.
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import path from 'node:path'
@@ -24,8 +24,9 @@ if (isMainThread) {
     await worker.terminate()
     ended++
   }
-  for (let i = 0; i < 50; i++) await Promise.all([one(), one(), one(), one()])
-  // Threads of the pool stay; one for each task would be 600.
+  const workers = Number(process.argv[3])
+  while (ended < workers) await Promise.all([one(), one()])
+  // Threads of the pool stay; one for each task would be three a worker.
   while (threads() > before + 8) await sleep(20)
   console.log(`${ended} terminated`)
 } else {
