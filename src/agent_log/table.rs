@@ -13,7 +13,8 @@
 //!
 //! The thread that owns the connection.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
+use std::ptr;
 
 use rusqlite::{OptionalExtension, ffi};
 
@@ -45,7 +46,6 @@ pub const BUMP: &str = "INSERT INTO main.__meta (key, value) \
     SET value = CAST(max(CAST(value AS INTEGER) + 1, CAST(excluded.value AS INTEGER)) AS TEXT)";
 
 const TABLE: &str = "agentLogEntries";
-const META: &str = "__meta";
 
 /// The INSERT of an entry; parameters in the order of the fields, then of the further columns.
 pub(super) fn insert(connection: &Connection, shared: &Shared) -> Result<Statement> {
@@ -114,17 +114,49 @@ pub(super) fn bump(connection: &Connection, shared: &Shared) -> Result<Option<St
     let Some(counter) = &shared.options.change_counter else {
         return Ok(None);
     };
-    match prepare(connection, BUMP) {
-        Ok(statement) => Ok(Some(statement)),
-        Err(error)
-            if is_schema_error(&error)
-                && !counter.required
-                && kind_of(connection, META)?.is_none() =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(counter_fault(error)),
+    if !counter.required && !has_meta(connection)? {
+        return Ok(None);
     }
+    prepare(connection, BUMP).map(Some).map_err(counter_fault)
+}
+
+/// Whether there is a table `__meta`. Asked for each append of a database in memory: a statement that
+/// cannot be prepared would cost ten times as much.
+fn has_meta(connection: &Connection) -> Result<bool> {
+    refresh(connection)?;
+    let none: *mut c_void = ptr::null_mut();
+    // SAFETY: the connection is open and used by this thread alone; the names are NUL-terminated;
+    // nothing is asked for but whether the table exists.
+    let rc = unsafe {
+        ffi::sqlite3_table_column_metadata(
+            connection.raw(),
+            c"main".as_ptr(),
+            c"__meta".as_ptr(),
+            ptr::null(),
+            none.cast(),
+            none.cast(),
+            none.cast(),
+            none.cast(),
+            none.cast(),
+        )
+    };
+    match rc {
+        ffi::SQLITE_OK => Ok(true),
+        ffi::SQLITE_ERROR => Ok(false),
+        _ => Err(connection.last_error().at(connection.path())),
+    }
+}
+
+/// Has the connection know the schema as the file has it. What is prepared does not compare the two;
+/// what runs does.
+fn refresh(connection: &Connection) -> Result<()> {
+    if connection.file().is_none() {
+        // Nobody else can change it.
+        return Ok(());
+    }
+    let sql = "SELECT 1 FROM main.sqlite_schema LIMIT 1";
+    let read = connection.sql()?.query_row(sql, [], |_| Ok(())).optional();
+    read.map(drop).map_err(|error| Error::from(error).at(connection.path()))
 }
 
 /// A failure of the change counter. It is no row's fault, and no row is written without it.
@@ -155,11 +187,7 @@ fn prepare(connection: &Connection, sql: &str) -> Result<Statement> {
         .map_err(|_| Error::fusion("ERR_FUSION_SCHEMA", "the name of a column holds a NUL byte"))?;
     match Statement::prepare(connection, &sql) {
         Err(error) if is_schema_error(&error) => {
-            // The connection may know an older schema, which a statement that cannot be prepared
-            // does not compare with the file's. One that runs does.
-            let read = "SELECT 1 FROM main.sqlite_schema LIMIT 1";
-            let read = connection.sql()?.query_row(read, [], |_| Ok(())).optional();
-            read.map_err(|error| Error::from(error).at(connection.path()))?;
+            refresh(connection)?;
             Statement::prepare(connection, &sql)
         }
         prepared => prepared,
