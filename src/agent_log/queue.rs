@@ -994,7 +994,9 @@ mod tests {
             let queue = Queue::new();
             let starts = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&starts);
-            queue.start_with(move || drop(counted.fetch_add(1, Ordering::Relaxed)));
+            queue.start_with(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
             assert!(queue.lock().rest());
             need(&queue, &options);
             assert_eq!(starts.load(Ordering::Relaxed), 1);
