@@ -233,7 +233,13 @@ impl<'a> Writer<'a> {
             self.look_at_wal = Some(now + self.failures.pause_before_check());
             return self.doubted(error);
         }
-        let look_again = match self.wal.look(now) {
+        let due = match self.wal.look(now) {
+            Ok(Mode::Passive) if self.transactions.in_company(now) => {
+                self.wal.left_to_others(now).map_or(Ok(Mode::Passive), |left| Err(Some(left)))
+            }
+            due => due,
+        };
+        let look_again = match due {
             Ok(mode) => {
                 drop(self.checkpoint(mode));
                 // What remains to be done, if anything, is decided afresh.
@@ -288,6 +294,7 @@ impl<'a> Writer<'a> {
         let shared = self.shared;
         // Counted before: a commit during the checkpoint may be what the restart is undone by.
         let commits = shared.file.wal.commits();
+        let started = Instant::now();
         let mut result = wal::checkpoint(shared, &mut self.own, mode);
         if let Err(error) = result {
             result = self.mend(error).and_then(|()| wal::checkpoint(shared, &mut self.own, mode));
@@ -297,7 +304,7 @@ impl<'a> Writer<'a> {
             // The file was written to: what is known of it is brought up to date.
             drop(shared.file.check_beside());
         }
-        self.wal.record(&result, commits);
+        self.wal.record(&result, commits, started);
         result
     }
 

@@ -46,6 +46,11 @@ impl Streak {
         self.run = Some((since, now));
     }
 
+    /// Whether others commit to the file, too.
+    pub fn in_company(&self, now: Instant) -> bool {
+        self.met.is_some_and(|met| now.saturating_duration_since(met) < COMPANY)
+    }
+
     /// How long to leave the lock to others before the next batch.
     pub fn stand_back(&mut self, now: Instant) -> Option<Duration> {
         let (since, last) = self.run?;
@@ -54,8 +59,7 @@ impl Streak {
             self.run = None;
             return None;
         }
-        let in_company = self.met.is_some_and(|met| now.saturating_duration_since(met) < COMPANY);
-        if !in_company || now.saturating_duration_since(since) < LONGEST {
+        if !self.in_company(now) || now.saturating_duration_since(since) < LONGEST {
             return None;
         }
         self.run = None;

@@ -86,6 +86,11 @@ impl<'a> Transactions<'a> {
         }
     }
 
+    /// Whether other processes commit to the file, too.
+    pub fn in_company(&self, now: Instant) -> bool {
+        self.streak.in_company(now)
+    }
+
     /// Gives the batch back that a panic has left.
     pub fn abandon(&mut self) {
         if let Some(batch) = self.batch.take() {
