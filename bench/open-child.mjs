@@ -6,27 +6,27 @@ import { createRequire } from 'node:module'
 import path from 'node:path'
 
 const require = createRequire(import.meta.url)
-const [contender, folder, file] = process.argv.slice(2)
+const [contender, folder, argument] = process.argv.slice(2)
 
 const node = () => process.getBuiltinModule('node:sqlite').DatabaseSync
 const ours = (name) => require('../index.js')[name]
 const openers = {
-  'node:sqlite': () => (path) => new (node())(path),
+  'node:sqlite': () => (file) => new (node())(file),
   'better-sqlite3': () => {
     const Database = require('better-sqlite3')
-    return (path) => new Database(path)
+    return (file) => new Database(file)
   },
   DatabaseSync: () => {
     const Database = ours('DatabaseSync')
-    return (path) => new Database(path)
+    return (file) => new Database(file)
   },
   HardenedDatabase: () => {
     const Database = ours('HardenedDatabase')
-    return (path) => new Database(path)
+    return (file) => new Database(file)
   },
   'HardenedDatabase, no check': () => {
     const Database = ours('HardenedDatabase')
-    return (path) => new Database(path, { startupCheck: 'off' })
+    return (file) => new Database(file, { startupCheck: 'off' })
   },
 }
 
@@ -42,10 +42,12 @@ function make() {
   small.close()
   const large = new (node())(path.join(folder, 'large.db'))
   large.exec(schema)
-  large.exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${Number(file) / 1024})
+  large.exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${Number(argument) / 1024})
     INSERT INTO agentLogEntries (taskId, timestamp, text, type) SELECT 'FN-' || i, 'now', hex(randomblob(450)), 'text' FROM n`)
   large.close()
 }
+
+const descriptors = () => readdirSync('/dev/fd').length
 
 /** A database of this contender's own. */
 function copy(name) {
@@ -82,7 +84,6 @@ const answers = {
 
   /** Counts the descriptors of a database among `count`, and with entries being written. */
   async count(count) {
-    const descriptors = () => readdirSync('/dev/fd').length
     const before = descriptors()
     answers.hold(count)
     // The writers have looked at their files.
@@ -99,10 +100,10 @@ if (contender === 'make') {
   make()
 } else {
   open = openers[contender]()
-  if (file === undefined) {
-    process.on('message', async ([question, argument]) => {
+  if (argument === undefined) {
+    process.on('message', async ([question, value]) => {
       try {
-        process.send({ answer: (await answers[question](argument)) ?? null })
+        process.send({ answer: (await answers[question](value)) ?? null })
       } catch (error) {
         process.send({ error: error.stack })
       }
@@ -110,7 +111,7 @@ if (contender === 'make') {
     process.on('disconnect', () => process.exit())
   } else {
     const started = performance.now()
-    const db = open(file)
+    const db = open(argument)
     read(db)
     db.close()
     console.log(performance.now() - started)
