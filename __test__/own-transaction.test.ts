@@ -76,7 +76,7 @@ for (const [name, hold] of Object.entries(holders)) {
   })
 }
 
-test('entries that nobody waits for are reported by an error event, once a transaction', async (t) => {
+test('entries without a promise are reported by an error event, once a transaction', async (t) => {
   const file = database(t)
   const db = open(t, options, file)
   const sibling = open(t, options, file)
@@ -140,4 +140,18 @@ test('a handle without entries closes next to a transaction of the same thread',
   t.false(db.isOpen)
   sibling.exec('COMMIT')
   sibling.close()
+})
+
+test('an iteration that writes on the handle itself is in the way like any other', async (t) => {
+  const file = database(t)
+  const db = open(t, options, file)
+  db.appendAgentLog(entry('one'))
+  const rows = db.prepare(`INSERT INTO __meta (key, value) VALUES ('k', 'v'), ('l', 'v') RETURNING key`).iterate()
+  rows.next()
+  t.throws(() => db.flushAgentLogsSync(), { code: OWN })
+  await t.throwsAsync(db.flushAgentLogs(), { code: OWN })
+  t.is([...rows].length, 1, 'it goes on')
+  db.flushAgentLogsSync()
+  db.close()
+  t.deepEqual((await seenByAnotherProcess(t, file)).texts, ['one'])
 })

@@ -412,7 +412,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Whether the database's own connection is in a write transaction.
+    /// Whether the database's own connection is in a write transaction, to which rows can be added.
     fn is_writing(&self, call: &Call<'_>) -> Outcome<bool> {
         let Some(number) = self.database else { return Ok(false) };
         with_connection_as_is(call.env, number, |connection| {
@@ -421,7 +421,8 @@ impl Handle {
             }
             // SAFETY: the connection is open and used by this thread alone.
             let state = unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
-            Ok(state == ffi::SQLITE_TXN_WRITE)
+            // In autocommit mode a statement is in the middle of writing, and ends with a COMMIT.
+            Ok(state == ffi::SQLITE_TXN_WRITE && !connection.is_autocommit())
         })
     }
 }

@@ -249,11 +249,12 @@ impl Database {
         }
         let class = if self.healing.is_some() { "HardenedDatabase" } else { "DatabaseSync" };
         let what = match self.transaction.get() {
-            Some((since, _)) => format!(
-                "a transaction that this thread has open since {} on another {class}",
-                utc(since)
-            ),
-            None => format!("an iteration of a statement that writes, on another {class}"),
+            Some((since, _)) => {
+                format!("a transaction that this thread has open since {} on a {class}", utc(since))
+            }
+            None => {
+                format!("an iteration of a statement that writes, on a {class} of this thread,")
+            }
         };
         let mut error = Error::fusion(
             "ERR_FUSION_OWN_TRANSACTION",

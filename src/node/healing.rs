@@ -38,18 +38,14 @@ use super::database::Database;
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown};
 use crate::agent_log;
-use crate::engine::{
-    self, Class, Connection, DatabaseFile, Error, Profile, Remedy, Result, errstr,
-};
+use crate::engine::{self, Class, Connection, Error, Place, Profile, Remedy, Result, errstr};
 
 /// What SQLite's commit hook has to know.
 #[derive(Debug)]
 struct Commits {
     /// SQLite began to commit in the running call.
     has_begun: Cell<bool>,
-    file: Option<Arc<DatabaseFile>>,
-    /// By which the connection opened it.
-    path: PathBuf,
+    place: Option<Place>,
     /// The connection's.
     generation: u32,
     /// Why the last commit that was refused was.
@@ -219,12 +215,12 @@ impl Healing {
         self.how.profile.busy_timeout
     }
 
-    /// As [`Commits::check_identity`], and stops the file's log if it does not.
+    /// As [`Commits::check_place`], and stops the file's log if it does not.
     fn check_place(&self) -> Outcome<()> {
         if self.how.flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
             return Ok(());
         }
-        let checked = self.commits.borrow().check_identity();
+        let checked = self.commits.borrow().check_place();
         checked.map_err(|error| {
             self.stop_log(&error);
             error.into()
@@ -233,10 +229,10 @@ impl Healing {
 
     /// Stops the log of the file, if `error` says that the path leads elsewhere.
     fn stop_log(&self, error: &Error) {
-        if let Some(file) = &self.commits.borrow().file
+        if let Some(place) = &self.commits.borrow().place
             && error.class() == Class::Replaced
         {
-            agent_log::replaced(file.id, error);
+            agent_log::replaced(place.file().id, error);
         }
     }
 
@@ -311,17 +307,15 @@ impl Healing {
             flags &= !OpenFlags::SQLITE_OPEN_CREATE;
         }
         if another.is_none() {
-            self.commits.borrow().check_identity()?;
+            self.commits.borrow().check_place()?;
         }
         // A relative path may lead elsewhere by now, but a URI has more than the path.
         let is_uri = self.how.path.as_os_str().as_encoded_bytes().starts_with(b"file:");
-        let path = match is_uri {
-            true => self.how.path.clone(),
-            false => self.commits.borrow().path.clone(),
-        };
+        let resolved = self.commits.borrow().place.as_ref().map(|it| it.path().to_path_buf());
+        let path = resolved.filter(|_| !is_uri).unwrap_or_else(|| self.how.path.clone());
         let connection = Connection::open_hardened(&path, flags, &self.how.profile)?;
         if another.is_none() {
-            self.commits.borrow().check_identity()?;
+            self.commits.borrow().check_place()?;
         }
         engine::watch_wal(&connection);
         self.watch_commits(&connection);
@@ -345,27 +339,24 @@ impl Commits {
     fn of(connection: &Connection) -> Box<Self> {
         Box::new(Self {
             has_begun: Cell::new(false),
-            file: connection.file().cloned(),
-            path: connection.path().to_path_buf(),
+            place: Place::of(connection),
             generation: connection.generation(),
             refusal: RefCell::default(),
         })
     }
 
-    /// That the path leads to the file still. Where that cannot be known, nothing is said.
-    fn check_identity(&self) -> Result<()> {
-        match self.file.as_ref().map_or(Ok(()), |file| file.id.check_presence(&self.path)) {
-            Err(error) if error.class() == Class::Replaced => Err(error),
-            _ => Ok(()),
-        }
+    /// That the path leads to the file still.
+    fn check_place(&self) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), Place::check)
     }
 
     /// That a commit is one to the file at the path, and to the WAL next to it.
     fn check(&self) -> Result<()> {
-        match &self.file {
-            Some(file) if file.members.generation() != self.generation => Err(Error::stale()),
-            _ => self.check_identity(),
+        let Some(place) = &self.place else { return Ok(()) };
+        if place.file().members.generation() != self.generation {
+            return Err(Error::stale());
         }
+        place.check_briefly()
     }
 }
 
@@ -521,7 +512,7 @@ impl Database {
     }
 
     /// Opens the file that is at the path now in place of the one that was open. Statements are
-    /// prepared anew when they are next run; functions, aggregates, the authorizer, limits and
+    /// prepared again when they are next run; functions, aggregates, the authorizer, limits and
     /// settings stay. Sessions, temporary tables, attached databases and loaded extensions go.
     ///
     /// # Errors
