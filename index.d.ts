@@ -1109,8 +1109,8 @@ export class HardenedDatabase extends DatabaseSync {
    * lasts, and with `ERR_FUSION_SCHEMA` within a second: then the entries are kept and written as
    * soon as that is possible, unless `takePending` takes them back. The same after `busyTimeout`
    * with `ERR_FUSION_OWN_TRANSACTION`, where another connection of this thread has a write
-   * transaction open on the file for as long; entries that nobody waits for are then reported by
-   * one `error` event a transaction.
+   * transaction open on the file for as long; for entries without a promise one `error` event a
+   * transaction reports it.
    */
   appendAgentLogs<Columns extends string = never>(
     entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
@@ -1167,7 +1167,7 @@ export class HardenedDatabase extends DatabaseSync {
    * Opens the file that is at the path now, after it was replaced or deleted under this handle, and
    * moves what the log accepted and has not committed to that file's log, in order, with the promises
    * that wait for it. Rolls an open transaction back. Listeners, functions, aggregates, the authorizer,
-   * limits and settings stay; statements are prepared anew when they are next used; an iterator in
+   * limits and settings stay; statements are prepared again when they are next used; an iterator in
    * the middle of its rows throws; sessions, temporary tables, attached databases and loaded extensions
    * go. The old file's `-wal` is put aside if it is at the path. Does nothing where the path leads to the
    * open file and the log has not stopped. Each handle reopens by a call of its own. Waits for the disk.

@@ -76,7 +76,7 @@ for (const [name, hold] of Object.entries(holders)) {
   })
 }
 
-test('entries that nobody waits for are reported by an error event, once a transaction', async (t) => {
+test('entries without a promise are reported by an error event, once a transaction', async (t) => {
   const file = database(t)
   const db = open(t, options, file)
   const sibling = open(t, options, file)

@@ -391,7 +391,7 @@ test('a file that is back at its path is reopened as it is', async (t) => {
   )
 })
 
-test('reopen({ create: true }) makes a file where there is none', async (t) => {
+test('reopen({ create: true }) makes a file where the path leads nowhere', async (t) => {
   const folder = await temporaryFolder(t)
   const file = path.join(folder, 'fusion.db')
   await createDatabase(file)

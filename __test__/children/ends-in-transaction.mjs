@@ -1,4 +1,4 @@
-// Accepts entries and ends, in the way that it is told, while a connection of it holds the write lock.
+// Accepts entries and ends, in the way that its arguments name, while a connection of it holds the write lock.
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
 import { DatabaseSync, HardenedDatabase } from '../../index.js'
 

@@ -766,7 +766,7 @@ impl Queue {
         self.lock().checkpoints.drain(..).map(|(_, reply)| reply).collect()
     }
 
-    /// Tells those who are `waiting` that it failed. The entries stay.
+    /// Answers those who are `waiting` that it failed. The entries stay.
     pub fn fail_waiting(&self, error: &Error, waiting: &Waiting) -> Settled {
         let mut told = Settled::default();
         let mut state = self.lock();

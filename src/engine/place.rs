@@ -91,7 +91,7 @@ impl Place {
     fn look(&self) -> Seen {
         let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
         // SAFETY: the buffer is one `stat`, which is read only if the call has filled it. The
-        // descriptor is open; were it another file's, that would be told from it.
+        // descriptor is open; were it another file's, device and inode would say so.
         let stat = unsafe {
             if libc::fstat(self.descriptor?, stat.as_mut_ptr()) != 0 {
                 return None;

@@ -908,9 +908,9 @@ fn run_script(
             }
             let mut statement = ptr::null_mut();
             let mut tail = ptr::null();
+            let mut allowed = Ok(());
             // SAFETY: `rest` is readable for its length, which includes the terminating NUL, and
             // outlives the statement, which is finalised at once; `tail` points into it.
-            let mut allowed = Ok(());
             let code = unsafe {
                 let mut code = ffi::sqlite3_prepare_v2(
                     db,

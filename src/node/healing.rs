@@ -519,7 +519,7 @@ impl Database {
     }
 
     /// Opens the file that is at the path now in place of the one that was open. Statements are
-    /// prepared anew when they are next run; functions, aggregates, the authorizer, limits and
+    /// prepared again when they are next run; functions, aggregates, the authorizer, limits and
     /// settings stay. Sessions, temporary tables, attached databases and loaded extensions go.
     ///
     /// # Errors
