@@ -232,16 +232,6 @@ impl LockSpace {
         }
     }
 
-    /// The descriptor that holds the locks of `file`, if one does. It stays open as long as the file
-    /// has members.
-    pub(super) fn canonical(&self, file: Inode) -> Option<RawFd> {
-        let file = Arc::clone(&self.table().files.get(&file)?.file);
-        match &*file.locks() {
-            Locks::Description(canonical) => Some(canonical.fd.as_raw_fd()),
-            Locks::Undecided | Locks::Posix => None,
-        }
-    }
-
     /// Files that have no members and are kept for [`Self::release`].
     pub(super) fn idle(&self) -> Vec<Inode> {
         self.table().idle.iter().map(|file| file.inode).collect()
