@@ -117,7 +117,7 @@ certain('whatever changes the file has it checked', async (t) => {
     'another process writes in a rollback journal': (file) =>
       writtenElsewhere(file, `PRAGMA journal_mode = DELETE; UPDATE __meta SET value = '1'`),
     'a killed process leaves a WAL': (file) => leftInWal(t, file, `UPDATE __meta SET value = '1'`),
-    'a journal lies beside it': (file) => writeFileSync(`${file}-journal`, Buffer.alloc(512, 1)),
+    'a journal lies next to it': (file) => writeFileSync(`${file}-journal`, Buffer.alloc(512, 1)),
     'it grows': (file) => appendFileSync(file, Buffer.alloc(PAGE)),
     'its mode changes': (file) => chmodSync(file, 0o640),
     'the note is cut': (file) => {

@@ -59,7 +59,7 @@ impl Descriptors {
     }
 }
 
-/// Whether the process's descriptors can be told here.
+/// Whether the process's descriptors can be listed here.
 pub(super) fn is_possible() -> bool {
     std::fs::read_dir(LIST).is_ok()
 }

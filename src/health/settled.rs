@@ -53,7 +53,7 @@ struct State {
     boot: String,
 }
 
-/// That a check found a file sound, and what the file was then: kept beside it.
+/// That a check found a file sound, and what the file was then: kept next to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// When it was checked, in milliseconds since 1970-01-01 UTC.
@@ -114,7 +114,7 @@ impl State {
         if size(&Wal::path(path)) > 0 || size(&beside(path, "-journal")) > 0 {
             return None;
         }
-        let state = Self::told(path)?;
+        let state = Self::recorded(path)?;
         let seconds = u64::try_from(state.changed.0).ok()?;
         let nanoseconds = u32::try_from(state.changed.1).ok()?;
         let changed = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
@@ -124,7 +124,7 @@ impl State {
     }
 
     #[cfg(target_os = "linux")]
-    fn told(path: &Path) -> Option<Self> {
+    fn recorded(path: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -139,7 +139,7 @@ impl State {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn told(_: &Path) -> Option<Self> {
+    fn recorded(_: &Path) -> Option<Self> {
         None
     }
 }
