@@ -9,6 +9,7 @@
 // | else the package fusion-sqlite-<target> | installed with this one, as an optional dependency |
 
 const fs = require('node:fs')
+const { createRequire } = require('node:module')
 const path = require('node:path')
 const choice = require('./native/choice.js')
 const { missingBytes } = require('./native/image.js')
@@ -39,9 +40,8 @@ function targets() {
 function loadFile(file) {
   const missing = missingBytes(file)
   if (missing > 0) throw new Error(`the file is cut short: its last ${missing} bytes are missing`)
-  const loaded = { exports: {} }
-  process.dlopen(loaded, file)
-  return loaded.exports
+  // In a single executable `require` knows no files.
+  return typeof require.resolve === 'function' ? require(file) : createRequire(file)(file)
 }
 
 /** The binary of an installed package, which must be of this package's version. */

@@ -29,8 +29,14 @@ export interface StatementOptions {
   allowUnknownNamedParameters?: boolean | undefined
 }
 
-/** As @types/node calls it. */
-export type PrepareOptions = StatementOptions
+/** Options of `DatabaseSync.prepare`. */
+export interface PrepareOptions extends StatementOptions {
+  /**
+   * That the statement will be used for long, as SQLite's `SQLITE_PREPARE_PERSISTENT` says. Without an effect: every
+   * statement that is kept is prepared so. Node 26.8 and newer throw TypeError for what is no boolean. Default `false`.
+   */
+  persistent?: boolean | undefined
+}
 
 /** What is done when another SQLite of this process has the same file open. */
 export type ForeignHandles = 'error' | 'warn' | 'ignore'
@@ -111,7 +117,10 @@ export class DatabaseSync implements Disposable {
   readonly isTransaction: boolean
   /** Opens the database. Throws `ERR_INVALID_STATE` if it is open. */
   open(): void
-  /** Finalises every statement and closes. Throws `ERR_INVALID_STATE` if it is not open. */
+  /**
+   * Finalises every statement and closes. Throws `ERR_INVALID_STATE` if it is not open, and in a callback: a function in
+   * SQL, the authorizer, a handler of a changeset, a subscriber to `sqlite.db.query`.
+   */
   close(): void
   /** Runs every statement of `sql`, up to the first that fails, which is thrown. Rows are ignored. */
   exec(sql: string): void
@@ -121,7 +130,7 @@ export class DatabaseSync implements Disposable {
    *
    * @throws TypeError `ERR_INVALID_ARG_VALUE` if there is no statement; SQLite's errors
    */
-  prepare(sql: string, options?: StatementOptions): StatementSync
+  prepare(sql: string, options?: PrepareOptions): StatementSync
   /**
    * The path of the file behind the database `dbName` (`main` or an attached one's name), or null
    * if there is none. Default `main`.
@@ -224,9 +233,9 @@ export class Session {
   changeset(): Uint8Array<ArrayBuffer>
   /** The changes so far, with the values from before of primary keys only. */
   patchset(): Uint8Array<ArrayBuffer>
-  /** Ends the recording. */
+  /** Ends the recording. Throws `ERR_INVALID_STATE` if it has ended, and in a callback of the database. */
   close(): void
-  /** Ends the recording if it has not ended. */
+  /** Ends the recording if it has not ended. Throws `ERR_INVALID_STATE` in a callback of the database. */
   [Symbol.dispose](): void
 }
 
@@ -268,7 +277,8 @@ export interface BackupOptions {
 }
 
 /**
- * Copies a database to `path`, off this thread. The source can be used meanwhile: what its own
+ * Copies a database to `path`, off this thread. `path` is opened before this returns, so that a relative one is one of
+ * the directory that is current then. The source can be used meanwhile: what its own
  * connection writes is copied, too; what another connection writes makes the backup begin again.
  * Closing the source does not stop it.
  *
@@ -306,7 +316,11 @@ export type StatementResultingChanges = RunResult
 
 /**
  * A prepared statement; made by `DatabaseSync.prepare` only. Values of a call are forgotten by the
- * next. After the database was closed every method throws `ERR_INVALID_STATE`.
+ * next. After it or the database was closed every method throws `ERR_INVALID_STATE`. So do `all`, `get`, `run`,
+ * `iterate`, `close` and the iterator's methods in a callback of this statement's own running call.
+ *
+ * A parameter may be `undefined` under Node 26.10 and newer, and binds NULL; before it is TypeError
+ * `ERR_INVALID_ARG_TYPE`. A text longer than `buffer.constants.MAX_STRING_LENGTH` throws `ERR_STRING_TOO_LONG`.
  */
 export class StatementSync {
   private constructor()
@@ -320,7 +334,10 @@ export class StatementSync {
   /** The first row, or `undefined`. */
   get(...parameters: SQLInputValue[]): Row | undefined
   get(named: NamedParameters, ...parameters: SQLInputValue[]): Row | undefined
-  /** Runs to the end. */
+  /**
+   * Runs to the end. Where a result is no safe integer and `readBigInts` is not set, Node 26.8 and newer throw
+   * `ERR_OUT_OF_RANGE`, after the statement has run; before, it is rounded.
+   */
   run(...parameters: SQLInputValue[]): RunResult
   run(named: NamedParameters, ...parameters: SQLInputValue[]): RunResult
   /** Rows one by one. Another call of this statement invalidates the iterator. */
@@ -332,6 +349,36 @@ export class StatementSync {
   setAllowUnknownNamedParameters(enabled: boolean): void
   setReadBigInts(enabled: boolean): void
   setReturnArrays(enabled: boolean): void
+  /** Gives up what the statement holds, in the middle of an iteration, too. node:sqlite has it since 24.22 and 26.8. */
+  close(): void
+  /** The same; does nothing if it or its database is closed. node:sqlite has it since 24.22 and 26.8. */
+  [Symbol.dispose](): void
+  /**
+   * A counter of what this statement has done (sqlite.org/c3ref/c_stmtstatus_counter.html): a count; `memused` is in
+   * bytes. node:sqlite has it since 26.8. Statements with the same text share one of SQLite's until the first call of
+   * `stat` or `resetStats` in a thread: counts from before that of several are those of all.
+   *
+   * @throws TypeError `ERR_INVALID_ARG_TYPE`, `ERR_INVALID_ARG_VALUE` for another name
+   */
+  stat(counter: StatementCounter): number
+  /** Has each counter but `memused` start at 0. node:sqlite has it since 26.8. */
+  resetStats(): void
+}
+
+/** What `StatementSync.stat` counts. */
+export type StatementCounter =
+  'fullscanStep' | 'sort' | 'autoindex' | 'vmStep' | 'reprepare' | 'run' | 'filterMiss' | 'filterHit' | 'memused'
+
+/**
+ * What the diagnostics channel `sqlite.db.query` (`node:diagnostics_channel`) publishes for each statement that a
+ * `DatabaseSync` has run, when the call that ran it returns. node:sqlite has it since 24.22 and 26.8.
+ */
+export interface QueryMessage {
+  /** The text, with the values in place of the parameters. */
+  sql: string
+  database: DatabaseSync
+  /** Nanoseconds, in steps of a millisecond. */
+  duration: number
 }
 
 /** What authorizers and conflict handlers of changesets are told, and answer. */
@@ -386,9 +433,15 @@ export declare const constants: {
 /** Kinds of log rows that Fusion writes today; others are accepted. */
 export type AgentLogType = 'text' | 'thinking' | 'tool' | 'tool_result' | 'tool_error' | (string & {})
 
-/** One row of `agentLogEntries`. */
+/** A value of a column that the option `columns` names, bound as `node:sqlite` binds it. */
+export type AgentLogValue = string | number | bigint | null | undefined
+
+/**
+ * One row of `agentLogEntries`. A key of its own that is neither listed here nor named by the option
+ * `columns` is refused with a TypeError, unless its value is undefined.
+ */
 export interface AgentLogEntry {
-  /** Id of a row in `tasks`. Not empty. */
+  /** Id of a row in `tasks`, where the table refers to that. Not empty. */
   taskId: string
   /** Lone surrogates are stored as U+FFFD, as by node:sqlite; NUL is kept. */
   text: string
@@ -401,8 +454,13 @@ export interface AgentLogEntry {
   agent?: string | null | undefined
 }
 
+/** The same with values for columns that the option `columns` names. Undefined is NULL. */
+export type AgentLogEntryWith<Columns extends string> = AgentLogEntry & { [Column in Columns]?: AgentLogValue }
+
 /** An entry that was handed back. */
 export interface PendingAgentLogEntry {
+  /** Of columns that the option `columns` names. */
+  [column: string]: string | number | bigint | null
   taskId: string
   timestamp: string
   text: string
@@ -823,14 +881,48 @@ export interface RestoreResult {
   elapsedMs: number
 }
 
-/** Durations are in milliseconds, sizes in bytes. */
-export interface HardenedDatabaseOptions extends StatementOptions {
-  /** Open the database in the constructor. Default `true`. */
-  open?: boolean | undefined
-  /** Open for reading only: no log, no checkpoints. The file must be in WAL mode. Default `false`. */
+/**
+ * Those of `DatabaseSync`, with the same meaning, and the log's. Durations are in milliseconds, sizes in
+ * bytes.
+ */
+export interface HardenedDatabaseOptions extends Omit<
+  DatabaseSyncOptions,
+  'readOnly' | 'timeout' | 'enableForeignKeyConstraints' | 'enableDoubleQuotedStringLiterals'
+> {
+  /**
+   * Open for reading only: no log, no checkpoints, and the journal mode stays as it is. The file must
+   * exist. Default `false`.
+   */
   readOnly?: boolean | undefined
-  /** How long a statement waits for a lock. Set before any other PRAGMA. Default 5000. */
+  /**
+   * Open a file that is there, and make none, nor a directory: `ERR_FUSION_MISSING`, with `path`, where
+   * there is none. Default `false`.
+   */
+  mustExist?: boolean | undefined
+  /**
+   * `wal`: the file is put into WAL mode when it is opened, and `ERR_FUSION_NOT_WAL` says why it could
+   * not be. `keep`: its journal mode stays, and a new file gets SQLite's own, a rollback journal. With
+   * one, everything works but what is the WAL's: `checkpoint()` does nothing and answers zeros, and a
+   * commit and a read of others wait for each other. Default `wal`, except that a process which keeps a
+   * file in rollback mode already goes on doing so; asked for, `wal` is `ERR_FUSION_OPTIONS_CONFLICT`
+   * while another handle of this process keeps it.
+   */
+  journalMode?: 'wal' | 'keep' | undefined
+  /**
+   * Every statement that reads comes after a flush of what this process handed to the log before, so
+   * that it sees those entries; it waits for up to `closeTimeout`, and throws what
+   * `flushAgentLogsSync()` throws. Not in a function that SQL calls. Inside a transaction that has read
+   * already, a read sees what that one saw. Costs a free lock where nothing is pending, else
+   * the wait for a commit. Default `false`: entries of `appendAgentLog` are seen after `linger`.
+   */
+  flushBeforeReads?: boolean | undefined
+  /**
+   * How long a statement waits for a lock. Set before any other PRAGMA. Default 5000. `timeout` is
+   * node:sqlite's name for it; given both, they must agree (`ERR_INVALID_ARG_VALUE`).
+   */
   busyTimeout?: number | undefined
+  /** Another name of `busyTimeout`. */
+  timeout?: number | undefined
   /**
    * `NORMAL`: commits survive any crash of the process. `FULL`: loss of power, too. `EXTRA`: as
    * `FULL`. Default `NORMAL`.
@@ -838,10 +930,12 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   synchronous?: 'NORMAL' | 'FULL' | 'EXTRA' | undefined
   /** Size above which the WAL is cut. Default 4 MiB. */
   journalSizeLimit?: number | undefined
-  /** As for `DatabaseSync`. */
-  foreignHandles?: ForeignHandles | undefined
-  /** Enforce foreign keys. Default `true`. */
+  /** Enforce foreign keys, in the log's transactions as well. Default `true`. */
   foreignKeys?: boolean | undefined
+  /** Another name of `foreignKeys`. */
+  enableForeignKeyConstraints?: boolean | undefined
+  /** Take `"text"` for a string, for the log's writer as well. Default `false`. */
+  enableDoubleQuotedStringLiterals?: boolean | undefined
   /** Open a file that has several hard links. Default `false`: an error. */
   allowHardLinks?: boolean | undefined
   /** Open a file on a network file system. Default `false`: an error. */
@@ -852,21 +946,43 @@ export interface HardenedDatabaseOptions extends StatementOptions {
   batchBytes?: number | undefined
   /** How long an entry that nobody waits for may wait for company. Default 500. */
   linger?: number | undefined
-  /** The same once somebody waits. Default 5. */
+  /**
+   * The least that an entry waits for company once a caller waits for it, in milliseconds. Default 0: the
+   * writer begins when the turn of the event loop that appended it ends, or 10 ms after the append where the
+   * turn goes on. So all calls of one turn share a transaction, and what is appended while the writer commits
+   * is its next one. More than 0 makes fewer transactions, which write fewer bytes, and each call that much
+   * slower.
+   */
   awaitedLinger?: number | undefined
   /** Bytes that may be queued. Default 64 MiB. */
   queueBytes?: number | undefined
   /** After how long of failures a call that waits is told; its entries are kept. Default 60000. */
   retryDeadline?: number | undefined
-  /** Key in `__meta` that each transaction increases; null: none. Default `lastModified`. */
+  /**
+   * Key in `__meta` that each transaction increases; null: none. Default `lastModified` where the database has a
+   * table `__meta`; a key that is given must have one (`ERR_FUSION_SCHEMA`).
+   */
   changeCounter?: string | null | undefined
+  /**
+   * Columns of `agentLogEntries` that entries have values for, besides those of `AgentLogEntry`. Default: none.
+   * One that the table lacks is a fault of the schema (`ERR_FUSION_SCHEMA`).
+   */
+  columns?: readonly string[] | undefined
+  /**
+   * Make the table `agentLogEntries` (`AGENT_LOG_SCHEMA`), with the first entry, where it is missing. Default
+   * `false`: only in a database that never had a schema. A table that this process's log has met, and
+   * that is gone, is not made again.
+   */
+  createTable?: boolean | undefined
   /** Frames not yet in the database that make a checkpoint due. Default 100. */
   checkpointFrames?: number | undefined
   /**
    * When the file is checked. `quick`, `full`: in the constructor, before anything is written.
    * `background`: off this thread, once it is open. `off`: not. Default: `quick` where the file is
    * small (up to 16 MiB), or up to 64 MiB and its last user did not close it; else
-   * `background`. A file that this process has open and has checked is not checked again.
+   * `background`. A file that this process has open and has checked is not checked again; without
+   * the option, neither is one that nobody has written to since a check found it sound (Linux; a
+   * note in `<file>-schema`, which counts for a day).
    */
   startupCheck?: 'quick' | 'full' | 'background' | 'off' | undefined
   /**
@@ -935,6 +1051,15 @@ export interface HardenedDatabaseEvents {
   backup: [result: BackupResult]
 }
 
+export interface ReopenOptions {
+  /** Make a file where there is none at the path. Default false. */
+  create?: boolean | undefined
+}
+/** A listener of the event `E`: of a known event with its arguments, of any other with what is emitted. */
+type Listener<E extends string | symbol> = E extends keyof HardenedDatabaseEvents
+  ? (...args: HardenedDatabaseEvents[E]) => void
+  : (...args: any[]) => void
+
 /**
  * A `DatabaseSync` with the hardened profile, and the log of its file.
  *
@@ -943,13 +1068,22 @@ export interface HardenedDatabaseEvents {
  * throws `ERR_FUSION_OPTIONS_CONFLICT`.
  *
  * Without a listener for them, `error`, `corrupt`, `replaced`, `recovered` and `rejected` become
- * process warnings.
+ * process warnings. So does a setting that is changed by PRAGMA and in which the log's writer, a
+ * connection of its own, does not follow (`FUSION_SETTING`, once a handle for each setting).
+ *
+ * It has all methods of Node's EventEmitter, and `events.once()`, `events.on()` and the others take it for
+ * one. `this` in listeners, `newListener`, `captureRejections` and `events.errorMonitor` are as there, and
+ * other names of events are the program's own. A program that emits `error` itself, without a listener,
+ * gets it thrown.
  */
 export class HardenedDatabase extends DatabaseSync {
   /**
-   * Opens `path`, looks at it before anything is written, and puts it into WAL mode.
+   * Opens `path`, looks at it before anything is written, and puts it into WAL mode (see
+   * `journalMode`). A relative path is of the directory that is current at each `open()`. A file
+   * that this process has not opened before is made if it is missing, with its directory, unless
+   * `mustExist` is set.
    *
-   * @throws `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
+   * @throws `ERR_FUSION_MISSING`, `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
    * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_DAMAGED`,
    * `ERR_SQLITE_ERROR`; TypeError and RangeError for options
    */
@@ -972,17 +1106,24 @@ export class HardenedDatabase extends DatabaseSync {
    *
    * Rejects with a TypeError, `ERR_FUSION_QUEUE_FULL`, `ERR_FUSION_TOO_LARGE` or the error that
    * stopped the writer, and has taken nothing; or, after `retryDeadline`, with the error that
-   * lasts: then the entries are kept and written as soon as that is possible, unless
-   * `takePending` takes them back.
+   * lasts, and with `ERR_FUSION_SCHEMA` within a second: then the entries are kept and written as
+   * soon as that is possible, unless `takePending` takes them back. The same after `busyTimeout`
+   * with `ERR_FUSION_OWN_TRANSACTION`, where another connection of this thread has a write
+   * transaction open on the file for as long; for entries without a promise one `error` event a
+   * transaction reports it.
    */
-  appendAgentLogs(entries: readonly AgentLogEntry[]): Promise<AppendReceipt>
+  appendAgentLogs<Columns extends string = never>(
+    entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
+  ): Promise<AppendReceipt>
   /**
-   * Appends one entry and tells nobody when it is committed (see the `rejected` event).
+   * Appends one entry and tells nobody when it is committed (see the `rejected` event). Until then, for up
+   * to `linger`, no SELECT sees it, unless `flushAgentLogs()` was awaited before, or the handle has
+   * `flushBeforeReads`.
    *
    * @returns false if the queue is full: nothing was taken
    * @throws TypeError for an entry that is none
    */
-  appendAgentLog(entry: AgentLogEntry): boolean
+  appendAgentLog<Columns extends string = never>(entry: AgentLogEntryWith<NoInfer<Columns>>): boolean
   /**
    * Resolves once everything appended so far, by whomever in this process, is committed. Inside a
    * write transaction of this database it is written in that transaction, at once.
@@ -992,7 +1133,10 @@ export class HardenedDatabase extends DatabaseSync {
    * The same, and waits for the disk. Call it before deleting a task whose entries may be pending.
    *
    * @param timeoutMs default `closeTimeout`
-   * @throws `ERR_FUSION_FLUSH_TIMEOUT`; the entries are kept
+   * @throws `ERR_FUSION_FLUSH_TIMEOUT` (`errcode` is that of the failure that lasts, if one does);
+   * `ERR_FUSION_OWN_TRANSACTION`, at once, where entries are pending and another connection of this
+   * thread, of either class, has a write transaction open on the file, or an iteration of a statement that
+   * writes. The entries are kept
    */
   flushAgentLogsSync(timeoutMs?: number): void
   /**
@@ -1004,11 +1148,38 @@ export class HardenedDatabase extends DatabaseSync {
    * Flushes and closes; the file's last handle checkpoints and removes the WAL. Waits for the
    * disk for up to `closeTimeout`.
    *
-   * @throws `ERR_FUSION_FLUSH_TIMEOUT`; the database stays open, the entries are kept
+   * @throws `ERR_FUSION_FLUSH_TIMEOUT`, `ERR_FUSION_OWN_TRANSACTION` (see `flushAgentLogsSync`); the
+   * database stays open, the entries are kept
    */
   close(): void
   /** The same without waiting on this thread; rejects where `close()` throws. */
   closeAsync(): Promise<void>
+  /**
+   * Increases the change counter under `key` in `__meta`, on this connection and inside its
+   * transaction if one is open: to the time in milliseconds, or by one where that is more. One
+   * statement, so that it never meets the writer's in between.
+   *
+   * @param key default the option `changeCounter`, or `lastModified` where that is null
+   * @returns the new value
+   * @throws `ERR_SQLITE_ERROR`: there is no `__meta` with a unique `key`, or the write failed
+   */
+  bumpChangeCounter(key?: string): number
+  /**
+   * Opens the file that is at the path now, after it was replaced or deleted under this handle, and
+   * moves what the log accepted and has not committed to that file's log, in order, with the promises
+   * that wait for it. Rolls an open transaction back. Listeners, functions, aggregates, the authorizer,
+   * limits and settings stay; statements are prepared again when they are next used; an iterator in
+   * the middle of its rows throws; sessions, temporary tables, attached databases and loaded extensions
+   * go. The old file's `-wal` is put aside if it is at the path. Does nothing where the path leads to the
+   * open file and the log has not stopped. Each handle reopens by a call of its own. Waits for the disk.
+   *
+   * @returns this
+   * @throws `ERR_FUSION_UNLINKED`: there is no file, and `create` is not set; `ERR_FUSION_REPLACED`:
+   * another connection uses the new file with the old `-wal`, for longer than `busyTimeout`;
+   * `ERR_INVALID_STATE`: a statement runs, a backup is under way, the database is closed or in memory;
+   * those of the constructor. The entries are kept, and it can be called again
+   */
+  reopen(options?: ReopenOptions): this
   /** Checkpoints the WAL on the writer thread. Default mode `passive`. */
   checkpoint(mode?: CheckpointMode): Promise<CheckpointResult>
   /** Figures of the file's log. */
@@ -1030,36 +1201,69 @@ export class HardenedDatabase extends DatabaseSync {
    *
    * Rejects with `ERR_FUSION_BACKUP_DAMAGED` (with `health`), `ERR_FUSION_RESTORE_EMPTY`,
    * `ERR_FUSION_RESTORE_ENCODING`, `ERR_FUSION_SAME_FILE`, `ERR_INVALID_STATE` in a transaction of
-   * this database, `ERR_SQLITE_ERROR` (5: another one's lasted longer than `busyTimeout`); nothing
-   * was changed.
+   * this database, `ERR_FUSION_OWN_TRANSACTION` in one of another connection of this thread,
+   * `ERR_SQLITE_ERROR` or, with entries pending, `ERR_FUSION_FLUSH_TIMEOUT` (`errcode` 5: another
+   * one's lasted longer than `busyTimeout`); nothing was changed.
    */
   restore(from: string | Uint8Array | URL, options?: RestoreOptions): Promise<RestoreResult>
   /**
    * Repairs the file, off this thread, as far as it needs it: `recover(path)` of the module. A
    * writer that damage had stopped goes on. Rejects with `ERR_INVALID_STATE` in a transaction of
-   * this database.
+   * this database, `ERR_FUSION_OWN_TRANSACTION` in one of another connection of this thread.
    */
   recover(options?: RecoverOptions): Promise<RecoveryReport>
-  on<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
-  once<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
-  off<E extends keyof HardenedDatabaseEvents>(event: E, listener: (...args: HardenedDatabaseEvents[E]) => void): this
+  on<E extends string | symbol>(event: E, listener: Listener<E>): this
+  once<E extends string | symbol>(event: E, listener: Listener<E>): this
+  off<E extends string | symbol>(event: E, listener: Listener<E>): this
+  addListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  removeListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  prependListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  prependOnceListener<E extends string | symbol>(event: E, listener: Listener<E>): this
+  removeAllListeners(event?: string | symbol): this
+  emit(event: string | symbol, ...args: any[]): boolean
+  eventNames(): (string | symbol)[]
+  listeners(event: string | symbol): Function[]
+  rawListeners(event: string | symbol): Function[]
+  listenerCount(event: string | symbol, listener?: Function): number
+  getMaxListeners(): number
+  setMaxListeners(n: number): this
   [Symbol.asyncDispose](): Promise<void>
 }
 
 /** Options of the log alone: those that mean something without a handle. */
 export type AgentLogOptions = Omit<
   HardenedDatabaseOptions,
-  'open' | 'readOnly' | 'closeTimeout' | 'foreignHandles' | 'backups' | 'startupCheck' | keyof StatementOptions
+  | 'open'
+  | 'readOnly'
+  | 'mustExist'
+  | 'flushBeforeReads'
+  | 'defensive'
+  | 'allowExtension'
+  | 'limits'
+  | 'closeTimeout'
+  | 'foreignHandles'
+  | 'backups'
+  | 'startupCheck'
+  | keyof StatementOptions
 >
 
 /**
- * Appends to the database at `path` without a handle on it. The file must exist, with Fusion's
- * tables. Its log stays open for five seconds after the last append. Everything else as
- * `HardenedDatabase.appendAgentLogs`; `options` count for the first append.
+/**
+ * The SQL that makes `agentLogEntries` and its indexes, where they are missing: Fusion's, without
+ * the reference to `tasks`.
  */
-export function appendAgentLogs(
-  path: string,
-  entries: readonly AgentLogEntry[],
+export const AGENT_LOG_SCHEMA: string
+
+/**
+ * Appends to the database at `path`, a file named by its path, as text or bytes, or by a `file:` URL,
+ * without a handle on it. A file that this process has not opened before is made if it is missing,
+ * with its directory. Its log stays open for five seconds after the last append. Everything else as
+ * `HardenedDatabase.appendAgentLogs`; `options` count for the first append. What a handle would emit
+ * as `error`, `corrupt`, `replaced` or `recovered` is a process warning.
+ */
+export function appendAgentLogs<Columns extends string = never>(
+  path: string | Uint8Array | URL,
+  entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
   options?: AgentLogOptions,
 ): Promise<AppendReceipt>
 

@@ -1,9 +1,10 @@
 'use strict'
 
-require('./native/runtime.js')
+require('./lib/supported-node.js')
 
 /** The exports, each loaded when it is first used: a process pays for what it uses. */
 const exported = {
+  AGENT_LOG_SCHEMA: () => require('./lib/schema.js').AGENT_LOG_SCHEMA,
   DatabaseSync: () => require('./lib/database-sync.js').DatabaseSync,
   HardenedDatabase: () => require('./lib/hardened-database.js').HardenedDatabase,
   Session: () => require('./lib/session.js').Session,
@@ -13,8 +14,8 @@ const exported = {
   backupFile: () => require('./lib/backups.js').backupFile,
   check: () => require('./lib/check.js').check,
   constants: () => require('./lib/constants.js').constants,
-  engineInfo: () => require('./binding.js').engineInfo,
-  errorLog: () => require('./binding.js').errorLog,
+  engineInfo: () => require('./lib/native.js').binding.engineInfo,
+  errorLog: () => require('./lib/native.js').binding.errorLog,
   fileInfo: () => require('./lib/file-info.js').fileInfo,
   pageMap: () => require('./lib/page-map.js').pageMap,
   pageMapSvg: () => require('./lib/doctor/svg.js').pageMapSvg,
@@ -39,6 +40,7 @@ for (const [name, load] of Object.entries(exported)) {
 // Never runs: an `import` of this file reads the names from it.
 if (exports === undefined) {
   module.exports = {
+    AGENT_LOG_SCHEMA,
     DatabaseSync,
     HardenedDatabase,
     Session,

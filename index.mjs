@@ -2,6 +2,7 @@
 import fusionSqlite from './index.js'
 
 export const {
+  AGENT_LOG_SCHEMA,
   DatabaseSync,
   HardenedDatabase,
   Session,

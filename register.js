@@ -1,5 +1,7 @@
 'use strict'
 
+require('./lib/supported-node.js')
+
 // `node --import fusion-sqlite/register app.js`: node:sqlite is this package for the whole
 // process, however it is asked for.
 //
@@ -42,7 +44,8 @@ function hookModules() {
   nodeModule.registerHooks({
     resolve(specifier, context, nextResolve) {
       if (specifier !== NAME) return nextResolve(specifier, context)
-      return context.conditions?.includes('require')
+      // An array, in the first Nodes with hooks a Set.
+      return [...(context.conditions ?? [])].includes('require')
         ? { url: FACADE, format: 'commonjs', shortCircuit: true }
         : { url: FACADE_FOR_IMPORT, format: 'module', shortCircuit: true }
     },

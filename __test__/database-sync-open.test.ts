@@ -13,10 +13,6 @@ test.after.always(() => rmSync(directory, { recursive: true, force: true }))
 
 const any = (value: unknown) => value as never
 
-test('runs on the Node that node:sqlite is compared with', (t) => {
-  t.is(process.versions.node.split('.')[0], '24')
-})
-
 same('paths', ({ DatabaseSync }, look) => {
   const file = join(directory, 'paths.db')
   const url = pathToFileURL(file)

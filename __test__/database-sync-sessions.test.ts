@@ -208,7 +208,7 @@ same('what the functions do', ({ DatabaseSync }, look) => {
     (db) => db.exec('DROP TABLE data'),
     (db) => db.applyChangeset(inserts, { onConflict: () => 0 }),
     (db) => rows(db),
-    (db) => db.createSession().close(),
+    (db) => db.createSession().changeset().length,
     (db) => db.serialize().length,
     () => structuredClone(inserts.buffer, { transfer: [] }),
   ]
@@ -235,16 +235,19 @@ same('what the functions do', ({ DatabaseSync }, look) => {
 
 test('a callback cannot close or replace the database that a changeset is applied to', (t) => {
   const inserts = changesetOf(any(ours.DatabaseSync), INSERTS)
-  for (const act of [
-    (db: ours.DatabaseSync) => db.close(),
-    (db: ours.DatabaseSync) => db.deserialize(db.serialize()),
+  for (const { act, message } of [
+    { act: (db: ours.DatabaseSync) => db.close(), message: 'database cannot be closed while in a callback' },
+    {
+      act: (db: ours.DatabaseSync) => db.deserialize(db.serialize()),
+      message: 'database cannot be deserialized while in a callback',
+    },
   ]) {
     const db = new ours.DatabaseSync(':memory:')
     db.exec(TABLES)
     const statement = db.prepare('SELECT 1 AS a')
     t.throws(() => db.applyChangeset(inserts, { filter: () => (act(db), true) }), {
       code: 'ERR_INVALID_STATE',
-      message: 'database is busy: a statement is running',
+      message,
     })
     t.true(db.isOpen)
     t.deepEqual({ ...statement.get() }, { a: 1 })
@@ -262,18 +265,22 @@ test('getters among the options may close the database', (t) => {
   t.throws(() => db.applyChangeset(new Uint8Array(0), getting('onConflict', close)), closed)
 })
 
-test('a session closed by a callback stops recording, and the database can be closed', (t) => {
+test('a callback cannot close a session', (t) => {
   const inserts = changesetOf(any(ours.DatabaseSync), INSERTS)
   const db = new ours.DatabaseSync(':memory:')
   db.exec(TABLES)
   const session = db.createSession()
-  db.applyChangeset(inserts, {
-    filter: () => {
-      session[Symbol.dispose]()
-      return true
-    },
-  })
+  for (const close of ['close', Symbol.dispose] as const) {
+    t.throws(() => db.applyChangeset(inserts, { filter: () => (session[close](), true) }), {
+      code: 'ERR_INVALID_STATE',
+      message: 'session cannot be closed while in a callback',
+    })
+  }
+  t.true(session.changeset().length === 0)
+  session.close()
+  session[Symbol.dispose]()
   t.throws(() => session.changeset(), { message: 'session is not open' })
+  t.true(db.applyChangeset(inserts))
   const next = db.createSession()
   db.exec('DELETE FROM data')
   t.true(next.changeset().length > 0)

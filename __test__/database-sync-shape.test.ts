@@ -1,6 +1,11 @@
 // The classes look as node:sqlite's do, for what this package has of them.
 
-import { same } from './helpers/differential.ts'
+import { createRequire } from 'node:module'
+import test from 'ava'
+import { type Api, same } from './helpers/differential.ts'
+
+const require = createRequire(import.meta.url)
+const redirected = require('../lib/node-sqlite.js') as Api
 
 same('members', ({ DatabaseSync, StatementSync, Session, backup }, look) => {
   const attributes = (object: object, key: PropertyKey) => {
@@ -83,4 +88,33 @@ same('properties of a database', ({ DatabaseSync }, look) => {
     db.constructor === DatabaseSync,
     db.prepare('SELECT 1').constructor.name,
   ])
+})
+
+test('nothing of this Node is missing', (t) => {
+  const names = (object: object) => Reflect.ownKeys(object).filter((key) => key !== 'arguments' && key !== 'caller')
+  const classes = (api: Api) => {
+    const db = new api.DatabaseSync(':memory:')
+    const store = Object.getPrototypeOf(db.createTagStore()) as object
+    const iterator = Object.getPrototypeOf(db.prepare('SELECT 1').iterate()) as object
+    return {
+      exports: names(api),
+      database: names(db),
+      limits: names(db.limits),
+      constants: names(api.constants),
+      DatabaseSync: [...names(api.DatabaseSync), ...names(api.DatabaseSync.prototype)],
+      StatementSync: [...names(api.StatementSync), ...names(api.StatementSync.prototype)],
+      Session: [...names(api.Session), ...names(api.Session.prototype)],
+      SQLTagStore: [...names(store), ...names(store.constructor)],
+      iterator: [...names(iterator), ...names(iterator.constructor)],
+    }
+  }
+  const here = classes(redirected)
+  for (const [what, expected] of Object.entries(classes(require('node:sqlite') as Api))) {
+    const found = here[what as keyof typeof here]
+    t.deepEqual(
+      expected.filter((name) => !found.includes(name)),
+      [],
+      what,
+    )
+  }
 })

@@ -1,7 +1,7 @@
 // The process may end at any time: what was accepted is found in the file by another process.
 
 import test from 'ava'
-import { Other, database, foreignLock, run, seenByAnotherProcess } from './support.ts'
+import { Other, database, foreignLock, open, run, seenByAnotherProcess } from './support.ts'
 
 const expected = Array.from({ length: 2000 }, (_, i) => `row ${i}`)
 
@@ -68,5 +68,40 @@ for (const end of ['natural', 'exit']) {
     t.regex(output, /1 log entries for .*fusion\.db were not written before the process ended: database is locked/)
     await lock.release()
     t.deepEqual((await seenByAnotherProcess(t, file)).texts, [])
+  })
+}
+
+const held = Array.from({ length: 200 }, (_, i) => `row ${i}`)
+
+const inTransaction: [holder: string, end: string, code: number][] = [
+  ...['own', 'sibling', 'plain', 'attached', 'iteration', 'lent', 'authorizer', 'listener'].flatMap(
+    (holder): [string, string, number][] => [
+      [holder, 'exit', 3],
+      [holder, 'uncaught', 1],
+    ],
+  ),
+  ['inside', 'exit', 3],
+  ['own', 'rejection', 1],
+  ['own', 'natural', 0],
+  ['lent', 'natural', 0],
+  ['own', 'worker-natural', 0],
+  ['own', 'worker-terminate', 0],
+  ['lent', 'worker-terminate', 0],
+  ['own', 'worker-main', 3],
+  ['lent', 'worker-main', 3],
+  ['plain', 'worker-main', 3],
+]
+for (const [holder, end, code] of inTransaction) {
+  test(`an end inside a transaction writes the log and nothing else (${holder}, ${end})`, async (t) => {
+    const file = database(t)
+    const ended = await run(t, 'ends-in-transaction.mjs', [holder, end, file])
+    t.is(ended.code, code, ended.output)
+    t.notRegex(ended.output, /were not written/)
+    const { texts, integrity } = await seenByAnotherProcess(t, file)
+    t.is(integrity, 'ok')
+    t.deepEqual(texts, held)
+    const db = open(t, undefined, file)
+    const kept = db.prepare(`SELECT key FROM __meta WHERE key LIKE '%committed'`).all()
+    t.deepEqual(kept, holder === 'listener' ? [{ __proto__: null, key: 'committed' }] : [])
   })
 }

@@ -40,8 +40,9 @@ test('every error code of the sources is in the table of errors', async (t) => {
 test('every option of HardenedDatabase is in the table of options', async (t) => {
   const [, table = ''] = /^## Options\n([^]*?)^## /m.exec(await read('README.md')) ?? []
   const [, statement = ''] = /interface StatementOptions \{([^]*?)^\}/m.exec(await read('index.d.ts')) ?? []
-  const [, own = ''] = /interface HardenedDatabaseOptions .*?\{([^]*?)^\}/m.exec(await read('index.d.ts')) ?? []
-  const names = [...(statement + own).matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name)
+  const [, own = ''] = /interface HardenedDatabaseOptions [^{]*\{([^]*?)^\}/m.exec(await read('index.d.ts')) ?? []
+  const [, base = ''] = /interface DatabaseSyncOptions .*?\{([^]*?)^\}/m.exec(await read('index.d.ts')) ?? []
+  const names = [...(statement + base + own).matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name)
   t.true(names.length > 20)
   t.deepEqual(
     names.filter((name) => !table.includes(`\`${name}\``)),

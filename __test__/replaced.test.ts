@@ -4,13 +4,15 @@
 // process that noticed. Names that would give one file two WALs are refused.
 
 import { execFile } from 'node:child_process'
-import { cp, link, readFile, rename, rm, symlink, unlink } from 'node:fs/promises'
+import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
+import { cp, link, readFile, readdir, rename, rm, symlink, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
-import { HardenedDatabase } from '../index.js'
+import { DatabaseSync, HardenedDatabase } from '../index.js'
 import { createDatabase, entriesOf, temporaryFolder } from './children/database.ts'
 import { findings } from './children/start.ts'
+import { Other } from './support.ts'
 
 const run = promisify(execFile)
 
@@ -182,4 +184,262 @@ test('a symbolic link shares the writer of the file it leads to', async (t) => {
   await other.closeAsync()
   await t.throwsAsync(contentOf(`${linked}-wal`), { code: 'ENOENT' }, 'the link got a WAL of its own')
   t.is((await findings(linked)).texts.length, 35)
+})
+
+const code = (name: 'REPLACED' | 'UNLINKED') => `ERR_FUSION_${name}` as const
+
+/** Ways in which the file goes from its path, and what is said then. */
+const ways: { name: string; away: 'REPLACED' | 'UNLINKED'; go: (file: string) => Promise<unknown> }[] = [
+  {
+    name: 'a rename over it',
+    away: 'REPLACED',
+    go: async (file) => {
+      await cp(`${file}.copy`, `${file}.new`)
+      await rename(`${file}.new`, file)
+    },
+  },
+  {
+    name: 'a copy in its place',
+    away: 'REPLACED',
+    go: async (file) => {
+      await rm(file)
+      await cp(`${file}.copy`, file)
+    },
+  },
+  {
+    name: 'git checkout',
+    away: 'REPLACED',
+    go: (file) => git(path.dirname(file), 'checkout', '--quiet', '--force', 'other'),
+  },
+  { name: 'rm', away: 'UNLINKED', go: (file) => rm(file) },
+  { name: 'a rename away', away: 'UNLINKED', go: (file) => rename(file, `${file}.elsewhere`) },
+  {
+    name: 'rm of all three files',
+    away: 'UNLINKED',
+    go: (file) => Promise.all([file, `${file}-wal`, `${file}-shm`].map((one) => rm(one, { force: true }))),
+  },
+]
+
+/** A database under git, with another version of it in branch `other` and in a copy. */
+async function versions(t: ExecutionContext) {
+  const made = await repository(t)
+  await cp(made.file, `${made.file}.copy`)
+  return made
+}
+
+type Write = (db: HardenedDatabase) => unknown
+const task = (id: string) => `INSERT INTO tasks (id, createdAt, updatedAt) VALUES ('${id}', '', '')`
+/** What writes, each outside of a transaction. */
+const writes: Record<string, Write> = {
+  'an INSERT': (db) => db.exec(task('a')),
+  'a prepared INSERT': (db) => db.prepare(task('b')).run(),
+  'rows of a RETURNING': (db) => db.prepare(`${task('c')} RETURNING id`).all(),
+  'an iteration of a RETURNING': (db) => [...db.prepare(`${task('d')} RETURNING id`).iterate()],
+  'BEGIN IMMEDIATE': (db) => db.exec('BEGIN IMMEDIATE'),
+  'BEGIN EXCLUSIVE': (db) => db.prepare('BEGIN EXCLUSIVE').run(),
+  'a script': (db) => db.exec(`BEGIN; ${task('e')}; COMMIT`),
+  DDL: (db) => db.exec('CREATE TABLE more (a)'),
+  'a PRAGMA': (db) => db.exec('PRAGMA user_version = 3'),
+  VACUUM: (db) => db.exec('VACUUM'),
+  'a checkpoint': (db) => db.exec('PRAGMA wal_checkpoint(TRUNCATE)'),
+}
+
+/** Every byte of a file that is at no path any more. */
+function bytesOf(fd: number) {
+  const bytes = Buffer.alloc(fstatSync(fd).size)
+  readSync(fd, bytes, 0, bytes.length, 0)
+  return bytes
+}
+
+for (const { name, away, go } of ways) {
+  test(`after ${name} no SQL writes, reads go on, and close() leaves the new file alone`, async (t) => {
+    const { file } = await versions(t)
+    const old = openSync(file, 'r')
+    const db = new HardenedDatabase(file, { checkpointIdle })
+    // The locks of this package do not mind.
+    t.teardown(() => closeSync(old))
+    const other = db.prepare('SELECT count(*) AS n FROM tasks')
+    const [before] = other.all()
+    const told = eventsOf(db)
+    const replaced = new Promise<void>((resolve) => db.once('replaced', () => resolve()))
+    await go(file)
+    const bytes = bytesOf(old)
+    for (const [what, write] of Object.entries(writes)) {
+      t.throws(() => write(db), { code: code(away) }, what)
+      // A script that fails in the middle of its transaction leaves it open, as ever.
+      t.is(db.isTransaction, what === 'a script', what)
+      if (db.isTransaction) db.exec('ROLLBACK')
+    }
+    await replaced
+    t.deepEqual(told, [{ event: 'replaced', code: code(away) }])
+    t.deepEqual(other.all(), [before])
+    t.deepEqual(bytesOf(old), bytes, 'the old file was written to')
+    // Pairs with the new file, were it written.
+    const wal = await contentOf(`${file}-wal`).catch(() => null)
+    const now = await contentOf(file).catch(() => null)
+    db.close()
+    t.deepEqual(await contentOf(file).catch(() => null), now)
+    t.deepEqual(await contentOf(`${file}-wal`).catch(() => null), wal)
+  })
+
+  test(`after ${name} a transaction that is under way is not reported as committed`, async (t) => {
+    const { file } = await versions(t)
+    const db = new HardenedDatabase(file, { checkpointIdle })
+    t.teardown(() => db[Symbol.dispose]())
+    db.exec('BEGIN IMMEDIATE')
+    db.exec(task('a'))
+    await go(file)
+    const error = t.throws(() => db.exec('COMMIT'), { code: code(away) })
+    t.regex(String(error?.message), /rolled back/)
+    t.false(db.isTransaction)
+    db.exec('BEGIN')
+    db.prepare('SELECT count(*) FROM tasks').get()
+    t.throws(() => db.exec(task('b')), { code: code(away) })
+    t.true(db.isTransaction, 'the program rolls back, as after any error')
+    db.exec('ROLLBACK')
+  })
+
+  test(`after ${name} the first append fails at once, and reopen() takes what is pending along`, async (t) => {
+    const { file, folder } = await versions(t)
+    const db = new HardenedDatabase(file, { checkpointIdle, linger: 60_000 })
+    t.teardown(() => db[Symbol.dispose]())
+    db.function('twice', (n) => Number(n) * 2)
+    const statement = db.prepare('SELECT count(*) AS n FROM tasks WHERE twice(2) = 4')
+    statement.get()
+    const told = eventsOf(db)
+    await go(file)
+    await t.throwsAsync(db.appendAgentLogs(entriesOf('first', 3)), { code: code(away) })
+    for (const entry of entriesOf('second', 3)) db.appendAgentLog(entry)
+    t.deepEqual(told, [{ event: 'replaced', code: code(away) }])
+    if (away === 'UNLINKED') {
+      t.throws(() => db.reopen(), { code: code(away) })
+      await cp(`${file}.copy`, file)
+    }
+    t.is(db.reopen(), db)
+    t.is(db.reopen(), db, 'nothing to do')
+    t.is((await db.appendAgentLogs(entriesOf('third', 3))).committed, 3)
+    t.true(count(statement.get()) > 0)
+    db.exec(task('written'))
+    await db.closeAsync()
+    const found = await findings(file)
+    t.deepEqual(found.integrity, ['ok'])
+    t.deepEqual(
+      found.texts.filter((text) => /^(first|second|third)/.test(text)),
+      ['first', 'second', 'third'].flatMap((prefix) => entriesOf(prefix, 3).map(({ text }) => text)),
+    )
+    const left = (await readdir(folder)).filter((one) => /^fusion\.db-(wal|shm)$/.test(one))
+    t.deepEqual(left, [])
+  })
+}
+
+const count = (row: unknown) => (row as { n: number }).n
+
+test('reopen() before anything was noticed takes the promises along', async (t) => {
+  const { file } = await versions(t)
+  const db = new HardenedDatabase(file, { checkpointIdle, linger: 60_000, awaitedLinger: 60_000 })
+  const appended = db.appendAgentLogs(entriesOf('pending', 20))
+  const flushed = db.flushAgentLogs()
+  await cp(`${file}.copy`, `${file}.new`)
+  await rename(`${file}.new`, file)
+  db.reopen()
+  // Asks for the commit, which the options put off.
+  db.flushAgentLogsSync()
+  t.is((await appended).committed, 20)
+  await flushed
+  await db.closeAsync()
+  t.is((await findings(file)).texts.filter((text) => text.startsWith('pending')).length, 20)
+})
+
+test('several handles reopen one by one, and what is pending moves once', async (t) => {
+  const { file } = await versions(t)
+  const handles = [1, 2, 3].map(() => new HardenedDatabase(file, { checkpointIdle, linger: 60_000 }))
+  t.teardown(() => handles.forEach((db) => db[Symbol.dispose]()))
+  const [one, two, three] = handles as [HardenedDatabase, HardenedDatabase, HardenedDatabase]
+  await one.appendAgentLogs(entriesOf('old', 10))
+  await git(path.dirname(file), 'checkout', '--quiet', '--force', 'other')
+  await t.throwsAsync(two.appendAgentLogs(entriesOf('a', 5)), { code: 'ERR_FUSION_REPLACED' })
+  for (const entry of entriesOf('b', 5)) three.appendAgentLog(entry)
+  one.reopen()
+  await one.appendAgentLogs(entriesOf('c', 5))
+  t.throws(() => two.exec(task('a')), { code: 'ERR_FUSION_REPLACED' })
+  t.is(count(two.prepare('SELECT count(*) AS n FROM agentLogEntries').get()), 310, 'the old file, as it was')
+  two.reopen()
+  await two.appendAgentLogs(entriesOf('d', 5))
+  three.close()
+  await one.closeAsync()
+  await two.closeAsync()
+  const found = await findings(file)
+  t.deepEqual(found.integrity, ['ok'])
+  t.deepEqual(
+    found.texts.slice(1000),
+    ['a', 'b', 'c', 'd'].flatMap((prefix) => entriesOf(prefix, 5).map(({ text }) => text)),
+  )
+})
+
+test('a file that is back at its path is reopened as it is', async (t) => {
+  const { file } = await versions(t)
+  const db = new HardenedDatabase(file, { checkpointIdle })
+  await db.appendAgentLogs(entriesOf('before', 5))
+  await rename(file, `${file}.elsewhere`)
+  await t.throwsAsync(db.appendAgentLogs(entriesOf('kept', 5)), { code: 'ERR_FUSION_UNLINKED' })
+  await rename(`${file}.elsewhere`, file)
+  db.reopen()
+  await db.closeAsync()
+  t.deepEqual(
+    (await findings(file)).texts.slice(-10),
+    ['before', 'kept'].flatMap((prefix) => entriesOf(prefix, 5).map(({ text }) => text)),
+  )
+})
+
+test('reopen({ create: true }) makes a file where the path leads nowhere', async (t) => {
+  const folder = await temporaryFolder(t)
+  const file = path.join(folder, 'fusion.db')
+  await createDatabase(file)
+  const db = new HardenedDatabase(file, { checkpointIdle })
+  await db.appendAgentLogs(entriesOf('before', 5))
+  await rm(file)
+  await t.throwsAsync(db.appendAgentLogs(entriesOf('kept', 5)), { code: 'ERR_FUSION_UNLINKED' })
+  db.reopen({ create: true })
+  const tables = db.prepare(`SELECT count(*) AS n FROM sqlite_schema WHERE name = 'tasks'`).get()
+  t.is(count(tables), 0)
+  t.is(db.takePending().length, 5)
+  db.close()
+})
+
+test('another process that opened the new file keeps its WAL', async (t) => {
+  const { file } = await versions(t)
+  const db = new HardenedDatabase(file, { checkpointIdle, busyTimeout: 200 })
+  await db.appendAgentLogs(entriesOf('before', 5))
+  await rm(file)
+  await Promise.all([`${file}-wal`, `${file}-shm`].map((one) => rm(one)))
+  await cp(`${file}.copy`, file)
+  const other = new Other(t, 'hold-lock.mjs', [file, `BEGIN; ${task('theirs')}`])
+  await other.says('locked')
+  const wal = statSync(`${file}-wal`).ino
+  t.throws(() => db.exec(task('ours')), { code: 'ERR_FUSION_REPLACED' })
+  db.reopen()
+  t.is(statSync(`${file}-wal`).ino, wal)
+  other.tell('release')
+  await other.says('released')
+  db.exec(task('ours'))
+  await other.ended
+  db.close()
+  const look = new HardenedDatabase(file)
+  t.is(count(look.prepare(`SELECT count(*) AS n FROM tasks WHERE id IN ('theirs', 'ours')`).get()), 2)
+  look.close()
+})
+
+test('a read-only handle and a DatabaseSync are left as they are', async (t) => {
+  const { file } = await versions(t)
+  const reader = new HardenedDatabase(file, { readOnly: true })
+  const plain = new DatabaseSync(file)
+  // SQLite opens the WAL with the first read.
+  plain.exec('SELECT count(*) FROM tasks')
+  await rm(file)
+  t.true(count(reader.prepare('SELECT count(*) AS n FROM agentLogEntries').get()) > 0)
+  t.is((t.throws(() => reader.exec(task('a'))) as Error & { errcode: number }).errcode & 0xff, 8)
+  plain.exec(task('b'))
+  reader.close()
+  plain.close()
+  await t.throwsAsync(contentOf(file), { code: 'ENOENT' })
 })

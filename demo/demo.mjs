@@ -3,6 +3,7 @@
 
 import { spawn } from 'node:child_process'
 import { cp, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { isBuiltin } from 'node:module'
 import os from 'node:os'
 import path from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
@@ -97,6 +98,7 @@ async function play(db, entries, progress, rate) {
 
 /** The picture at the end: what the entries cost through node:sqlite and through this package. */
 async function compare(input, folder) {
+  if (!isBuiltin('node:sqlite')) return '\nThis Node has no node:sqlite to compare with.'
   const ways = ['node:sqlite', 'fusion-sqlite']
   const costs = []
   for (const [index, way] of ways.entries()) {
@@ -136,7 +138,7 @@ function showProgress(progress, total) {
 /** Runs a script of this folder in another process and returns what it prints. */
 function otherProcess(script, ...args) {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [fileURLToPath(new URL(script, import.meta.url)), ...args], {
+    const child = spawn(process.execPath, ['--no-warnings', fileURLToPath(new URL(script, import.meta.url)), ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     let output = ''

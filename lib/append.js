@@ -2,11 +2,14 @@
 
 // appendAgentLogs(path, entries): for callers without a database of their own.
 
+// A test may have replaced the global ones.
+const { clearTimeout, setTimeout } = require('node:timers')
 const { isDeepStrictEqual } = require('node:util')
 const { AgentLog } = require('./agent-log.js')
-const { invalidArgType, optionsConflict } = require('./errors.js')
-const { flushAtExit } = require('./exit.js')
+const { optionsConflict } = require('./errors.js')
+const { filePath } = require('./file-path.js')
 const { logOptions } = require('./log-options.js')
+const { warn } = require('./unheard.js')
 
 /** How long a log stays open after its last append, in milliseconds. */
 const IDLE = 5000
@@ -21,15 +24,17 @@ class Shared {
     this.options = options
     this.pending = 0
     this.timer = undefined
-    // The promises tell of failures.
-    this.log = new AgentLog(null, path, options, insists, () => {})
+    // The promises report rejected rows; what has no promise has a warning.
+    this.log = new AgentLog(null, path, options, insists, (name, ...event) => {
+      if (name !== 'rejected') warn(name, ...event)
+    })
     open.set(path, this)
-    flushAtExit()
   }
 
   /** The first call decides; a later one may ask for the same only. */
   check(given) {
     const { options, insists } = logOptions(given, false)
+    options.needsCounter = this.options.needsCounter
     if (insists && !isDeepStrictEqual(options, this.options)) throw optionsConflict(this.path)
   }
 
@@ -63,12 +68,10 @@ class Shared {
 
 /** See index.d.ts. */
 async function appendAgentLogs(path, entries, options) {
-  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalidArgType('The "path" argument must be a non-empty string without null bytes.')
-  }
-  const shared = open.get(path)
+  const file = filePath(path)
+  const shared = open.get(file)
   shared?.check(options)
-  return (shared ?? new Shared(path, options)).append(entries)
+  return (shared ?? new Shared(file, options)).append(entries)
 }
 
 module.exports = { appendAgentLogs }

@@ -1,9 +1,10 @@
 'use strict'
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { connectionOf } = require('./database-sync.js')
 const { invalidArgType } = require('./errors.js')
 const { backupOptions, databasePath } = require('./options.js')
+const { withCaller } = require('./stack.js')
 
 /** Copies slice by slice, each of them off this thread. */
 async function copy(number, rate, progress) {
@@ -15,7 +16,7 @@ async function copy(number, rate, progress) {
         slice = await binding.backupStep(number, rate)
       } catch (error) {
         copying = false
-        throw error
+        throw withCaller(error)
       }
       const [totalPages, remainingPages] = slice
       if (remainingPages < 0) {

@@ -1,7 +1,7 @@
 'use strict'
 
 const { types } = require('node:util')
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const {
   constructCallRequired,
   illegalInvocation,
@@ -10,8 +10,9 @@ const {
   invalidState,
 } = require('./errors.js')
 const { checkForeign } = require('./foreign.js')
+const { features } = require('./features.js')
 const { defineAggregate, defineFunction } = require('./functions.js')
-const { kNumber, kOpen } = require('./internal.js')
+const { kClosable, kNumber, kOpen } = require('./internal.js')
 const { applyLimits, makeLimits } = require('./limits.js')
 const { faceOf } = require('./native-class.js')
 const {
@@ -24,6 +25,7 @@ const {
   tagStoreCapacity,
 } = require('./options.js')
 const { Connection } = require('./prepared.js')
+const { channel, publish, trace } = require('./queries.js')
 const { ints } = require('./report.js')
 const { makeSession } = require('./session.js')
 const { makeStatement } = require('./statement-sync.js')
@@ -83,21 +85,23 @@ class Database {
     const settings = statementOptions(options, this.#options.statement)
     // The getters of `options` may have closed the database.
     if (!connection.isOpen) throw invalidState('database is not open')
-    return makeStatement(connection.prepared(sql), settings)
+    return makeStatement(connection, sql, settings)
   }
 
   exec(sql) {
     const connection = Database.#openConnectionOf(this)
     if (typeof sql !== 'string') throw invalidArgType('The "sql" argument must be a string.')
+    if (channel.hasSubscribers !== connection.traced) trace(connection)
     const kept = FREQUENT.has(sql) && connection.authorizer === null ? connection.prepared(sql) : undefined
+    let flags
     try {
       if (kept === undefined) binding.exec(connection.number, sql)
       else binding.run(kept.number)
-    } catch (error) {
-      connection.attend(ints[0], kept)
-      throw error
+    } finally {
+      flags = ints[0]
+      if (connection.traced) publish(connection)
+      if (flags !== 0) connection.attend(flags, kept)
     }
-    if (ints[0] !== 0) connection.attend(ints[0], kept)
   }
 
   location(dbName) {
@@ -110,8 +114,8 @@ class Database {
   }
 
   createSession(...args) {
-    // The one method that looks at its arguments before it looks whether the database is open.
-    Database.#connectionOf(this)
+    // Before 26.10 the one method that looks at its arguments first.
+    if (Database.#connectionOf(this) === null && features.sessionNeedsOpen) throw invalidState('database is not open')
     const { table, db } = sessionOptions(args[0], args.length > 0)
     const connection = Database.#openConnectionOf(this)
     return makeSession(this, connection, binding.createSession(connection.number, table, db))
@@ -123,18 +127,20 @@ class Database {
     const { onConflict, filter } = changesetOptions(options)
     // The getters of `options` may have closed the database.
     const connection = Database.#openConnectionOf(this)
-    try {
-      return binding.applyChangeset(connection.number, changeset, onConflict, filter)
-    } finally {
-      if (ints[0] !== 0) connection.attend(ints[0])
-    }
+    return connection.published(() => {
+      try {
+        return binding.applyChangeset(connection.number, changeset, onConflict, filter)
+      } finally {
+        if (ints[0] !== 0) connection.attend(ints[0])
+      }
+    })
   }
 
   serialize(dbName) {
     const connection = Database.#openConnectionOf(this)
     if (dbName === undefined) dbName = 'main'
     if (typeof dbName !== 'string') throw invalidArgType('The "dbName" argument must be a string.')
-    return binding.serialize(connection.number, dbName)
+    return connection.published(() => binding.serialize(connection.number, dbName))
   }
 
   deserialize(buffer, options) {
@@ -143,10 +149,14 @@ class Database {
     if (buffer.length === 0) throw invalidArgValue('The "buffer" argument must not be empty.')
     // Copied before the getters of `options` run, which may detach it.
     const content = options === undefined ? buffer : new Uint8Array(buffer)
+    const { length } = buffer
     const dbName = deserializeTarget(options)
+    if (buffer.length !== length && features.resizeRefused) {
+      throw invalidState('The "buffer" argument was resized while reading "options"')
+    }
     const connection = Database.#openConnectionOf(this).succeed()
     this.#connection = connection
-    binding.deserialize(connection.number, content, dbName)
+    connection.published(() => binding.deserialize(connection.number, content, dbName))
   }
 
   createTagStore(maxSize) {
@@ -203,7 +213,13 @@ class Database {
   }
 
   [Symbol.dispose]() {
-    if (Database.#connectionOf(this) !== null) this.close()
+    const connection = Database.#connectionOf(this)
+    // As in node:sqlite, nothing in a callback.
+    if (connection !== null && connection.isIdle) this.close()
+  }
+
+  [kClosable]() {
+    Database.#openConnectionOf(this).requireIdle('database cannot be closed while in a callback')
   }
 
   [kNumber]() {
@@ -273,6 +289,6 @@ const DatabaseSync = faceOf(Database, 'DatabaseSync', function (...args) {
   if (new.target === undefined) throw constructCallRequired()
   return Reflect.construct(Database, [args], new.target)
 })
-Object.defineProperty(Database.prototype, kNumber, { enumerable: false })
+for (const key of [kClosable, kNumber]) Object.defineProperty(Database.prototype, key, { enumerable: false })
 
 module.exports = { DatabaseSync, connectionOf: Database.connection }

@@ -1,22 +1,60 @@
 'use strict'
 
-// The file that an argument names: for what works on files, and not through a connection.
+// The file that an argument names. A relative path is of the directory that is current when a call is
+// made, whenever and on whatever thread the work is done: everything resolves its paths here.
 
-const { fileURLToPath } = require('node:url')
-const { invalidArgType } = require('./errors.js')
+const { isAbsolute, resolve } = require('node:path')
+const { fileURLToPath, pathToFileURL } = require('node:url')
+const { invalidArgType, invalidArgValue } = require('./errors.js')
 const { databasePath } = require('./options.js')
 
-/** A path as `databasePath` answers it, as text. */
-function pathText(path) {
-  return typeof path === 'string' ? path : Buffer.from(path).toString()
+/** A `file:` URI of SQLite's that names no file: nothing in it is of a directory. */
+const WITHOUT_FILE = /^file:(\/\/[^/]*)?(:memory:|[^?#]*\?[^#]*\b(mode=memory|vfs=))/
+
+/** `text` in the current directory. Only Windows may lose its `..`: elsewhere what is before may be a link. */
+function absolute(text) {
+  if (isAbsolute(text)) return text
+  return process.platform === 'win32' ? resolve(text) : `${folder()}${text.replace(/^(\.\/+)+/, '')}`
+}
+
+/** The current directory, with its slash. */
+function folder() {
+  const current = process.cwd()
+  return current.endsWith('/') ? current : `${current}/`
+}
+
+function absoluteUri(uri) {
+  if (uri.startsWith('file:/') || WITHOUT_FILE.test(uri)) return uri
+  return `${pathToFileURL(`${process.cwd()}/`).href}${uri.slice('file:'.length)}`
 }
 
 /**
- * The file that a path given to SQLite names; null where it names none, or takes parameters.
- * @param {string} path
+ * What `path`, of a kind that node:sqlite takes, names from now on: text, or bytes where they are no text.
+ * A URL without parameters becomes the path of its file.
+ * @returns {string | Buffer}
+ */
+function resolvedPath(path, name = 'path') {
+  const given = databasePath(path, name)
+  let text = given
+  if (typeof given !== 'string') {
+    const bytes = Buffer.from(given)
+    text = bytes.toString()
+    if (!Buffer.from(text).equals(bytes)) {
+      return bytes[0] === 0x2f || process.platform === 'win32' ? bytes : Buffer.concat([Buffer.from(folder()), bytes])
+    }
+  }
+  if (text === '' || text === ':memory:') return text
+  if (!text.startsWith('file:')) return absolute(text)
+  const uri = absoluteUri(text)
+  return fileOf(uri) ?? uri
+}
+
+/**
+ * The file that a resolved path names; null where it names none, takes parameters, or is no text.
+ * @param {string | Buffer} path
  */
 function fileOf(path) {
-  if (path === '' || path === ':memory:') return null
+  if (typeof path !== 'string' || path === '' || path === ':memory:') return null
   if (!path.startsWith('file:')) return path
   try {
     const url = new URL(path)
@@ -28,9 +66,11 @@ function fileOf(path) {
 
 /** The file that the argument `name` names; throws where it names none. */
 function filePath(path, name = 'path') {
-  const file = fileOf(pathText(databasePath(path, name)))
+  const resolved = resolvedPath(path, name)
+  if (typeof resolved !== 'string') throw invalidArgValue(`The "${name}" argument must be a path in UTF-8.`)
+  const file = fileOf(resolved)
   if (file !== null) return file
   throw invalidArgType(`The "${name}" argument must be the path or the file: URL of a file, without parameters.`)
 }
 
-module.exports = { fileOf, filePath, pathText }
+module.exports = { fileOf, filePath, resolvedPath }

@@ -2,14 +2,11 @@
 
 // Another SQLite of this process that has the same file open: what its finding is answered with.
 
-const binding = require('../binding.js')
 const { invalidArgType } = require('./errors.js')
+const { binding, process } = require('./native.js')
 const { shown } = require('./shown.js')
 
 const ANSWERS = new Set(['error', 'warn', 'ignore'])
-
-/** Files that this thread has warned of. */
-const warned = new Set()
 
 const REMEDY =
   'Two copies of SQLite in one process drop the locks of each other, which corrupts the database. ' +
@@ -39,8 +36,7 @@ function checkForeign(number, answer) {
   if (answer === 'error') {
     throw described(new Error(message), 'Error', 'ERR_FUSION_FOREIGN_SQLITE', path)
   }
-  if (warned.has(path)) return
-  warned.add(path)
+  if (!binding.isFirst(path)) return
   const warning = described(new Error(message), 'FusionSqliteWarning', 'FUSION_FOREIGN_SQLITE', path)
   process.emitWarning(warning)
 }

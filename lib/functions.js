@@ -3,10 +3,10 @@
 // Functions of SQL in JavaScript: the arguments of function() and aggregate(), checked in
 // node:sqlite's order.
 
-const { types } = require('node:util')
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { makeCalls } = require('./aggregate.js')
 const { invalidArgType, invalidState } = require('./errors.js')
+const { features } = require('./features.js')
 const { boolean, requireObject } = require('./options.js')
 
 /** Bits of the native `defineFunction` and `defineAggregate`. */
@@ -19,11 +19,12 @@ const ANY = -1
 /** As number of arguments: one that SQLite refuses. */
 const IMPOSSIBLE = -(2 ** 31)
 
-// What a function returns may be a SharedArrayBuffer, to which N-API has no access.
-binding.giveViewer((value) => (types.isSharedArrayBuffer(value) ? new Uint8Array(value) : undefined))
+const NAME_IS_NO_STRING = 'The "name" argument must be a string.'
 
-/** A function's `length`, which may be anything. */
-function countOf(length) {
+/** A function's `length`, which may be anything. `name` is the function's. */
+function countOf(length, name) {
+  if (typeof length === 'number' && (length | 0) === length) return length
+  if (features.integerLengths) throw invalidArgType(`The "${name}.length" property must be an integer.`)
   if (typeof length !== 'number') return 0
   const count = Math.trunc(length)
   return Math.abs(count) < 2 ** 31 ? count : IMPOSSIBLE
@@ -44,7 +45,7 @@ function register(connection, name, argc, functions, define) {
 /** `function(name, function)` and `function(name, options, function)`. */
 function defineFunction(connection, args) {
   const name = args[0]
-  if (typeof name !== 'string') throw invalidArgType('The "name" argument must be a string.')
+  if (typeof name !== 'string') throw invalidArgType(NAME_IS_NO_STRING)
   let settings = 0
   let varargs = false
   if (args.length >= 3) {
@@ -57,7 +58,7 @@ function defineFunction(connection, args) {
   }
   const body = args.length < 3 ? args[1] : args[2]
   if (typeof body !== 'function') throw invalidArgType('The "function" argument must be a function.')
-  const argc = varargs ? ANY : countOf(body.length)
+  const argc = varargs ? ANY : countOf(body.length, 'function')
   register(connection, name, argc, body, (number, ...signature) =>
     binding.defineFunction(number, ...signature, settings, body),
   )
@@ -74,8 +75,10 @@ function nameOf(value) {
 
 /** `aggregate(name, options)` */
 function defineAggregate(connection, args) {
+  if (typeof args[0] !== 'string' && features.aggregateNeedsOptions) throw invalidArgType(NAME_IS_NO_STRING)
   const name = nameOf(args[0])
   const options = args[1]
+  if (Object(options) !== options && features.aggregateNeedsOptions) requireObject(options)
   const start = options.start
   if (start === undefined) {
     throw invalidArgType('The "options.start" argument must be a function or a primitive value.')
@@ -94,8 +97,8 @@ function defineAggregate(connection, args) {
   let argc = ANY
   if (!varargs) {
     // The first parameter is what was accumulated.
-    argc = Math.max(countOf(step.length) - 1, 0)
-    if (inverse !== undefined) argc = Math.max(argc, countOf(inverse.length) - 1)
+    argc = Math.max(countOf(step.length, 'options.step') - 1, 0)
+    if (inverse !== undefined) argc = Math.max(argc, countOf(inverse.length, 'options.inverse') - 1)
   }
   const calls = makeCalls({ start, step, inverse, result }, argc)
   register(connection, name, argc, calls, (number, ...signature) =>

@@ -1,35 +1,24 @@
 'use strict'
 
-const { EventEmitter } = require('node:events')
-const binding = require('../binding.js')
+const { EventEmitter, errorMonitor } = require('node:events')
 const { AgentLog } = require('./agent-log.js')
+const { flag, known } = require('./checked.js')
 const { Schedule, backupFile, restoreFile } = require('./backups.js')
 const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
-const { flushAtExit } = require('./exit.js')
-const { pathText } = require('./file-path.js')
-const { kNumber, kOpen, kStartup, kTransactionEnded } = require('./internal.js')
-const { logOptions, profileArguments } = require('./log-options.js')
+const { filePath, resolvedPath } = require('./file-path.js')
+const { kClosable, kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
+const { logOptions, openingArguments } = require('./log-options.js')
+const { binding, process } = require('./native.js')
+const { databasePath, deserializeTarget } = require('./options.js')
 const { recoverFile } = require('./repair.js')
-const { databasePath } = require('./options.js')
-const { shown, shownError } = require('./shown.js')
+const { BUMP } = require('./schema.js')
+const { Settings } = require('./settings.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
+const { warn } = require('./unheard.js')
 
-const EVENTS = [
-  'error',
-  'corrupt',
-  'replaced',
-  'healed',
-  'checkpoint',
-  'rejected',
-  'backpressure',
-  'backup',
-  'check',
-  'recovering',
-  'recovered',
-]
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
@@ -38,15 +27,18 @@ const leftOpen = new FinalizationRegistry((log) => log.release())
 /** Their backups that are made by themselves. */
 const leftScheduled = new FinalizationRegistry((leave) => leave())
 
-function knownEvent(event) {
-  if (EVENTS.includes(event)) return event
-  throw invalidArgType(`The "event" argument must be one of ${EVENTS.join(', ')}.`)
+/** Gives `database` an emitter's state, hidden from those who list its properties. */
+function becomeEmitter(database) {
+  const before = new Set(Reflect.ownKeys(database))
+  EventEmitter.call(database)
+  for (const key of Reflect.ownKeys(database)) {
+    if (!before.has(key)) Object.defineProperty(database, key, { enumerable: false, configurable: true })
+  }
 }
 
 class HardenedDatabase extends DatabaseSync {
   #options
   #insists
-  #emitter = new EventEmitter()
   /** Null while closed, and for a database that was opened to be read only. */
   #log = null
   #inMemory = false
@@ -59,8 +51,11 @@ class HardenedDatabase extends DatabaseSync {
   #closing = null
   /** Checks under way. */
   #checks = 0
+  #settings = new Settings(this)
 
   constructor(path, options) {
+    // First, as in node:sqlite.
+    databasePath(path)
     const { options: checked, base, insists } = logOptions(options)
     const open = base.open
     let ahead = options?.[kStartup]
@@ -69,25 +64,27 @@ class HardenedDatabase extends DatabaseSync {
       { ...base, open: false },
       {
         [kOpen]: (given) => {
-          const text = pathText(given)
-          const startup = ahead ?? new Startup(text, checked)
+          const resolved = resolvedPath(given)
+          const startup = ahead ?? new Startup(resolved, checked)
           ahead = undefined
-          const number = startup.open(() => binding.openHardened(text, checked.readOnly, ...profileArguments(checked)))
+          const number = startup.open(() => binding.openHardened(resolved, ...openingArguments(checked)))
           this.#startup = startup
           return number
         },
       },
     )
+    becomeEmitter(this)
     this.#options = checked
     this.#insists = insists
     if (open) this.open()
   }
 
   static async open(path, options) {
+    const resolved = resolvedPath(path)
     const { options: checked } = logOptions(options)
-    const startup = new Startup(pathText(databasePath(path)), checked)
+    const startup = new Startup(resolved, checked)
     await startup.ahead()
-    return new this(path, { ...options, open: true, [kStartup]: startup })
+    return new this(resolved, { ...options, open: true, [kStartup]: startup })
   }
 
   open() {
@@ -101,19 +98,54 @@ class HardenedDatabase extends DatabaseSync {
     if (this.#options.readOnly) return
     this.#inMemory = this.location() === null
     try {
-      // A listener that captured `this` would keep a forgotten database alive.
-      const self = new WeakRef(this)
-      this.#log = new AgentLog(this[kNumber](), null, this.#options, this.#insists, (...event) => {
-        const database = self.deref()
-        if (database !== undefined) HardenedDatabase.#tell(database, ...event)
-      })
+      this.#log = this.#newLog()
       leftOpen.register(this, this.#log, this)
-      flushAtExit()
-      this.#schedule(self)
+      if (this.#options.flushBeforeReads) this.#log.flushBeforeReads(this.#options.closeTimeout)
+      this.#schedule(new WeakRef(this))
     } catch (error) {
       super.close()
       throw error
     }
+  }
+
+  #newLog() {
+    // A listener that captured `this` would keep a forgotten database alive.
+    const self = new WeakRef(this)
+    return new AgentLog(this[kNumber](), null, this.#options, this.#insists, (...event) => {
+      const database = self.deref()
+      if (database !== undefined) HardenedDatabase.#tell(database, ...event)
+    })
+  }
+
+  reopen(options = {}) {
+    const number = this[kNumber]()
+    const create = flag(known(options, ['create']), 'create', false)
+    const another = binding.prepareReopen(number, create)
+    if (another === null && !this.#log?.isDisplaced) return this
+    this.#endTransaction()
+    this.#endChecks()
+    const startup = new Startup(another ?? this.location(), this.#options)
+    startup.open(() => {
+      binding.reopen(number, create)
+      return number
+    })
+    this.#startup = startup
+    this.#closing = new AbortController()
+    if (this.#log !== null) this.#moveLog()
+    this.#tellStartup()
+    return this
+  }
+
+  /** Opens the log of the file that is open now, with what the one before has not written. */
+  #moveLog() {
+    const before = this.#log
+    const log = this.#newLog()
+    before.moveTo(log)
+    leftOpen.unregister(this)
+    leftOpen.register(this, log, this)
+    this.#log = log
+    // Its writer ends without this thread.
+    AgentLog.waitEnded(before.release(), 0)
   }
 
   /** Tells what was found when the file was opened, and checks it now if that is due. */
@@ -167,25 +199,21 @@ class HardenedDatabase extends DatabaseSync {
     if (this.#inMemory) this.#log?.transactionEnded()
   }
 
+  /** After a PRAGMA. */
+  [kSetting]() {
+    if (!this.#inMemory) this.#settings.mayHaveChanged(!this.#options.readOnly)
+  }
+
   static #tell(database, name, first, second) {
     if (name === 'corrupt' && first.code !== 'ERR_FUSION_DAMAGED') {
       const health = database.#health()
       if (isUnsafe(health)) first = damaged(first.path, health, first)
     }
-    const emitter = database.#emitter
-    if (emitter.listenerCount(name) > 0) {
-      emitter.emit(name, first, second)
-    } else if (name === 'error' || name === 'corrupt' || name === 'replaced') {
-      // An 'error' nobody listens to must not end the process: the entries are kept.
-      process.emitWarning(shownError(first))
-    } else if (name === 'recovered') {
-      process.emitWarning(first.text, { type: 'FusionSqliteWarning', code: 'FUSION_RECOVERED' })
-    } else if (name === 'rejected') {
-      process.emitWarning(shown(`a log entry of task ${second?.taskId} was rejected: ${first.message}`), {
-        type: 'FusionSqliteWarning',
-        code: 'FUSION_LOG_ENTRY_REJECTED',
-      })
+    if (name === 'error' && database.listenerCount(errorMonitor) > 0 && database.listenerCount(name) === 0) {
+      database.emit(errorMonitor, first)
     }
+    if (database.listenerCount(name) > 0) database.emit(name, first, second)
+    else warn(name, first, second)
   }
 
   #openLog() {
@@ -225,6 +253,12 @@ class HardenedDatabase extends DatabaseSync {
 
   takePending() {
     return this.#openLog().takePending()
+  }
+
+  bumpChangeCounter(key = this.#options.changeCounter ?? 'lastModified') {
+    if (typeof key !== 'string') throw invalidArgType('The "key" argument must be a string.')
+    const [value] = Object.values(super.prepare(`${BUMP} RETURNING value`).get(key))
+    return Number(value)
   }
 
   checkpoint(mode = 'passive') {
@@ -277,20 +311,28 @@ class HardenedDatabase extends DatabaseSync {
 
   async restore(from, options) {
     const file = this.#file()
+    from = filePath(from, 'from')
     const log = this.#openLog()
-    if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
+    this.#refuseInTransaction()
+    const { busyTimeout } = this.#options
     try {
-      await log.flush()
+      await this.#flushWithin(busyTimeout)
     } catch (error) {
       // Entries that a damaged file cannot take are kept; the restore may be what helps.
       if (!this.isOpen || log.stats().state !== 'stopped') throw error
     }
-    return restoreFile(file, from, options, this.#options.busyTimeout)
+    return restoreFile(file, from, options, busyTimeout)
+  }
+
+  /** What a thread of its own is to write to the file would wait for such a transaction in vain. */
+  #refuseInTransaction() {
+    if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
+    binding.refuseOwnTransaction(this[kNumber]())
   }
 
   async recover(options) {
     const file = this.#file()
-    if (this.isTransaction) throw invalidState('a transaction of this database is open: end it first')
+    this.#refuseInTransaction()
     return recoverFile(file, options)
   }
 
@@ -303,22 +345,8 @@ class HardenedDatabase extends DatabaseSync {
     return file
   }
 
-  on(event, listener) {
-    this.#emitter.on(knownEvent(event), listener)
-    return this
-  }
-
-  once(event, listener) {
-    this.#emitter.once(knownEvent(event), listener)
-    return this
-  }
-
-  off(event, listener) {
-    this.#emitter.off(knownEvent(event), listener)
-    return this
-  }
-
   close() {
+    this[kClosable]()
     const log = this.#log
     if (log !== null) {
       this.#endTransaction()
@@ -332,6 +360,7 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   async closeAsync() {
+    this[kClosable]()
     if (this.#log !== null) {
       this.#endTransaction()
       await this.#flushWithin(this.#options.closeTimeout)
@@ -397,19 +426,27 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   deserialize(...args) {
-    if (this.#log !== null) {
-      throw invalidState('a database with a log cannot be replaced: open another one with new DatabaseSync()')
+    if (this.#log !== null && !this.#inMemory && deserializeTarget(args[1]).toLowerCase() === 'main') {
+      throw invalidState(
+        'a database with a file and a log cannot be replaced: open another one with new DatabaseSync()',
+      )
     }
     super.deserialize(...args)
-  }
-
-  [Symbol.dispose]() {
-    if (this.isOpen) this.close()
   }
 
   async [Symbol.asyncDispose]() {
     if (this.isOpen) await this.closeAsync()
   }
+}
+
+// A database cannot extend two classes. Node's functions on emitters, and EventEmitter's own methods, work on
+// whatever has these methods and was given the state that they use.
+for (const [name, method] of Object.entries(Object.getOwnPropertyDescriptors(EventEmitter.prototype))) {
+  if (!(name in HardenedDatabase.prototype)) Object.defineProperty(HardenedDatabase.prototype, name, method)
+}
+for (const symbol of Object.getOwnPropertySymbols(EventEmitter.prototype)) {
+  const property = Object.getOwnPropertyDescriptor(EventEmitter.prototype, symbol)
+  Object.defineProperty(HardenedDatabase.prototype, symbol, property)
 }
 
 module.exports = { HardenedDatabase }

@@ -16,8 +16,12 @@ module.exports = {
    * throws.
    */
   kTransactionEnded: Symbol('transactionEnded'),
+  /** The same, after each call that may have changed a setting of the connection: a PRAGMA. */
+  kSetting: Symbol('setting'),
   /** Property of HardenedDatabase's options: the Startup that looked at the file ahead. */
   kStartup: Symbol('startup'),
+  /** Method of DatabaseSync: throws unless it is open and may be closed, which no callback may. */
+  kClosable: Symbol('closable'),
   /** Method of DatabaseSync: the number of its open connection; throws if there is none. */
   kNumber: Symbol('number'),
 }

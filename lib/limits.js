@@ -3,7 +3,8 @@
 // The limits of a connection: options of DatabaseSync's constructor, and the object of its
 // property `limits`, whose properties are always what SQLite says.
 
-const binding = require('../binding.js')
+const { inspect } = require('node:util')
+const { binding } = require('./native.js')
 const { illegalConstructor, invalidArgType, outOfRange } = require('./errors.js')
 
 /** SQLite's numbers of the limits (sqlite3_limit). */
@@ -71,13 +72,22 @@ const prototype = Object.create(Object.prototype, {
   constructor: { value: noConstructor, writable: true, enumerable: false, configurable: true },
 })
 
+/** Has util.inspect show what it stands for, not that it is a proxy; looks at the target only. */
+const targetPrototype = Object.create(prototype, {
+  [inspect.custom]: {
+    value() {
+      return { ...this }
+    },
+  },
+})
+
 /**
  * @param {() => Connection} open the database's open connection; throws if there is none
  * @param {() => boolean} isOpen whether there is one
  */
 function makeLimits(open, isOpen) {
   // Holds the values, too: util.inspect looks at a proxy's target.
-  const target = Object.create(prototype)
+  const target = Object.create(targetPrototype)
   for (const name of NAMES) {
     Object.defineProperty(target, name, { value: 0, writable: true, enumerable: true, configurable: false })
   }
@@ -111,6 +121,9 @@ function makeLimits(open, isOpen) {
     },
     ownKeys() {
       return [...Reflect.ownKeys(target).filter((name) => !(name in IDS)), ...NAMES]
+    },
+    getPrototypeOf() {
+      return prototype
     },
     preventExtensions() {
       return false

@@ -4,7 +4,15 @@
 
 const { scheduleOptions } = require('./backups.js')
 const { flag, integer } = require('./checked.js')
-const { invalidArgType, outOfRange } = require('./errors.js')
+const { invalidArgType, invalidArgValue, outOfRange } = require('./errors.js')
+const {
+  DEFENSIVE,
+  DOUBLE_QUOTED_STRINGS,
+  EXTENSIONS,
+  FOREIGN_KEYS,
+  READ_ONLY,
+  databaseOptions,
+} = require('./options.js')
 
 const MIB = 1024 * 1024
 
@@ -15,7 +23,7 @@ const NUMBERS = [
   ['batchRows', 1000, 1, 1_000_000],
   ['batchBytes', MIB, 1, 256 * MIB],
   ['linger', 500, 0, 60_000],
-  ['awaitedLinger', 5, 0, 60_000],
+  ['awaitedLinger', 0, 0, 60_000],
   ['queueBytes', 64 * MIB, 1024, 4096 * MIB],
   ['retryDeadline', 60_000, 0, 2 ** 31 - 1],
   ['checkpointFrames', 100, 1, 2 ** 31 - 1],
@@ -24,13 +32,16 @@ const NUMBERS = [
   ['closeTimeout', 5000, 0, 2 ** 31 - 1],
 ]
 const BOOLEANS = [
-  ['readOnly', false],
   ['foreignKeys', true],
+  ['mustExist', false],
+  ['flushBeforeReads', false],
   ['allowHardLinks', false],
   ['allowNetworkFileSystem', false],
+  ['createTable', false],
 ]
 const STARTUP_CHECKS = ['quick', 'full', 'background', 'off']
 const ON_CORRUPTION = ['recover', 'throw', 'report']
+const JOURNAL_MODES = ['wal', 'keep']
 const SYNCHRONOUS = ['NORMAL', 'FULL', 'EXTRA']
 /** Options by which a file's one writer works: a second handle may not ask for others. */
 const OF_THE_WRITER = new Set([
@@ -46,71 +57,113 @@ const OF_THE_WRITER = new Set([
   'checkpointInterval',
   'synchronous',
   'changeCounter',
+  'columns',
+  'createTable',
   'foreignKeys',
+  'enableForeignKeyConstraints',
+  'enableDoubleQuotedStringLiterals',
+  'journalMode',
   'allowHardLinks',
   'allowNetworkFileSystem',
 ])
-/** What DatabaseSync's constructor checks itself. */
-const OF_DATABASE_SYNC = new Set([
+/** Options of DatabaseSync, which checks them, that the profile or the log has a use for as well. */
+const OF_BOTH = ['timeout', 'enableForeignKeyConstraints', 'enableDoubleQuotedStringLiterals']
+/** Those of a handle alone. */
+const OF_DATABASE_SYNC = [
   'open',
+  'readOnly',
+  'defensive',
+  'allowExtension',
+  'limits',
   'readBigInts',
   'returnArrays',
   'allowBareNamedParameters',
   'allowUnknownNamedParameters',
   'foreignHandles',
-])
-/** What node:sqlite calls differently, and what the profile decides. */
-const ELSEWHERE = {
-  timeout: 'busyTimeout',
-  enableForeignKeyConstraints: 'foreignKeys',
-  enableDoubleQuotedStringLiterals: null,
-  defensive: null,
-  allowExtension: null,
-  limits: null,
-}
+]
 
 /** Every option that is the log's, the profile's or the opening's. */
 const OWN = new Set([
   ...[...NUMBERS, ...BOOLEANS].map(([name]) => name),
   'synchronous',
+  'journalMode',
   'changeCounter',
+  'columns',
   'startupCheck',
   'onCorruption',
   'backups',
 ])
+const ALL = new Set([...OWN, ...OF_BOTH, ...OF_DATABASE_SYNC])
 /** Those that mean nothing without a handle. */
-const OF_A_HANDLE = new Set(['readOnly', 'closeTimeout', 'startupCheck', 'backups', ...OF_DATABASE_SYNC])
+const OF_A_HANDLE = new Set([
+  'closeTimeout',
+  'startupCheck',
+  'backups',
+  'mustExist',
+  'flushBeforeReads',
+  ...OF_DATABASE_SYNC,
+])
 
-function unknown(name) {
-  if (!(name in ELSEWHERE)) return `the options are ${[...OWN, ...OF_DATABASE_SYNC].join(', ')}`
-  const other = ELSEWHERE[name]
-  return other === null ? `the hardened profile decides it` : `it is called "${other}" here`
+/** Columns that every entry has a value for, or may have. */
+const FIELDS = ['taskId', 'timestamp', 'text', 'type', 'detail', 'agent']
+
+/** The option `columns`, checked. SQLite does not tell the cases of ASCII letters apart. */
+function furtherColumns(given) {
+  if (given === undefined) return []
+  if (!Array.isArray(given)) throw invalidArgType('The "options.columns" argument must be an array of strings.')
+  const names = new Set(FIELDS.map((field) => field.toLowerCase()))
+  for (const name of given) {
+    if (typeof name !== 'string' || name === '' || name.includes('\0')) {
+      throw invalidArgType('The "options.columns" argument must hold non-empty strings without null bytes.')
+    }
+    const lower = name.replace(/[A-Z]/g, (letter) => letter.toLowerCase())
+    if (names.has(lower)) throw outOfRange(`"options.columns" names ${name}, which is written already.`)
+    names.add(lower)
+  }
+  return [...given]
+}
+
+/** Sets `options[own]` from node:sqlite's option `other`, of the value `value`; both may be given, if they agree. */
+function alias(given, options, own, other, value) {
+  if (given[other] === undefined) return
+  if (given[own] !== undefined && given[own] !== null && options[own] !== value) {
+    throw invalidArgValue(`"options.${other}" and "options.${own}" are two names of one option, and differ.`)
+  }
+  options[own] = value
 }
 
 /** The options given, checked, over the defaults; with `hasHandle` false those of appendAgentLogs(). */
 function logOptions(given, hasHandle = true) {
   if (given === undefined) given = {}
-  if (typeof given !== 'object' || given === null) {
-    throw invalidArgType('The "options" argument must be an object.')
-  }
+  // All of node:sqlite's options, and that these are options at all, are checked as there.
+  const { open, settings, timeout } = databaseOptions(given, true)
   const options = {}
-  const base = { open: true }
+  const base = {}
   let insists = false
   for (const name of Object.keys(given)) {
     if (!hasHandle && OF_A_HANDLE.has(name)) {
       throw invalidArgType(`"options.${name}" is no option of appendAgentLogs(): it is one of a HardenedDatabase.`)
     }
-    if (OF_DATABASE_SYNC.has(name)) base[name] = given[name]
-    else if (!OWN.has(name)) {
-      throw invalidArgType(`"options.${name}" is no option of HardenedDatabase: ${unknown(name)}.`)
+    if (!ALL.has(name)) {
+      throw invalidArgType(
+        `"options.${name}" is no option of HardenedDatabase: the options are ${[...ALL].join(', ')}.`,
+      )
     }
     if (OF_THE_WRITER.has(name) && given[name] !== undefined) insists = true
   }
   for (const [name, ...range] of NUMBERS) options[name] = integer(given, name, ...range)
   for (const [name, otherwise] of BOOLEANS) options[name] = flag(given, name, otherwise)
-  if (base.open === undefined) base.open = true
-  if (typeof base.open !== 'boolean') {
-    throw invalidArgType('The "options.open" argument must be a boolean.')
+  for (const name of OF_DATABASE_SYNC) if (name in given) base[name] = given[name]
+  base.open = open
+  alias(given, options, 'busyTimeout', 'timeout', timeout)
+  alias(given, options, 'foreignKeys', 'enableForeignKeyConstraints', (settings & FOREIGN_KEYS) !== 0)
+  options.readOnly = (settings & READ_ONLY) !== 0
+  options.doubleQuotedStrings = (settings & DOUBLE_QUOTED_STRINGS) !== 0
+  options.defensive = (settings & DEFENSIVE) !== 0
+  options.allowExtension = (settings & EXTENSIONS) !== 0
+  options.journalMode = given.journalMode ?? undefined
+  if (options.journalMode !== undefined && !JOURNAL_MODES.includes(options.journalMode)) {
+    throw outOfRange(`"options.journalMode" must be one of ${JOURNAL_MODES.join(', ')}.`)
   }
   options.synchronous = given.synchronous ?? 'NORMAL'
   if (!SYNCHRONOUS.includes(options.synchronous)) {
@@ -128,6 +181,9 @@ function logOptions(given, hasHandle = true) {
   if (options.changeCounter !== null && typeof options.changeCounter !== 'string') {
     throw invalidArgType('The "options.changeCounter" argument must be a string or null.')
   }
+  // A key that is asked for must have its table; the default is for databases that have one.
+  options.needsCounter = typeof given.changeCounter === 'string'
+  options.columns = furtherColumns(given.columns)
   options.backups = scheduleOptions(given.backups)
   return { options, base, insists }
 }
@@ -140,8 +196,21 @@ function profileArguments(options) {
     options.journalSizeLimit,
     options.allowHardLinks,
     options.allowNetworkFileSystem,
-    options.foreignKeys,
+    (options.foreignKeys ? 1 : 0) |
+      (options.doubleQuotedStrings ? 2 : 0) |
+      (options.defensive ? 4 : 0) |
+      (options.journalMode === 'keep' ? 8 : 0),
   ]
+}
+
+/** What the native openHardened takes after the path. */
+function openingArguments(options) {
+  const how =
+    (options.readOnly ? 1 : 0) |
+    (options.mustExist ? 2 : 0) |
+    (options.journalMode === 'wal' ? 4 : 0) |
+    (options.allowExtension ? 8 : 0)
+  return [how, ...profileArguments(options)]
 }
 
 /** The log's part, likewise. */
@@ -159,7 +228,10 @@ function logArguments(options) {
     options.checkpointInterval,
     ...profileArguments(options),
     options.onCorruption === 'recover',
+    options.needsCounter,
+    options.createTable,
+    options.columns.join('\0'),
   ]
 }
 
-module.exports = { logArguments, logOptions, profileArguments }
+module.exports = { logArguments, logOptions, openingArguments }

@@ -3,6 +3,7 @@
 // The arguments of DatabaseSync's constructor and of prepare(), checked in node:sqlite's order.
 
 const { invalidArgType, invalidUrlScheme, outOfRange } = require('./errors.js')
+const { features } = require('./features.js')
 const { foreignHandles } = require('./foreign.js')
 const { limitOptions } = require('./limits.js')
 
@@ -103,6 +104,8 @@ function statementOptions(options, defaults) {
   const readBigInts = boolean(options, 'readBigInts', defaults.readBigInts)
   const bareNames = boolean(options, 'allowBareNamedParameters', defaults.bareNames)
   const unknownNames = boolean(options, 'allowUnknownNamedParameters', defaults.unknownNames)
+  // A hint to SQLite, which is given it for every statement that is kept.
+  if (features.persistentOption) boolean(options, 'persistent', false)
   return { readBigInts, returnArrays, bareNames, unknownNames }
 }
 
@@ -169,6 +172,11 @@ function backupOptions(given, isGiven) {
 }
 
 module.exports = {
+  DEFENSIVE,
+  DOUBLE_QUOTED_STRINGS,
+  EXTENSIONS,
+  FOREIGN_KEYS,
+  READ_ONLY,
   boolean,
   requireObject,
   backupOptions,

@@ -4,6 +4,7 @@
 
 const { types } = require('node:util')
 const { invalidArgType, invalidArgValue, invalidState } = require('./errors.js')
+const { features } = require('./features.js')
 
 /** Whether `value`, as first argument, holds named parameters: an object that is not binary. */
 function isNamedParameters(value) {
@@ -42,6 +43,9 @@ function requireBindable(value, position) {
     case 'bigint':
     case 'boolean':
       return
+    case 'undefined':
+      if (features.undefinedIsNull) return
+      break
     case 'object':
       if (value === null || ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value)) return
   }
@@ -67,8 +71,9 @@ function bound(values, count) {
   return end === values.length ? values : values.slice(0, end)
 }
 
-/** N-API has no access to a SharedArrayBuffer but through a view. */
+/** As the native side takes it: N-API has no access to a SharedArrayBuffer but through a view. */
 function readable(value) {
+  if (value === undefined) return features.undefinedIsNull ? null : value
   return types.isSharedArrayBuffer(value) ? new Uint8Array(value) : value
 }
 

@@ -11,10 +11,12 @@
 // A statement that must not be prepared twice, as a PRAGMA that acts while it is prepared, or
 // that is not worth keeping, is *loose*: its StatementSync's alone, until that is collected.
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
+const { channel, publish, trace } = require('./queries.js')
 const { RowMaker } = require('./row-makers.js')
-const { ints, RENAMED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED } = require('./report.js')
-const { kTransactionEnded } = require('./internal.js')
+const { ints, RENAMED, TRANSACTION_ENDED, SCHEMA_UNSURE, CACHEABLE, NAMED, SETTING } = require('./report.js')
+const { kSetting, kTransactionEnded } = require('./internal.js')
+const { invalidState } = require('./errors.js')
 
 /** Statements that a connection keeps. */
 const KEPT = 128
@@ -22,6 +24,8 @@ const KEPT = 128
 const LONGEST = 16384
 /** The number of no statement. */
 const NONE = -1
+/** In place of the number of a StatementSync. */
+const SEVERAL = -1
 
 /** A statement of SQLite. */
 class Prepared {
@@ -38,6 +42,8 @@ class Prepared {
     this.inUse = false
     /** It was used since it was last looked at for eviction. */
     this.recent = true
+    /** The number of the StatementSync whose calls it ran: 0 if none did, or SEVERAL. */
+    this.user = 0
     /** Counts its uses by iterators. */
     this.lease = 0
     /** The connection's epoch in which it was prepared. */
@@ -128,9 +134,34 @@ class Connection {
      */
     this.functions = new Map()
     this.authorizer = null
+    /** What runs is noted for the subscribers to queries: see ./queries.js. */
+    this.traced = false
+    /** Calls of subscribers under way. */
+    this.publishing = before?.publishing ?? 0
+  }
+
+  /** Whether no call uses the connection: one that does has called back. */
+  get isIdle() {
+    return this.publishing === 0 && !binding.isBusy(this.number)
+  }
+
+  /** Throws in a callback, with the message `refusal`. */
+  requireIdle(refusal) {
+    if (!this.isIdle) throw invalidState(refusal)
+  }
+
+  /** What `body` returns, whose statements are published. */
+  published(body) {
+    if (channel.hasSubscribers !== this.traced) trace(this)
+    try {
+      return body()
+    } finally {
+      if (this.traced) publish(this)
+    }
   }
 
   close() {
+    this.requireIdle('database cannot be closed while in a callback')
     binding.close(this.number)
     this.life.ended = true
     this.end()
@@ -139,9 +170,10 @@ class Connection {
   /**
    * Finalises every statement, for good. What takes this one's place has the native connection.
    *
-   * @throws `ERR_INVALID_STATE` while a statement runs
+   * @throws `ERR_INVALID_STATE` in a callback
    */
   succeed() {
+    this.requireIdle('database cannot be deserialized while in a callback')
     binding.finalizeStatements(this.number)
     this.end()
     return new Connection(this.number, this.database, this)
@@ -177,9 +209,24 @@ class Connection {
     const flags = ints[0]
     // One that acted while it was prepared ends the epoch of those before it.
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
+    if ((flags & SETTING) !== 0) this.database[kSetting]?.()
     const prepared = new Prepared(this, sql, number, this.authorizer === null ? flags : flags & ~CACHEABLE)
     if (!prepared.loose) this.keep(prepared)
     return prepared
+  }
+
+  /** A statement for `sql` that is its StatementSync's alone. */
+  prepareAlone(sql) {
+    const prepared = this.prepare(sql)
+    this.giveAway(prepared)
+    return prepared
+  }
+
+  /** Leaves `prepared` to the one StatementSync that uses it. */
+  giveAway(prepared) {
+    if (this.kept.get(prepared.sql) === prepared) this.kept.delete(prepared.sql)
+    this.retired = this.retired.filter((other) => other !== prepared)
+    prepared.loose = true
   }
 
   /** Keeps `prepared`, in place of one that was not used for a while. */
@@ -236,6 +283,7 @@ class Connection {
     if ((flags & RENAMED) !== 0) prepared.names = null
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
     if ((flags & TRANSACTION_ENDED) !== 0) this.database[kTransactionEnded]?.()
+    if ((flags & SETTING) !== 0) this.database[kSetting]?.()
   }
 
   /**
@@ -265,4 +313,4 @@ class Connection {
   }
 }
 
-module.exports = { Connection, NONE }
+module.exports = { Connection, NONE, SEVERAL }

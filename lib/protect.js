@@ -2,7 +2,7 @@
 
 // Locks that hold for Node's own copy of SQLite: it loads this addon as an extension of its own.
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { realNodeSqlite } = require('./builtin.js')
 
 /** See index.d.ts. */

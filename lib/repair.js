@@ -3,10 +3,10 @@
 // Repairs of damaged files: asked for, and before a file is opened. The work is the native side's
 // (src/recovery/repair.rs). What a log's writer repairs by itself is told by its events.
 
-const binding = require('../binding.js')
 const { flag } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')
 const { filePath } = require('./file-path.js')
+const { binding, process } = require('./native.js')
 const { shown } = require('./shown.js')
 const { runTask, taskOptions } = require('./task.js')
 

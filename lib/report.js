@@ -3,9 +3,9 @@
 // What native calls report beside their results. The layout is that of `Report` in
 // src/node/environment.rs.
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 
-const buffer = binding.takeReport()
+const { report: buffer } = binding.realm()
 
 module.exports = {
   /** The bits of the last call, at index 0; two small numbers; whether they are too small. */
@@ -18,4 +18,5 @@ module.exports = {
   CACHEABLE: 8,
   NAMED: 16,
   DONE: 32,
+  SETTING: 64,
 }

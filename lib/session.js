@@ -1,6 +1,6 @@
 'use strict'
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { illegalConstructor, illegalInvocation, invalidState } = require('./errors.js')
 const { faceOf } = require('./native-class.js')
 
@@ -27,15 +27,16 @@ class NativeSession {
     this.#database = database
     this.#connection = connection
     this.#number = number
-    forgotten.register(this, { number, life: connection.life }, this)
+    // The owner keeps the connection open until then.
+    forgotten.register(this, { number, life: connection.life, owner: connection.owner }, this)
   }
 
   changeset() {
-    return binding.changeset(NativeSession.#open(this), false)
+    return NativeSession.#read(this, false)
   }
 
   patchset() {
-    return binding.changeset(NativeSession.#open(this), true)
+    return NativeSession.#read(this, true)
   }
 
   close() {
@@ -44,11 +45,8 @@ class NativeSession {
 
   [Symbol.dispose]() {
     NativeSession.#require(this)
-    try {
-      NativeSession.#close(this)
-    } catch {
-      // As in node:sqlite: what is closed already need not be closed.
-    }
+    // As in node:sqlite: what is closed already need not be closed.
+    if (this.#database.isOpen && this.#number !== NONE && !this.#connection.life.ended) NativeSession.#close(this)
   }
 
   static #require(value) {
@@ -64,8 +62,14 @@ class NativeSession {
     return session.#number
   }
 
+  static #read(session, patchset) {
+    const number = NativeSession.#open(session)
+    return session.#connection.published(() => binding.changeset(number, patchset))
+  }
+
   static #close(session) {
     const number = NativeSession.#open(session)
+    session.#connection.requireIdle('session cannot be closed while in a callback')
     session.#number = NONE
     forgotten.unregister(session)
     binding.closeSession(number)

@@ -3,7 +3,7 @@
 // Opening a file that may be damaged: looked at before it is opened, repaired or refused.
 // See src/health/startup.rs for what is checked when.
 
-const binding = require('../binding.js')
+const { binding } = require('./native.js')
 const { damaged, inUse, unrepaired } = require('./errors.js')
 const { fileOf } = require('./file-path.js')
 const { repairAhead, repairAtOpen, tellAside } = require('./repair.js')
@@ -69,7 +69,7 @@ class Startup {
     if (this.#file === null) return
     const { startupCheck } = this.#options
     const look = (kind) => runTask('startupCheck', { path: this.#file, kind }, { deadline: 0 })
-    let found = await look(startupCheck ?? 'quick')
+    let found = await look(startupCheck ?? 'ahead')
     this.#remember(found)
     if (this.#isToBeRepaired(found.health)) {
       const report = await repairAhead(this.#file).catch((error) => this.#unrepaired(found.health, error))

@@ -1,11 +1,20 @@
 'use strict'
 
 const { types } = require('node:util')
-const binding = require('../binding.js')
-const { illegalConstructor, illegalInvocation, invalidArgType, invalidState } = require('./errors.js')
+const { binding } = require('./native.js')
+const {
+  illegalConstructor,
+  illegalInvocation,
+  invalidArgType,
+  invalidArgValue,
+  invalidState,
+  outOfRange,
+} = require('./errors.js')
+const { features } = require('./features.js')
 const { faceOf } = require('./native-class.js')
 const { arrange, bound } = require('./parameters.js')
-const { NONE } = require('./prepared.js')
+const { NONE, SEVERAL } = require('./prepared.js')
+const { channel, discard, publish, trace } = require('./queries.js')
 const { ints, doubles, bigints, DONE } = require('./report.js')
 
 // Constants, for V8 to know which functions these are.
@@ -33,16 +42,60 @@ const abandoned = new FinalizationRegistry(({ prepared, lease }) => {
 /** Whether `values` are not simply the values of the parameters, in order. */
 function needArranging(values) {
   const first = values[0]
-  if ((typeof first === 'object' && first !== null) || typeof first === 'function') return true
+  if ((typeof first === 'object' && first !== null) || typeof first === 'function' || first === undefined) return true
   for (let i = 1; i < values.length; i++) {
-    if (typeof values[i] === 'object' && types.isSharedArrayBuffer(values[i])) return true
+    if (values[i] === undefined || (typeof values[i] === 'object' && types.isSharedArrayBuffer(values[i]))) return true
   }
   return false
+}
+
+/** What a statement is doing: nothing, reading the caller's parameters, running; or it is closed. */
+const IDLE = 0
+const BINDING = 1
+const RUNNING = 2
+const CLOSED = 3
+
+/** SQLite's numbers of the counters that stat() knows (sqlite3_stmt_status). */
+const COUNTERS = {
+  __proto__: null,
+  fullscanStep: 1,
+  sort: 2,
+  autoindex: 3,
+  vmStep: 4,
+  reprepare: 5,
+  run: 6,
+  filterMiss: 7,
+  filterHit: 8,
+  memused: 99,
+}
+
+/** Numbers the StatementSyncs of this thread. */
+let lastUser = 0
+
+/** Whether this thread has asked for counters: from then on statements do not share SQLite's. */
+let counting = false
+
+/** A statement of SQLite for `sql` that is not in use. */
+function take(connection, sql) {
+  return counting ? connection.prepareAlone(sql) : connection.prepared(sql)
+}
+
+/** A number as a result: `exact` where it is no safe integer, which is refused or rounded. */
+function wide(number, exact) {
+  if (!Number.isSafeInteger(number) && features.exactResults) {
+    throw outOfRange(`Value is too large to be represented as a JavaScript number: ${exact}`)
+  }
+  return number
 }
 
 /** Throws unless called with a StatementSync. */
 let requireStatement
 let optionsOf
+/** The step of an iteration of `statement` begins: throws unless it may. */
+let beginStep
+let endStep
+/** The number of parameters of `statement`. */
+let parameterCount
 /** An iteration of `statement` is over, or gave way to another call. */
 let forgetIteration
 /** The last step of an iteration of `statement` failed with an error of SQLite, or did not (null). */
@@ -58,6 +111,9 @@ class Statement {
   #failure = null
   /** The values of the last call. */
   #values = []
+  #state = IDLE
+  /** Tells this StatementSync from others in Prepared.user. */
+  #user = ++lastUser
 
   constructor(given, prepared, options) {
     if (given !== token) throw illegalConstructor()
@@ -74,6 +130,16 @@ class Statement {
       }
     }
     optionsOf = (statement) => statement.#options
+    beginStep = (statement) => {
+      if (statement.#state !== IDLE || !statement.#connection.isOpen) statement.#refuse()
+      if (channel.hasSubscribers !== statement.#connection.traced) trace(statement.#connection)
+      statement.#state = RUNNING
+    }
+    parameterCount = (statement) => statement.#prepared.parameterNames().length
+    endStep = (statement) => {
+      if (statement.#connection.traced) publish(statement.#connection)
+      statement.#state = IDLE
+    }
     forgetIteration = (statement) => {
       statement.#iteration = null
     }
@@ -87,7 +153,6 @@ class Statement {
     const prepared = this.#borrow(values)
     const options = this.#options
     let row
-    prepared.inUse = true
     try {
       const given = this.#values
       const { number } = prepared
@@ -97,11 +162,10 @@ class Statement {
       else if (given.length === 1) row = get(number, options.readBigInts, maker, given[0])
       else row = get(number, options.readBigInts, maker, ...given)
     } catch (error) {
-      this.#failed(prepared)
+      this.#end(prepared)
       throw error
     }
-    prepared.inUse = false
-    if (ints[0] !== 0) this.#connection.attend(ints[0], prepared)
+    this.#end(prepared)
     return row
   }
 
@@ -110,7 +174,6 @@ class Statement {
     const prepared = this.#borrow(values)
     const options = this.#options
     const rows = []
-    prepared.inUse = true
     prepared.rows = rows
     try {
       all(
@@ -120,36 +183,34 @@ class Statement {
         ...this.#values,
       )
     } catch (error) {
-      this.#failed(prepared)
+      prepared.rows = null
+      this.#end(prepared)
       throw error
     }
-    prepared.inUse = false
     prepared.rows = null
-    if (ints[0] !== 0) this.#connection.attend(ints[0], prepared)
+    this.#end(prepared)
     return rows
   }
 
   run(...values) {
     requireStatement(this)
     const prepared = this.#borrow(values)
-    prepared.inUse = true
+    const { readBigInts } = this.#options
+    let result
     try {
       run(prepared.number, ...this.#values)
+      if (readBigInts) {
+        result = { changes: bigints[4], lastInsertRowid: bigints[5] }
+      } else if (ints[3] === 0) {
+        result = { changes: ints[1], lastInsertRowid: ints[2] }
+      } else {
+        result = { changes: wide(doubles[2], bigints[4]), lastInsertRowid: wide(doubles[3], bigints[5]) }
+      }
     } catch (error) {
-      this.#failed(prepared)
+      this.#end(prepared)
       throw error
     }
-    prepared.inUse = false
-    const flags = ints[0]
-    let result
-    if (this.#options.readBigInts) {
-      result = { changes: bigints[4], lastInsertRowid: bigints[5] }
-    } else if (ints[3] === 0) {
-      result = { changes: ints[1], lastInsertRowid: ints[2] }
-    } else {
-      result = { changes: doubles[2], lastInsertRowid: doubles[3] }
-    }
-    if (flags !== 0) this.#connection.attend(flags, prepared)
+    this.#end(prepared)
     return result
   }
 
@@ -163,6 +224,8 @@ class Statement {
     } catch (error) {
       connection.takeBack(prepared)
       throw error
+    } finally {
+      this.#state = IDLE
     }
     const iteration = new Iteration(this, prepared)
     this.#iteration = iteration
@@ -185,6 +248,35 @@ class Statement {
       })
     }
     return columns
+  }
+
+  close() {
+    requireStatement(this)
+    if (this.#state !== IDLE || !this.#connection.isOpen) this.#refuse()
+    this.#close()
+  }
+
+  [Symbol.dispose]() {
+    requireStatement(this)
+    if (this.#state === CLOSED || !this.#connection.isOpen) return
+    if (this.#state !== IDLE) this.#refuse()
+    this.#close()
+  }
+
+  stat(counter) {
+    requireStatement(this)
+    this.#open()
+    if (typeof counter !== 'string') throw invalidArgType('The "counter" argument must be a string.')
+    const op = COUNTERS[counter]
+    if (op === undefined) throw invalidArgValue('The "counter" argument is not a valid statistic name.')
+    if (!this.#isCounted()) return op === COUNTERS.memused ? binding.stat(this.#look().number, op) : 0
+    return binding.stat(this.#prepared.number, op)
+  }
+
+  resetStats() {
+    requireStatement(this)
+    this.#open()
+    if (this.#isCounted()) binding.resetStats(this.#prepared.number)
   }
 
   setAllowBareNamedParameters(enabled) {
@@ -215,7 +307,7 @@ class Statement {
   get expandedSQL() {
     requireStatement(this)
     const prepared = this.#look()
-    if (this.#iteration !== null) return binding.expandedSQL(prepared.number, true)
+    if (this.#iteration !== null || this.#state === RUNNING) return binding.expandedSQL(prepared.number, true)
     const values = bound(this.#values, prepared.parameterNames().length)
     return binding.expandedSQL(prepared.number, false, ...values)
   }
@@ -229,20 +321,58 @@ class Statement {
   }
 
   #open() {
-    if (!this.#connection.isOpen) throw invalidState('statement has been finalized')
+    if (this.#state === CLOSED || !this.#connection.isOpen) throw invalidState('statement has been finalized')
+  }
+
+  /** Says why nothing can be done with it. */
+  #refuse() {
+    this.#open()
+    throw invalidState('statement is already being executed')
+  }
+
+  #close() {
+    if (this.#iteration !== null) {
+      this.#iteration.stop(OVER)
+      discard(this.#connection)
+    }
+    this.#state = CLOSED
+    const prepared = this.#prepared
+    // In a callback SQLite may be preparing a statement; then this one goes when it is collected.
+    if (prepared.loose && prepared.number !== NONE && !binding.isBusy(this.#connection.number)) prepared.finalize()
+  }
+
+  /**
+   * Whether the statement of SQLite has this one's counters; if so, it is this one's alone from here
+   * on, and so is the next that this one takes. Before the first such question statements are
+   * shared, and the counters of one that several have used are those of all.
+   */
+  #isCounted() {
+    counting = true
+    const prepared = this.#prepared
+    if (prepared.number === NONE || (prepared.user !== this.#user && prepared.user !== SEVERAL)) return false
+    if (!prepared.loose && prepared.user === this.#user) {
+      this.#connection.giveAway(prepared)
+      loose.register(this, prepared)
+    }
+    return true
   }
 
   /** The statement of SQLite to ask about this one's text. An iteration goes on. */
   #look() {
     this.#open()
-    return this.#iteration === null ? this.#free() : this.#prepared
+    return this.#iteration === null && this.#state !== RUNNING ? this.#free() : this.#prepared
   }
 
   /** A statement of SQLite for this one's text that is not in use. */
   #free() {
     let prepared = this.#prepared
-    if (prepared.number === NONE || prepared.inUse || !this.#connection.isOwn(prepared)) {
-      prepared = this.#connection.prepared(prepared.sql)
+    if (
+      prepared.number === NONE ||
+      prepared.inUse ||
+      (counting && !prepared.loose) ||
+      !this.#connection.isOwn(prepared)
+    ) {
+      prepared = take(this.#connection, prepared.sql)
       this.#prepared = prepared
       if (prepared.loose) loose.register(this, prepared)
     }
@@ -250,9 +380,14 @@ class Statement {
     return prepared
   }
 
-  /** The statement of SQLite for a call with `values`, which become this statement's. */
+  /**
+   * The statement of SQLite for a call with `values`, which become this statement's. From here to
+   * #end() nothing else can be done with this statement: SQLite may call the caller's functions.
+   */
   #borrow(values) {
-    this.#open()
+    const connection = this.#connection
+    if (this.#state !== IDLE || !connection.isOpen) this.#refuse()
+    if (channel.hasSubscribers !== connection.traced) trace(connection)
     if (this.#iteration !== null) this.#iteration.invalidate()
     if (this.#failure !== null) {
       const { message, code, errcode, errstr } = this.#failure
@@ -262,24 +397,38 @@ class Statement {
     }
     let prepared = this.#free()
     if (values.length > 0 && (prepared.named || needArranging(values))) {
-      const names = prepared.parameterNames()
-      const arranged = []
-      this.#values = arranged
-      arrange(names, values, this.#options, arranged)
-      values = arranged
-      // The caller's getters may have closed the database or used this statement.
-      this.#open()
-      if (this.#iteration !== null) this.#iteration.invalidate()
+      values = this.#arranged(prepared, values)
       prepared = this.#free()
     }
     this.#values = values
+    this.#state = RUNNING
+    prepared.inUse = true
+    if (prepared.user !== this.#user) prepared.user = prepared.user === 0 ? this.#user : SEVERAL
     return prepared
   }
 
-  #failed(prepared) {
+  /** `values` by position. Runs the caller's getters. */
+  #arranged(prepared, values) {
+    const names = prepared.parameterNames()
+    const arranged = []
+    this.#values = arranged
+    this.#state = BINDING
+    try {
+      arrange(names, values, this.#options, arranged)
+    } finally {
+      this.#state = IDLE
+    }
+    // The getters may have closed the database.
+    this.#open()
+    return arranged
+  }
+
+  /** A call is over. */
+  #end(prepared) {
     const flags = ints[0]
     prepared.inUse = false
-    prepared.rows = null
+    if (this.#connection.traced) publish(this.#connection)
+    this.#state = IDLE
     if (flags !== 0) this.#connection.attend(flags, prepared)
   }
 }
@@ -295,27 +444,32 @@ class Iteration {
     this.prepared = prepared
     this.state = ACTIVE
     this.registered = false
+    /** Makes a row, as the statement is set by then: a function in SQL may have set it. */
+    this.make = (...values) => (optionsOf(statement).returnArrays ? values : prepared.maker().row(values))
   }
 
   next() {
-    const { prepared } = this
+    const { prepared, statement } = this
     const { connection } = prepared
-    if (!connection.isOpen) throw invalidState('statement has been finalized')
-    if (this.state === INVALIDATED) throw invalidState('iterator was invalidated')
-    if (this.state === OVER) return { __proto__: null, done: true, value: null }
-    const options = optionsOf(this.statement)
+    if (!this.begin()) {
+      if (this.state === INVALIDATED) throw invalidState('iterator was invalidated')
+      return { __proto__: null, done: true, value: null }
+    }
     let value
+    let flags
     try {
-      value = next(prepared.number, options.readBigInts, options.returnArrays ? asArray : prepared.rowMaker())
+      value = next(prepared.number, optionsOf(statement).readBigInts, this.make)
+      flags = ints[0]
     } catch (error) {
-      const flags = ints[0]
+      flags = ints[0]
+      endStep(statement)
       // What a user function throws may be anything, null too.
-      setFailure(this.statement, error?.errcode === undefined ? null : error)
+      setFailure(statement, error?.errcode === undefined ? null : error)
       if (flags !== 0) connection.attend(flags, prepared)
       throw error
     }
-    setFailure(this.statement, null)
-    const flags = ints[0]
+    endStep(statement)
+    setFailure(statement, null)
     if ((flags & DONE) !== 0) {
       this.release(OVER)
       value = null
@@ -332,13 +486,25 @@ class Iteration {
   }
 
   return() {
-    if (!this.prepared.connection.isOpen) throw invalidState('statement has been finalized')
-    if (this.state === ACTIVE) {
-      this.stop(OVER)
-      setFailure(this.statement, null)
+    const { statement } = this
+    if (this.begin()) {
+      try {
+        this.stop(OVER)
+      } finally {
+        endStep(statement)
+      }
+      setFailure(statement, null)
     }
     this.state = OVER
     return { __proto__: null, done: true, value: null }
+  }
+
+  /** Whether a step of the statement begins: the iteration is not over. */
+  begin() {
+    beginStep(this.statement)
+    if (this.state === ACTIVE) return true
+    endStep(this.statement)
+    return false
   }
 
   invalidate() {
@@ -392,9 +558,9 @@ faceOf(StatementIterator, 'StatementSyncIterator', function () {
   throw illegalConstructor()
 })
 
-/** A StatementSync that uses `prepared`. */
-function makeStatement(prepared, options) {
-  return new Statement(token, prepared, options)
+/** A StatementSync of `connection` for `sql`. */
+function makeStatement(connection, sql, options) {
+  return new Statement(token, take(connection, sql), options)
 }
 
-module.exports = { StatementSync, makeStatement }
+module.exports = { StatementSync, makeStatement, parameterCount }

@@ -4,7 +4,7 @@ const { types } = require('node:util')
 const { illegalConstructor, illegalInvocation, invalidArgType, invalidArgValue } = require('./errors.js')
 const { faceOf } = require('./native-class.js')
 const { isNamedParameters, requireBindable } = require('./parameters.js')
-const { StatementSync, makeStatement } = require('./statement-sync.js')
+const { StatementSync, makeStatement, parameterCount } = require('./statement-sync.js')
 
 /** Whoever has it may make tag stores. */
 const token = Symbol('token')
@@ -114,10 +114,10 @@ class TagStore {
       if (entry.connection !== connection) entry = undefined
     }
     if (entry === undefined) {
-      const prepared = connection.prepared(text)
+      const statement = makeStatement(connection, text, this.#options)
       entry = {
-        statement: makeStatement(prepared, this.#options),
-        parameters: prepared.parameterNames().length,
+        statement,
+        parameters: parameterCount(statement),
         connection,
       }
       if (statements.size >= this.#capacity) statements.delete(statements.keys().next().value)

@@ -3,10 +3,10 @@
 // A task of the native side (a check, a repair, a backup) as a promise with an AbortSignal, a
 // deadline and progress. See src/node/task.rs.
 
-const binding = require('../binding.js')
 const { known } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')
-const { ask, connect, keep } = require('./mailbox.js')
+const { binding } = require('./native.js')
+const { withStackOf } = require('./stack.js')
 
 const OF_EVERY_TASK = ['signal', 'deadline', 'progress']
 
@@ -32,23 +32,19 @@ function taskOptions(options = {}, own = []) {
  * @param {(keep: () => void) => void} [started] given what has the process wait for it after all
  */
 async function runTask(name, args, { signal, deadline, progress }, keepsAlive = true, started = undefined) {
-  connect()
+  const call = new Error()
   signal?.throwIfAborted()
-  let cancel
+  const report = progress && ((stage, done, total) => progress({ stage, done, total }))
+  const [ticket, promise] = binding.taskStart(name, JSON.stringify(args), deadline, keepsAlive, report)
+  const cancel = () => binding.taskCancel(ticket)
+  started?.(() => binding.taskKeep(ticket))
+  signal?.addEventListener('abort', cancel, { once: true })
   try {
-    return await ask(
-      (ticket) => {
-        const task = binding.taskStart(ticket, name, JSON.stringify(args), deadline)
-        cancel = () => binding.taskCancel(task)
-        started?.(() => keep(ticket))
-        signal?.addEventListener('abort', cancel, { once: true })
-      },
-      { keepsAlive, progress: progress && ((stage, done, total) => progress({ stage, done, total })) },
-    )
+    return JSON.parse(await promise)
   } catch (error) {
-    throw signal?.aborted && error.code === 'ERR_FUSION_CANCELLED' ? signal.reason : error
+    throw signal?.aborted && error.code === 'ERR_FUSION_CANCELLED' ? signal.reason : withStackOf(call, error)
   } finally {
-    if (cancel !== undefined) signal?.removeEventListener('abort', cancel)
+    signal?.removeEventListener('abort', cancel)
   }
 }
 

@@ -10,8 +10,13 @@ export const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 
 const windows = process.platform === 'win32'
 
+const nodeIn = (folder) => path.join(folder, 'node_modules', 'node', 'bin', windows ? 'node.exe' : 'node')
+
 /** Node 24, installed as a devDependency. */
-export const node24 = path.join(root, 'node_modules', 'node', 'bin', windows ? 'node.exe' : 'node')
+export const node24 = nodeIn(root)
+
+/** A package of its own that has the newest Node, see ensureNewestNode(). */
+const newestNodeFolder = path.join(root, 'scripts', 'newest-node')
 
 /** The entry point of a package's command, to be run with `node24`. */
 export const tool = {
@@ -100,6 +105,21 @@ function ensureNode24() {
   if (status === 0 && stdout.startsWith('v24.')) return
   throw new SetupError(
     'node_modules/node holds no Node 24: its install script did not run. Allow install scripts and run: npm ci',
+  )
+}
+
+/** Installs the newest Node that is tested. Returns its binary and its major version. */
+export function ensureNewestNode() {
+  ensurePackages(newestNodeFolder)
+  const node = nodeIn(newestNodeFolder)
+  const { dependencies } = JSON.parse(readFileSync(path.join(newestNodeFolder, 'package.json'), 'utf8'))
+  const { status, stdout } = spawnSync(node, ['--version'], { encoding: 'utf8' })
+  if (status === 0 && stdout.trim() === `v${dependencies.node}`) {
+    return { node, major: dependencies.node.split('.')[0] }
+  }
+  throw new SetupError(
+    `scripts/newest-node holds no Node ${dependencies.node}: its install script did not run. Allow install scripts ` +
+      'and run: npm ci --prefix scripts/newest-node',
   )
 }
 

@@ -1,8 +1,8 @@
-// `npm test`: installs and builds what is missing, runs cargo's tests and every ava test under
-// Node 24. The last line adds both runners up.
+// `npm test`: installs and builds what is missing, runs cargo's tests, every ava test under Node 24,
+// and those of what stands in for node:sqlite under the newest Node, too. The last line adds all up.
 
 import { stripVTControlCharacters } from 'node:util'
-import { SetupError, main, node24, prepare, runAndRead, tool } from './bootstrap.mjs'
+import { SetupError, ensureNewestNode, main, node24, prepare, runAndRead, tool } from './bootstrap.mjs'
 
 const sum = (text, pattern) => [...text.matchAll(pattern)].reduce((total, match) => total + Number(match[1]), 0)
 
@@ -16,8 +16,11 @@ async function cargo() {
   return counted(code, passed, sum(text, /^test result: .*? (\d+) failed;/gm))
 }
 
-async function ava(args) {
-  const { code, output } = await runAndRead(node24, [tool.ava, ...args])
+/** The tests whose right answers are those of the Node that runs. */
+const COMPARED = ['environment', 'database-sync-*', 'differential-random', 'register']
+
+async function ava(args, node = node24, env = {}) {
+  const { code, output } = await runAndRead(node, [tool.ava, ...args], { env })
   const text = stripVTControlCharacters(output)
   // The summary leaves the passed ones out when one failed; every passed test has a line.
   const passed = [...text.matchAll(/^ *[✔√] /gm)].length
@@ -45,6 +48,12 @@ await main(async () => {
     const args = process.argv.slice(2)
     if (args.length === 0) add(await cargo())
     add(await ava(args))
+    if (args.length === 0) {
+      const { node, major } = ensureNewestNode()
+      console.log(`\n== what stands in for node:sqlite, under Node ${major}`)
+      const files = COMPARED.map((name) => `__test__/${name}.test.ts`)
+      add(await ava(files, node, { FUSION_SQLITE_NODE: major }))
+    }
   } catch (error) {
     if (!(error instanceof SetupError)) throw error
     console.error(`error: ${error.message}`)

@@ -170,17 +170,19 @@ fn an_open_that_meets_a_failing_read_ends_with_its_error_and_changes_nothing() {
     let files = left_behind(made.path());
     every_failing_read(&files, |case, n| {
         let path = case.path();
-        let opened = health::before_open(&path, health::Startup::Auto, &Unwatched).and_then(|_| {
-            let connection =
-                Connection::open_hardened(&path, OpenFlags::default(), &Profile::default())?;
-            health::opened(connection.file().unwrap());
-            let rows: i64 =
-                connection
-                    .sql()?
-                    .query_row("SELECT count(*) FROM agentLogEntries", [], |row| row.get(0))?;
-            assert_eq!(rows, ROWS.0 + ROWS.1);
-            Ok(())
-        });
+        let opened = health::before_open(&path, health::Startup::Auto, |_| None, &Unwatched)
+            .and_then(|_| {
+                let connection =
+                    Connection::open_hardened(&path, OpenFlags::default(), &Profile::default())?;
+                health::opened(connection.file().unwrap());
+                let rows: i64 = connection.sql()?.query_row(
+                    "SELECT count(*) FROM agentLogEntries",
+                    [],
+                    |row| row.get(0),
+                )?;
+                assert_eq!(rows, ROWS.0 + ROWS.1);
+                Ok(())
+            });
         if let Err(error) = opened {
             assert!(n > 0 && is_of_the_disk(&error), "{n}: {error:?}");
             assert!(error.message.contains("disk"), "{error}");

@@ -810,7 +810,7 @@ fn what_was_found_in_a_file_that_was_not_opened_is_not_said_of_the_next_one_with
         let path = database(&directory);
         overwrite(&path, 40, &[0xa5; PAGE as usize]);
         let startup = health::Startup::AtOnce(Kind::Full);
-        let look = health::before_open(&path, startup, &Unwatched).unwrap();
+        let look = health::before_open(&path, startup, |_| None, &Unwatched).unwrap();
         assert!(!look.health.unwrap().ok);
 
         // What a file system does that gives the inode away again.
@@ -818,7 +818,7 @@ fn what_was_found_in_a_file_that_was_not_opened_is_not_said_of_the_next_one_with
         fs::rename(&path, &away).unwrap();
         File::options().write(true).open(&away).unwrap().set_len(0).unwrap();
         let new = if same_name { path } else { directory.path().join("new.db") };
-        assert!(health::before_open(&new, startup, &Unwatched).unwrap().health.is_none());
+        assert!(health::before_open(&new, startup, |_| None, &Unwatched).unwrap().health.is_none());
         fs::rename(&away, &new).unwrap();
         let connection =
             Connection::open_hardened(&new, OpenFlags::default(), &engine::Profile::default())

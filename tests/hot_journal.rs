@@ -218,7 +218,8 @@ fn looking_at_a_file_with_a_hot_journal_sees_what_was_committed_and_changes_noth
     let report = recover_to(&it.path, &at("rescued"), &Options::default(), &Unwatched).unwrap();
     assert_eq!(report.outcome, Outcome::Salvaged);
     assert_eq!(rows(&at("rescued")), 3000);
-    let look = health::before_open(&it.path, Startup::AtOnce(Kind::Full), &Unwatched).unwrap();
+    let look =
+        health::before_open(&it.path, Startup::AtOnce(Kind::Full), |_| None, &Unwatched).unwrap();
     assert!(look.health.is_some_and(|health| health.ok));
     assert!(before == it.files(), "{:?}", it.files().keys());
     assert_eq!(rows(&it.path), 3000);

@@ -6,7 +6,7 @@ mod second_process;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fusion_sqlite::engine::{self, Class, Connection, Error, Profile, Synchronous};
+use fusion_sqlite::engine::{self, Class, Connection, Error, JournalMode, Profile, Synchronous};
 use rusqlite::OpenFlags;
 use second_process::SecondProcess;
 
@@ -278,15 +278,53 @@ fn a_path_that_cannot_be_opened_says_why() {
 }
 
 #[test]
-fn a_read_only_connection_is_hardened_if_the_database_is_wal() {
+fn a_read_only_connection_is_hardened_and_leaves_the_journal_mode() {
+    let (_directory, path) = directory();
+    for mode in ["delete", "wal"] {
+        database(&path, mode, 1);
+        let connection = Connection::open_hardened(&path, READ_ONLY, &impatient()).unwrap();
+        assert_eq!(value(&connection, "defensive"), Some(1));
+        assert_eq!(text(&connection, "PRAGMA journal_mode"), mode);
+        let insists = connection.insist_on_wal();
+        assert_eq!(
+            insists.err().map(|error| error.code),
+            (mode != "wal").then_some("ERR_FUSION_NOT_WAL")
+        );
+        drop(connection);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_is_kept_in_rollback_mode_stays_so_for_the_whole_process() {
     let (_directory, path) = directory();
     database(&path, "delete", 1);
-    let error = Connection::open_hardened(&path, READ_ONLY, &impatient()).unwrap_err();
-    assert_eq!(error.code, "ERR_FUSION_NOT_WAL");
-    assert!(error.message.contains("read-only"), "{error}");
-    open(&path).unwrap();
-    let connection = Connection::open_hardened(&path, READ_ONLY, &impatient()).unwrap();
-    assert_eq!(value(&connection, "defensive"), Some(1));
+    let keeping = Profile { journal_mode: JournalMode::Keep, ..impatient() };
+    let kept = open_with(&path, &keeping).unwrap();
+    let other = open(&path).unwrap();
+    for connection in [&kept, &other] {
+        assert_eq!(text(connection, "PRAGMA journal_mode"), "delete");
+    }
+    assert_eq!(other.insist_on_wal().unwrap_err().code, "ERR_FUSION_OPTIONS_CONFLICT");
+    drop(kept);
+    other.insist_on_wal().unwrap();
+    drop(other);
+    let wal = open_with(&path, &keeping).unwrap();
+    assert_eq!(text(&wal, "PRAGMA journal_mode"), "wal");
+    // Another file by the same path is another file.
+    drop(wal);
+    std::fs::remove_file(&path).unwrap();
+    database(&path, "delete", 1);
+    assert_eq!(text(&open(&path).unwrap(), "PRAGMA journal_mode"), "wal");
+}
+
+#[test]
+fn a_file_too_short_for_a_page_is_no_database_and_is_left_alone() {
+    let (_directory, path) = directory();
+    std::fs::write(&path, "a note").unwrap();
+    let error = open(&path).unwrap_err();
+    assert_eq!(error.errcode, 26);
+    assert_eq!(std::fs::read(&path).unwrap(), b"a note");
 }
 
 #[cfg(unix)]

@@ -5,6 +5,7 @@ import { HardenedDatabase } from '../../index.js'
 const [, , withoutSchema, withSchema] = process.argv
 const entry = { taskId: 'gone', text: 'x', type: 'text' }
 const db = new HardenedDatabase(withoutSchema)
+db.exec('CREATE TABLE mine (x)')
 db.appendAgentLog(entry)
 const told = db.flushAgentLogs()
 await once(process, 'warning')

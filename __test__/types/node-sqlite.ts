@@ -1,6 +1,7 @@
 // Checked by tsc, never run: what is written against @types/node's node:sqlite compiles with this
 // package.
 
+import { on, once, setMaxListeners } from 'node:events'
 import type * as node from 'node:sqlite'
 import * as ours from '../../index.js'
 
@@ -80,3 +81,17 @@ export function program(path: string | Buffer | URL): (string | number)[] {
   seen.push(iterator.next().done ? 1 : 0, db.location() ?? '')
   return seen
 }
+
+/** Node's functions on emitters take a HardenedDatabase; its own events are known by name. */
+export async function emitters(db: ours.HardenedDatabase): Promise<void> {
+  const [result] = (await once(db, 'checkpoint')) as ours.HardenedDatabaseEvents['checkpoint']
+  db.on('checkpoint', ({ busy }) => void busy).prependListener('error', ({ path }) => void path)
+  db.once('of the program', (anything: number) => void anything)
+  setMaxListeners(1, db)
+  const emitter: NodeJS.EventEmitter = db
+  emitter.emit('checkpoint', result)
+  for await (const [health] of on(db, 'check')) return void health
+}
+
+/** What is written for node:sqlite's options is accepted by the hardened class, too. */
+export type OneImport = Assignable<node.DatabaseSyncOptions, ours.HardenedDatabaseOptions>

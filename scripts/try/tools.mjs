@@ -2,7 +2,7 @@
 // target/pack-try/ between runs. What cannot be had is a SetupError, with the reason.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { SetupError, npm, root } from '../bootstrap.mjs'
 import { addons } from '../build-target.mjs'
@@ -41,10 +41,12 @@ export function node(version, cpu = process.arch) {
 
 /** The oldest and the newest Node of each line that `engines` allows, as npm names versions. */
 export function nodeVersions() {
-  return manifest.engines.node.split('||').flatMap((range) => {
-    const [major, minor = 0, patch = 0] = range.match(/\d+/g)
-    return [`${major}.${minor}.${patch}`, major]
-  })
+  const oldest = /^>=(\d+\.\d+\.\d+)$/.exec(manifest.engines.node)[1]
+  const { dependencies } = JSON.parse(readFileSync(path.join(root, 'scripts/newest-node/package.json'), 'utf8'))
+  const [first, last] = [oldest, dependencies.node].map((version) => Number(version.split('.')[0]))
+  // The lines of odd numbers are not supported for long.
+  const lines = Array.from({ length: (last - first) / 2 + 1 }, (_, index) => first + index * 2)
+  return lines.flatMap((line) => [line === first ? oldest : `${line}.0.0`, String(line)])
 }
 
 /** Bun's binary, of the package for this platform. */

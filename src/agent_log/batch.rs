@@ -8,28 +8,34 @@
 //! row is written twice: see [`Statements::write`].
 //!
 //! A row that SQLite refuses is rejected alone: its statement is rolled back, the transaction
-//! goes on. Where a trigger's `RAISE(ROLLBACK)` ends the whole transaction, the caller begins a
-//! new one and writes the batch again without the rows that are known to be refused.
+//! goes on. Where a trigger's `RAISE(ROLLBACK)` ends the whole transaction, or its `RAISE(FAIL)`
+//! leaves the refused row in the table, the caller begins a new one and writes the batch again
+//! without the rows that are known to be refused.
+//!
+//! Rows are refused for what they are, never for what the schema is:
+//!
+//! | `sqlite3_step` says | it is |
+//! |---|---|
+//! | CONSTRAINT*, TOOBIG, MISMATCH | the row's fault |
+//! | done, and no row was inserted into a table: `RAISE(IGNORE)`, `ON CONFLICT IGNORE` | the row's fault |
+//! | ERROR, and the INSERT can be prepared: an expression of the schema fails for the row's values | the row's fault |
+//! | ERROR, and the INSERT cannot be prepared | the schema's fault: the batch is kept |
+//! | CONSTRAINT_NOTNULL, and the table has a NOT NULL column that no entry has a value for | the schema's fault |
+//! | anything of the change counter's statement | no row's fault: the batch is kept |
 
 use std::ffi::{CStr, c_int};
 use std::ptr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::ffi;
 
+use super::entry::{Entry, Value};
 use super::queue::{Batch, RowOutcome, Unknown, commit_unknown};
-use crate::engine::{Class, Connection, Error, Result};
-
-const INSERT: &CStr =
-    c"INSERT INTO agentLogEntries (taskId, timestamp, text, type, detail, agent) \
-                        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-
-/// The value never goes back, so that whoever polls it sees every transaction.
-const BUMP: &CStr = c"INSERT INTO __meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE \
-    SET value = CAST(max(CAST(value AS INTEGER) + 1, CAST(excluded.value AS INTEGER)) AS TEXT)";
+use super::shared::Shared;
+use super::table;
+use crate::engine::{Class, Connection, Error, Result, errstr};
 
 /// A prepared statement.
-struct Statement(*mut ffi::sqlite3_stmt);
+pub(super) struct Statement(*mut ffi::sqlite3_stmt);
 
 /// The statements of appending, prepared on one connection.
 ///
@@ -37,7 +43,7 @@ struct Statement(*mut ffi::sqlite3_stmt);
 /// writer; closing the connection first is prevented by the order of that struct's fields.
 pub(super) struct Statements {
     insert: Statement,
-    bump: Option<(Statement, String)>,
+    bump: Option<Statement>,
 }
 
 /// How writing a batch ended, short of an error.
@@ -46,13 +52,15 @@ pub(super) enum Written {
     All,
     /// A row's refusal ended the transaction: begin again, with the same outcomes.
     TransactionEnded,
+    /// A refused row is in the table: roll back and begin again, with the same outcomes.
+    LeftBehind,
 }
 
 /// Outcomes by row; `None` where it is not known yet.
 pub(super) type Outcomes = Vec<Option<RowOutcome>>;
 
 impl Statement {
-    fn prepare(connection: &Connection, sql: &CStr) -> Result<Self> {
+    pub fn prepare(connection: &Connection, sql: &CStr) -> Result<Self> {
         let mut statement = ptr::null_mut();
         // SAFETY: the connection is open and used by this thread alone; `sql` is
         // NUL-terminated; the out-pointer is valid.
@@ -87,6 +95,33 @@ impl Statement {
         }
     }
 
+    /// The number in the one row that it answers.
+    pub fn number(&self, connection: &Connection) -> Result<i64> {
+        // SAFETY: as in `run`; nothing is bound.
+        unsafe {
+            let answer = match ffi::sqlite3_step(self.0) {
+                ffi::SQLITE_ROW => Ok(ffi::sqlite3_column_int64(self.0, 0)),
+                _ => Err(connection.last_error().at(connection.path())),
+            };
+            ffi::sqlite3_reset(self.0);
+            answer
+        }
+    }
+
+    /// # Safety
+    /// The value's text stays alive and unchanged until the statement is reset or bound again.
+    unsafe fn bind_value(&self, parameter: c_int, value: Value<'_>) -> c_int {
+        // SAFETY: the statement is alive; the text by the caller.
+        unsafe {
+            match value {
+                Value::Null => self.bind(parameter, None),
+                Value::Text(text) => self.bind(parameter, Some(text)),
+                Value::Integer(value) => ffi::sqlite3_bind_int64(self.0, parameter, value),
+                Value::Real(value) => ffi::sqlite3_bind_double(self.0, parameter, value),
+            }
+        }
+    }
+
     /// # Safety
     /// `value` stays alive and unchanged until the statement is reset or bound again.
     unsafe fn bind(&self, parameter: c_int, value: Option<&[u8]>) -> c_int {
@@ -118,31 +153,14 @@ impl Drop for Statement {
 }
 
 impl Statements {
-    /// Prepares them. `change_counter` is the key in `__meta`.
+    /// Prepares them, in the write transaction that is open on `connection`, and makes the table
+    /// where [`table`] says so.
     ///
     /// # Errors
-    /// SQLite's: most often, that a table is missing.
-    pub fn prepare(connection: &Connection, change_counter: Option<&str>) -> Result<Self> {
-        let explain = |error: Error| {
-            if error.errcode == ffi::SQLITE_ERROR {
-                error.explained(
-                    "ERR_FUSION_SCHEMA",
-                    "Log entries cannot be written, because a table or column they need is \
-                     missing: create Fusion's schema first. For a database without __meta set \
-                     changeCounter to null.",
-                )
-            } else {
-                error
-            }
-        };
-        let insert = Statement::prepare(connection, INSERT).map_err(explain)?;
-        let bump = match change_counter {
-            Some(key) => {
-                Some((Statement::prepare(connection, BUMP).map_err(explain)?, key.to_owned()))
-            }
-            None => None,
-        };
-        Ok(Self { insert, bump })
+    /// `ERR_FUSION_SCHEMA`; SQLite's.
+    pub fn prepare(connection: &Connection, shared: &Shared) -> Result<Self> {
+        let insert = table::insert(connection, shared)?;
+        Ok(Self { insert, bump: table::bump(connection, shared)? })
     }
 
     /// Inserts the rows of `batch` that have no outcome yet, within the transaction that is open
@@ -151,10 +169,12 @@ impl Statements {
     /// Rows of a COMMIT whose outcome is unknown are not inserted again if they are there.
     ///
     /// # Errors
-    /// `ERR_FUSION_COMMIT_UNKNOWN`; any that is not a single row's fault. The caller rolls back.
+    /// `ERR_FUSION_COMMIT_UNKNOWN`, `ERR_FUSION_SCHEMA`; any that is not a single row's fault. The
+    /// caller rolls back.
     pub fn write(
         &self,
         connection: &Connection,
+        shared: &Shared,
         batch: &Batch,
         outcomes: &mut Outcomes,
     ) -> Result<Written> {
@@ -185,7 +205,10 @@ impl Statements {
                 if row <= committed || matches!(outcome, Some(RowOutcome::Rejected(_))) {
                     continue;
                 }
-                match self.insert_row(connection, &entry.values) {
+                let result = self.insert_row(connection, shared, &entry);
+                // After RAISE(FAIL) in a trigger that fires after the INSERT.
+                let left_behind = result.is_err() && changes(connection) > 0;
+                match result {
                     Ok(()) => {
                         inserted = true;
                         // SAFETY: the connection is open and used by this thread alone.
@@ -193,55 +216,86 @@ impl Statements {
                             ffi::sqlite3_last_insert_rowid(db)
                         }));
                     }
-                    // An expression of the schema that fails for this row's values (a generated
-                    // column on malformed JSON, say) is SQLITE_ERROR.
-                    Err(error)
-                        if error.class() == Class::Row || error.errcode == ffi::SQLITE_ERROR =>
-                    {
+                    Err(error) if is_rows_fault(connection, shared, &error)? => {
                         *outcome = Some(RowOutcome::Rejected(error));
                         if connection.is_autocommit() {
                             return Ok(Written::TransactionEnded);
+                        }
+                        if left_behind {
+                            return Ok(Written::LeftBehind);
                         }
                     }
                     Err(error) => return Err(error),
                 }
             }
         }
-        if inserted {
-            self.bump(connection)?;
+        if inserted && let Some(key) = shared.options.change_counter.as_ref() {
+            self.bump(connection, &key.key).map_err(table::counter_fault)?;
         }
         Ok(Written::All)
     }
 
-    fn insert_row(&self, connection: &Connection, values: &[Option<&[u8]>; 6]) -> Result<()> {
-        for (parameter, value) in (1..).zip(values) {
-            // SAFETY: `values` outlives the run below, which resets the statement; the next
-            // run binds every parameter anew.
-            let rc = unsafe { self.insert.bind(parameter, *value) };
+    fn insert_row(
+        &self,
+        connection: &Connection,
+        shared: &Shared,
+        entry: &Entry<'_>,
+    ) -> Result<()> {
+        let mut more = entry.more;
+        let fields = entry.values.iter().map(|value| value.map_or(Value::Null, Value::Text));
+        let further = shared.options.columns.iter().map(|_| more.next().unwrap_or(Value::Null));
+        for (parameter, value) in (1..).zip(fields.chain(further)) {
+            // SAFETY: `entry` outlives the run below, which resets the statement; the next run
+            // binds every parameter again.
+            let rc = unsafe { self.insert.bind_value(parameter, value) };
             if rc != ffi::SQLITE_OK {
                 return Err(Error::sqlite(rc, "a value of the log entry is too large for SQLite"));
             }
         }
-        self.insert.run(connection)
+        self.insert.run(connection)?;
+        if changes(connection) == 0 && !table::is_view(connection)? {
+            return Err(Error::sqlite(
+                ffi::SQLITE_CONSTRAINT_TRIGGER,
+                "agentLogEntries ignored the row: a trigger by RAISE(IGNORE), or a constraint by ON \
+                 CONFLICT IGNORE",
+            )
+            .at(connection.path()));
+        }
+        Ok(())
     }
 
-    fn bump(&self, connection: &Connection) -> Result<()> {
-        let Some((statement, key)) = &self.bump else {
+    fn bump(&self, connection: &Connection, key: &str) -> Result<()> {
+        let Some(statement) = &self.bump else {
             return Ok(());
         };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_millis())
-            .to_string();
-        for (parameter, value) in [(1, key), (2, &now)] {
-            // SAFETY: both strings outlive the run below.
-            let rc = unsafe { statement.bind(parameter, Some(value.as_bytes())) };
-            if rc != ffi::SQLITE_OK {
-                return Err(Error::sqlite(rc, "the change counter could not be bound"));
-            }
+        // SAFETY: the key outlives the run below.
+        let rc = unsafe { statement.bind(1, Some(key.as_bytes())) };
+        if rc != ffi::SQLITE_OK {
+            return Err(Error::sqlite(rc, errstr(rc)));
         }
         statement.run(connection)
     }
+}
+
+/// Rows that the statement before inserted, and did not take back.
+fn changes(connection: &Connection) -> i64 {
+    // SAFETY: the connection is open and used by this thread alone.
+    unsafe { ffi::sqlite3_changes64(connection.raw()) }
+}
+
+/// Whether `error`, of the INSERT, is for what its row is: see the module's table.
+///
+/// # Errors
+/// `ERR_FUSION_SCHEMA` where the schema is at fault.
+fn is_rows_fault(connection: &Connection, shared: &Shared, error: &Error) -> Result<bool> {
+    if error.errcode & 0xff == ffi::SQLITE_ERROR {
+        table::check(connection, shared)?;
+        return Ok(true);
+    }
+    if error.errcode == ffi::SQLITE_CONSTRAINT_NOTNULL {
+        table::check_required(connection, shared, error)?;
+    }
+    Ok(error.class() == Class::Row)
 }
 
 /// What is found under the id that a row was given.
@@ -266,12 +320,19 @@ enum Found {
 fn was_committed(connection: &Connection, batch: &Batch, unknown: &Unknown) -> Result<bool> {
     let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
     let sql = connection.sql()?;
-    let mut select = sql
+    let select = sql
         .prepare(
-            "SELECT taskId, timestamp, text, type, detail, agent FROM agentLogEntries \
+            "SELECT taskId, timestamp, text, type, detail, agent FROM main.agentLogEntries \
              WHERE rowid = ?1",
         )
-        .map_err(at)?;
+        .map_err(at);
+    let mut select = match select {
+        // The INSERT can be prepared: what it writes to has no rowids to look for.
+        Err(error) if error.errcode == ffi::SQLITE_ERROR => {
+            return Err(commit_unknown(&unknown.error));
+        }
+        select => select?,
+    };
     let (mut itself, mut another, mut first_id) = (0, 0, None);
     let mut outcomes = unknown.outcomes.iter();
     for chunk in &batch.chunks {
@@ -309,18 +370,18 @@ fn was_committed(connection: &Connection, batch: &Batch, unknown: &Unknown) -> R
         (0, 0) => {
             let number = |query: &str| sql.query_row(query, [], |row| row.get::<_, Option<i64>>(0));
             let sequence =
-                number("SELECT max(seq) FROM sqlite_sequence WHERE name = 'agentLogEntries'");
+                number("SELECT max(seq) FROM main.sqlite_sequence WHERE name = 'agentLogEntries'");
             let last_used = match sequence {
                 Ok(Some(last_used)) => Some(last_used),
                 // No row was ever inserted, or the table has no AUTOINCREMENT.
-                Ok(None) => number("SELECT max(rowid) FROM agentLogEntries").map_err(at)?,
+                Ok(None) => number("SELECT max(rowid) FROM main.agentLogEntries").map_err(at)?,
                 Err(error) => {
                     let error = at(error);
                     if error.errcode != ffi::SQLITE_ERROR {
                         return Err(error);
                     }
                     // Nothing in this database has AUTOINCREMENT.
-                    number("SELECT max(rowid) FROM agentLogEntries").map_err(at)?
+                    number("SELECT max(rowid) FROM main.agentLogEntries").map_err(at)?
                 }
             };
             if last_used.is_none_or(|last_used| last_used < first_id) {

@@ -91,21 +91,27 @@ impl Borrowed {
         // from here on the writer cannot be in the middle of a batch for long.
         execute(connection, "INSERT INTO fusion_sqlite_watch VALUES (NULL)")?;
         let depth = watch.lock().depth;
-        let statements = Statements::prepare(connection, shared.options.change_counter.as_deref())?;
         execute(connection, "SAVEPOINT fusion_sqlite_rows")?;
         let batch = shared.queue.take_all();
         let mut outcomes = Outcomes::new();
-        let written = statements.write(connection, &batch, &mut outcomes);
-        let result = match written {
-            Ok(Written::All) => execute(connection, "RELEASE fusion_sqlite_rows"),
-            Ok(Written::TransactionEnded) => Err(Error::fusion(
-                "ERR_FUSION_TRANSACTION_ENDED",
-                "a trigger ended the transaction (RAISE(ROLLBACK)) while pending log entries \
-                 were written in it; the entries are still pending.",
-            )
-            .at(connection.path())),
-            Err(error) => Err(error),
+        let mut write = || {
+            let statements = Statements::prepare(connection, shared)?;
+            loop {
+                match statements.write(connection, shared, &batch, &mut outcomes)? {
+                    Written::All => return execute(connection, "RELEASE fusion_sqlite_rows"),
+                    Written::LeftBehind => execute(connection, "ROLLBACK TO fusion_sqlite_rows")?,
+                    Written::TransactionEnded => {
+                        return Err(Error::fusion(
+                            "ERR_FUSION_TRANSACTION_ENDED",
+                            "a trigger ended the transaction (RAISE(ROLLBACK)) while pending log \
+                             entries were written in it; the entries are still pending.",
+                        )
+                        .at(connection.path()));
+                    }
+                }
+            }
         };
+        let result = write();
         if let Err(error) = result {
             if !connection.is_autocommit() {
                 drop(execute(connection, "ROLLBACK TO fusion_sqlite_rows"));
@@ -122,15 +128,18 @@ impl Borrowed {
 /// In a transaction of its own: how a database without a file, and so without a writer, is
 /// served.
 fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
-    let statements = Statements::prepare(connection, shared.options.change_counter.as_deref())?;
     let batch = shared.queue.take_all();
     let mut outcomes = Outcomes::new();
     let mut write = || {
-        execute(connection, "BEGIN IMMEDIATE")?;
-        while let Written::TransactionEnded = statements.write(connection, &batch, &mut outcomes)? {
+        loop {
             execute(connection, "BEGIN IMMEDIATE")?;
+            let statements = Statements::prepare(connection, shared)?;
+            match statements.write(connection, shared, &batch, &mut outcomes)? {
+                Written::All => return execute(connection, "COMMIT"),
+                Written::LeftBehind => execute(connection, "ROLLBACK")?,
+                Written::TransactionEnded => {}
+            }
         }
-        execute(connection, "COMMIT")
     };
     match write() {
         Ok(()) => {

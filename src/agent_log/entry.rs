@@ -1,11 +1,14 @@
 //! A batch of entries: one arena of bytes.
 //!
-//! An entry is its six column values in the order of [`Field`], one after the other:
+//! An entry is its six column values in the order of [`Field`], one after the other, and the values
+//! of the further columns that the log's options name:
 //!
 //! | offset | size | content |
 //! |---|---|---|
 //! | 0 | 6 × 4 | length in bytes of each value, native byte order; `u32::MAX` means NULL |
-//! | 24 | sum of the lengths | the values, UTF-8, without terminators |
+//! | 24 | 4 | length in bytes of the further values together; `u32::MAX` means none |
+//! | 28 | sum of the lengths | the values, UTF-8, without terminators |
+//! | | | the further values: kind ([`Kind`], 1 byte), length (4 bytes), content |
 //!
 //! Entries follow each other without padding. The arena is filled on a JavaScript thread and
 //! read on the writer, which binds the values where they lie: text is copied once, out of V8.
@@ -52,7 +55,7 @@ impl Field {
     }
 }
 
-const HEADER: usize = 4 * Field::ALL.len();
+const HEADER: usize = 4 * (Field::ALL.len() + 1);
 const NULL: u32 = u32::MAX;
 
 /// Entries in an arena. See the module's documentation.
@@ -66,11 +69,65 @@ pub struct Entries {
     latest: [Option<(usize, usize)>; 6],
 }
 
+/// What a further column's value is, in the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// No content.
+    Null = 0,
+    /// 8 bytes, native byte order.
+    Integer = 1,
+    /// 8 bytes, native byte order.
+    Real = 2,
+    /// UTF-8.
+    Text = 3,
+}
+
+/// A further column's value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// NULL
+    Null,
+    /// INTEGER
+    Integer(i64),
+    /// REAL
+    Real(f64),
+    /// TEXT
+    Text(&'a [u8]),
+}
+
+/// Values of further columns, in the order in which the options name those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct More<'a>(&'a [u8]);
+
+impl<'a> Iterator for More<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        let (kind, rest) = self.0.split_first()?;
+        let (length, rest) = rest.split_at_checked(4)?;
+        let length = u32::from_ne_bytes(length.try_into().ok()?);
+        let (content, rest) = rest.split_at_checked(length as usize)?;
+        self.0 = rest;
+        Some(match *kind {
+            kind if kind == Kind::Integer as u8 => {
+                Value::Integer(i64::from_ne_bytes(content.try_into().ok()?))
+            }
+            kind if kind == Kind::Real as u8 => {
+                Value::Real(f64::from_ne_bytes(content.try_into().ok()?))
+            }
+            kind if kind == Kind::Text as u8 => Value::Text(content),
+            _ => Value::Null,
+        })
+    }
+}
+
 /// One entry's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// By [`Field`]; `None` is NULL.
     pub values: [Option<&'a [u8]>; 6],
+    /// Of the further columns.
+    pub more: More<'a>,
 }
 
 /// A place between two entries of an arena.
@@ -133,11 +190,42 @@ impl Entries {
         if let Some(latest) = self.latest.get_mut(field as usize) {
             *latest = Some((start, end));
         }
-        let at = self.open + 4 * field as usize;
+        self.set_length(self.open + 4 * field as usize, length);
+        Ok(())
+    }
+
+    /// Appends the value of the next further column, after those of all fields, by letting `write`
+    /// extend the arena by its content.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn more<E>(
+        &mut self,
+        kind: Kind,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[kind as u8, 0, 0, 0, 0]);
+        write(&mut self.bytes)?;
+        let length = self.bytes.len().saturating_sub(start);
+        self.set_length(start + 1, u32::try_from(length.saturating_sub(5)).unwrap_or(NULL));
+        let at = self.open + 4 * Field::ALL.len();
+        let before = match self.length(at) {
+            None | Some(NULL) => 0,
+            Some(before) => before as usize,
+        };
+        self.set_length(at, u32::try_from(before + length).unwrap_or(NULL));
+        Ok(())
+    }
+
+    fn length(&self, at: usize) -> Option<u32> {
+        Some(u32::from_ne_bytes(self.bytes.get(at..at + 4)?.try_into().ok()?))
+    }
+
+    fn set_length(&mut self, at: usize, length: u32) {
         if let Some(slot) = self.bytes.get_mut(at..at + 4) {
             slot.copy_from_slice(&length.to_ne_bytes());
         }
-        Ok(())
     }
 
     /// Appends the value that `field` had when it was last given, in an entry of this arena.
@@ -167,8 +255,14 @@ impl Entries {
         self.latest = [None; 6];
     }
 
-    /// Appends one entry whose values are at hand.
+    /// Appends one entry whose values are at hand, without further columns.
     pub fn push(&mut self, values: [Option<&[u8]>; 6]) {
+        self.copy(&Entry { values, more: More::default() });
+    }
+
+    /// Appends a copy of `entry`.
+    pub fn copy(&mut self, entry: &Entry<'_>) {
+        let Entry { values, more } = *entry;
         self.begin();
         for (field, value) in Field::ALL.into_iter().zip(values) {
             if let Some(value) = value {
@@ -181,6 +275,11 @@ impl Entries {
                     Err(never) => match never {},
                 }
             }
+        }
+        if !more.0.is_empty() {
+            self.bytes.extend_from_slice(more.0);
+            let length = u32::try_from(more.0.len()).unwrap_or(NULL);
+            self.set_length(self.open + 4 * Field::ALL.len(), length);
         }
         self.finish();
     }
@@ -215,7 +314,14 @@ impl Entries {
                 *value = Some(self.bytes.get(range)?);
             }
         }
-        Some((Entry { values }, Position { offset, row: position.row + 1 }))
+        let mut more = More::default();
+        let length = self.length(position.offset + 4 * Field::ALL.len())?;
+        if length != NULL {
+            let range: Range<usize> = offset..offset + length as usize;
+            offset = range.end;
+            more = More(self.bytes.get(range)?);
+        }
+        Some((Entry { values, more }, Position { offset, row: position.row + 1 }))
     }
 }
 
@@ -268,6 +374,43 @@ mod tests {
             position = next;
         }
         assert_eq!((position.row, last), (4, Some(row("second", Some("detail")))));
+    }
+
+    #[test]
+    fn values_of_further_columns_come_back_as_they_went_in() {
+        let mut entries = Entries::default();
+        entries.push(row("none", None));
+        entries.begin();
+        for field in Field::ALL {
+            entries.value::<()>(field, |bytes| Ok(bytes.extend_from_slice(b"x"))).unwrap();
+        }
+        let write = |content: &[u8]| {
+            let content = content.to_vec();
+            move |bytes: &mut Vec<u8>| Ok::<(), ()>(bytes.extend_from_slice(&content))
+        };
+        entries.more(Kind::Integer, write(&i64::MIN.to_ne_bytes())).unwrap();
+        entries.more(Kind::Null, write(b"")).unwrap();
+        entries.more(Kind::Real, write(&1.5_f64.to_ne_bytes())).unwrap();
+        entries.more(Kind::Text, write(b"nul \0")).unwrap();
+        entries.finish();
+        entries.push(row("after", None));
+        let mut copies = Entries::default();
+        let mut position = Position::default();
+        while let Some((entry, next)) = entries.at(position) {
+            copies.copy(&entry);
+            position = next;
+        }
+        for entries in [&entries, &copies] {
+            let (first, next) = entries.at(Position::default()).unwrap();
+            assert_eq!(first.more.count(), 0);
+            let (second, next) = entries.at(next).unwrap();
+            let more: Vec<_> = second.more.collect();
+            let expected =
+                [Value::Integer(i64::MIN), Value::Null, Value::Real(1.5), Value::Text(b"nul \0")];
+            assert_eq!(more, expected);
+            let (third, _) = entries.at(next).unwrap();
+            assert_eq!((third.values, third.more.count()), (row("after", None), 0));
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a log tells, and to whom. Events leave on whichever thread met what they tell of, most on
 //! the writer's; a [`Listener`] passes them on and returns.
 
+use std::sync::Arc;
+
 use super::entry::Entries;
 use crate::checkpoint;
 use crate::engine::{Error, Remedy};
@@ -23,12 +25,15 @@ pub enum Event {
     /// Connections of this process to the file are to be opened anew: those that are in no
     /// transaction are to be closed at once, because the others wait for it.
     Reopen,
+    /// The write lock is another connection's, and has been for a while: a thread whose own it is
+    /// is to report that.
+    LockedOut,
     /// The path leads to another file, or to none; writing has stopped, the entries are kept.
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.
     Checkpoint(checkpoint::Outcome),
-    /// A row that nobody waits for was rejected.
-    Rejected(Entries, Error),
+    /// A row that nobody waits for was rejected; the columns are the further ones of the log.
+    Rejected(Entries, Arc<[String]>, Error),
     /// The queue refused entries (`true`), or has room again (`false`).
     Backpressure(bool),
 }
@@ -37,4 +42,11 @@ pub enum Event {
 pub trait Listener: Send + Sync {
     /// Takes one event.
     fn event(&self, event: &Event);
+
+    /// Replies that belong together follow, until [`Self::release`]: the callers that one
+    /// transaction answers go on in one turn, and what they append next is one batch again.
+    fn hold(&self) {}
+
+    /// Ends a [`Self::hold`].
+    fn release(&self) {}
 }

@@ -8,7 +8,7 @@
 //!  JavaScript threads          writer thread, one per file
 //!  ------------------          ---------------------------------------------
 //!  Entries ──▶ Queue ────────▶ take a turn ▶ BEGIN IMMEDIATE ▶ take a batch ▶
-//!                              insert rows ▶ bump change counter ▶ COMMIT ▶
+//!                              look at the schema ▶ insert rows ▶ bump change counter ▶ COMMIT ▶
 //!  Reply   ◀────────────────── settle receipts ▶ checkpoint if due
 //! ```
 //!
@@ -30,13 +30,18 @@ mod queue;
 mod registry;
 mod shared;
 mod stats;
+mod table;
 mod thread;
 mod writer;
 
 pub use borrowed::Borrowed;
-pub use entry::{Entries, Entry, Field, Position};
+pub use entry::{Entries, Entry, Field, Kind, More, Position, Value};
 pub use event::{Event, Listener};
-pub use options::{END_DEADLINE, Options};
+pub use options::{ChangeCounter, END_DEADLINE, Options};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
-pub use registry::{Log, flush_all, flush_until, open, open_in_memory, resume};
+pub use registry::{
+    LockedOut, Log, at_end, flush_all, flush_unlocked, flush_until, open, open_in_memory, replaced,
+    resume,
+};
 pub use stats::{Latency, Stats, WalStatus};
+pub use table::{BUMP, SCHEMA};

@@ -1,5 +1,6 @@
 //! How a log writes: plain data, fixed when the file's first handle is opened. Any thread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::Policy;
@@ -19,18 +20,39 @@ pub struct Options {
     pub batch_bytes: usize,
     /// How long an entry that nobody waits for may wait for company.
     pub linger: Duration,
-    /// The same once somebody waits.
+    /// The same once somebody waits: a floor, beyond the end of the turn that appended.
     pub awaited_linger: Duration,
     /// Bytes that may be queued.
     pub queue_bytes: usize,
     /// How long a call that waits is kept waiting by failures.
     pub retry_deadline: Duration,
-    /// Key in `__meta` of the counter that each transaction increases; none: no counter.
-    pub change_counter: Option<String>,
+    /// The counter that each transaction increases; none: no counter.
+    pub change_counter: Option<ChangeCounter>,
+    /// Columns of the table that entries have values for, besides those of
+    /// [`Field`](super::Field).
+    pub columns: Arc<[String]>,
+    /// Whether the table is made where it is missing, whatever else the schema holds.
+    pub create_table: bool,
     /// When to checkpoint.
     pub checkpoints: Policy,
     /// Whether the file is repaired when it is found damaged.
     pub repair: bool,
+}
+
+/// A counter in `__meta`.
+#[derive(Debug, Clone, Eq)]
+pub struct ChangeCounter {
+    /// Its key.
+    pub key: String,
+    /// Whether a schema without `__meta` is a fault. Otherwise there is no counter then.
+    pub required: bool,
+}
+
+/// Two that name the same key do not contradict each other: the first handle's demand counts.
+impl PartialEq for ChangeCounter {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
 }
 
 impl Default for Options {
@@ -40,10 +62,12 @@ impl Default for Options {
             batch_rows: 1000,
             batch_bytes: 1 << 20,
             linger: Duration::from_millis(500),
-            awaited_linger: Duration::from_millis(5),
+            awaited_linger: Duration::ZERO,
             queue_bytes: 64 << 20,
             retry_deadline: Duration::from_secs(60),
-            change_counter: Some("lastModified".to_owned()),
+            change_counter: Some(ChangeCounter { key: "lastModified".to_owned(), required: false }),
+            columns: Arc::default(),
+            create_table: false,
             checkpoints: Policy::default(),
             repair: true,
         }

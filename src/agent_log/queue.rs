@@ -1,11 +1,25 @@
 //! The bounded hand-over from JavaScript threads to the writer, and who waits for what.
 //!
 //! Everything here is under one mutex, held for moving pointers and for copying single entries,
-//! never across a call into SQLite. The writer sleeps on [`Queue::work`], threads that wait for
+//! never across a call into SQLite. The writer sleeps in [`Queue::sleep`], threads that wait for
 //! the writer sleep on [`Queue::progress`]. Replies are called without the mutex.
+//!
+//! When a batch is due, the first that applies:
+//!
+//! | what is queued | due |
+//! |---|---|
+//! | a whole batch; anything, while a thread stands still for it or the log is closing | at once |
+//! | entries that a caller waits for, or a barrier, and a turn of JavaScript has ended since | after `awaited_linger` |
+//! | entries that a caller waits for, in a turn that goes on | after [`LONGEST_TURN`] |
+//! | anything else | after `linger` |
+//!
+//! So the callers that one turn resumes share a batch, a lone one waits for nothing, and what is
+//! appended while the writer commits is its next batch. The writer is woken only where it would
+//! sleep past that moment.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::entry::{Entries, Position};
@@ -16,6 +30,10 @@ use crate::engine::Error;
 
 /// Entries that nobody waits for share an arena up to this size.
 const SHARED_ARENA: usize = 256 << 10;
+
+/// How long entries that a caller waits for may wait for the end of the turn that appended them.
+/// A turn that calculates for seconds holds nothing back, nor does one whose end is not reported.
+pub(super) const LONGEST_TURN: Duration = Duration::from_millis(10);
 
 /// How long a thread stands still at a time.
 const SLICE: Duration = Duration::from_millis(50);
@@ -94,12 +112,36 @@ pub(super) struct Chunk {
 struct Barrier {
     target: u64,
     since: Instant,
+    thread: ThreadId,
     reply: BarrierReply,
 }
 
 struct Ticket {
     reply: Reply,
     receipt: Receipt,
+    thread: ThreadId,
+}
+
+/// Which of those who wait.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Since this moment, or before; none: for however long.
+    pub before: Option<Instant>,
+    /// On this thread; none: on any.
+    pub thread: Option<ThreadId>,
+}
+
+impl Waiting {
+    fn includes(&self, since: Instant, thread: ThreadId) -> bool {
+        self.before.is_none_or(|before| since <= before)
+            && self.thread.is_none_or(|own| own == thread)
+    }
+}
+
+/// What is not settled of a log whose file is another one's by now, and who waits for it.
+pub(super) struct Left {
+    batch: Batch,
+    barriers: Vec<Barrier>,
 }
 
 /// What became of one row within a transaction.
@@ -168,6 +210,8 @@ pub(super) struct State {
     pub batch_open: bool,
     /// Since when somebody waits for what is queued.
     awaited_since: Option<Instant>,
+    /// A turn that appended some of that has ended, or what waits is not a turn.
+    turn_ended: bool,
     /// A thread stands still until the queue is written: no linger.
     urgent: u32,
     barriers: Vec<Barrier>,
@@ -180,7 +224,8 @@ pub(super) struct State {
     pub stopped: Option<Error>,
     /// The last handle is gone: write what is queued, then end.
     pub closing: bool,
-    /// The writer thread has ended.
+    thread: Thread,
+    /// The writer has ended for good.
     pub ended: bool,
     /// Who wants to be told of that.
     pub when_ended: Vec<BarrierReply>,
@@ -193,12 +238,26 @@ pub(super) struct State {
     pub stats: Stats,
 }
 
+/// The writer's thread, for those that have work for it.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Thread {
+    /// There is none: it was not started yet, or ended because there was nothing to do.
+    #[default]
+    Resting,
+    /// It looks at the queue before it sleeps.
+    Awake,
+    /// It looks at the queue at this moment; `None`: when it is notified.
+    Asleep(Option<Instant>),
+}
+
 pub(super) struct Queue {
     state: Mutex<State>,
     /// The writer sleeps here.
-    pub work: Condvar,
+    work: Condvar,
     /// Threads that wait for the writer sleep here.
     pub progress: Condvar,
+    /// Starts the writer's thread. A database without a file has none.
+    start: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Chunk {
@@ -213,7 +272,58 @@ impl Chunk {
 
 impl Queue {
     pub fn new() -> Self {
-        Self { state: Mutex::default(), work: Condvar::new(), progress: Condvar::new() }
+        Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            start: OnceLock::new(),
+        }
+    }
+
+    /// Has `start` called, on any thread and without the mutex, when the writer's thread is needed
+    /// and there is none.
+    pub fn start_with(&self, start: impl Fn() + Send + Sync + 'static) {
+        // A queue is given its writer once.
+        drop(self.start.set(Box::new(start)));
+    }
+
+    /// Has the writer look at the queue at `due` at the latest; `None`: at once.
+    pub fn wake(&self, mut state: MutexGuard<'_, State>, due: Option<Instant>) {
+        match state.thread {
+            Thread::Awake => {}
+            Thread::Asleep(until) => {
+                if until.is_none_or(|until| due.is_none_or(|due| due < until)) {
+                    state.thread = Thread::Awake;
+                    drop(state);
+                    self.work.notify_one();
+                }
+            }
+            Thread::Resting => {
+                if let Some(start) = self.start.get() {
+                    state.thread = Thread::Awake;
+                    drop(state);
+                    start();
+                }
+            }
+        }
+    }
+
+    /// The writer sleeps until it is woken, or until `until`.
+    pub fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        state.thread = Thread::Asleep(until);
+        let mut state = match until {
+            Some(until) => {
+                let time = until.saturating_duration_since(Instant::now());
+                self.work.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.thread = Thread::Awake;
+        state
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -244,16 +354,17 @@ impl Queue {
         shared.entries.append(entry);
         let was_due = state.is_full(options);
         state.add(entry.len(), entry.byte_len());
-        // The writer is woken to start its linger clock, or because the batch is full.
-        if first || (!was_due && state.is_full(options)) {
-            drop(state);
-            self.work.notify_one();
+        if !was_due && state.is_full(options) {
+            self.wake(state, None);
+        } else if first {
+            self.wake(state, Some(Instant::now() + options.linger));
         }
         Ok(())
     }
 
-    /// Accepts the entries of a call that waits; `reply` is called once they are settled.
-    /// Returns an empty arena for the next call.
+    /// Accepts the entries of a call that waits; `reply` is called once they are settled. The
+    /// caller reports the end of its turn, see [`Self::turn_ended`]. Returns an empty arena for the
+    /// next call.
     pub fn push_batch(
         &self,
         entries: Entries,
@@ -278,18 +389,32 @@ impl Queue {
             entries,
             position: Position::default(),
             since: Instant::now(),
-            ticket: Some(Ticket { reply, receipt: Receipt::default() }),
+            ticket: Some(Ticket {
+                reply,
+                receipt: Receipt::default(),
+                thread: std::thread::current().id(),
+            }),
         });
         state.add(rows, bytes);
         let first = state.awaited_since.is_none();
         state.awaited_since.get_or_insert_with(Instant::now);
-        let wake = first || (!was_due && state.is_full(options));
         let spare = state.spare.pop().unwrap_or_default();
-        drop(state);
-        if wake {
-            self.work.notify_one();
+        if !was_due && state.is_full(options) {
+            self.wake(state, None);
+        } else if first {
+            let due = state.awaited_due(options);
+            self.wake(state, due);
         }
         Ok(spare)
+    }
+
+    /// The turn of JavaScript has ended in which entries were appended that a caller waits for.
+    pub fn turn_ended(&self, options: &Options) {
+        let mut state = self.lock();
+        if state.awaited_since.is_some() && !std::mem::replace(&mut state.turn_ended, true) {
+            let due = state.awaited_due(options);
+            self.wake(state, due);
+        }
     }
 
     /// Has `reply` called once everything accepted before this call is settled.
@@ -305,10 +430,11 @@ impl Queue {
         }
         let target = state.accepted;
         let since = Instant::now();
-        state.barriers.push(Barrier { target, since, reply });
-        state.awaited_since.get_or_insert_with(Instant::now);
-        drop(state);
-        self.work.notify_one();
+        let thread = std::thread::current().id();
+        state.barriers.push(Barrier { target, since, thread, reply });
+        state.awaited_since.get_or_insert(since);
+        state.turn_ended = true;
+        self.wake(state, None);
     }
 
     /// Stands still until everything accepted before this call is settled, or `timeout` passed.
@@ -318,7 +444,7 @@ impl Queue {
         let mut state = self.lock();
         let target = state.accepted;
         state.urgent += 1;
-        self.work.notify_one();
+        let mut calls = true;
         let outcome = loop {
             if state.settled >= target {
                 break Ok(());
@@ -335,16 +461,31 @@ impl Queue {
                     0 => "are not written yet".to_owned(),
                     millis => format!("could not be written within {millis} ms"),
                 };
-                break Err(Error::fusion(
+                let late = Error::fusion(
                     "ERR_FUSION_FLUSH_TIMEOUT",
                     format!(
                         "{} log entries {since}; {cause}. They are kept and will be written as \
                          soon as possible; takePending() takes them back.",
                         state.rows,
                     ),
-                ));
+                );
+                // What is in the way, for a program.
+                break Err(match &state.failing {
+                    Some((_, Error { errcode, errstr, .. })) => {
+                        Error { errcode: *errcode, errstr: errstr.clone(), ..late }
+                    }
+                    None => late,
+                });
             };
+            if std::mem::take(&mut calls) {
+                self.wake(state, None);
+                // It may be done already.
+                state = self.lock();
+                continue;
+            }
             state = self.await_progress(state, left, meanwhile);
+            // The system may have refused a thread.
+            calls = state.thread == Thread::Resting;
         };
         state.urgent -= 1;
         outcome
@@ -379,8 +520,21 @@ impl Queue {
             return reply(Err(error));
         }
         state.checkpoints.push_back((mode, reply));
-        drop(state);
-        self.work.notify_one();
+        self.wake(state, None);
+    }
+
+    /// Has the writer look at the WAL.
+    pub fn look_at_wal(&self) {
+        let mut state = self.lock();
+        state.look_at_wal = true;
+        self.wake(state, None);
+    }
+
+    /// The last handle is gone: what is queued is written, then the writer ends.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closing = true;
+        self.wake(state, None);
     }
 
     /// Takes everything that is queued, to be written on another connection or handed back.
@@ -416,9 +570,8 @@ impl Queue {
             state.unknown = batch.unknown;
         }
         state.batch_open = false;
-        drop(state);
+        self.wake(state, None);
         self.progress.notify_all();
-        self.work.notify_one();
     }
 
     /// Settles a batch whose transaction has committed: row by row as `outcomes` says. What
@@ -454,7 +607,7 @@ impl Queue {
                     (RowOutcome::Rejected(error), None) => {
                         rejected += 1;
                         let mut alone = Entries::default();
-                        alone.push(entry.values);
+                        alone.copy(&entry);
                         told.unawaited.push((alone, error));
                     }
                 }
@@ -495,12 +648,12 @@ impl Queue {
         state.batch_open = false;
         state.finish(&mut told, options);
         // Its entries may have been lent, and the writer waiting for their fate.
-        let more = state.queued_rows > 0;
-        drop(state);
-        self.progress.notify_all();
-        if more {
-            self.work.notify_one();
+        if state.queued_rows > 0 {
+            self.wake(state, None);
+        } else {
+            drop(state);
         }
+        self.progress.notify_all();
         told
     }
 
@@ -535,6 +688,74 @@ impl Queue {
         told
     }
 
+    /// Gives up everything that is queued, to be written to another file, with those who wait for
+    /// it. What is lent to a transaction stays until that is over.
+    pub fn leave(&self) -> Left {
+        let mut state = self.lock();
+        while state.batch_open {
+            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut batch = state.take(usize::MAX, usize::MAX);
+        // Whatever was stored, it is not in the other file.
+        batch.unknown = None;
+        for chunk in &batch.chunks {
+            let rows = chunk.rows_left();
+            state.rows = state.rows.saturating_sub(rows);
+            state.bytes = state.bytes.saturating_sub(chunk.bytes_left());
+            // Not settled: a flush that waits for them fails.
+            state.accepted -= rows as u64;
+        }
+        let barriers = std::mem::take(&mut state.barriers);
+        state.await_rest();
+        drop(state);
+        self.progress.notify_all();
+        Left { batch, barriers }
+    }
+
+    /// Takes over what another log has left, behind what is queued.
+    pub fn take_over(&self, left: Left, options: &Options) -> Settled {
+        let mut told = Settled::default();
+        let mut state = self.lock();
+        for chunk in left.batch.chunks {
+            state.add(chunk.rows_left(), chunk.bytes_left());
+            state.chunks.push_back(chunk);
+        }
+        let target = state.accepted;
+        for barrier in left.barriers {
+            state.barriers.push(Barrier { target, ..barrier });
+        }
+        state.finish(&mut told, options);
+        let stopped = state.stopped.clone();
+        drop(state);
+        if let Some(error) = stopped {
+            let failed = self.fail_waiting(&error, &Waiting::default());
+            told.replies.extend(failed.replies);
+            told.barriers.extend(failed.barriers);
+        }
+        self.wake(self.lock(), None);
+        told
+    }
+
+    /// Stands still until everything is settled that does not wait for a lock, or `deadline`.
+    pub fn flush_unlocked(&self, deadline: Instant) {
+        let mut state = self.lock();
+        let target = state.accepted;
+        state.urgent += 1;
+        self.wake(state, None);
+        let mut state = self.lock();
+        while state.settled < target && state.stopped.is_none() && state.failing.is_none() {
+            if state.is_lent() && !state.batch_open {
+                // To a transaction, which has the lock.
+                break;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                break;
+            };
+            state = self.await_progress(state, left, &|| ());
+        }
+        state.urgent -= 1;
+    }
+
     /// Whether something is queued, and not lent or in a batch.
     pub fn has_queued(&self) -> bool {
         self.lock().queued_rows > 0
@@ -545,22 +766,21 @@ impl Queue {
         self.lock().checkpoints.drain(..).map(|(_, reply)| reply).collect()
     }
 
-    /// Tells everybody who waits, and has waited since before `before`, that it failed. The
-    /// entries stay.
-    pub fn fail_waiting(&self, error: &Error, before: Option<Instant>) -> Settled {
+    /// Answers those who are `waiting` that it failed. The entries stay.
+    pub fn fail_waiting(&self, error: &Error, waiting: &Waiting) -> Settled {
         let mut told = Settled::default();
         let mut state = self.lock();
         for chunk in &mut state.chunks {
-            if before.is_none_or(|before| chunk.since <= before)
-                && let Some(ticket) = chunk.ticket.take()
+            if let Some(ticket) =
+                chunk.ticket.take_if(|ticket| waiting.includes(chunk.since, ticket.thread))
             {
                 told.replies.push((ticket.reply, Err((error.clone(), ticket.receipt))));
             }
         }
-        let (failed, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut state.barriers)
+        let (failed, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.barriers)
             .into_iter()
-            .partition(|barrier| before.is_none_or(|before| barrier.since <= before));
-        state.barriers = waiting;
+            .partition(|barrier| waiting.includes(barrier.since, barrier.thread));
+        state.barriers = rest;
         for barrier in failed {
             told.barriers.push((barrier.reply, Err(error.clone())));
         }
@@ -640,6 +860,8 @@ impl State {
         }
         self.queued_rows = self.queued_rows.saturating_sub(rows);
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+        // What is appended later in the same turn waits for its end.
+        self.turn_ended &= !self.chunks.is_empty();
         self.await_rest();
         batch
     }
@@ -648,6 +870,8 @@ impl State {
         self.queued_rows += chunk.rows_left();
         self.queued_bytes += chunk.bytes_left();
         self.chunks.push_front(chunk);
+        // It was due before.
+        self.turn_ended = true;
         self.await_rest();
     }
 
@@ -658,6 +882,39 @@ impl State {
         let append = append.map(|chunk| chunk.since);
         let barrier = barrier.map(|barrier| barrier.since);
         self.awaited_since = [append, barrier].into_iter().flatten().min();
+    }
+
+    /// When what somebody waits for is due.
+    fn awaited_due(&self, options: &Options) -> Option<Instant> {
+        let linger = options.awaited_linger;
+        let patience = if self.turn_ended { linger } else { linger.max(LONGEST_TURN) };
+        self.awaited_since.map(|since| since + patience)
+    }
+
+    /// Whether there is nothing to do before something happens. The writer's thread ends then, and
+    /// the next call of [`Queue::wake`] starts another.
+    pub fn rest(&mut self) -> bool {
+        let has_work = self.queued_rows > 0 && !self.is_lent() && self.stopped.is_none();
+        let idle = !has_work && !self.closing && !self.look_at_wal && self.checkpoints.is_empty();
+        if idle {
+            self.thread = Thread::Resting;
+        }
+        idle
+    }
+
+    /// The thread is about to be started.
+    pub fn started(&mut self) {
+        self.thread = Thread::Awake;
+    }
+
+    #[cfg(test)]
+    pub fn is_resting(&self) -> bool {
+        self.thread == Thread::Resting
+    }
+
+    /// The thread could not be started.
+    pub fn not_started(&mut self) {
+        self.thread = Thread::Resting;
     }
 
     /// Answers barriers that are reached, and notices relief.
@@ -693,8 +950,7 @@ impl State {
             return Next::Commit;
         }
         let lazy = self.chunks.front().map(|chunk| chunk.since + options.linger);
-        let awaited = self.awaited_since.map(|since| since + options.awaited_linger);
-        match [lazy, awaited].into_iter().flatten().min() {
+        match [lazy, self.awaited_due(options)].into_iter().flatten().min() {
             Some(due) if due <= now => Next::Commit,
             due => Next::Wait(due),
         }
@@ -702,6 +958,11 @@ impl State {
 }
 
 impl Settled {
+    /// Whether it has nothing for those who wait.
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.barriers.is_empty()
+    }
+
     /// Calls the replies. Never under the queue's mutex.
     pub fn reply(self) {
         for (reply, outcome) in self.replies {
@@ -709,6 +970,148 @@ impl Settled {
         }
         for (reply, outcome) in self.barriers {
             reply(outcome);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn entry() -> Entries {
+        let mut entries = Entries::default();
+        entries.push([Some(b"task"), Some(b"now"), Some(b"text"), Some(b"type"), None, None]);
+        entries
+    }
+
+    fn append(queue: &Queue, options: &Options) {
+        queue.push_batch(entry(), Box::new(|_| ()), options).unwrap();
+    }
+
+    fn is_due(queue: &Queue, options: &Options, after: Duration) -> bool {
+        matches!(queue.lock().next(Instant::now() + after, options), Next::Commit)
+    }
+
+    /// Takes the batch that is due and commits it, with `meanwhile` in between.
+    fn commit(queue: &Queue, options: &Options, meanwhile: impl FnOnce()) -> usize {
+        let batch = queue.take_batch(options.batch_rows, options.batch_bytes);
+        meanwhile();
+        let rows = batch.chunks.iter().map(Chunk::rows_left).sum();
+        let outcomes = (0..rows).map(|id| RowOutcome::Inserted(id as i64)).collect();
+        queue.settle(batch, outcomes, options).reply();
+        rows
+    }
+
+    #[test]
+    fn what_one_turn_appends_is_one_batch_when_the_turn_ends() {
+        let (queue, options) = (Queue::new(), Options::default());
+        for _ in 0..20 {
+            append(&queue, &options);
+            assert!(!is_due(&queue, &options, Duration::ZERO));
+        }
+        queue.turn_ended(&options);
+        assert!(is_due(&queue, &options, Duration::ZERO));
+        assert_eq!(commit(&queue, &options, || ()), 20);
+    }
+
+    #[test]
+    fn a_turn_that_does_not_end_holds_nothing_back_for_long() {
+        let (queue, options) = (Queue::new(), Options::default());
+        append(&queue, &options);
+        assert!(is_due(&queue, &options, LONGEST_TURN));
+    }
+
+    #[test]
+    fn what_is_appended_during_a_commit_is_the_next_batch() {
+        let (queue, options) = (Queue::new(), Options::default());
+        append(&queue, &options);
+        queue.turn_ended(&options);
+        let more = || (0..3).for_each(|_| append(&queue, &options));
+        assert_eq!(commit(&queue, &options, more), 1);
+        // Their own turn goes on.
+        assert!(!is_due(&queue, &options, Duration::ZERO));
+        queue.turn_ended(&options);
+        assert_eq!(commit(&queue, &options, || ()), 3);
+        // The end of a turn whose entries are settled makes nothing due.
+        queue.turn_ended(&options);
+        append(&queue, &options);
+        assert!(!is_due(&queue, &options, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_batch_that_is_given_back_is_due_again() {
+        let (queue, options) = (Queue::new(), Options::default());
+        append(&queue, &options);
+        queue.turn_ended(&options);
+        let batch = queue.take_batch(options.batch_rows, options.batch_bytes);
+        queue.give_back(batch);
+        assert!(is_due(&queue, &options, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_barrier_and_a_full_batch_are_due_at_once() {
+        let options = Options { batch_rows: 3, ..Options::default() };
+        let queue = Queue::new();
+        queue.push_one(&entry(), &options).unwrap();
+        assert!(!is_due(&queue, &options, Duration::ZERO));
+        queue.barrier(Box::new(|_| ()));
+        assert!(is_due(&queue, &options, Duration::ZERO));
+        let queue = Queue::new();
+        for full in [false, false, true] {
+            append(&queue, &options);
+            assert_eq!(is_due(&queue, &options, Duration::ZERO), full);
+        }
+    }
+
+    #[test]
+    fn the_floor_counts_from_the_first_entry() {
+        let linger = Duration::from_secs(3600);
+        let options = Options { awaited_linger: linger, linger: linger * 2, ..Options::default() };
+        let queue = Queue::new();
+        append(&queue, &options);
+        queue.turn_ended(&options);
+        assert!(!is_due(&queue, &options, linger / 2));
+        assert!(is_due(&queue, &options, linger));
+    }
+
+    #[test]
+    fn the_writer_is_woken_only_where_it_would_sleep_too_long() {
+        let (queue, options) = (Queue::new(), Options::default());
+        let soon = Instant::now();
+        queue.lock().thread = Thread::Asleep(Some(soon));
+        append(&queue, &options);
+        assert_eq!(queue.lock().thread, Thread::Asleep(Some(soon)));
+        queue.lock().thread = Thread::Asleep(None);
+        queue.turn_ended(&options);
+        assert_eq!(queue.lock().thread, Thread::Awake);
+    }
+
+    #[test]
+    fn a_writer_that_rests_is_started_once_by_whatever_needs_it() {
+        let options = Options::default();
+        let needs: [fn(&Queue, &Options); 5] = [
+            append,
+            |queue, options| drop(queue.push_one(&entry(), options)),
+            |queue, _| queue.look_at_wal(),
+            |queue, _| queue.request_checkpoint(checkpoint::Mode::Passive, Box::new(|_| ())),
+            |queue, _| queue.close(),
+        ];
+        for need in needs {
+            let queue = Queue::new();
+            let starts = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&starts);
+            queue.start_with(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(queue.lock().rest());
+            need(&queue, &options);
+            assert_eq!(starts.load(Ordering::Relaxed), 1);
+            assert!(!queue.lock().rest());
+            need(&queue, &options);
+            assert_eq!(starts.load(Ordering::Relaxed), 1);
         }
     }
 }

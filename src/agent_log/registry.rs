@@ -4,22 +4,24 @@
 //! Any thread. A log lives while a handle does, and until what was accepted through it is
 //! written; another open of the same file meanwhile starts a new one.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::borrowed::Borrowed;
-use super::entry::{Entries, Entry, Position};
+use super::entry::{Entries, Position};
 use super::event::{Event, Listener};
 use super::options::{END_DEADLINE, Options};
-use super::queue::{Batch, Refusal, Reply};
+use super::queue::{Batch, Refusal, Reply, Waiting};
 use super::shared::Shared;
 use super::stats::{Stats, WalStatus};
 use super::thread;
 use crate::checkpoint;
-use crate::engine::{Connection, DatabaseFile, Error, FileId, Result};
+use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved, shown};
 
-/// Logs whose writer runs, closing ones included, with their number of handles.
+/// Logs whose writer has not ended, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
 
 fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
@@ -39,7 +41,7 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// A handle on the log of `file`, whose writer is started if it is not running. `options` count
+/// A handle on the log of `file`, whose writer is started if there is none. `options` count
 /// for the first handle; a later one gets what the first one set, or, where it `insists` on its
 /// own, an error if they differ.
 ///
@@ -98,17 +100,56 @@ fn forget(shared: &Arc<Shared>) {
 /// The file `id` has been repaired or restored: a log of it in this process that had stopped
 /// because it was damaged goes on, with the entries that are still queued.
 pub fn resume(id: FileId) {
-    let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
-    for shared in logs.into_iter().filter(|shared| shared.file.id == id) {
+    for shared in logs_of(id) {
         shared.resume();
     }
 }
 
-/// The process ends: waits until every log has written what it accepted, for at most
-/// [`END_DEADLINE`] after the first call. Returns a sentence for each log that has not.
-pub fn flush_all() -> Vec<String> {
+/// A connection of this process has noticed that the path of the file `id` leads elsewhere: its log
+/// stops, if it has not.
+pub fn replaced(id: FileId, error: &Error) {
+    for shared in logs_of(id) {
+        shared.stop(error);
+    }
+}
+
+fn logs_of(id: FileId) -> Vec<Arc<Shared>> {
+    let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
+    logs.into_iter().filter(|shared| shared.file.id == id).collect()
+}
+
+/// Has `end` called when the process ends, on the thread that ends it, before the logs are waited
+/// for: it ends transactions for which they would wait in vain.
+pub fn at_end(end: fn()) {
+    BEFORE_END.get_or_init(|| end);
+}
+
+static BEFORE_END: OnceLock<fn()> = OnceLock::new();
+
+/// When the process's end has waited long enough: [`END_DEADLINE`] after it began.
+fn end_deadline() -> Instant {
     static DEADLINE: OnceLock<Instant> = OnceLock::new();
-    flush_until(*DEADLINE.get_or_init(|| Instant::now() + END_DEADLINE))
+    *DEADLINE.get_or_init(|| Instant::now() + END_DEADLINE)
+}
+
+/// The process ends, and JavaScript may still run: waits until every log has written what it can
+/// write. What waits for a lock is left to [`flush_all`], because a transaction that JavaScript may
+/// yet commit is not rolled back.
+pub fn flush_unlocked() {
+    let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
+    for shared in logs {
+        shared.queue.flush_unlocked(end_deadline());
+    }
+}
+
+/// The process ends, and no JavaScript runs any more: rolls back what it left open, and waits until
+/// every log has written what it accepted, for at most [`END_DEADLINE`] after the end began. Returns a
+/// sentence for each log that has not.
+pub fn flush_all() -> Vec<String> {
+    if let Some(end) = BEFORE_END.get() {
+        end();
+    }
+    flush_until(end_deadline())
 }
 
 /// The same until `deadline`, for a thread that ends.
@@ -138,7 +179,12 @@ fn flush_at_exit() {
     #[cfg(unix)]
     {
         extern "C" fn at_exit() {
-            drop(std::panic::catch_unwind(flush_all));
+            drop(std::panic::catch_unwind(|| {
+                for sentence in flush_all() {
+                    // Nothing is left to be reported to but the person at the terminal.
+                    drop(writeln!(std::io::stderr(), "fusion-sqlite: {}", shown(&sentence)));
+                }
+            }));
         }
         static REGISTER: std::sync::Once = std::sync::Once::new();
         // SAFETY: the function may run at any time of the process's end: the library is never
@@ -155,6 +201,15 @@ fn flush_at_exit() {
             }
         });
     }
+}
+
+/// How a log stands that a transaction of one of its own threads keeps from writing.
+#[derive(Debug, Clone, Copy)]
+pub struct LockedOut {
+    /// Calls waited for it, and have been answered.
+    pub told: bool,
+    /// It has lasted for as long as was asked.
+    pub lasts: bool,
 }
 
 impl Log {
@@ -183,6 +238,11 @@ impl Log {
             self.shared.tell_refusal();
         }
         taken
+    }
+
+    /// The turn of JavaScript has ended in which [`Self::append`] was called.
+    pub fn turn_ended(&self) {
+        self.shared.queue.turn_ended(&self.shared.options);
     }
 
     fn check_open(&self) -> std::result::Result<(), Refusal> {
@@ -276,9 +336,8 @@ impl Log {
         if *handles > 0 {
             return false;
         }
-        self.shared.queue.lock().closing = true;
         drop(logs);
-        self.shared.queue.work.notify_one();
+        self.shared.queue.close();
         true
     }
 
@@ -296,8 +355,48 @@ impl Log {
 
     /// Tells everybody who waits that writing failed, and the listeners; the entries stay queued.
     pub fn fail_waiting(&self, error: &Error) {
-        self.shared.tell(self.shared.queue.fail_waiting(error, None));
+        self.shared.tell(self.shared.queue.fail_waiting(error, &Waiting::default()));
         self.shared.emit(&Event::Error(error.clone()));
+    }
+
+    /// Whether something was accepted and is not settled: queued, in a batch, or lent.
+    pub fn has_pending(&self) -> bool {
+        self.shared.queue.lock().rows > 0
+    }
+
+    /// Whether the path of the log's file was found to lead elsewhere.
+    pub fn is_displaced(&self) -> bool {
+        let state = self.shared.queue.lock();
+        state.stopped.as_ref().is_some_and(|error| error.class() == Class::Replaced)
+    }
+
+    /// Moves everything that was accepted and is not committed to `next`, behind what is queued
+    /// there, with those who wait for it. This log has stopped then. Where both are handles on one
+    /// log, whose file is at its path again, that log goes on.
+    pub fn move_to(&self, next: &Log) {
+        if Arc::ptr_eq(&self.shared, &next.shared) {
+            return self.shared.go_on(Class::Replaced);
+        }
+        let left = self.shared.queue.leave();
+        next.shared.tell(next.shared.queue.take_over(left, &next.shared.options));
+        self.shared.stop(&file_moved(&self.shared.file.path));
+    }
+
+    /// A transaction that thread `thread` has open keeps the writer from writing, as `error` says:
+    /// reports it to those of that thread who have waited for as long as `patience`.
+    pub fn report_own_transaction(
+        &self,
+        thread: ThreadId,
+        patience: Duration,
+        error: &Error,
+    ) -> LockedOut {
+        let before = Instant::now().checked_sub(patience);
+        let failed = self.shared.queue.lock().failing.as_ref().map(|(since, _)| *since);
+        let waiting = Waiting { before, thread: Some(thread) };
+        let settled = self.shared.queue.fail_waiting(error, &waiting);
+        let told = !settled.is_empty();
+        self.shared.tell(settled);
+        LockedOut { told, lasts: before.zip(failed).is_some_and(|(before, since)| since <= before) }
     }
 
     /// Whether something is queued.
@@ -334,8 +433,8 @@ fn copies(batch: &Batch) -> Vec<Entries> {
         .map(|chunk| {
             let mut rest = Entries::default();
             let mut position: Position = chunk.position;
-            while let Some((Entry { values }, next)) = chunk.entries.at(position) {
-                rest.push(values);
+            while let Some((entry, next)) = chunk.entries.at(position) {
+                rest.copy(&entry);
                 position = next;
             }
             rest

@@ -1,33 +1,56 @@
-//! The thread that a file's writer runs on: its start, what wakes it from outside the queue, and
-//! its end.
+//! The thread that a file's writer runs on: its start, what wakes it from outside the queue, its
+//! rest and its end.
+//!
+//! A writer with nothing to do for a while ends its thread, and with it its connection; whatever
+//! wakes the writer starts another. Between the two the log is as it was: its handles are open, what
+//! it kept is kept.
 //!
 //! A panic of the writer is caught, puts the batch back and stops the log: nothing dies quietly.
-//! When the thread ends everybody is answered who still waits for that, and `at_end` is told, so
-//! that whoever keeps the list of running logs forgets this one.
+//! When the writer ends for good, everybody is answered who still waits for that, and `at_end` is
+//! called, so that whoever keeps the list of running logs forgets this one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::event::Event;
+use super::queue::Waiting;
 use super::shared::Shared;
-use super::writer::Writer;
+use super::writer::{Finish, Writer};
 use crate::engine::{self, Error, Remedy, Result};
 
-/// Starts the writer of `shared`.
+type AtEnd = fn(&Arc<Shared>);
+
+/// Gives `shared` its writer, and starts it.
 ///
 /// # Errors
 /// `ERR_FUSION_THREAD` where the system gives no thread.
-pub(super) fn start(shared: &Arc<Shared>, at_end: fn(&Arc<Shared>)) -> Result<()> {
+pub(super) fn start(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
+    attend(shared);
+    let weak = Arc::downgrade(shared);
+    let refused = AtomicBool::new(false);
+    shared.queue.start_with(move || {
+        let Some(shared) = weak.upgrade() else { return };
+        match spawn(&shared, at_end) {
+            Ok(()) => refused.store(false, Ordering::Relaxed),
+            Err(error) => {
+                not_started(&shared, at_end, &error, refused.swap(true, Ordering::Relaxed));
+            }
+        }
+    });
+    shared.queue.lock().started();
+    spawn(shared, at_end)
+}
+
+fn spawn(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name("fusion-sqlite".to_owned())
         .spawn(move || {
-            attend(&shared);
-            supervise(&shared);
-            shared.file.wal.set_wake(0, None);
-            shared.file.members.observe(None);
-            at_end(&shared);
-            take_leave(&shared);
+            if supervise(&shared) == Finish::Ended {
+                at_end(&shared);
+                take_leave(&shared);
+            }
         })
         .map(drop)
         .map_err(|error| {
@@ -38,15 +61,38 @@ pub(super) fn start(shared: &Arc<Shared>, at_end: fn(&Arc<Shared>)) -> Result<()
         })
 }
 
-/// Has the file tell of its WAL and of its connections.
+/// The writer was needed and has no thread. Entries are kept, and the next call tries again; those
+/// who wait are answered. `again`: so they were before.
+fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) {
+    let mut state = shared.queue.lock();
+    state.not_started();
+    let closing = state.closing;
+    if closing && state.rows > 0 {
+        state.stopped.get_or_insert_with(|| error.clone());
+    }
+    drop(state);
+    if !again {
+        shared.emit(&Event::Error(error.clone()));
+    }
+    shared.tell(shared.queue.fail_waiting(error, &Waiting::default()));
+    for reply in shared.queue.take_checkpoints() {
+        reply(Err(error.clone()));
+    }
+    if closing {
+        at_end(shared);
+        take_leave(shared);
+    }
+}
+
+/// Has the file report on its WAL and on its connections, until the log is gone or another one of
+/// the same file takes its place.
 fn attend(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     shared.file.wal.set_wake(
         shared.options.checkpoints.due_frames,
         Some(Arc::new(move || {
             if let Some(shared) = weak.upgrade() {
-                shared.queue.lock().look_at_wal = true;
-                shared.queue.work.notify_one();
+                shared.queue.look_at_wal();
             }
         })),
     );
@@ -61,10 +107,13 @@ fn attend(shared: &Arc<Shared>) {
     })));
 }
 
-/// Runs the writer until it ends in order.
-fn supervise(shared: &Shared) {
+/// Runs the writer until it ends in order, or rests.
+fn supervise(shared: &Shared) -> Finish {
     let mut writer = Writer::new(shared);
-    while catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+    loop {
+        if let Ok(finish) = catch_unwind(AssertUnwindSafe(|| writer.run())) {
+            return finish;
+        }
         writer.abandon();
         shared.stop(&Error::fusion(
             "ERR_FUSION_WRITER_PANIC",
@@ -88,5 +137,125 @@ fn take_leave(shared: &Shared) {
     // Asked for between the writer's last look at the queue and its end.
     for reply in shared.queue.take_checkpoints() {
         reply(Err(Error::fusion("ERR_INVALID_STATE", "database is not open")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use rusqlite::OpenFlags;
+
+    use super::*;
+    use crate::agent_log::{Entries, Options};
+    use crate::engine::{Connection, Wal};
+
+    const SCHEMA: &str = "
+        CREATE TABLE agentLogEntries (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, taskId TEXT, timestamp TEXT, text TEXT,
+            type TEXT, detail TEXT, agent TEXT);
+        CREATE TABLE other (value)";
+
+    fn until(condition: impl Fn() -> bool) {
+        while !condition() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    struct Fixture {
+        _folder: tempfile::TempDir,
+        connection: Connection,
+        shared: Arc<Shared>,
+    }
+
+    impl Fixture {
+        /// A log whose writer rests as soon as it has nothing to do.
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let mut options = Options { change_counter: None, ..Options::default() };
+            options.checkpoints.idle = Duration::from_millis(10);
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+            let path = folder.path().join("fusion.db");
+            let connection = Connection::open_hardened(&path, flags, &options.profile).unwrap();
+            engine::watch_wal(&connection);
+            connection.sql().unwrap().execute_batch(SCHEMA).unwrap();
+            let mut shared = Shared::new(Arc::clone(connection.file().unwrap()), options);
+            shared.rest_after = Duration::ZERO;
+            let shared = Arc::new(shared);
+            start(&shared, |_| ()).unwrap();
+            Self { _folder: folder, connection, shared }
+        }
+
+        /// Waits until the writer has no thread, and makes sure that it has left nothing to do.
+        fn rests(&self) {
+            until(|| self.shared.queue.lock().is_resting());
+            assert!(self.shared.file.has_one_connection());
+            let wal = std::fs::metadata(Wal::path(&self.shared.file.path));
+            assert_eq!(wal.map_or(0, |wal| wal.len()), 0);
+        }
+
+        fn append(&self) -> mpsc::Receiver<u64> {
+            let mut entry = Entries::default();
+            entry.push([Some(b"FN"), Some(b"now"), Some(b"text"), Some(b"type"), None, None]);
+            let (sender, receiver) = mpsc::channel();
+            let reply = Box::new(move |answer: crate::agent_log::Answer| {
+                sender.send(answer.unwrap().committed).unwrap();
+            });
+            self.shared.queue.push_batch(entry, reply, &self.shared.options).unwrap();
+            receiver
+        }
+
+        fn end(self) {
+            let (sender, ended) = mpsc::channel();
+            self.shared.queue.lock().when_ended.push(Box::new(move |result| {
+                sender.send(result).unwrap();
+            }));
+            self.shared.queue.close();
+            ended.recv().unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_writer_that_rests_is_back_for_the_next_append() {
+        let fixture = Fixture::new();
+        for _ in 0..3 {
+            fixture.rests();
+            assert_eq!(fixture.append().recv().unwrap(), 1);
+        }
+        fixture.rests();
+        fixture.end();
+    }
+
+    #[test]
+    fn a_writer_that_rests_cares_for_what_sql_commits() {
+        let fixture = Fixture::new();
+        for _ in 0..3 {
+            fixture.rests();
+            fixture.connection.sql().unwrap().execute("INSERT INTO other VALUES (1)", []).unwrap();
+            // It takes note of the commit before the call returns.
+            until(|| fixture.shared.wal().completed.iter().sum::<u64>() > 0);
+        }
+        fixture.rests();
+        fixture.end();
+    }
+
+    #[test]
+    fn a_writer_that_rests_carries_out_a_checkpoint_and_answers_a_barrier() {
+        let fixture = Fixture::new();
+        fixture.rests();
+        let (sender, done) = mpsc::channel();
+        let mode = crate::checkpoint::Mode::Truncate;
+        fixture.shared.queue.request_checkpoint(
+            mode,
+            Box::new(move |outcome| sender.send(outcome.unwrap().busy).unwrap()),
+        );
+        assert!(!done.recv().unwrap());
+        fixture.rests();
+        let (sender, done) = mpsc::channel();
+        fixture.shared.queue.barrier(Box::new(move |result| sender.send(result).unwrap()));
+        done.recv().unwrap().unwrap();
+        assert!(fixture.shared.queue.flush(Duration::ZERO, &|| ()).is_ok());
+        fixture.end();
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! | state | leaves it when |
 //! |---|---|
-//! | waiting | a batch is due, a checkpoint is due or asked for, the last handle is gone |
+//! | waiting | a batch is due, a checkpoint is due or asked for, the last handle is gone; nothing was to be done for 30 s |
 //! | committing | the transaction is committed, or failed |
 //! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
 //! | healing | a fresh connection has found the file sound, or damaged |
 //! | repairing (damaged file) | it is repaired, by whomever, or cannot be |
+//! | resting | anything wakes it: the thread has ended, and the next one begins at waiting |
 //! | stopped (replaced file, or one that is not repaired) | never, unless the damaged file is repaired or restored: entries are kept to be taken back |
 //! | ending | the queue is empty, or has failed for the whole retry deadline |
 //!
@@ -16,6 +17,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`transaction`] | the batch under way, from BEGIN to its receipts |
+//! | [`streak`] | when the write lock is left to other processes |
 //! | [`wal`] | what is known of the WAL, its checkpoints and their events |
 //! | [`mender`] | healing a wedge, repairing damage |
 //! | [`failures`] | pauses, and what those who wait are told |
@@ -33,11 +35,11 @@ mod doubt;
 mod failures;
 mod mender;
 mod schema;
+mod streak;
 mod transaction;
 mod wal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use self::connection::OwnConnection;
@@ -46,7 +48,7 @@ use self::mender::Mender;
 use self::schema::Schema;
 use self::transaction::Transactions;
 use self::wal::WalCare;
-use super::queue::Next;
+use super::queue::{LONGEST_TURN, Next};
 use super::shared::Shared;
 use crate::checkpoint::{self, Mode};
 use crate::engine::{Class, Error, Result};
@@ -60,12 +62,26 @@ pub(super) struct Writer<'a> {
     failures: Failures<'a>,
     schema: Schema<'a>,
     look_at_wal: Option<Instant>,
+    /// After a commit the writer sleeps no longer than a turn may last. So the next append, which
+    /// the receipt makes likely, need not wake it to have its clock started.
+    attentive_until: Option<Instant>,
 }
 
 /// What woke the writer.
 enum Step {
     Next(Next),
     LookAtWal,
+    /// There was nothing to do for a while.
+    Rest,
+}
+
+/// How a run of the writer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// For good.
+    Ended,
+    /// Until there is something to do.
+    Resting,
 }
 
 impl<'a> Writer<'a> {
@@ -80,11 +96,13 @@ impl<'a> Writer<'a> {
             schema: Schema::new(shared),
             // A WAL left by an earlier process is looked at soon.
             look_at_wal: Some(Instant::now()),
+            attentive_until: None,
         }
     }
 
-    /// Runs until the last handle is gone and the queue is empty, or never will be.
-    pub fn run(&mut self) {
+    /// Runs until the last handle is gone and the queue is empty, or never will be; or until there
+    /// was nothing to do for [`Shared::rest_after`].
+    pub fn run(&mut self) -> Finish {
         loop {
             match self.wait() {
                 Step::LookAtWal => self.care_for_wal(),
@@ -96,7 +114,17 @@ impl<'a> Writer<'a> {
                 }
                 Step::Next(Next::Checkpoint(mode, reply)) => reply(self.checkpoint(mode)),
                 Step::Next(Next::Wait(_)) => {}
-                Step::Next(Next::Stop) => return self.end(),
+                Step::Next(Next::Stop) => {
+                    self.end();
+                    return Finish::Ended;
+                }
+                Step::Rest => {
+                    self.let_go_of_file();
+                    // Unless something has come in between.
+                    if self.shared.queue.lock().rest() {
+                        return Finish::Resting;
+                    }
+                }
             }
         }
     }
@@ -110,6 +138,7 @@ impl<'a> Writer<'a> {
 
     fn wait(&mut self) -> Step {
         let queue = &self.shared.queue;
+        let rest_at = Instant::now() + self.shared.rest_after;
         let mut state = queue.lock();
         loop {
             let now = Instant::now();
@@ -125,13 +154,13 @@ impl<'a> Writer<'a> {
             if look.is_some_and(|look| look <= now) {
                 return Step::LookAtWal;
             }
-            state = match [due, look].into_iter().flatten().min() {
-                Some(until) => {
-                    let time = until.saturating_duration_since(now);
-                    queue.work.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => queue.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            let until = [due, look].into_iter().flatten().min();
+            if until.is_none() && rest_at <= now {
+                return Step::Rest;
+            }
+            let attentive = self.attentive_until.filter(|until| now < *until);
+            state = queue
+                .sleep(state, [until.or(Some(rest_at)), attentive].into_iter().flatten().min());
         }
     }
 
@@ -141,6 +170,7 @@ impl<'a> Writer<'a> {
         self.failures.are_over();
         self.wal.committed();
         self.mender.confirm();
+        self.attentive_until = Some(Instant::now() + LONGEST_TURN);
         self.shared.tell(settled);
         Ok(())
     }
@@ -175,8 +205,11 @@ impl<'a> Writer<'a> {
             return self.shared.stop(&error);
         }
         // A fresh connection next time: whatever made this one fail is not carried along. Unless
-        // it has a WAL open that nobody else can open any more.
-        if class != Class::Transient && error.code != "ERR_FUSION_WAL_LOST" {
+        // it has a WAL open that nobody else can open any more, or waits for another schema.
+        if class != Class::Transient
+            && error.code != "ERR_FUSION_WAL_LOST"
+            && error.code != "ERR_FUSION_SCHEMA"
+        {
             self.own.close();
         }
         self.failures.answer(&error, self.mender.next_repair());
@@ -200,7 +233,13 @@ impl<'a> Writer<'a> {
             self.look_at_wal = Some(now + self.failures.pause_before_check());
             return self.doubted(error);
         }
-        let look_again = match self.wal.look(now) {
+        let due = match self.wal.look(now) {
+            Ok(Mode::Passive) if self.transactions.in_company(now) => {
+                self.wal.left_to_others(now).map_or(Ok(Mode::Passive), |left| Err(Some(left)))
+            }
+            due => due,
+        };
+        let look_again = match due {
             Ok(mode) => {
                 drop(self.checkpoint(mode));
                 // What remains to be done, if anything, is decided afresh.
@@ -214,6 +253,19 @@ impl<'a> Writer<'a> {
             }
         };
         self.look_at_wal = [look_again, heed_again].into_iter().flatten().min();
+        if self.look_at_wal.is_none() && self.wal.is_idle(now) {
+            self.let_go_of_file();
+        }
+    }
+
+    /// Closes the connection, for as long as there is nothing to do: its descriptors are needed
+    /// elsewhere.
+    fn let_go_of_file(&mut self) {
+        let is_in_order = !self.shared.is_stopped();
+        if is_in_order && self.own.get().is_some() {
+            self.schema.keep_if_stale(&self.own);
+        }
+        self.own.close_at_end(is_in_order && self.shared.file.has_one_connection());
     }
 
     /// Sees to damage that another connection of this process met. Answers when to look again, if
@@ -242,6 +294,7 @@ impl<'a> Writer<'a> {
         let shared = self.shared;
         // Counted before: a commit during the checkpoint may be what the restart is undone by.
         let commits = shared.file.wal.commits();
+        let started = Instant::now();
         let mut result = wal::checkpoint(shared, &mut self.own, mode);
         if let Err(error) = result {
             result = self.mend(error).and_then(|()| wal::checkpoint(shared, &mut self.own, mode));
@@ -251,7 +304,7 @@ impl<'a> Writer<'a> {
             // The file was written to: what is known of it is brought up to date.
             drop(shared.file.check_beside());
         }
-        self.wal.record(&result, commits);
+        self.wal.record(&result, commits, started);
         result
     }
 
@@ -260,10 +313,13 @@ impl<'a> Writer<'a> {
         if !self.shared.is_stopped() && wal::size(&self.shared.file.path) > 0 {
             drop(self.checkpoint(Mode::Truncate));
         }
-        // The checkpoint may have found damage.
-        let is_in_order = !self.shared.is_stopped();
-        if is_in_order {
+        // The checkpoint may have found damage. The WAL at the path of a file that is gone from it may
+        // be another's.
+        let is_in_order = !self.shared.is_stopped() && self.shared.file.check_identity().is_ok();
+        if is_in_order && !self.shared.file.is_suspect() {
             self.schema.keep_if_stale(&self.own);
+        } else {
+            self.schema.doubt();
         }
         self.own.close_at_end(is_in_order);
     }

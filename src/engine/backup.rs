@@ -7,18 +7,19 @@
 
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
+use std::time::{Duration, Instant};
 
 use rusqlite::ffi;
 
-use super::{Connection, Error, Result, errstr};
+use super::{Class, Connection, Error, Result, errstr};
 
 /// A backup that was begun. Dropping it ends it: what was copied of an unfinished one is rolled
 /// back.
 #[derive(Debug)]
 pub struct Backup {
     raw: NonNull<ffi::sqlite3_backup>,
-    /// Closed once the backup has ended.
-    _destination: Connection,
+    /// Closed once the backup has ended; none where it is the caller's.
+    _destination: Option<Connection>,
 }
 
 /// How far a backup is, as of its last step.
@@ -52,13 +53,29 @@ impl Backup {
         destination: Connection,
         target: &CStr,
     ) -> Result<Self> {
+        // SAFETY: the caller's; the destination lives as long as the backup.
+        let mut backup = unsafe { Self::begin_into(source, name, &destination, target) }?;
+        backup._destination = Some(destination);
+        Ok(backup)
+    }
+
+    /// The same into a connection that stays the caller's.
+    ///
+    /// # Safety
+    /// As [`Self::begin`], and the same of `destination`.
+    unsafe fn begin_into(
+        source: *mut ffi::sqlite3,
+        name: &CStr,
+        destination: &Connection,
+        target: &CStr,
+    ) -> Result<Self> {
         // SAFETY: both connections are open, and the names NUL-terminated; the rest is the
         // caller's.
         let raw = unsafe {
             ffi::sqlite3_backup_init(destination.raw(), target.as_ptr(), source, name.as_ptr())
         };
         match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw, _destination: destination }),
+            Some(raw) => Ok(Self { raw, _destination: None }),
             // SAFETY: the destination is open and this thread's.
             None => Err(unsafe { Error::last(destination.raw()) }),
         }
@@ -87,6 +104,74 @@ impl Backup {
                 Ok(Progress { total, remaining, done: code == ffi::SQLITE_DONE })
             }
             _ => Err(Error::sqlite(code, errstr(code))),
+        }
+    }
+}
+
+/// How often a copy may begin again before it keeps writers out.
+const RESTARTS: u32 = 3;
+
+/// The pause before a lock of another connection is tried for again.
+const BRIEFLY: Duration = Duration::from_millis(1);
+
+impl Connection {
+    /// Copies the main database into `destination`, `pages` at a time; `each` gets the progress of every step.
+    ///
+    /// Where this connection is in a read transaction, the copy is of that transaction's moment.
+    /// With `release` it is in none, and lets go of its lock on a file with a rollback journal
+    /// between two steps, for as long as the step took, so that others commit. A commit makes the
+    /// copy begin again; one that has begun again three times is made in one transaction, which
+    /// others wait for. `release` is how long a lock of another connection is waited for.
+    ///
+    /// # Errors
+    /// SQLite's; those of `each`.
+    pub fn copy_to(
+        &self,
+        destination: &Self,
+        pages: c_int,
+        release: Option<Duration>,
+        each: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<()> {
+        // SAFETY: both connections are borrowed until the backup is dropped, and used by no other
+        // thread, since a `Connection` is not `Sync`.
+        let mut backup = unsafe { Backup::begin_into(self.raw(), c"main", destination, c"main") }?;
+        let (mut copied, mut restarts) = (0, 0);
+        let mut last = Progress { total: 0, remaining: 0, done: false };
+        let mut waits_since: Option<Instant> = None;
+        let mut snapshot = None;
+        loop {
+            let started = Instant::now();
+            // SAFETY: as above.
+            let progress = match unsafe { backup.step(pages) } {
+                Err(error) if error.class() == Class::Transient => {
+                    let waited = waits_since.get_or_insert(started).elapsed();
+                    if release.is_none_or(|patience| waited >= patience) {
+                        return Err(error);
+                    }
+                    each(last)?;
+                    std::thread::sleep(BRIEFLY);
+                    continue;
+                }
+                other => other?,
+            };
+            waits_since = None;
+            last = progress;
+            each(progress)?;
+            if progress.done {
+                return Ok(());
+            }
+            let now = progress.total.saturating_sub(progress.remaining);
+            if now <= copied {
+                restarts += 1;
+            }
+            copied = now;
+            if release.is_some() && snapshot.is_none() {
+                if restarts < RESTARTS {
+                    std::thread::sleep(started.elapsed().max(BRIEFLY));
+                } else {
+                    snapshot = Some(self.sql()?.unchecked_transaction()?);
+                }
+            }
         }
     }
 }
@@ -139,7 +224,7 @@ mod tests {
         source.sql().unwrap().execute_batch("UPDATE t SET a = 'new'").unwrap();
         // SAFETY: as above.
         while !unsafe { backup.step(10) }.unwrap().done {}
-        let news = backup._destination.sql().unwrap().query_row(
+        let news = backup._destination.as_ref().unwrap().sql().unwrap().query_row(
             "SELECT count(*) FROM t WHERE a = 'new'",
             [],
             |row| row.get::<_, i64>(0),

@@ -2,7 +2,7 @@
 //! package. Any thread.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::OpenFlags;
 
@@ -20,8 +20,18 @@ pub fn beside(path: &Path, ending: &str) -> PathBuf {
 /// # Errors
 /// SQLite's, whose clock and calendar it is.
 pub fn stamp() -> Result<String> {
+    formatted("%Y%m%dT%H%M%SZ", SystemTime::now())
+}
+
+/// A time for a person, UTC: `2026-11-23T18:02:06.123Z`.
+pub fn utc(time: SystemTime) -> String {
+    formatted("%Y-%m-%dT%H:%M:%fZ", time).unwrap_or_else(|_| "a time unknown".to_owned())
+}
+
+fn formatted(format: &str, time: SystemTime) -> Result<String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let clock = Connection::open(Path::new(":memory:"), flags, Duration::ZERO)?;
-    let stamp = clock.sql()?.query_row("SELECT strftime('%Y%m%dT%H%M%SZ')", [], |row| row.get(0));
-    Ok(stamp?)
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
+    let select = "SELECT strftime(?1, ?2, 'unixepoch')";
+    Ok(clock.sql()?.query_row(select, (format, seconds), |row| row.get(0))?)
 }

@@ -133,6 +133,7 @@ impl Error {
         match self.code {
             "ERR_FUSION_REPLACED" | "ERR_FUSION_UNLINKED" => Class::Replaced,
             "ERR_FUSION_COMMIT_UNKNOWN" => Class::Misuse,
+            "ERR_FUSION_SCHEMA" => Class::Disk,
             _ if self.errcode == 0 => Class::Misuse,
             _ => classify(self.errcode),
         }

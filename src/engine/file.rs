@@ -64,7 +64,10 @@ impl DatabaseFile {
         {
             return file;
         }
-        files.retain(|_, file| file.strong_count() > 0);
+        // Only then, lest each open looks at every file.
+        if files.len() == files.capacity() {
+            files.retain(|_, file| file.strong_count() > 0);
+        }
         let file = Arc::new(Self {
             id,
             path: path.to_path_buf(),
@@ -130,6 +133,11 @@ impl DatabaseFile {
     /// Whether there is reason to doubt the file; the doubt is the caller's from here on.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether this process has one connection to the file.
+    pub fn has_one_connection(&self) -> bool {
+        self.connections.load(Ordering::Acquire) == 1
     }
 
     /// Whether there is reason to doubt the file; the doubt stays.

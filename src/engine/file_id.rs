@@ -73,9 +73,9 @@ impl FileId {
             Ok(Presence::Unlinked) => Err(Error::fusion(
                 "ERR_FUSION_UNLINKED",
                 "the database file was deleted or renamed while it was open, so that whatever is \
-                 written to it now is lost with its last connection. Nothing more is written. \
-                 Close the database, then open it again: that makes a new file unless the old \
-                 one is put back first",
+                 written to it now is lost with its last connection. Nothing more is written. Put \
+                 a file back in its place and call reopen() of the HardenedDatabase, which keeps \
+                 the log entries that are pending; reopen({ create: true }) makes a new file",
             )
             .at(path)),
             Err(error) => Err(Error::sqlite(
@@ -87,13 +87,14 @@ impl FileId {
     }
 }
 
-pub(super) fn replaced(path: &Path) -> Error {
+/// What [`FileId::check_presence`] says of a file in whose place another one is.
+pub fn replaced(path: &Path) -> Error {
     Error::fusion(
         "ERR_FUSION_REPLACED",
         "another file was put in the database's place while it was open (by a restore, a git \
-         checkout or a sync tool), and the -wal beside it belongs to the old one. Nothing more \
-         is written. Close the database in every process and put its -wal and -shm aside before \
-         it is opened again",
+         checkout or a sync tool), and the -wal of the old one may still be at its path. Nothing \
+         more is written. reopen() of the HardenedDatabase opens the new file, puts such a -wal \
+         aside and keeps the log entries that are pending",
     )
     .at(path)
 }

@@ -8,12 +8,17 @@
 //! and before a descriptor is closed: then the close is put off.
 //!
 //! # How it is told
-//! The process's descriptors are compared by `fstat`: no file is opened. A descriptor
-//! on the database, its `-wal` or its `-shm` is another SQLite's if
+//! The descriptors that this package does not know ([`descriptors`]) are compared by `fstat`: no
+//! file is opened. A descriptor on the database, its `-wal` or its `-shm` is another SQLite's if
 //! * neither this copy nor a protected Node's opened it ([`super::locks::hooks`]), and
 //! * it was opened with `O_NOFOLLOW`, as SQLite has opened all files since 3.39, or for reading
 //!   and writing. `fs.readFile`, `fs.cp` and streams do neither, so a copy in flight is no SQLite.
 //!   Systems that do not report `O_NOFOLLOW` (macOS) miss a copy of SQLite that only reads.
+//!
+//! Every open looks. A close looks, too, unless nothing can be lost: the kernel says that nobody
+//! else has a lock on the file at this moment (`F_OFD_GETLK`: one call, whatever else is open),
+//! and a look within the last [`FRESH`] found no other SQLite in the whole process. The second
+//! condition is for one that is idle now and locks the file on another thread before it is closed.
 //!
 //! # Parking
 //! A close that would drop another's locks leaves the descriptor *parked*. The next open of the
@@ -22,8 +27,14 @@
 
 use std::io;
 use std::path::PathBuf;
+#[cfg(unix)]
+use std::time::Duration;
 
 use super::{Connection, FileId};
+
+/// For how long a look that found no other SQLite in this process counts for closes.
+#[cfg(unix)]
+const FRESH: Duration = Duration::from_millis(100);
 
 /// What [`Connection::foreign_sqlite`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,13 +115,12 @@ mod platform {
     use std::path::Path;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::time::Instant;
 
+    use super::super::descriptors::{self, Descriptors};
     use super::super::locks::hooks::{BUNDLED, CHANGING, NODES, Opened};
     use super::super::locks::space::Inode;
-    use super::{Deferred, FileId, ForeignSqlite, PathBuf, io};
-
-    /// Where the process's descriptors are listed.
-    const LIST: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    use super::{Deferred, FRESH, FileId, ForeignSqlite, PathBuf, io};
 
     /// Descriptors that may be parked. Reached only by who opened as many at one time.
     const PARKING_SPACES: usize = 1024;
@@ -130,6 +140,8 @@ mod platform {
 
     static PARKED: Mutex<Vec<Parked>> = Mutex::new(Vec::new());
     static FORCED: AtomicU64 = AtomicU64::new(0);
+    /// When a look began that found no other SQLite in this process, if none found one since.
+    static CLEAR: Mutex<Option<Instant>> = Mutex::new(None);
 
     fn parked() -> MutexGuard<'static, Vec<Parked>> {
         PARKED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,33 +155,30 @@ mod platform {
     }
 
     impl Descriptor {
-        /// Whether it is that of a SQLite whose locks a close can drop.
-        fn is_foreign_sqlite(self) -> bool {
-            let harmless = BUNDLED.owns(self.fd)
-                || NODES.owns(self.fd) && !NODES.left_to_posix(self.inode)
-                || parked().iter().any(|it| it.fd.as_raw_fd() == self.fd);
-            if harmless {
-                return false;
-            }
+        /// Whether a SQLite opened it.
+        fn is_sqlites(self) -> bool {
             // SAFETY: F_GETFL takes no argument and touches no memory.
             let flags = unsafe { libc::fcntl(self.fd, libc::F_GETFL) };
             flags >= 0 && (flags & libc::O_NOFOLLOW != 0 || flags & libc::O_ACCMODE == libc::O_RDWR)
         }
     }
 
-    /// The process's descriptors on regular files.
-    fn descriptors() -> io::Result<Vec<Descriptor>> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(LIST)? {
-            let name = entry?.file_name();
-            let Some(fd) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            // One that is closed meanwhile has nothing to tell.
-            let inode = status(fd).and_then(|stat| regular_file(&stat));
-            found.extend(inode.map(|inode| Descriptor { fd, inode }));
+    /// The process's descriptors on regular files, without those that are `known`.
+    fn others(known: &Descriptors) -> io::Result<Vec<Descriptor>> {
+        // One that is closed meanwhile has nothing to tell.
+        let file = |fd| {
+            status(fd).and_then(|stat| regular_file(&stat)).map(|inode| Descriptor { fd, inode })
+        };
+        Ok(descriptors::others(known)?.into_iter().filter_map(file).collect())
+    }
+
+    /// Descriptors that the bundled copy uses, and those that wait for another SQLite to go.
+    fn bundled() -> Descriptors {
+        let mut known = BUNDLED.descriptors();
+        for it in parked().iter() {
+            known.insert(it.fd.as_raw_fd());
         }
-        Ok(found)
+        known
     }
 
     fn status(fd: RawFd) -> Option<libc::stat> {
@@ -186,24 +195,33 @@ mod platform {
 
     /// Files that are open in this process through descriptors that the bundled copy did not open.
     pub(crate) fn unknown_descriptors() -> io::Result<Vec<Inode>> {
-        let own = |fd| BUNDLED.owns(fd) || parked().iter().any(|it| it.fd.as_raw_fd() == fd);
-        Ok(descriptors()?.into_iter().filter(|it| !own(it.fd)).map(|it| it.inode).collect())
+        Ok(others(&bundled())?.into_iter().map(|it| it.inode).collect())
     }
 
     /// Files among those that `wanted` picks that another SQLite has open.
     fn foreign_files(wanted: impl Fn(Inode) -> bool) -> io::Result<Vec<Inode>> {
+        // One whose locks a close cannot drop is no danger.
         let look = || -> io::Result<Vec<Inode>> {
-            let mut found = descriptors()?;
-            found.retain(|it| wanted(it.inode) && it.is_foreign_sqlite());
+            let mut known = bundled();
+            known.add(&NODES.protected_descriptors());
+            let mut found = others(&known)?;
+            found.retain(|it| it.is_sqlites());
             Ok(found.into_iter().map(|it| it.inode).collect())
         };
-        let found = look()?;
-        if found.is_empty() {
-            return Ok(found);
+        let began = Instant::now();
+        let mut found = look()?;
+        if found.iter().any(|inode| wanted(*inode)) {
+            // Another thread may just be opening or closing one of our own.
+            let _still = CHANGING.write().unwrap_or_else(PoisonError::into_inner);
+            found = look()?;
         }
-        // Another thread may just be opening or closing one of our own.
-        let _still = CHANGING.write().unwrap_or_else(PoisonError::into_inner);
-        look()
+        *clear() = found.is_empty().then_some(began);
+        found.retain(|inode| wanted(*inode));
+        Ok(found)
+    }
+
+    fn clear() -> MutexGuard<'static, Option<Instant>> {
+        CLEAR.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn find(files: &[(PathBuf, FileId)]) -> io::Result<Option<ForeignSqlite>> {
@@ -218,7 +236,7 @@ mod platform {
     }
 
     pub(super) fn is_possible() -> bool {
-        std::fs::read_dir(LIST).is_ok()
+        descriptors::is_possible()
     }
 
     pub(super) fn deferred() -> Deferred {
@@ -228,13 +246,17 @@ mod platform {
         }
     }
 
-    /// Whether closing a descriptor on `inode` would drop another SQLite's locks. Closes what was
-    /// parked for others that have gone. Not to be called while [`CHANGING`] is held.
+    /// Whether closing `fd`, a descriptor on `inode`, would drop another SQLite's locks. Closes what
+    /// was parked for others that have gone. Not to be called while [`CHANGING`] is held.
     ///
     /// Says no where descriptors cannot be listed: they would be kept for ever.
-    pub(crate) fn would_lose_locks(inode: Inode) -> bool {
+    pub(crate) fn would_lose_locks(fd: RawFd, inode: Inode) -> bool {
         let waiting: Vec<Inode> =
             parked().iter().map(|it| it.opened.inode).chain(BUNDLED.idle()).collect();
+        let is_clear = || clear().is_some_and(|at| at.elapsed() < FRESH);
+        if waiting.is_empty() && is_clear() && BUNDLED.is_alone(fd) {
+            return false;
+        }
         let Ok(foreign) = foreign_files(|it| it == inode || waiting.contains(&it)) else {
             return false;
         };
@@ -288,30 +310,5 @@ mod platform {
         let index = parked.iter().position(fits)?;
         let Parked { fd, opened } = parked.swap_remove(index);
         Some((fd.into_raw_fd(), opened))
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn descriptors_are_found_however_far_apart_they_are() {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("file");
-            let one = std::fs::File::create(&path).unwrap();
-            // SAFETY: duplicates a descriptor that is open, to a number that nobody has.
-            let far = unsafe { libc::fcntl(one.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 700) };
-            // SAFETY: it was just made.
-            let far = unsafe { OwnedFd::from_raw_fd(far) };
-            let inode = regular_file(&status(far.as_raw_fd()).unwrap()).unwrap();
-            let of = |found: Vec<Descriptor>| -> Vec<RawFd> {
-                let mut fds: Vec<_> =
-                    found.into_iter().filter(|it| it.inode == inode).map(|it| it.fd).collect();
-                fds.sort_unstable();
-                fds
-            };
-            let expected = [one.as_raw_fd(), far.as_raw_fd()];
-            assert_eq!(of(descriptors().unwrap()), expected);
-        }
     }
 }

@@ -69,6 +69,13 @@ pub fn posix_files() -> u64 {
     0
 }
 
+/// The descriptor of this package's own that holds the locks of the file with this device and inode.
+/// It is open for as long as a connection of this process has read the file and has it open.
+#[cfg(unix)]
+pub(super) fn descriptor(file: (u64, u64)) -> Option<std::os::fd::RawFd> {
+    hooks::BUNDLED.space.canonical(file)
+}
+
 /// Probes for open-file-description locks and installs them. Called once, before the first
 /// connection is opened.
 pub(super) fn install() {

@@ -5,8 +5,13 @@
 pub mod application;
 mod backup;
 mod beside;
+mod commit_frame;
 mod connection;
+#[cfg(unix)]
+mod descriptors;
+mod directory;
 mod disk_space;
+mod displaced;
 mod empty_wal;
 mod error;
 mod error_log;
@@ -15,12 +20,14 @@ mod file_id;
 mod file_system;
 mod foreign;
 mod image;
+mod journal_mode;
 mod live_file;
 mod locks;
 mod open_files;
 mod overlay;
 mod ownership;
 mod page_size;
+mod place;
 mod profile;
 mod reader;
 mod reads;
@@ -39,18 +46,21 @@ mod wedge;
 use std::sync::OnceLock;
 
 pub use backup::{Backup, Progress};
-pub use beside::{beside, stamp};
+pub use beside::{beside, stamp, utc};
+pub use commit_frame::commit_frames;
 pub use connection::Connection;
+pub use directory::was_opened;
 pub use disk_space::free_bytes;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
-pub use file_id::{FileId, Presence, hard_links};
+pub use file_id::{FileId, Presence, hard_links, replaced as file_moved};
 pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
 pub use image::{Image, PageImage};
+pub use journal_mode::JournalMode;
 pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
 pub use locks::neighbour;
@@ -61,7 +71,8 @@ pub use open_files::OpenFiles;
 pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::{Votes, guess_format, is_whole, sample};
-pub use profile::{Extent, Profile, Synchronous, advise};
+pub use place::Place;
+pub use profile::{Extent, Profile, Synchronous, advise, check_length};
 pub use reader::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};
 pub use rolled_back::{HotJournal, RolledBack};

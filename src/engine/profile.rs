@@ -4,7 +4,8 @@
 //! [`Connection::open_hardened`] is the way in, for the writer's connection and for JavaScript's
 //! alike. What it does, in order; each step has reasons to come before the next:
 //!
-//! 1. The directory's file system, where the file is to be made: a refused one gets no file.
+//! 1. The directory's file system, where the file is to be made: a refused one gets no file. The
+//!    directory, where there is none ([`directory`]).
 //! 2. `sqlite3_open_v2`, the busy timeout. Nothing has been read.
 //! 3. Neither checkpoint on close nor automatic checkpoint. A WAL that is not the file's own does
 //!    no damage until it is checkpointed, and every later step may fail and close.
@@ -12,17 +13,16 @@
 //!    whether SQLite got the write access that was asked for.
 //! 5. The first read: not a database, damaged, held by another process.
 //! 6. Pages that are neither in the file nor in its WAL.
-//! 7. `journal_mode`, the one setting that may write to the file, verified.
+//! 7. The journal mode ([`journal_mode`]), the one setting that may write to the file.
 //! 8. All others ([`SETTINGS`]), each read back.
 //!
 //! A connection that fails on the way is closed, and has changed nothing that SQLite's own
 //! recovery of a hot journal did not have to.
 //!
 //! Databases without a file (`:memory:`, temporary ones) skip the steps that are about files.
-//! A *read-only* connection is hardened, too, if the database is in WAL mode already; otherwise
-//! it is refused with `ERR_FUSION_NOT_WAL`, because it may not change that. A file without write
-//! permission, opened for writing, is `SQLITE_READONLY`: SQLite itself would open it read-only
-//! and say so only at the first write.
+//! A *read-only* connection is hardened, too, and leaves the journal mode as it is. A file without
+//! write permission, opened for writing, is `SQLITE_READONLY`: SQLite itself would open it
+//! read-only and say so only at the first write.
 //!
 //! Settings left at SQLite's defaults on purpose:
 //! * `trusted_schema` (on): off, triggers, views and indexes could not call functions that the
@@ -42,7 +42,10 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::connection::LONGEST_TIMEOUT;
 use super::wal::Wal;
-use super::{Connection, Error, Result, error_log, file_id, file_system};
+use super::{
+    Connection, Error, JournalMode, Result, directory, error_log, file_id, file_system,
+    journal_mode,
+};
 
 /// `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub enum Synchronous {
 pub struct Profile {
     /// How long a call waits for another connection's lock.
     pub busy_timeout: Duration,
+    /// Whether the file is put into WAL mode.
+    pub journal_mode: JournalMode,
     /// `PRAGMA synchronous`.
     pub synchronous: Synchronous,
     /// `PRAGMA wal_autocheckpoint`, in pages. 0: no commit of this connection checkpoints.
@@ -93,6 +98,7 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             busy_timeout: Duration::from_millis(5_000),
+            journal_mode: JournalMode::Wal,
             synchronous: Synchronous::Normal,
             wal_autocheckpoint: 0,
             journal_size_limit: 4 << 20,
@@ -188,6 +194,23 @@ impl Profile {
             .map(|setting| Ok((setting.name, read(connection, setting)?)))
             .collect()
     }
+
+    /// The PRAGMAs whose values on `connection` are not the profile's any more: name, value now,
+    /// value of the profile. Not the busy timeout, which is a connection's own affair.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn changed_on(&self, connection: &Connection) -> Result<Vec<(&'static str, i64, i64)>> {
+        let mut changed = Vec::new();
+        for setting in applicable(SETTINGS, connection) {
+            let (now, own) = (read(connection, setting)?, (setting.wanted)(self));
+            let is_pragma = matches!(setting.kind, Kind::Pragma);
+            if now != own && is_pragma && setting.name != "busy_timeout" {
+                changed.push((setting.name, now, own));
+            }
+        }
+        Ok(changed)
+    }
 }
 
 impl Connection {
@@ -209,8 +232,12 @@ impl Connection {
             && path != Path::new(":memory:")
             && !path.as_os_str().is_empty()
             && !path.exists();
+        let missing = if is_new { directory::missing(path) } else { None };
         if is_new && !profile.allow_network_file_system {
-            file_system::check_local(path)?;
+            file_system::check_local(missing.as_ref().map_or(path, |(_, above)| above))?;
+        }
+        if let Some((missing, _)) = missing {
+            directory::make(&missing, path)?;
         }
         let mut connection =
             Self::open(path, flags, profile.busy_timeout).map_err(|error| advise(error, path))?;
@@ -224,11 +251,11 @@ impl Connection {
             check_place(&connection, flags, profile)?;
         }
         check_content(&connection).map_err(|error| advise(error, connection.path()))?;
-        if connection.file().is_some() {
-            enter_wal(&connection)?;
-        }
+        journal_mode::settle(&connection, profile.journal_mode)?;
         if let Some(file) = connection.file() {
             file.members.have_read(connection.path());
+            directory::remember(path);
+            directory::remember(connection.path());
         }
         apply(&connection, SETTINGS, profile)?;
         if let Some(file) = connection.file()
@@ -264,6 +291,7 @@ fn check_content(connection: &Connection) -> Result<()> {
     if connection.file().is_none() {
         return Ok(());
     }
+    check_length(connection.path())?;
     let Extent { pages, missing, .. } = connection.extent()?;
     if missing > 0 {
         return Err(Error::sqlite(
@@ -277,6 +305,24 @@ fn check_content(connection: &Connection) -> Result<()> {
     }
     connection.check_identity()
 }
+
+/// That the file at `path` is not too short for a database, and not empty. SQLite takes such a
+/// file for an empty one, and overwrites it with the first page that it writes.
+///
+/// # Errors
+/// `SQLITE_NOTADB`.
+pub fn check_length(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(file) if (1..SMALLEST).contains(&file.len()) => Err(advise(
+            Error::sqlite(ffi::SQLITE_NOTADB, format!("it has {} bytes", file.len())).at(path),
+            path,
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the smallest page.
+const SMALLEST: u64 = 512;
 
 /// How large a database says it is, and how much of that is nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -377,64 +423,8 @@ fn missing_pages(pages: u64, page_size: u64, size: u64, wal_size: u64) -> u64 {
     pages.saturating_sub(size / page_size).saturating_sub(frames)
 }
 
-/// Step 7: WAL mode, verified, since the PRAGMA may answer something else than was asked for.
-fn enter_wal(connection: &Connection) -> Result<()> {
-    let path = connection.path();
-    let sql = connection.sql()?;
-    let mode = |statement: &str| -> rusqlite::Result<String> {
-        sql.query_row(statement, [], |row| row.get(0))
-    };
-    let at = |error: rusqlite::Error| Error::from(error).at(path);
-    let before = mode("PRAGMA main.journal_mode").map_err(at)?;
-    if before.eq_ignore_ascii_case("wal") {
-        return Ok(());
-    }
-    if is_readonly(connection) {
-        return Err(Error::fusion(
-            "ERR_FUSION_NOT_WAL",
-            format!(
-                "the database is in journal mode {before} and was opened read-only, so that it \
-                 cannot be put into WAL mode. Open it once for writing"
-            ),
-        )
-        .at(path));
-    }
-    match mode("PRAGMA main.journal_mode = WAL") {
-        Ok(after) if after.eq_ignore_ascii_case("wal") => {
-            if let Some(file) = connection.file() {
-                file.members.have_changed_mode();
-            }
-            Ok(())
-        }
-        Ok(after) => Err(Error::fusion(
-            "ERR_FUSION_NOT_WAL",
-            format!(
-                "the database stayed in journal mode {after}: SQLite cannot have shared memory \
-                 beside it ({}). Move it to a local disk",
-                file_system::describe(path)
-            ),
-        )
-        .at(path)),
-        Err(error) => {
-            let error = Error::from(error).at(path);
-            let lead = match error.errcode & 0xff {
-                ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => format!(
-                    "the database is in journal mode {before} and could not be put into WAL \
-                     mode, because another connection, of this process or another, had it in use \
-                     for longer than the busy timeout. Close that one first"
-                ),
-                _ => format!(
-                    "the database is in journal mode {before} and could not be put into WAL mode \
-                     ({})",
-                    file_system::describe(path)
-                ),
-            };
-            Err(error.explained("ERR_FUSION_NOT_WAL", &lead))
-        }
-    }
-}
-
-fn is_readonly(connection: &Connection) -> bool {
+/// Whether the main database can be read only.
+pub(super) fn is_readonly(connection: &Connection) -> bool {
     // SAFETY: the handle is null or open, and the name is NUL-terminated. With a null handle
     // SQLite (API_ARMOR) answers -1.
     unsafe { ffi::sqlite3_db_readonly(connection.raw(), c"main".as_ptr()) == 1 }

@@ -6,7 +6,8 @@
 //! believes it repairs a file in which nothing is wrong.
 //!
 //! So every connection of this package uses the VFS [`NAME`]. It is the default VFS of the moment
-//! at which a file is opened, with two of the file's methods replaced (`xRead` and `xShmMap`):
+//! at which a file is opened, with three of the file's methods replaced (`xRead` and `xShmMap`, and
+//! `xWrite` for [`commit_frame`]):
 //!
 //! 1. a read that fails is answered with `SQLITE_IOERR_READ`, which SQLite never turns into damage;
 //! 2. a read or map that fails is counted, for the thread on which it failed. A connection reads on
@@ -16,7 +17,7 @@
 //! for zeros. Memory-mapped reads are not seen; what checks or repairs does not map.
 //!
 //! The objects of open files belong to the VFS below, so that its methods are called without a
-//! detour, apart from those two. Any thread.
+//! detour, apart from those three. Any thread.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::ffi;
 
-use super::{Class, Error, Result, advise};
+use super::{Class, Error, Result, advise, commit_frame};
 
 /// The VFS's name.
 pub(super) const NAME: &CStr = c"fusion";
@@ -84,6 +85,7 @@ fn table_for(original: &'static ffi::sqlite3_io_methods) -> &'static ffi::sqlite
     let table = tables.entry(ptr::from_ref(original).addr()).or_insert_with(|| {
         let mut methods = *original;
         methods.xRead = original.xRead.map(|_| read as _);
+        methods.xWrite = original.xWrite.map(|_| write as _);
         methods.xShmMap = original.xShmMap.map(|_| shm_map as _);
         Box::leak(Box::new(Table { methods, original }))
     });
@@ -119,6 +121,31 @@ unsafe extern "C" fn read(
     let rc = unsafe { read(file, buffer, length, offset) };
     note(rc);
     if rc == ffi::SQLITE_IOERR_CORRUPTFS { ffi::SQLITE_IOERR_READ } else { rc }
+}
+
+/// `sqlite3_io_methods.xWrite`.
+unsafe extern "C" fn write(
+    file: *mut ffi::sqlite3_file,
+    content: *const c_void,
+    length: c_int,
+    offset: ffi::sqlite3_int64,
+) -> c_int {
+    // SAFETY: as in `read`.
+    let original = unsafe { original(file) };
+    let Some(write) = original.xWrite else { return ffi::SQLITE_IOERR_WRITE };
+    // SAFETY: as in `read`.
+    let rc = unsafe { write(file, content, length, offset) };
+    // SAFETY: `length` bytes of content are there to be written.
+    let content = unsafe {
+        std::slice::from_raw_parts(content.cast::<u8>(), usize::try_from(length).unwrap_or(0))
+    };
+    commit_frame::note(content, offset, rc, || {
+        let mut size = 0;
+        // SAFETY: as in `read`; the out-pointer is valid.
+        let rc = unsafe { original.xFileSize?(file, &raw mut size) };
+        (rc == ffi::SQLITE_OK).then_some(size)
+    });
+    rc
 }
 
 /// `sqlite3_io_methods.xShmMap`.

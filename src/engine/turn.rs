@@ -165,13 +165,14 @@ pub struct Expectation<'a> {
 
 impl Expectation<'_> {
     /// Waits until a connection of this process released the write lock since the expectation
-    /// was made, or until `time` has passed: another process's release wakes nobody.
-    pub fn wait(self, time: Duration) {
+    /// was made, or until `time` has passed: another process's release wakes nobody. Whether there
+    /// was a release.
+    pub fn wait(self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         let mut state = self.turn.lock();
         while state.releases == self.seen {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                break;
+                return false;
             };
             state = self
                 .turn
@@ -180,6 +181,7 @@ impl Expectation<'_> {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+        true
     }
 }
 

@@ -60,12 +60,9 @@ impl Wal {
         self.asleep.store(asleep, Ordering::SeqCst);
     }
 
-    /// Wakes the checkpointer for another reason than the WAL's length.
-    pub(super) fn rouse(&self) {
-        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(wake) = wake {
-            wake();
-        }
+    /// Counts a commit to a file with a rollback journal, which SQLite's hook does not report.
+    pub fn committed_without(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
     fn committed(&self, frames: u32) {
@@ -77,7 +74,7 @@ impl Wal {
         }
     }
 
-    /// Wakes the checkpointer, if one runs.
+    /// Wakes the checkpointer, if one runs, for whatever reason.
     pub(super) fn wake(&self) {
         let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(wake) = wake {

@@ -214,20 +214,29 @@ impl Drop for ShutOut<'_> {
 /// # Errors
 /// SQLite's.
 pub fn is_alone(connection: &Connection) -> Result<bool> {
+    Ok(while_alone(connection, || ())?.is_some())
+}
+
+/// Carries `body` out while nothing else can open the main database of `connection`, which has read
+/// nothing; none where another process, or another connection of this one, has it open.
+///
+/// # Errors
+/// SQLite's.
+pub fn while_alone<R>(connection: &Connection, body: impl FnOnce() -> R) -> Result<Option<R>> {
     let Some(database) = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let (Some(lock), Some(unlock)) = (database.methods.xLock, database.methods.xUnlock) else {
-        return Ok(false);
+        return Ok(None);
     };
     let levels = [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_RESERVED, ffi::SQLITE_LOCK_EXCLUSIVE];
     // SAFETY: the file is open, and has no lock: nothing was read.
-    let alone = unsafe {
-        let alone = levels.iter().all(|level| lock(database.raw, *level) == ffi::SQLITE_OK);
-        unlock(database.raw, ffi::SQLITE_LOCK_NONE);
-        alone
-    };
-    Ok(alone)
+    let is_alone =
+        unsafe { levels.iter().all(|level| lock(database.raw, *level) == ffi::SQLITE_OK) };
+    let done = is_alone.then(body);
+    // SAFETY: as above.
+    unsafe { unlock(database.raw, ffi::SQLITE_LOCK_NONE) };
+    Ok(done)
 }
 
 /// A read that needs page 1.

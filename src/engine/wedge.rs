@@ -117,7 +117,7 @@ pub(super) struct Member {
     generation: u32,
 }
 
-fn shm_path(database: &Path) -> PathBuf {
+pub(super) fn shm_path(database: &Path) -> PathBuf {
     super::beside(database, "-shm")
 }
 
@@ -247,6 +247,15 @@ impl Members {
             }
             (false, true) => Some(Moved::WalAlone),
         }
+    }
+
+    /// Whether the `-wal` and the `-shm` at the path of the database are those that this file's
+    /// connections have open.
+    /// None where nothing is known.
+    pub(super) fn has_left(&self, database: &Path) -> Option<(bool, bool)> {
+        let (was, is) = (self.lock().beside?, Beside::of(database));
+        let same = |was: Option<FileId>, is: Option<FileId>| was.is_some() && was == is;
+        Some((same(was.wal, is.wal), same(was.shm, is.shm)))
     }
 
     /// Begins another generation.
@@ -397,7 +406,7 @@ impl DatabaseFile {
             Some(moved) => {
                 let remedy = self.leave_behind(connection, moved, patience)?;
                 // The writer closes its connection, and has the other threads close theirs.
-                self.wal.rouse();
+                self.wal.wake();
                 Ok(remedy)
             }
             // Begun by another call, and not over: connections are left to be closed.

@@ -26,13 +26,17 @@ use super::foreign_wal;
 use super::inspect::{self, execute, inspect};
 use super::is_unsafe_to_write;
 use super::last::remember;
+use super::settled::Before;
 use crate::engine::{
     Access, Class, Connection, DatabaseFile, Error, Extent, FileId, HotJournal, Reader, Result,
-    Task, Wal, advise, beside, or_failed,
+    Task, Wal, advise, beside, check_length, or_failed,
 };
 
 /// How long SQLite waits at a time; between two the task is asked.
 const SLICE: Duration = Duration::from_millis(50);
+
+/// Pages that are copied at a time.
+const PAGES: std::ffi::c_int = 1000;
 
 /// What every connection of a check is told first. None of it reads the file.
 const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
@@ -55,10 +59,11 @@ pub(super) fn examine(
 
 fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Result<Health> {
     let started = Instant::now();
+    let before = Before::of(path);
     let deleted = deleted_wal(path);
     let mut health = patiently(patience, task, || match left_behind(path) {
         Some(error) => inspect::unreadable(path, kind, error),
-        None => with_wal(path, kind, task),
+        None => with_wal(path, kind, patience, task),
     })?;
     let wal_bytes = size(&Wal::path(path));
     if wal_bytes > 0 && is_broken(&health) {
@@ -82,12 +87,14 @@ fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     let health = health.judged();
     if !health.is_locked()
         && let Ok(id) = FileId::of(path)
-        && let Some(file) = DatabaseFile::opened(id)
     {
-        if is_unsafe_to_write(&health) {
-            file.suspect();
+        before.ended(id, path, health.ok && health.findings.is_empty());
+        if let Some(file) = DatabaseFile::opened(id) {
+            if is_unsafe_to_write(&health) {
+                file.suspect();
+            }
+            remember(&file, health.clone());
         }
-        remember(&file, health.clone());
     }
     Ok(health)
 }
@@ -163,13 +170,20 @@ fn left_behind(path: &Path) -> Option<Error> {
     })
 }
 
-fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
+fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Result<Health> {
+    if let Err(error) = check_length(path) {
+        return inspect::unreadable(path, kind, error);
+    }
     let connection = match Reader::open(path, SLICE) {
         Ok(connection) => connection,
         Err(error) => return inspect::unreadable(path, kind, advise(error, path)),
     };
     execute(&connection, SETTINGS)?;
-    let mut health = look(&connection, kind, task).map_err(|error| advise(error, path))?;
+    let mut health = match copied(&connection, path, patience, task)? {
+        Some(copy) => look_at_copy(&connection, &copy, kind, task),
+        None => look(&connection, kind, task),
+    }
+    .map_err(|error| advise(error, path))?;
     if let Some(HotJournal { bytes, pages: changed_pages }) = connection.hot_journal() {
         if !connection.is_current() {
             // Somebody has rolled it back and written since: another look is due.
@@ -178,6 +192,56 @@ fn with_wal(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
         }
         health.findings.insert(0, Finding::HotJournal { bytes, changed_pages });
     }
+    Ok(health.judged())
+}
+
+/// A private copy of a database with a rollback journal, where looking through the file itself
+/// would keep everybody from committing for as long as the check takes. SQLite makes it, in its
+/// folder for temporary files, without a name. None in WAL mode, where readers block no
+/// writer; through a hot journal, behind which no other connection writes; and of a file that SQLite cannot copy,
+/// which is soon looked through.
+fn copied(
+    connection: &Reader,
+    path: &Path,
+    patience: Duration,
+    task: &dyn Task,
+) -> Result<Option<Connection>> {
+    let is_in_the_way = connection.hot_journal().is_none()
+        && matches!(connection.is_wal(), Ok(false))
+        // The copy of an empty database is not empty.
+        && connection.extent().is_ok_and(|extent| extent.pages > 0);
+    if !is_in_the_way {
+        return Ok(None);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let copy = Connection::open(Path::new(""), flags, Duration::ZERO)?;
+    copy.sql()?.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")?;
+    let mut ended = Ok(());
+    let mut each = |_| {
+        ended = task.go_on();
+        ended.clone()
+    };
+    let outcome = connection.copy_to(&copy, PAGES, Some(patience.max(SLICE)), &mut each);
+    ended?;
+    match outcome {
+        Ok(()) => Ok(Some(copy)),
+        Err(error) if error.class() == Class::Io => Err(error.at(path)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// As [`look`], where `copy` is of what `connection` has open.
+fn look_at_copy(
+    connection: &Connection,
+    copy: &Connection,
+    kind: Kind,
+    task: &dyn Task,
+) -> Result<Health> {
+    let truncated = truncated(connection)?;
+    execute(copy, SETTINGS)?;
+    let mut health = inspect(copy, kind, task)?;
+    health.path = connection.path().to_path_buf();
+    health.findings.splice(0..0, truncated);
     Ok(health.judged())
 }
 
@@ -238,10 +302,12 @@ fn truncated(connection: &Connection) -> Result<Option<Finding>> {
     }
 }
 
-/// Whether this process has another file open by the same path.
-fn replaced(path: &Path) -> Option<Finding> {
+/// Whether this process has another file open by the same path, whose `-wal` or `-shm` is there.
+pub(super) fn replaced(path: &Path) -> Option<Finding> {
     let id = FileId::of(path).ok()?;
-    DatabaseFile::open_by(path).iter().any(|file| file.id != id).then(|| Finding::Replaced {
+    let others = DatabaseFile::open_by(path);
+    let is_shared = others.iter().any(|file| file.id != id && file.may_have_left());
+    is_shared.then(|| Finding::Replaced {
         lines: vec![
             "this process has another file open by the same path: it was replaced, and the -wal \
              beside it belongs to the old one"

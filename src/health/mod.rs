@@ -20,6 +20,7 @@
 //! | [`file_check`] | a file: its WAL, its size, whether it is one |
 //! | [`foreign_wal`] | what proves that a WAL is another file's |
 //! | [`shared`] | one check of a file at a time, however many ask |
+//! | [`settled`] | files that are unchanged since a check found them sound |
 //! | [`startup`] | the look at a file before it is opened |
 //! | [`last`](mod@last) | what is known of the files that are open |
 //! | [`traces`] | whether what is no database was one |
@@ -40,6 +41,7 @@ mod last;
 mod lines;
 pub mod page_map;
 mod schema;
+mod settled;
 mod shared;
 mod stale_wal;
 mod startup;
@@ -53,6 +55,7 @@ pub use info::{FileInfo, file_info};
 pub use inspect::inspect;
 pub use last::{last, remember};
 pub use page_map::{PageMap, page_map};
+pub use settled::{Note, note};
 pub use shared::{check, check_within, under_way, wait_until_none};
 pub use stale_wal::put_wal_aside;
 pub use startup::{LARGE, Look, SMALL, Startup, before_open, opened};

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | has been checked since this process opened it first | not again |
 //! | does not exist, or is empty | not |
+//! | is unchanged since a check found it sound, as the [`Note`] beside it says | not |
 //! | is small ([`SMALL`]) | at once, quick |
 //! | has a WAL that an ended process left, and is not large ([`LARGE`]) | at once, quick |
 //! | is anything else | in the background, quick, once it is open |
@@ -20,9 +21,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::file_check::{deleted_wal, resolved, size};
+use super::file_check::{deleted_wal, replaced, resolved, size};
 use super::finding::{Finding, Health, Kind};
 use super::last::{last, remember};
+use super::settled::Note;
 use super::shared::check_within;
 use crate::engine::{
     Class, DatabaseFile, FileId, Reader, Result, Task, Wal, advise, took_over_wal,
@@ -40,6 +42,8 @@ pub const LARGE: u64 = 64 << 20;
 pub enum Startup {
     /// As the module's table says.
     Auto,
+    /// At once and quick, however large the file is; not where it is unchanged since a check.
+    Ahead,
     /// At once, with `kind`.
     AtOnce(Kind),
     /// Once it is open.
@@ -87,13 +91,19 @@ fn forget(path: &Path) {
 }
 
 /// Looks at the file at `path`, which is about to be opened, and checks it if that is called for.
+/// `noted` reads the note that is kept beside a file.
 ///
 /// What else stands in the way of a check stands in the way of the open, too, and is reported by
 /// the open: there is no health then.
 ///
 /// # Errors
 /// `task`'s; `SQLITE_IOERR` where the disk fails a read.
-pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Look> {
+pub fn before_open(
+    path: &Path,
+    startup: Startup,
+    noted: impl FnOnce(&Path) -> Option<Note>,
+    task: &dyn Task,
+) -> Result<Look> {
     task.go_on()?;
     let Ok(path) = resolved(path) else {
         forget(path);
@@ -111,10 +121,18 @@ pub fn before_open(path: &Path, startup: Startup, task: &dyn Task) -> Result<Loo
         return Ok(Look { health: Some(health), ..Look::default() });
     }
     let found: Vec<Finding> = deleted_wal(&path).into_iter().collect();
+    if matches!(startup, Startup::Auto | Startup::Ahead)
+        && found.is_empty()
+        && replaced(&path).is_none()
+        && noted(&path).is_some_and(|note| note.holds(&path))
+    {
+        return Ok(Look::default());
+    }
     let wal_bytes = size(&Wal::path(&path));
     let mut after = Pending { path: path.clone(), health: None, suspect: false };
     let kind = match startup {
         Startup::AtOnce(kind) => Some(kind),
+        Startup::Ahead => Some(Kind::Quick),
         Startup::Off | Startup::Background => None,
         Startup::Auto if bytes + wal_bytes <= SMALL => Some(Kind::Quick),
         Startup::Auto => {

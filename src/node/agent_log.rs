@@ -10,55 +10,67 @@
 //! entry is being read. Logs are known by numbers, as in [`super::environment`].
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::path::PathBuf;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
-use super::argument::{double, is_absent, millis, read_string, string};
+use super::argument::{is_absent, millis, read_string, string};
 use super::callback::{Call, Raw, callback, text};
-use super::database::{adopt_hardened, with_connection, with_connection_as_is};
-use super::delivery::{ToJavaScript, deliver};
+use super::database::{
+    adopt_hardened, configure, find as find_database, own_transaction, path, with_connection,
+    with_connection_as_is,
+};
+use super::delivery::ToJavaScript;
+use super::environment::Environment;
 use super::errors::{Outcome, Thrown, check};
-use super::healing::{How, let_go_all};
+use super::healing::{Healing, How, let_go_all};
 use super::log_entry::{entry_value, read_entry};
 use super::log_options::{options, profile};
 use super::log_stats::stats_value;
-use super::mailbox::{Mailbox, Message};
+use super::mailbox::{Happening, Message};
 use super::slab::Slab;
 use super::value::{boolean, new_array, number_value, set_element};
 use crate::agent_log::{self, Borrowed, Entries, Log, Refusal};
 use crate::checkpoint::{self, Mode};
-use crate::engine::{self, Connection, Error, FileId, during};
+use crate::engine::{self, Connection, Error, FileId, JournalMode, Profile, Wal, during, shown};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
-    (c"connectMailbox", callback!(connect_mailbox)),
-    (c"keepAlive", callback!(keep_alive)),
     (c"openHardened", callback!(open_hardened)),
     (c"checkpointOnClose", callback!(checkpoint_on_close)),
+    (c"changedSettings", callback!(changed_settings)),
+    (c"logFlushBeforeReads", callback!(flush_before_reads)),
     (c"logOpen", callback!(open)),
+    (c"logSql", callback!(sql)),
+    (c"logColumns", callback!(columns)),
     (c"logBegin", callback!(begin)),
     (c"logStage", callback!(stage)),
     (c"logLearn", callback!(learn)),
     (c"logAbort", callback!(abort)),
     (c"logSubmit", callback!(submit)),
+    (c"logTurnEnded", callback!(turn_ended)),
     (c"logAppendOne", callback!(append_one)),
     (c"logFlush", callback!(flush)),
     (c"logFlushSync", callback!(flush_sync)),
     (c"logTransactionEnded", callback!(transaction_ended)),
+    (c"logIsDisplaced", callback!(is_displaced)),
+    (c"logMove", callback!(move_to)),
     (c"logTakePending", callback!(take_pending)),
     (c"logCheckpoint", callback!(checkpoint_now)),
     (c"logStats", callback!(stats)),
     (c"logRelease", callback!(release)),
     (c"logWaitEnded", callback!(wait_ended)),
     (c"logWhenEnded", callback!(when_ended)),
-    (c"flushAll", callback!(flush_all)),
 ];
+
+/// How much sooner than after `busyTimeout` a transaction is reported: the writer asks now and then.
+const REPORT_EARLY: Duration = Duration::from_millis(200);
 
 /// A log that JavaScript has open.
 struct Handle {
@@ -67,75 +79,80 @@ struct Handle {
     database: Option<u32>,
     in_memory: bool,
     borrowed: RefCell<Option<Borrowed>>,
+    /// Number of what takes its events.
+    receiver: u32,
 }
 
+/// The logs of an environment.
 #[derive(Default)]
-struct Thread {
-    logs: RefCell<Slab<Rc<Handle>>>,
+pub struct Logs {
+    handles: RefCell<Slab<Rc<Handle>>>,
+    /// JavaScript functions that take events, each until its log is released.
+    receivers: RefCell<Slab<sys::napi_ref>>,
     /// Arenas being filled, innermost last.
     stages: RefCell<Vec<Entries>>,
     spare: Cell<Entries>,
     /// Size of the arena that was handed over last.
     last_bytes: Cell<usize>,
-    mailbox: RefCell<Option<Arc<Mailbox>>>,
     /// Types that entries may name by number.
     learnt: RefCell<Vec<Box<[u8]>>>,
 }
 
-thread_local! {
-    static THREAD: Thread = Thread::default();
+impl std::fmt::Debug for Logs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logs").finish_non_exhaustive()
+    }
 }
 
-fn with_thread<R>(body: impl FnOnce(&Thread) -> Outcome<R>) -> Outcome<R> {
-    match THREAD.try_with(body) {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Thrown::state("the environment has ended")),
+impl Logs {
+    /// The function that takes the events of the log with this receiver; none once it is released.
+    ///
+    /// # Errors
+    /// N-API's.
+    pub(super) fn receiver(
+        &self,
+        env: sys::napi_env,
+        number: u32,
+    ) -> Outcome<Option<sys::napi_value>> {
+        let Some(&reference) = self.receivers.borrow().get(number) else { return Ok(None) };
+        let mut function = ptr::null_mut();
+        // SAFETY: the reference is deleted when it is taken out of the table.
+        check(unsafe { sys::napi_get_reference_value(env, reference, &mut function) })?;
+        Ok(Some(function))
+    }
+
+    /// No more events go to this receiver.
+    fn ignore(&self, env: sys::napi_env, number: u32) {
+        if let Some(reference) = self.receivers.borrow_mut().remove(number) {
+            // SAFETY: the table had it, once; `env` is its environment.
+            unsafe { sys::napi_delete_reference(env, reference) };
+        }
     }
 }
 
 fn find(call: &Call<'_>) -> Outcome<Rc<Handle>> {
-    let number = call.number(0)?;
-    with_thread(|thread| {
-        thread
-            .logs
-            .borrow()
-            .get(number)
-            .map(Rc::clone)
-            .ok_or_else(|| Thrown::state("database is not open"))
-    })
+    let handles = call.environment.logs.handles.borrow();
+    let handle = handles.get(call.number(0)?).map(Rc::clone);
+    handle.ok_or_else(|| Thrown::state("database is not open"))
 }
 
-/// This thread's mailbox.
-pub(super) fn mailbox() -> Outcome<Arc<Mailbox>> {
-    with_thread(|thread| {
-        thread
-            .mailbox
-            .borrow()
-            .as_ref()
-            .map(Arc::clone)
-            .ok_or_else(|| Thrown::state("the environment has ended"))
-    })
-}
-
-/// `logLearn(type)`: the number under which a type is known from now on; undefined if it is too
+/// `logLearn(type)`: the number under which a type is known in this thread; undefined if it is too
 /// long, or too many are.
 fn learn(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let mut bytes = Vec::new();
     if !read_string(call.env, call.arg(0)?, &mut bytes)? || bytes.is_empty() || bytes.len() > 64 {
         return call.undefined();
     }
-    let number = with_thread(|thread| {
-        let mut learnt = thread.learnt.borrow_mut();
-        let number = (learnt.len() < 256).then_some(learnt.len());
-        if number.is_some() {
+    let mut learnt = call.environment.logs.learnt.borrow_mut();
+    let number = match learnt.iter().position(|known| **known == *bytes) {
+        Some(number) => number,
+        None if learnt.len() == 256 => return call.undefined(),
+        None => {
             learnt.push(bytes.into_boxed_slice());
+            learnt.len() - 1
         }
-        Ok(number)
-    })?;
-    match number {
-        Some(number) => number_value(call.env, number as f64),
-        None => call.undefined(),
-    }
+    };
+    number_value(call.env, number as f64)
 }
 
 #[cold]
@@ -167,53 +184,64 @@ fn refused(refusal: Refusal) -> Thrown {
     error.into()
 }
 
-/// `connectMailbox(receiver)`: where this thread's answers and events go. Once a thread.
-fn connect_mailbox(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    if mailbox().is_ok() {
-        return Err(Thrown::state("the mailbox is connected already"));
+/// The environment ends, and its logs with it.
+pub fn end_all(environment: &Environment) {
+    // Windows allows no wait for a thread once the process ends, so that a worker waits
+    // here; elsewhere the process's end does.
+    #[cfg(windows)]
+    super::environment::abandon_transactions();
+    #[cfg(windows)]
+    drop(agent_log::flush_until(std::time::Instant::now() + agent_log::END_DEADLINE));
+    let logs = &environment.logs;
+    drop(logs.handles.take());
+    let receivers = logs.receivers.borrow().numbers(|_| true);
+    for number in receivers {
+        logs.ignore(environment.env, number);
     }
-    let created = Mailbox::create(call.env, call.arg(0)?, deliver)?;
-    with_thread(|thread| {
-        *thread.mailbox.borrow_mut() = Some(created);
-        Ok(())
-    })?;
-    // SAFETY: the hook runs on this thread, before it ends.
-    check(unsafe { sys::napi_add_env_cleanup_hook(call.env, Some(end_thread), ptr::null_mut()) })?;
-    call.undefined()
+    drop((logs.stages.take(), logs.spare.take(), logs.learnt.take()));
 }
 
-unsafe extern "C" fn end_thread(_: *mut c_void) {
-    // Only fails once the thread's locals are gone, and with them the logs.
-    let _ = THREAD.try_with(|thread| {
-        // Windows lets nobody wait for a thread once the process ends, so that a worker waits
-        // here; elsewhere the process's end does.
-        #[cfg(windows)]
-        drop(agent_log::flush_until(std::time::Instant::now() + agent_log::END_DEADLINE));
-        thread.logs.take();
-        thread.mailbox.take();
-        thread.stages.take();
-    });
+/// How [`open_hardened`] opens a file, as bits.
+mod opening {
+    pub const READ_ONLY: u32 = 1;
+    pub const MUST_EXIST: u32 = 2;
+    pub const INSISTS_ON_WAL: u32 = 4;
+    pub const EXTENSIONS: u32 = 8;
 }
 
-/// `keepAlive(alive)`
-fn keep_alive(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    mailbox()?.keep_alive(call.env, call.flag(0))?;
-    call.undefined()
-}
-
-/// `openHardened(path, readOnly, busyTimeout, synchronous, journalSizeLimit, allowHardLinks,
-/// allowNetwork, foreignKeys)`: the number of a new connection with the hardened profile.
+/// `openHardened(path, how, busyTimeout, synchronous, journalSizeLimit, allowHardLinks,
+/// allowNetwork, switches)`: the number of a new connection with the hardened profile. `path` is a
+/// string or a `Uint8Array`, `how` are bits of [`opening`].
 fn open_hardened(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let path = PathBuf::from(string(call, 0)?.unwrap_or_default());
-    let flags = OpenFlags::SQLITE_OPEN_URI
-        | if call.flag(1) {
-            OpenFlags::SQLITE_OPEN_READ_ONLY
-        } else {
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
-        };
+    let path = path(call.env, call.arg(0)?)?;
+    let how = call.number(1)?;
+    let is = |bit: u32| how & bit != 0;
+    let mut flags = OpenFlags::SQLITE_OPEN_URI;
+    if is(opening::READ_ONLY) {
+        flags |= OpenFlags::SQLITE_OPEN_READ_ONLY;
+    } else {
+        flags |= OpenFlags::SQLITE_OPEN_READ_WRITE;
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, !is(opening::MUST_EXIST));
+    }
     let profile = profile(call, 2)?;
-    let connection = Connection::open_hardened(&path, flags, &profile)
-        .map_err(|error| Thrown::from(error.at(&path)))?;
+    let connection = Connection::open_hardened(&path, flags, &profile).map_err(|error| {
+        let is_missing = is(opening::MUST_EXIST)
+            && error.errcode & 0xff == ffi::SQLITE_CANTOPEN
+            && std::fs::symlink_metadata(&path)
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let error = error.at(&path);
+        if is_missing {
+            error.explained("ERR_FUSION_MISSING", "there is no such file, and mustExist is set")
+        } else {
+            error
+        }
+    })?;
+    if is(opening::INSISTS_ON_WAL) {
+        connection.insist_on_wal()?;
+    }
+    if is(opening::EXTENSIONS) {
+        configure(&connection, ffi::SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, true)?;
+    }
     engine::watch_wal(&connection);
     let how = How { path, flags, profile };
     let number = adopt_hardened(call.env, connection, how)?;
@@ -232,36 +260,64 @@ fn checkpoint_on_close(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `logOpen(id, database, path, insists, batch, queue, checkpoint, counter, profile…)`: the
-/// number of a handle on the log of an open database, or of the file at `path`. Events name the
-/// handle by `id`.
+/// `logOpen(receiver, database, path, insists, batch, queue, checkpoint, counter, profile…)`: the
+/// number of a handle on the log of an open database, or of the file at `path`. Its events go to
+/// `receiver(name, …)` until it is released.
 fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let id = double(call, 0)?;
+    let logs = &call.environment.logs;
     let database = if is_absent(call.env, call.arg(1)?) { None } else { Some(call.number(1)?) };
     let options = options(call)?;
     let insists = call.flag(3);
-    let listener = Arc::new(ToJavaScript { mailbox: mailbox()?, id });
-    let (log, in_memory) = match database {
+    let mailbox = call.environment.mailbox()?;
+    let mut reference = ptr::null_mut();
+    // SAFETY: the argument is a handle of the running callback.
+    check(unsafe { sys::napi_create_reference(call.env, call.arg(0)?, 1, &mut reference) })?;
+    let inserted = logs.receivers.borrow_mut().insert(reference);
+    let receiver = inserted.ok_or_else(|| Thrown::state("too many open logs"))?;
+    let listener = Arc::new(ToJavaScript { mailbox, receiver });
+    let opened = match database {
         Some(number) => with_connection(call.env, number, |connection| {
             Ok(match connection.file() {
                 Some(file) => (agent_log::open(file, options, insists, listener)?, false),
                 None => (agent_log::open_in_memory(options, listener), true),
             })
-        })?,
-        None => {
-            let path = PathBuf::from(string(call, 2)?.unwrap_or_default());
-            let file = file_at(&path)?;
-            (agent_log::open(&file, options, insists, listener)?, false)
-        }
+        }),
+        None => string(call, 2).and_then(|path| {
+            let path = PathBuf::from(path.unwrap_or_default());
+            let (file, _made) = file_at(&path, &options.profile)?;
+            Ok((agent_log::open(&file, options, insists, listener)?, false))
+        }),
     };
-    let handle = Rc::new(Handle { log, database, in_memory, borrowed: RefCell::default() });
-    let number = with_thread(|thread| Ok(thread.logs.borrow_mut().insert(handle)))?
-        .ok_or_else(|| Thrown::state("too many open logs"))?;
-    number_value(call.env, f64::from(number))
+    let (log, in_memory) = opened.inspect_err(|_| logs.ignore(call.env, receiver))?;
+    let borrowed = RefCell::default();
+    let handle = Rc::new(Handle { log, database, in_memory, borrowed, receiver });
+    let number = logs.handles.borrow_mut().insert(handle);
+    number_value(call.env, f64::from(number.ok_or_else(|| Thrown::state("too many open logs"))?))
 }
 
-/// The database file at `path`, which must exist: a log needs Fusion's tables.
-fn file_at(path: &std::path::Path) -> Outcome<Arc<engine::DatabaseFile>> {
+/// `logSql()`: the table's SQL, and the statement that increases a change counter.
+fn sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let array = new_array(call.env)?;
+    for (index, sql) in (0..).zip([agent_log::SCHEMA, agent_log::BUMP]) {
+        set_element(call.env, array, index, text(call.env, sql.as_bytes())?)?;
+    }
+    Ok(array)
+}
+
+/// `logColumns(log)`: the further columns of a log, which its first handle named.
+fn columns(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let array = new_array(call.env)?;
+    for (index, column) in (0..).zip(find(call)?.log.options().columns.iter()) {
+        set_element(call.env, array, index, text(call.env, column.as_bytes())?)?;
+    }
+    Ok(array)
+}
+
+/// The database file at `path`. Where it was made, it comes with the connection that made it.
+fn file_at(
+    path: &std::path::Path,
+    profile: &Profile,
+) -> Outcome<(Arc<engine::DatabaseFile>, Option<Connection>)> {
     engine::init()?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     if std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
@@ -272,84 +328,87 @@ fn file_at(path: &std::path::Path) -> Outcome<Arc<engine::DatabaseFile>> {
         .at(&path)
         .into());
     }
-    match FileId::of(&path) {
-        Ok(id) => Ok(engine::DatabaseFile::shared(id, &path)),
-        Err(error) => Err(Error::sqlite(
-            ffi::SQLITE_CANTOPEN,
-            format!("there is no database to append to: {error}. Create it with Fusion's schema."),
-        )
-        .at(&path)
-        .into()),
+    if let Ok(id) = FileId::of(&path) {
+        return Ok((engine::DatabaseFile::shared(id, &path), None));
     }
+    // A file that has vanished does not come back empty.
+    let create =
+        if engine::was_opened(&path) { OpenFlags::empty() } else { OpenFlags::SQLITE_OPEN_CREATE };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | create;
+    let made = Connection::open_hardened(&path, flags, profile).map_err(|error| error.at(&path))?;
+    let file = made.file().map(Arc::clone);
+    let file = file.ok_or_else(|| Thrown::state("the path names no file"))?;
+    Ok((file, Some(made)))
 }
 
 /// `logBegin()`: a new, empty arena is to be filled.
 fn begin(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    with_thread(|thread| {
-        let mut entries = thread.spare.take();
-        // As much as the last batch needed: growing step by step would copy it each time.
-        entries.reserve(thread.last_bytes.get());
-        thread.stages.borrow_mut().push(entries);
-        Ok(())
-    })?;
+    let logs = &call.environment.logs;
+    let mut entries = logs.spare.take();
+    // As much as the last batch needed: growing step by step would copy it each time.
+    entries.reserve(logs.last_bytes.get());
+    logs.stages.borrow_mut().push(entries);
     call.undefined()
 }
 
-/// `logStage(shape, taskId, timestamp, text, type, detail, agent)`: adds an entry to the arena.
+/// `logStage(shape, taskId, timestamp, text, type, detail, agent, …columns)`: adds an entry to the
+/// arena.
 fn stage(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    with_thread(|thread| {
-        let mut stages = thread.stages.borrow_mut();
-        let entries = stages.last_mut().ok_or_else(|| Thrown::state("no batch was begun"))?;
-        read_entry(call, 0, &thread.learnt.borrow(), entries)
-    })?;
+    let logs = &call.environment.logs;
+    let mut stages = logs.stages.borrow_mut();
+    let entries = stages.last_mut().ok_or_else(|| Thrown::state("no batch was begun"))?;
+    read_entry(call, 0, &logs.learnt.borrow(), entries)?;
     call.undefined()
 }
 
 /// `logAbort()`: drops the arena.
 fn abort(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    with_thread(|thread| {
-        if let Some(mut entries) = thread.stages.borrow_mut().pop() {
-            entries.clear();
-            thread.spare.set(entries);
-        }
-        Ok(())
-    })?;
+    let logs = &call.environment.logs;
+    if let Some(mut entries) = logs.stages.borrow_mut().pop() {
+        entries.clear();
+        logs.spare.set(entries);
+    }
     call.undefined()
 }
 
-/// `logSubmit(log, ticket)`: hands the arena over; the receipt comes by mail. Throws, and has
-/// taken nothing, where the entries are refused.
+/// `logSubmit(log)`: hands the arena over; a promise for the receipt. Throws, and has taken
+/// nothing, where the entries are refused.
 fn submit(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let entries = with_thread(|thread| Ok(thread.stages.borrow_mut().pop()))?.unwrap_or_default();
+    let logs = &call.environment.logs;
+    let entries = logs.stages.borrow_mut().pop().unwrap_or_default();
     let handle = find(call)?;
     let size = entries.byte_len().min(1 << 20);
-    let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
-    let reply = Box::new(move |answer| mailbox.post(Message::Receipt(ticket, answer)));
-    let spare = handle.log.append(entries, reply).map_err(refused)?;
-    with_thread(|thread| {
-        thread.spare.set(spare);
-        thread.last_bytes.set(size);
-        Ok(())
-    })?;
-    handle.write_in_memory(call)?;
+    call.environment.promise(call.env, |ticket, mailbox| {
+        let reply = Box::new(move |answer| mailbox.post(Message::Receipt(ticket, answer)));
+        logs.spare.set(handle.log.append(entries, reply).map_err(refused)?);
+        logs.last_bytes.set(size);
+        handle.write_in_memory(call)
+    })
+}
+
+/// `logTurnEnded(log)`: the turn of the event loop has ended in which `logSubmit` was called. A
+/// log that was closed since needs no such report.
+fn turn_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    if let Ok(handle) = find(call) {
+        handle.log.turn_ended();
+    }
     call.undefined()
 }
 
-/// `logAppendOne(log, shape, taskId, timestamp, text, type, detail, agent)`: whether it was taken.
+/// `logAppendOne(log, shape, taskId, timestamp, text, type, detail, agent, …columns)`: whether it was
+/// taken.
 fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
-    let mut entry = with_thread(|thread| Ok(thread.spare.take()))?;
-    let taken = with_thread(|thread| read_entry(call, 1, &thread.learnt.borrow(), &mut entry))
-        .and_then(|()| match handle.log.append_one(&entry) {
-            Ok(()) => Ok(true),
-            Err(Refusal::Full { .. }) => Ok(false),
-            Err(refusal) => Err(refused(refusal)),
-        });
+    let logs = &call.environment.logs;
+    let mut entry = logs.spare.take();
+    let read = read_entry(call, 1, &logs.learnt.borrow(), &mut entry);
+    let taken = read.and_then(|()| match handle.log.append_one(&entry) {
+        Ok(()) => Ok(true),
+        Err(Refusal::Full { .. }) => Ok(false),
+        Err(refusal) => Err(refused(refusal)),
+    });
     entry.clear();
-    with_thread(|thread| {
-        thread.spare.set(entry);
-        Ok(())
-    })?;
+    logs.spare.set(entry);
     let taken = taken?;
     if taken {
         handle.write_in_memory(call)?;
@@ -381,8 +440,39 @@ impl Handle {
         Ok(())
     }
 
-    /// Whether the database's own connection is in a write transaction.
-    fn is_writing(&self, call: &Call<'_>) -> Outcome<bool> {
+    /// How long a call of the handle waits for another connection.
+    fn patience(&self, environment: &Environment) -> Duration {
+        let databases = environment.databases.borrow();
+        let database = self.database.and_then(|number| databases.get(number));
+        let healing = database.and_then(|database| database.healing());
+        healing.map_or(self.log.options().profile.busy_timeout, Healing::patience)
+    }
+
+    /// That standing still until everything is written can end: no connection of this thread holds
+    /// the write lock that the writer waits for.
+    fn refuse_to_wait(&self, environment: &Environment) -> Outcome<()> {
+        if self.log.has_pending()
+            && let Some((_, error)) = own_transaction(environment, self.log.file())
+        {
+            return Err(pending(error).into());
+        }
+        Ok(())
+    }
+
+    /// Waits until what was handed over is committed, or is part of the database's own transaction.
+    fn flush_sync(&self, call: &Call<'_>, timeout: Duration) -> Outcome<()> {
+        if self.in_memory || self.is_in_the_way(call)? {
+            self.write_here(call)??;
+        } else {
+            self.refuse_to_wait(call.environment)?;
+            self.log.flush_while(timeout, &|| let_go_all(call.environment))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the database's own connection has what the writer would wait for: a write
+    /// transaction, or, where the file has a rollback journal, any.
+    fn is_in_the_way(&self, call: &Call<'_>) -> Outcome<bool> {
         let Some(number) = self.database else { return Ok(false) };
         with_connection_as_is(call.env, number, |connection| {
             if connection.raw().is_null() {
@@ -390,34 +480,144 @@ impl Handle {
             }
             // SAFETY: the connection is open and used by this thread alone.
             let state = unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
-            Ok(state == ffi::SQLITE_TXN_WRITE)
+            // In autocommit mode a statement is in the middle of writing, and ends with a COMMIT. In
+            // WAL mode a connection that reads has the -wal open.
+            Ok(state == ffi::SQLITE_TXN_WRITE && !connection.is_autocommit()
+                || state == ffi::SQLITE_TXN_READ && !Wal::path(connection.path()).exists())
         })
     }
 }
 
-/// `logFlush(log, ticket)`: a barrier; its answer comes by mail. Inside a write transaction of
-/// the database what is pending is written in that transaction.
+/// `logFlush(log)`: a promise of a barrier. Inside a write transaction of the database what is
+/// pending is written in that transaction.
 fn flush(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
-    let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
-    if handle.in_memory || handle.is_writing(call)? {
-        handle.write_here(call)??;
-        mailbox.post(Message::Done(ticket, Ok(())));
-    } else {
-        handle.log.barrier(move |outcome| mailbox.post(Message::Done(ticket, outcome)));
-    }
-    call.undefined()
+    call.environment.promise(call.env, |ticket, mailbox| {
+        if handle.in_memory || handle.is_in_the_way(call)? {
+            handle.write_here(call)??;
+            mailbox.post(Message::Done(ticket, Ok(())));
+        } else {
+            handle.log.barrier(move |outcome| mailbox.post(Message::Done(ticket, outcome)));
+        }
+        Ok(())
+    })
 }
 
 /// `logFlushSync(log, timeout)`: the same, and stands still until then.
 fn flush_sync(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let handle = find(call)?;
     let timeout = millis(call, 1)?;
-    if handle.in_memory || handle.is_writing(call)? {
-        handle.write_here(call)??;
-    } else {
-        handle.log.flush_while(timeout, &|| let_go_all(call.environment))?;
+    find(call)?.flush_sync(call, timeout)?;
+    call.undefined()
+}
+
+/// `logFlushBeforeReads(log, timeout)`: from here on every read of the log's database comes after
+/// what was handed over before it.
+fn flush_before_reads(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let (number, timeout) = (call.number(0)?, millis(call, 1)?);
+    let Some(database) = find(call)?.database else { return call.undefined() };
+    let flush = move |call: &Call<'_>| -> Outcome<()> {
+        let handle = call.environment.logs.handles.borrow().get(number).map(Rc::clone);
+        match handle.filter(|handle| handle.database == Some(database)) {
+            Some(handle) if handle.log.has_pending() => handle.flush_sync(call, timeout),
+            _ => Ok(()),
+        }
+    };
+    find_database(call.environment, database)?.before_reads(Rc::new(flush));
+    call.undefined()
+}
+
+/// `changedSettings(database)`, after a PRAGMA: puts back what the file's writer depends on, and
+/// returns the names of the settings that are not the profile's, each with its value and the
+/// profile's, in one array.
+fn changed_settings(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let database = find_database(call.environment, call.number(0)?)?;
+    let Some(profile) = database.healing().map(|healing| healing.profile().clone()) else {
+        return new_array(call.env);
+    };
+    let changed = database.unasked(|connection| {
+        let mut changed: Vec<(&str, String, String)> = profile
+            .changed_on(connection)?
+            .into_iter()
+            .map(|(name, now, own)| (name, now.to_string(), own.to_string()))
+            .collect();
+        // PRAGMA wal_autocheckpoint takes the place of the hook, whatever its value.
+        engine::watch_wal(connection);
+        connection.mode_may_have_changed()?;
+        if profile.journal_mode == JournalMode::Wal && !connection.is_wal()? {
+            changed.push(("journal_mode", "rollback".to_owned(), "wal".to_owned()));
+        }
+        if connection.is_exclusive()? {
+            changed.push(("locking_mode", "exclusive".to_owned(), "normal".to_owned()));
+        }
+        Ok(changed)
+    })?;
+    let array = new_array(call.env)?;
+    let mut index = 0;
+    for (name, now, own) in &changed {
+        for part in [name, now.as_str(), own.as_str()] {
+            set_element(call.env, array, index, text(call.env, part.as_bytes())?)?;
+            index += 1;
+        }
     }
+    Ok(array)
+}
+
+/// The writer of one of this thread's logs has waited for the write lock for long: reports to those
+/// of this thread who wait for it, if it is this thread that holds the lock. Its event loop has come
+/// round, so that nothing is about to end that transaction.
+pub(super) fn report_own_transactions(environment: &Rc<Environment>) -> Outcome<()> {
+    let handles: Vec<_> = {
+        let handles = environment.logs.handles.borrow();
+        let numbers = handles.numbers(|_| true);
+        numbers.into_iter().filter_map(|it| handles.get(it).map(Rc::clone)).collect()
+    };
+    let mailbox = environment.mailbox()?;
+    let (mut told, mut reported) = (Vec::new(), Vec::new());
+    for handle in handles {
+        let file = handle.log.file();
+        if handle.in_memory || !handle.log.has_pending() {
+            continue;
+        }
+        let Some((database, error)) = own_transaction(environment, file) else {
+            continue;
+        };
+        let error = pending(error);
+        let patience = handle.patience(environment).saturating_sub(REPORT_EARLY);
+        let waiting =
+            handle.log.report_own_transaction(std::thread::current().id(), patience, &error);
+        if waiting.told {
+            told.push(file.id);
+        } else if waiting.lasts && !told.contains(&file.id) && !database.is_reported() {
+            mailbox.post(Message::Event(handle.receiver, Happening::Failure("error", error)));
+        } else {
+            continue;
+        }
+        reported.push(database);
+    }
+    for database in reported {
+        database.set_reported();
+    }
+    Ok(())
+}
+
+/// What `error`, which is in the way of the log, means for its entries.
+fn pending(mut error: Error) -> Error {
+    error.message.push_str(". The log entries are kept, and are written once that has ended");
+    error
+}
+
+/// `logIsDisplaced(log)`: whether writing has stopped because the path leads elsewhere.
+fn is_displaced(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    boolean(call.env, find(call)?.log.is_displaced())
+}
+
+/// `logMove(log, next)`: moves what is not committed, and who waits for it, to log `next`.
+fn move_to(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let handle = find(call)?;
+    let next = call.number(1)?;
+    let next = call.environment.logs.handles.borrow().get(next).map(Rc::clone);
+    let next = next.ok_or_else(|| Thrown::state("database is not open"))?;
+    handle.log.move_to(&next.log);
     call.undefined()
 }
 
@@ -439,7 +639,12 @@ fn take_pending(call: &Call<'_>) -> Outcome<sys::napi_value> {
     for entries in handle.log.take_pending() {
         let mut position = agent_log::Position::default();
         while let Some((entry, next)) = entries.at(position) {
-            set_element(call.env, array, index, entry_value(call.env, &entry)?)?;
+            set_element(
+                call.env,
+                array,
+                index,
+                entry_value(call.env, &entry, &handle.log.options().columns)?,
+            )?;
             index += 1;
             position = next;
         }
@@ -447,69 +652,76 @@ fn take_pending(call: &Call<'_>) -> Outcome<sys::napi_value> {
     Ok(array)
 }
 
-/// `logCheckpoint(log, mode, ticket)`: the result comes by mail.
+/// `logCheckpoint(log, mode)`: a promise for the result.
 fn checkpoint_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let mode = string(call, 1)?.as_deref().and_then(Mode::named).unwrap_or(Mode::Passive);
-    let (ticket, mailbox) = (double(call, 2)?, mailbox()?);
-    if handle.in_memory {
-        let nothing = checkpoint::Outcome { mode, busy: false, frames: 0, backfilled: 0 };
-        mailbox.post(Message::Checkpoint(ticket, Ok(nothing)));
-    } else {
-        handle
-            .log
-            .checkpoint(mode, move |outcome| mailbox.post(Message::Checkpoint(ticket, outcome)));
-    }
-    call.undefined()
+    call.environment.promise(call.env, |ticket, mailbox| {
+        let done = move |outcome| mailbox.post(Message::Checkpoint(ticket, outcome));
+        if handle.in_memory {
+            done(Ok(checkpoint::Outcome { mode, busy: false, frames: 0, backfilled: 0 }));
+        } else {
+            handle.log.checkpoint(mode, done);
+        }
+        Ok(())
+    })
 }
 
 /// `logRelease(log)`: gives the handle up; whether it was the file's last.
 fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let number = call.number(0)?;
-    let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
-    let Some(handle) = handle else { return call.undefined() };
+    let Some(handle) = take(call)? else { return call.undefined() };
+    call.environment.logs.ignore(call.env, handle.receiver);
     // The number stays usable for `logWaitEnded`, through a new one.
     let Ok(mut handle) = Rc::try_unwrap(handle) else { return call.undefined() };
     let last = handle.log.release() && !handle.in_memory;
     if !last {
         return call.undefined();
     }
-    let number = with_thread(|thread| Ok(thread.logs.borrow_mut().insert(Rc::new(handle))))?
-        .ok_or_else(|| Thrown::state("too many open logs"))?;
-    number_value(call.env, f64::from(number))
+    let number = call.environment.logs.handles.borrow_mut().insert(Rc::new(handle));
+    number_value(call.env, f64::from(number.ok_or_else(|| Thrown::state("too many open logs"))?))
+}
+
+/// Takes the handle out of the table.
+fn take(call: &Call<'_>) -> Outcome<Option<Rc<Handle>>> {
+    let number = call.number(0)?;
+    Ok(call.environment.logs.handles.borrow_mut().remove(number))
 }
 
 /// `logWaitEnded(log, timeout)`: stands still until the writer of a released log has ended;
 /// whether it has, and left the file in order.
 fn wait_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let number = call.number(0)?;
     let timeout = millis(call, 1)?;
-    let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
+    let handle = take(call)?;
     let meanwhile = || let_go_all(call.environment);
     let in_order = handle.is_some_and(|handle| handle.log.wait_ended(timeout, &meanwhile));
     boolean(call.env, in_order)
 }
 
-/// `logWhenEnded(log, ticket)`: the same, and answers by mail.
+/// `logWhenEnded(log)`: a promise of the same.
 fn when_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let number = call.number(0)?;
-    let (ticket, mailbox) = (double(call, 1)?, mailbox()?);
-    let handle = with_thread(|thread| Ok(thread.logs.borrow_mut().remove(number)))?;
-    match handle {
-        Some(handle) => {
-            handle.log.when_ended(move |outcome| mailbox.post(Message::Done(ticket, outcome)));
+    let handle = take(call)?;
+    call.environment.promise(call.env, |ticket, mailbox| {
+        let done = move |outcome| mailbox.post(Message::Done(ticket, outcome));
+        match handle {
+            Some(handle) => handle.log.when_ended(done),
+            None => done(Ok(())),
         }
-        None => mailbox.post(Message::Done(ticket, Ok(()))),
-    }
-    call.undefined()
+        Ok(())
+    })
 }
 
-/// `flushAll()`: stands still until every log of the process is written, with a deadline; an
-/// array of sentences about those that are not.
-fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
+/// `flushAll(isLast)`: the process ends. Stands still until every log of the process is written, with
+/// a deadline. Transactions that this thread has open, for which that may wait, are rolled back if
+/// this is the last that is called before the end; else the end itself does so, and waits for the
+/// rest. An array of sentences about logs that are not written for good.
+pub fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let lost = new_array(call.env)?;
+    if !call.flag(0) {
+        agent_log::flush_unlocked();
+        return Ok(lost);
+    }
     for (index, sentence) in (0..).zip(agent_log::flush_all()) {
-        set_element(call.env, lost, index, text(call.env, sentence.as_bytes())?)?;
+        set_element(call.env, lost, index, text(call.env, shown(&sentence).as_bytes())?)?;
     }
     Ok(lost)
 }

@@ -47,7 +47,7 @@ impl Authorizer {
     }
 }
 
-/// `setAuthorizer(database, function)`, or none. The function itself may call this.
+/// `setAuthorizer(database, function)`, or none.
 fn set_authorizer(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find(call.environment, call.number(0)?)?;
     let authorizer = if call.args.len() > 1 {
@@ -56,7 +56,7 @@ fn set_authorizer(call: &Call<'_>) -> Outcome<sys::napi_value> {
     } else {
         None
     };
-    database.asking(|connection| {
+    database.using(|connection| {
         match &authorizer {
             Some(authorizer) => authorizer.install(connection),
             None => Authorizer::remove(connection),

@@ -15,7 +15,7 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,11 +50,11 @@ pub struct Backing {
     ended: Cell<bool>,
 }
 
-/// What the slices of one backup work on. Locked inside of the gate, except to take `plan`.
+/// What the slices of one backup work on. Locked inside of the gate.
 #[derive(Debug)]
 struct Task {
-    /// What to begin, until that is done.
-    plan: Option<Plan>,
+    /// What to begin, until that is done; or why its destination could not be opened.
+    plan: Option<Result<Plan, Error>>,
     /// Begun and not ended.
     backup: Option<Backup>,
     source: *mut ffi::sqlite3,
@@ -68,7 +68,8 @@ unsafe impl Send for Task {}
 
 #[derive(Debug)]
 struct Plan {
-    path: PathBuf,
+    /// Opened when the backup was asked for.
+    destination: Connection,
     /// Names of databases, each with a NUL at its end.
     source: Vec<u8>,
     target: Vec<u8>,
@@ -87,7 +88,7 @@ impl Backing {
         let entered = self.database.enter();
         let mut task = lock(&self.task);
         task.ended = true;
-        task.backup = None;
+        (task.plan, task.backup) = (None, None);
         drop(task);
         drop(entered);
         self.database.sharing().unshare();
@@ -123,15 +124,13 @@ fn name(call: &Call<'_>, index: usize) -> Outcome<Vec<u8>> {
 }
 
 /// `backupStart(database, path, source, target)`: the number of a backup of the database `source`
-/// into the database `target` of the file at `path`. Nothing is opened yet.
+/// into the database `target` of the file at `path`, which is opened: a relative path is one of the
+/// directory that is current now. That it cannot be opened is the first slice's to report.
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find_database(call.environment, call.number(0)?)?;
-    let plan = Plan {
-        path: path(call.env, call.arg(1)?)?,
-        source: name(call, 2)?,
-        target: name(call, 3)?,
-    };
-    let source = database.using(|connection| Ok(connection.raw()))?;
+    let (path, source, target) = (path(call.env, call.arg(1)?)?, name(call, 2)?, name(call, 3)?);
+    let plan = open(&path).map(|destination| Plan { destination, source, target });
+    let source = database.asking(|connection| Ok(connection.raw()))?;
     let task = Task { plan: Some(plan), backup: None, source, ended: false };
     let gate = database.sharing().share();
     let backing = Rc::new(Backing {
@@ -229,24 +228,19 @@ unsafe extern "C" fn execute(_: sys::napi_env, slice: *mut c_void) {
 }
 
 fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, Error> {
-    let plan = lock(task).plan.take();
-    // Opening takes its time and does not need the source.
-    let destination = match &plan {
-        Some(plan) if pages > 0 => Some(open(plan)?),
-        _ => None,
-    };
     let _inside = gate.go_in();
     let mut task = lock(task);
     if task.ended {
         return Err(Error::fusion("ERR_INVALID_STATE", "backup was cut off"));
     }
     if pages == 0 {
-        task.backup = None;
+        (task.plan, task.backup) = (None, None);
         return Ok(Progress { total: 0, remaining: 0, done: true });
     }
-    if let (Some(plan), Some(destination)) = (&plan, destination) {
-        let source = CStr::from_bytes_until_nul(&plan.source).unwrap_or_default();
-        let target = CStr::from_bytes_until_nul(&plan.target).unwrap_or_default();
+    if let Some(plan) = task.plan.take() {
+        let Plan { destination, source, target } = plan?;
+        let source = CStr::from_bytes_until_nul(&source).unwrap_or_default();
+        let target = CStr::from_bytes_until_nul(&target).unwrap_or_default();
         // SAFETY: the source is open until `ended`; this thread is inside of the gate, as is
         // whoever steps or ends the backup.
         let backup = unsafe { Backup::begin(task.source, source, destination, target) };
@@ -263,11 +257,11 @@ fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, 
     result
 }
 
-fn open(plan: &Plan) -> Result<Connection, Error> {
+fn open(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open(&plan.path, flags, Duration::ZERO).map_err(opening)
+    Connection::open(path, flags, Duration::ZERO).map_err(opening)
 }
 
 /// The slice is carried out, or was cancelled; on the JavaScript thread.

@@ -208,7 +208,7 @@ pub fn export(
 /// A JavaScript string of UTF-8 text; what is not UTF-8 becomes U+FFFD.
 ///
 /// # Errors
-/// `ERR_STRING_TOO_LONG`'s like, if it is longer than V8's strings can be.
+/// `ERR_STRING_TOO_LONG`, if it is longer than V8's strings can be.
 #[inline]
 pub fn text(env: sys::napi_env, bytes: &[u8]) -> Outcome<sys::napi_value> {
     let mut value = ptr::null_mut();
@@ -223,6 +223,22 @@ pub fn text(env: sys::napi_env, bytes: &[u8]) -> Outcome<sys::napi_value> {
             sys::napi_create_string_utf8(env, start, length, &mut value)
         }
     };
+    if status == sys::Status::napi_generic_failure && bytes.len() > LONGEST {
+        return Err(too_long());
+    }
     check(status)?;
     Ok(value)
+}
+
+/// Bytes up to which a text is a string in every V8: 2^28 - 16 UTF-16 units, on 32-bit systems.
+const LONGEST: usize = (1 << 28) - 16;
+
+#[cold]
+fn too_long() -> Thrown {
+    Thrown::of(
+        Kind::Plain,
+        "ERR_STRING_TOO_LONG",
+        "Cannot create a string longer than the buffer.constants.MAX_STRING_LENGTH of this Node: read \
+         the text in parts, with substr(), or as a blob, with CAST(… AS BLOB)",
+    )
 }

@@ -16,7 +16,7 @@ use rusqlite::ffi;
 
 use super::callback::text;
 use super::errors::{Outcome, Thrown, check, throw};
-use super::rows::{MAX_SAFE, Scope, blob, bytes, too_large};
+use super::rows::{Scope, blob, bytes, is_number, too_large};
 
 /// Values that are passed without allocating.
 const INLINE: usize = 8;
@@ -257,7 +257,7 @@ unsafe fn argument(
                     sys::napi_create_bigint_int64(env, integer, &mut result)
                 } else if let Ok(small) = i32::try_from(integer) {
                     sys::napi_create_int32(env, small, &mut result)
-                } else if integer.unsigned_abs() <= MAX_SAFE || integer == i64::MIN {
+                } else if is_number(integer) {
                     sys::napi_create_double(env, integer as f64, &mut result)
                 } else {
                     return Err(too_large(integer));

@@ -181,6 +181,11 @@ fn apply(call: &Call<'_>) -> Outcome<sys::napi_value> {
     if handlers.thrown.get() {
         return Err(Thrown::Pending);
     }
+    if code != ffi::SQLITE_OK
+        && let Some(refused) = database.take_refusal()
+    {
+        return Err(refused);
+    }
     if !matches!(code, ffi::SQLITE_OK | ffi::SQLITE_ABORT) {
         return Err(Thrown::code(code));
     }

@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::ptr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use napi::sys;
 use rusqlite::{OpenFlags, ffi};
@@ -23,17 +23,17 @@ use super::callback::{Call, Raw, callback, text};
 use super::callee::stepping;
 use super::environment::{Environment, flag};
 use super::errors::{Outcome, Thrown, check, is_schema_neutral};
-use super::healing::{Definition, Healing, How};
+use super::healing::{Another, Definition, Healing, How};
 use super::keyword;
+use super::profile::Profile;
 use super::session;
 use super::sharing::{Entered, Sharing};
 use super::value::{boolean, null};
-use crate::engine::{Connection, Error, Turn, during};
+use crate::engine::{Class, Connection, DatabaseFile, Error, Presence, Turn, during, errstr, utc};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
-    (c"takeReport", callback!(take_report)),
-    (c"giveViewer", callback!(give_viewer)),
+    (c"realm", callback!(realm)),
     (c"open", callback!(open)),
     (c"owner", callback!(owner)),
     (c"close", callback!(close)),
@@ -42,6 +42,10 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"isTransaction", callback!(is_transaction)),
     (c"finalizeStatements", callback!(finalize_statements)),
     (c"giveUp", callback!(give_up)),
+    (c"prepareReopen", callback!(prepare_reopen)),
+    (c"reopen", callback!(reopen)),
+    (c"refuseOwnTransaction", callback!(refuse_own_transaction)),
+    (c"isBusy", callback!(is_busy)),
 ];
 
 /// Settings of [`open`], as bits.
@@ -61,7 +65,6 @@ mod setting {
 /// While it prepares a statement, nothing else may happen to a connection that could change the
 /// schema under the parser's feet; the authorizer is JavaScript that runs then. See
 /// [`Database::using`].
-#[derive(Debug)]
 pub struct Database {
     connection: RefCell<Connection>,
     schema: Schema,
@@ -73,9 +76,17 @@ pub struct Database {
     aggregates: Cell<bool>,
     /// The environment of JavaScript that has defined functions; null if there are none.
     functions: Cell<sys::napi_env>,
+    profile: Profile,
     /// None for a plain `DatabaseSync`. After the connection, which has its address.
     healing: Option<Healing>,
+    /// Since when a transaction is open, and whether it was reported as in the way of a log.
+    transaction: Cell<Option<(SystemTime, bool)>>,
+    /// Comes before every read; none unless the handle asks for it.
+    before_reads: RefCell<Option<Rc<BeforeReads>>>,
 }
+
+/// What comes before a read.
+pub type BeforeReads = dyn Fn(&Call<'_>) -> Outcome<()>;
 
 /// The version of the schema that this connection saw last.
 ///
@@ -97,7 +108,47 @@ impl Schema {
     }
 }
 
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
 impl Database {
+    /// Has `first` come before every read from here on.
+    pub(super) fn before_reads(&self, first: Rc<BeforeReads>) {
+        self.before_reads.replace(Some(first));
+    }
+
+    /// A read is about to begin. Not one that a function of a running statement makes: its
+    /// statement holds the connection.
+    ///
+    /// # Errors
+    /// Those of what comes before it.
+    #[inline]
+    pub(super) fn read_begins(&self, call: &Call<'_>) -> Outcome<()> {
+        let first = self.before_reads.borrow().as_ref().map(Rc::clone);
+        match first {
+            Some(first) if self.is_idle() => first(call),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lends the connection for queries of this package, about which the authorizer is not asked.
+    ///
+    /// # Errors
+    /// As [`Self::using`]; those of `body`.
+    pub(super) fn unasked<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
+        let authorizer = self.authorizer();
+        self.using(|connection| {
+            let Some(authorizer) = authorizer else { return body(connection) };
+            Authorizer::remove(connection);
+            let result = body(connection);
+            authorizer.install(connection);
+            result
+        })
+    }
+
     /// Lends the connection.
     ///
     /// # Errors
@@ -105,7 +156,7 @@ impl Database {
     #[inline]
     pub fn using<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
         if self.preparing.get() {
-            return Err(Thrown::state("database is busy: a statement is being prepared"));
+            return Err(Thrown::state("database cannot be accessed from an authorizer callback"));
         }
         self.asking(body)
     }
@@ -165,6 +216,11 @@ impl Database {
         Some((connection.is_stale(), connection.is_autocommit()))
     }
 
+    /// What the subscribers to queries are handed.
+    pub(super) fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
     /// The authorizer.
     pub(super) fn authorizer(&self) -> Option<Rc<Authorizer>> {
         self.authorizer.borrow().clone()
@@ -200,6 +256,115 @@ impl Database {
     fn statements(self: &Rc<Self>, environment: &Environment) -> Vec<u32> {
         let statements = environment.statements.borrow();
         statements.numbers(|statement| Rc::ptr_eq(statement.database(), self))
+    }
+
+    /// A transaction was begun, or is over.
+    #[cold]
+    pub(super) fn note_transaction(&self, is_open: bool) {
+        self.transaction.set(is_open.then(|| (SystemTime::now(), false)));
+    }
+
+    /// Whether this connection holds the write lock of `file`, between two calls: by a transaction,
+    /// or by a statement in the middle of an iteration.
+    fn is_writing_to(&self, file: &DatabaseFile) -> bool {
+        let Ok(connection) = self.connection.try_borrow() else { return false };
+        let db = connection.raw();
+        if db.is_null() {
+            return false;
+        }
+        // SAFETY: the connection is open and this thread's; past the last database the name is null.
+        let names = (0..).map(|index| unsafe { ffi::sqlite3_db_name(db, index) });
+        names.take_while(|name| !name.is_null()).enumerate().any(|(index, name)| {
+            // SAFETY: as above; the name is that of a database of the connection.
+            if unsafe { ffi::sqlite3_txn_state(db, name) } != ffi::SQLITE_TXN_WRITE {
+                return false;
+            }
+            if index == 0 {
+                return connection.file().is_some_and(|own| own.id == file.id);
+            }
+            // An attached one, by its path. SAFETY: as above; the result is null or NUL-terminated,
+            // and lives as long as the database is attached.
+            let path = unsafe {
+                let path = ffi::sqlite3_db_filename(db, name);
+                if path.is_null() { c"" } else { CStr::from_ptr(path) }
+            };
+            let presence = path.to_str().ok().and_then(|path| file.id.presence(path.as_ref()).ok());
+            presence == Some(Presence::Same)
+        })
+    }
+
+    /// An error that says that this connection holds the write lock, if it holds that of `file`.
+    fn in_the_way(&self, file: &DatabaseFile) -> Option<Error> {
+        if !self.is_writing_to(file) {
+            return None;
+        }
+        let class = if self.healing.is_some() { "HardenedDatabase" } else { "DatabaseSync" };
+        let what = match self.transaction.get() {
+            Some((since, _)) => {
+                format!("a transaction that this thread has open since {} on a {class}", utc(since))
+            }
+            None => {
+                format!("an iteration of a statement that writes, on a {class} of this thread,")
+            }
+        };
+        let mut error = Error::fusion(
+            "ERR_FUSION_OWN_TRANSACTION",
+            format!(
+                "{what} holds the database's write lock, and ends only if this thread goes on: \
+                 COMMIT or ROLLBACK it, or finish the iteration, first"
+            ),
+        )
+        .at(&file.path);
+        error.errcode = ffi::SQLITE_BUSY;
+        error.errstr = errstr(ffi::SQLITE_BUSY);
+        Some(error)
+    }
+
+    /// Whether the open transaction was reported as in the way of a log.
+    pub(super) fn is_reported(&self) -> bool {
+        self.transaction.get().is_some_and(|(_, is_reported)| is_reported)
+    }
+
+    /// It was.
+    pub(super) fn set_reported(&self) {
+        self.transaction.set(self.transaction.get().map(|(since, _)| (since, true)));
+    }
+
+    /// Ends whatever holds a lock, without committing: the thread's JavaScript has ended, and
+    /// nothing else would. What was lent to the transaction goes back to its log.
+    pub(super) fn abandon(self: &Rc<Self>, environment: &Environment) {
+        // The parser is on the stack, or a backup's thread may be using the connection.
+        if self.preparing.get() || self.sharing.is_shared() {
+            return;
+        }
+        if let Ok(connection) = self.connection.try_borrow()
+            && !connection.raw().is_null()
+        {
+            // It is JavaScript.
+            Authorizer::remove(&connection);
+            // Makes a statement that is in the middle of writing part of what is rolled back.
+            let begin = connection.is_autocommit().then_some(c"BEGIN");
+            during(turn(&connection), || {
+                for sql in begin.into_iter().chain([c"ROLLBACK"]) {
+                    // SAFETY: the connection is open and this thread's. No function of JavaScript
+                    // is called by these two.
+                    unsafe {
+                        ffi::sqlite3_exec(
+                            connection.raw(),
+                            sql.as_ptr(),
+                            None,
+                            ptr::null_mut(),
+                            ptr::null_mut(),
+                        );
+                    }
+                }
+            });
+        }
+        for number in self.statements(environment) {
+            if let Some(statement) = environment.statements.borrow().get(number) {
+                statement.abandon();
+            }
+        }
     }
 
     /// A call begins on the connection.
@@ -244,6 +409,7 @@ impl Database {
 
     /// Takes a connection in place of the one that was put away.
     pub(super) fn put_back(&self, connection: Connection) {
+        self.profile.install(&connection);
         drop(self.connection.replace(connection));
     }
 
@@ -273,24 +439,28 @@ impl Database {
     /// Finalises every statement, and lends the connection to `body` if that is done.
     ///
     /// # Errors
-    /// `ERR_INVALID_STATE` while a statement runs; those of `body`.
+    /// `ERR_INVALID_STATE` with the message `refusal` while a call uses the connection; those of
+    /// `body`.
     pub fn emptied<R>(
         self: &Rc<Self>,
         environment: &Environment,
+        refusal: &str,
         body: impl FnOnce(&mut Connection) -> Outcome<R>,
     ) -> Outcome<R> {
         let _entered = self.enter();
         let Ok(mut connection) = self.connection.try_borrow_mut() else {
-            return Err(Thrown::state("database is busy: a statement is running"));
+            return Err(Thrown::state(refusal));
         };
         let numbers = self.statements(environment);
-        for number in numbers {
-            let statement = environment.statements.borrow_mut().remove(number);
-            if let Some(statement) = statement {
-                statement.finalize();
+        self.profile.muted(|| {
+            for number in numbers {
+                let statement = environment.statements.borrow_mut().remove(number);
+                if let Some(statement) = statement {
+                    statement.finalize();
+                }
             }
-        }
-        self.schema.finalize();
+            self.schema.finalize();
+        });
         body(&mut connection)
     }
 
@@ -323,10 +493,12 @@ impl Database {
                 );
                 self.schema.query.set(query);
             }
-            let version = (ffi::sqlite3_step(query) == ffi::SQLITE_ROW)
-                .then(|| ffi::sqlite3_column_int64(query, 0));
-            ffi::sqlite3_reset(query);
-            version
+            self.profile.muted(|| {
+                let version = (ffi::sqlite3_step(query) == ffi::SQLITE_ROW)
+                    .then(|| ffi::sqlite3_column_int64(query, 0));
+                ffi::sqlite3_reset(query);
+                version
+            })
         };
         let before = self.schema.version.replace(version);
         version.is_none() || version != before
@@ -369,9 +541,10 @@ impl Database {
     /// backed up stays open out of reach, until the last of its backups has ended.
     ///
     /// # Errors
-    /// `ERR_INVALID_STATE` while a statement runs; SQLite's.
+    /// `ERR_INVALID_STATE` while a call uses the connection; SQLite's.
     pub fn close(self: &Rc<Self>, environment: &Environment) -> Outcome<()> {
-        self.emptied(environment, |connection| {
+        self.emptied(environment, "database cannot be closed while in a callback", |connection| {
+            Profile::remove(connection);
             session::delete_all(environment, self);
             if self.sharing.is_shared() {
                 self.sharing.keep(connection.take());
@@ -394,6 +567,9 @@ impl Drop for Database {
         self.schema.finalize();
     }
 }
+
+/// Why a callback cannot have the content replaced.
+pub(super) const NOT_REPLACED: &str = "database cannot be deserialized while in a callback";
 
 fn closed() -> Thrown {
     Thrown::state("database is not open")
@@ -437,7 +613,10 @@ fn adopt_with(
         authorizer: RefCell::default(),
         aggregates: Cell::new(false),
         functions: Cell::new(ptr::null_mut()),
+        profile: Profile::default(),
         healing,
+        transaction: Cell::default(),
+        before_reads: RefCell::default(),
     });
     let number = environment.databases.borrow_mut().insert(database);
     number.ok_or_else(|| Thrown::state("too many open databases"))
@@ -482,15 +661,9 @@ pub(super) fn look_up(environment: &Environment, number: u32) -> Outcome<Rc<Data
     environment.databases.borrow().get(number).map(Rc::clone).ok_or_else(closed)
 }
 
-/// `takeReport()`: the buffer of the reports, once.
-fn take_report(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    call.environment.take_report()
-}
-
-/// `giveViewer(function)`: what makes a view of a `SharedArrayBuffer`; only the first counts.
-fn give_viewer(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    call.environment.give_viewer(call.arg(0)?)?;
-    call.undefined()
+/// `realm()`: what the addon's own realm has: see `realm.js`.
+fn realm(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    call.environment.realm.object()
 }
 
 /// `open(path, settings, timeout)`: the number of a new connection. `path` is a string or a
@@ -621,10 +794,67 @@ fn give_up(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
+/// `prepareReopen(database, create)`: null if the path of the database leads to its file still; else
+/// the path, which is cleared of that file's `-wal` and `-shm`.
+fn prepare_reopen(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let database = look_up(call.environment, call.number(0)?)?;
+    let file = database.looking(|connection| Ok(connection.file().cloned()))?;
+    let (Some(file), Some(healing)) = (file, &database.healing) else {
+        return Err(Thrown::state("the database has no file"));
+    };
+    match file.check_identity() {
+        Ok(()) => return null(call.env),
+        Err(error) if error.code == "ERR_FUSION_UNLINKED" && !call.flag(1) => {
+            return Err(error.into());
+        }
+        Err(error) if error.class() != Class::Replaced => return Err(error.into()),
+        Err(_) => file.clear_path(healing.patience())?,
+    }
+    text(call.env, file.path.to_string_lossy().as_bytes())
+}
+
+/// `reopen(database, create)`: see [`Database::reopen_at_path`].
+fn reopen(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let another = if call.flag(1) { Another::MayBeMade } else { Another::IsThere };
+    look_up(call.environment, call.number(0)?)?.reopen_at_path(call.environment, another)?;
+    call.undefined()
+}
+
+/// The connection of this thread, other than `database`, that holds the write lock of `file`, and
+/// the error that says so. What stands still on this thread until that lock is free never ends.
+pub(super) fn own_transaction(
+    environment: &Environment,
+    file: &DatabaseFile,
+) -> Option<(Rc<Database>, Error)> {
+    let databases = environment.databases.borrow();
+    let mut all =
+        databases.numbers(|_| true).into_iter().filter_map(|number| databases.get(number));
+    all.find_map(|database| Some((Rc::clone(database), database.in_the_way(file)?)))
+}
+
+/// `refuseOwnTransaction(database)`: throws `ERR_FUSION_OWN_TRANSACTION` if a connection of this
+/// thread holds the write lock of the database's file.
+fn refuse_own_transaction(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let database = look_up(call.environment, call.number(0)?)?;
+    let file = database.looking(|connection| Ok(connection.file().cloned()))?;
+    if let Some(file) = file
+        && let Some((_, error)) = own_transaction(call.environment, &file)
+    {
+        return Err(error.into());
+    }
+    call.undefined()
+}
+
 /// `finalizeStatements(database)`: all of them; the connection stays open.
 fn finalize_statements(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    find(call.environment, call.number(0)?)?.emptied(call.environment, |_| Ok(()))?;
+    let database = find(call.environment, call.number(0)?)?;
+    database.emptied(call.environment, NOT_REPLACED, |_| Ok(()))?;
     call.undefined()
+}
+
+/// `isBusy(database)`: whether a call uses the connection, so that this one comes from a callback.
+fn is_busy(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    boolean(call.env, !look_up(call.environment, call.number(0)?)?.is_idle())
 }
 
 fn dispose(environment: &Environment, number: u32) -> Outcome<()> {
@@ -664,19 +894,21 @@ fn run_script(
     let before = in_transaction();
     database.begin(before);
     let mut flags = 0;
-    let result: Result<(), Error> = during(turn(connection), || {
+    let result: Outcome<()> = during(turn(connection), || {
         let mut rest = sql;
         loop {
-            rest = keyword::skip_space(rest);
-            if matches!(rest, [] | [0, ..]) {
+            let statement_text = keyword::skip_space(rest);
+            if matches!(statement_text, [] | [0, ..]) {
                 return Ok(());
             }
-            let neutral = keyword::is_neutral(rest);
+            let neutral = keyword::is_neutral(statement_text);
             if !neutral {
                 flags |= flag::SCHEMA_UNSURE;
+                flags |= keyword::setting_flag(statement_text);
             }
             let mut statement = ptr::null_mut();
             let mut tail = ptr::null();
+            let mut allowed = Ok(());
             // SAFETY: `rest` is readable for its length, which includes the terminating NUL, and
             // outlives the statement, which is finalised at once; `tail` points into it.
             let code = unsafe {
@@ -688,7 +920,8 @@ fn run_script(
                     &mut tail,
                 );
                 if code == ffi::SQLITE_OK && !statement.is_null() {
-                    loop {
+                    allowed = database.may_write(connection, statement, keyword::is_of_rows(rest));
+                    while allowed.is_ok() {
                         code = ffi::sqlite3_step(statement);
                         if code != ffi::SQLITE_ROW {
                             break;
@@ -703,8 +936,9 @@ fn run_script(
             };
             let result = match code {
                 ffi::SQLITE_OK | ffi::SQLITE_DONE => Ok(()),
-                _ => Err(connection.last_error()),
+                _ => Err(connection.last_error().into()),
             };
+            let result = allowed.and(result);
             // SAFETY: the statement is null or was prepared above.
             unsafe { ffi::sqlite3_finalize(statement) };
             result?;
@@ -712,19 +946,25 @@ fn run_script(
                 healing.has_effect();
             }
             let used = (tail.addr()).saturating_sub(rest.as_ptr().addr());
-            rest = rest.get(used.max(1)..).unwrap_or_default();
+            // As SQLite's own exec: a statement's text is what subscribers to queries see.
+            rest = rest.get(used.max(1)..).unwrap_or_default().trim_ascii_start();
         }
     });
-    if before && !in_transaction() {
-        flags |= flag::TRANSACTION_ENDED;
+    let after = in_transaction();
+    if before != after {
+        database.note_transaction(after);
+        if !after {
+            flags |= flag::TRANSACTION_ENDED;
+        }
     }
-    if let Err(error) = &result
-        && (flags & flag::TRANSACTION_ENDED != 0 || !is_schema_neutral(error.errcode))
+    if let Err(Thrown::Error(exception)) = &result
+        && let Some((errcode, _)) = exception.sqlite
+        && (flags & flag::TRANSACTION_ENDED != 0 || !is_schema_neutral(errcode))
     {
         flags |= flag::SCHEMA_UNSURE;
     }
     call.environment.report(flags);
-    result.map_err(Thrown::from)
+    result
 }
 
 /// `location(database, name)`: the path of the database `name`, or null.
@@ -733,7 +973,7 @@ fn location(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let mut name = Parameters::default();
     name.read(call.env, &[call.arg(1)?], 1)?;
     let name = name.terminated();
-    database.using(|connection| {
+    database.asking(|connection| {
         // SAFETY: the connection is open and this thread's; `name` ends with a NUL. The result
         // is null or NUL-terminated and lives as long as the database is attached.
         let file = unsafe {

@@ -1,19 +1,30 @@
 //! What one JavaScript thread (one N-API environment) has open, and the numbers it is handed.
 //!
 //! Used on that thread only. When the environment ends, by a natural exit or a worker's end,
-//! everything is closed; on `process.exit()` Node calls nobody, and the operating system does.
+//! everything is closed. `process.exit()` and an uncaught exception end the process without that:
+//! then open transactions are rolled back before the logs are waited for, and the operating system
+//! does the rest.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use napi::sys;
 
+use super::agent_log::{self, Logs};
 use super::backup::{self, Backing};
 use super::bind::Parameters;
+use super::callback::{self, callback};
 use super::database::Database;
+use super::delivery::deliver;
 use super::errors::{Outcome, Thrown, check};
+use super::mailbox::Mailbox;
+use super::promise::Promises;
+use super::realm::Realm;
 use super::session::Session;
 use super::slab::Slab;
 use super::statement::Statement;
@@ -29,7 +40,7 @@ use super::statement::Statement;
 /// | 16..32 | `Float64Array[2..4]` | both numbers, nearest double |
 /// | 32..48 | `BigInt64Array[4..6]` | both numbers, exactly |
 #[derive(Debug)]
-#[repr(C, align(16))]
+#[repr(C)]
 struct Report {
     flags: i32,
     narrow: [i32; 2],
@@ -52,12 +63,14 @@ pub mod flag {
     pub const NAMED: i32 = 16;
     /// The statement has no more rows.
     pub const DONE: i32 = 32;
+    /// The call may have changed a setting of the connection.
+    pub const SETTING: i32 = 64;
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Environment {
-    env: sys::napi_env,
+    pub(super) env: sys::napi_env,
     /// Open connections.
     pub databases: RefCell<Slab<Rc<Database>>>,
     /// Prepared statements.
@@ -68,36 +81,35 @@ pub struct Environment {
     pub backups: RefCell<Slab<Rc<Backing>>>,
     /// Room for one call's parameters; taken by the call that uses it.
     parameters: RefCell<Option<Box<Parameters>>>,
-    /// Lives in an `ArrayBuffer` that `buffer` keeps.
+    /// Agent logs.
+    pub logs: Logs,
+    /// Promises that other threads settle.
+    pub promises: Promises,
+    /// Made with the first promise or log: see [`Environment::mailbox`].
+    mailbox: RefCell<Option<Arc<Mailbox>>>,
+    /// The addon's own realm.
+    pub realm: Realm,
+    /// In memory that `realm` keeps.
     report: *mut Report,
-    buffer: Cell<sys::napi_ref>,
-    handed_out: Cell<bool>,
-    /// See [`Environment::view_of`]; null until it is given.
-    viewer: Cell<sys::napi_ref>,
+    /// What [`Environment::is_first`] was asked.
+    seen: RefCell<HashSet<String>>,
 }
 
 thread_local! {
-    /// The environments of this thread, of which Node has one.
-    static ALL: RefCell<Vec<Rc<Environment>>> = const { RefCell::new(Vec::new()) };
+    /// The environments of this thread: one for each time that Node loaded the addon in it. Never
+    /// dropped: the process's end looks for them after the thread's other locals are gone.
+    static ALL: RefCell<ManuallyDrop<Vec<Rc<Environment>>>> =
+        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 impl Environment {
     /// Makes the state of `env` and sees to its end.
-    pub(super) fn create(env: sys::napi_env) -> napi::Result<Rc<Self>> {
-        let mut report = ptr::null_mut();
-        let mut buffer = ptr::null_mut();
-        let mut reference = ptr::null_mut();
-        // SAFETY: `env` is the environment that is being registered. The reference keeps the
-        // buffer, and so its memory, for the environment's whole life: see `take_report`.
-        unsafe {
-            for status in [
-                sys::napi_create_arraybuffer(env, size_of::<Report>(), &mut report, &mut buffer),
-                sys::napi_create_reference(env, buffer, 1, &mut reference),
-            ] {
-                if status != sys::Status::napi_ok {
-                    return Err(napi::Error::from_status(napi::Status::from(status)));
-                }
-            }
+    pub(super) fn create(env: sys::napi_env) -> Outcome<Rc<Self>> {
+        let realm = Realm::create(env)?;
+        let (memory, size) = realm.report()?;
+        let report = memory.cast::<Report>();
+        if size != size_of::<Report>() || !report.is_aligned() {
+            return Err(Thrown::state("the memory of the reports has the wrong shape"));
         }
         let this = Rc::new(Self {
             env,
@@ -106,10 +118,12 @@ impl Environment {
             sessions: RefCell::default(),
             backups: RefCell::default(),
             parameters: RefCell::default(),
-            report: report.cast(),
-            buffer: Cell::new(reference),
-            handed_out: Cell::new(false),
-            viewer: Cell::new(ptr::null_mut()),
+            logs: Logs::default(),
+            promises: Promises::default(),
+            mailbox: RefCell::default(),
+            realm,
+            report,
+            seen: RefCell::default(),
         });
         ALL.with_borrow_mut(|all| all.push(Rc::clone(&this)));
         // SAFETY: the hook runs once, on this thread, with the count given to it here.
@@ -132,35 +146,42 @@ impl Environment {
             .ok_or_else(|| Thrown::state("the environment has ended"))
     }
 
-    /// The buffer of the reports, to the first who asks: whoever has it could detach it, so it
-    /// belongs to this package's own JavaScript, which asks while it is loaded.
+    /// Where other threads leave what this one is to learn.
     ///
     /// # Errors
     /// N-API's.
-    pub fn take_report(&self) -> Outcome<sys::napi_value> {
-        let mut buffer = ptr::null_mut();
-        if !self.handed_out.replace(true) {
-            // SAFETY: the reference was made in `create` and is not deleted.
-            check(unsafe {
-                sys::napi_get_reference_value(self.env, self.buffer.get(), &mut buffer)
-            })?;
+    pub(super) fn mailbox(self: &Rc<Self>) -> Outcome<Arc<Mailbox>> {
+        let made = self.mailbox.borrow().clone();
+        if let Some(mailbox) = made {
+            return Ok(mailbox);
         }
-        Ok(buffer)
+        let mut resource = ptr::null_mut();
+        // SAFETY: `env` is alive and this thread's.
+        check(unsafe { sys::napi_create_object(self.env, &mut resource) })?;
+        // Jest's --detectOpenHandles asks it whether the process waits for it.
+        callback::export(self.env, resource, c"hasRef", callback!(has_ref), self)?;
+        let mailbox = Mailbox::create(self.env, resource, deliver)?;
+        self.mailbox.replace(Some(Arc::clone(&mailbox)));
+        // The process has one set of logs, and this thread one end.
+        let is_first = ALL.with_borrow(|all| {
+            all.iter().filter(|one| one.mailbox.borrow().is_some()).count() == 1
+        });
+        if is_first {
+            crate::agent_log::at_end(abandon_transactions);
+            let mut functions = ptr::null_mut();
+            // SAFETY: as above.
+            check(unsafe { sys::napi_create_object(self.env, &mut functions) })?;
+            let flush_all = callback!(agent_log::flush_all);
+            callback::export(self.env, functions, c"flushAll", flush_all, self)?;
+            let flush_all = super::value::get(self.env, functions, c"flushAll")?;
+            self.realm.call(c"atExit", flush_all)?;
+        }
+        Ok(mailbox)
     }
 
-    /// Takes the function for [`Self::view_of`] from the first who has one: this package's own
-    /// JavaScript, while it is loaded.
-    ///
-    /// # Errors
-    /// N-API's, if it is no function or object.
-    pub fn give_viewer(&self, function: sys::napi_value) -> Outcome<()> {
-        if self.viewer.get().is_null() {
-            let mut reference = ptr::null_mut();
-            // SAFETY: the handle is one of the running callback's.
-            check(unsafe { sys::napi_create_reference(self.env, function, 1, &mut reference) })?;
-            self.viewer.set(reference);
-        }
-        Ok(())
+    /// Whether `what` is asked about for the first time.
+    pub fn is_first(&self, what: String) -> bool {
+        self.seen.borrow_mut().insert(what)
     }
 
     /// A typed array on `value` if that is a `SharedArrayBuffer`, to which N-API has no access.
@@ -168,26 +189,17 @@ impl Environment {
     /// # Errors
     /// N-API's.
     pub fn view_of(&self, value: sys::napi_value) -> Outcome<Option<sys::napi_value>> {
-        let (mut viewer, mut view) = (ptr::null_mut(), ptr::null_mut());
+        let view = self.realm.call(c"view", value)?;
         let mut kind = 0;
-        if self.viewer.get().is_null() {
-            return Ok(None);
-        }
-        // SAFETY: the reference was made in `give_viewer` and is not deleted; the handles are
-        // those of the running callback.
-        unsafe {
-            check(sys::napi_get_reference_value(self.env, self.viewer.get(), &mut viewer))?;
-            check(sys::napi_call_function(self.env, viewer, viewer, 1, &value, &mut view))?;
-            check(sys::napi_typeof(self.env, view, &mut kind))?;
-        }
+        // SAFETY: the handle is one of the running callback's.
+        check(unsafe { sys::napi_typeof(self.env, view, &mut kind) })?;
         Ok((kind == sys::ValueType::napi_object).then_some(view))
     }
 
     /// Reports `flags`.
     #[inline]
     pub fn report(&self, flags: i32) {
-        // SAFETY: the buffer lives as long as the environment, nobody detaches it, and this
-        // thread is the only one to use it.
+        // SAFETY: the memory lives as long as the environment, and only this thread uses it.
         unsafe { (*self.report).flags = flags };
     }
 
@@ -222,12 +234,40 @@ impl Environment {
     }
 }
 
+/// The process ends on this thread, and none of its JavaScript runs any more: rolls back the
+/// transactions that it left open, for which the logs would wait in vain.
+pub(super) fn abandon_transactions() {
+    let _ = std::panic::catch_unwind(|| {
+        // None can be added: nothing that opens one runs.
+        let environments = ALL.try_with(|all| all.borrow().to_vec()).unwrap_or_default();
+        for environment in environments {
+            let databases: Vec<_> = {
+                let databases = environment.databases.borrow();
+                let numbers = databases.numbers(|_| true);
+                numbers.into_iter().filter_map(|it| databases.get(it).map(Rc::clone)).collect()
+            };
+            for database in databases {
+                database.abandon(&environment);
+            }
+        }
+    });
+}
+
+/// `hasRef()`: whether the process waits for a promise of this thread.
+fn has_ref(call: &callback::Call<'_>) -> Outcome<sys::napi_value> {
+    super::value::boolean(call.env, call.environment.promises.keep_alive())
+}
+
 /// The environment ends: closes everything in it.
 unsafe extern "C" fn end(data: *mut c_void) {
     // SAFETY: `create` gave this count to the hook.
     let environment = unsafe { Rc::<Environment>::from_raw(data.cast()) };
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        ALL.with_borrow_mut(|all| all.retain(|one| !Rc::ptr_eq(one, &environment)));
+        ALL.with_borrow_mut(|all| {
+            all.retain(|one| !Rc::ptr_eq(one, &environment));
+            all.shrink_to_fit();
+        });
+        agent_log::end_all(&environment);
         backup::end_all(&environment);
         let databases = environment.databases.take();
         for number in databases.numbers(|_| true) {
@@ -236,6 +276,9 @@ unsafe extern "C" fn end(data: *mut c_void) {
             }
         }
         drop(environment.statements.take());
-        drop(environment.parameters.take());
+        drop((environment.parameters.take(), environment.seen.take()));
+        // What is still on its way is dropped.
+        environment.promises.end();
+        drop(environment.mailbox.take());
     }));
 }

@@ -178,7 +178,14 @@ fn try_throw(env: sys::napi_env, exception: &Exception) -> Outcome<()> {
     check(unsafe { sys::napi_throw(env, error) })
 }
 
-fn exception_value(env: sys::napi_env, exception: &Exception) -> Outcome<sys::napi_value> {
+/// `exception` as a JavaScript error.
+///
+/// # Errors
+/// N-API's.
+pub(super) fn exception_value(
+    env: sys::napi_env,
+    exception: &Exception,
+) -> Outcome<sys::napi_value> {
     let code = match exception.code {
         "" => ptr::null_mut(),
         code => text(env, code.as_bytes())?,

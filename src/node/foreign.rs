@@ -4,15 +4,18 @@ use std::ffi::CStr;
 
 use napi::sys;
 
+use super::argument::string;
 #[cfg(unix)]
 use super::bind::Parameters;
 use super::callback::{Call, Raw, callback, text};
 use super::database::with_connection;
 use super::errors::Outcome;
+use super::value::boolean;
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"foreignSqlite", callback!(foreign_sqlite)),
+    (c"isFirst", callback!(is_first)),
     (c"image", callback!(image)),
     (c"notLoaded", callback!(not_loaded)),
 ];
@@ -29,6 +32,12 @@ fn foreign_sqlite(call: &Call<'_>) -> Outcome<sys::napi_value> {
         Some(foreign) => text(call.env, foreign.file.to_string_lossy().as_bytes()),
         None => call.undefined(),
     }
+}
+
+/// `isFirst(file)`: whether this thread has not asked it before: it warns once of each file.
+fn is_first(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let file = string(call, 0)?.unwrap_or_default();
+    boolean(call.env, call.environment.is_first(file))
 }
 
 /// `image()`: the path of this addon, where Node's SQLite can be protected by it.

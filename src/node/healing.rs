@@ -7,6 +7,8 @@
 //! | the same inside a transaction | the error is thrown as it is; the next call outside of one comes first to the above |
 //! | a COMMIT fails, and may have taken place | `ERR_FUSION_COMMIT_UNKNOWN` is thrown; then as above |
 //! | the connection is stale | it is closed when the thread's event loop is told, and opened at its next call |
+//! | the path does not lead to the connection's file any more | nothing is written through the connection: see below |
+//! | JavaScript calls `reopen()` | the connection to the file that is at the path now takes its place |
 //!
 //! That a call had no effect is known from SQLite's commit hook: a statement in autocommit mode
 //! that failed before SQLite began to commit was rolled back as a whole.
@@ -14,6 +16,11 @@
 //! A connection that is opened anew has the settings, limits, functions, aggregates and the
 //! authorizer of the one before. Temporary tables, attached databases, sessions and loaded
 //! extensions go with a connection, so one that has any is not closed: `ERR_FUSION_WEDGED`.
+//!
+//! A write to a file that was replaced or deleted is lost without an error of SQLite's. So the path
+//! is looked at once a transaction where it begins to write, and once more in the commit hook, which
+//! makes a COMMIT a rollback: no commit into such a file is reported. The file's log then stops, too.
+//! Reads go on: they see the old file as it was.
 //!
 //! Plain `DatabaseSync` connections are never touched. Runs on the connection's own thread.
 
@@ -30,18 +37,19 @@ use super::authorizer::Authorizer;
 use super::database::Database;
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown};
-use crate::engine::{
-    self, Class, Connection, DatabaseFile, Error, FileId, Profile, Remedy, Result, errstr,
-};
+use crate::agent_log;
+use crate::engine::{self, Class, Connection, Error, Place, Profile, Remedy, Result, errstr};
 
 /// What SQLite's commit hook has to know.
 #[derive(Debug)]
 struct Commits {
     /// SQLite began to commit in the running call.
     has_begun: Cell<bool>,
-    file: Option<Arc<DatabaseFile>>,
+    place: Option<Place>,
     /// The connection's.
     generation: u32,
+    /// Why the last commit that was refused was.
+    refusal: RefCell<Option<Error>>,
 }
 
 /// How a hardened connection was opened.
@@ -71,7 +79,6 @@ pub struct Definition {
 /// What a hardened connection needs to be opened anew, and what its running call did.
 pub struct Healing {
     how: How,
-    file: Cell<Option<FileId>>,
     /// Closed here, not by JavaScript: to be opened at the next call.
     away: Cell<Option<Settings>>,
     definitions: RefCell<Vec<Definition>>,
@@ -191,7 +198,6 @@ impl Healing {
     pub fn new(how: How, connection: &Connection) -> Self {
         let healing = Self {
             how,
-            file: Cell::new(connection.file().map(|file| file.id)),
             away: Cell::default(),
             definitions: RefCell::default(),
             has_extensions: Cell::default(),
@@ -202,6 +208,32 @@ impl Healing {
         };
         healing.watch_commits(connection);
         healing
+    }
+
+    /// How long a call waits for another connection.
+    pub fn patience(&self) -> Duration {
+        self.how.profile.busy_timeout
+    }
+
+    /// As [`Commits::check_place`], and stops the file's log if it does not.
+    fn check_place(&self) -> Outcome<()> {
+        if self.how.flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+            return Ok(());
+        }
+        let checked = self.commits.borrow().check_place();
+        checked.map_err(|error| {
+            self.stop_log(&error);
+            error.into()
+        })
+    }
+
+    /// Stops the log of the file, if `error` says that the path leads elsewhere.
+    fn stop_log(&self, error: &Error) {
+        if let Some(place) = &self.commits.borrow().place
+            && error.class() == Class::Replaced
+        {
+            agent_log::replaced(place.file().id, error);
+        }
     }
 
     fn watch_commits(&self, connection: &Connection) {
@@ -247,6 +279,11 @@ impl Healing {
         definitions.push(definition);
     }
 
+    /// The settings it was opened with.
+    pub fn profile(&self) -> &Profile {
+        &self.how.profile
+    }
+
     /// JavaScript closed the connection.
     pub fn end(&self) {
         self.away.take();
@@ -262,19 +299,28 @@ impl Healing {
         away
     }
 
-    /// The file's connection with its settings, once all that are stale are closed.
-    fn open(&self, authorizer: Option<&Rc<Authorizer>>) -> Outcome<Connection> {
+    /// A connection to the file with its settings, once all that are stale are closed; to the file
+    /// that is at the path now, if it is to be `another`.
+    fn open(
+        &self,
+        authorizer: Option<&Rc<Authorizer>>,
+        another: Option<Another>,
+    ) -> Outcome<Connection> {
+        let mut flags = self.how.flags;
         // A file that has vanished must not come back empty.
-        let flags = self.how.flags & !OpenFlags::SQLITE_OPEN_CREATE;
-        let connection = Connection::open_hardened(&self.how.path, flags, &self.how.profile)?;
-        if connection.file().map(|file| file.id) != self.file.get() {
-            return Err(Error::fusion(
-                "ERR_FUSION_REPLACED",
-                "the path leads to another file than the one that was open: it was replaced, by a \
-                 checkout or a restore. Close the database and open it again",
-            )
-            .at(connection.path())
-            .into());
+        if another != Some(Another::MayBeMade) {
+            flags &= !OpenFlags::SQLITE_OPEN_CREATE;
+        }
+        if another.is_none() {
+            self.commits.borrow().check_place()?;
+        }
+        // A relative path may lead elsewhere by now, but a URI has more than the path.
+        let is_uri = self.how.path.as_os_str().as_encoded_bytes().starts_with(b"file:");
+        let resolved = self.commits.borrow().place.as_ref().map(|it| it.path().to_path_buf());
+        let path = resolved.filter(|_| !is_uri).unwrap_or_else(|| self.how.path.clone());
+        let connection = Connection::open_hardened(&path, flags, &self.how.profile)?;
+        if another.is_none() {
+            self.commits.borrow().check_place()?;
         }
         engine::watch_wal(&connection);
         self.watch_commits(&connection);
@@ -298,22 +344,49 @@ impl Commits {
     fn of(connection: &Connection) -> Box<Self> {
         Box::new(Self {
             has_begun: Cell::new(false),
-            file: connection.file().cloned(),
+            place: Place::of(connection),
             generation: connection.generation(),
+            refusal: RefCell::default(),
         })
+    }
+
+    /// That the path leads to the file still.
+    fn check_place(&self) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), Place::check)
+    }
+
+    /// That a commit is one to the file at the path, and to the WAL next to it.
+    fn check(&self) -> Result<()> {
+        let Some(place) = &self.place else { return Ok(()) };
+        if place.file().members.generation() != self.generation {
+            return Err(Error::stale());
+        }
+        place.check_briefly()
     }
 }
 
-/// Lets nobody commit to a WAL that was left behind: not 0 makes it a rollback.
+/// Lets no call commit to a file or a WAL that was left behind: not 0 makes it a rollback.
 unsafe extern "C" fn begins_to_commit(data: *mut c_void) -> c_int {
     // SAFETY: what `watch_commits` passed, on the connection's thread.
     let commits = unsafe { &*data.cast::<Commits>() };
-    let is_stale =
-        commits.file.as_ref().is_some_and(|file| file.members.generation() != commits.generation);
-    if !is_stale {
-        commits.has_begun.set(true);
+    let checked = commits.check();
+    commits.has_begun.set(checked.is_ok());
+    let is_refused = checked.is_err();
+    if is_refused {
+        commits.refusal.replace(checked.err());
+    } else if let Some(place) = &commits.place {
+        place.file().wal.committed_without();
     }
-    c_int::from(is_stale)
+    c_int::from(is_refused)
+}
+
+/// The file at the path is not the one that was open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Another {
+    /// It must be there.
+    IsThere,
+    /// It is made if it is not there.
+    MayBeMade,
 }
 
 impl Database {
@@ -440,9 +513,96 @@ impl Database {
         self.let_go(environment, false)?;
         // Their turn comes when they are called; until then they must not be waited for.
         let_go_all(environment);
-        let connection = healing.open(self.authorizer().as_ref())?;
+        let connection = healing.open(self.authorizer().as_ref(), None)?;
         self.put_back(connection);
         Ok(())
+    }
+
+    /// Opens the file that is at the path now in place of the one that was open. Statements are
+    /// prepared again when they are next run; functions, aggregates, the authorizer, limits and
+    /// settings stay. Sessions, temporary tables, attached databases and loaded extensions go.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STATE` without a file, while a statement runs or a backup is under way; those
+    /// of opening, after which the connection stays closed until this succeeds.
+    pub fn reopen_at_path(
+        self: &Rc<Self>,
+        environment: &Environment,
+        another: Another,
+    ) -> Outcome<()> {
+        let Some(healing) = self.healing() else {
+            return Err(Thrown::state("the database has no file"));
+        };
+        if self.sharing().is_shared() {
+            return Err(Thrown::state("a backup of the database is under way"));
+        }
+        if !healing.is_away() {
+            super::session::delete_all(environment, self);
+            self.put_away(environment, |connection| {
+                let settings = Settings::of(connection);
+                connection.close()?;
+                healing.away.set(Some(settings));
+                Ok(())
+            })?;
+        }
+        healing.doubt.take();
+        healing.has_extensions.set(false);
+        let connection = healing.open(self.authorizer().as_ref(), Some(another))?;
+        self.put_back(connection);
+        Ok(())
+    }
+
+    /// That the path leads to the connection's file still, where `statement` is about to begin to
+    /// write in a transaction that goes on after it. What writes and commits at once is left to the
+    /// commit hook.
+    ///
+    /// # Errors
+    /// `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`. Nothing was written.
+    ///
+    /// # Safety
+    /// `statement` is prepared on `connection`, which is this database's.
+    #[inline]
+    pub(super) unsafe fn may_write(
+        &self,
+        connection: &Connection,
+        statement: *mut ffi::sqlite3_stmt,
+        is_of_rows: bool,
+    ) -> Outcome<()> {
+        // SAFETY: the caller's; both are this thread's.
+        unsafe {
+            if ffi::sqlite3_stmt_readonly(statement) != 0 {
+                return Ok(());
+            }
+            let Some(healing) = self.healing() else { return Ok(()) };
+            if is_of_rows && connection.is_autocommit() {
+                return Ok(());
+            }
+            let state = ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr());
+            if state == ffi::SQLITE_TXN_WRITE {
+                return Ok(());
+            }
+            healing.check_place()
+        }
+    }
+
+    /// Why the last COMMIT was refused, where it was.
+    pub(super) fn take_refusal(&self) -> Option<Thrown> {
+        let refusal = self.healing()?.commits.borrow().refusal.take()?;
+        Some(self.refused(refusal))
+    }
+
+    /// What to throw for a commit that was refused because of `refusal`.
+    fn refused(&self, refusal: Error) -> Thrown {
+        let code = refusal.code;
+        if let Some(healing) = self.healing() {
+            healing.stop_log(&refusal);
+        }
+        let lead = if refusal.class() == Class::Replaced {
+            "The transaction was rolled back."
+        } else {
+            "The transaction was rolled back: make it again."
+        };
+        refusal.explained(code, lead).into()
     }
 
     /// Sees to a wedge that `error` may come from.
@@ -488,10 +648,14 @@ impl Database {
         };
         let error = Error::sqlite(*errcode, exception.message.clone());
         let class = error.class();
-        if error.errcode == ffi::SQLITE_CONSTRAINT_COMMITHOOK {
-            return Err(Error::stale()
-                .explained("ERR_FUSION_STALE", "The transaction was rolled back: make it again.")
-                .into());
+        if error.errcode == ffi::SQLITE_CONSTRAINT_COMMITHOOK
+            && let Some(refused) = self.take_refusal()
+        {
+            return Err(refused);
+        }
+        if class == Class::Replaced {
+            // SQLite's own word, with a rollback journal.
+            healing.check_place()?;
         }
         let is_unknown = healing.commits.borrow().has_begun.get()
             && (class == Class::Corrupt || error.errcode & 0xff == ffi::SQLITE_IOERR)

@@ -16,7 +16,8 @@ use super::database::with_connection;
 use super::errors::{Outcome, Thrown};
 use super::task::Work;
 use crate::engine::{Error, Result, Task, Unwatched};
-use crate::health::{self, Kind, Startup};
+use crate::health::{self, Health, Kind, Look, Startup};
+use crate::recovery::snapshot_file;
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -37,7 +38,7 @@ const LEAVING: Duration = Duration::from_millis(250);
 #[derive(Deserialize)]
 struct Arguments {
     path: String,
-    /// `quick`, `full`; for a start-up check also `background`, `off`, or nothing.
+    /// `quick`, `full`; for a start-up check also `ahead`, `background`, `off`, or nothing.
     #[serde(default)]
     kind: Option<String>,
 }
@@ -47,6 +48,7 @@ impl Arguments {
         match self.kind.as_deref() {
             Some("quick") => Startup::AtOnce(Kind::Quick),
             Some("full") => Startup::AtOnce(Kind::Full),
+            Some("ahead") => Startup::Ahead,
             Some("background") => Startup::Background,
             Some("off") => Startup::Off,
             _ => Startup::Auto,
@@ -64,13 +66,30 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 fn check(arguments: &str, task: &dyn Task) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
     let kind = if arguments.kind.as_deref() == Some("quick") { Kind::Quick } else { Kind::Full };
-    json(&health::check(Path::new(&arguments.path), kind, task)?)
+    let health = health::check(Path::new(&arguments.path), kind, task)?;
+    doubt(&health);
+    json(&health)
 }
 
 /// Task `startupCheck`: a [`health::Look`].
 fn startup(arguments: &str, task: &dyn Task) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
-    json(&health::before_open(Path::new(&arguments.path), arguments.startup(), task)?)
+    json(&look(&arguments, task)?)
+}
+
+fn look(arguments: &Arguments, task: &dyn Task) -> Result<Look> {
+    let path = Path::new(&arguments.path);
+    let look = health::before_open(path, arguments.startup(), snapshot_file::note, task)?;
+    look.health.iter().for_each(doubt);
+    Ok(look)
+}
+
+/// Nothing beside the file says that it is sound once something was found in it.
+fn doubt(health: &Health) {
+    if !health.findings.is_empty() && !health.is_locked() {
+        // What cannot be written there was not written there either.
+        drop(snapshot_file::doubt(&health.path));
+    }
 }
 
 /// Task `putWalAside`: the WAL's new path.
@@ -98,8 +117,7 @@ fn checks_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn startup_check(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let path = string(call, 0)?.unwrap_or_default();
     let arguments = Arguments { path, kind: string(call, 1)? };
-    let look = health::before_open(Path::new(&arguments.path), arguments.startup(), &Unwatched)?;
-    text(call.env, json(&look)?.as_bytes())
+    text(call.env, json(&look(&arguments, &Unwatched)?)?.as_bytes())
 }
 
 /// `startupOpened(database)`: the file that was looked at is open.

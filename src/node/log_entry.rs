@@ -5,8 +5,8 @@ use napi::sys;
 use super::argument::read_string;
 use super::callback::{Call, text};
 use super::errors::{Kind, Outcome, Thrown, check};
-use super::value::{new_object, null};
-use crate::agent_log::{Entries, Entry, Field};
+use super::value::{new_object, null, number_value};
+use crate::agent_log::{Entries, Entry, Field, Kind as Is, Value};
 
 /// How JavaScript abbreviates an entry: bits of `shape`, the number in front of its values.
 mod shape {
@@ -22,8 +22,9 @@ mod shape {
     pub const LEARNT_SHIFT: u32 = 8;
 }
 
-/// Reads an entry to the end of `entries`: its shape and its six values, from argument `first`
-/// on. Most of its values are usually known, and need not be read out of V8 again.
+/// Reads an entry to the end of `entries`: its shape, its six values, and those of further columns,
+/// from argument `first` on. Most of its values are usually known, and need not be read out of V8
+/// again.
 #[inline]
 pub(super) fn read_entry(
     call: &Call<'_>,
@@ -63,6 +64,12 @@ pub(super) fn read_entry(
             return Err(thrown);
         }
     }
+    for (index, value) in call.rest(first + 1 + Field::ALL.len()).iter().enumerate() {
+        if let Err(thrown) = read_more(call.env, index, *value, entries) {
+            entries.abandon();
+            return Err(thrown);
+        }
+    }
     entries.finish();
     Ok(())
 }
@@ -87,23 +94,92 @@ fn read_value(
     Ok(())
 }
 
+/// Reads the value of further column `index`, as node:sqlite binds it.
+fn read_more(
+    env: sys::napi_env,
+    index: usize,
+    value: sys::napi_value,
+    entries: &mut Entries,
+) -> Outcome<()> {
+    let mut kind = 0;
+    // SAFETY: `value` is a handle of the running callback; the out-pointers are valid.
+    check(unsafe { sys::napi_typeof(env, value, &mut kind) })?;
+    let number = |bytes: &mut Vec<u8>, number: [u8; 8]| {
+        bytes.extend_from_slice(&number);
+        Ok(())
+    };
+    match kind {
+        sys::ValueType::napi_undefined | sys::ValueType::napi_null => {
+            entries.more(Is::Null, |_| Ok(()))
+        }
+        sys::ValueType::napi_string => {
+            entries.more(Is::Text, |bytes| read_string(env, value, bytes).map(drop))
+        }
+        sys::ValueType::napi_number => {
+            let mut real = 0.0;
+            // SAFETY: as above.
+            check(unsafe { sys::napi_get_value_double(env, value, &mut real) })?;
+            entries.more(Is::Real, |bytes| number(bytes, real.to_ne_bytes()))
+        }
+        sys::ValueType::napi_bigint => {
+            let (mut integer, mut is_exact) = (0, false);
+            // SAFETY: as above.
+            check(unsafe {
+                sys::napi_get_value_bigint_int64(env, value, &mut integer, &mut is_exact)
+            })?;
+            if !is_exact {
+                return Err(bad_column(index, "must be a bigint of at most 64 bits"));
+            }
+            entries.more(Is::Integer, |bytes| number(bytes, integer.to_ne_bytes()))
+        }
+        _ => Err(bad_column(index, "must be a string, a number, a bigint or null")),
+    }
+}
+
+/// Names the column by `#index`; the call's JavaScript knows its name, and which entry it was.
+#[cold]
+fn bad_column(index: usize, wanted: &str) -> Thrown {
+    Thrown::of(Kind::Type, "ERR_INVALID_ARG_TYPE", format!("#{index} {wanted}"))
+}
+
 /// Names the property; the call's JavaScript adds which entry it was.
 #[cold]
 fn bad_value(field: Field, wanted: &str) -> Thrown {
     Thrown::of(Kind::Type, "ERR_INVALID_ARG_TYPE", format!("{} {wanted}", field.name()))
 }
 
-/// The entry as an object.
-pub(super) fn entry_value(env: sys::napi_env, entry: &Entry<'_>) -> Outcome<sys::napi_value> {
+/// The entry as an object; `columns` are the further ones of its log.
+pub(super) fn entry_value(
+    env: sys::napi_env,
+    entry: &Entry<'_>,
+    columns: &[String],
+) -> Outcome<sys::napi_value> {
     let object = new_object(env)?;
+    let set = |name: &str, value| {
+        let name = text(env, name.as_bytes())?;
+        // SAFETY: the handles were made in the scope that is open.
+        check(unsafe { sys::napi_set_property(env, object, name, value) })
+    };
     for (field, value) in Field::ALL.into_iter().zip(entry.values) {
         let value = match value {
             Some(bytes) => text(env, bytes)?,
             None => null(env)?,
         };
-        let name = text(env, field.name().as_bytes())?;
-        // SAFETY: the handles were made in the scope that is open.
-        check(unsafe { sys::napi_set_property(env, object, name, value) })?;
+        set(field.name(), value)?;
+    }
+    for (column, value) in columns.iter().zip(entry.more) {
+        let value = match value {
+            Value::Null => null(env)?,
+            Value::Text(bytes) => text(env, bytes)?,
+            Value::Real(number) => number_value(env, number)?,
+            Value::Integer(integer) => {
+                let mut value = std::ptr::null_mut();
+                // SAFETY: `env` is alive on this thread.
+                check(unsafe { sys::napi_create_bigint_int64(env, integer, &mut value) })?;
+                value
+            }
+        };
+        set(column, value)?;
     }
     Ok(object)
 }

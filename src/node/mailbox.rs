@@ -18,25 +18,25 @@ use crate::agent_log::{Answer, Entries};
 use crate::checkpoint;
 use crate::engine::{Error, Remedy, Result, Stage};
 
-/// Something for JavaScript to know. `ticket` and `log` are numbers that JavaScript gave.
+/// Something for JavaScript to know, under a ticket of the promises or the number of a receiver.
 #[derive(Debug)]
 pub enum Message {
     /// An append call is settled.
-    Receipt(f64, Answer),
+    Receipt(u32, Answer),
     /// A barrier is reached, or the writer has ended.
-    Done(f64, Result<()>),
+    Done(u32, Result<()>),
     /// A checkpoint that was asked for is over.
-    Checkpoint(f64, Result<checkpoint::Outcome>),
+    Checkpoint(u32, Result<checkpoint::Outcome>),
     /// A background task is over; its result is JSON.
-    Json(f64, Result<String>),
+    Json(u32, Result<String>),
     /// How far the background task of a ticket is.
-    Stage(f64, Stage),
-    /// An event of log `log`.
-    Event(f64, Happening),
-    /// An event of log `log`, by its name, with what it tells as JSON.
-    Told(f64, &'static str, String),
+    Stage(u32, Stage),
+    /// An event of the log with this receiver.
+    Event(u32, Happening),
     /// The thread's connections that are stale and idle are to be closed.
     LetGo,
+    /// The writer of a log has waited for the write lock for long: does this thread hold it?
+    LockedOut,
 }
 
 /// An event, in a form that can be kept.
@@ -49,9 +49,11 @@ pub enum Happening {
     /// `healed`
     Healed(Error, Remedy),
     /// `rejected`
-    Rejected(Entries, Error),
+    Rejected(Entries, Arc<[String]>, Error),
     /// `backpressure`
     Backpressure(bool),
+    /// `recovering` or `recovered`, with a report as JSON.
+    Report(&'static str, String),
 }
 
 /// See the module's documentation.
@@ -63,6 +65,8 @@ pub struct Mailbox {
 #[derive(Debug)]
 struct State {
     messages: Vec<Message>,
+    /// So many have more to post at once: nothing is delivered before they have.
+    held: u32,
     /// Null once the environment is ending.
     function: sys::napi_threadsafe_function,
 }
@@ -71,12 +75,28 @@ struct State {
 // only under the mutex while the environment is alive.
 unsafe impl Send for State {}
 
-/// Delivers the messages: given the JavaScript function and what is in the mailbox.
-pub type Deliver = fn(sys::napi_env, sys::napi_value, Vec<Message>);
+/// Delivers what is in the mailbox.
+pub type Deliver = fn(sys::napi_env, Vec<Message>);
 
 struct Context {
     mailbox: Arc<Mailbox>,
     deliver: Deliver,
+}
+
+impl State {
+    /// Has the thread take its messages. The function is not null.
+    fn call(&self) {
+        // SAFETY: not closed, by the caller's check under the mutex. An unbounded queue cannot be
+        // full; while the environment is closing Node answers `napi_closing`, and nobody is left to
+        // be told.
+        unsafe {
+            sys::napi_call_threadsafe_function(
+                self.function,
+                ptr::null_mut(),
+                sys::ThreadsafeFunctionCallMode::nonblocking,
+            );
+        }
+    }
 }
 
 impl Mailbox {
@@ -84,31 +104,32 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A mailbox whose messages `deliver` hands to the JavaScript function `receiver`. It does
-    /// not keep the process alive, unless [`Self::keep_alive`] says so.
+    /// A mailbox whose messages `deliver` gets, all that are there in one call. It does not keep
+    /// the process alive, unless [`Self::keep_alive`] says so. `resource` is what async_hooks
+    /// are given for it.
     ///
     /// # Errors
     /// Node-API's.
     pub fn create(
         env: sys::napi_env,
-        receiver: sys::napi_value,
+        resource: sys::napi_value,
         deliver: Deliver,
     ) -> Outcome<Arc<Self>> {
         let mailbox = Arc::new(Self {
-            state: Mutex::new(State { messages: Vec::new(), function: ptr::null_mut() }),
+            state: Mutex::new(State { messages: Vec::new(), held: 0, function: ptr::null_mut() }),
         });
         let context = Box::into_raw(Box::new(Context { mailbox: Arc::clone(&mailbox), deliver }));
         let mut function = ptr::null_mut();
         let mut name = ptr::null_mut();
-        // SAFETY: `env` and `receiver` are those of the running callback; the context is freed
+        // SAFETY: `env` and `resource` are those of the running callback; the context is freed
         // by `finalize`, which Node calls once, after the last `drain`; the cleanup hook's Arc is
         // given back by `close`.
         unsafe {
             check(sys::napi_create_string_utf8(env, c"fusion-sqlite".as_ptr(), 13, &mut name))?;
             check(sys::napi_create_threadsafe_function(
                 env,
-                receiver,
                 ptr::null_mut(),
+                resource,
                 name,
                 0,
                 1,
@@ -130,6 +151,11 @@ impl Mailbox {
         Ok(mailbox)
     }
 
+    /// Whether the environment has ended: messages are dropped. Any thread.
+    pub fn is_closed(&self) -> bool {
+        self.lock().function.is_null()
+    }
+
     /// Leaves a message. Any thread.
     pub fn post(&self, message: Message) {
         let mut state = self.lock();
@@ -138,17 +164,22 @@ impl Mailbox {
         }
         let first = state.messages.is_empty();
         state.messages.push(message);
-        if first {
-            // SAFETY: not closed, by the check above under the mutex. An unbounded queue cannot
-            // be full; while the environment is closing Node answers `napi_closing`, and nobody
-            // is left to be told.
-            unsafe {
-                sys::napi_call_threadsafe_function(
-                    state.function,
-                    ptr::null_mut(),
-                    sys::ThreadsafeFunctionCallMode::nonblocking,
-                );
-            }
+        if first && state.held == 0 {
+            state.call();
+        }
+    }
+
+    /// What is posted from here to [`Self::release`] is delivered in one turn of the event loop.
+    pub fn hold(&self) {
+        self.lock().held += 1;
+    }
+
+    /// Ends a [`Self::hold`].
+    pub fn release(&self) {
+        let mut state = self.lock();
+        state.held = state.held.saturating_sub(1);
+        if state.held == 0 && !state.messages.is_empty() && !state.function.is_null() {
+            state.call();
         }
     }
 
@@ -174,16 +205,22 @@ impl Mailbox {
 
 unsafe extern "C" fn drain(
     env: sys::napi_env,
-    receiver: sys::napi_value,
+    _: sys::napi_value,
     context: *mut c_void,
     _: *mut c_void,
 ) {
     // SAFETY: the context that `create` passed; Node frees it after the last call.
     let context = unsafe { &*context.cast::<Context>() };
-    let messages = std::mem::take(&mut context.mailbox.lock().messages);
+    let mut state = context.mailbox.lock();
+    if state.held > 0 {
+        // Its release calls again.
+        return;
+    }
+    let messages = std::mem::take(&mut state.messages);
+    drop(state);
     // Null while the environment ends: no JavaScript can run any more.
-    if !env.is_null() && !receiver.is_null() {
-        let deliver = std::panic::AssertUnwindSafe(|| (context.deliver)(env, receiver, messages));
+    if !env.is_null() {
+        let deliver = std::panic::AssertUnwindSafe(|| (context.deliver)(env, messages));
         drop(std::panic::catch_unwind(deliver));
     }
 }

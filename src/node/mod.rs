@@ -26,6 +26,8 @@
 //! | [`agent_log`] | hardened connections and their logs |
 //! | [`log_options`], [`log_entry`], [`log_stats`] | a log's options and entries out of arguments, its entries and figures as objects |
 //! | [`delivery`] | a log's events, and mail, handed to a JavaScript thread |
+//! | [`promise`] | promises that other threads settle, by ticket |
+//! | [`realm`] | what belongs to the addon's own global, and outlives every JavaScript that is loaded |
 //! | [`doctor`] | facts of a file, and its page map |
 //! | [`recovery`] | repairs, asked for and before a file is opened |
 //! | [`health`] | checks, and what is known of a file's health |
@@ -33,6 +35,9 @@
 //! | [`mailbox`] | answers and events on their way to a JavaScript thread |
 //! | [`errors`] | errors as node:sqlite throws them |
 //! | [`keyword`] | which statements leave prepared statements valid |
+//!
+//! All state belongs to an [`environment`]: any number of copies of the package's JavaScript may be
+//! loaded with one addon in one thread, and come and go.
 //!
 //! The classes, their argument checks and the statement cache are JavaScript (`lib/`). It hands
 //! connections and statements back as numbers, which [`environment`] looks up: a wrong or stale
@@ -67,6 +72,9 @@ pub(crate) mod log_entry;
 pub(crate) mod log_options;
 pub(crate) mod log_stats;
 pub(crate) mod mailbox;
+pub(crate) mod profile;
+pub(crate) mod promise;
+pub(crate) mod realm;
 pub(crate) mod recovery;
 pub(crate) mod result;
 pub(crate) mod rows;
@@ -88,7 +96,9 @@ use napi_derive::napi;
 /// When Node could not create them.
 #[napi(module_exports)]
 pub fn register(exports: Object, env: Env) -> napi::Result<()> {
-    let environment = environment::Environment::create(env.raw())?;
+    let environment = environment::Environment::create(env.raw()).map_err(|thrown| {
+        napi::Error::from_reason(format!("the addon cannot start: {thrown:?}"))
+    })?;
     for functions in [
         database::FUNCTIONS,
         statement::FUNCTIONS,
@@ -101,6 +111,8 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         authorizer::FUNCTIONS,
         extension::FUNCTIONS,
         limits::FUNCTIONS,
+        profile::FUNCTIONS,
+        rows::FUNCTIONS,
         agent_log::FUNCTIONS,
         foreign::FUNCTIONS,
         recovery::FUNCTIONS,

@@ -4,21 +4,41 @@
 //! function, which makes objects or arrays of them: an object takes one call of N-API less per
 //! property when JavaScript makes it, and one call of JavaScript is shared by many rows.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use napi::sys;
 use rusqlite::ffi;
 
-use super::callback::text;
+use super::callback::{Call, Raw, callback, text};
 use super::errors::{Kind, Outcome, Thrown, check};
 
 /// Values handed over in one call, unless one row has more.
 pub const CHUNK: usize = 384;
 
-/// The largest integer up to which JavaScript's numbers are exact. node:sqlite lets -2^63 pass,
-/// too, which a number happens to hold.
-pub(super) const MAX_SAFE: u64 = (1 << 53) - 1;
+/// Raw callbacks by name.
+pub const FUNCTIONS: &[(&CStr, Raw)] = &[(c"refuseSmallest", callback!(refuse_smallest))];
+
+/// The largest integer up to which JavaScript's numbers are exact.
+const MAX_SAFE: u64 = (1 << 53) - 1;
+
+/// Whether -2^63 is refused, as by the node:sqlite of the Node that runs. A number happens to hold
+/// it, and older ones let it pass.
+static SMALLEST_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// `refuseSmallest()`
+fn refuse_smallest(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    SMALLEST_REFUSED.store(true, Ordering::Relaxed);
+    call.undefined()
+}
+
+/// Whether `integer` may become a number.
+#[inline]
+pub(super) fn is_number(integer: i64) -> bool {
+    integer.unsigned_abs() <= MAX_SAFE
+        || (integer == i64::MIN && !SMALLEST_REFUSED.load(Ordering::Relaxed))
+}
 
 /// Appends the values of the current row to `values`.
 ///
@@ -64,7 +84,7 @@ unsafe fn value(
                     sys::napi_create_bigint_int64(env, integer, &mut value)
                 } else if let Ok(small) = i32::try_from(integer) {
                     sys::napi_create_int32(env, small, &mut value)
-                } else if integer.unsigned_abs() <= MAX_SAFE || integer == i64::MIN {
+                } else if is_number(integer) {
                     sys::napi_create_double(env, integer as f64, &mut value)
                 } else {
                     return Err(too_large(integer));

@@ -9,7 +9,7 @@ use rusqlite::ffi;
 
 use super::bind::Parameters;
 use super::callback::{Call, Raw, callback};
-use super::database::{find, turn};
+use super::database::{NOT_REPLACED, find, turn};
 use super::errors::{Outcome, Thrown};
 use super::rows::blob;
 use crate::engine::{Error, during};
@@ -54,7 +54,7 @@ fn deserialize(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let mut name = Parameters::default();
     name.read(call.env, &[call.arg(2)?], 1)?;
     let name = name.terminated();
-    database.emptied(call.environment, |connection| {
+    database.emptied(call.environment, NOT_REPLACED, |connection| {
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         // SAFETY: the connection is open and this thread's; `name` ends with a NUL. SQLite owns
         // the copy from the call on, also if that fails, since it was allocated by SQLite and

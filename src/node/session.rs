@@ -1,9 +1,8 @@
 //! Sessions: what a connection changes, recorded as changesets
 //! (<https://sqlite.org/sessionintro.html>).
 //!
-//! JavaScript has sessions as numbers. SQLite lets nobody delete a session while it is recording
-//! or read, which is when the JavaScript callbacks of a connection may run; so a session that is
-//! closed by such a callback stops recording at once and is deleted when the connection is idle.
+//! JavaScript has sessions as numbers. A session cannot be deleted while it records or is read,
+//! which is when the JavaScript callbacks of a connection may run: those are refused to close one.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -41,8 +40,6 @@ pub struct Session {
     database: Rc<Database>,
     /// It is being read.
     reading: Cell<bool>,
-    /// JavaScript closed it.
-    closed: Cell<bool>,
 }
 
 impl Session {
@@ -73,17 +70,8 @@ impl Drop for Session {
 
 /// Deletes the sessions of `database`.
 pub fn delete_all(environment: &Environment, database: &Rc<Database>) {
-    delete(environment, |session| Rc::ptr_eq(&session.database, database));
-}
-
-/// Whether a database that `wanted` picks has a session.
-pub fn has_any(environment: &Environment, wanted: &dyn Fn(&Rc<Database>) -> bool) -> bool {
-    let sessions = environment.sessions.borrow();
-    !sessions.numbers(|session| !session.closed.get() && wanted(&session.database)).is_empty()
-}
-
-fn delete(environment: &Environment, wanted: impl Fn(&Session) -> bool) {
-    let numbers = environment.sessions.borrow().numbers(|session| wanted(session));
+    let numbers =
+        environment.sessions.borrow().numbers(|session| Rc::ptr_eq(&session.database, database));
     for number in numbers {
         let session = environment.sessions.borrow_mut().remove(number);
         if let Some(session) = session {
@@ -92,17 +80,16 @@ fn delete(environment: &Environment, wanted: impl Fn(&Session) -> bool) {
     }
 }
 
-/// Deletes what was closed and could not be deleted then.
-fn sweep(environment: &Environment) {
-    delete(environment, |session| session.closed.get() && session.database.is_idle());
+/// Whether a database that `wanted` picks has a session.
+pub fn has_any(environment: &Environment, wanted: &dyn Fn(&Rc<Database>) -> bool) -> bool {
+    let sessions = environment.sessions.borrow();
+    !sessions.numbers(|session| wanted(&session.database)).is_empty()
 }
 
 /// The session with `number`, unless it is closed.
 fn find(environment: &Environment, number: u32) -> Outcome<Rc<Session>> {
     let session = environment.sessions.borrow().get(number).map(Rc::clone);
-    session
-        .filter(|session| !session.closed.get())
-        .ok_or_else(|| Thrown::state("session is not open"))
+    session.ok_or_else(|| Thrown::state("session is not open"))
 }
 
 /// `createSession(database, table, name)`: the number of a session that records what the
@@ -113,15 +100,9 @@ fn create(call: &Call<'_>) -> Outcome<sys::napi_value> {
     table.read(call.env, &[call.arg(1)?], 1)?;
     let mut name = Parameters::default();
     name.read(call.env, &[call.arg(2)?], 1)?;
-    sweep(call.environment);
     let (table, name) = (table.terminated(), name.terminated());
     let raw = database.using(|connection| create_raw(connection, table, name))?;
-    let session = Rc::new(Session {
-        raw: Cell::new(raw),
-        database,
-        reading: Cell::new(false),
-        closed: Cell::new(false),
-    });
+    let session = Rc::new(Session { raw: Cell::new(raw), database, reading: Cell::new(false) });
     let inserted = call.environment.sessions.borrow_mut().insert(session);
     number(call.env, inserted.ok_or_else(|| Thrown::state("too many sessions"))?)
 }
@@ -164,9 +145,7 @@ fn changeset(call: &Call<'_>) -> Outcome<sys::napi_value> {
         let code = unsafe {
             session.record(false);
             let code = during(turn(connection), || read(session.raw.get(), &mut length, &mut data));
-            if !session.closed.get() {
-                session.record(true);
-            }
+            session.record(true);
             code
         };
         session.reading.set(false);
@@ -183,16 +162,13 @@ fn changeset(call: &Call<'_>) -> Outcome<sys::napi_value> {
     })
 }
 
-/// `closeSession(session)`: the session records nothing any more.
+/// `closeSession(session)`.
 fn close(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let session = find(call.environment, call.number(0)?)?;
-    session.database.using(|_| {
-        // SAFETY: not deleted, by `find`.
-        unsafe { session.record(false) };
-        session.closed.set(true);
-        Ok(())
-    })?;
-    drop(session);
-    sweep(call.environment);
+    let number = call.number(0)?;
+    if !find(call.environment, number)?.database.is_idle() {
+        return Err(Thrown::state("session cannot be closed while in a callback"));
+    }
+    let removed = call.environment.sessions.borrow_mut().remove(number);
+    drop(removed);
     call.undefined()
 }

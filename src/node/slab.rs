@@ -50,6 +50,12 @@ impl<T> Slab<T> {
         if slot.generation == number >> INDEX_BITS { slot.value.as_ref() } else { None }
     }
 
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        let slot = self.slots.get_mut((number & INDEX_MASK) as usize)?;
+        if slot.generation == number >> INDEX_BITS { slot.value.as_mut() } else { None }
+    }
+
     /// Takes the value under `number` out.
     pub fn remove(&mut self, number: u32) -> Option<T> {
         let index = number & INDEX_MASK;

@@ -21,7 +21,7 @@ use super::environment::{Environment, flag};
 use super::errors::{Kind, Outcome, Thrown, check, is_schema_neutral};
 use super::keyword;
 use super::rows::{CHUNK, Scope, hand_over, read};
-use super::value::null;
+use super::value::{null, number_value};
 use crate::engine::{Connection, during};
 
 /// Raw callbacks by name.
@@ -39,6 +39,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"parameterNames", callback!(parameter_names)),
     (c"sourceSQL", callback!(source_sql)),
     (c"expandedSQL", callback!(expanded_sql)),
+    (c"stat", callback!(stat)),
+    (c"resetStats", callback!(reset_stats)),
 ];
 
 /// A prepared statement.
@@ -51,11 +53,17 @@ pub struct Statement {
     parameters: usize,
     /// Running it leaves prepared statements valid.
     neutral: bool,
+    /// It changes rows, if anything.
+    of_rows: bool,
+    /// [`flag::SETTING`] for a PRAGMA, else 0.
+    setting: i32,
     columns: Cell<c_int>,
     /// Hash of the columns' names when SQLite prepared the statement anew, if it did.
     names: Cell<Option<u64>>,
     /// `SQLITE_STMTSTATUS_REPREPARE` when `columns` was read.
     reprepared: Cell<c_int>,
+    /// The same when JavaScript reset the counters: SQLite's own is not reset.
+    reprepared_before: Cell<c_int>,
     /// A call is binding or stepping it.
     running: Cell<bool>,
     /// Its text, while it is laid down: see [`Statement::lay_down`].
@@ -74,6 +82,17 @@ impl Statement {
     /// The database it belongs to.
     pub fn database(&self) -> &Rc<Database> {
         &self.database
+    }
+
+    /// If it only reads: see [`Database::read_begins`].
+    #[inline]
+    fn read_begins(&self, call: &Call<'_>) -> Outcome<()> {
+        let raw = self.raw.get();
+        // SAFETY: the statement is prepared; with a null one SQLite answers that it reads.
+        if self.columns.get() > 0 && unsafe { ffi::sqlite3_stmt_readonly(raw) } != 0 {
+            self.database.read_begins(call)?;
+        }
+        Ok(())
     }
 
     /// Finalises it; nothing if that was done. No call may be using it: closing sees to that by
@@ -125,8 +144,18 @@ impl Statement {
         self.raw.set(raw);
         // Its columns are looked at again, as if SQLite had prepared it anew.
         self.reprepared.set(-1);
+        self.reprepared_before.set(0);
         self.laid_down.replace(None);
         Ok(())
+    }
+
+    /// Ends an iteration that is in the middle of it: no JavaScript continues that any more.
+    pub(super) fn abandon(&self) {
+        let raw = self.raw.get();
+        if self.iterating.get() && !self.running.get() && !raw.is_null() {
+            // SAFETY: the statement is prepared on this thread's connection, and no call uses it.
+            self.database.abandoning(|| unsafe { ffi::sqlite3_reset(raw) });
+        }
     }
 
     /// Makes the statement this call's.
@@ -136,7 +165,7 @@ impl Statement {
             self.take_up(connection)?;
         }
         if self.running.replace(true) {
-            return Err(Thrown::state("statement is busy: it is running"));
+            return Err(Thrown::state("statement is already being executed"));
         }
         Ok(Running { statement: self, reprepared: Cell::new(false), renamed: Cell::new(false) })
     }
@@ -163,6 +192,14 @@ impl Running<'_> {
     #[inline]
     fn raw(&self) -> *mut ffi::sqlite3_stmt {
         self.statement.raw.get()
+    }
+
+    /// See [`Database::may_write`].
+    #[inline]
+    fn may_write(&self, connection: &Connection) -> Outcome<()> {
+        let statement = self.statement;
+        // SAFETY: the statement is prepared, on its database's connection.
+        unsafe { statement.database.may_write(connection, self.raw(), statement.of_rows) }
     }
 
     /// Ends what the statement does, and forgets its values.
@@ -322,10 +359,15 @@ impl Watch {
 
     #[inline]
     fn end<T>(&self, connection: &Connection, running: &Running<'_>, result: &Outcome<T>) -> i32 {
-        let mut flags = if running.statement.neutral { 0 } else { flag::SCHEMA_UNSURE };
+        let statement = running.statement;
+        let mut flags = if statement.neutral { 0 } else { flag::SCHEMA_UNSURE | statement.setting };
         // SAFETY: the connection is open and this thread's.
-        if self.in_transaction && unsafe { ffi::sqlite3_get_autocommit(self.db) } != 0 {
-            flags |= flag::TRANSACTION_ENDED;
+        let in_transaction = unsafe { ffi::sqlite3_get_autocommit(self.db) } == 0;
+        if self.in_transaction != in_transaction {
+            running.statement.database.note_transaction(in_transaction);
+            if !in_transaction {
+                flags |= flag::TRANSACTION_ENDED;
+            }
         }
         if running.notice_reprepared() {
             if running.renamed.get() {
@@ -367,6 +409,7 @@ fn once(
 ) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
     let database = &statement.database;
+    statement.read_begins(call)?;
     database.mending(call.environment, || once_only(call, first, &statement, &body))
 }
 
@@ -382,6 +425,7 @@ fn once_only(
         parameters.read(call.env, call.rest(first), statement.parameters)?;
         let watch = Watch::start(connection, &statement.database);
         let running = statement.enter(connection)?;
+        running.may_write(connection)?;
         let result = during(turn(connection), || {
             let _reset = Reset(&running);
             // SAFETY: `_reset` clears the bindings before `parameters` is given back.
@@ -469,6 +513,7 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// `start(statement, ...values)`: binds the values for `next`.
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
+    statement.read_begins(call)?;
     let mut parameters = call.environment.take_parameters();
     let result = statement.database.using(|connection| {
         parameters.read(call.env, call.rest(1), statement.parameters)?;
@@ -496,6 +541,7 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let result = statement.database.using(|connection| {
         let watch = Watch::start(connection, &statement.database);
         let running = statement.enter(connection)?;
+        running.may_write(connection)?;
         let mut done = 0;
         let result = during(turn(connection), || {
             match running.first_row(call, connection) {
@@ -584,7 +630,8 @@ fn prepare_statement(
     sql: &[u8],
 ) -> Outcome<u32> {
     database.begin(!connection.is_autocommit());
-    let neutral = keyword::is_neutral(sql);
+    let (neutral, of_rows) = (keyword::is_neutral(sql), keyword::is_of_rows(sql));
+    let setting = keyword::setting_flag(sql);
     // A statement that is kept must not hold the connection's few lookaside slots.
     let persistence = if neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
     let mut raw = ptr::null_mut();
@@ -624,9 +671,12 @@ fn prepare_statement(
         database: Rc::clone(database),
         parameters: usize::try_from(parameters).unwrap_or(0),
         neutral,
+        of_rows,
+        setting,
         columns: Cell::new(columns),
         names: Cell::new(None),
         reprepared: Cell::new(0),
+        reprepared_before: Cell::new(0),
         running: Cell::new(false),
         laid_down: RefCell::default(),
         iterating: Cell::new(false),
@@ -636,7 +686,7 @@ fn prepare_statement(
     let number = number.ok_or_else(|| Thrown::state("too many prepared statements"))?;
     call.environment.report_numbers([i64::from(columns), i64::from(parameters)]);
     call.environment.report(
-        if neutral { flag::CACHEABLE } else { flag::SCHEMA_UNSURE }
+        if neutral { flag::CACHEABLE } else { flag::SCHEMA_UNSURE | setting }
             | if named { flag::NAMED } else { 0 },
     );
     Ok(number)
@@ -748,10 +798,10 @@ fn source_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// parameters; with those that are bound now if `asBound`.
 fn expanded_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
-    let expand = |running: &Running<'_>| {
+    let expand = |raw| {
         // SAFETY: the statement is prepared; the text is null or NUL-terminated and freed once.
         unsafe {
-            let expanded = ffi::sqlite3_expanded_sql(running.raw());
+            let expanded = ffi::sqlite3_expanded_sql(raw);
             if expanded.is_null() {
                 return Err(Thrown::sqlite(ffi::SQLITE_TOOBIG));
             }
@@ -761,9 +811,56 @@ fn expanded_sql(call: &Call<'_>) -> Outcome<sys::napi_value> {
         }
     };
     if call.flag(1) {
-        return statement.database.using(|connection| expand(&statement.enter(connection)?));
+        // Also while it is running.
+        let raw = statement.prepared()?;
+        return statement.database.asking(|_| expand(raw));
     }
-    once(call, 2, |_, running| expand(running))
+    let mut parameters = call.environment.take_parameters();
+    let result = parameters.read(call.env, call.rest(2), statement.parameters).and_then(|()| {
+        statement.database.asking(|connection| {
+            let running = statement.enter(connection)?;
+            let _reset = Reset(&running);
+            // SAFETY: `_reset` clears the bindings before `parameters` is given back.
+            unsafe { running.bind(connection, &parameters, false) }?;
+            expand(running.raw())
+        })
+    });
+    call.environment.give_parameters(parameters);
+    result
+}
+
+/// `stat(statement, op)`: a counter of SQLite's, also while it is running.
+fn stat(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let op = call.number(1)?.cast_signed();
+    let raw = statement.prepared()?;
+    // SAFETY: the statement is prepared; SQLite answers 0 for a counter it does not know.
+    let mut count = unsafe { ffi::sqlite3_stmt_status(raw, op, 0) };
+    if op == ffi::SQLITE_STMTSTATUS_REPREPARE {
+        count -= statement.reprepared_before.get();
+    }
+    number_value(call.env, f64::from(count))
+}
+
+/// `resetStats(statement)`: all counters but the memory in use start again at 0.
+fn reset_stats(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let statement = find(call.environment, call.number(0)?)?;
+    let raw = statement.prepared()?;
+    // SAFETY: the statement is prepared.
+    let status = |op, reset: bool| unsafe { ffi::sqlite3_stmt_status(raw, op, c_int::from(reset)) };
+    for op in [
+        ffi::SQLITE_STMTSTATUS_FULLSCAN_STEP,
+        ffi::SQLITE_STMTSTATUS_SORT,
+        ffi::SQLITE_STMTSTATUS_AUTOINDEX,
+        ffi::SQLITE_STMTSTATUS_VM_STEP,
+        ffi::SQLITE_STMTSTATUS_RUN,
+        ffi::SQLITE_STMTSTATUS_FILTER_MISS,
+        ffi::SQLITE_STMTSTATUS_FILTER_HIT,
+    ] {
+        status(op, true);
+    }
+    statement.reprepared_before.set(status(ffi::SQLITE_STMTSTATUS_REPREPARE, false));
+    call.undefined()
 }
 
 impl Statement {

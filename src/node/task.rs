@@ -1,30 +1,33 @@
 //! Operations that take long (checks, repairs, backups), on threads of their own.
 //!
-//! A task is started with a ticket of the mailbox and JSON for its arguments. It posts how far it
-//! is, and at the end a result (JSON again: reports are read by people, a handful in a process's
-//! life) or an error. It ends early when it is cancelled or its deadline has passed. A task that
-//! outlives its worker thread is cancelled with the worker's mailbox: it posts into the void.
+//! A task is started with JSON for its arguments, and is a promise to JavaScript. It posts how far
+//! it is, and at the end a result (JSON, which the JavaScript that asked parses into objects of its
+//! realm: reports are read by people, a handful in a process's life) or an error. It ends early
+//! when it is cancelled, when its deadline has passed, or when its JavaScript thread has ended.
 
-use std::collections::HashMap;
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use napi::sys;
 
-use super::agent_log::mailbox;
-use super::argument::{double, string};
+use super::argument::{double, is_absent, string};
 use super::callback::{Call, Raw, callback};
-use super::errors::{Kind, Outcome, Thrown};
+use super::errors::{Kind, Outcome, Thrown, check};
 use super::mailbox::{Mailbox, Message};
-use super::value::number_value;
+use super::promise::Watch;
+use super::value::{new_array, number_value, set_element};
 use crate::engine::{Error, Result, Stage, Task};
 
 /// Raw callbacks by name.
-pub const FUNCTIONS: &[(&CStr, Raw)] =
-    &[(c"taskStart", callback!(start)), (c"taskCancel", callback!(cancel))];
+pub const FUNCTIONS: &[(&CStr, Raw)] = &[
+    (c"taskStart", callback!(start)),
+    (c"taskCancel", callback!(cancel)),
+    (c"taskKeep", callback!(keep)),
+];
 
 /// Carries a task out: arguments in, result out, both JSON.
 pub type Work = fn(&str, &dyn Task) -> Result<String>;
@@ -46,13 +49,10 @@ pub fn arguments<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
 /// The shortest time between two reports of one stage.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 
-static RUNNING: Mutex<Option<HashMap<u64, Arc<Running>>>> = Mutex::new(None);
-static LAST: AtomicU64 = AtomicU64::new(0);
-
 struct Running {
-    ticket: f64,
+    ticket: u32,
     mailbox: Arc<Mailbox>,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
     deadline: Option<Instant>,
     told: Mutex<Option<(Instant, Stage)>>,
 }
@@ -71,7 +71,7 @@ impl Task for Running {
     }
 
     fn go_on(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.cancelled.load(Ordering::Relaxed) || self.mailbox.is_closed() {
             return Err(Error::cancelled());
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -84,18 +84,13 @@ impl Task for Running {
     }
 }
 
-fn running<R>(body: impl FnOnce(&mut HashMap<u64, Arc<Running>>) -> R) -> R {
-    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    body(running.get_or_insert_with(HashMap::new))
-}
-
-/// `taskStart(ticket, name, arguments, deadline)`: answers the task's number. `arguments` is JSON,
-/// `deadline` in milliseconds, 0 for none.
+/// `taskStart(name, arguments, deadline, keepsAlive, progress)`: the task's ticket and its promise.
+/// `arguments` is JSON, `deadline` in milliseconds, 0 for none; `progress(stage, done, total)` is
+/// called until the task is over, unless it is undefined.
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let (ticket, mailbox) = (double(call, 0)?, mailbox()?);
-    let name = string(call, 1)?.unwrap_or_default();
-    let arguments = string(call, 2)?.unwrap_or_default();
-    let deadline = Duration::try_from_secs_f64(double(call, 3)? / 1000.0)
+    let name = string(call, 0)?.unwrap_or_default();
+    let arguments = string(call, 1)?.unwrap_or_default();
+    let deadline = Duration::try_from_secs_f64(double(call, 2)? / 1000.0)
         .ok()
         .filter(|time| !time.is_zero())
         .and_then(|time| Instant::now().checked_add(time));
@@ -103,42 +98,49 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let Some((name, work)) = known.copied().find(|(known, _)| *known == name) else {
         return Err(Thrown::state("there is no such task"));
     };
-    let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-    let task = Arc::new(Running {
-        ticket,
-        mailbox,
-        cancelled: AtomicBool::new(false),
-        deadline,
-        told: Mutex::new(None),
-    });
-    running(|tasks| tasks.insert(number, Arc::clone(&task)));
-    let thread = std::thread::Builder::new().name(format!("fusion-{name}")).spawn(move || {
-        let result = catch_unwind(AssertUnwindSafe(|| work(&arguments, &*task)));
-        running(|tasks| tasks.remove(&number));
-        let result = result.unwrap_or_else(|_| {
-            Err(Error::fusion(
-                "ERR_FUSION_INTERNAL",
-                format!("internal error in fusion-sqlite: {name} panicked"),
-            ))
-        });
-        task.mailbox.post(Message::Json(task.ticket, result));
-    });
-    if let Err(error) = thread {
-        running(|tasks| tasks.remove(&number));
-        return Err(Thrown::of(
-            Kind::Plain,
-            "ERR_FUSION_THREAD",
-            format!("the system gave no thread: {error}"),
-        ));
+    let mut progress = ptr::null_mut();
+    if !is_absent(call.env, call.arg(4)?) {
+        // SAFETY: the argument is a handle of the running callback.
+        check(unsafe { sys::napi_create_reference(call.env, call.arg(4)?, 1, &mut progress) })?;
     }
-    number_value(call.env, number as f64)
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let watch = Watch { cancelled: Arc::clone(&cancelled), progress };
+    let begin = |ticket, mailbox| {
+        let task = Running { ticket, mailbox, cancelled, deadline, told: Mutex::new(None) };
+        let thread = std::thread::Builder::new().name(format!("fusion-{name}")).spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| work(&arguments, &task)));
+            let result = result.unwrap_or_else(|_| {
+                Err(Error::fusion(
+                    "ERR_FUSION_INTERNAL",
+                    format!("internal error in fusion-sqlite: {name} panicked"),
+                ))
+            });
+            task.mailbox.post(Message::Json(ticket, result));
+        });
+        match thread {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Thrown::of(
+                Kind::Plain,
+                "ERR_FUSION_THREAD",
+                format!("the system gave no thread: {error}"),
+            )),
+        }
+    };
+    let (ticket, promise) = call.environment.watched(call.env, call.flag(3), Some(watch), begin)?;
+    let started = new_array(call.env)?;
+    set_element(call.env, started, 0, number_value(call.env, f64::from(ticket))?)?;
+    set_element(call.env, started, 1, promise)?;
+    Ok(started)
 }
 
-/// `taskCancel(task)`: it ends soon, with `ERR_FUSION_CANCELLED`, unless it is over.
+/// `taskCancel(ticket)`: the task ends soon, with `ERR_FUSION_CANCELLED`, unless it is over.
 fn cancel(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let number = double(call, 0)? as u64;
-    if let Some(task) = running(|tasks| tasks.get(&number).map(Arc::clone)) {
-        task.cancelled.store(true, Ordering::Relaxed);
-    }
+    call.environment.cancel(call.number(0)?);
+    call.undefined()
+}
+
+/// `taskKeep(ticket)`: the process waits for the task.
+fn keep(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    call.environment.keep(call.env, call.number(0)?)?;
     call.undefined()
 }

@@ -23,6 +23,13 @@ pub(super) fn null(env: sys::napi_env) -> Outcome<sys::napi_value> {
     Ok(value)
 }
 
+pub(super) fn undefined(env: sys::napi_env) -> Outcome<sys::napi_value> {
+    let mut value = ptr::null_mut();
+    // SAFETY: `env` is alive on this thread.
+    check(unsafe { sys::napi_get_undefined(env, &mut value) })?;
+    Ok(value)
+}
+
 pub(super) fn new_object(env: sys::napi_env) -> Outcome<sys::napi_value> {
     let mut value = ptr::null_mut();
     // SAFETY: `env` is alive on this thread.
@@ -62,6 +69,40 @@ pub(super) fn boolean(env: sys::napi_env, value: bool) -> Outcome<sys::napi_valu
     // SAFETY: `env` is alive on this thread.
     check(unsafe { sys::napi_get_boolean(env, value, &mut boolean) })?;
     Ok(boolean)
+}
+
+/// The property `name` of `object`.
+pub(super) fn get(
+    env: sys::napi_env,
+    object: sys::napi_value,
+    name: &CStr,
+) -> Outcome<sys::napi_value> {
+    let mut value = ptr::null_mut();
+    // SAFETY: the handles are those of the scope that is open.
+    check(unsafe { sys::napi_get_named_property(env, object, name.as_ptr(), &mut value) })?;
+    Ok(value)
+}
+
+/// Calls `function`, which may run anything.
+pub(super) fn call(
+    env: sys::napi_env,
+    function: sys::napi_value,
+    arguments: &[sys::napi_value],
+) -> Outcome<sys::napi_value> {
+    let this = undefined(env)?;
+    let mut result = ptr::null_mut();
+    // SAFETY: the handles are those of the scope that is open.
+    check(unsafe {
+        sys::napi_call_function(
+            env,
+            this,
+            function,
+            arguments.len(),
+            arguments.as_ptr(),
+            &mut result,
+        )
+    })?;
+    Ok(result)
 }
 
 /// Sets each field of a JSON object as a property of `object`.

@@ -1,11 +1,11 @@
 //! Backups: a database copied while it is in use, verified, and put in place of the last one.
 //!
-//! The copy is made through SQLite's backup API on a connection of its own, inside *one* read
-//! transaction. Without it every commit of another connection makes the backup begin again, so
-//! that one of a busy database never ends. In WAL mode that transaction keeps nobody from
-//! writing; it keeps the WAL from being reset, which grows by what is committed meanwhile and no
-//! more, and it ends before the copy is verified. A database with a rollback journal is a
-//! different matter: there a commit waits until the copy is made.
+//! The copy is made through SQLite's backup API on a connection of its own, in WAL mode inside
+//! *one* read transaction. Without it every commit of another connection makes the backup begin
+//! again, so that one of a busy database never ends. That transaction keeps nobody from writing; it
+//! keeps the WAL from being reset, which grows by what is committed meanwhile and no more, and it
+//! ends before the copy is verified. With a rollback journal it would keep everybody from
+//! committing, so there is none: [`Connection::copy_to`] releases its lock between steps.
 //!
 //! The copy is one self-contained file, not in WAL mode. It is made and synced in a folder of its
 //! own beside the target, verified there, and only then becomes the newest generation
@@ -111,7 +111,12 @@ pub fn backup(
     let path = source.path().to_path_buf();
     // Of the same moment as the copy. One that cannot be had is no reason to have no backup.
     let snapshot = snapshot_file::take(&source).ok();
-    let pages = copy(&source, &made, options.rate, "copying", task)?;
+    let release = (!source.is_wal()? && source.hot_journal().is_none()).then_some(options.patience);
+    if release.is_some() {
+        // A transaction that lasts would keep everybody from committing.
+        source.sql()?.execute_batch("COMMIT").map_err(|error| Error::from(error).at(&path))?;
+    }
+    let pages = copy(&source, &made, options.rate, "copying", release, task)?;
     reader::check_current(&source)?;
     drop(source);
 

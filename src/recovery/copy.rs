@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::partial::system;
-use crate::engine::{Backup, Connection, Error, Result, Stage, Task};
+use crate::engine::{Connection, Error, Progress, Result, Stage, Task};
 
 /// Bytes after which what was written is handed to the disk, so that at the end no more than this
 /// is in its queue, before the syncs of whoever writes to the database.
@@ -20,7 +20,7 @@ const WAL_VERSIONS: [u8; 2] = [2, 2];
 const ROLLBACK_VERSIONS: [u8; 2] = [1, 1];
 const VERSIONS_AT: u64 = 18;
 
-/// Copies what `source`, in a read transaction, sees to a new file at `target`, `rate` pages at a
+/// Copies what `source` sees, as [`Connection::copy_to`] does, to a new file at `target`, `rate` pages at a
 /// time, told as stage `name`. The file is complete in itself (it is not in WAL mode), is synced,
 /// and may be read by whoever may read the source. Answers its number of pages.
 ///
@@ -33,6 +33,7 @@ pub(super) fn copy(
     target: &Path,
     rate: u32,
     name: &'static str,
+    release: Option<Duration>,
     task: &dyn Task,
 ) -> Result<u64> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
@@ -59,28 +60,23 @@ pub(super) fn copy(
         .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))
         .map_err(|error| Error::from(error).at(source.path()))?
         .into();
-    // SAFETY: `source` is borrowed by this function until after the backup is dropped, and by no
-    // other thread, since a `Connection` is not `Sync`.
-    let mut backup = unsafe { Backup::begin(source.raw(), c"main", destination, c"main") }?;
     let slice = i32::try_from(rate.max(1)).unwrap_or(i32::MAX);
-    let mut unsynced = 0;
-    let pages = loop {
-        task.go_on()?;
-        // SAFETY: as above.
-        let progress = unsafe { backup.step(slice) }.map_err(at)?;
+    let (mut unsynced, mut pages) = (0, 0);
+    task.go_on()?;
+    let mut step = |progress: Progress| {
         let count = |pages: i32| u64::try_from(pages).unwrap_or(0);
-        let total = count(progress.total);
-        task.stage(Stage { name, done: total.saturating_sub(count(progress.remaining)), total });
-        if progress.done {
-            break total;
-        }
+        pages = count(progress.total);
+        let done = pages.saturating_sub(count(progress.remaining));
+        task.stage(Stage { name, done, total: pages });
         unsynced += u64::from(rate) * page_size;
         if unsynced >= SYNC_EVERY {
             unsynced = 0;
             file.sync_data().map_err(failed)?;
         }
+        if progress.done { Ok(()) } else { task.go_on() }
     };
-    drop(backup);
+    source.copy_to(&destination, slice, release, &mut step).map_err(at)?;
+    drop(destination);
     leave_wal_mode(&mut file).and_then(|()| file.sync_all()).map_err(failed)?;
     Ok(pages)
 }

@@ -63,7 +63,7 @@ pub(super) fn reindex(
     task: &dyn Task,
 ) -> Result<Reindexed> {
     let roots = roots(source, plan)?;
-    copy(source, target, RATE, "copying", task)?;
+    copy(source, target, RATE, "copying", None, task)?;
     let Some(mut pages) = Pages::open(target)? else {
         return Ok(Reindexed::NotEnough("the header makes no sense".to_owned()));
     };

@@ -772,7 +772,7 @@ fn make_of(
             made.steps.push(Step { step: StepKind::Salvage, ok: false, detail: reason });
             drop(fs::remove_file(&made.database));
             let from = reader::open(&backup, Instant::now(), task)?;
-            copy(&from, &made.database, 1000, "copying the backup", task)?;
+            copy(&from, &made.database, 1000, "copying the backup", None, task)?;
             drop(from);
             let tables = count_rows(&made.database)?;
             let detail = format!("everything is from {}", backup.display());

@@ -135,7 +135,7 @@ pub fn restore(
     let source = if source.hot_journal().is_some() {
         // That it was of one moment is known only afterwards.
         let copied = partial.file("source");
-        copy(&source, &copied, SLICE, "copying", task)?;
+        copy(&source, &copied, SLICE, "copying", None, task)?;
         reader::check_current(&source)?;
         reader::open(&copied, Instant::now(), task)?
     } else {
@@ -185,8 +185,8 @@ fn finish(
     }))
 }
 
-/// A connection to the database, which is to be overwritten: in WAL mode, where readers go on
-/// meanwhile. It has no use for the schema, which may be damaged.
+/// A connection to the database, which is to be overwritten, in the journal mode that it has: in
+/// WAL mode readers go on meanwhile. It has no use for the schema, which may be damaged.
 fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let connection = Connection::open(database, flags, Duration::ZERO)?;
@@ -199,10 +199,7 @@ fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Conne
     patiently(until, task, || {
         sql.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(at)?;
         // FULL is what a connection begins with; the PRAGMA needs a schema that can be read.
-        let prepared = sql
-            .execute_batch("PRAGMA synchronous = FULL; PRAGMA main.journal_mode = WAL")
-            .map_err(at);
-        match prepared {
+        match sql.execute_batch("PRAGMA synchronous = FULL").map_err(at) {
             Err(error) if error.class() != Class::Corrupt => Err(error),
             _ => Ok(()),
         }
@@ -236,7 +233,7 @@ fn with_page_size(
 ) -> Result<Reader> {
     let (whole, resized) = (partial.file("whole"), partial.file("resized"));
     // VACUUM takes no part in a transaction: what was verified is copied first.
-    copy(source, &whole, SLICE, "copying", task)?;
+    copy(source, &whole, SLICE, "copying", None, task)?;
     task.go_on()?;
     task.stage(Stage { name: "converting", done: 0, total: 0 });
     let at = |error: rusqlite::Error| Error::from(error).at(&whole);
@@ -265,13 +262,44 @@ fn overwrite(
 ) -> Result<(u64, Option<Preserved>)> {
     let at = |error: Error| error.at(database);
     let file = destination.file().cloned();
+    // With a rollback journal the lock keeps readers out, too: step 4 comes before step 3, and is
+    // made again where another connection was faster.
+    let aside = if destination.is_wal().is_ok_and(|is_wal| !is_wal) {
+        let live = LiveFile::open(database, until, task)?;
+        let (preserved, generation) =
+            copy_aside(database, partial, until, task, &|| live.generation())?;
+        Some((live, preserved, generation))
+    } else {
+        None
+    };
     // SAFETY: `source` is borrowed by this function until after the backup is dropped, and by no
     // other thread, since a `Connection` is not `Sync`.
     let mut backup = unsafe { Backup::begin(source.raw(), c"main", destination, c"main") }?;
     // SAFETY: as above.
     let mut step = |pages: i32| unsafe { backup.step(pages) }.map_err(at);
-    lock(&mut step, file.as_deref(), until, task)?;
-    let preserved = copy_aside(database, partial, until, task)?;
+    let locked = lock(&mut step, file.as_deref(), until, task);
+    let preserved = match aside {
+        None => {
+            locked?;
+            copy_aside(database, partial, until, task, &|| Ok(()))?.0
+        }
+        Some((live, preserved, generation)) => {
+            let is_current = locked.and_then(|_| Ok(live.generation()? == generation));
+            if !matches!(is_current, Ok(true)) {
+                drop(fs::remove_file(&preserved.database));
+                is_current?;
+                if Instant::now() >= until {
+                    let message =
+                        "others wrote to the database each time before it could be locked";
+                    return Err(at(Error::sqlite(ffi::SQLITE_BUSY, message)));
+                }
+                drop(backup);
+                let again = self::destination(database, until, task)?;
+                return overwrite(database, again, source, partial, until, task);
+            }
+            preserved
+        }
+    };
     let slice = i32::try_from(SLICE).unwrap_or(i32::MAX);
     let written = loop {
         if let Err(error) = task.go_on() {
@@ -346,20 +374,23 @@ fn lock(
     })
 }
 
-/// Step 4. The write lock is held by this thread's other connection: nobody commits meanwhile.
-fn copy_aside(
+/// Step 4, and what `then` answers before others can commit. In WAL mode the write lock is held by
+/// this thread's other connection; with a rollback journal no other connection commits while this one reads.
+fn copy_aside<T>(
     database: &Path,
     partial: &Partial,
     until: Instant,
     task: &dyn Task,
-) -> Result<Preserved> {
+    then: &dyn Fn() -> Result<T>,
+) -> Result<(Preserved, T)> {
     let copied = partial.file("before");
     let reader = reader::open(database, until, task)?;
-    copy(&reader, &copied, SLICE, "preserving", task)?;
+    copy(&reader, &copied, SLICE, "preserving", None, task)?;
+    let then = then()?;
     drop(reader);
     let kept = put_aside(database, &copied, "")?;
     sync_directory(database)?;
-    Ok(Preserved { database: kept, wal: None })
+    Ok((Preserved { database: kept, wal: None }, then))
 }
 
 /// Renames `file` to `<database>.before-restore-<UTC time><suffix>`, which was not there.
@@ -392,10 +423,10 @@ fn replace(
     // In WAL mode pages keep their size.
     let wanted = live.generation()?.wal_page_size().unwrap_or(header.page_size);
     let pages = if wanted == header.page_size {
-        copy(source, &whole, SLICE, "copying", task)?
+        copy(source, &whole, SLICE, "copying", None, task)?
     } else {
         let resized = with_page_size(source, wanted, partial, task)?;
-        copy(&resized, &whole, SLICE, "copying", task)?
+        copy(&resized, &whole, SLICE, "copying", None, task)?
     };
     let hold = live.hold(until, task)?;
     let preserved = preserve(&hold, partial, task)?;
@@ -420,7 +451,7 @@ fn replace(
 /// The database is not there: its file is made, and given its name once it is whole. A WAL without its database is put aside.
 fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task) -> Result<u64> {
     let made = partial.file("database");
-    let pages = copy(source, &made, SLICE, "restoring", task)?;
+    let pages = copy(source, &made, SLICE, "restoring", None, task)?;
     let wal = Wal::path(database);
     if wal.exists() {
         put_aside(database, &wal, "-wal")?;

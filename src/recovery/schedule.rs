@@ -3,7 +3,7 @@
 //! Whoever has a schedule asks [`Due::ask`] now and then. A backup is due when the newest one, by
 //! whichever process, is older than the interval and something was committed since. Commits are
 //! counted by SQLite itself, for all processes, in the WAL's index ([`LiveFile::commits`]); where
-//! this process has made no backup yet the files' times of change tell.
+//! this process has made no backup yet, or there is no WAL, the files' times of change tell.
 //!
 //! Any thread. What is remembered of a file is forgotten with its last connection.
 
@@ -73,20 +73,25 @@ impl Due {
         };
         // Before the copy: what is committed meanwhile counts as not copied.
         let commits = live.commits()?;
+        // With a rollback journal every commit is written to the file.
+        let latest = changed(database).max(changed(&Wal::path(database)));
+        let is_older = made.is_some() && latest < made;
         let mut memories = memories();
         let id = file.id;
         let found = memories
             .iter_mut()
             .find(|memory| memory.file.upgrade().is_some_and(|known| known.id == id));
         if let Some(memory) = found {
-            let unchanged = commits.is_some() && memory.commits == commits && made.is_some();
+            let unchanged = match commits {
+                Some(_) => memory.commits == commits && made.is_some(),
+                None => is_older,
+            };
             if memory.running || unchanged {
                 return Ok(Self::In(interval));
             }
             memory.running = true;
         } else {
-            let latest = changed(database).max(changed(&Wal::path(database)));
-            if made.is_some() && latest < made {
+            if is_older {
                 return Ok(Self::In(interval));
             }
             let file = Arc::downgrade(&file);

@@ -13,6 +13,9 @@
 //! a stale list of children would put rows into the wrong table, where one that matches records to
 //! the schema finds the same pages without it.
 //!
+//! A [`Note`] goes with it once a check has found the file sound: the next process need not check
+//! a file that is unchanged since.
+//!
 //! [`Keeper`] decides when: the file's writer asks it after checkpoints, when the file has just
 //! been shown to be sound, and at its end.
 
@@ -22,11 +25,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::ffi;
+use serde::{Deserialize, Serialize};
 
 use super::partial::{Partial, system};
 use super::reader::{self, Encoding};
 use super::salvage::{SchemaEntry, Snapshot};
 use crate::engine::{Connection, Error, Result, beside, errstr};
+use crate::health::{self, Note};
 
 /// How the file begins.
 const MAGIC: &str = "fusion-sqlite schema 1 ";
@@ -37,6 +42,15 @@ const LARGEST: u64 = 64 << 20;
 /// The shortest time between two looks at the schema.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// What the file holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Content {
+    #[serde(flatten)]
+    snapshot: Snapshot,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checked: Option<Note>,
+}
+
 /// Where the snapshot of `database` is.
 pub fn path(database: &Path) -> PathBuf {
     beside(database, "-schema")
@@ -44,6 +58,15 @@ pub fn path(database: &Path) -> PathBuf {
 
 /// The snapshot kept beside `database`; none where there is none, or it is not whole.
 pub fn load(database: &Path) -> Option<Snapshot> {
+    Some(read(database)?.snapshot)
+}
+
+/// The note beside `database` that a check found it sound. Whether it still holds is not looked at.
+pub fn note(database: &Path) -> Option<Note> {
+    read(database)?.checked
+}
+
+fn read(database: &Path) -> Option<Content> {
     let mut text = String::new();
     File::open(path(database)).ok()?.take(LARGEST).read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once('\n')?;
@@ -51,8 +74,8 @@ pub fn load(database: &Path) -> Option<Snapshot> {
     if sum != checksum(body.as_bytes()) {
         return None;
     }
-    let snapshot: Snapshot = serde_json::from_str(body).ok()?;
-    is_plausible(&snapshot).then_some(snapshot)
+    let content: Content = serde_json::from_str(body).ok()?;
+    is_plausible(&content.snapshot).then_some(content)
 }
 
 fn is_plausible(snapshot: &Snapshot) -> bool {
@@ -80,21 +103,52 @@ fn checksum(bytes: &[u8]) -> u64 {
 /// # Errors
 /// The system's, as SQLite's `SQLITE_CANTOPEN` or `SQLITE_IOERR_WRITE`.
 pub fn write(database: &Path, snapshot: &Snapshot) -> Result<()> {
+    put(database, &Content { snapshot: snapshot.clone(), checked: None })
+}
+
+/// Takes the note beside `database` back: there is reason to doubt the file.
+///
+/// # Errors
+/// As [`write`].
+pub fn doubt(database: &Path) -> Result<()> {
+    match read(database) {
+        Some(Content { snapshot, checked: Some(_) }) => write(database, &snapshot),
+        _ => Ok(()),
+    }
+}
+
+fn put(database: &Path, content: &Content) -> Result<()> {
     let target = path(database);
     let partial = Partial::new(&target)?;
     let new = partial.file("schema");
     let failed = |error| system(ffi::SQLITE_IOERR_WRITE, &target, &error);
-    let mut body = serde_json::to_string(snapshot).map_err(|error| failed(error.into()))?;
+    let mut body = serde_json::to_string(content).map_err(|error| failed(error.into()))?;
     body.push('\n');
     let mut file = File::create_new(&new).map_err(failed)?;
     if let Ok(metadata) = fs::metadata(database) {
         file.set_permissions(metadata.permissions()).map_err(failed)?;
+        own(&file, &metadata);
     }
     writeln!(file, "{MAGIC}{:016x}", checksum(body.as_bytes()))
         .and_then(|()| file.write_all(body.as_bytes()))
         .and_then(|()| file.sync_all())
         .map_err(failed)?;
     fs::rename(&new, &target).map_err(failed)
+}
+
+/// Gives `file` the owner of the database, where this process may do that.
+fn own(file: &File, database: &fs::Metadata) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let (user, group) = (database.uid(), database.gid());
+        if file.metadata().is_ok_and(|it| (it.uid(), it.gid()) != (user, group)) {
+            // Without the right to it, the file is this process's, as everything that it makes.
+            drop(fchown(file, Some(user), Some(group)));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (file, database);
 }
 
 /// What `connection` sees of its main database as a whole. Inside a transaction it is of that
@@ -197,6 +251,8 @@ pub struct Keeper {
     written: Option<Mark>,
     /// When it was last looked at, and how many commits this process had then made.
     looked: Option<(Instant, u32)>,
+    /// The note that was in the file then.
+    noted: Option<Note>,
 }
 
 impl Keeper {
@@ -206,7 +262,12 @@ impl Keeper {
         self.looked.is_none_or(|(_, seen)| seen != commits)
     }
 
-    /// The same, and whether the last look was long enough ago.
+    /// Whether a check has found the database sound since.
+    pub fn lacks_note(&self, database: &Path) -> bool {
+        health::note(database).is_some_and(|note| self.noted.as_ref() != Some(&note))
+    }
+
+    /// The same as [`Self::is_stale`], and whether the last look was long enough ago.
     pub fn is_due(&self, commits: u32, now: Instant) -> bool {
         self.is_stale(commits)
             && self.looked.is_none_or(|(at, _)| now.duration_since(at) >= LOOK_EVERY)
@@ -222,19 +283,27 @@ impl Keeper {
     }
 
     fn refresh(&mut self, connection: &Connection) -> Result<()> {
-        if self.written.is_some() && self.written == Some(mark(connection)?) {
+        let path = connection.path();
+        let is_noted = !self.lacks_note(path);
+        if is_noted && self.written.is_some() && self.written == Some(mark(connection)?) {
             return Ok(());
         }
-        let path = connection.path();
+        let note = health::note(path);
         let snapshot = take(connection)?;
         let now = (snapshot.schema_cookie, snapshot.user_version, snapshot.application_id);
         // Before there is a table there is nothing to save, but perhaps something to lose: the
         // snapshot of a database that was emptied by accident.
-        if !snapshot.schema.is_empty() && load(path).is_none_or(|kept| supersedes(&snapshot, &kept))
-        {
-            write(path, &snapshot)?;
+        if !snapshot.schema.is_empty() {
+            let (kept, checked) = read(path).map(|it| (it.snapshot, it.checked)).unzip();
+            let checked = checked.flatten().filter(|noted| noted.holds(path));
+            let is_new = kept.as_ref().is_none_or(|kept| supersedes(&snapshot, kept));
+            if is_new || checked.is_none() && note.is_some() {
+                let snapshot = kept.filter(|_| !is_new).unwrap_or(snapshot);
+                put(path, &Content { snapshot, checked: checked.or_else(|| note.clone()) })?;
+            }
         }
         self.written = Some(now);
+        self.noted = note;
         Ok(())
     }
 }

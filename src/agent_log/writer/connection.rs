@@ -8,17 +8,31 @@ use std::time::{Duration, Instant};
 use rusqlite::OpenFlags;
 
 use super::doubt;
-use crate::agent_log::batch::Statements;
+use crate::agent_log::batch::{Statement, Statements};
 use crate::agent_log::event::Event;
 use crate::agent_log::shared::Shared;
+use crate::agent_log::table;
 use crate::engine::{self, Connection, Error, Profile, Result};
 
 /// How often connections that are to be opened anew are told so, while they are waited for.
 const TELL_AGAIN: Duration = Duration::from_millis(50);
 
+/// How often entries are tried that the schema refused, while it stays the same: what made it refuse
+/// them may be content, such as a trigger of `__meta` looks at.
+const REFUSED_AGAIN: Duration = Duration::from_secs(2);
+/// How long a COMMIT waits for readers where the file has a rollback journal. While it waits no
+/// new reader begins; without that, readers that overlap would keep it out for good.
+const DRAIN: Duration = Duration::from_millis(100);
+
 /// Fields drop in order: statements before their connection.
 struct Open {
+    /// Prepared for the schema that `cookie` counts.
     statements: Option<Statements>,
+    cookie: i64,
+    /// Reads that number.
+    reads_cookie: Statement,
+    /// Why entries cannot be written while the schema is that of `cookie`, and since when.
+    refused: Option<(Error, Instant)>,
     connection: Connection,
 }
 
@@ -37,7 +51,7 @@ impl<'a> OwnConnection<'a> {
         self.open.as_ref().map(|open| &open.connection)
     }
 
-    /// The connection and what is prepared on it, after [`Self::ready_to_write`].
+    /// The connection and what is prepared on it, after [`Self::prepare`].
     pub fn prepared(&self) -> Option<(&Connection, &Statements)> {
         let open = self.open.as_ref()?;
         Some((&open.connection, open.statements.as_ref()?))
@@ -54,6 +68,8 @@ impl<'a> OwnConnection<'a> {
         let file = &self.shared.file;
         self.let_go();
         if self.open.is_none() {
+            // A file that is gone is not one that cannot be opened at the moment.
+            file.check_identity()?;
             // Opening makes a -wal where one was deleted under others, who have it open still.
             file.check_beside()?;
         }
@@ -64,14 +80,45 @@ impl<'a> OwnConnection<'a> {
         Ok(connection)
     }
 
-    /// As [`Self::sound`], with the log's statements prepared.
+    /// As [`Self::sound`], unless the schema refuses entries still: asked without the write lock, so
+    /// that it can be asked often.
     pub fn ready_to_write(&mut self) -> Result<()> {
         self.sound()?;
-        if let Some(open) = self.open.as_mut().filter(|open| open.statements.is_none()) {
-            let counter = self.shared.options.change_counter.as_deref();
-            open.statements = Some(Statements::prepare(&open.connection, counter)?);
+        if let Some(open) = &mut self.open
+            && let Some((error, since)) = &open.refused
+        {
+            if since.elapsed() < REFUSED_AGAIN
+                && open.reads_cookie.number(&open.connection)? == open.cookie
+            {
+                return Err(error.clone());
+            }
+            open.refused = None;
         }
         Ok(())
+    }
+
+    /// Prepares the log's statements, if the schema is another one than they were prepared for. In
+    /// the write transaction that they are for: from here to its end the schema stays as it is.
+    pub fn prepare(&mut self) -> Result<()> {
+        if let Some(open) = &mut self.open {
+            let cookie = open.reads_cookie.number(&open.connection)?;
+            if open.statements.is_none() || open.cookie != cookie {
+                open.statements = None;
+                open.cookie = cookie;
+                open.statements = Some(Statements::prepare(&open.connection, self.shared)?);
+                // The table may have been made, and is not there after a rollback.
+                open.cookie = open.reads_cookie.number(&open.connection)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries could not be written, because of the schema.
+    pub fn refuse(&mut self, error: &Error) {
+        if let Some(open) = &mut self.open {
+            open.statements = None;
+            open.refused = Some((error.clone(), Instant::now()));
+        }
     }
 
     pub fn execute(&mut self, sql: &str) -> Result<()> {
@@ -95,12 +142,11 @@ impl<'a> OwnConnection<'a> {
 
     /// Closes it for good. The file's last connection then leaves no WAL, if it `is_in_order`.
     pub fn close_at_end(&mut self, is_in_order: bool) {
-        if let Some(mut open) = self.open.take() {
-            open.statements = None;
+        if let Some(open) = self.open.take() {
             if is_in_order {
                 open.connection.checkpoint_on_close(true);
             }
-            drop(open.connection);
+            drop(open);
         }
     }
 
@@ -118,9 +164,12 @@ impl<'a> OwnConnection<'a> {
                 )
                 .at(&file.path));
             }
-            connection.sql()?.busy_timeout(Duration::ZERO)?;
+            let patience = if connection.is_wal()? { Duration::ZERO } else { DRAIN };
+            connection.sql()?.busy_timeout(patience)?;
             engine::watch_wal(&connection);
-            self.open = Some(Open { statements: None, connection });
+            let reads_cookie = table::cookie(&connection)?;
+            self.open =
+                Some(Open { statements: None, cookie: 0, reads_cookie, refused: None, connection });
         }
         match &self.open {
             Some(open) => Ok(&open.connection),

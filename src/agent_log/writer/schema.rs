@@ -9,8 +9,8 @@ use rusqlite::OpenFlags;
 
 use super::connection::OwnConnection;
 use crate::agent_log::shared::Shared;
-use crate::engine::{Connection, Profile};
-use crate::recovery::snapshot_file::Keeper;
+use crate::engine::{Connection, Profile, Wal};
+use crate::recovery::snapshot_file::{self, Keeper};
 
 pub(super) struct Schema<'a> {
     shared: &'a Shared,
@@ -24,16 +24,31 @@ impl<'a> Schema<'a> {
 
     /// Keeps it, if it may have changed and was not looked at lately.
     pub fn keep_if_due(&mut self, own: &OwnConnection<'_>, now: Instant) {
-        if self.keeper.is_due(self.shared.file.wal.commits(), now) {
+        if self.has_been_written_to() && self.keeper.is_due(self.shared.file.wal.commits(), now) {
             self.keep(own);
         }
     }
 
-    /// Keeps it, if it may have changed.
+    /// Keeps it, if it may have changed, and notes that the file was found sound.
     pub fn keep_if_stale(&mut self, own: &OwnConnection<'_>) {
-        if self.keeper.is_stale(self.shared.file.wal.commits()) {
+        let file = &self.shared.file;
+        let is_stale =
+            self.keeper.is_stale(file.wal.commits()) || self.keeper.lacks_note(&file.path);
+        // A file that this process only looks into gets no new file next to it.
+        if is_stale && (self.has_been_written_to() || snapshot_file::path(&file.path).exists()) {
             self.keep(own);
         }
+    }
+
+    /// The file is not in order: nothing beside it says that it is.
+    pub fn doubt(&self) {
+        // What cannot be written cannot have been written.
+        drop(snapshot_file::doubt(&self.shared.file.path));
+    }
+
+    /// Whether this process has committed to it.
+    fn has_been_written_to(&self) -> bool {
+        self.shared.file.wal.commits() > 0
     }
 
     /// On a connection that is closed again where there is no other: one that stays would be in
@@ -47,7 +62,14 @@ impl<'a> Schema<'a> {
         if let Some(connection) = own.get() {
             return self.keeper.look(connection, commits);
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        // SQLite keeps the descriptor of a connection that is closed while others of the process
+        // have locks, and gives it to the next one with the same flags: the writer's. A file
+        // without a WAL may not be in WAL mode any more, and is left as it is.
+        let flags = if Wal::path(&file.path).exists() {
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        };
         let profile =
             Profile { busy_timeout: Duration::ZERO, ..self.shared.options.profile.clone() };
         if let Ok(connection) = Connection::open_hardened(&file.path, flags, &profile) {

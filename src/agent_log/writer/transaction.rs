@@ -4,17 +4,19 @@
 //! writer makes sure that the `-wal` and `-shm` it has open are still the file's, since a commit
 //! in others is seen by nobody.
 //!
-//! The writer's thread. It never waits inside SQLite (its busy timeout is 0): waiting is done on
-//! the file's turn, where a release in this process wakes it.
+//! The writer's thread. In WAL mode it never waits inside SQLite (its busy timeout is 0): waiting
+//! is done on the file's turn, where a release in this process wakes it. With a rollback journal a
+//! COMMIT waits briefly for readers.
 
 use std::time::Instant;
 
 use super::connection::OwnConnection;
 use super::failures::Failures;
+use super::streak::Streak;
 use crate::agent_log::batch::{Outcomes, Written, complete};
 use crate::agent_log::queue::{Batch, RowOutcome, Settled, Unknown};
 use crate::agent_log::shared::Shared;
-use crate::engine::{Class, Error, Result};
+use crate::engine::{self, Class, Error, Result};
 
 pub(super) struct Transactions<'a> {
     shared: &'a Shared,
@@ -22,11 +24,12 @@ pub(super) struct Transactions<'a> {
     batch: Option<Batch>,
     /// So many rows are still to be written one by one, because together they failed at COMMIT.
     alone: usize,
+    streak: Streak,
 }
 
 impl<'a> Transactions<'a> {
     pub fn new(shared: &'a Shared) -> Self {
-        Self { shared, batch: None, alone: 0 }
+        Self { shared, batch: None, alone: 0, streak: Streak::default() }
     }
 
     /// Carries one out. `Ok` also where nothing was left to write. A lock that another holds is
@@ -36,19 +39,23 @@ impl<'a> Transactions<'a> {
         own: &mut OwnConnection<'_>,
         failures: &mut Failures<'_>,
     ) -> Result<Settled> {
+        let shared = self.shared;
+        if let Some(pause) = self.streak.stand_back(Instant::now()) {
+            std::thread::sleep(pause);
+        }
         let started = Instant::now();
         own.ready_to_write()?;
-        let shared = self.shared;
         let expectation = shared.file.turn.expect_release();
         let turn = shared.file.turn.take();
         if let Err(error) = own.execute("BEGIN IMMEDIATE") {
             turn.abandon();
-            if error.class() == Class::Transient {
-                failures.wait_out(expectation);
+            if error.class() == Class::Transient && !failures.wait_out(expectation) {
+                self.streak.met_another(Instant::now());
             }
             return Err(error);
         }
         drop(expectation);
+        failures.has_lock();
         let rows = if self.alone > 0 { 1 } else { shared.options.batch_rows };
         self.batch = Some(shared.queue.take_batch(rows, shared.options.batch_bytes));
         let written = self.write(own);
@@ -62,6 +69,7 @@ impl<'a> Transactions<'a> {
             Ok(outcomes) => {
                 if !outcomes.is_empty() {
                     self.alone = self.alone.saturating_sub(outcomes.len());
+                    self.streak.committed(Instant::now());
                     let mut state = shared.queue.lock();
                     state.stats.batches += 1;
                     state.stats.commit.record(started.elapsed(), 1);
@@ -69,10 +77,18 @@ impl<'a> Transactions<'a> {
                 Ok(shared.queue.settle(batch, outcomes, &shared.options))
             }
             Err(error) => {
+                if error.code == "ERR_FUSION_SCHEMA" {
+                    own.refuse(&error);
+                }
                 shared.queue.give_back(batch);
                 Err(error)
             }
         }
+    }
+
+    /// Whether other processes commit to the file, too.
+    pub fn in_company(&self, now: Instant) -> bool {
+        self.streak.in_company(now)
     }
 
     /// Gives the batch back that a panic has left.
@@ -85,20 +101,34 @@ impl<'a> Transactions<'a> {
     /// Writes `self.batch` and commits. On an error a transaction may still be open.
     fn write(&mut self, own: &mut OwnConnection<'_>) -> Result<Vec<RowOutcome>> {
         let mut outcomes = Outcomes::new();
+        let shared = self.shared;
         loop {
-            let (Some(batch), Some((connection, statements))) = (&self.batch, own.prepared())
-            else {
+            let Some(batch) = self.batch.as_ref().filter(|batch| !batch.chunks.is_empty()) else {
+                // Without a row the table is not made.
                 return Ok(Vec::new());
             };
-            match statements.write(connection, batch, &mut outcomes)? {
-                Written::TransactionEnded => own.execute("BEGIN IMMEDIATE")?,
+            own.prepare()?;
+            let Some((connection, statements)) = own.prepared() else {
+                return Ok(Vec::new());
+            };
+            match statements.write(connection, shared, batch, &mut outcomes)? {
                 Written::All => break,
+                Written::LeftBehind => own.execute("ROLLBACK")?,
+                Written::TransactionEnded => {}
             }
+            own.execute("BEGIN IMMEDIATE")?;
         }
-        match own.execute("COMMIT").and_then(|()| self.is_kept(own)) {
+        let commits = engine::commit_frames();
+        let committed = own.execute("COMMIT");
+        let may_be_there = committed.is_ok()
+            || engine::commit_frames() != commits
+            || !own.get().is_some_and(|connection| connection.is_wal().unwrap_or(false));
+        match committed.and_then(|()| self.is_kept(own)) {
             Ok(()) => Ok(complete(outcomes)),
             Err(error) if error.class() != Class::Transient && error.class() != Class::Row => {
-                self.doubt(outcomes, &error);
+                if may_be_there {
+                    self.doubt(outcomes, &error);
+                }
                 Err(error)
             }
             // A deferred constraint speaks up only now, and does not say which row broke it.

@@ -15,6 +15,11 @@ use crate::engine::{Class, Error, Result, Wal};
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
 
+/// Where several processes commit, one leaves checkpoints to the others for so many times as long
+/// as its last one took. The one that checkpoints commits nothing meanwhile, and finds the next
+/// checkpoint due when it is done: the others would go on while it does the work for all of them.
+const OTHERS_SHARE: u32 = 3;
+
 /// The shortest time between two events that tell of a prevented checkpoint.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -26,6 +31,8 @@ pub(super) struct WalCare<'a> {
     restarted_at: Option<u32>,
     last_truncate: Instant,
     last_prevented: Option<Instant>,
+    /// Until then a checkpoint that is due is left to other processes that commit, too.
+    others_until: Instant,
     frames_at_last: u32,
     told_prevented: Option<Instant>,
     /// The failure that was last told: a full disk fails each checkpoint, many times a second.
@@ -42,6 +49,7 @@ impl<'a> WalCare<'a> {
             restarted_at: None,
             last_truncate: now,
             last_prevented: None,
+            others_until: now,
             frames_at_last: 0,
             told_prevented: None,
             told_failure: None,
@@ -51,6 +59,12 @@ impl<'a> WalCare<'a> {
     /// The writer has committed.
     pub fn committed(&mut self) {
         self.last_commit = Instant::now();
+        self.shared.file.wal.committed_without();
+    }
+
+    /// Whether nobody has committed for long enough that the WAL is truncated.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_commit) >= self.shared.options.checkpoints.idle
     }
 
     /// Looks at the WAL: the checkpoint that is due, or after which time to look again.
@@ -81,10 +95,16 @@ impl<'a> WalCare<'a> {
         checkpoint::decide(&shared.options.checkpoints, &situation)
     }
 
-    /// Takes note of what a checkpoint has come to, and tells of it. The file had seen `commits`
-    /// when it began. A file that is damaged or replaced stops the log.
-    pub fn record(&mut self, result: &Result<Outcome>, commits: u32) {
+    /// When the next PASSIVE checkpoint is this process's again, if it is not yet.
+    pub fn left_to_others(&self, now: Instant) -> Option<Duration> {
+        self.others_until.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    /// Takes note of what a checkpoint has come to, and tells of it. It began at `started`, when
+    /// the file had seen `commits`. A file that is damaged or replaced stops the log.
+    pub fn record(&mut self, result: &Result<Outcome>, commits: u32, started: Instant) {
         let now = Instant::now();
+        self.others_until = now + now.saturating_duration_since(started) * OTHERS_SHARE;
         match result {
             Ok(outcome) => {
                 self.note(*outcome, commits, now);

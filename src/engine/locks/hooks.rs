@@ -21,7 +21,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use rusqlite::ffi;
 
 use super::index::Indexes;
-use super::space::{self, Commands, Errno, Inode, LockSpace};
+use super::space::{self, Closing, Commands, Errno, Inode, LockSpace};
+use crate::engine::descriptors::Descriptors;
 use crate::engine::foreign;
 
 /// A system call as `xSetSystemCall` takes it.
@@ -41,8 +42,28 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub(crate) struct SqliteCopy {
     pub(super) space: LockSpace,
-    opened: Mutex<BTreeMap<RawFd, Opened>>,
+    opened: Mutex<OpenedFiles>,
     indexes: Indexes,
+}
+
+/// The descriptors that a copy opened.
+#[derive(Debug)]
+struct OpenedFiles {
+    files: BTreeMap<RawFd, Opened>,
+    /// The keys.
+    descriptors: Descriptors,
+}
+
+impl OpenedFiles {
+    fn insert(&mut self, fd: RawFd, opened: Opened) {
+        self.files.insert(fd, opened);
+        self.descriptors.insert(fd);
+    }
+
+    fn remove(&mut self, fd: RawFd) -> Option<Opened> {
+        self.descriptors.remove(fd);
+        self.files.remove(&fd)
+    }
 }
 
 /// A descriptor that a copy opened.
@@ -71,12 +92,15 @@ impl SqliteCopy {
     const fn new() -> Self {
         Self {
             space: LockSpace::new(Commands::OFD),
-            opened: Mutex::new(BTreeMap::new()),
+            opened: Mutex::new(OpenedFiles {
+                files: BTreeMap::new(),
+                descriptors: Descriptors::new(),
+            }),
             indexes: Indexes::new(),
         }
     }
 
-    fn opened(&self) -> MutexGuard<'_, BTreeMap<RawFd, Opened>> {
+    fn opened(&self) -> MutexGuard<'_, OpenedFiles> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,14 +120,30 @@ impl SqliteCopy {
         kept
     }
 
-    /// Whether this copy opened `fd`, or made it as a duplicate.
-    pub(crate) fn owns(&self, fd: RawFd) -> bool {
-        self.opened().contains_key(&fd) || self.space.has_duplicate(fd)
+    /// Descriptors that this copy opened and that are open, and those that its space keeps.
+    pub(crate) fn descriptors(&self) -> Descriptors {
+        let mut descriptors = self.opened().descriptors.clone();
+        descriptors.add(&self.space.kept());
+        descriptors
     }
 
-    /// Whether locks of this copy on `file` may be POSIX locks although the shim is installed.
-    pub(crate) fn left_to_posix(&self, file: Inode) -> bool {
-        self.space.excludes(file)
+    /// The same without those of files on which its locks may be POSIX locks although the shim is
+    /// installed.
+    pub(crate) fn protected_descriptors(&self) -> Descriptors {
+        let mut descriptors = self.descriptors();
+        let excluded = self.space.excluded();
+        for (fd, opened) in &self.opened().files {
+            if excluded.contains(&opened.inode) {
+                descriptors.remove(*fd);
+            }
+        }
+        descriptors
+    }
+
+    /// Whether nobody else has a lock on the file of `fd` at this moment. `false` where it cannot
+    /// be known.
+    pub(crate) fn is_alone(&self, fd: RawFd) -> bool {
+        self.space.is_alone(fd)
     }
 
     /// Files whose last lock is gone and that are kept for [`Self::release`].
@@ -256,26 +296,29 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
     let copy = H::copy();
     let harmful = H::CONSIDERATE
         && catch_unwind(|| {
-            let opened = copy.opened().get(&fd).copied();
-            opened.is_some_and(|it| it.lockable && foreign::would_lose_locks(it.inode))
+            let opened = copy.opened().files.get(&fd).copied();
+            opened.is_some_and(|it| it.lockable && foreign::would_lose_locks(fd, it.inode))
         })
         .unwrap_or(false);
     let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
     // Forgotten first: once it is closed or parked, another thread may be given the same number.
-    // A panic leaves the descriptor remembered, which is a leak; closing goes on.
-    let parked = catch_unwind(|| {
-        let idle = copy.space.forget(fd);
-        let opened = copy.opened().remove(&fd);
+    // A panic leaves the descriptor remembered, which is a leak; it stays open, since the space
+    // may have kept it.
+    let stays = catch_unwind(|| {
+        let closing = copy.space.forget(fd);
+        let opened = copy.opened().remove(fd);
         copy.indexes.closed(fd);
-        if harmful && opened.is_some_and(|opened| foreign::park(fd, opened)) {
+        if closing == Closing::Kept
+            || harmful && opened.is_some_and(|opened| foreign::park(fd, opened))
+        {
             return true;
         }
-        if let Some(inode) = idle {
+        if let Closing::Last(inode) = closing {
             copy.space.release(inode);
         }
         false
     });
-    if parked.unwrap_or(false) {
+    if stays.unwrap_or(true) {
         return 0;
     }
     // SAFETY: SQLite closes a descriptor that it opened itself.

@@ -4,8 +4,9 @@
 //! of one connection and drops it through another's, and keeps its own account of which of its
 //! connections may do what (`unixInodeInfo`). An OFD lock's owner is the open file description, so
 //! every request for an inode has to go through *one* description, whichever descriptor SQLite
-//! names. A [`LockSpace`] keeps, for each inode that has been locked, a duplicate of the first
-//! descriptor: the *canonical* one.
+//! names: that of the first descriptor through which a lock was requested, the *canonical* one.
+//! No descriptor is made for it. A [`LockSpace`] *keeps* SQLite's own where SQLite closes it while
+//! others of the inode are in use.
 //!
 //! # Invariants
 //!
@@ -14,11 +15,12 @@
 //!    the descriptor is closed.
 //! 2. All locks of a file are held by its canonical description. Otherwise two connections of
 //!    this process would conflict where SQLite knows that they do not.
-//! 3. The canonical duplicate lives as long as the file has members. It keeps the description
-//!    alive when SQLite closes the descriptor that it was made of, and the inode from being
-//!    reused; and a process that opens thousands of files does not run out of descriptors. It
-//!    outlives the last member only while somebody else's POSIX locks on the inode would be
-//!    dropped by its close, until [`LockSpace::release`]: the file is then *idle*, without a lock.
+//! 3. The canonical description lives as long as the file has members: the `close` hook does not
+//!    close its descriptor while there are others, but leaves it to the space ([`Closing::Kept`]).
+//!    So a file has one descriptor more than SQLite uses at most (two after a move, see 5), and a
+//!    process that opens thousands of files does not run out of them. What is kept outlives the
+//!    last member only while another SQLite's POSIX locks on the inode would be dropped by its
+//!    close, until [`LockSpace::release`]: the file is then *idle*, without a lock.
 //! 4. At the end all locks are dropped explicitly. SQLite drops the `-shm`'s dead-man-switch lock
 //!    by closing alone, but a child between `fork` and `exec` holds a copy of every descriptor,
 //!    and with it the description.
@@ -29,8 +31,7 @@
 //! 6. A write lock through a read-only member is EBADF, as it is with POSIX locks: the canonical
 //!    description may be able to, but SQLite must see its own descriptor's limits.
 //! 7. Where the file system refuses OFD locks at the file's first request, that file stays on
-//!    POSIX locks until its last member is closed, without a duplicate: closing one would drop
-//!    them.
+//!    POSIX locks until its last member is closed.
 //! 8. A file that was open before the space got its copy of SQLite's requests may be locked with
 //!    POSIX locks already, and a copy that holds both kinds on one inode conflicts with itself.
 //!    Such a file is [excluded](LockSpace::exclude): it stays on POSIX locks for good. So does
@@ -51,6 +52,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::engine::descriptors::Descriptors;
 
 const READ: c_short = libc::F_RDLCK as c_short;
 pub(super) const WRITE: c_short = libc::F_WRLCK as c_short;
@@ -94,8 +97,8 @@ pub(super) struct LockSpace {
     posix_files: AtomicU64,
     /// Whether requests pass through as POSIX locks, and exclude their files.
     learning: AtomicBool,
-    /// Descriptors that canonical duplicates have.
-    duplicates: Mutex<BTreeSet<RawFd>>,
+    /// Descriptors that SQLite closed and the space keeps.
+    kept: Mutex<Descriptors>,
 }
 
 /// Who belongs to which file.
@@ -103,7 +106,7 @@ pub(super) struct LockSpace {
 struct Table {
     members: BTreeMap<RawFd, Member>,
     files: BTreeMap<Inode, Listed>,
-    /// Files without members or locks that still have their description.
+    /// Files without members or locks of which a descriptor is kept.
     idle: Vec<Arc<File>>,
     /// Files that stay on POSIX locks.
     excluded: BTreeSet<Inode>,
@@ -133,6 +136,18 @@ struct File {
     locks: Mutex<Locks>,
 }
 
+/// What the `close` hook has to do about a descriptor that the space has forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Close it: no lock depends on it.
+    Free,
+    /// Leave it open: the space keeps it.
+    Kept,
+    /// Close it; it was the file's last member. What is kept of the file waits for
+    /// [`LockSpace::release`].
+    Last(Inode),
+}
+
 /// Who holds a file's locks. `Undecided` becomes one of the others at the first request that the
 /// file system answers, and neither changes into the other.
 #[derive(Debug)]
@@ -145,13 +160,14 @@ enum Locks {
 /// The description that holds a file's locks.
 #[derive(Debug)]
 struct Canonical {
-    fd: OwnedFd,
+    /// A member's, or the last of `kept`.
+    fd: RawFd,
     writable: bool,
     /// The read locks held. Kept only while `writable` is false.
     reads: Ranges,
-    /// The read-only description that held the locks before. Not closed before this one is: see
-    /// invariant 3.
-    before: Option<OwnedFd>,
+    /// Descriptors that SQLite closed while their description was the canonical one: this one's,
+    /// and the read-only one's that held the locks before. See invariant 3.
+    kept: Vec<OwnedFd>,
 }
 
 impl LockSpace {
@@ -167,7 +183,7 @@ impl LockSpace {
             }),
             posix_files: AtomicU64::new(0),
             learning: AtomicBool::new(false),
-            duplicates: Mutex::new(BTreeSet::new()),
+            kept: Mutex::new(Descriptors::new()),
         }
     }
 
@@ -181,14 +197,39 @@ impl LockSpace {
         self.table().excluded.insert(file);
     }
 
-    /// Whether `file` was left to POSIX locks.
-    pub(super) fn excludes(&self, file: Inode) -> bool {
-        self.table().excluded.contains(&file)
+    /// Files that were left to POSIX locks.
+    pub(super) fn excluded(&self) -> BTreeSet<Inode> {
+        self.table().excluded.clone()
     }
 
-    /// Whether `fd` is a duplicate of this space's.
-    pub(super) fn has_duplicate(&self, fd: RawFd) -> bool {
-        self.duplicates().contains(&fd)
+    /// Descriptors that SQLite closed and the space keeps.
+    pub(super) fn kept(&self) -> MutexGuard<'_, Descriptors> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody but this space holds a lock on the file of `fd` at this moment: no other
+    /// process, and no other SQLite of this one. `false` where it cannot be known.
+    pub(super) fn is_alone(&self, fd: RawFd) -> bool {
+        let member = self.table().members.get(&fd).cloned();
+        let locks = member.as_ref().map(|member| member.file.locks());
+        let fd = match locks.as_deref() {
+            Some(Locks::Description(canonical)) => canonical.fd,
+            // A process does not see its own POSIX locks.
+            Some(Locks::Posix) => return false,
+            Some(Locks::Undecided) | None => fd,
+        };
+        let mut lock = flock(WRITE, 0, 0);
+        ofd(fd, Request::Get, &mut lock, self.commands).is_ok() && lock.l_type == UNLOCK
+    }
+
+    /// The descriptor that holds the locks of `file`, if one does. It stays open as long as the file
+    /// has members.
+    pub(super) fn canonical(&self, file: Inode) -> Option<RawFd> {
+        let file = Arc::clone(&self.table().files.get(&file)?.file);
+        match &*file.locks() {
+            Locks::Description(canonical) => Some(canonical.fd.as_raw_fd()),
+            Locks::Undecided | Locks::Posix => None,
+        }
     }
 
     /// Files that have no members and are kept for [`Self::release`].
@@ -204,32 +245,14 @@ impl LockSpace {
         }
     }
 
-    /// Forgets the duplicates of `file`, which are about to be closed.
+    /// Forgets what is kept of `file`, which is about to be closed.
     fn disown(&self, file: &File) {
         if let Locks::Description(canonical) = &*file.locks() {
-            let mut duplicates = self.duplicates();
-            duplicates.remove(&canonical.fd.as_raw_fd());
-            if let Some(before) = &canonical.before {
-                duplicates.remove(&before.as_raw_fd());
+            let mut kept = self.kept();
+            for fd in &canonical.kept {
+                kept.remove(fd.as_raw_fd());
             }
         }
-    }
-
-    fn duplicates(&self) -> MutexGuard<'_, BTreeSet<RawFd>> {
-        self.duplicates.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A duplicate of `fd`, away from the standard streams' numbers.
-    fn duplicate(&self, fd: RawFd) -> Result<OwnedFd, Errno> {
-        let _changing = super::hooks::CHANGING.read().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: F_DUPFD_CLOEXEC takes an integer and touches no memory of ours.
-        let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
-        if duplicate < 0 {
-            return Err(errno());
-        }
-        self.duplicates().insert(duplicate);
-        // SAFETY: the kernel just made this descriptor, and nobody else knows of it.
-        Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
     }
 
     /// Files that fell back to POSIX locks so far.
@@ -265,23 +288,38 @@ impl LockSpace {
         }
     }
 
-    /// Forgets `fd`, which is about to be closed. Answers the file if `fd` was its last member:
-    /// its locks are dropped, and it is idle until [`Self::release`].
-    pub(super) fn forget(&self, fd: RawFd) -> Option<Inode> {
+    /// Forgets `fd`, which SQLite closes. Afterwards the file's locks do not depend on whether it
+    /// is closed, unless it is kept. With the last member all locks are dropped.
+    pub(super) fn forget(&self, fd: RawFd) -> Closing {
         let mut table = self.table();
-        let member = table.members.remove(&fd)?;
+        let Some(member) = table.members.remove(&fd) else { return Closing::Free };
         let inode = member.file.inode;
-        let listed = table.files.get_mut(&inode)?;
+        let Some(listed) = table.files.get_mut(&inode) else { return Closing::Free };
         listed.members = listed.members.saturating_sub(1);
         if listed.members > 0 {
-            return None;
+            drop(table);
+            return self.keep(&member.file, fd);
         }
         // A member that comes before this one is idle gets a description of its own.
         table.files.remove(&inode);
         drop(table);
-        member.file.retire(self.commands);
-        self.table().idle.push(member.file);
-        Some(inode)
+        if member.file.retire(self.commands) {
+            self.table().idle.push(member.file);
+        }
+        Closing::Last(inode)
+    }
+
+    /// Keeps `fd`, which was a member of `file`, if its description has the locks.
+    fn keep(&self, file: &File, fd: RawFd) -> Closing {
+        let Locks::Description(canonical) = &mut *file.locks() else { return Closing::Free };
+        if canonical.fd != fd {
+            return Closing::Free;
+        }
+        self.kept().insert(fd);
+        // SAFETY: SQLite closes a descriptor that it opened, and does not use it again; the hook
+        // leaves it open.
+        canonical.kept.push(unsafe { OwnedFd::from_raw_fd(fd) });
+        Closing::Kept
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -332,12 +370,7 @@ impl LockSpace {
             Locks::Posix => posix(fd, request, lock),
             Locks::Description(canonical) => {
                 if writes && !canonical.writable {
-                    let duplicate = self.duplicate(fd)?;
-                    let number = duplicate.as_raw_fd();
-                    if let Err(error) = canonical.migrate(duplicate, self.commands) {
-                        self.duplicates().remove(&number);
-                        return Err(error);
-                    }
+                    canonical.migrate(fd, self.commands)?;
                 }
                 canonical.request(request, lock, self.commands)
             }
@@ -355,20 +388,11 @@ impl LockSpace {
                         answer
                     }
                     answer => {
-                        match self.duplicate(fd) {
-                            Ok(duplicate) => {
-                                let mut canonical = Canonical::new(duplicate, member.writable);
-                                if answer.is_ok() {
-                                    canonical.remember(request, lock);
-                                }
-                                *locks = Locks::Description(canonical);
-                            }
-                            Err(error) => {
-                                // No descriptor left. Nothing else is held on this description.
-                                unlock_all(fd, self.commands);
-                                return Err(error);
-                            }
+                        let mut canonical = Canonical::new(fd, member.writable);
+                        if answer.is_ok() {
+                            canonical.remember(request, lock);
                         }
+                        *locks = Locks::Description(canonical);
                         answer
                     }
                 }
@@ -382,18 +406,29 @@ impl File {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops every lock; the last member is about to be closed.
-    fn retire(&self, commands: Commands) {
-        if let Locks::Description(canonical) = &mut *self.locks() {
-            unlock_all(canonical.fd.as_raw_fd(), commands);
-            canonical.reads = Ranges::default();
+    /// Drops every lock; the last member is about to be closed. Answers whether a descriptor is
+    /// kept.
+    fn retire(&self, commands: Commands) -> bool {
+        let mut locks = self.locks();
+        let Locks::Description(canonical) = &mut *locks else { return false };
+        unlock_all(canonical.fd, commands);
+        canonical.reads = Ranges::default();
+        let Some(kept) = canonical.kept.last().map(AsRawFd::as_raw_fd) else {
+            *locks = Locks::Undecided;
+            return false;
+        };
+        if canonical.fd != kept {
+            // What is kept is the description of before a move.
+            canonical.fd = kept;
+            canonical.writable = false;
         }
+        true
     }
 }
 
 impl Canonical {
-    fn new(fd: OwnedFd, writable: bool) -> Self {
-        Self { fd, writable, reads: Ranges::default(), before: None }
+    fn new(fd: RawFd, writable: bool) -> Self {
+        Self { fd, writable, reads: Ranges::default(), kept: Vec::new() }
     }
 
     fn request(
@@ -402,7 +437,7 @@ impl Canonical {
         lock: &mut libc::flock,
         commands: Commands,
     ) -> Result<(), Errno> {
-        ofd(self.fd.as_raw_fd(), request, lock, commands)?;
+        ofd(self.fd, request, lock, commands)?;
         self.remember(request, lock);
         Ok(())
     }
@@ -419,19 +454,18 @@ impl Canonical {
         }
     }
 
-    /// Moves the read locks held to the description of `fd`, a duplicate of a writable member.
-    fn migrate(&mut self, fd: OwnedFd, commands: Commands) -> Result<(), Errno> {
+    /// Moves the read locks held to the description of `fd`, a writable member.
+    fn migrate(&mut self, fd: RawFd, commands: Commands) -> Result<(), Errno> {
         for range in &self.reads.0 {
             let mut lock = range.lock(READ);
-            if let Err(error) = ofd(fd.as_raw_fd(), Request::Set, &mut lock, commands) {
-                unlock_all(fd.as_raw_fd(), commands);
+            if let Err(error) = ofd(fd, Request::Set, &mut lock, commands) {
+                unlock_all(fd, commands);
                 return Err(error);
             }
         }
-        // Explicitly: the read-only member keeps this description open.
-        unlock_all(self.fd.as_raw_fd(), commands);
-        let before = std::mem::replace(&mut self.fd, fd);
-        self.before = Some(before);
+        // Explicitly: the read-only description stays open.
+        unlock_all(self.fd, commands);
+        self.fd = fd;
         self.writable = true;
         self.reads = Ranges::default();
         Ok(())
@@ -601,6 +635,15 @@ mod tests {
         space.request(file.as_raw_fd(), libc::F_SETLK, lock)
     }
 
+    /// What the `close` hook does.
+    fn close(space: &LockSpace, file: std::fs::File) -> Closing {
+        let closing = space.forget(file.as_raw_fd());
+        if closing == Closing::Kept {
+            let _ = std::os::fd::IntoRawFd::into_raw_fd(file);
+        }
+        closing
+    }
+
     /// What another owner finds on the range: a read lock, a write lock or nothing.
     fn seen(path: &Path, start: i64, len: i64) -> c_short {
         let file = writable(path);
@@ -633,31 +676,117 @@ mod tests {
         let (a, b) = (writable(&path), writable(&path));
         set(&space, &a, WRITE, 0, 1).unwrap();
         set(&space, &b, READ, 5, 1).unwrap();
-        space.forget(a.as_raw_fd());
-        drop(a);
+        close(&space, a);
         drop(read_only(&path));
         assert_eq!(seen(&path, 0, 1), WRITE);
-        assert!(space.forget(b.as_raw_fd()).is_some());
+        let file = inode(b.as_raw_fd()).unwrap();
+        assert_eq!(space.forget(b.as_raw_fd()), Closing::Last(file));
         // Before the descriptor itself is closed: a child's copy of it must not matter.
         assert_eq!(seen(&path, 0, 0), UNLOCK);
-        let file = inode(b.as_raw_fd()).unwrap();
         assert_eq!(space.idle(), [file]);
         space.release(file);
         assert_eq!(canonicals(&space), 0);
-        assert!(space.duplicates.lock().unwrap().is_empty());
+        assert!(space.kept().len() == 0);
+    }
+
+    #[test]
+    fn a_descriptor_is_kept_only_while_others_need_its_description() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let (a, b, c) = (writable(&path), writable(&path), writable(&path));
+        for file in [&a, &b, &c] {
+            set(&space, file, READ, 5, 1).unwrap();
+        }
+        assert_eq!(close(&space, b), Closing::Free);
+        assert!(space.kept().len() == 0);
+        assert_eq!(close(&space, a), Closing::Kept);
+        assert_eq!(seen(&path, 5, 1), READ);
+        for _ in 0..3 {
+            let another = writable(&path);
+            set(&space, &another, WRITE, 0, 1).unwrap();
+            set(&space, &another, UNLOCK, 0, 1).unwrap();
+            assert_eq!(close(&space, another), Closing::Free);
+        }
+        assert_eq!(space.kept().len(), 1);
+        let file = inode(c.as_raw_fd()).unwrap();
+        assert_eq!(close(&space, c), Closing::Last(file));
+        space.release(file);
+        assert!(space.kept().len() == 0);
+        // One alone leaves nothing to release.
+        let alone = writable(&path);
+        set(&space, &alone, WRITE, 0, 1).unwrap();
+        assert_eq!(close(&space, alone), Closing::Last(file));
+        assert_eq!((space.idle().len(), seen(&path, 0, 0)), (0, UNLOCK));
+    }
+
+    #[test]
+    fn a_file_is_alone_unless_another_owner_has_a_lock_anywhere_on_it() {
+        let (_directory, path) = file();
+        let (space, other) = (LockSpace::new(Commands::OFD), LockSpace::new(Commands::OFD));
+        let (a, b, c) = (writable(&path), writable(&path), read_only(&path));
+        assert!(space.is_alone(a.as_raw_fd()), "before its first request");
+        set(&space, &a, WRITE, 0, 1).unwrap();
+        assert!(space.is_alone(a.as_raw_fd()));
+        assert_eq!(set(&space, &b, READ, 200, 1), Ok(()));
+        assert!(space.is_alone(b.as_raw_fd()), "through whichever member");
+        set(&other, &c, READ, SHARED_FIRST, 510).unwrap();
+        assert!(!space.is_alone(a.as_raw_fd()));
+        set(&other, &c, UNLOCK, 0, 0).unwrap();
+        assert!(space.is_alone(a.as_raw_fd()));
+        // Another SQLite of this process, which has POSIX locks.
+        let posix_lock = &mut flock(READ, 128, 1);
+        posix(c.as_raw_fd(), Request::Set, posix_lock).unwrap();
+        assert!(!space.is_alone(a.as_raw_fd()));
+    }
+
+    #[test]
+    fn after_a_move_both_descriptions_are_kept_until_the_file_is_released() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let (reader, second, writer) = (read_only(&path), read_only(&path), writable(&path));
+        set(&space, &reader, READ, SHARED_FIRST, 510).unwrap();
+        set(&space, &second, READ, 120, 1).unwrap();
+        assert_eq!(close(&space, reader), Closing::Kept);
+        set(&space, &writer, WRITE, 0, 1).unwrap();
+        assert_eq!(close(&space, writer), Closing::Kept);
+        assert_eq!((seen(&path, 0, 1), seen(&path, 120, 1)), (WRITE, READ));
+        assert_eq!(space.kept().len(), 2);
+        let file = inode(second.as_raw_fd()).unwrap();
+        assert_eq!(close(&space, second), Closing::Last(file));
+        assert_eq!(seen(&path, 0, 0), UNLOCK);
+        space.release(file);
+        assert!(space.kept().len() == 0);
+        // The other way about: only the one of before the move is kept.
+        let (reader, second, writer) = (read_only(&path), read_only(&path), writable(&path));
+        set(&space, &reader, READ, 120, 1).unwrap();
+        set(&space, &second, READ, 120, 1).unwrap();
+        assert_eq!(close(&space, reader), Closing::Kept);
+        set(&space, &writer, WRITE, 0, 1).unwrap();
+        assert_eq!(close(&space, second), Closing::Free);
+        assert_eq!(close(&space, writer), Closing::Last(file));
+        assert_eq!((space.idle(), seen(&path, 0, 0)), (vec![file], UNLOCK));
+        let again = writable(&path);
+        set(&space, &again, WRITE, 0, 1).unwrap();
+        assert_eq!((seen(&path, 0, 1), space.kept().len()), (WRITE, 1));
     }
 
     #[test]
     fn an_idle_file_that_is_opened_again_keeps_its_description() {
         let (_directory, path) = file();
         let space = LockSpace::new(Commands::OFD);
+        let (a, b) = (writable(&path), writable(&path));
+        set(&space, &a, WRITE, 0, 1).unwrap();
+        set(&space, &b, READ, 5, 1).unwrap();
+        close(&space, a);
+        close(&space, b);
         for _ in 0..3 {
             let a = writable(&path);
             set(&space, &a, WRITE, 0, 1).unwrap();
             assert_eq!(seen(&path, 0, 1), WRITE);
-            assert!(space.forget(a.as_raw_fd()).is_some());
+            let file = inode(a.as_raw_fd()).unwrap();
+            assert_eq!(close(&space, a), Closing::Last(file));
             assert_eq!(seen(&path, 0, 1), UNLOCK);
-            assert_eq!(space.duplicates.lock().unwrap().len(), 1);
+            assert_eq!(space.kept().len(), 1);
         }
     }
 

@@ -1,0 +1,116 @@
+//! Turns at writing among processes.
+//!
+//! SQLite's write lock has no queue: who finds it taken sleeps and tries again. A writer that
+//! commits batch after batch leaves the others no more than the moments between two of its
+//! transactions, and one that waits longer after each try gets fewer of them than the others. So
+//! writers try again after the same short pause, and one that has gone on for [`LONGEST`] while
+//! others want the lock stands back for [`STAND_BACK`], in which each of them tries at least once.
+//!
+//! Nothing is shared between processes: one that is stopped or killed holds nobody up, and a
+//! program that knows nothing of this gets in as well. What others want is seen by meeting them: a
+//! process that has the file for itself never stands back.
+//!
+//! The writer's thread. Calls of this process that wait have their own precedence
+//! ([`crate::engine::Turn`]).
+
+use std::time::{Duration, Instant};
+
+/// How long one process commits batch after batch while others wait.
+const LONGEST: Duration = Duration::from_millis(10);
+
+/// How long it leaves the lock alone then: twice the longest pause of those that try for it.
+const STAND_BACK: Duration = Duration::from_millis(2);
+
+/// How long it takes others to want the lock after they were met.
+const COMPANY: Duration = Duration::from_millis(250);
+
+/// The batches that this process has committed without another's in between, as far as it knows.
+#[derive(Debug, Default)]
+pub(super) struct Streak {
+    /// When it began, and when its last batch was committed.
+    run: Option<(Instant, Instant)>,
+    /// When another process was last met.
+    met: Option<Instant>,
+}
+
+impl Streak {
+    /// Another process has the write lock.
+    pub fn met_another(&mut self, now: Instant) {
+        self.met = Some(now);
+        self.run = None;
+    }
+
+    /// A batch was committed.
+    pub fn committed(&mut self, now: Instant) {
+        let since = self.run.map_or(now, |(since, _)| since);
+        self.run = Some((since, now));
+    }
+
+    /// Whether others commit to the file, too.
+    pub fn in_company(&self, now: Instant) -> bool {
+        self.met.is_some_and(|met| now.saturating_duration_since(met) < COMPANY)
+    }
+
+    /// How long to leave the lock to others before the next batch.
+    pub fn stand_back(&mut self, now: Instant) -> Option<Duration> {
+        let (since, last) = self.run?;
+        if now.saturating_duration_since(last) >= STAND_BACK {
+            // It was left alone for long enough.
+            self.run = None;
+            return None;
+        }
+        if !self.in_company(now) || now.saturating_duration_since(since) < LONGEST {
+            return None;
+        }
+        self.run = None;
+        Some(STAND_BACK.saturating_sub(now.saturating_duration_since(last)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commits from `now` on, until the streak has lasted as long as it may.
+    fn run(streak: &mut Streak, mut now: Instant) -> Instant {
+        for _ in 0..10 {
+            assert_eq!(streak.stand_back(now), None);
+            streak.committed(now);
+            now += LONGEST / 10;
+        }
+        now
+    }
+
+    #[test]
+    fn a_process_that_is_alone_never_stands_back() {
+        let mut streak = Streak::default();
+        let mut now = Instant::now();
+        for _ in 0..10 {
+            now = run(&mut streak, now);
+        }
+        assert_eq!(streak.stand_back(now), None);
+    }
+
+    #[test]
+    fn one_in_company_stands_back_after_a_while_and_then_goes_on() {
+        let mut streak = Streak::default();
+        let start = Instant::now();
+        streak.met_another(start);
+        let end = run(&mut streak, start);
+        assert_eq!(streak.stand_back(end), Some(STAND_BACK - LONGEST / 10));
+        run(&mut streak, end + STAND_BACK);
+    }
+
+    #[test]
+    fn a_pause_is_a_turn_for_others_and_company_is_forgotten() {
+        let mut streak = Streak::default();
+        let start = Instant::now();
+        streak.met_another(start);
+        let end = run(&mut streak, start);
+        assert_eq!(streak.stand_back(end + STAND_BACK), None);
+        let mut streak = Streak::default();
+        streak.met_another(start);
+        let end = run(&mut streak, start + COMPANY);
+        assert_eq!(streak.stand_back(end), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! Files that nobody has written to since a check found them sound, so that the next process need
+//! not check them.
+//!
+//! The change counter in the header does not tell: in WAL mode it stays while the file changes
+//! (<https://sqlite.org/fileformat2.html>, 1.3.7), and a program that overwrites a page does not
+//! count. The inode's time of change (`ctime`) does: every write through the file system sets it,
+//! and so does whatever puts another time or another file in its place; no call sets it back. So a
+//! file is as it was if it is the same inode, with the same size and times, to the nanosecond, and
+//! there is neither a WAL nor a journal with anything in it.
+//!
+//! The times are certain only
+//! * where the file system keeps them in this machine's kernel ([`CERTAIN`]), and on Linux;
+//! * once the last change is older than their grain ([`GRAIN`]): two changes within one have the
+//!   same time;
+//! * within one run of the system: after a loss of power a file can have the times of a write whose
+//!   data never reached the disk.
+//!
+//! What this does not see: bits that change below the file system, writes past it (to the device),
+//! and a program that has the file mapped and goes on changing a page of it which the kernel has
+//! not written out yet. Therefore a note counts for [`LONGEST`] at most.
+//!
+//! `stat` and `/proc` only. Any thread.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::file_check::size;
+use crate::engine::{FileId, FileSystem, Wal, beside};
+
+/// File systems of which this is known.
+const CERTAIN: &[&str] = &["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay"];
+
+/// Two changes of a file that lie this far apart have different times. ext3 counts seconds.
+const GRAIN: Duration = Duration::from_secs(2);
+
+/// How long a check counts.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the system says of a file that has no WAL and no journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds since 1970, and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+    /// The run of the system.
+    boot: String,
+}
+
+/// That a check found a file sound, and what the file was then: kept next to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// When it was checked, in milliseconds since 1970-01-01 UTC.
+    at_ms: u64,
+    file: State,
+}
+
+/// The newest note about each file that this process has checked.
+static NOTES: Mutex<Option<HashMap<FileId, Note>>> = Mutex::new(None);
+
+fn notes<R>(body: impl FnOnce(&mut HashMap<FileId, Note>) -> R) -> R {
+    let mut notes = NOTES.lock().unwrap_or_else(PoisonError::into_inner);
+    body(notes.get_or_insert_with(HashMap::new))
+}
+
+impl Note {
+    /// Whether the file at `path` is still what it was, and the check is not too long ago.
+    #[must_use]
+    pub fn holds(&self, path: &Path) -> bool {
+        let age = now_ms().checked_sub(self.at_ms);
+        age.is_some_and(|age| u128::from(age) < LONGEST.as_millis())
+            && State::of(path).as_ref() == Some(&self.file)
+    }
+}
+
+/// A check that is about to begin.
+pub(super) struct Before(Option<State>);
+
+impl Before {
+    pub fn of(path: &Path) -> Self {
+        Self(State::of(path))
+    }
+
+    /// The check of the file `id` at `path` has ended.
+    pub fn ended(self, id: FileId, path: &Path, is_sound: bool) {
+        let unchanged = self.0.filter(|state| is_sound && State::of(path).as_ref() == Some(state));
+        notes(|notes| match unchanged {
+            Some(file) => notes.insert(id, Note { at_ms: now_ms(), file }),
+            None => notes.remove(&id),
+        });
+    }
+}
+
+/// The note about the file at `path`, if this process has checked it and it is what it was then.
+pub fn note(path: &Path) -> Option<Note> {
+    let id = FileId::of(path).ok()?;
+    notes(|notes| notes.get(&id).cloned()).filter(|note| note.holds(path))
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl State {
+    /// None where there is a WAL or a journal, and where a change might not show.
+    fn of(path: &Path) -> Option<Self> {
+        if size(&Wal::path(path)) > 0 || size(&beside(path, "-journal")) > 0 {
+            return None;
+        }
+        let state = Self::recorded(path)?;
+        let seconds = u64::try_from(state.changed.0).ok()?;
+        let nanoseconds = u32::try_from(state.changed.1).ok()?;
+        let changed = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        let is_past = SystemTime::now().duration_since(changed).is_ok_and(|age| age >= GRAIN);
+        let is_certain = FileSystem::of(path).is_ok_and(|it| CERTAIN.contains(&it.name.as_str()));
+        (is_past && is_certain).then_some(state)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn recorded(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+            boot: boot.trim().to_owned(),
+        })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn recorded(_: &Path) -> Option<Self> {
+        None
+    }
+}
