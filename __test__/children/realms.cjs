@@ -57,7 +57,7 @@ async function main() {
   const realms = []
   for (let i = 0; i < REALMS; i++) realms.push(await useOnce(i))
   let kept = REALMS
-  for (let i = 0; i < 60 && kept > 1; i++) {
+  for (let i = 0; i < 60 && kept > 0; i++) {
     // What a WeakRef gave away is kept until the turn's end.
     await sleep(20)
     globalThis.gc()
