@@ -2,6 +2,11 @@
 
 require('./lib/supported-node.js')
 
+/** Loads what draws when it draws: an `import` takes every export. */
+function pageMapSvg(map, options) {
+  return require('./lib/doctor/svg.js').pageMapSvg(map, options)
+}
+
 /** The exports, each loaded when it is first used: a process pays for what it uses. */
 const exported = {
   AGENT_LOG_SCHEMA: () => require('./lib/schema.js').AGENT_LOG_SCHEMA,
@@ -18,7 +23,7 @@ const exported = {
   errorLog: () => require('./lib/native.js').binding.errorLog,
   fileInfo: () => require('./lib/file-info.js').fileInfo,
   pageMap: () => require('./lib/page-map.js').pageMap,
-  pageMapSvg: () => require('./lib/doctor/svg.js').pageMapSvg,
+  pageMapSvg: () => pageMapSvg,
   protectNodeSqlite: () => require('./lib/protect.js').protectNodeSqlite,
   recover: () => require('./lib/repair.js').recover,
   restore: () => require('./lib/backups.js').restore,

@@ -1,5 +1,8 @@
 'use strict'
 
+// What few programs use (sessions, tag stores, functions) is required where it is used: a process
+// pays for it then.
+
 const { types } = require('node:util')
 const { binding } = require('./native.js')
 const {
@@ -11,7 +14,6 @@ const {
 } = require('./errors.js')
 const { checkForeign } = require('./foreign.js')
 const { features } = require('./features.js')
-const { defineAggregate, defineFunction } = require('./functions.js')
 const { kClosable, kNumber, kOpen } = require('./internal.js')
 const { applyLimits, makeLimits } = require('./limits.js')
 const { faceOf } = require('./native-class.js')
@@ -27,9 +29,7 @@ const {
 const { Connection } = require('./prepared.js')
 const { channel, publish, trace } = require('./queries.js')
 const { ints } = require('./report.js')
-const { makeSession } = require('./session.js')
 const { makeStatement } = require('./statement-sync.js')
-const { makeTagStore } = require('./tag-store.js')
 
 /** How libraries tell node:sqlite's objects, which these stand in for. */
 const kSqliteType = Symbol.for('sqlite-type')
@@ -118,7 +118,7 @@ class Database {
     if (Database.#connectionOf(this) === null && features.sessionNeedsOpen) throw invalidState('database is not open')
     const { table, db } = sessionOptions(args[0], args.length > 0)
     const connection = Database.#openConnectionOf(this)
-    return makeSession(this, connection, binding.createSession(connection.number, table, db))
+    return require('./session.js').makeSession(this, connection, binding.createSession(connection.number, table, db))
   }
 
   applyChangeset(changeset, options) {
@@ -161,17 +161,17 @@ class Database {
 
   createTagStore(maxSize) {
     Database.#openConnectionOf(this)
-    return makeTagStore(this, tagStoreCapacity(maxSize), this.#options.statement, () =>
+    return require('./tag-store.js').makeTagStore(this, tagStoreCapacity(maxSize), this.#options.statement, () =>
       Database.#openConnectionOf(this),
     )
   }
 
   function(...args) {
-    defineFunction(Database.#openConnectionOf(this), args)
+    require('./functions.js').defineFunction(Database.#openConnectionOf(this), args)
   }
 
   aggregate(...args) {
-    defineAggregate(Database.#openConnectionOf(this), args)
+    require('./functions.js').defineAggregate(Database.#openConnectionOf(this), args)
   }
 
   setAuthorizer(callback) {

@@ -130,12 +130,16 @@ export function builtAddon() {
   return name ? path.join(root, name) : null
 }
 
+/** Whether a binary is newer than every source. */
+export function isUpToDate(addon) {
+  const sources = ['Cargo.toml', 'Cargo.lock', 'build.rs', '.cargo/config.toml', 'src']
+  return modified(addon) >= Math.max(...sources.map((source) => newest(path.join(root, source))))
+}
+
 /** Builds the release addon unless it is newer than every source. */
 export function ensureAddon() {
-  const sources = ['Cargo.toml', 'Cargo.lock', 'build.rs', '.cargo/config.toml', 'src']
-  const changed = Math.max(...sources.map((source) => newest(path.join(root, source))))
   const addon = builtAddon()
-  if (addon && modified(addon) >= changed && existsSync(path.join(root, 'binding.js'))) return
+  if (addon && isUpToDate(addon)) return
   requireCommand('cargo', ['--version'], 'install Rust 1.88 or newer')
   if (!windows) requireCommand(process.env.CC ?? 'cc', ['--version'], 'install a C compiler')
   console.log('building the addon (release) …')

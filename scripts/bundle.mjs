@@ -5,7 +5,7 @@
 // | file | modules |
 // |---|---|
 // | index.js | DatabaseSync, and what it requires at the top level of its modules |
-// | hardened.js | the same of HardenedDatabase |
+// | hardened.js | the same of HardenedDatabase and of the other exports; tag stores and functions, too |
 // | lazy.js | the rest: the commands, page maps, what explains a failed load |
 
 import { readFileSync } from 'node:fs'
@@ -15,9 +15,12 @@ import { manifest } from './targets.mjs'
 
 const BUNDLE = 'index.js'
 
+/** What an `import` of the package loads. */
+const exportedModules = () => requires('index.js').filter((id) => !id.startsWith('lib/doctor/'))
+
 const GROUPS = [
-  { file: BUNDLE, entries: ['index.js', 'lib/database-sync.js'] },
-  { file: 'hardened.js', entries: ['lib/hardened-database.js'] },
+  { file: BUNDLE, entries: () => ['index.js', 'lib/database-sync.js'] },
+  { file: 'hardened.js', entries: () => [...exportedModules(), 'lib/tag-store.js', 'lib/functions.js'] },
 ]
 const LAZY = 'lazy.js'
 
@@ -32,14 +35,17 @@ function resolve(id, request) {
 
 const read = (id) => readFileSync(path.join(root, id), 'utf8')
 
+/** The modules that the module `id` requires; `topLevel`: not inside of functions. */
+function requires(id, topLevel = false) {
+  const calls = [...read(id).matchAll(REQUIRE)].filter(([, indentation]) => indentation === '' || !topLevel)
+  return calls.map(([, , , request]) => resolve(id, request))
+}
+
 /** The ids of `entries` and of all that they require, but for those that are in `known`. */
 function reachable(entries, known, topLevel) {
   const found = new Set(entries.filter((id) => !known.has(id)))
   for (const id of found) {
-    for (const [, indentation, , request] of read(id).matchAll(REQUIRE)) {
-      const required = resolve(id, request)
-      if ((indentation === '' || !topLevel) && !known.has(required)) found.add(required)
-    }
+    for (const required of requires(id, topLevel)) if (!known.has(required)) found.add(required)
   }
   return [...found]
 }
@@ -89,7 +95,7 @@ export function bundle(entries) {
   const known = new Set()
   const texts = {}
   for (const { file, entries: first } of GROUPS) {
-    const ids = reachable(first, known, true)
+    const ids = reachable(first(), known, true)
     for (const id of ids) known.add(id)
     texts[file] = file === BUNDLE ? `${LOADER}const modules = {\n${ids.map(eager).join('')}}\n${END}` : more(ids, eager)
   }
@@ -98,6 +104,11 @@ export function bundle(entries) {
     all.filter((id) => !known.has(id)),
     lazy,
   )
+  for (const [, id] of Object.values(texts)
+    .join('')
+    .matchAll(/\b__bundled\('([^']+)'\)/g)) {
+    if (!all.includes(id)) throw new Error(`the bundle lacks ${id}`)
+  }
   return texts
 }
 

@@ -13,7 +13,7 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, sta
 import os from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { SetupError, ensurePackages, main, node24, prepare, root, run, tool } from './bootstrap.mjs'
+import { SetupError, ensurePackages, isUpToDate, main, node24, prepare, root, run, tool } from './bootstrap.mjs'
 import { addons, buildTarget } from './build-target.mjs'
 import { addonOf, pack } from './pack.mjs'
 import { serve } from './registry.mjs'
@@ -28,16 +28,20 @@ const built = process.argv.includes('--built')
 const quick = process.argv.includes('--quick')
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`
 
-/** Builds every platform that this machine can build. */
+/** Builds every platform that this machine can build; returns those that there is a binary for. */
 async function build() {
+  const made = []
   for (const target of targets) {
     await step(`build ${target.triple}`, () => {
       const addon = built ? path.join(addons, target.addon) : buildTarget(target)
       if (addon === null) return 'type-checked only'
       if (!existsSync(addon)) throw new SetupError('it has not been built')
+      if (!isUpToDate(addon)) throw new SetupError('it was built before the sources changed')
+      made.push(target)
       return megabytes(statSync(addon).size)
     })
   }
+  return made
 }
 
 /** How a manager is called: by Node, or itself. */
@@ -83,6 +87,15 @@ function doctor(what, manager, made) {
   })
 }
 
+function register(what, made, [command, ...args]) {
+  return step(`${what}: --import fusion-sqlite/register`, async () => {
+    const same = `require('node:sqlite').DatabaseSync === require('fusion-sqlite').DatabaseSync`
+    const call = [...args, '--import', 'fusion-sqlite/register', '--print', same]
+    const printed = await output(command, call, { cwd: made, env: environment(command) })
+    if (printed.trim() !== 'true') throw new Error(`node:sqlite is not replaced: ${printed}`)
+  })
+}
+
 function types(what, made) {
   return step(`${what}: TypeScript, from both kinds of modules`, async () => {
     const options = ['--noEmit', '--strict', '--target', 'esnext', '--module', 'nodenext', '--types', 'node']
@@ -111,6 +124,7 @@ async function tryManagers(folder, url) {
     const ran = manager.native ? [bun()] : [node24, ...manager.loader]
     await use(manager.name, made, ran, { env: environment(node24) })
     await doctor(manager.name, manager, made)
+    if (!manager.native) await register(manager.name, made, ran)
     if (manager.loader.length > 0) {
       notTried(`${manager.name}: TypeScript`, 'neither tsc nor the loader of yarn reads it from archives')
       continue
@@ -137,7 +151,7 @@ async function tryNodes(made) {
 }
 
 /** The binaries of another C library and another CPU, installed as npm does for them. */
-async function tryOthers(folder, url) {
+async function tryOthers(folder, url, missing) {
   const npm = managers[0]
   const others = [
     { what: 'musl', name: `linux-${process.arch}-musl`, runtime: nodeMusl, libc: 'musl', cpu: process.arch },
@@ -145,7 +159,7 @@ async function tryOthers(folder, url) {
   ]
   for (const { what, name, runtime, libc, cpu } of others) {
     const target = targets.find((one) => one.name === name)
-    if (process.platform !== 'linux' || !existsSync(path.join(addons, target.addon))) {
+    if (missing.includes(target)) {
       notTried(what, `there is no binary for ${target.triple}`)
       continue
     }
@@ -244,8 +258,7 @@ async function measure(packages, made) {
 
 await main(async () => {
   prepare()
-  if (!hostOnly) await build()
-  const { packages, missing } = pack({ incomplete: true, only: hostOnly ? [hostTarget()] : targets })
+  const { packages, missing } = pack({ incomplete: true, only: hostOnly ? [hostTarget()] : await build() })
   const registry = await serve(
     packages.map(({ folder, tarball }) => ({
       manifest: JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8')),
@@ -261,7 +274,7 @@ await main(async () => {
     if (!quick && made) {
       await tryNodes(made)
       await tryBundles(made, addonOf(hostTarget()))
-      if (!hostOnly) await tryOthers(folder, registry.url)
+      if (!hostOnly) await tryOthers(folder, registry.url, missing)
       await measure(packages, made)
     }
   } finally {
