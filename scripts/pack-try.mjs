@@ -240,6 +240,16 @@ async function lintWorkflows() {
   })
 }
 
+/** What the release workflow runs last, against a registry that has nothing yet. */
+async function publish() {
+  const empty = await serve([])
+  await step('publish, as a dry run', async () => {
+    const env = environment(node24, { npm_config_registry: empty.url })
+    await output(node24, ['scripts/publish.mjs', '--dry-run'], { cwd: root, env })
+  })
+  await empty.close()
+}
+
 /** Sizes; start-up and memory, beside better-sqlite3. */
 async function measure(packages, made) {
   console.log('\n| package | packed | binary |\n|---|--:|--:|')
@@ -271,6 +281,7 @@ await main(async () => {
     const made = await tryManagers(folder, registry.url)
     await lint(packages.at(-1).tarball, folder)
     await lintWorkflows()
+    await publish()
     if (!quick && made) {
       await tryNodes(made)
       await tryBundles(made, addonOf(hostTarget()))
