@@ -55,9 +55,15 @@ function plan(target) {
   if (native) return { command: 'build', triple: target.triple, env: {} }
   if (!answers('zig', ['version']))
     throw new SetupError('zig, which checks its C code, is missing: pip install ziglang')
-  const variable = `CC_${target.triple.replaceAll('-', '_')}`
+  const suffix = target.triple.replaceAll('-', '_')
   const machine = target.triple.split('-')[0]
-  return { command: 'check', triple: target.triple, env: { [variable]: `zig cc -target ${machine}-windows-gnu` } }
+  const env = {
+    [`CC_${suffix}`]: `zig cc -target ${machine}-windows-gnu`,
+    [`AR_${suffix}`]: 'zig lib',
+    // Those of the target that zig does not know.
+    CRATE_CC_NO_DEFAULTS: '1',
+  }
+  return { command: 'check', triple: target.triple, env }
 }
 
 /** Builds `target` and returns the addon's path; null where it was only type-checked. */
