@@ -307,14 +307,13 @@ fn check_content(connection: &Connection) -> Result<()> {
 }
 
 /// That the file at `path` is not too short for a database, and not empty. SQLite takes such a
-/// file for an empty one, and overwrites it with the first page that it writes. One byte is an
-/// empty database: SQLite makes it where a file system gives all empty files one inode (`os_unix.c`).
+/// file for an empty one, and overwrites it with the first page that it writes.
 ///
 /// # Errors
 /// `SQLITE_NOTADB`.
 pub fn check_length(path: &Path) -> Result<()> {
     match std::fs::metadata(path) {
-        Ok(file) if (2..SMALLEST).contains(&file.len()) => Err(advise(
+        Ok(file) if (SHORTEST..SMALLEST).contains(&file.len()) => Err(advise(
             Error::sqlite(ffi::SQLITE_NOTADB, format!("it has {} bytes", file.len())).at(path),
             path,
         )),
@@ -324,6 +323,10 @@ pub fn check_length(path: &Path) -> Result<()> {
 
 /// Bytes of the smallest page.
 const SMALLEST: u64 = 512;
+
+/// Bytes of the shortest file that is not an empty database. On macOS SQLite writes one byte into an
+/// empty file where the file system gives all of them one inode (`findInodeInfo` in `os_unix.c`).
+const SHORTEST: u64 = if cfg!(target_os = "macos") { 2 } else { 1 };
 
 /// How large a database says it is, and how much of that is nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
