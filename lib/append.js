@@ -62,7 +62,7 @@ class Shared {
 
   close() {
     open.delete(this.path)
-    this.log.release()
+    this.log.leave()
   }
 }
 
