@@ -22,7 +22,7 @@ const { warn } = require('./unheard.js')
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
-const leftOpen = new FinalizationRegistry((log) => log.release())
+const leftOpen = new FinalizationRegistry((log) => log.leave())
 
 /** Their backups that are made by themselves. */
 const leftScheduled = new FinalizationRegistry((leave) => leave())
@@ -144,8 +144,7 @@ class HardenedDatabase extends DatabaseSync {
     leftOpen.unregister(this)
     leftOpen.register(this, log, this)
     this.#log = log
-    // Its writer ends without this thread.
-    AgentLog.waitEnded(before.release(), 0)
+    before.leave()
   }
 
   /** Tells what was found when the file was opened, and checks it now if that is due. */
