@@ -1164,6 +1164,7 @@ export class HardenedDatabase extends DatabaseSync {
    * @throws `ERR_SQLITE_ERROR`: there is no `__meta` with a unique `key`, or the write failed
    */
   bumpChangeCounter(key?: string): number
+  /**
    * Opens the file that is at the path now, after it was replaced or deleted under this handle, and
    * moves what the log accepted and has not committed to that file's log, in order, with the promises
    * that wait for it. Rolls an open transaction back. Listeners, functions, aggregates, the authorizer,

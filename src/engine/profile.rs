@@ -307,13 +307,14 @@ fn check_content(connection: &Connection) -> Result<()> {
 }
 
 /// That the file at `path` is not too short for a database, and not empty. SQLite takes such a
-/// file for an empty one, and overwrites it with the first page that it writes.
+/// file for an empty one, and overwrites it with the first page that it writes. One byte is an
+/// empty database: SQLite makes it where a file system gives all empty files one inode (`os_unix.c`).
 ///
 /// # Errors
 /// `SQLITE_NOTADB`.
 pub fn check_length(path: &Path) -> Result<()> {
     match std::fs::metadata(path) {
-        Ok(file) if (1..SMALLEST).contains(&file.len()) => Err(advise(
+        Ok(file) if (2..SMALLEST).contains(&file.len()) => Err(advise(
             Error::sqlite(ffi::SQLITE_NOTADB, format!("it has {} bytes", file.len())).at(path),
             path,
         )),
