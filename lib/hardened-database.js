@@ -8,7 +8,7 @@ const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { filePath, resolvedPath } = require('./file-path.js')
-const { kClosable, kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
+const { kClosable, kClose, kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, openingArguments } = require('./log-options.js')
 const { binding, process } = require('./native.js')
 const { databasePath, deserializeTarget } = require('./options.js')
@@ -356,6 +356,10 @@ class HardenedDatabase extends DatabaseSync {
       if (AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout)) this.#removeWal()
     }
     super.close()
+  }
+
+  [kClose]() {
+    this.close()
   }
 
   async closeAsync() {
