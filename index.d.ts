@@ -1055,6 +1055,7 @@ export interface ReopenOptions {
   /** Make a file where there is none at the path. Default false. */
   create?: boolean | undefined
 }
+
 /** A listener of the event `E`: of a known event with its arguments, of any other with what is emitted. */
 type Listener<E extends string | symbol> = E extends keyof HardenedDatabaseEvents
   ? (...args: HardenedDatabaseEvents[E]) => void
@@ -1247,7 +1248,6 @@ export type AgentLogOptions = Omit<
   | keyof StatementOptions
 >
 
-/**
 /**
  * The SQL that makes `agentLogEntries` and its indexes, where they are missing: Fusion's, without
  * the reference to `tasks`.

@@ -4,12 +4,12 @@
 // process that noticed. Names that would give one file two WALs are refused.
 
 import { execFile } from 'node:child_process'
-import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, renameSync, statSync, unlinkSync } from 'node:fs'
 import { cp, link, readFile, readdir, rename, rm, symlink, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
-import { DatabaseSync, HardenedDatabase } from '../index.js'
+import { DatabaseSync, HardenedDatabase, appendAgentLogs } from '../index.js'
 import { createDatabase, entriesOf, temporaryFolder } from './children/database.ts'
 import { findings } from './children/start.ts'
 import { Other } from './support.ts'
@@ -125,6 +125,38 @@ test('a fresh open of a file that was replaced does not apply the WAL of the old
   t.deepEqual(found.integrity, ['ok'])
   t.is(found.texts.length, 1000)
 })
+
+for (const way of ['replaced', 'deleted'] as const) {
+  test(`appends by the path go to the new file, without the WAL of the one that was ${way}`, async (t) => {
+    const folder = await temporaryFolder(t)
+    const file = path.join(folder, 'fusion.db')
+    await createDatabase(file)
+    const another = path.join(folder, 'another.db')
+    await createDatabase(another)
+    await fill(another, 'new', 1)
+    // In one go: after five seconds without an append the log would be closed, with its WAL.
+    await appendAgentLogs(file, entriesOf('old', 2))
+    const refused = (code: string) => t.throwsAsync(appendAgentLogs(file, entriesOf('refused', 1)), { code })
+    if (way === 'deleted') {
+      unlinkSync(file)
+      for (let i = 0; i < 2; i++) await refused('ERR_FUSION_UNLINKED')
+      renameSync(another, file)
+    } else {
+      renameSync(another, file)
+      await refused('ERR_FUSION_REPLACED')
+    }
+    t.is((await appendAgentLogs(file, entriesOf('appended', 1))).committed, 1)
+    const db = new HardenedDatabase(file)
+    t.deepEqual(db.prepare('PRAGMA integrity_check').get(), { __proto__: null, integrity_check: 'ok' })
+    const texts = db.prepare('SELECT text FROM agentLogEntries ORDER BY id').all()
+    t.deepEqual(
+      texts.map(({ text }) => String(text).replace(/ .*/, '')),
+      ['new', 'appended'],
+    )
+    db.close()
+    t.true((await readdir(folder)).some((name) => name.startsWith('fusion.db-wal.stale-')))
+  })
+}
 
 test('deleting the file under an open database stops writing', async (t) => {
   const folder = await temporaryFolder(t)

@@ -17,7 +17,7 @@ use super::options::{END_DEADLINE, Options};
 use super::queue::{Batch, Refusal, Reply, Waiting};
 use super::shared::Shared;
 use super::stats::{Stats, WalStatus};
-use super::thread;
+use super::{table, thread};
 use crate::checkpoint;
 use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved, shown};
 
@@ -286,6 +286,18 @@ impl Log {
         let pending = copies(&batch);
         self.shared.tell(self.shared.queue.forget(batch, &self.shared.options));
         pending
+    }
+
+    /// Looks, on the connection through which it was opened, whether the table is there already: then
+    /// `create_table` never makes it, should a migration take it away before the first entry.
+    pub fn look_for_table(&self, connection: &Connection) {
+        let shared = &self.shared;
+        // A schema that cannot be read is reported when it is written to.
+        if shared.options.create_table
+            && table::kind_of(connection, table::TABLE).is_ok_and(|kind| kind.is_some())
+        {
+            shared.see_table();
+        }
     }
 
     /// Asks the writer for a checkpoint.
