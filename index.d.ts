@@ -1055,6 +1055,7 @@ export interface ReopenOptions {
   /** Make a file where there is none at the path. Default false. */
   create?: boolean | undefined
 }
+
 /** A listener of the event `E`: of a known event with its arguments, of any other with what is emitted. */
 type Listener<E extends string | symbol> = E extends keyof HardenedDatabaseEvents
   ? (...args: HardenedDatabaseEvents[E]) => void
@@ -1164,6 +1165,7 @@ export class HardenedDatabase extends DatabaseSync {
    * @throws `ERR_SQLITE_ERROR`: there is no `__meta` with a unique `key`, or the write failed
    */
   bumpChangeCounter(key?: string): number
+  /**
    * Opens the file that is at the path now, after it was replaced or deleted under this handle, and
    * moves what the log accepted and has not committed to that file's log, in order, with the promises
    * that wait for it. Rolls an open transaction back. Listeners, functions, aggregates, the authorizer,
@@ -1246,7 +1248,6 @@ export type AgentLogOptions = Omit<
   | keyof StatementOptions
 >
 
-/**
 /**
  * The SQL that makes `agentLogEntries` and its indexes, where they are missing: Fusion's, without
  * the reference to `tasks`.
