@@ -246,6 +246,11 @@ class AgentLog {
     return binding.logIsDisplaced(this.#number)
   }
 
+  /** Whether there is another file at the path now. */
+  get isReplaced() {
+    return binding.logIsReplaced(this.#number)
+  }
+
   /** Moves what is not committed, and who waits for it, to the log `next`. */
   moveTo(next) {
     binding.logMove(this.#number, next.#number)

@@ -60,7 +60,13 @@ class Shared {
     }, IDLE).unref()
   }
 
+  /** Whether it is of a file that is not at the path any more, and nothing depends on it. */
+  get isOver() {
+    return this.pending === 0 && this.log.isReplaced && this.log.stats().queue.rows === 0
+  }
+
   close() {
+    clearTimeout(this.timer)
     open.delete(this.path)
     this.log.release()
   }
@@ -69,7 +75,11 @@ class Shared {
 /** See index.d.ts. */
 async function appendAgentLogs(path, entries, options) {
   const file = filePath(path)
-  const shared = open.get(file)
+  let shared = open.get(file)
+  if (shared?.isOver) {
+    shared.close()
+    shared = undefined
+  }
   shared?.check(options)
   return (shared ?? new Shared(file, options)).append(entries)
 }

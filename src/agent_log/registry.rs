@@ -59,7 +59,7 @@ pub fn open(
     let mut logs = running();
     let found = logs
         .iter_mut()
-        .find(|(shared, _)| shared.file.id == file.id && !shared.queue.lock().closing);
+        .find(|(shared, _)| Arc::ptr_eq(&shared.file, file) && !shared.queue.lock().closing);
     let shared = if let Some((shared, handles)) = found {
         if insists && shared.options != options {
             return Err(Error::fusion(
@@ -368,6 +368,12 @@ impl Log {
     pub fn is_displaced(&self) -> bool {
         let state = self.shared.queue.lock();
         state.stopped.as_ref().is_some_and(|error| error.class() == Class::Replaced)
+    }
+
+    /// Whether there is another file at the path now. Looks at the path.
+    pub fn is_replaced(&self) -> bool {
+        let identity = self.shared.file.check_identity();
+        identity.is_err_and(|error| error.code == "ERR_FUSION_REPLACED")
     }
 
     /// Moves everything that was accepted and is not committed to `next`, behind what is queued

@@ -60,6 +60,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logFlushSync", callback!(flush_sync)),
     (c"logTransactionEnded", callback!(transaction_ended)),
     (c"logIsDisplaced", callback!(is_displaced)),
+    (c"logIsReplaced", callback!(is_replaced)),
     (c"logMove", callback!(move_to)),
     (c"logTakePending", callback!(take_pending)),
     (c"logCheckpoint", callback!(checkpoint_now)),
@@ -609,6 +610,11 @@ fn pending(mut error: Error) -> Error {
 /// `logIsDisplaced(log)`: whether writing has stopped because the path leads elsewhere.
 fn is_displaced(call: &Call<'_>) -> Outcome<sys::napi_value> {
     boolean(call.env, find(call)?.log.is_displaced())
+}
+
+/// `logIsReplaced(log)`: whether there is another file at the path now.
+fn is_replaced(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    boolean(call.env, find(call)?.log.is_replaced())
 }
 
 /// `logMove(log, next)`: moves what is not committed, and who waits for it, to log `next`.
