@@ -20,7 +20,7 @@ import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { HardenedDatabase } from '../index.js'
 import { PAGE, filled, leaves, leftInWal, readPage, sql, writePage } from './helpers/damage.ts'
-import { count, entries } from './support.ts'
+import { entries } from './support.ts'
 
 type Options = ConstructorParameters<typeof HardenedDatabase>[1]
 
