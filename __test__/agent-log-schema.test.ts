@@ -145,6 +145,36 @@ for (const createTable of [true, false]) {
   })
 }
 
+test('createTable: a table that was there at the open is not made where it is renamed before the first entry', async (t) => {
+  const file = temporary(t)
+  const before = open(t, undefined, file)
+  before.exec(TABLE)
+  before.close()
+  const db = open(t, { createTable: true }, file)
+  db.on('error', () => {})
+  db.exec('ALTER TABLE agentLogEntries RENAME TO old')
+  await refused(t, db.appendAgentLogs([entry('a')]))
+  db.exec('ALTER TABLE old RENAME TO agentLogEntries')
+  t.deepEqual(await flushed(db), ['a'])
+})
+
+test('a log that alone has the file open, and waits for its table, takes nothing for lost', async (t) => {
+  const file = temporary(t)
+  const before = open(t, undefined, file)
+  before.exec('CREATE TABLE mine (x)')
+  before.close()
+  const told: unknown[] = []
+  const listen = (warning: Error & { code?: string; path?: string }) => warning.path === file && told.push(warning.code)
+  process.on('warning', listen)
+  t.teardown(() => process.off('warning', listen))
+  await refused(t, appendAgentLogs(file, [entry('a')], { checkpointIdle: 10 }))
+  const db = open(t, undefined, file)
+  db.exec(TABLE)
+  t.deepEqual(await flushed(db), ['a'])
+  t.is(db.stats().healed, 0)
+  t.deepEqual(told, ['ERR_FUSION_SCHEMA'])
+})
+
 test('a table made in a transaction of the caller goes with it, and its entries come later', async (t) => {
   const db = open(t, undefined, temporary(t))
   db.exec('BEGIN IMMEDIATE')

@@ -1,8 +1,10 @@
 // What node:sqlite has in the newest Nodes only: here everywhere, and compared where it is there.
 
 import { constants } from 'node:buffer'
+import { spawnSync } from 'node:child_process'
 import dc from 'node:diagnostics_channel'
 import { createRequire } from 'node:module'
+import path from 'node:path'
 import * as node from 'node:sqlite'
 import test from 'ava'
 import { DatabaseSync, type QueryMessage } from '../index.js'
@@ -299,4 +301,55 @@ test('a text that is longer than a string can be is an error that says so', (t) 
   db.function('f', (a) => a)
   t.throws(() => db.prepare(`SELECT f(hex(zeroblob(${half})))`).get(), expected)
   t.is(db.prepare('SELECT 1').all().length, 1)
+})
+
+test('sqlite.db.query: nothing but what the program runs', (t) => {
+  const script = `
+    const seen = []
+    require('node:diagnostics_channel').subscribe('sqlite.db.query', ({ sql }) => seen.push(sql))
+    const { features } = require(${JSON.stringify(path.join(import.meta.dirname, '../lib/features.js'))})
+    const answers = Object.keys(Object.getOwnPropertyDescriptors(features)).map((name) => features[name])
+    console.log(JSON.stringify([seen, answers.length > 4]))`
+  const { stdout } = spawnSync(process.execPath, ['--no-warnings', '-e', script], { encoding: 'utf8' })
+  t.deepEqual(JSON.parse(stdout), [[], true])
+})
+
+test('an iteration inside a function of its statement: what it reads, and who may use it', (t) => {
+  const db = open()
+  let act = () => {}
+  db.function('act', (a) => (act(), a))
+  const statement = db.prepare('SELECT a, act(a) b FROM t')
+  const done = statement.iterate()
+  t.is([...done].length, 3)
+  const iterator = statement.iterate()
+  act = () => {
+    statement.setReadBigInts(true)
+    t.throws(() => iterator.next(), { message: 'statement is already being executed' })
+    // It is over, whatever its statement does.
+    t.deepEqual(done.next(), Object.assign(Object.create(null), { done: true, value: null }))
+    t.deepEqual(done.return!(), Object.assign(Object.create(null), { done: true, value: null }))
+  }
+  t.is(typeof (iterator.next().value as { a: unknown }).a, 'bigint')
+  act = () => statement.setReadBigInts(false)
+  t.is(typeof (iterator.next().value as { a: unknown }).a, 'number')
+})
+
+test('an authorizer that runs the statement it is asked about is refused as an authorizer', (t) => {
+  const db = open()
+  const statement = db.prepare('SELECT a FROM t')
+  statement.get()
+  const iterator = statement.iterate()
+  // Has SQLite prepare the statement anew, and ask.
+  db.exec('CREATE TABLE u (a)')
+  const refusal = { code: 'ERR_INVALID_STATE', message: 'database cannot be accessed from an authorizer callback' }
+  let asked = 0
+  db.setAuthorizer(() => {
+    asked++
+    t.throws(() => statement.get(), refusal)
+    t.throws(() => iterator.next(), refusal)
+    t.throws(() => statement.close(), { message: 'statement is already being executed' })
+    return 0
+  })
+  iterator.next()
+  t.true(asked > 0)
 })

@@ -1,11 +1,12 @@
 // Opening and closing a DatabaseSync: paths, options, states and their errors.
 
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import test from 'ava'
-import { DatabaseSync } from '../index.js'
+import { DatabaseSync, HardenedDatabase } from '../index.js'
 import { same } from './helpers/differential.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'fusion-sqlite-'))
@@ -274,4 +275,60 @@ test('a closed database leaves no -wal', (t) => {
   const reader = new DatabaseSync(file, { readOnly: true })
   t.deepEqual(reader.prepare('SELECT count(*) FROM t').get({}), Object.assign(Object.create(null), { 'count(*)': 1 }))
   reader.close()
+})
+
+same('a subclass with its own open() and close()', ({ DatabaseSync }, look) => {
+  const calls: string[] = []
+  class Mine extends DatabaseSync {
+    #label = 'mine'
+    override open() {
+      calls.push(`open ${this.#label}`)
+      super.open()
+    }
+    override close() {
+      calls.push(`close ${this.#label}`)
+      super.close()
+    }
+  }
+  look('constructor', () => [new Mine(':memory:').isOpen, calls])
+  const db = new Mine(':memory:', { open: false })
+  look('open', () => [db.open(), db.isOpen, calls])
+  look('dispose', () => [db[Symbol.dispose](), db.isOpen, calls])
+  look('reopened', () => [db.open(), db.close(), db.isOpen, calls])
+  look('an own close', () => {
+    const other = new DatabaseSync(':memory:')
+    other.close = () => calls.push('own')
+    return [other[Symbol.dispose](), other.isOpen, calls]
+  })
+})
+
+test('the end of a using calls what a subclass of HardenedDatabase closes with', (t) => {
+  const calls: string[] = []
+  class Mine extends HardenedDatabase {
+    override close() {
+      calls.push('close')
+      super.close()
+    }
+  }
+  const db = new Mine(join(directory, 'subclass.db'))
+  db[Symbol.dispose]()
+  t.deepEqual([db.isOpen, calls], [false, ['close']])
+})
+
+test("Node's permission model forbids extensions", (t) => {
+  const script = `
+    const modules = [require('node:sqlite'), require(${JSON.stringify(join(import.meta.dirname, '..'))})]
+    const attempt = (body) => { try { return body() } catch ({ name, message, code, errcode }) { return { name, message, code, errcode } } }
+    const seen = modules.map(({ DatabaseSync }) => [
+      attempt(() => new DatabaseSync(':memory:', { allowExtension: true }).isOpen),
+      attempt(() => new DatabaseSync(':memory:', { allowExtension: false }).isOpen),
+      attempt(() => new DatabaseSync(':memory:', { allowExtension: true, open: false }).isOpen),
+    ])
+    console.log(JSON.stringify(seen))`
+  const options = ['--no-warnings', '--permission', '--allow-addons', '--allow-fs-read=*']
+  const { stdout, stderr } = spawnSync(process.execPath, [...options, '-e', script], { encoding: 'utf8' })
+  t.is(stderr, '')
+  const [expected, seen] = JSON.parse(stdout)
+  t.is(expected[0].code, 'ERR_LOAD_SQLITE_EXTENSION')
+  t.deepEqual(seen, expected)
 })

@@ -1,5 +1,7 @@
 // Databases as bytes, and bytes as databases.
 
+import { spawnSync } from 'node:child_process'
+import dc from 'node:diagnostics_channel'
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -170,4 +172,57 @@ same('an empty database that is read-only', ({ DatabaseSync }, look) => {
     const db = new DatabaseSync(path, { readOnly: true })
     look(path, () => [db.serialize(), db.serialize('temp')])
   }
+})
+
+test('functions, aggregates and the authorizer outlive deserialize()', async (t) => {
+  const script = `
+    const { DatabaseSync } = require(${JSON.stringify(path.join(import.meta.dirname, '..'))})
+    const db = new DatabaseSync(':memory:')
+    db.exec('CREATE TABLE t (a)')
+    db.function('f', () => 'function')
+    db.aggregate('g', { start: () => 'aggregate', step: (sofar, _) => sofar })
+    db.setAuthorizer((code) => (code === 22 ? 1 : 0))
+    db.deserialize(db.serialize())
+    ;(async () => {
+      for (let i = 0; i < 20; i++) { gc(); await new Promise((resolve) => setImmediate(resolve)); }
+      let denied
+      try { db.exec('BEGIN') } catch (error) { denied = error.message }
+      const row = db.prepare('SELECT f() f, g(1) g').get()
+      console.log(JSON.stringify([row.f, row.g, denied]))
+    })()`
+  const { stdout, stderr } = spawnSync(process.execPath, ['--expose-gc', '-e', script], { encoding: 'utf8' })
+  t.is(stderr, '')
+  t.deepEqual(JSON.parse(stdout), ['function', 'aggregate', 'not authorized'])
+})
+
+same('a getter among the options may deserialize the database', ({ DatabaseSync }, look) => {
+  const db = new DatabaseSync(':memory:')
+  const replaced = <T extends object>(name: string, others: T) =>
+    any(
+      Object.defineProperty(others, name, { get: () => void db.deserialize(new DatabaseSync(':memory:').serialize()) }),
+    )
+  const start = { start: 0, step: (_: unknown, value: unknown) => value }
+  look('prepare', () => db.prepare('SELECT 1 a', ...([replaced('readBigInts', {})] as never as [])).get())
+  look('function', () => [db.function('f', replaced('varargs', {}), () => 7), db.prepare('SELECT f() a').get()])
+  look('aggregate', () => [db.aggregate('g', replaced('varargs', start)), db.prepare('SELECT g(8) a').get()])
+})
+
+test('the subscribers to sqlite.db.query come and go across deserialize()', (t) => {
+  const db = new ours.DatabaseSync(':memory:')
+  const seen: unknown[] = []
+  const listen = (message: unknown) => seen.push((message as ours.QueryMessage).sql)
+  dc.subscribe('sqlite.db.query', listen)
+  db.exec('SELECT 1')
+  const image = db.serialize()
+  seen.length = 0
+  db.deserialize(image)
+  dc.unsubscribe('sqlite.db.query', listen)
+  db.exec('SELECT 2')
+  dc.subscribe('sqlite.db.query', listen)
+  db.exec('SELECT 3')
+  dc.unsubscribe('sqlite.db.query', listen)
+  t.deepEqual(
+    seen.filter((sql) => String(sql).startsWith('SELECT')),
+    ['SELECT 3'],
+  )
 })

@@ -526,6 +526,8 @@ test('flushBeforeReads: every read sees what was handed over before it', async (
 
 test('flushBeforeReads: a read waits for no longer than closeTimeout, and throws', (t) => {
   const db = open(t, { flushBeforeReads: true, closeTimeout: 50, changeCounter: null }, path.join(folder(t), 'new.db'))
+  // A schema, so that the log makes no table.
+  db.exec('CREATE TABLE other (a)')
   db.appendAgentLog(entry('no table'))
   t.throws(() => db.prepare('SELECT 1').get(), { code: 'ERR_FUSION_FLUSH_TIMEOUT' })
   createSchema(db)

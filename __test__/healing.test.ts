@@ -4,7 +4,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { statSync } from 'node:fs'
+import { statSync, truncateSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
@@ -269,4 +269,25 @@ unix('a COMMIT that fails half way is not reported as done, nor made twice', asy
   t.deepEqual(again, [30, 1])
   t.is((await child.ended).code, 0)
   await found(t, file, 40)
+})
+
+unix('damage is reported to a handle that cannot be opened any more, and it has figures', async (t) => {
+  const file = path.join(await temporaryFolder(t), 'fusion.db')
+  await createDatabase(file)
+  const db = new HardenedDatabase(file, { ...options, onCorruption: 'report' })
+  const corrupt: Failed[] = []
+  db.on('corrupt', (error) => corrupt.push(error as Failed))
+  await db.appendAgentLogs(entriesOf('before', 1))
+  await db.checkpoint('truncate')
+  truncateSync(file, 0)
+  while (corrupt.length === 0) {
+    // One that is written with the pages that SQLite remembers leaves a WAL to an empty file.
+    await db.appendAgentLogs(entriesOf('after', 1)).catch(() => {})
+    t.throws(() => db.prepare(COUNT).all())
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.is(corrupt[0]?.path, file)
+  t.is(db.stats().state, 'stopped')
+  db.takePending()
+  t.notThrows(() => db.close())
 })

@@ -14,6 +14,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  unlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { cp, link, readFile, readdir, rename, rm, symlink, unlink } from 'node:fs/promises'
@@ -137,6 +138,38 @@ test('a fresh open of a file that was replaced does not apply the WAL of the old
   t.deepEqual(found.integrity, ['ok'])
   t.is(found.texts.length, 1000)
 })
+
+for (const way of ['replaced', 'deleted'] as const) {
+  test(`appends by the path go to the new file, without the WAL of the one that was ${way}`, async (t) => {
+    const folder = await temporaryFolder(t)
+    const file = path.join(folder, 'fusion.db')
+    await createDatabase(file)
+    const another = path.join(folder, 'another.db')
+    await createDatabase(another)
+    await fill(another, 'new', 1)
+    // In one go: after five seconds without an append the log would be closed, with its WAL.
+    await appendAgentLogs(file, entriesOf('old', 2))
+    const refused = (code: string) => t.throwsAsync(appendAgentLogs(file, entriesOf('refused', 1)), { code })
+    if (way === 'deleted') {
+      unlinkSync(file)
+      for (let i = 0; i < 2; i++) await refused('ERR_FUSION_UNLINKED')
+      renameSync(another, file)
+    } else {
+      renameSync(another, file)
+      await refused('ERR_FUSION_REPLACED')
+    }
+    t.is((await appendAgentLogs(file, entriesOf('appended', 1))).committed, 1)
+    const db = new HardenedDatabase(file)
+    t.deepEqual(db.prepare('PRAGMA integrity_check').get(), { __proto__: null, integrity_check: 'ok' })
+    const texts = db.prepare('SELECT text FROM agentLogEntries ORDER BY id').all()
+    t.deepEqual(
+      texts.map(({ text }) => String(text).replace(/ .*/, '')),
+      ['new', 'appended'],
+    )
+    db.close()
+    t.true((await readdir(folder)).some((name) => name.startsWith('fusion.db-wal.stale-')))
+  })
+}
 
 test('deleting the file under an open database stops writing', async (t) => {
   const folder = await temporaryFolder(t)
@@ -460,8 +493,14 @@ test('a log that outlives its file is not that of the next file with the same in
   const directory = await temporaryFolder(t)
   const file = path.join(directory, 'again.db')
   const entries = [{ taskId: 'a', text: 'b', type: 'text' }]
+  // The call that finds the file replaced says so; the next one goes to the new file.
+  const append = () =>
+    appendAgentLogs(file, entries).catch((error) => {
+      t.is(error.code, 'ERR_FUSION_REPLACED')
+      return appendAgentLogs(file, entries)
+    })
   for (let round = 0; round < 2; round++) {
-    t.is((await appendAgentLogs(file, entries)).firstId, 1)
+    t.is((await append()).firstId, 1)
     const inode = statSync(file).ino
     const held = () =>
       readdirSync('/proc/self/fd').some((fd) => {
@@ -486,7 +525,7 @@ test('a log that outlives its file is not that of the next file with the same in
     t.is((await db.appendAgentLogs(entries)).firstId, 1)
     t.is(db.stats().health, null)
     db.close()
-    t.is((await appendAgentLogs(file, entries)).firstId, 2)
+    t.is((await append()).firstId, 2)
     for (const name of readdirSync(directory)) rmSync(path.join(directory, name), { recursive: true, force: true })
     writeFileSync(file, '')
   }

@@ -246,11 +246,6 @@ class AgentLog {
     return binding.logIsDisplaced(this.#number)
   }
 
-  /** Whether there is another file at the path now. */
-  get isReplaced() {
-    return binding.logIsReplaced(this.#number)
-  }
-
   /** Moves what is not committed, and who waits for it, to the log `next`. */
   moveTo(next) {
     binding.logMove(this.#number, next.#number)
@@ -308,9 +303,14 @@ class AgentLog {
     }
   }
 
-  /** Gives the handle up. Returns what `waitEnded` and `whenEnded` take, if it was the last. */
+  /** Gives the handle up. Returns what one of `waitEnded` and `whenEnded` has to take, if it was the last. */
   release() {
     return binding.logRelease(this.#number)
+  }
+
+  /** Gives the handle up. The writer ends without this thread. */
+  leave() {
+    AgentLog.waitEnded(this.release(), 0)
   }
 
   /**

@@ -2,6 +2,7 @@
 
 // appendAgentLogs(path, entries): for callers without a database of their own.
 
+const { existsSync } = require('node:fs')
 // A test may have replaced the global ones.
 const { clearTimeout, setTimeout } = require('node:timers')
 const { isDeepStrictEqual } = require('node:util')
@@ -52,7 +53,7 @@ class Shared {
   leave() {
     const { state } = this.log.stats()
     // Nothing more comes of it, and whoever opens the file again is not to find it.
-    if (state === 'stopped') return this.close()
+    if (state === 'stopped' && this.hasFile()) return this.close()
     this.timer = setTimeout(() => {
       // A closed log gives rows up that cannot be written; an open one keeps them.
       if (this.log.stats().queue.rows > 0) this.leave()
@@ -60,26 +61,28 @@ class Shared {
     }, IDLE).unref()
   }
 
-  /** Whether it is of a file that is not at the path any more, and nothing depends on it. */
-  get isOver() {
-    return this.pending === 0 && this.log.isReplaced && this.log.stats().queue.rows === 0
+  /** Without one a log that stopped is kept: it alone knows whose `-wal` is at the path, should a file come there. */
+  hasFile() {
+    return existsSync(this.path)
+  }
+
+  /** Whether another file has come to the path since the log stopped, or its own is back. */
+  isOver() {
+    return this.pending === 0 && this.log.isDisplaced && this.hasFile()
   }
 
   close() {
     clearTimeout(this.timer)
     open.delete(this.path)
-    this.log.release()
+    this.log.leave()
   }
 }
 
 /** See index.d.ts. */
 async function appendAgentLogs(path, entries, options) {
   const file = filePath(path)
-  let shared = open.get(file)
-  if (shared?.isOver) {
-    shared.close()
-    shared = undefined
-  }
+  if (open.get(file)?.isOver()) open.get(file).close()
+  const shared = open.get(file)
   shared?.check(options)
   return (shared ?? new Shared(file, options)).append(entries)
 }

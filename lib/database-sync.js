@@ -4,6 +4,7 @@ const { types } = require('node:util')
 const { binding } = require('./native.js')
 const {
   constructCallRequired,
+  extensionsForbidden,
   illegalInvocation,
   invalidArgType,
   invalidArgValue,
@@ -12,7 +13,7 @@ const {
 const { checkForeign } = require('./foreign.js')
 const { features } = require('./features.js')
 const { defineAggregate, defineFunction } = require('./functions.js')
-const { kClosable, kNumber, kOpen } = require('./internal.js')
+const { kClosable, kClose, kNumber, kOpen } = require('./internal.js')
 const { applyLimits, makeLimits } = require('./limits.js')
 const { faceOf } = require('./native-class.js')
 const {
@@ -55,37 +56,24 @@ class Database {
     this.#extensions = this.#options.allowExtension
     Object.defineProperties(this, accessors)
     this[kSqliteType] = 'node:sqlite'
-    if (this.#options.open) this.open()
+    // As in node:sqlite, not what a subclass has in place of open(): that one's fields are not there yet.
+    if (this.#options.open) Database.#open(this)
   }
 
   open() {
-    if (Database.#connectionOf(this) !== null) throw invalidState('database is already open')
-    const { settings, timeout } = this.#options
-    const opener = this.#opener
-    const number = opener(this.#path, settings, timeout)
-    try {
-      checkForeign(number, this.#options.foreignHandles)
-    } catch (error) {
-      binding.close(number)
-      throw error
-    }
-    const connection = new Connection(number, this)
-    applyLimits(connection, this.#options.limits)
-    this.#connection = connection
+    Database.#open(this)
   }
 
   close() {
-    Database.#openConnectionOf(this).close()
-    this.#connection = null
+    Database.#close(this)
   }
 
   prepare(sql, options) {
-    const connection = Database.#openConnectionOf(this)
+    Database.#openConnectionOf(this)
     if (typeof sql !== 'string') throw invalidArgType('The "sql" argument must be a string.')
     const settings = statementOptions(options, this.#options.statement)
-    // The getters of `options` may have closed the database.
-    if (!connection.isOpen) throw invalidState('database is not open')
-    return makeStatement(connection, sql, settings)
+    // The getters of `options` may have closed or deserialized the database.
+    return makeStatement(Database.#openConnectionOf(this), sql, settings)
   }
 
   exec(sql) {
@@ -167,11 +155,11 @@ class Database {
   }
 
   function(...args) {
-    defineFunction(Database.#openConnectionOf(this), args)
+    defineFunction(() => Database.#openConnectionOf(this), args)
   }
 
   aggregate(...args) {
-    defineAggregate(Database.#openConnectionOf(this), args)
+    defineAggregate(() => Database.#openConnectionOf(this), args)
   }
 
   setAuthorizer(callback) {
@@ -215,7 +203,11 @@ class Database {
   [Symbol.dispose]() {
     const connection = Database.#connectionOf(this)
     // As in node:sqlite, nothing in a callback.
-    if (connection !== null && connection.isIdle) this.close()
+    if (connection !== null && connection.isIdle) this[kClose]()
+  }
+
+  [kClose]() {
+    Database.#close(this)
   }
 
   [kClosable]() {
@@ -224,6 +216,29 @@ class Database {
 
   [kNumber]() {
     return Database.#openConnectionOf(this).number
+  }
+
+  static #open(database) {
+    if (Database.#connectionOf(database) !== null) throw invalidState('database is already open')
+    const { allowExtension, settings, timeout, foreignHandles, limits } = database.#options
+    const opener = database.#opener
+    const number = opener(database.#path, settings, timeout)
+    try {
+      // Node has process.permission under its permission model only.
+      if (allowExtension && process.permission !== undefined) throw extensionsForbidden()
+      checkForeign(number, foreignHandles)
+    } catch (error) {
+      binding.close(number)
+      throw error
+    }
+    const connection = new Connection(number, database)
+    applyLimits(connection, limits)
+    database.#connection = connection
+  }
+
+  static #close(database) {
+    Database.#openConnectionOf(database).close()
+    database.#connection = null
   }
 
   static #connectionOf(database) {
@@ -289,6 +304,6 @@ const DatabaseSync = faceOf(Database, 'DatabaseSync', function (...args) {
   if (new.target === undefined) throw constructCallRequired()
   return Reflect.construct(Database, [args], new.target)
 })
-for (const key of [kClosable, kNumber]) Object.defineProperty(Database.prototype, key, { enumerable: false })
+for (const key of [kClosable, kClose, kNumber]) Object.defineProperty(Database.prototype, key, { enumerable: false })
 
 module.exports = { DatabaseSync, connectionOf: Database.connection }

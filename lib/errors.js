@@ -30,6 +30,12 @@ function invalidState(message) {
   return withCode(new Error(message), 'ERR_INVALID_STATE')
 }
 
+/** Extensions, asked for in a process that runs under Node's permission model. */
+function extensionsForbidden() {
+  const message = 'Cannot load SQLite extensions when the permission model is enabled.'
+  return withCode(new Error(message), 'ERR_LOAD_SQLITE_EXTENSION')
+}
+
 /** A method called on an object that is not of its class. */
 function illegalInvocation() {
   return new TypeError('Illegal invocation')
@@ -131,6 +137,7 @@ module.exports = {
   LOSS,
   constructCallRequired,
   damaged,
+  extensionsForbidden,
   illegalConstructor,
   illegalInvocation,
   inUse,

@@ -1,7 +1,8 @@
 'use strict'
 
 // Where the versions of Node disagree: which way the node:sqlite of the Node that runs goes. It is
-// asked itself, when the answer is first needed. Without one, the newest way is right.
+// asked itself, when the answer is first needed. Without one, the newest way is right. No question
+// runs SQL, which subscribers to `sqlite.db.query` would see.
 //
 // | property | node:sqlite has it since |
 // |---|---|
@@ -37,7 +38,18 @@ function thrown(body) {
 
 const probes = {
   /** `undefined` binds NULL; before, it could not be bound. */
-  undefinedIsNull: (db) => thrown(() => db.prepare('SELECT ?').get(undefined)) === undefined,
+  undefinedIsNull(db) {
+    let isBound = false
+    const values = {
+      a: undefined,
+      get b() {
+        isBound = true
+        throw new Error('nothing is to be run')
+      },
+    }
+    thrown(() => db.prepare('SELECT $a, $b').get(values))
+    return isBound
+  },
   /** `prepare()` reads the option `persistent`. */
   persistentOption(db) {
     let isRead = false
@@ -62,7 +74,7 @@ const probes = {
   /** `deserialize()` refuses a buffer that its options' getters resize or detach. */
   resizeRefused(db) {
     if (typeof db.deserialize !== 'function') return false
-    const buffer = new Uint8Array(db.serialize())
+    const buffer = new Uint8Array(8)
     const options = {
       get dbName() {
         structuredClone(buffer.buffer, { transfer: [buffer.buffer] })

@@ -5,7 +5,7 @@
 
 const { binding } = require('./native.js')
 const { makeCalls } = require('./aggregate.js')
-const { invalidArgType, invalidState } = require('./errors.js')
+const { invalidArgType } = require('./errors.js')
 const { features } = require('./features.js')
 const { boolean, requireObject } = require('./options.js')
 
@@ -30,10 +30,14 @@ function countOf(length, name) {
   return Math.abs(count) < 2 ** 31 ? count : IMPOSSIBLE
 }
 
-/** Gives SQLite what `define` hands it, and keeps the JavaScript functions that SQLite may call. */
-function register(connection, name, argc, functions, define) {
-  // Getters of the options may have closed the database.
-  if (!connection.isOpen) throw invalidState('database is not open')
+/**
+ * Gives SQLite what `define` hands it, and keeps the JavaScript functions that SQLite may call.
+ *
+ * @param {() => Connection} open the database's open connection; throws if there is none
+ */
+function register(open, name, argc, functions, define) {
+  // Getters of the options may have closed or deserialized the database.
+  const connection = open()
   define(connection.number, name, argc >>> 0)
   // SQLite tells functions apart by name, as C has it, and number of arguments.
   const [known] = name.split('\0', 1)
@@ -43,7 +47,8 @@ function register(connection, name, argc, functions, define) {
 }
 
 /** `function(name, function)` and `function(name, options, function)`. */
-function defineFunction(connection, args) {
+function defineFunction(open, args) {
+  open()
   const name = args[0]
   if (typeof name !== 'string') throw invalidArgType(NAME_IS_NO_STRING)
   let settings = 0
@@ -59,7 +64,7 @@ function defineFunction(connection, args) {
   const body = args.length < 3 ? args[1] : args[2]
   if (typeof body !== 'function') throw invalidArgType('The "function" argument must be a function.')
   const argc = varargs ? ANY : countOf(body.length, 'function')
-  register(connection, name, argc, body, (number, ...signature) =>
+  register(open, name, argc, body, (number, ...signature) =>
     binding.defineFunction(number, ...signature, settings, body),
   )
 }
@@ -74,7 +79,8 @@ function nameOf(value) {
 }
 
 /** `aggregate(name, options)` */
-function defineAggregate(connection, args) {
+function defineAggregate(open, args) {
+  open()
   if (typeof args[0] !== 'string' && features.aggregateNeedsOptions) throw invalidArgType(NAME_IS_NO_STRING)
   const name = nameOf(args[0])
   const options = args[1]
@@ -101,7 +107,7 @@ function defineAggregate(connection, args) {
     if (inverse !== undefined) argc = Math.max(argc, countOf(inverse.length, 'options.inverse') - 1)
   }
   const calls = makeCalls({ start, step, inverse, result }, argc)
-  register(connection, name, argc, calls, (number, ...signature) =>
+  register(open, name, argc, calls, (number, ...signature) =>
     binding.defineAggregate(number, ...signature, settings, ...calls),
   )
 }

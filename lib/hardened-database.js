@@ -8,7 +8,7 @@ const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
 const { filePath, resolvedPath } = require('./file-path.js')
-const { kClosable, kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
+const { kClosable, kClose, kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, openingArguments } = require('./log-options.js')
 const { binding, process } = require('./native.js')
 const { databasePath, deserializeTarget } = require('./options.js')
@@ -22,7 +22,7 @@ const { warn } = require('./unheard.js')
 const MODES = ['passive', 'full', 'restart', 'truncate']
 
 /** Handles of databases that were left to the garbage collector. */
-const leftOpen = new FinalizationRegistry((log) => log.release())
+const leftOpen = new FinalizationRegistry((log) => log.leave())
 
 /** Their backups that are made by themselves. */
 const leftScheduled = new FinalizationRegistry((leave) => leave())
@@ -144,8 +144,7 @@ class HardenedDatabase extends DatabaseSync {
     leftOpen.unregister(this)
     leftOpen.register(this, log, this)
     this.#log = log
-    // Its writer ends without this thread.
-    AgentLog.waitEnded(before.release(), 0)
+    before.leave()
   }
 
   /** Tells what was found when the file was opened, and checks it now if that is due. */
@@ -357,6 +356,10 @@ class HardenedDatabase extends DatabaseSync {
       if (AgentLog.waitEnded(this.#letGo(), this.#options.closeTimeout)) this.#removeWal()
     }
     super.close()
+  }
+
+  [kClose]() {
+    this.close()
   }
 
   async closeAsync() {

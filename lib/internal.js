@@ -22,6 +22,8 @@ module.exports = {
   kStartup: Symbol('startup'),
   /** Method of DatabaseSync: throws unless it is open and may be closed, which no callback may. */
   kClosable: Symbol('closable'),
+  /** Method of DatabaseSync: closes it at the end of a `using`, where a subclass's close() does not count. */
+  kClose: Symbol('close'),
   /** Method of DatabaseSync: the number of its open connection; throws if there is none. */
   kNumber: Symbol('number'),
 }

@@ -132,10 +132,10 @@ class Connection {
      * The JavaScript functions that SQLite may call, which it refers to weakly, by what they take
      * the place of.
      */
-    this.functions = new Map()
-    this.authorizer = null
+    this.functions = new Map(before?.functions)
+    this.authorizer = before?.authorizer ?? null
     /** What runs is noted for the subscribers to queries: see ./queries.js. */
-    this.traced = false
+    this.traced = before?.traced ?? false
     /** Calls of subscribers under way. */
     this.publishing = before?.publishing ?? 0
   }
@@ -175,8 +175,9 @@ class Connection {
   succeed() {
     this.requireIdle('database cannot be deserialized while in a callback')
     binding.finalizeStatements(this.number)
+    const successor = new Connection(this.number, this.database, this)
     this.end()
-    return new Connection(this.number, this.database, this)
+    return successor
   }
 
   end() {

@@ -94,6 +94,8 @@ let optionsOf
 /** The step of an iteration of `statement` begins: throws unless it may. */
 let beginStep
 let endStep
+/** Throws unless `statement` is open. */
+let requireOpen
 /** The number of parameters of `statement`. */
 let parameterCount
 /** An iteration of `statement` is over, or gave way to another call. */
@@ -130,8 +132,9 @@ class Statement {
       }
     }
     optionsOf = (statement) => statement.#options
+    requireOpen = (statement) => statement.#open()
     beginStep = (statement) => {
-      if (statement.#state !== IDLE || !statement.#connection.isOpen) statement.#refuse()
+      if (statement.#state !== IDLE || !statement.#connection.isOpen) statement.#refuseCall()
       if (channel.hasSubscribers !== statement.#connection.traced) trace(statement.#connection)
       statement.#state = RUNNING
     }
@@ -318,6 +321,10 @@ class Statement {
       throw invalidArgType(`The "${argument}" argument must be a boolean.`)
     }
     this.#options = { ...this.#options, [option]: enabled }
+    // The step of an iteration that has called back has yet to read its row.
+    if (option === 'readBigInts' && this.#state === RUNNING && this.#iteration !== null) {
+      binding.readBigInts(this.#prepared.number, enabled)
+    }
   }
 
   #open() {
@@ -328,6 +335,13 @@ class Statement {
   #refuse() {
     this.#open()
     throw invalidState('statement is already being executed')
+  }
+
+  /** The same of a call that runs it, which an authorizer may not make at all. */
+  #refuseCall() {
+    this.#open()
+    binding.requireUsable(this.#connection.number)
+    this.#refuse()
   }
 
   #close() {
@@ -386,7 +400,7 @@ class Statement {
    */
   #borrow(values) {
     const connection = this.#connection
-    if (this.#state !== IDLE || !connection.isOpen) this.#refuse()
+    if (this.#state !== IDLE || !connection.isOpen) this.#refuseCall()
     if (channel.hasSubscribers !== connection.traced) trace(connection)
     if (this.#iteration !== null) this.#iteration.invalidate()
     if (this.#failure !== null) {
@@ -501,6 +515,10 @@ class Iteration {
 
   /** Whether a step of the statement begins: the iteration is not over. */
   begin() {
+    if (this.state === OVER) {
+      requireOpen(this.statement)
+      return false
+    }
     beginStep(this.statement)
     if (this.state === ACTIVE) return true
     endStep(this.statement)

@@ -266,11 +266,13 @@ fn a_path_that_cannot_be_opened_says_why() {
     assert_eq!((error.code, error.errcode & 0xff), ("ERR_SQLITE_ERROR", 14));
     assert!(error.message.contains("it is a directory"), "{error}");
 
-    let error = open(&directory.path().join("no/such/test.sqlite")).unwrap_err();
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let nowhere = directory.path().join("no/such/test.sqlite");
+    let error = Connection::open_hardened(&nowhere, flags, &impatient()).unwrap_err();
     assert_eq!(error.errcode & 0xff, 14);
     assert!(error.message.contains("there is no directory"), "{error}");
+    assert!(!directory.path().join("no").exists());
 
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let error = Connection::open_hardened(&path, flags, &impatient()).unwrap_err();
     assert_eq!(error.errcode & 0xff, 14);
     assert!(error.message.contains("there is no such file"), "{error}");

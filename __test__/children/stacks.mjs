@@ -45,7 +45,8 @@ const ways = {
     for (const end of ['', '-wal', '-shm']) rmSync(`${file}${end}`, { force: true })
     return db.checkpoint('truncate')
   },
-  appendByPath: () => appendAgentLogs(missing, entries),
+  // No database can be made where a folder is.
+  appendByPath: () => appendAgentLogs(folder, entries),
 }
 
 async function theApplication() {

@@ -25,7 +25,7 @@ if (isMainThread) {
     ended++
   }
   const workers = Number(process.argv[3])
-  for (let i = 0; i < workers; i += 2) await Promise.all([one(), one()])
+  for (let begun = 0; begun < workers; begun += 2) await Promise.all([one(), one()])
   // Threads of the pool stay; one for each task would be three a worker.
   while (threads() > before + 8) await sleep(20)
   console.log(`${ended} terminated`)

@@ -17,7 +17,7 @@ use super::options::{END_DEADLINE, Options};
 use super::queue::{Batch, Refusal, Reply, Waiting};
 use super::shared::Shared;
 use super::stats::{Stats, WalStatus};
-use super::thread;
+use super::{table, thread};
 use crate::checkpoint;
 use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved, shown};
 
@@ -59,6 +59,7 @@ pub fn open(
     let mut logs = running();
     let found = logs
         .iter_mut()
+        // Not by the id: the inode may be another file's by now, where no connection held the first.
         .find(|(shared, _)| Arc::ptr_eq(&shared.file, file) && !shared.queue.lock().closing);
     let shared = if let Some((shared, handles)) = found {
         if insists && shared.options != options {
@@ -288,6 +289,18 @@ impl Log {
         pending
     }
 
+    /// Looks, on the connection through which it was opened, whether the table is there already: then
+    /// `create_table` never makes it, should a migration take it away before the first entry.
+    pub fn look_for_table(&self, connection: &Connection) {
+        let shared = &self.shared;
+        // A schema that cannot be read is reported when it is written to.
+        if shared.options.create_table
+            && table::kind_of(connection, table::TABLE).is_ok_and(|kind| kind.is_some())
+        {
+            shared.see_table();
+        }
+    }
+
     /// Asks the writer for a checkpoint.
     pub fn checkpoint(
         &self,
@@ -368,12 +381,6 @@ impl Log {
     pub fn is_displaced(&self) -> bool {
         let state = self.shared.queue.lock();
         state.stopped.as_ref().is_some_and(|error| error.class() == Class::Replaced)
-    }
-
-    /// Whether there is another file at the path now. Looks at the path.
-    pub fn is_replaced(&self) -> bool {
-        let identity = self.shared.file.check_identity();
-        identity.is_err_and(|error| error.code == "ERR_FUSION_REPLACED")
     }
 
     /// Moves everything that was accepted and is not committed to `next`, behind what is queued

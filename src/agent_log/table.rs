@@ -45,7 +45,7 @@ pub const BUMP: &str = "INSERT INTO main.__meta (key, value) \
     ON CONFLICT (key) DO UPDATE \
     SET value = CAST(max(CAST(value AS INTEGER) + 1, CAST(excluded.value AS INTEGER)) AS TEXT)";
 
-const TABLE: &str = "agentLogEntries";
+pub(super) const TABLE: &str = "agentLogEntries";
 
 /// The INSERT of an entry; parameters in the order of the fields, then of the further columns.
 pub(super) fn insert(connection: &Connection, shared: &Shared) -> Result<Statement> {

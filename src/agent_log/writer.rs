@@ -253,7 +253,9 @@ impl<'a> Writer<'a> {
             }
         };
         self.look_at_wal = [look_again, heed_again].into_iter().flatten().min();
-        if self.look_at_wal.is_none() && self.wal.is_idle(now) {
+        // What waits for another schema is tried for on this connection.
+        let has_entries = self.shared.queue.lock().rows > 0;
+        if self.look_at_wal.is_none() && self.wal.is_idle(now) && !has_entries {
             self.let_go_of_file();
         }
     }

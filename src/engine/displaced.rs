@@ -56,6 +56,15 @@ impl DatabaseFile {
         }
     }
 
+    /// The same at once, or not at all, for who closes this file and will go on with the one that took
+    /// its place. Where none did the WAL stays: this file may be put back.
+    pub fn leave_path(&self) {
+        if self.id.presence(&self.path).is_ok_and(|now| now == Presence::Replaced) {
+            // A connection that uses them with the new file is in the way: it is too late then.
+            drop(self.clear_path(Duration::ZERO));
+        }
+    }
+
     /// Whether a `-wal` or `-shm` at this file's path may be one that its connections have open.
     pub fn may_have_left(&self) -> bool {
         match self.members.has_left(&self.path) {

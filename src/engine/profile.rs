@@ -313,7 +313,7 @@ fn check_content(connection: &Connection) -> Result<()> {
 /// `SQLITE_NOTADB`.
 pub fn check_length(path: &Path) -> Result<()> {
     match std::fs::metadata(path) {
-        Ok(file) if (1..SMALLEST).contains(&file.len()) => Err(advise(
+        Ok(file) if (SHORTEST..SMALLEST).contains(&file.len()) => Err(advise(
             Error::sqlite(ffi::SQLITE_NOTADB, format!("it has {} bytes", file.len())).at(path),
             path,
         )),
@@ -323,6 +323,10 @@ pub fn check_length(path: &Path) -> Result<()> {
 
 /// Bytes of the smallest page.
 const SMALLEST: u64 = 512;
+
+/// Bytes of the shortest file that is not an empty database. On macOS SQLite writes one byte into an
+/// empty file where the file system gives all of them one inode (`findInodeInfo` in `os_unix.c`).
+const SHORTEST: u64 = if cfg!(target_os = "macos") { 2 } else { 1 };
 
 /// How large a database says it is, and how much of that is nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

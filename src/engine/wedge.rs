@@ -229,6 +229,10 @@ impl Members {
     /// What became of the files beside the database; none: they are those that are open.
     fn moved(&self, database: &Path) -> Option<Moved> {
         let mut state = self.lock();
+        if state.open.is_empty() {
+            // The last connection may have removed them as it closed.
+            return None;
+        }
         let was = state.beside?;
         let is = Beside::of(database);
         let differs = |was: Option<FileId>, is: Option<FileId>| was.is_some() && was != is;

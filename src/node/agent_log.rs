@@ -60,7 +60,6 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logFlushSync", callback!(flush_sync)),
     (c"logTransactionEnded", callback!(transaction_ended)),
     (c"logIsDisplaced", callback!(is_displaced)),
-    (c"logIsReplaced", callback!(is_replaced)),
     (c"logMove", callback!(move_to)),
     (c"logTakePending", callback!(take_pending)),
     (c"logCheckpoint", callback!(checkpoint_now)),
@@ -278,10 +277,12 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let listener = Arc::new(ToJavaScript { mailbox, receiver });
     let opened = match database {
         Some(number) => with_connection(call.env, number, |connection| {
-            Ok(match connection.file() {
-                Some(file) => (agent_log::open(file, options, insists, listener)?, false),
-                None => (agent_log::open_in_memory(options, listener), true),
-            })
+            let Some(file) = connection.file() else {
+                return Ok((agent_log::open_in_memory(options, listener), true));
+            };
+            let log = agent_log::open(file, options, insists, listener)?;
+            log.look_for_table(connection);
+            Ok((log, false))
         }),
         None => string(call, 2).and_then(|path| {
             let path = PathBuf::from(path.unwrap_or_default());
@@ -612,11 +613,6 @@ fn is_displaced(call: &Call<'_>) -> Outcome<sys::napi_value> {
     boolean(call.env, find(call)?.log.is_displaced())
 }
 
-/// `logIsReplaced(log)`: whether there is another file at the path now.
-fn is_replaced(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    boolean(call.env, find(call)?.log.is_replaced())
-}
-
 /// `logMove(log, next)`: moves what is not committed, and who waits for it, to log `next`.
 fn move_to(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
@@ -682,6 +678,10 @@ fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let last = handle.log.release() && !handle.in_memory;
     if !last {
         return call.undefined();
+    }
+    if handle.database.is_none() {
+        // What is appended by the path next goes to the file that is there by then: nobody reopens.
+        handle.log.file().leave_path();
     }
     let number = call.environment.logs.handles.borrow_mut().insert(Rc::new(handle));
     number_value(call.env, f64::from(number.ok_or_else(|| Thrown::state("too many open logs"))?))

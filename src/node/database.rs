@@ -46,6 +46,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"reopen", callback!(reopen)),
     (c"refuseOwnTransaction", callback!(refuse_own_transaction)),
     (c"isBusy", callback!(is_busy)),
+    (c"requireUsable", callback!(require_usable)),
 ];
 
 /// Settings of [`open`], as bits.
@@ -855,6 +856,12 @@ fn finalize_statements(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// `isBusy(database)`: whether a call uses the connection, so that this one comes from a callback.
 fn is_busy(call: &Call<'_>) -> Outcome<sys::napi_value> {
     boolean(call.env, !look_up(call.environment, call.number(0)?)?.is_idle())
+}
+
+/// `requireUsable(database)`: throws as [`Database::using`] does.
+fn require_usable(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    find(call.environment, call.number(0)?)?.using(|_| Ok(()))?;
+    call.undefined()
 }
 
 fn dispose(environment: &Environment, number: u32) -> Outcome<()> {

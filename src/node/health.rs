@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::argument::string;
 use super::callback::{Call, Raw, callback, text};
-use super::database::with_connection;
+use super::database::{with_connection, with_connection_as_is};
 use super::errors::{Outcome, Thrown};
 use super::task::Work;
 use crate::engine::{Error, Result, Task, Unwatched};
@@ -133,7 +133,8 @@ fn startup_opened(call: &Call<'_>) -> Outcome<sys::napi_value> {
 
 /// `lastHealth(database)`: what was found last in the file, as JSON; undefined if nothing was.
 fn last_health(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    let found = with_connection(call.env, call.number(0)?, |connection| {
+    // Asked for whatever state the connection is in, and where an event is reported.
+    let found = with_connection_as_is(call.env, call.number(0)?, |connection| {
         Ok(connection.file().and_then(|file| health::last(file.id)))
     })?;
     match found {

@@ -33,6 +33,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"all", callback!(all)),
     (c"start", callback!(start)),
     (c"next", callback!(next)),
+    (c"readBigInts", callback!(read_bigints)),
     (c"reset", callback!(reset)),
     (c"columnNames", callback!(column_names)),
     (c"columns", callback!(columns)),
@@ -70,6 +71,8 @@ pub struct Statement {
     laid_down: RefCell<Option<CString>>,
     /// An iterator is in the middle of it.
     iterating: Cell<bool>,
+    /// Whether the step of the iterator that runs makes integers BigInts.
+    bigints: Cell<bool>,
     /// What is bound, or `None`: nothing, or what is cleared as a whole.
     ///
     /// SQLite prepares a statement anew when a value is bound on which the plan may depend, as
@@ -533,7 +536,7 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// call after it runs the statement again.
 fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let statement = find(call.environment, call.number(0)?)?;
-    let bigints = call.flag(1);
+    statement.bigints.set(call.flag(1));
     let row = call.arg(2)?;
     if statement.iterating.get() && statement.raw.get().is_null() {
         return Err(Thrown::state("iterator was invalidated: its connection was opened anew"));
@@ -545,7 +548,7 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
         let mut done = 0;
         let result = during(turn(connection), || {
             match running.first_row(call, connection) {
-                Ok(true) => return running.row(call, bigints, row),
+                Ok(true) => return running.row(call, statement.bigints.get(), row),
                 Ok(false) => {
                     done = flag::DONE;
                     running.reset();
@@ -569,6 +572,13 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
         statement.database.mend(call.environment, thrown, false)?;
         call.undefined()
     })
+}
+
+/// `readBigInts(statement, bigints)`, from a function that a step of `next` calls: what that step is to
+/// make of integers.
+fn read_bigints(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    find(call.environment, call.number(0)?)?.bigints.set(call.flag(1));
+    call.undefined()
 }
 
 /// `reset(statement)`: ends an iteration.
@@ -680,6 +690,7 @@ fn prepare_statement(
         running: Cell::new(false),
         laid_down: RefCell::default(),
         iterating: Cell::new(false),
+        bigints: Cell::new(false),
         held: RefCell::default(),
     });
     let number = call.environment.statements.borrow_mut().insert(statement);

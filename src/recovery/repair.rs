@@ -60,7 +60,7 @@ use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     self, Access, Class, Connection, Error, Hold, HotJournal, LiveFile, PrivateFile, Result, Stage,
-    Storage, Task, Wal, advise, beside, free_bytes, stamp,
+    Storage, Task, Wal, advise, beside, check_length, free_bytes, stamp,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -503,6 +503,9 @@ impl Repair<'_> {
 
     /// Whether somebody has repaired the file before it could be held.
     fn is_sound_by_now(&self) -> Result<bool> {
+        if check_length(&self.path).is_err() {
+            return Ok(false);
+        }
         let connection = watcher(&self.path)?;
         match health::inspect(&connection, Kind::Full, self.task) {
             Err(error) if self.options.reason.is_asked() && error.class() == Class::Io => Ok(false),

@@ -156,13 +156,7 @@ impl<'a> OwnConnection<'a> {
             // No CREATE: a file that has vanished must not come back empty.
             let connection = self.open_in_turn()?;
             if connection.file().is_none_or(|opened| opened.id != file.id) {
-                return Err(Error::fusion(
-                    "ERR_FUSION_REPLACED",
-                    "the path leads to another file than the one that is open: it was replaced, \
-                     by a checkout or a restore. Writing has stopped; close the database and \
-                     open it again.",
-                )
-                .at(&file.path));
+                return Err(engine::file_moved(&file.path));
             }
             let patience = if connection.is_wal()? { Duration::ZERO } else { DRAIN };
             connection.sql()?.busy_timeout(patience)?;
