@@ -981,7 +981,7 @@ export interface HardenedDatabaseOptions extends Omit<
    * `background`: off this thread, once it is open. `off`: not. Default: `quick` where the file is
    * small (up to 16 MiB), or up to 64 MiB and its last user did not close it; else
    * `background`. A file that this process has open and has checked is not checked again; without
-   * the option, neither is one that nobody has written to since a check found it sound (Linux; a
+   * the option, neither is one that is unchanged since a check found it sound (Linux; a
    * note in `<file>-schema`, which counts for a day).
    */
   startupCheck?: 'quick' | 'full' | 'background' | 'off' | undefined
@@ -1052,7 +1052,7 @@ export interface HardenedDatabaseEvents {
 }
 
 export interface ReopenOptions {
-  /** Make a file where there is none at the path. Default false. */
+  /** Make a file where the path leads to no file. Default false. */
   create?: boolean | undefined
 }
 
@@ -1117,7 +1117,7 @@ export class HardenedDatabase extends DatabaseSync {
     entries: readonly AgentLogEntryWith<NoInfer<Columns>>[],
   ): Promise<AppendReceipt>
   /**
-   * Appends one entry and tells nobody when it is committed (see the `rejected` event). Until then, for up
+   * Appends one entry and reports no commit; a refused row is the `rejected` event. Until then, for up
    * to `linger`, no SELECT sees it, unless `flushAgentLogs()` was awaited before, or the handle has
    * `flushBeforeReads`.
    *

@@ -202,7 +202,7 @@ same('a getter among the options may deserialize the database', ({ DatabaseSync 
       Object.defineProperty(others, name, { get: () => void db.deserialize(new DatabaseSync(':memory:').serialize()) }),
     )
   const start = { start: 0, step: (_: unknown, value: unknown) => value }
-  look('prepare', () => db.prepare.call(db, 'SELECT 1 a', ...([replaced('readBigInts', {})] as never[])).get())
+  look('prepare', () => db.prepare('SELECT 1 a', ...([replaced('readBigInts', {})] as never as [])).get())
   look('function', () => [db.function('f', replaced('varargs', {}), () => 7), db.prepare('SELECT f() a').get()])
   look('aggregate', () => [db.aggregate('g', replaced('varargs', start)), db.prepare('SELECT g(8) a').get()])
 })

@@ -4,9 +4,22 @@
 // process that noticed. Names that would give one file two WALs are refused.
 
 import { execFile } from 'node:child_process'
-import { closeSync, fstatSync, openSync, readSync, renameSync, statSync, unlinkSync } from 'node:fs'
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { cp, link, readFile, readdir, rename, rm, symlink, unlink } from 'node:fs/promises'
 import path from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { DatabaseSync, HardenedDatabase, appendAgentLogs } from '../index.js'
@@ -474,4 +487,46 @@ test('a read-only handle and a DatabaseSync are left as they are', async (t) => 
   reader.close()
   plain.close()
   await t.throwsAsync(contentOf(file), { code: 'ENOENT' })
+})
+
+test('a log that outlives its file is not that of the next file with the same inode', async (t) => {
+  const directory = await temporaryFolder(t)
+  const file = path.join(directory, 'again.db')
+  const entries = [{ taskId: 'a', text: 'b', type: 'text' }]
+  // The call that finds the file replaced says so; the next one goes to the new file.
+  const append = () =>
+    appendAgentLogs(file, entries).catch((error) => {
+      t.is(error.code, 'ERR_FUSION_REPLACED')
+      return appendAgentLogs(file, entries)
+    })
+  for (let round = 0; round < 2; round++) {
+    t.is((await append()).firstId, 1)
+    const inode = statSync(file).ino
+    const held = () =>
+      readdirSync('/proc/self/fd').some((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`).startsWith(file)
+        } catch {
+          return false
+        }
+      })
+    for (const name of readdirSync(directory)) rmSync(path.join(directory, name), { recursive: true, force: true })
+    // Its writer notices, and closes its connection, so that the inode is free.
+    while (process.platform === 'linux' && held()) await setImmediate()
+    // Which one the next file gets is the file system's business; ext4 gives out a free one soon.
+    const others: string[] = []
+    do {
+      if (others.length > 0) renameSync(file, others.at(-1)!)
+      writeFileSync(file, '')
+      others.push(path.join(directory, `other-${others.length}`))
+    } while (statSync(file).ino !== inode && others.length < 500)
+    t.log(`the same inode: ${statSync(file).ino === inode}`)
+    const db = new HardenedDatabase(file, { createTable: true, linger: 1 })
+    t.is((await db.appendAgentLogs(entries)).firstId, 1)
+    t.is(db.stats().health, null)
+    db.close()
+    t.is((await append()).firstId, 2)
+    for (const name of readdirSync(directory)) rmSync(path.join(directory, name), { recursive: true, force: true })
+    writeFileSync(file, '')
+  }
 })

@@ -1,7 +1,7 @@
 // A file that nobody has written to since a check found it sound is opened without another one, and
 // any way of changing it has it checked again. Linux only: elsewhere it is always checked.
 
-import { spawnSync } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import {
   appendFileSync,
   chmodSync,
@@ -16,25 +16,27 @@ import {
 } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { HardenedDatabase } from '../index.js'
 import { PAGE, filled, leaves, leftInWal, readPage, sql, writePage } from './helpers/damage.ts'
-import { count, entries } from './support.ts'
+import { entries } from './support.ts'
 
 type Options = ConstructorParameters<typeof HardenedDatabase>[1]
 
 /** Where the times of a file are certain. */
 const certain = process.platform === 'linux' ? test : test.skip
 
-/** Opens, reads and closes the file, as a short process does. Whether it was checked. */
+/** A short process that opens, reads and closes the file. Whether the file was checked. */
 async function visit(file: string, options?: Options): Promise<boolean> {
-  const db = new HardenedDatabase(file, options)
-  try {
-    count(db)
-    return db.stats().health !== null
-  } finally {
-    await db.closeAsync()
-  }
+  const script = `const { HardenedDatabase } = require(process.argv[1])
+    const db = new HardenedDatabase(process.argv[2], JSON.parse(process.argv[3]))
+    db.prepare('SELECT count(*) FROM sqlite_schema').get()
+    console.log(db.stats().health !== null)
+    db.close()`
+  const program = [path.resolve('index.js'), file, JSON.stringify(options ?? {})]
+  const { stdout } = await promisify(execFile)(process.execPath, ['--no-warnings', '--eval', script, ...program])
+  return stdout.trim() === 'true'
 }
 
 /** Until the last change of the file is so long ago that another one gets another time. */

@@ -56,12 +56,12 @@ class Shared {
     if (state === 'stopped' && this.hasFile()) return this.close()
     this.timer = setTimeout(() => {
       // A closed log gives rows up that cannot be written; an open one keeps them.
-      if (this.log.stats().queue.rows > 0 || !this.hasFile()) this.leave()
+      if (this.log.stats().queue.rows > 0) this.leave()
       else this.close()
     }, IDLE).unref()
   }
 
-  /** Without one the log stays open: it alone knows whose `-wal` is at the path, should a file come there. */
+  /** Without one a log that stopped is kept: it alone knows whose `-wal` is at the path, should a file come there. */
   hasFile() {
     return existsSync(this.path)
   }

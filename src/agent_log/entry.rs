@@ -382,11 +382,18 @@ mod tests {
         entries.push(row("none", None));
         entries.begin();
         for field in Field::ALL {
-            entries.value::<()>(field, |bytes| Ok(bytes.extend_from_slice(b"x"))).unwrap();
+            let write = |bytes: &mut Vec<u8>| {
+                bytes.extend_from_slice(b"x");
+                Ok::<(), ()>(())
+            };
+            entries.value(field, write).unwrap();
         }
         let write = |content: &[u8]| {
             let content = content.to_vec();
-            move |bytes: &mut Vec<u8>| Ok::<(), ()>(bytes.extend_from_slice(&content))
+            move |bytes: &mut Vec<u8>| {
+                bytes.extend_from_slice(&content);
+                Ok::<(), ()>(())
+            }
         };
         entries.more(Kind::Integer, write(&i64::MIN.to_ne_bytes())).unwrap();
         entries.more(Kind::Null, write(b"")).unwrap();

@@ -32,7 +32,7 @@ pub enum Event {
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.
     Checkpoint(checkpoint::Outcome),
-    /// A row that nobody waits for was rejected; the columns are the further ones of the log.
+    /// A row without a waiting call was rejected; the columns are the further ones of the log.
     Rejected(Entries, Arc<[String]>, Error),
     /// The queue refused entries (`true`), or has room again (`false`).
     Backpressure(bool),

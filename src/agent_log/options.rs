@@ -20,7 +20,7 @@ pub struct Options {
     pub batch_bytes: usize,
     /// How long an entry that nobody waits for may wait for company.
     pub linger: Duration,
-    /// The same once somebody waits: a floor, beyond the end of the turn that appended.
+    /// The same while a call waits: a floor, beyond the end of the turn that appended.
     pub awaited_linger: Duration,
     /// Bytes that may be queued.
     pub queue_bytes: usize,

@@ -884,7 +884,7 @@ impl State {
         self.awaited_since = [append, barrier].into_iter().flatten().min();
     }
 
-    /// When what somebody waits for is due.
+    /// When what a call waits for is due.
     fn awaited_due(&self, options: &Options) -> Option<Instant> {
         let linger = options.awaited_linger;
         let patience = if self.turn_ended { linger } else { linger.max(LONGEST_TURN) };

@@ -59,7 +59,8 @@ pub fn open(
     let mut logs = running();
     let found = logs
         .iter_mut()
-        .find(|(shared, _)| shared.file.id == file.id && !shared.queue.lock().closing);
+        // Not by the id: the inode may be another file's by now, where no connection held the first.
+        .find(|(shared, _)| Arc::ptr_eq(&shared.file, file) && !shared.queue.lock().closing);
     let shared = if let Some((shared, handles)) = found {
         if insists && shared.options != options {
             return Err(Error::fusion(

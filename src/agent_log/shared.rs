@@ -120,7 +120,7 @@ impl Shared {
         self.queue.lock().stopped.is_some()
     }
 
-    /// Ends writing for good: entries stay, whoever waits is told. The first reason counts.
+    /// Ends writing for good: entries stay, each waiting call gets the error. The first reason counts.
     pub fn stop(&self, error: &Error) {
         let mut state = self.queue.lock();
         if state.stopped.is_some() {

@@ -151,7 +151,7 @@ fn has_meta(connection: &Connection) -> Result<bool> {
 /// what runs does.
 fn refresh(connection: &Connection) -> Result<()> {
     if connection.file().is_none() {
-        // Nobody else can change it.
+        // No other thread can change it.
         return Ok(());
     }
     let sql = "SELECT 1 FROM main.sqlite_schema LIMIT 1";

@@ -7,7 +7,7 @@
 //!
 //! A panic of the writer is caught, puts the batch back and stops the log: nothing dies quietly.
 //! When the writer ends for good, everybody is answered who still waits for that, and `at_end` is
-//! called, so that whoever keeps the list of running logs forgets this one.
+//! called, so that the list of running logs forgets this one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -205,7 +205,7 @@ impl<'a> Writer<'a> {
             return self.shared.stop(&error);
         }
         // A fresh connection next time: whatever made this one fail is not carried along. Unless
-        // it has a WAL open that nobody else can open any more, or waits for another schema.
+        // it has a WAL open that no other connection can open any more, or waits for another schema.
         if class != Class::Transient
             && error.code != "ERR_FUSION_WAL_LOST"
             && error.code != "ERR_FUSION_SCHEMA"

@@ -1,6 +1,6 @@
 //! Whether a COMMIT that failed may have taken place all the same.
 //!
-//! A transaction in the WAL exists, for whoever recovers it, with its commit frame: a header of 24
+//! A transaction in the WAL exists, for a recovery, with its commit frame: a header of 24
 //! bytes whose second word is not zero, written first, and a page, written next
 //! (<https://sqlite.org/walformat.html>). A COMMIT that failed before that header was handed to the
 //! file system has not taken place, and neither has one whose header or page does not fit into the

@@ -59,7 +59,7 @@ impl Connection {
                 return Err(file_id::replaced(path));
             }
             let file = DatabaseFile::shared(id, &resolved);
-            file.connections.fetch_add(1, Ordering::AcqRel);
+            file.is_opened();
             connection.member = Some(Members::join(&file));
             connection.file = Some(file);
             connection.path = resolved;

@@ -1,9 +1,9 @@
 //! The open descriptors of this process, but for those that the caller knows.
 //!
 //! Listing them (`/proc/self/fd`, `/dev/fd`) takes a microsecond for each one that is open: 10 ms
-//! in a process with 1,500 databases, and almost all of them are this package's own. So Linux is
-//! asked of the others alone: `poll` says which numbers are open, thousands at a time, and the
-//! kernel says how far the numbers go (`FDSize`). Nothing is opened but `/proc`. Any thread.
+//! in a process with 1,500 databases, and almost all of them are this package's own. So on Linux
+//! `poll` says which of the numbers between the known ones are open, and only what is above the
+//! highest known number is listed. Nothing is opened but `/proc`. Any thread.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -45,8 +45,28 @@ impl Descriptors {
         word.is_some_and(|word| word & 1 << (fd as usize % WORD) != 0)
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// The highest number in the set.
+    #[cfg(target_os = "linux")]
+    fn highest(&self) -> Option<usize> {
+        let (index, word) = self.0.iter().enumerate().rfind(|(_, word)| **word != 0)?;
+        Some(index * WORD + word.ilog2() as usize)
+    }
+
+    /// The numbers below the highest that are not in the set, in order.
+    #[cfg(target_os = "linux")]
+    fn gaps(&self) -> impl Iterator<Item = usize> {
+        let end = self.highest().unwrap_or_default();
+        let gaps = self.0.iter().enumerate().flat_map(|(index, word)| {
+            std::iter::successors(Some(!word), |rest| Some(rest & rest.wrapping_sub(1)))
+                .take_while(|rest| *rest != 0)
+                .map(move |rest| index * WORD + rest.trailing_zeros() as usize)
+        });
+        gaps.take_while(move |number| *number < end)
     }
 
     pub fn add(&mut self, others: &Self) {
@@ -89,8 +109,10 @@ fn listed() -> io::Result<Vec<RawFd>> {
 
 #[cfg(target_os = "linux")]
 mod asked {
+    use std::ffi::CStr;
     use std::io;
-    use std::os::fd::RawFd;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+    use std::ptr::NonNull;
 
     use super::Descriptors;
 
@@ -100,25 +122,29 @@ mod asked {
     /// Numbers of one call: no more than the process may have descriptors, or the call fails.
     const AT_ONCE: usize = 1024;
 
-    /// None where the kernel does not say how far the numbers go, or listing is the quicker way.
+    /// None where a plain listing is the quicker way, or the only one.
     pub(super) fn others(known: &Descriptors) -> Option<Vec<RawFd>> {
-        let size = table_size()?;
-        if usize::try_from(size).ok()?.saturating_sub(known.len()) > MOST {
+        let highest = RawFd::try_from(known.highest()?).ok()?;
+        let mut found = between(known)?;
+        found.extend(above(highest)?);
+        Some(found)
+    }
+
+    /// Those below the highest known number.
+    fn between(known: &Descriptors) -> Option<Vec<RawFd>> {
+        let question = |number| {
+            RawFd::try_from(number).ok().map(|fd| libc::pollfd { fd, events: 0, revents: 0 })
+        };
+        let mut questions =
+            known.gaps().take(MOST + 1).map(question).collect::<Option<Vec<_>>>()?;
+        if questions.len() > MOST {
             return None;
         }
-        let mut questions = Vec::with_capacity(AT_ONCE);
-        let mut found = Vec::new();
-        for fd in 0..size {
-            if !known.contains(fd) {
-                questions.push(libc::pollfd { fd, events: 0, revents: 0 });
-            }
-            if questions.len() == AT_ONCE || fd + 1 == size {
-                ask(&mut questions)?;
-                let open = questions.drain(..).filter(|it| it.revents & libc::POLLNVAL == 0);
-                found.extend(open.map(|it| it.fd));
-            }
+        for questions in questions.chunks_mut(AT_ONCE) {
+            ask(questions)?;
         }
-        Some(found)
+        questions.retain(|it| it.revents & libc::POLLNVAL == 0);
+        Some(questions.into_iter().map(|it| it.fd).collect())
     }
 
     fn ask(questions: &mut [libc::pollfd]) -> Option<()> {
@@ -135,10 +161,72 @@ mod asked {
         }
     }
 
-    /// A number that no open descriptor reaches.
-    fn table_size() -> Option<RawFd> {
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
+    /// Those above `highest`: the list is read from there. That its positions are the numbers, and two
+    /// more, is the kernel's business, so it is proven each time: the next number is made to be an
+    /// open one, and has to come first.
+    fn above(highest: RawFd) -> Option<Vec<RawFd>> {
+        let first = highest.checked_add(1)?;
+        let list = List::open()?;
+        // SAFETY: the list's descriptor is open; the command takes a number.
+        let mark = unsafe { libc::fcntl(list.descriptor(), libc::F_DUPFD_CLOEXEC, first) };
+        if mark < 0 {
+            return None;
+        }
+        // SAFETY: it was just made, and is known to nothing else.
+        let mark = unsafe { OwnedFd::from_raw_fd(mark) };
+        list.seek(libc::c_long::from(first) + 2);
+        let mut found = Vec::new();
+        while let Some(fd) = list.next() {
+            found.push(fd);
+        }
+        if found.first() != Some(&first) {
+            return None;
+        }
+        found.retain(|fd| *fd != mark.as_raw_fd() && *fd != list.descriptor());
+        Some(found)
+    }
+
+    /// `/proc/self/fd`, open.
+    struct List(NonNull<libc::DIR>);
+
+    impl List {
+        fn open() -> Option<Self> {
+            // SAFETY: the path ends with NUL.
+            NonNull::new(unsafe { libc::opendir(c"/proc/self/fd".as_ptr()) }).map(Self)
+        }
+
+        fn descriptor(&self) -> RawFd {
+            // SAFETY: the stream is open as long as `self` is.
+            unsafe { libc::dirfd(self.0.as_ptr()) }
+        }
+
+        fn seek(&self, position: libc::c_long) {
+            // SAFETY: as above.
+            unsafe { libc::seekdir(self.0.as_ptr(), position) }
+        }
+
+        /// The next number; none at the end, or after a failure.
+        fn next(&self) -> Option<RawFd> {
+            loop {
+                // SAFETY: the stream is open, and this thread's alone. The entry is valid until
+                // the next call, and its name ends with NUL.
+                let name = unsafe {
+                    let entry = libc::readdir64(self.0.as_ptr()).as_ref()?;
+                    CStr::from_ptr(entry.d_name.as_ptr())
+                };
+                // `.` and `..` are in a list from the start.
+                if let Some(fd) = name.to_str().ok().and_then(|name| name.parse().ok()) {
+                    return Some(fd);
+                }
+            }
+        }
+    }
+
+    impl Drop for List {
+        fn drop(&mut self) {
+            // SAFETY: opened once, closed once.
+            unsafe { libc::closedir(self.0.as_ptr()) };
+        }
     }
 
     #[cfg(test)]
@@ -160,8 +248,15 @@ mod asked {
             other.insert(4000);
             set.add(&other);
             let found: Vec<_> = (0..5000).filter(|fd| set.contains(*fd)).collect();
-            assert_eq!((found, set.len()), (vec![0, 64, 700, 4000], 4));
+            assert_eq!((found, set.highest()), (vec![0, 64, 700, 4000], Some(4000)));
+            let gaps: Vec<_> = set.gaps().collect();
+            let others: Vec<_> = (0..4000_usize).filter(|n| ![0, 64, 700].contains(n)).collect();
+            assert_eq!(gaps, others);
             assert!(!set.contains(-1));
+            assert_eq!(
+                (Descriptors::new().highest(), Descriptors::new().gaps().count()),
+                (None, 0)
+            );
         }
 
         #[test]
@@ -172,13 +267,23 @@ mod asked {
                 let far = unsafe { libc::fcntl(one.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
                 // SAFETY: it was just made.
                 let far = unsafe { OwnedFd::from_raw_fd(far) };
-                let mut known = Descriptors::new();
-                known.insert(one.as_raw_fd());
-                // Other tests open and close files meanwhile: what this one has open counts.
-                let asked = super::others(&known).unwrap();
-                assert!(asked.contains(&far.as_raw_fd()), "{number}");
-                assert!(!asked.contains(&one.as_raw_fd()));
                 assert!(super::super::listed().unwrap().contains(&far.as_raw_fd()));
+                // Below the highest known number, and above it, next to it and far from it.
+                for highest in [one.as_raw_fd(), far.as_raw_fd() - 1, 5000] {
+                    let mut known = Descriptors::new();
+                    known.insert(one.as_raw_fd());
+                    if highest != far.as_raw_fd() {
+                        known.insert(highest);
+                    }
+                    // Other tests open and close files meanwhile: what this one has open counts. The
+                    // next number may be closed while the list is read; not every time.
+                    let asked =
+                        std::iter::repeat_with(|| super::others(&known)).take(100).flatten().next();
+                    let asked = asked.expect("Linux lists descriptors by their numbers");
+                    assert!(asked.contains(&far.as_raw_fd()), "{number} {highest}");
+                    assert!(!asked.contains(&one.as_raw_fd()));
+                    assert!(asked.iter().all(|fd| !known.contains(*fd)));
+                }
             }
         }
     }

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
 
+use super::file_id::replaced;
 use super::wal::Wal;
 use super::wedge::Members;
 use super::{FileId, Result, Turn};
@@ -18,6 +20,8 @@ pub struct DatabaseFile {
     /// The file's identity. While a connection has the file open the system cannot give its
     /// inode to another file, so the identity is unambiguous.
     pub id: FileId,
+    /// See [`Self::made`].
+    made: Mutex<Option<SystemTime>>,
     /// The path through which it was first opened, as SQLite resolved it.
     pub path: PathBuf,
     /// Turns at writing.
@@ -42,6 +46,7 @@ impl DatabaseFile {
     pub fn in_memory() -> Arc<Self> {
         Arc::new(Self {
             id: FileId { device: 0, inode: 0 },
+            made: Mutex::default(),
             path: PathBuf::from(":memory:"),
             turn: Turn::default(),
             wal: Wal::default(),
@@ -59,8 +64,7 @@ impl DatabaseFile {
         // Somebody may still hold what belonged to a file that is closed and deleted, and whose
         // inode is this one's now.
         if let Some(file) = files.get(&id).and_then(Weak::upgrade)
-            && (file.connections.load(Ordering::Acquire) > 0
-                || FileId::of(&file.path).is_ok_and(|now| now == id))
+            && file.has_its_inode()
         {
             return file;
         }
@@ -70,6 +74,7 @@ impl DatabaseFile {
         }
         let file = Arc::new(Self {
             id,
+            made: Mutex::default(),
             path: path.to_path_buf(),
             turn: Turn::default(),
             wal: Wal::default(),
@@ -82,10 +87,30 @@ impl DatabaseFile {
         file
     }
 
-    /// The file `id`, if a connection of this process has it open.
+    /// The file `id`, if this process has it open, or a log of it.
     pub fn opened(id: FileId) -> Option<Arc<Self>> {
         let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        open.as_ref()?.get(&id)?.upgrade()
+        open.as_ref()?.get(&id)?.upgrade().filter(|file| file.has_its_inode())
+    }
+
+    /// Whether the system cannot have given the inode to another file.
+    fn has_its_inode(&self) -> bool {
+        self.connections.load(Ordering::Acquire) > 0
+            || FileId::of(&self.path).is_ok_and(|now| now == self.id)
+                && self.made().is_none_or(|then| made(&self.path) == Some(then))
+    }
+
+    /// When the file was made, as it was when a connection opened it last; none where the file system
+    /// does not record it. One that was given the inode of a file that is gone, under the same name
+    /// even, was made later.
+    pub(super) fn made(&self) -> Option<SystemTime> {
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection has opened the file, at its path.
+    pub(super) fn is_opened(&self) {
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = made(&self.path);
+        self.connections.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The files that connections of this process opened by `path`, as SQLite resolved it, and
@@ -145,13 +170,19 @@ impl DatabaseFile {
         self.suspect.load(Ordering::Acquire)
     }
 
-    /// That [`Self::path`] still leads to this file. One `stat`: cheap enough before each batch.
+    /// That [`Self::path`] still leads to this file. One `stat`, and another one while no
+    /// connection has the file open.
     ///
     /// # Errors
     /// As [`FileId::check_presence`].
     pub fn check_identity(&self) -> Result<()> {
-        self.id.check_presence(&self.path)
+        self.id.check_presence(&self.path)?;
+        if self.has_its_inode() { Ok(()) } else { Err(replaced(&self.path)) }
     }
+}
+
+fn made(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.created().ok()
 }
 
 #[cfg(test)]
@@ -169,6 +200,37 @@ mod tests {
         // The system gave the inode to another file.
         std::fs::rename(&old, &new).unwrap();
         assert!(!Arc::ptr_eq(&left, &DatabaseFile::shared(id, &new)));
+    }
+
+    #[test]
+    fn a_file_that_was_made_later_is_another_one_whatever_its_inode() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, clock) = (folder.path().join("file"), folder.path().join("clock"));
+        std::fs::write(&path, b"").unwrap();
+        let id = FileId::of(&path).unwrap();
+        let file = DatabaseFile::shared(id, &path);
+        file.is_opened();
+        file.connections.fetch_sub(1, Ordering::AcqRel);
+        file.check_identity().unwrap();
+        assert!(Arc::ptr_eq(&file, &DatabaseFile::shared(id, &path)));
+        if file.made().is_none() {
+            return;
+        }
+        // The clock of a file system is coarse.
+        loop {
+            std::fs::write(&clock, b"").unwrap();
+            if made(&clock) != file.made() {
+                break;
+            }
+            std::fs::remove_file(&clock).unwrap();
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(DatabaseFile::opened(id).is_none());
+        // ext4 gives the same inode at once.
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(file.check_identity().unwrap_err().code, "ERR_FUSION_REPLACED");
+        let next = FileId::of(&path).unwrap();
+        assert!(!Arc::ptr_eq(&file, &DatabaseFile::shared(next, &path)));
     }
 
     #[test]

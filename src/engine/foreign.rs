@@ -15,7 +15,7 @@
 //!   and writing. `fs.readFile`, `fs.cp` and streams do neither, so a copy in flight is no SQLite.
 //!   Systems that do not report `O_NOFOLLOW` (macOS) miss a copy of SQLite that only reads.
 //!
-//! Every open looks. A close looks, too, unless nothing can be lost: the kernel says that nobody
+//! Every open looks. A close looks, too, unless nothing can be lost: the kernel says that no one
 //! else has a lock on the file at this moment (`F_OFD_GETLK`: one call, whatever else is open),
 //! and a look within the last [`FRESH`] found no other SQLite in the whole process. The second
 //! condition is for one that is idle now and locks the file on another thread before it is closed.

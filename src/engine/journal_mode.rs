@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use rusqlite::ffi;
 
@@ -33,21 +34,24 @@ pub enum JournalMode {
     Keep,
 }
 
-/// Files that this process keeps in rollback mode, and their paths: the system may give the inode
-/// of one that is gone to another file.
-static KEPT: Mutex<Option<HashMap<FileId, PathBuf>>> = Mutex::new(None);
+/// Where a file is, and when it was made: the system may give the inode of one that is gone to
+/// another file.
+type Place = (PathBuf, Option<SystemTime>);
+
+/// Files that this process keeps in rollback mode.
+static KEPT: Mutex<Option<HashMap<FileId, Place>>> = Mutex::new(None);
 
 /// After so many files those that are gone are forgotten.
 const MANY: usize = 1024;
 
-fn kept<R>(body: impl FnOnce(&mut HashMap<FileId, PathBuf>) -> R) -> R {
+fn kept<R>(body: impl FnOnce(&mut HashMap<FileId, Place>) -> R) -> R {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     body(kept.get_or_insert_with(HashMap::new))
 }
 
 /// Whether this process keeps `file` in rollback mode.
 fn is_kept(file: &DatabaseFile) -> bool {
-    kept(|kept| kept.get(&file.id).is_some_and(|path| *path == file.path))
+    kept(|kept| kept.get(&file.id).is_some_and(|place| *place == (file.path.clone(), file.made())))
 }
 
 fn keep(file: &DatabaseFile, yes: bool) {
@@ -57,9 +61,9 @@ fn keep(file: &DatabaseFile, yes: bool) {
             return;
         }
         if kept.len() >= MANY {
-            kept.retain(|id, path| FileId::of(path).is_ok_and(|now| now == *id));
+            kept.retain(|id, (path, _)| FileId::of(path).is_ok_and(|now| now == *id));
         }
-        kept.insert(file.id, file.path.clone());
+        kept.insert(file.id, (file.path.clone(), file.made()));
     });
 }
 

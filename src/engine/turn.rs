@@ -165,7 +165,7 @@ pub struct Expectation<'a> {
 
 impl Expectation<'_> {
     /// Waits until a connection of this process released the write lock since the expectation
-    /// was made, or until `time` has passed: another process's release wakes nobody. Whether there
+    /// was made, or until `time` has passed: another process's release wakes no thread here. Whether there
     /// was a release.
     pub fn wait(self, time: Duration) -> bool {
         let deadline = Instant::now() + time;

@@ -23,7 +23,9 @@ pub fn remember(file: &Arc<DatabaseFile>, health: Health) {
 
 /// What was found last in a file that has been open since.
 pub fn last(id: FileId) -> Option<Health> {
+    let open = DatabaseFile::opened(id)?;
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let (file, health) = known.as_ref()?.get(&id)?;
-    (file.strong_count() > 0).then(|| health.clone())
+    // Not of a file that is gone and had the inode before.
+    file.ptr_eq(&Arc::downgrade(&open)).then(|| health.clone())
 }

@@ -1,4 +1,4 @@
-//! Files that nobody has written to since a check found them sound, so that the next process need
+//! Files that are unchanged since a check found them sound, so that the next process need
 //! not check them.
 //!
 //! The change counter in the header does not tell: in WAL mode it stays while the file changes

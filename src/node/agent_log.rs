@@ -680,7 +680,7 @@ fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
         return call.undefined();
     }
     if handle.database.is_none() {
-        // What is appended by the path next goes to the file that is there by then: nobody reopens.
+        // What is appended by the path next goes to the file that is there by then: no handle reopens.
         handle.log.file().leave_path();
     }
     let number = call.environment.logs.handles.borrow_mut().insert(Rc::new(handle));

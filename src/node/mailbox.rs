@@ -87,8 +87,8 @@ impl State {
     /// Has the thread take its messages. The function is not null.
     fn call(&self) {
         // SAFETY: not closed, by the caller's check under the mutex. An unbounded queue cannot be
-        // full; while the environment is closing Node answers `napi_closing`, and nobody is left to
-        // be told.
+        // full; while the environment is closing Node answers `napi_closing`, and no receiver is
+        // left.
         unsafe {
             sys::napi_call_threadsafe_function(
                 self.function,

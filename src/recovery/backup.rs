@@ -2,7 +2,7 @@
 //!
 //! The copy is made through SQLite's backup API on a connection of its own, in WAL mode inside
 //! *one* read transaction. Without it every commit of another connection makes the backup begin
-//! again, so that one of a busy database never ends. That transaction keeps nobody from writing; it
+//! again, so that one of a busy database never ends. That transaction keeps no writer out; it
 //! keeps the WAL from being reset, which grows by what is committed meanwhile and no more, and it
 //! ends before the copy is verified. With a rollback journal it would keep everybody from
 //! committing, so there is none: [`Connection::copy_to`] releases its lock between steps.

@@ -9,6 +9,7 @@ use rusqlite::OpenFlags;
 
 use super::connection::OwnConnection;
 use crate::agent_log::shared::Shared;
+use crate::agent_log::table;
 use crate::engine::{Connection, Profile, Wal};
 use crate::recovery::snapshot_file::{self, Keeper};
 
@@ -32,10 +33,7 @@ impl<'a> Schema<'a> {
     /// Keeps it, if it may have changed, and notes that the file was found sound.
     pub fn keep_if_stale(&mut self, own: &OwnConnection<'_>) {
         let file = &self.shared.file;
-        let is_stale =
-            self.keeper.is_stale(file.wal.commits()) || self.keeper.lacks_note(&file.path);
-        // A file that this process only looks into gets no new file next to it.
-        if is_stale && (self.has_been_written_to() || snapshot_file::path(&file.path).exists()) {
+        if self.keeper.is_stale(file.wal.commits()) || self.keeper.lacks_note(&file.path) {
             self.keep(own);
         }
     }
@@ -60,7 +58,7 @@ impl<'a> Schema<'a> {
         }
         let commits = file.wal.commits();
         if let Some(connection) = own.get() {
-            return self.keeper.look(connection, commits);
+            return self.look(connection, commits);
         }
         // SQLite keeps the descriptor of a connection that is closed while others of the process
         // have locks, and gives it to the next one with the same flags: the writer's. A file
@@ -73,7 +71,17 @@ impl<'a> Schema<'a> {
         let profile =
             Profile { busy_timeout: Duration::ZERO, ..self.shared.options.profile.clone() };
         if let Ok(connection) = Connection::open_hardened(&file.path, flags, &profile) {
-            self.keeper.look(&connection, commits);
+            self.look(&connection, commits);
+        }
+    }
+
+    /// Another application's file that this process only looks into gets no file next to it.
+    fn look(&mut self, connection: &Connection, commits: u32) {
+        let is_ours = self.has_been_written_to()
+            || snapshot_file::path(&self.shared.file.path).exists()
+            || table::kind_of(connection, table::TABLE).is_ok_and(|kind| kind.is_some());
+        if is_ours {
+            self.keeper.look(connection, commits);
         }
     }
 }

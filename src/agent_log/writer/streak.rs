@@ -6,7 +6,7 @@
 //! writers try again after the same short pause, and one that has gone on for [`LONGEST`] while
 //! others want the lock stands back for [`STAND_BACK`], in which each of them tries at least once.
 //!
-//! Nothing is shared between processes: one that is stopped or killed holds nobody up, and a
+//! Nothing is shared between processes: one that is stopped or killed holds no other up, and a
 //! program that knows nothing of this gets in as well. What others want is seen by meeting them: a
 //! process that has the file for itself never stands back.
 //!

@@ -62,7 +62,7 @@ impl<'a> WalCare<'a> {
         self.shared.file.wal.committed_without();
     }
 
-    /// Whether nobody has committed for long enough that the WAL is truncated.
+    /// Whether the last commit is so long ago that the WAL is truncated.
     pub fn is_idle(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_commit) >= self.shared.options.checkpoints.idle
     }

@@ -140,7 +140,7 @@ impl SqliteCopy {
         descriptors
     }
 
-    /// Whether nobody else has a lock on the file of `fd` at this moment. `false` where it cannot
+    /// Whether no other process or description has a lock on the file of `fd` at this moment. `false` where it cannot
     /// be known.
     pub(crate) fn is_alone(&self, fd: RawFd) -> bool {
         self.space.is_alone(fd)

@@ -207,7 +207,7 @@ impl LockSpace {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nobody but this space holds a lock on the file of `fd` at this moment: no other
+    /// Whether only this space holds locks on the file of `fd` at this moment: no other
     /// process, and no other SQLite of this one. `false` where it cannot be known.
     pub(super) fn is_alone(&self, fd: RawFd) -> bool {
         let member = self.table().members.get(&fd).cloned();
