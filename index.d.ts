@@ -909,8 +909,9 @@ export interface HardenedDatabaseOptions extends Omit<
    */
   journalMode?: 'wal' | 'keep' | undefined
   /**
-   * Every statement that reads comes after a flush of what this process handed to the log before, so
-   * that it sees those entries; it waits for up to `closeTimeout`, and throws what
+   * Every SELECT by `get`, `all` or `iterate` comes after a flush of what this process handed to the log
+   * before, so that it sees those entries; `exec`, a write that reads (`INSERT … SELECT`), `serialize`
+   * and backups do not. It waits for up to `closeTimeout`, and throws what
    * `flushAgentLogsSync()` throws. Not in a function that SQL calls. Inside a transaction that has read
    * already, a read sees what that one saw. Costs a free lock where nothing is pending, else
    * the wait for a commit. Default `false`: entries of `appendAgentLog` are seen after `linger`.
