@@ -164,7 +164,9 @@ export async function seenByAnotherProcess(
 
 /** The next event `name` of `db`, as the arguments of its listener. */
 export function nextEvent(db: HardenedDatabase, name: string): Promise<unknown[]> {
-  return new Promise((resolve) => {
+  // A log's events keep no process alive.
+  const alive = setInterval(() => {}, 1000)
+  return new Promise<unknown[]>((resolve) => {
     db.once(name as 'error', (...args: unknown[]) => resolve(args))
-  })
+  }).finally(() => clearInterval(alive))
 }
