@@ -149,7 +149,7 @@ unix('another copy of this package is foreign', (t) => {
       copyFileSync(path.join(root, name), path.join(copy, name))
     }
   }
-  cpSync(path.join(root, 'lib'), path.join(copy, 'lib'), { recursive: true })
+  for (const name of ['lib', 'native']) cpSync(path.join(root, name), path.join(copy, name), { recursive: true })
   const { seen } = play(`
     const other = new (require(${JSON.stringify(copy)}).DatabaseSync)(file)
     const refused = answer(() => new fusion.DatabaseSync(file, { foreignHandles: 'error' }))
