@@ -11,14 +11,13 @@
 //! connections opened. They may be another's as well by now, if a process has opened the new file
 //! with them; so it is done only while none has the new file open. Any thread.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
 
 use super::file_id::Presence;
 use super::wedge::shm_path;
-use super::{Connection, DatabaseFile, Error, Result, Wal, beside, stamp, wal_index};
+use super::{Connection, DatabaseFile, Error, Result, Wal, stamp, wal_index};
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -87,7 +86,7 @@ impl DatabaseFile {
             if is_empty {
                 std::fs::remove_file(&wal).map_err(failed)?;
             } else {
-                std::fs::rename(&wal, free_name(&wal)?).map_err(failed)?;
+                Wal::put_aside(&wal, &stamp()?).map_err(failed)?;
             }
         }
         if has_shm {
@@ -95,18 +94,6 @@ impl DatabaseFile {
         }
         Ok(())
     }
-}
-
-/// `<wal>.stale-<UTC time>`, which is not there.
-fn free_name(wal: &Path) -> Result<std::path::PathBuf> {
-    let name = format!(".stale-{}", stamp()?);
-    let mut aside = beside(wal, &name);
-    let mut number = 1;
-    while std::fs::symlink_metadata(&aside).is_ok() {
-        number += 1;
-        aside = beside(wal, &format!("{name}-{number}"));
-    }
-    Ok(aside)
 }
 
 fn in_use() -> Error {

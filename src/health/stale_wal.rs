@@ -15,7 +15,7 @@ use super::file_check::{Alone, is_broken, look, resolved, size, without_wal};
 use super::finding::Kind;
 use super::foreign_wal;
 use super::holders::holders;
-use crate::engine::{Error, Result, Unwatched, Wal, advise, beside, or_failed, stamp};
+use crate::engine::{Error, Result, Unwatched, Wal, advise, or_failed, stamp};
 
 /// Renames the WAL of the database at `path` to `<database>-wal.stale-<UTC time>`, and returns
 /// that path. `asked`: a person wants it although nothing proves that the WAL is another file's.
@@ -69,7 +69,7 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
     }
     let stamp = stamp()?;
     // Renamed while `alone` keeps everybody out; SQLite finds no WAL at its name from here on.
-    let aside = rename(&wal, &stamp).map_err(|error| {
+    let aside = Wal::put_aside(&wal, &stamp).map_err(|error| {
         Error::sqlite(ffi::SQLITE_IOERR, format!("the -wal could not be renamed: {error}")).at(path)
     })?;
     drop(alone);
@@ -82,21 +82,4 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
 fn is_used_by_others(path: &Path) -> bool {
     let holders = holders(path).processes.unwrap_or_default();
     holders.iter().any(|holder| !holder.this_process)
-}
-
-fn rename(wal: &Path, stamp: &str) -> std::io::Result<PathBuf> {
-    let name = format!(".stale-{stamp}");
-    let mut aside = beside(wal, &name);
-    let mut number = 1;
-    while std::fs::symlink_metadata(&aside).is_ok() {
-        number += 1;
-        aside = beside(wal, &format!("{name}-{number}"));
-    }
-    std::fs::rename(wal, &aside)?;
-    #[cfg(unix)]
-    if let Some(directory) = aside.parent() {
-        // The new name survives loss of power, or the old one does: either is a whole WAL.
-        drop(std::fs::File::open(directory).and_then(|directory| directory.sync_all()));
-    }
-    Ok(aside)
 }

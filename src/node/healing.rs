@@ -447,6 +447,15 @@ impl Database {
         if given_up {
             super::session::delete_all(environment, self);
         }
+        self.close_to_reopen(environment, healing)
+    }
+
+    /// Closes the connection and keeps its settings for the next one.
+    fn close_to_reopen(
+        self: &Rc<Self>,
+        environment: &Environment,
+        healing: &Healing,
+    ) -> Outcome<()> {
         self.put_away(environment, |connection| {
             let settings = Settings::of(connection);
             connection.close()?;
@@ -538,12 +547,7 @@ impl Database {
         }
         if !healing.is_away() {
             super::session::delete_all(environment, self);
-            self.put_away(environment, |connection| {
-                let settings = Settings::of(connection);
-                connection.close()?;
-                healing.away.set(Some(settings));
-                Ok(())
-            })?;
+            self.close_to_reopen(environment, healing)?;
         }
         healing.doubt.take();
         healing.has_extensions.set(false);
