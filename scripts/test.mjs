@@ -8,14 +8,21 @@ import { SetupError, ensureNewestNode, main, node24, prepare, runAndRead, tool }
 
 const sum = (text, pattern) => [...text.matchAll(pattern)].reduce((total, match) => total + Number(match[1]), 0)
 
-/** A runner that fails without a failed test (a crash, a compile error) counts one. */
-const counted = (code, passed, failed) => ({ passed, failed: code === 0 ? failed : Math.max(failed, 1) })
+/**
+ * What one runner reports. A runner that fails without a failed test (a crash, a compile error) counts one.
+ * `names` are the failed tests' own lines: they are printed last, so that the end of a cut output has them.
+ */
+function counted(runner, code, passed, failed, names) {
+  if (code !== 0 && names.length === 0) names = [`${runner} ended with ${code}; its output is above`]
+  return { passed, failed: code === 0 ? failed : Math.max(failed, 1), names }
+}
 
 async function cargo() {
   const { code, output } = await runAndRead('cargo', ['test', '--locked', '--no-fail-fast'])
   const text = stripVTControlCharacters(output)
   const passed = sum(text, /^test result: .*?(\d+) passed;/gm)
-  return counted(code, passed, sum(text, /^test result: .*? (\d+) failed;/gm))
+  const names = text.match(/^test .* FAILED$/gm) ?? []
+  return counted('cargo test', code, passed, sum(text, /^test result: .*? (\d+) failed;/gm), names)
 }
 
 /** The tests whose right answers are those of the Node that runs. */
@@ -35,18 +42,22 @@ async function ava(args, node = node24, env = {}) {
     /^ *(\d+) uncaught exceptions?\b/gm,
     /^ *(\d+) unhandled rejections?\b/gm,
   ]
+  const names = text.match(/^ *[✘×] .*|^ *(?:Uncaught exception|Unhandled rejection) in .*/gm) ?? []
   return counted(
+    'ava',
     code,
     passed,
     failures.reduce((total, pattern) => total + sum(text, pattern), 0),
+    names.map((name) => name.trim()),
   )
 }
 
 await main(async () => {
-  const totals = { passed: 0, failed: 0 }
-  const add = ({ passed, failed }) => {
+  const totals = { passed: 0, failed: 0, names: [] }
+  const add = ({ passed, failed, names }) => {
     totals.passed += passed
     totals.failed += failed
+    totals.names.push(...names)
   }
   try {
     prepare()
@@ -65,6 +76,7 @@ await main(async () => {
     console.error(`error: ${error.message}`)
     totals.failed += 1
   }
+  for (const name of totals.names) console.log(`failed: ${name}`)
   console.log(`${totals.passed} passed, ${totals.failed} failed`)
   return totals.failed === 0 && totals.passed > 0 ? 0 : 1
 })
