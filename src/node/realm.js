@@ -4,7 +4,6 @@
 
 ;(({ process, console, Error, TypeError, RangeError, SharedArrayBuffer, Uint8Array }) => {
   const { types } = process.getBuiltinModule('node:util')
-  const { isMainThread } = process.getBuiltinModule('node:worker_threads')
   return Object.freeze({
     // Jest gives its test files a copy of `process`, whose 'exit' does not come.
     process,
@@ -22,7 +21,8 @@
     // this one may commit it, so that it is rolled back later, when the process itself ends and no
     // JavaScript runs any more; the native side is called then, but on the systems below.
     atExit(flushAll) {
-      if (!isMainThread) return
+      // Here, because a Node that has not loaded this module yet takes milliseconds for it.
+      if (!process.getBuiltinModule('node:worker_threads').isMainThread) return
       const isLast = process.platform === 'win32' || (process.platform === 'darwin' && 'bun' in process.versions)
       process.on('exit', () => {
         // No listener runs any more that could be given an error.
