@@ -162,11 +162,23 @@ export async function seenByAnotherProcess(
   return JSON.parse(output) as { texts: string[]; integrity: string; lastModified: number }
 }
 
+/** The next event `name` of `db` that is `wanted`, as the arguments of its listener. */
+export function eventThat<Arguments extends unknown[]>(
+  db: HardenedDatabase,
+  name: string,
+  wanted: (...args: Arguments) => boolean,
+): Promise<unknown[]> {
+  return new Promise<unknown[]>((resolve) => {
+    const listener = (...args: unknown[]) => {
+      if (!wanted(...(args as Arguments))) return
+      db.off(name as 'error', listener)
+      resolve(args)
+    }
+    db.on(name as 'error', listener)
+  })
+}
+
 /** The next event `name` of `db`, as the arguments of its listener. */
 export function nextEvent(db: HardenedDatabase, name: string): Promise<unknown[]> {
-  // A log's events keep no process alive.
-  const alive = setInterval(() => {}, 1000)
-  return new Promise<unknown[]>((resolve) => {
-    db.once(name as 'error', (...args: unknown[]) => resolve(args))
-  }).finally(() => clearInterval(alive))
+  return eventThat(db, name, () => true)
 }
