@@ -689,6 +689,8 @@ export interface RecoverOptions extends TaskOptions {
    * effect with `to`.
    */
   allowLoss?: boolean | undefined
+  /** As {@link HardenedDatabaseOptions.keepCopies}. Default 3. */
+  keepCopies?: number | undefined
 }
 
 /**
@@ -1002,6 +1004,12 @@ export interface HardenedDatabaseOptions extends Omit<
   checkpointInterval?: number | undefined
   /** How long `close()`, `closeAsync()` and `flushAgentLogsSync()` wait for the writer. Default 5000. */
   closeTimeout?: number | undefined
+  /**
+   * How many originals of repairs (`<file>.damaged-<UTC>`) are kept, the newest ones. Of the older ones a
+   * repair removes those whose name ends with `-recovered`: the repaired database has all that could
+   * be read of them, and nothing is known to be lost. No other copy is ever removed. Default 3.
+   */
+  keepCopies?: number | undefined
   /**
    * Has backups made by themselves while the database is open, one schedule a file in the process.
    * Default: none. Told as events `backup` and `error`; keeps no process alive.
@@ -1380,7 +1388,14 @@ export interface FileInfo {
   /** This process's. */
   sqliteVersion: string
   /** Backups, the saved copy of the schema, and damaged files that were kept. */
-  beside: { path: string; kind: 'backup' | 'snapshot' | 'preserved'; bytes: number; modified: number | null }[]
+  beside: {
+    path: string
+    kind: 'backup' | 'snapshot' | 'preserved'
+    bytes: number
+    modified: number | null
+    /** The original of a repair that a later repair may remove: see `keepCopies`. */
+    recovered: boolean
+  }[]
 }
 
 /**

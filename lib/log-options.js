@@ -13,6 +13,7 @@ const {
   READ_ONLY,
   databaseOptions,
 } = require('./options.js')
+const { KEEP_COPIES } = require('./repair.js')
 
 const MIB = 1024 * 1024
 
@@ -30,6 +31,7 @@ const NUMBERS = [
   ['checkpointIdle', 2000, 10, 2 ** 31 - 1],
   ['checkpointInterval', 300_000, 10, 2 ** 31 - 1],
   ['closeTimeout', 5000, 0, 2 ** 31 - 1],
+  ['keepCopies', KEEP_COPIES, 0, 1_000_000],
 ]
 const BOOLEANS = [
   ['foreignKeys', true],
@@ -231,6 +233,7 @@ function logArguments(options) {
     options.needsCounter,
     options.createTable,
     options.columns.join('\0'),
+    options.keepCopies,
   ]
 }
 

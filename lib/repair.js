@@ -3,7 +3,7 @@
 // Repairs of damaged files: asked for, and before a file is opened. The work is the native side's
 // (src/recovery/repair.rs). What a log's writer repairs by itself is told by its events.
 
-const { flag } = require('./checked.js')
+const { flag, integer } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')
 const { filePath } = require('./file-path.js')
 const { binding, process } = require('./native.js')
@@ -14,6 +14,8 @@ const { runTask, taskOptions } = require('./task.js')
 const PATIENCE = 300_000
 /** The same where this thread waits. */
 const PATIENCE_AT_OPEN = 60_000
+/** How many originals of repairs are kept: src/engine/kept_copies.rs. */
+const KEEP_COPIES = 3
 
 function backupPaths(backups) {
   if (backups === undefined) return null
@@ -30,12 +32,13 @@ function recoverArguments(options, asked) {
     useBackup: flag(options, 'useBackup', true),
     allowLoss: flag(options, 'allowLoss', false),
     patience: PATIENCE,
+    keepCopies: integer(options, 'keepCopies', KEEP_COPIES, 0, 1_000_000),
   }
 }
 
 /** See index.d.ts; `file` is the text of a path. `asked`: what is not certain is done, too. */
 async function recoverFile(file, options = {}, asked = true) {
-  const watch = taskOptions(options, ['to', 'backups', 'useBackup', 'allowLoss'])
+  const watch = taskOptions(options, ['to', 'backups', 'useBackup', 'allowLoss', 'keepCopies'])
   return runTask('recover', { path: file, ...recoverArguments(options, asked) }, watch)
 }
 
@@ -45,13 +48,13 @@ async function recover(path, options) {
 }
 
 /** Repairs the file at `path` on this thread, as far as it needs it, and answers the report. */
-function repairAtOpen(path) {
-  return JSON.parse(binding.recoverNow(path, PATIENCE_AT_OPEN))
+function repairAtOpen(path, keepCopies) {
+  return JSON.parse(binding.recoverNow(path, PATIENCE_AT_OPEN, keepCopies))
 }
 
 /** The same off this thread. */
-function repairAhead(path) {
-  return recoverFile(path, {}, false)
+function repairAhead(path, keepCopies) {
+  return recoverFile(path, { keepCopies }, false)
 }
 
 /** Says where a WAL is that was put aside. */
@@ -65,4 +68,4 @@ function tellAside({ path, steps }) {
   }
 }
 
-module.exports = { recover, recoverFile, repairAhead, repairAtOpen, tellAside }
+module.exports = { KEEP_COPIES, recover, recoverFile, repairAhead, repairAtOpen, tellAside }

@@ -67,7 +67,7 @@ async function info({ operands: [file] }, terminal) {
   else showDatabase(terminal, found.database)
   terminal.fact('this SQLite', found.sqliteVersion)
   terminal.fact('its locks', LOCK_KINDS[found.lockKind])
-  for (const { path, kind, bytes: length, modified } of found.beside) {
+  for (const { path, kind, bytes: length, modified, recovered } of found.beside) {
     terminal.fact(KINDS[kind], `${path}, ${bytes(length)}${modified === null ? '' : `, ${moment(modified)}`}`)
   }
   return { exitCode, info: found }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::checkpoint::Policy;
 use crate::engine::Profile;
+use crate::engine::kept_copies::KEEP;
 
 /// How long the process's end may be delayed.
 pub const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -37,6 +38,8 @@ pub struct Options {
     pub checkpoints: Policy,
     /// Whether the file is repaired when it is found damaged.
     pub repair: bool,
+    /// How many originals of repairs are kept: see [`crate::engine::kept_copies::prune`].
+    pub keep_copies: usize,
 }
 
 /// A counter in `__meta`.
@@ -70,6 +73,7 @@ impl Default for Options {
             create_table: false,
             checkpoints: Policy::default(),
             repair: true,
+            keep_copies: KEEP,
         }
     }
 }

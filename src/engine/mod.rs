@@ -21,8 +21,10 @@ mod file_system;
 mod foreign;
 mod image;
 mod journal_mode;
+pub mod kept_copies;
 mod live_file;
 mod locks;
+mod new_file;
 mod open_files;
 mod overlay;
 mod ownership;
@@ -67,6 +69,7 @@ pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
+pub use new_file::{give_access_of, give_access_to};
 pub use open_files::OpenFiles;
 pub use overlay::Overlay;
 pub use ownership::try_own;

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::holders::{Holders, holders};
 use super::page_map::Pages;
+use crate::engine::kept_copies::{self, KeptKind};
 use crate::engine::{
     Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal, beside,
     hard_links, lock_kind,
@@ -128,6 +129,9 @@ pub struct Beside {
     pub bytes: u64,
     /// As [`FileInfo::modified`].
     pub modified: Option<u64>,
+    /// Whether it is the original of a repair after which the database has all that could be read
+    /// of it: a later repair may remove it ([`kept_copies::prune`]).
+    pub recovered: bool,
 }
 
 /// What a file beside a database is.
@@ -276,6 +280,8 @@ fn lying_beside(path: &Path, id: FileId) -> Vec<Beside> {
                 kind,
                 bytes: metadata.len(),
                 modified: modified(&metadata),
+                recovered: kind == BesideKind::Preserved
+                    && kept_copies::is_recovered(&entry.file_name().to_string_lossy()),
             })
         })
         .collect();
@@ -292,6 +298,5 @@ fn belongs(suffix: &str) -> Option<BesideKind> {
         let generation = rest.strip_prefix('.').is_some_and(|number| number.parse::<u32>().is_ok());
         return (rest.is_empty() || generation).then_some(BesideKind::Backup);
     }
-    let kept = [".damaged-", ".before-restore-", "-wal.stale-"];
-    kept.iter().any(|name| suffix.starts_with(name)).then_some(BesideKind::Preserved)
+    KeptKind::of(suffix).map(|_| BesideKind::Preserved)
 }

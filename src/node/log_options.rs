@@ -63,6 +63,7 @@ pub(super) fn options(call: &Call<'_>) -> Outcome<Options> {
             ..profile(call, 14)?
         },
         repair: call.flag(20),
+        keep_copies: size(24)?,
         create_table: call.flag(22),
         // NUL is in no name.
         columns: string(call, 23)?

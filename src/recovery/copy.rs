@@ -1,6 +1,6 @@
 //! Copying a database, as one connection sees it, into a new file that nobody else knows of.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::partial::system;
-use crate::engine::{Connection, Error, Progress, Result, Stage, Task};
+use crate::engine::{Connection, Error, Progress, Result, Stage, Task, give_access_of};
 
 /// Bytes after which what was written is handed to the disk, so that at the end no more than this
 /// is in its queue, before the syncs of whoever writes to the database.
@@ -52,9 +52,7 @@ pub(super) fn copy(
         .open(target)
         .map_err(|error| system(ffi::SQLITE_CANTOPEN, target, &error))?;
     let failed = |error| system(ffi::SQLITE_IOERR_WRITE, target, &error);
-    if let Ok(metadata) = fs::metadata(source.path()) {
-        file.set_permissions(metadata.permissions()).map_err(failed)?;
-    }
+    give_access_of(source.path(), &file).map_err(failed)?;
     let page_size: u64 = source
         .sql()?
         .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))

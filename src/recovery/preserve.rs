@@ -8,7 +8,8 @@ use rusqlite::ffi;
 
 use super::partial::{Partial, sync_directory};
 use super::report::Preserved;
-use crate::engine::{Error, Hold, Result, Stage, Storage, Task, beside, stamp};
+use crate::engine::kept_copies::{self, KeptKind, free_name};
+use crate::engine::{Error, Hold, Result, Stage, Storage, Task, beside, give_access_of};
 use crate::format::wal::HEADER;
 
 /// Bytes that are copied at a time.
@@ -16,12 +17,13 @@ const CHUNK: usize = 1 << 20;
 
 /// Copies what is held to `<database>.damaged-<UTC>` and, where there is a WAL, to
 /// `<database>.damaged-<UTC>-wal`, and syncs both and their directory. Nothing that exists is
-/// overwritten. A copy has its name only once it is complete.
+/// overwritten. A copy has its name only once it is complete. Where there is a copy of the same
+/// bytes already, of a repair that failed or did not end, that one is returned.
 ///
 /// # Errors
 /// `SQLITE_FULL` and others of the disk, a read that fails among them; `task`'s. Nothing is left
 /// then.
-pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Preserved> {
+pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Kept> {
     let live = hold.file();
     let wal = live.wal().map(|wal| -> &dyn Storage { wal });
     preserve_from(live.path(), live.database(), wal, partial, task)
@@ -37,37 +39,65 @@ pub(super) fn preserve_from(
     wal: Option<&dyn Storage>,
     partial: &Partial,
     task: &dyn Task,
-) -> Result<Preserved> {
-    let database = partial.file("original");
-    copy(from, &database, "keeping the original", task)?;
+) -> Result<Kept> {
     // A WAL that ends with its header says nothing.
     let wal = match wal {
-        Some(wal) if wal.size()? > HEADER as u64 => {
-            let copied = partial.file("original-wal");
-            copy(wal, &copied, "keeping its WAL", task)?;
-            Some(copied)
-        }
+        Some(wal) if wal.size()? > HEADER as u64 => Some(wal),
         _ => None,
     };
-    let name = free_name(path)?;
-    let wal_name = beside(&name, "-wal");
-    // The WAL first: a copy that has its name has its WAL, too.
-    if let Some(wal) = &wal {
-        rename(wal, &wal_name)?;
+    let files =
+        |database: PathBuf| Preserved { wal: wal.map(|_| beside(&database, "-wal")), database };
+    if let Some(copy) = kept_copies::find(path, KeptKind::Damaged, from, wal) {
+        return Ok(Kept { files: files(copy), keep: true });
     }
-    if let Err(error) = rename(&database, &name) {
-        drop(std::fs::remove_file(&wal_name));
+    let database = partial.file("original");
+    copy(path, from, &database, "keeping the original", task)?;
+    let copied = partial.file("original-wal");
+    if let Some(wal) = wal {
+        copy(path, wal, &copied, "keeping its WAL", task)?;
+    }
+    let files = files(free_name(path, KeptKind::Damaged)?);
+    // The WAL first: a copy that has its name has its WAL, too.
+    if let Some(name) = &files.wal {
+        rename(&copied, name)?;
+    }
+    if let Err(error) = rename(&database, &files.database) {
+        files.wal.as_ref().map(std::fs::remove_file);
         return Err(error);
     }
     sync_directory(path)?;
-    Ok(Preserved { database: name, wal: wal.map(|_| wal_name) })
+    Ok(Kept { files, keep: false })
 }
 
-fn copy(from: &dyn Storage, to: &Path, name: &'static str, task: &dyn Task) -> Result<()> {
+/// Copies of the original, which are removed unless they are to be kept.
+pub(super) struct Kept {
+    pub(super) files: Preserved,
+    pub(super) keep: bool,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if !self.keep {
+            for file in [Some(&self.files.database), self.files.wal.as_ref()].into_iter().flatten()
+            {
+                drop(std::fs::remove_file(file));
+            }
+        }
+    }
+}
+
+fn copy(
+    path: &Path,
+    from: &dyn Storage,
+    to: &Path,
+    name: &'static str,
+    task: &dyn Task,
+) -> Result<()> {
     let at = |error: std::io::Error| {
         disk_error(&error, "the damaged original could not be copied beside the database, so that nothing was changed").at(to)
     };
     let mut file = File::options().write(true).create_new(true).open(to).map_err(at)?;
+    give_access_of(path, &file).map_err(at)?;
     let total = from.size()?;
     let mut buffer = vec![0; CHUNK];
     let mut done = 0;
@@ -84,20 +114,6 @@ fn copy(from: &dyn Storage, to: &Path, name: &'static str, task: &dyn Task) -> R
     file.sync_all().map_err(at)?;
     task.stage(Stage { name, done, total });
     Ok(())
-}
-
-/// `<path>.damaged-<UTC>`, with a number behind it if that is taken.
-fn free_name(path: &Path) -> Result<PathBuf> {
-    let stamp = stamp()?;
-    let mut number = 0_u32;
-    loop {
-        let suffix = if number == 0 { String::new() } else { format!("-{number}") };
-        let name = beside(path, &format!(".damaged-{stamp}{suffix}"));
-        if !name.exists() && !beside(&name, "-wal").exists() {
-            return Ok(name);
-        }
-        number += 1;
-    }
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {

@@ -47,7 +47,7 @@ use super::copy::copy;
 use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
 use super::partial::{Partial, directory, sync_directory, system};
-use super::preserve::preserve_from;
+use super::preserve::{Kept, preserve_from};
 use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
 use super::reindex::{Reindexed, reindex};
 use super::report::{
@@ -58,9 +58,10 @@ use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
 use super::tried::{PAUSE, TRIES, Tried};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
+use crate::engine::kept_copies::{self, KEEP, KeptKind};
 use crate::engine::{
-    self, Access, Class, Connection, Error, Hold, HotJournal, LiveFile, PrivateFile, Result, Stage,
-    Storage, Task, Wal, advise, beside, check_length, free_bytes, stamp,
+    self, Access, Class, Connection, Error, FileId, Hold, HotJournal, LiveFile, PrivateFile,
+    Result, Stage, Storage, Task, Wal, advise, check_length, free_bytes, give_access_to,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -83,6 +84,8 @@ pub struct Options {
     pub reason: Reason,
     /// Whether a repair is kept that lacks something which SQLite can read of the original.
     pub allow_loss: bool,
+    /// How many copies of originals are kept: see [`kept_copies::prune`].
+    pub keep_copies: usize,
 }
 
 impl Default for Options {
@@ -93,6 +96,7 @@ impl Default for Options {
             patience: Duration::from_secs(300),
             reason: Reason::default(),
             allow_loss: false,
+            keep_copies: KEEP,
         }
     }
 }
@@ -166,6 +170,8 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         make(path, source, options, Least::Rows, &partial, task)?
     };
     let after = Health { path: to.clone(), ..made.health };
+    give_access_to(&made.database, path)
+        .map_err(|error| system(ffi::SQLITE_IOERR, &made.database, &error))?;
     // A rename would replace what was made there meanwhile; a link does not.
     match fs::hard_link(&made.database, to) {
         Ok(()) => {}
@@ -348,7 +354,13 @@ impl Repair<'_> {
         if size(&self.path) > 0 || size(&wal) == 0 {
             return Ok(());
         }
-        let aside = beside(&wal, &format!(".stale-{}", stamp()?));
+        // A process that ended here has given it the name already.
+        let id = FileId::of(&wal).ok();
+        let has_name = |it: &PathBuf| id.is_some() && FileId::of(it).ok() == id;
+        if kept_copies::list(&self.path, KeptKind::StaleWal).iter().any(has_name) {
+            return Ok(());
+        }
+        let aside = kept_copies::free_name(&self.path, KeptKind::StaleWal)?;
         fs::hard_link(&wal, &aside)
             .map_err(|error| system(ffi::SQLITE_CANTOPEN, &aside, &error))?;
         sync_directory(&aside)?;
@@ -450,7 +462,7 @@ impl Repair<'_> {
         let (from, wal) =
             (Tried::new(live.database(), asked), live.wal().map(|wal| Tried::new(wal, asked)));
         let wal = wal.as_ref().map(|wal| -> &dyn Storage { wal });
-        let mut preserved = Kept::new(preserve_from(live.path(), &from, wal, &partial, self.task)?);
+        let mut preserved = preserve_from(live.path(), &from, wal, &partial, self.task)?;
         let made = {
             let database = PrivateFile::open(&preserved.files.database)?;
             let wal = preserved.files.wal.as_deref().map(PrivateFile::open).transpose()?;
@@ -478,7 +490,15 @@ impl Repair<'_> {
         report.salvage = made.salvage;
         report.backup = made.backup;
         report.comparison = made.comparison;
-        Ok(Attempt::Done(Box::new(report.told())))
+        let mut report = report.told();
+        if report.is_whole() && from.lost_pages(report.after.page_size).is_empty() {
+            let database = kept_copies::mark_recovered(&preserved.files.database);
+            let wal = preserved.files.wal.as_ref().map(|_| Wal::path(&database));
+            report.preserved = Some(Preserved { database, wal });
+            report = report.told();
+        }
+        kept_copies::prune(&self.path, self.options.keep_copies);
+        Ok(Attempt::Done(Box::new(report)))
     }
 
     fn write(&self, made: &Made, hold: Hold<'_>, preserved: &mut Kept) -> Result<Written> {
@@ -571,29 +591,6 @@ fn told_aside(path: &Path, aside: &Path) -> String {
          npx fusion-sqlite recover copy-of-{name} rows-of-{name}",
         aside.display()
     )
-}
-
-/// Copies of the original, which are removed unless they are to be kept.
-struct Kept {
-    files: Preserved,
-    keep: bool,
-}
-
-impl Kept {
-    fn new(files: Preserved) -> Self {
-        Self { files, keep: false }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if !self.keep {
-            for file in [Some(&self.files.database), self.files.wal.as_ref()].into_iter().flatten()
-            {
-                drop(fs::remove_file(file));
-            }
-        }
-    }
 }
 
 /// A new database, sound, that nobody else knows of.

@@ -37,9 +37,10 @@ use super::preserve::preserve;
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::write_back::{Written, write_back};
+use crate::engine::kept_copies::{self, KeptKind};
 use crate::engine::{
-    Backup, Class, Connection, DatabaseFile, Error, LiveFile, Progress, Reader, Result, Stage,
-    Task, Wal, beside, stamp,
+    Backup, Class, Connection, DatabaseFile, Error, LiveFile, PrivateFile, Progress, Reader,
+    Result, Stage, Task, Wal, beside,
 };
 use crate::health::{self, Health, Kind};
 
@@ -388,6 +389,11 @@ fn copy_aside<T>(
     copy(&reader, &copied, SLICE, "preserving", None, task)?;
     let then = then()?;
     drop(reader);
+    let same =
+        kept_copies::find(database, KeptKind::BeforeRestore, &PrivateFile::open(&copied)?, None);
+    if let Some(same) = same {
+        return Ok((Preserved { database: same, wal: None }, then));
+    }
     let kept = put_aside(database, &copied, "")?;
     sync_directory(database)?;
     Ok((Preserved { database: kept, wal: None }, then))
@@ -395,17 +401,9 @@ fn copy_aside<T>(
 
 /// Renames `file` to `<database>.before-restore-<UTC time><suffix>`, which was not there.
 fn put_aside(database: &Path, file: &Path, suffix: &str) -> Result<PathBuf> {
-    let stamp = stamp()?;
-    let mut number = 1;
-    loop {
-        let again = if number == 1 { String::new() } else { format!("-{number}") };
-        let name = beside(database, &format!(".before-restore-{stamp}{again}{suffix}"));
-        if !name.exists() {
-            fs::rename(file, &name).map_err(|error| system(ffi::SQLITE_IOERR, &name, &error))?;
-            return Ok(name);
-        }
-        number += 1;
-    }
+    let name = beside(&kept_copies::free_name(database, KeptKind::BeforeRestore)?, suffix);
+    fs::rename(file, &name).map_err(|error| system(ffi::SQLITE_IOERR, &name, &error))?;
+    Ok(name)
 }
 
 /// Steps 3 to 6 where SQLite cannot make anything of the database's header: as a repair does it,
@@ -429,23 +427,22 @@ fn replace(
         copy(&resized, &whole, SLICE, "copying", None, task)?
     };
     let hold = live.hold(until, task)?;
-    let preserved = preserve(&hold, partial, task)?;
+    let mut preserved = preserve(&hold, partial, task)?;
     let written = write_back(&whole, hold, until, task);
-    let error = match written {
-        Ok(Written::Yes) => return Ok((pages, Some(preserved))),
-        Ok(Written::Overtaken) => Error::sqlite(
+    preserved.keep |= match &written {
+        Ok(Written::Yes) => true,
+        Ok(Written::Overtaken) => false,
+        // After an error of the disk the copy may be what is left.
+        Err(error) => !matches!(error.class(), Class::Transient | Class::Misuse),
+    };
+    match written? {
+        Written::Yes => Ok((pages, Some(preserved.files.clone()))),
+        Written::Overtaken => Err(Error::sqlite(
             ffi::SQLITE_BUSY,
             "another connection wrote to the database meanwhile. Nothing was changed",
         )
-        .at(database),
-        Err(error) => error,
-    };
-    if matches!(error.class(), Class::Transient | Class::Misuse) {
-        for copy in [Some(preserved.database), preserved.wal].into_iter().flatten() {
-            drop(fs::remove_file(copy));
-        }
+        .at(database)),
     }
-    Err(error)
 }
 
 /// The database is not there: its file is made, and given its name once it is whole. A WAL without its database is put aside.

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::partial::{Partial, system};
 use super::reader::{self, Encoding};
 use super::salvage::{SchemaEntry, Snapshot};
-use crate::engine::{Connection, Error, Result, beside, errstr};
+use crate::engine::{Connection, Error, Result, beside, errstr, give_access_of};
 use crate::health::{self, Note};
 
 /// How the file begins.
@@ -125,30 +125,12 @@ fn put(database: &Path, content: &Content) -> Result<()> {
     let mut body = serde_json::to_string(content).map_err(|error| failed(error.into()))?;
     body.push('\n');
     let mut file = File::create_new(&new).map_err(failed)?;
-    if let Ok(metadata) = fs::metadata(database) {
-        file.set_permissions(metadata.permissions()).map_err(failed)?;
-        own(&file, &metadata);
-    }
+    give_access_of(database, &file).map_err(failed)?;
     writeln!(file, "{MAGIC}{:016x}", checksum(body.as_bytes()))
         .and_then(|()| file.write_all(body.as_bytes()))
         .and_then(|()| file.sync_all())
         .map_err(failed)?;
     fs::rename(&new, &target).map_err(failed)
-}
-
-/// Gives `file` the owner of the database, where this process may do that.
-fn own(file: &File, database: &fs::Metadata) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{MetadataExt, fchown};
-        let (user, group) = (database.uid(), database.gid());
-        if file.metadata().is_ok_and(|it| (it.uid(), it.gid()) != (user, group)) {
-            // Without the right to it, the file is this process's, as everything that it makes.
-            drop(fchown(file, Some(user), Some(group)));
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = (file, database);
 }
 
 /// What `connection` sees of its main database as a whole. Inside a transaction it is of that
