@@ -131,8 +131,9 @@ mod platform {
 
     const FUSE: u32 = 0x6573_5546;
 
-    /// FUSE file systems whose data is elsewhere.
-    const REMOTE_FUSE: &[&str] = &[
+    /// Types of mounts, `fuse.` left out, whose files others than this kernel write to: the last
+    /// group are folders that a virtual machine shares with its host.
+    const REMOTE: &[&str] = &[
         "sshfs",
         "rclone",
         "s3fs",
@@ -157,6 +158,14 @@ mod platform {
         "afpfs",
         "hdfs",
         "gvfsd-fuse",
+        "nfs4",
+        "smb3",
+        "virtiofs",
+        "fakeowner",
+        "grpcfuse",
+        "osxfs",
+        "prl_fs",
+        "v9fs",
     ];
 
     /// `f_type`'s type differs between C libraries; the magic numbers have 32 bits.
@@ -171,24 +180,32 @@ mod platform {
             }
             stat.assume_init().f_type as u32
         };
-        if magic == FUSE {
-            let name = fuse_type(path).unwrap_or_else(|| "fuse".to_owned());
-            return Ok(fuse(name));
-        }
+        Ok(named(magic, type_of(path)))
+    }
+
+    /// The file system with this `f_type` whose mount has this type. Either may say that it is
+    /// remote: Docker Desktop's and other virtual machines' folders have a type of their own, and
+    /// any magic number.
+    fn named(magic: u32, mounted: Option<String>) -> FileSystem {
         let known = KNOWN.iter().find(|(number, ..)| *number == magic);
-        Ok(known.map_or_else(
-            || FileSystem { name: format!("{magic:#x}"), network: false },
-            |(_, name, network)| FileSystem { name: (*name).to_owned(), network: *network },
-        ))
+        let is_remote = mounted.as_deref().is_some_and(|name| {
+            let name = name.strip_prefix("fuse.").unwrap_or(name);
+            REMOTE.contains(&name)
+                || KNOWN.iter().any(|(_, known, remote)| *remote && *known == name)
+        });
+        let network = is_remote || known.is_some_and(|(.., network)| *network);
+        let name = match (known, mounted) {
+            (Some((_, name, true)), _) => (*name).to_owned(),
+            (_, Some(mounted)) => mounted,
+            (Some((_, name, _)), None) => (*name).to_owned(),
+            (None, None) if magic == FUSE => "fuse".to_owned(),
+            (None, None) => format!("{magic:#x}"),
+        };
+        FileSystem { name, network }
     }
 
-    fn fuse(name: String) -> FileSystem {
-        let subtype = name.strip_prefix("fuse.").unwrap_or(&name);
-        FileSystem { network: REMOTE_FUSE.contains(&subtype), name }
-    }
-
-    /// The type that the mount of `path` was given, which `statfs` does not tell.
-    fn fuse_type(path: &Path) -> Option<String> {
+    /// The type that the mount of `path` was given, which `statfs` does not say.
+    fn type_of(path: &Path) -> Option<String> {
         let device = std::fs::metadata(path).ok()?.dev();
         let wanted = format!("{}:{}", libc::major(device), libc::minor(device));
         type_of_mount(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, &wanted)
@@ -215,11 +232,40 @@ mod platform {
             let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
                           90 22 0:57 / /mnt/a b rw shared:2 master:1 - fuse.sshfs me@host: rw\n\
                           91 22 0:58 / /mnt/c rw - fuseblk /dev/sdb1 rw\n";
-            let at = |device| fuse(type_of_mount(mounts, device).unwrap());
+            let at = |device| named(FUSE, type_of_mount(mounts, device));
             assert!(at("0:57").network);
             assert_eq!(at("0:57").name, "fuse.sshfs");
             assert!(!at("0:58").network);
             assert_eq!(type_of_mount(mounts, "0:59"), None);
+            assert_eq!(at("0:59"), FileSystem { name: "fuse".to_owned(), network: false });
+        }
+
+        #[test]
+        fn a_folder_of_a_virtual_machines_host_is_a_network_whatever_statfs_says() {
+            // The root, a bind mount of Docker Desktop, of older ones, and of OrbStack or Lima.
+            let mounts = "\
+                700 600 0:110 / / rw,relatime master:1 - overlay overlay rw,lowerdir=/a\n\
+                731 700 0:35 /Users/me/app /w rw,relatime - fakeowner /run/host_mark/Users rw,fakeowner\n\
+                732 700 0:36 /app /x rw,relatime - fuse.grpcfuse grpcfuse rw,user_id=0\n\
+                733 700 0:37 / /y rw,relatime - virtiofs mac rw\n\
+                734 700 0:38 / /z rw,relatime - 9p host rw,trans=virtio\n\
+                735 700 8:1 / /data rw,relatime - ext4 /dev/sda1 rw\n";
+            for (device, magic, network) in [
+                ("0:110", 0x794C_7630, false),
+                ("0:35", 0x6265_6570, true),
+                ("0:36", FUSE, true),
+                ("0:37", FUSE, true),
+                ("0:38", 1, true),
+                ("8:1", 0xEF53, false),
+            ] {
+                let found = named(magic, type_of_mount(mounts, device));
+                assert_eq!(found.network, network, "{device} {found}");
+            }
+            assert_eq!(named(0x6969, None).name, "nfs");
+            assert_eq!(
+                named(0x1234, None),
+                FileSystem { name: "0x1234".to_owned(), network: false }
+            );
         }
 
         #[test]

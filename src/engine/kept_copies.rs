@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Error, Result, Storage, Wal, beside, stamp};
+use super::{Error, Result, Storage, Wal, beside, stamp, sync_folder_of};
 
 /// What replaced the database or its WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,11 +171,8 @@ pub fn put_wal_aside(database: &Path) -> Result<PathBuf> {
         let message = format!("the -wal could not be renamed to {}: {error}", aside.display());
         Error::sqlite(rusqlite::ffi::SQLITE_IOERR, message).at(database)
     })?;
-    #[cfg(unix)]
-    if let Some(folder) = aside.parent() {
-        // The new name survives loss of power, or the old one does: either is a whole WAL.
-        drop(fs::File::open(folder).and_then(|folder| folder.sync_all()));
-    }
+    // The new name survives loss of power, or the old one does: either is a whole WAL.
+    drop(sync_folder_of(&aside));
     Ok(aside)
 }
 

@@ -20,12 +20,44 @@ pub fn try_own(file: &File) -> io::Result<bool> {
         return Ok(true);
     }
     let error = io::Error::last_os_error();
+    outcome(error)
+}
+
+/// What `flock` says where it does not take the lock.
+#[cfg(unix)]
+fn outcome(error: io::Error) -> io::Result<bool> {
+    // macOS has two numbers for "not supported", SMB says EISDIR for a folder (`smbfs_vnop_advlock`),
+    // and others refuse locks of folders in other words.
+    const NONE: &[i32] = &[
+        libc::ENOLCK,
+        libc::ENOTSUP,
+        libc::EOPNOTSUPP,
+        libc::EINVAL,
+        libc::EBADF,
+        libc::ENOSYS,
+        libc::EISDIR,
+        libc::EPERM,
+        libc::ENOTTY,
+    ];
     match error.raw_os_error() {
         Some(libc::EWOULDBLOCK) => Ok(false),
-        Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::EINVAL | libc::EBADF | libc::ENOSYS) => {
-            Ok(true)
-        }
+        Some(code) if NONE.contains(&code) => Ok(true),
         _ => Err(error),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_such_locks_has_no_other_owner() {
+        let answer = |code| outcome(io::Error::from_raw_os_error(code));
+        assert!(!answer(libc::EWOULDBLOCK).unwrap());
+        for code in [libc::ENOTSUP, libc::EISDIR, libc::EPERM, libc::ENOTTY, libc::ENOLCK] {
+            assert!(answer(code).unwrap(), "{code}");
+        }
+        assert_eq!(answer(libc::EIO).unwrap_err().raw_os_error(), Some(libc::EIO));
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::partial::system;
-use crate::engine::{Connection, Error, Progress, Result, Stage, Task, give_access_of};
+use crate::engine::{
+    Connection, Error, Progress, Result, Stage, Task, give_access_of, sync, sync_piece,
+};
 
 /// Bytes after which what was written is handed to the disk, so that at the end no more than this
 /// is in its queue, before the syncs of whoever writes to the database.
@@ -69,13 +71,13 @@ pub(super) fn copy(
         unsynced += u64::from(rate) * page_size;
         if unsynced >= SYNC_EVERY {
             unsynced = 0;
-            file.sync_data().map_err(failed)?;
+            sync_piece(&file).map_err(failed)?;
         }
         if progress.done { Ok(()) } else { task.go_on() }
     };
     source.copy_to(&destination, slice, release, &mut step).map_err(at)?;
     drop(destination);
-    leave_wal_mode(&mut file).and_then(|()| file.sync_all()).map_err(failed)?;
+    leave_wal_mode(&mut file).and_then(|()| sync(&file)).map_err(failed)?;
     Ok(pages)
 }
 

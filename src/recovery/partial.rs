@@ -35,27 +35,6 @@ pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
     Error::sqlite(errcode, shown(&message)).at(path)
 }
 
-/// Makes what was renamed or removed in the folder of `path` durable. Windows does so by itself.
-///
-/// # Errors
-/// `SQLITE_IOERR_DIR_FSYNC`.
-pub(super) fn sync_directory(path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    {
-        let folder = directory(path);
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        // Some file systems have no sync of folders, and none that is needed.
-        if let Err(error) = synced
-            && error.kind() != io::ErrorKind::InvalidInput
-        {
-            return Err(system(ffi::SQLITE_IOERR_DIR_FSYNC, folder, &error));
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
-}
-
 impl Partial {
     /// A new folder beside `target`. Folders of the same target whose operation did not live to
     /// remove them are removed.

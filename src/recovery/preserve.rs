@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ffi;
 
-use super::partial::{Partial, sync_directory};
+use super::partial::Partial;
 use super::report::Preserved;
 use crate::engine::kept_copies::{self, KeptKind, free_name};
-use crate::engine::{Error, Hold, Result, Stage, Storage, Task, beside, give_access_of};
+use crate::engine::{
+    Error, Hold, Result, Stage, Storage, Task, beside, give_access_of, sync, sync_folder_of,
+};
 use crate::format::wal::HEADER;
 
 /// Bytes that are copied at a time.
@@ -65,7 +67,7 @@ pub(super) fn preserve_from(
         files.wal.as_ref().map(std::fs::remove_file);
         return Err(error);
     }
-    sync_directory(path)?;
+    sync_folder_of(path)?;
     Ok(Kept { files, keep: false })
 }
 
@@ -111,7 +113,7 @@ fn copy(
         file.write_all(bytes).map_err(at)?;
         done += count as u64;
     }
-    file.sync_all().map_err(at)?;
+    sync(&file).map_err(at)?;
     task.stage(Stage { name, done, total });
     Ok(())
 }

@@ -46,7 +46,7 @@ use super::comparison::Comparison;
 use super::copy::copy;
 use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
-use super::partial::{Partial, directory, sync_directory, system};
+use super::partial::{Partial, directory, system};
 use super::preserve::{Kept, preserve_from};
 use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
 use super::reindex::{Reindexed, reindex};
@@ -61,7 +61,8 @@ use super::{reader, rotation, snapshot_file};
 use crate::engine::kept_copies::{self, KEEP, KeptKind};
 use crate::engine::{
     self, Access, Class, Connection, Error, FileId, Hold, HotJournal, LiveFile, PrivateFile,
-    Result, Stage, Storage, Task, Wal, advise, check_length, free_bytes, give_access_to,
+    Result, Stage, Storage, Task, Wal, advise, check_length, free_bytes, give_access_of,
+    give_access_to, sync, sync_folder_of,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -179,7 +180,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         Err(_) => fs::rename(&made.database, to)
             .map_err(|error| system(ffi::SQLITE_CANTOPEN, to, &error))?,
     }
-    sync_directory(to)?;
+    sync_folder_of(to)?;
     Ok(Report {
         path: path.clone(),
         to: Some(to.clone()),
@@ -361,9 +362,17 @@ impl Repair<'_> {
             return Ok(());
         }
         let aside = kept_copies::free_name(&self.path, KeptKind::StaleWal)?;
-        fs::hard_link(&wal, &aside)
-            .map_err(|error| system(ffi::SQLITE_CANTOPEN, &aside, &error))?;
-        sync_directory(&aside)?;
+        if fs::hard_link(&wal, &aside).is_err() {
+            // exFAT, SMB and many FUSE file systems have no links.
+            let partial = Partial::new(&self.path)?;
+            let copied = partial.file("wal");
+            fs::copy(&wal, &copied)
+                .and_then(|_| fs::File::open(&copied))
+                .and_then(|file| give_access_of(&self.path, &file).and_then(|()| sync(&file)))
+                .and_then(|()| fs::rename(&copied, &aside))
+                .map_err(|error| system(ffi::SQLITE_CANTOPEN, &aside, &error))?;
+        }
+        sync_folder_of(&aside)?;
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,

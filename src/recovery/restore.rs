@@ -32,7 +32,7 @@ use serde::Serialize;
 use super::aftermath::{self, watcher};
 use super::backup::{check_distinct, is_sound, resolved, unreadable};
 use super::copy::copy;
-use super::partial::{Partial, sync_directory, system};
+use super::partial::{Partial, system};
 use super::preserve::preserve;
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
@@ -40,7 +40,7 @@ use super::write_back::{Written, write_back};
 use crate::engine::kept_copies::{self, KeptKind};
 use crate::engine::{
     Backup, Class, Connection, DatabaseFile, Error, LiveFile, PrivateFile, Progress, Reader,
-    Result, Stage, Task, Wal, beside,
+    Result, Stage, Task, Wal, beside, sync_folder_of,
 };
 use crate::health::{self, Health, Kind};
 
@@ -395,7 +395,7 @@ fn copy_aside<T>(
         return Ok((Preserved { database: same, wal: None }, then));
     }
     let kept = put_aside(database, &copied, "")?;
-    sync_directory(database)?;
+    sync_folder_of(database)?;
     Ok((Preserved { database: kept, wal: None }, then))
 }
 
@@ -456,7 +456,7 @@ fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task
     // Not by a link, which would fail where somebody makes the file at this moment: cut off before
     // its other name is gone, it leaves a database with two.
     fs::rename(&made, database).map_err(|error| system(ffi::SQLITE_CANTOPEN, database, &error))?;
-    sync_directory(database)?;
+    sync_folder_of(database)?;
     Ok(pages)
 }
 

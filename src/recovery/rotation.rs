@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use rusqlite::ffi;
 
-use super::partial::{directory, sync_directory, system};
-use crate::engine::{Error, Result, Task, beside, try_own};
+use super::partial::{directory, system};
+use crate::engine::{Error, Result, Task, beside, sync_folder_of, try_own};
 
 /// The pause between two attempts at the folder.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -125,7 +125,7 @@ pub(super) fn rotate(new: &Path, path: &Path, keep: u32, task: &dyn Task) -> Res
         rename(old, &named(path, number.saturating_add(1)))?;
     }
     rename(new, path)?;
-    sync_directory(path)?;
+    sync_folder_of(path)?;
     let mut kept = Vec::new();
     for (number, old) in numbered(path).into_iter().filter(|(number, _)| *number > 0) {
         if number < keep.max(1) {

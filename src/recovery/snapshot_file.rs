@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::partial::{Partial, system};
 use super::reader::{self, Encoding};
 use super::salvage::{SchemaEntry, Snapshot};
-use crate::engine::{Connection, Error, Result, beside, errstr, give_access_of};
+use crate::engine::{Connection, Error, Result, beside, errstr, give_access_of, sync};
 use crate::health::{self, Note};
 
 /// How the file begins.
@@ -128,7 +128,7 @@ fn put(database: &Path, content: &Content) -> Result<()> {
     give_access_of(database, &file).map_err(failed)?;
     writeln!(file, "{MAGIC}{:016x}", checksum(body.as_bytes()))
         .and_then(|()| file.write_all(body.as_bytes()))
-        .and_then(|()| file.sync_all())
+        .and_then(|()| sync(&file))
         .map_err(failed)?;
     fs::rename(&new, &target).map_err(failed)
 }

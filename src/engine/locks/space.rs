@@ -66,20 +66,50 @@ const POLL: Duration = Duration::from_millis(1);
 /// A `errno` value.
 pub(super) type Errno = c_int;
 
-/// The `fcntl` commands that lock an open file description.
+/// What the table asks the system: a test replaces it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Commands {
+    /// The `fcntl` commands that lock an open file description.
     set: c_int,
     get: c_int,
+    /// Device and inode number of a descriptor's file.
+    inode: fn(RawFd) -> Result<Inode, Errno>,
+    /// Whether they are the file's for its whole life.
+    identifies: fn(RawFd) -> bool,
 }
 
 impl Commands {
     /// Linux since 3.15, and XNU, where the numbers are others.
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-    pub(super) const OFD: Self = Self { set: libc::F_OFD_SETLK, get: libc::F_OFD_GETLK };
-    /// No other system has them. This one's number is nobody's command: EINVAL.
+    pub(super) const OFD: Self =
+        Self { set: libc::F_OFD_SETLK, get: libc::F_OFD_GETLK, inode, identifies };
+    /// No other system has them. No command has this number: EINVAL.
     #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-    pub(super) const OFD: Self = Self { set: -1, get: -1 };
+    pub(super) const OFD: Self = Self { set: -1, get: -1, inode, identifies };
+}
+
+/// On macOS all empty files of a FAT volume have one inode number, and get their own with their
+/// first byte (`FILENO_EMPTY` in msdosfs's `fat.h`; SQLite's `findInodeInfo` writes that byte
+/// first). A `-shm` is empty when it is first locked. So files there have no key, and keep POSIX
+/// locks.
+#[cfg(target_vendor = "apple")]
+fn identifies(fd: RawFd) -> bool {
+    let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: fstatfs fills the whole structure when it succeeds, and only then is it read. The
+    // type's name is NUL-terminated.
+    let name = unsafe {
+        if libc::fstatfs(fd, stat.as_mut_ptr()) != 0 {
+            return false;
+        }
+        std::ffi::CStr::from_ptr(stat.assume_init_ref().f_fstypename.as_ptr()).to_bytes().to_vec()
+    };
+    !name.starts_with(b"msdos") && !name.starts_with(b"exfat")
+}
+
+/// Elsewhere a file has one inode number.
+#[cfg(not(target_vendor = "apple"))]
+const fn identifies(_: RawFd) -> bool {
+    true
 }
 
 /// What a request asks for.
@@ -274,10 +304,20 @@ impl LockSpace {
         let request = if cmd == libc::F_GETLK { Request::Get } else { Request::Set };
         if self.learning.load(Ordering::SeqCst) {
             // SQLite makes one request for an inode at a time, so the next one finds it excluded.
-            self.exclude(inode(fd)?);
+            self.exclude((self.commands.inode)(fd)?);
             return posix(fd, request, lock);
         }
-        let member = self.member(fd)?;
+        let known = self.table().members.get(&fd).cloned();
+        let member = match known {
+            Some(member) => member,
+            None if !(self.commands.identifies)(fd) => return posix(fd, request, lock),
+            // A question decides nothing and allocates nothing. Where it fails, SQLite on macOS
+            // locks with a file of its own for the connection's life (`autolockIoFinder`).
+            None if request == Request::Get => {
+                return ofd(fd, request, lock, self.commands).or_else(|_| posix(fd, request, lock));
+            }
+            None => self.member(fd)?,
+        };
         loop {
             match self.attempt(&member, fd, request, lock) {
                 Err(libc::EAGAIN | libc::EACCES) if cmd == libc::F_SETLKW => {
@@ -328,10 +368,7 @@ impl LockSpace {
 
     /// The membership of `fd`, made at its first request.
     fn member(&self, fd: RawFd) -> Result<Member, Errno> {
-        if let Some(member) = self.table().members.get(&fd) {
-            return Ok(member.clone());
-        }
-        let inode = inode(fd)?;
+        let inode = (self.commands.inode)(fd)?;
         let writable = is_writable(fd)?;
         let mut table = self.table();
         if let Some(member) = table.members.get(&fd) {
@@ -656,6 +693,53 @@ mod tests {
         space.table().files.len()
     }
 
+    /// As msdosfs on macOS answers: one inode number for all empty files.
+    fn fat_inode(fd: RawFd) -> Result<Inode, Errno> {
+        // SAFETY: the descriptor is open, and the wrapper does not close it.
+        let file = unsafe { std::mem::ManuallyDrop::new(std::fs::File::from_raw_fd(fd)) };
+        let is_empty = file.metadata().is_ok_and(|it| it.len() == 0);
+        if is_empty { Ok((1, 999_999_999)) } else { inode(fd) }
+    }
+
+    #[test]
+    fn two_empty_files_with_one_inode_number_have_their_own_locks() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a-shm", "b-shm"].map(|name| folder.path().join(name));
+        for identifies in [(|_| false) as fn(RawFd) -> bool, |_| true] {
+            let commands = Commands { inode: fat_inode, identifies, ..Commands::OFD };
+            let space = LockSpace::new(commands);
+            let files = paths.each_ref().map(|path| {
+                std::fs::write(path, "").unwrap();
+                writable(path)
+            });
+            for file in &files {
+                assert_eq!(set(&space, file, WRITE, 0, 1), Ok(()));
+            }
+            let locked = paths.each_ref().map(|path| seen(path, 0, 1) == WRITE);
+            // The other answer is what the rule is for: one file's lock goes to the other.
+            assert_eq!(locked, [true, !identifies(0)]);
+            for file in files {
+                close(&space, file);
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_needs_no_descriptor_and_makes_no_member() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let asked = writable(&path);
+        let mut lock = flock(WRITE, 0, 1);
+        // No fstat, no OFD lock: SQLite still gets an answer.
+        let fails = Commands { set: -1, get: -1, inode: |_| Err(libc::EIO), identifies: |_| true };
+        for space in [&space, &LockSpace::new(fails)] {
+            assert_eq!(space.request(asked.as_raw_fd(), libc::F_GETLK, &mut lock), Ok(()));
+            assert_eq!(lock.l_type, UNLOCK);
+            assert_eq!(canonicals(space), 0);
+            lock = flock(WRITE, 0, 1);
+        }
+    }
+
     #[test]
     fn descriptors_of_one_file_are_one_owner_and_other_spaces_are_others() {
         let (_directory, path) = file();
@@ -835,7 +919,7 @@ mod tests {
     #[test]
     fn a_file_system_without_such_locks_gets_posix_locks_and_is_counted() {
         let (_directory, path) = file();
-        let space = LockSpace::new(Commands { set: -1, get: -1 });
+        let space = LockSpace::new(Commands { set: -1, get: -1, ..Commands::OFD });
         let a = writable(&path);
         set(&space, &a, WRITE, 0, 1).unwrap();
         set(&space, &a, READ, 4, 1).unwrap();
