@@ -1093,7 +1093,7 @@ export class HardenedDatabase extends DatabaseSync {
    * that this process has not opened before is made if it is missing, with its directory, unless
    * `mustExist` is set.
    *
-   * @throws `ERR_FUSION_MISSING`, `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`,
+   * @throws `ERR_FUSION_MISSING`, `ERR_FUSION_NOT_WAL`, `ERR_FUSION_PROFILE`, `ERR_FUSION_HARD_LINKS`, `ERR_FUSION_FILE_MOUNT`,
    * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_DAMAGED`,
    * `ERR_SQLITE_ERROR`; TypeError and RangeError for options
    */
@@ -1360,6 +1360,8 @@ export interface FileInfo {
   modified: number | null
   /** Names of the file: more than one is dangerous. */
   hardLinks: number
+  /** Whether the file itself is a mount's root (`docker -v a.db:/data/a.db`): each side has its own `-wal`. Linux only. */
+  fileMount: boolean
   fileSystem: { name: string; network: boolean } | null
   /** How this process locks it. */
   lockKind: 'ofd' | 'posix' | 'windows'

@@ -1,6 +1,6 @@
 // Backups off the event loop.
 
-import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, realpathSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import test from 'ava'
@@ -10,7 +10,7 @@ import { run } from './helpers/child.ts'
 import { sameAsync, type Api } from './helpers/differential.ts'
 
 const any = (value: unknown) => value as never
-const directory = mkdtempSync(path.join(tmpdir(), 'fusion-backup-'))
+const directory = realpathSync(mkdtempSync(path.join(tmpdir(), 'fusion-backup-')))
 let files = 0
 const file = () => path.join(directory, `${files++}.db`)
 

@@ -186,7 +186,7 @@ test('arguments are checked', async (t) => {
   await t.throwsAsync(openInMemory(t).check(), { code: 'ERR_INVALID_STATE' })
 })
 
-const templates = mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-check-'))
+const templates = realpathSync(mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-check-')))
 const template = path.join(templates, 'large.db')
 
 test.before(() => {

@@ -1,13 +1,13 @@
 // The cache of prepared statements cannot be noticed, but by the time it saves.
 
-import { mkdtempSync, existsSync, rmSync } from 'node:fs'
+import { mkdtempSync, realpathSync, existsSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import test from 'ava'
 import { DatabaseSync } from '../index.js'
 import { same, type Api } from './helpers/differential.ts'
 
-const directory = mkdtempSync(join(tmpdir(), 'fusion-sqlite-'))
+const directory = realpathSync(mkdtempSync(join(tmpdir(), 'fusion-sqlite-')))
 test.after.always(() => rmSync(directory, { recursive: true, force: true }))
 let files = 0
 
@@ -163,7 +163,7 @@ test('a statement that is kept holds neither a lock nor the -wal', (t) => {
 })
 
 same('BEGIN fails after it was prepared anew', ({ DatabaseSync }, look) => {
-  const file = join(mkdtempSync(join(tmpdir(), 'fusion-cache-')), 'a.db')
+  const file = join(realpathSync(mkdtempSync(join(tmpdir(), 'fusion-cache-'))), 'a.db')
   const other = new DatabaseSync(file)
   other.exec('CREATE TABLE t (a); INSERT INTO t VALUES (9007199254740993)')
   other.close()
@@ -176,7 +176,7 @@ same('BEGIN fails after it was prepared anew', ({ DatabaseSync }, look) => {
 })
 
 same('BEGIN prepared anew does not begin to read', ({ DatabaseSync }, look) => {
-  const file = join(mkdtempSync(join(tmpdir(), 'fusion-cache-')), 'a.db')
+  const file = join(realpathSync(mkdtempSync(join(tmpdir(), 'fusion-cache-'))), 'a.db')
   const db = new DatabaseSync(file)
   const begin = db.prepare('BEGIN')
   look('none', () => db.prepare('SELECT * FROM nope'))

@@ -1,7 +1,7 @@
 // Loadable extensions, and defensive mode, as node:sqlite has them.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, globSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, mkdtempSync, realpathSync, writeFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import path from 'node:path'
 import test from 'ava'
@@ -28,7 +28,7 @@ function build(): string | null {
   const cargo = process.env['CARGO_HOME'] ?? path.join(homedir(), '.cargo')
   const [header] = globSync(path.join(cargo, 'registry/src/*/libsqlite3-sys-*/sqlite3/sqlite3ext.h'))
   if (header === undefined || process.platform === 'win32') return null
-  const directory = mkdtempSync(path.join(tmpdir(), 'fusion-sqlite-extension-'))
+  const directory = realpathSync(mkdtempSync(path.join(tmpdir(), 'fusion-sqlite-extension-')))
   const source = path.join(directory, 'ext.c')
   const library = path.join(directory, process.platform === 'darwin' ? 'ext.dylib' : 'ext.so')
   writeFileSync(source, SOURCE)

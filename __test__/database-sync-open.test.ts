@@ -1,7 +1,7 @@
 // Opening and closing a DatabaseSync: paths, options, states and their errors.
 
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -9,7 +9,7 @@ import test from 'ava'
 import { DatabaseSync, HardenedDatabase } from '../index.js'
 import { same } from './helpers/differential.ts'
 
-const directory = mkdtempSync(join(tmpdir(), 'fusion-sqlite-'))
+const directory = realpathSync(mkdtempSync(join(tmpdir(), 'fusion-sqlite-')))
 test.after.always(() => rmSync(directory, { recursive: true, force: true }))
 
 const any = (value: unknown) => value as never

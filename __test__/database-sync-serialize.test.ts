@@ -2,7 +2,7 @@
 
 import { spawnSync } from 'node:child_process'
 import dc from 'node:diagnostics_channel'
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, realpathSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import test from 'ava'
@@ -11,7 +11,7 @@ import { same } from './helpers/differential.ts'
 
 const any = (value: unknown) => value as never
 const SQL = 'CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)'
-const directory = mkdtempSync(path.join(tmpdir(), 'fusion-serialize-'))
+const directory = realpathSync(mkdtempSync(path.join(tmpdir(), 'fusion-serialize-')))
 let files = 0
 
 const describe = (bytes: Uint8Array) => [

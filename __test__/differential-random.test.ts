@@ -11,7 +11,7 @@
 // of the present sequence, for finding one that crashes.
 
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, realpathSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import * as node from 'node:sqlite'
@@ -55,8 +55,8 @@ function missing<T>(act: () => T): T {
 const VERSION = [96, 97, 98, 99] as const
 
 const directories = {
-  node: mkdtempSync(join(tmpdir(), 'fusion-random-node-')),
-  ours: mkdtempSync(join(tmpdir(), 'fusion-random-ours-')),
+  node: realpathSync(mkdtempSync(join(tmpdir(), 'fusion-random-node-'))),
+  ours: realpathSync(mkdtempSync(join(tmpdir(), 'fusion-random-ours-'))),
 }
 
 const any = (value: unknown) => value as never

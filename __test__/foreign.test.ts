@@ -2,7 +2,7 @@
 // process is who sees whether a lock holds.
 
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, cpSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, realpathSync, readdirSync, cpSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,7 +10,7 @@ import test from 'ava'
 import * as sqlite from '../index.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const folder = mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-foreign-'))
+const folder = realpathSync(mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-foreign-')))
 test.after.always(() => rmSync(folder, { recursive: true, force: true }))
 
 const info = sqlite.engineInfo()

@@ -2,7 +2,7 @@
 // among thousands of them.
 
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,7 +10,7 @@ import test from 'ava'
 import * as sqlite from '../index.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const folder = mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-many-'))
+const folder = realpathSync(mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-many-')))
 test.after.always(() => rmSync(folder, { recursive: true, force: true }))
 
 const ofd = sqlite.engineInfo().lockKind === 'ofd' ? test : test.skip

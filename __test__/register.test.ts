@@ -2,14 +2,14 @@
 // is an application of its own in a folder where npm has put the package, run as a real process.
 
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const app = mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-register-'))
+const app = realpathSync(mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-register-')))
 mkdirSync(path.join(app, 'node_modules'))
 symlinkSync(root, path.join(app, 'node_modules', 'fusion-sqlite'), 'junction')
 test.after.always(() => rmSync(app, { recursive: true, force: true }))

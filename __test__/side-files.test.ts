@@ -1,13 +1,16 @@
 // The files that the package makes next to a database: who may read them, how many of them there
 // are, and what no copy is removed for.
 
+import { spawnSync } from 'node:child_process'
+import { createRequire } from 'node:module'
 import { chownSync, chmodSync, copyFileSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import test from 'ava'
 import { HardenedDatabase, backupFile, fileInfo, recover, restore } from '../index.js'
 import { destroy, filled, leaves, readPage, writePage } from './helpers/damage.ts'
-import { createSchema, entries, folder } from './support.ts'
+import { createSchema, database, entries, folder } from './support.ts'
 
+const require = createRequire(import.meta.url)
 const LOG = 'agentLogEntries'
 const isRoot = process.getuid?.() === 0
 
@@ -125,4 +128,27 @@ test('keepCopies is checked', async (t) => {
     for (const { code } of [rejected, thrown] as { code?: string }[])
       t.regex(code!, /^ERR_(OUT_OF_RANGE|INVALID_ARG_TYPE)$/)
   }
+})
+
+test('a database that is mounted as a single file is refused, unless hard links are allowed', (t) => {
+  const file = database(t)
+  const other = path.join(folder(t), 'other.db')
+  writeFileSync(other, '')
+  const program = `
+    const { HardenedDatabase, fileInfo } = require(${JSON.stringify(require.resolve('../index.js'))})
+    let code
+    try { new HardenedDatabase(${JSON.stringify(other)}).close() } catch (error) { code = error.code }
+    const db = new HardenedDatabase(${JSON.stringify(other)}, { allowHardLinks: true })
+    db.close()
+    fileInfo(${JSON.stringify(other)}).then(({ fileMount }) => console.log(JSON.stringify({ code, fileMount })))`
+  // A mount namespace of its own: nothing of this one changes.
+  const script = 'mount --bind "$1" "$2" 2>/dev/null || exit 77; exec "$3" -e "$4"'
+  const args = ['-m', 'sh', '-c', script, 'sh', file, other, process.execPath, program]
+  const { status, stdout, stderr, error } = spawnSync('unshare', args, { encoding: 'utf8' })
+  if (error !== undefined || status === 77 || /unshare/.test(stderr)) {
+    t.log(`not tried: this user may not mount (${error?.message ?? stderr.trim()})`)
+    return t.pass()
+  }
+  t.is(status, 0, stderr)
+  t.deepEqual(JSON.parse(stdout), { code: 'ERR_FUSION_FILE_MOUNT', fileMount: true })
 })

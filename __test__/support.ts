@@ -2,7 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, realpathSync, readFileSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,7 +15,7 @@ const schema = readFileSync(new URL('../examples/fusion-schema.sql', import.meta
 
 /** A folder of the test's own. */
 export function folder(t: ExecutionContext): string {
-  const made = mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-test-'))
+  const made = realpathSync(mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-test-')))
   t.teardown(() => rmSync(made, { recursive: true, force: true }))
   return made
 }

@@ -1,7 +1,8 @@
 // The checks of every change, as .ci/run calls them: formatters, linters, types, generated files,
 // then `npm test`. A check that fails counts as one failure in the last line.
 
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import os from 'node:os'
 import path from 'node:path'
 import { SetupError, main, node24, prepare, root, run, runAndRead, tool } from './bootstrap.mjs'
 
@@ -57,7 +58,13 @@ await main(async () => {
   for (const [name, body] of checks) await check(name, body)
 
   console.log('\n== tests')
-  const tests = await runAndRead(node24, ['scripts/test.mjs'])
+  // As on macOS, where the temporary folder's path leads through a symbolic link.
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-ci-'))
+  const TMPDIR = path.join(folder, 'link')
+  mkdirSync(path.join(folder, 'real'))
+  symlinkSync(path.join(folder, 'real'), TMPDIR, 'dir')
+  const tests = await runAndRead(node24, ['scripts/test.mjs'], { env: { TMPDIR } })
+  rmSync(folder, { recursive: true, force: true })
   const [, passed = '0', failed = '1'] = /^(\d+) passed, (\d+) failed$/m.exec(tests.output) ?? []
   const ownFailures = Math.max(Number(failed), tests.code === 0 ? 0 : 1)
 

@@ -1,8 +1,6 @@
 // `npm test`: installs and builds what is missing, runs cargo's tests, every ava test under Node 24,
 // and those of what stands in for node:sqlite under the newest Node, too. The last line adds all up.
 
-import { realpathSync } from 'node:fs'
-import os from 'node:os'
 import { stripVTControlCharacters } from 'node:util'
 import { SetupError, ensureNewestNode, main, node24, prepare, runAndRead, tool } from './bootstrap.mjs'
 
@@ -28,12 +26,8 @@ async function cargo() {
 /** The tests whose right answers are those of the Node that runs. */
 const COMPARED = ['environment', 'database-sync-*', 'differential-random', 'register']
 
-/** The temporary folder without symbolic links and short names: SQLite answers with the real path. */
-const temporary = realpathSync.native(os.tmpdir())
-
 async function ava(args, node = node24, env = {}) {
-  const folders = { TMPDIR: temporary, TEMP: temporary, TMP: temporary }
-  const { code, output } = await runAndRead(node, [tool.ava, ...args], { env: { ...folders, ...env } })
+  const { code, output } = await runAndRead(node, [tool.ava, ...args], { env })
   const text = stripVTControlCharacters(output)
   // The summary leaves the passed ones out when one failed; every passed test has a line.
   const passed = [...text.matchAll(/^ *[✔√] /gm)].length

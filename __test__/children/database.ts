@@ -1,6 +1,6 @@
 // Databases of tests, in folders of their own that go with the test.
 
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, realpath, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import type { ExecutionContext } from 'ava'
@@ -10,7 +10,7 @@ const schema = new URL('../../examples/fusion-schema.sql', import.meta.url)
 
 /** A folder that is removed after the test. */
 export async function temporaryFolder(t: ExecutionContext): Promise<string> {
-  const folder = await mkdtemp(path.join(os.tmpdir(), 'fusion-sqlite-test-'))
+  const folder = await realpath(await mkdtemp(path.join(os.tmpdir(), 'fusion-sqlite-test-')))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   return folder
 }

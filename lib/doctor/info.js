@@ -61,6 +61,9 @@ async function info({ operands: [file] }, terminal) {
   if (found.hardLinks > 1) {
     terminal.fact('hard links', terminal.style('red', `${found.hardLinks}: each name would have a -wal of its own`))
   }
+  if (found.fileMount) {
+    terminal.fact('mounted', terminal.style('red', 'as a single file: on the other side it has a -wal of its own'))
+  }
   showHolders(terminal, found.holders)
   showWal(terminal, found)
   if (found.database === null) terminal.fact('content', terminal.style('red', `cannot be read: ${error.message}`))

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use rusqlite::ffi;
 
+use super::file_mount::is_mount_root;
 use super::{Error, Result};
 
 /// A file's identity on this machine: device and inode, or volume and file index.
@@ -110,8 +111,19 @@ pub fn hard_links(path: &Path) -> io::Result<u64> {
 /// That the file has one name. A file that is not there has no other.
 ///
 /// # Errors
-/// `ERR_FUSION_HARD_LINKS`.
-pub(super) fn check_hard_links(path: &Path) -> Result<()> {
+/// `ERR_FUSION_HARD_LINKS`, `ERR_FUSION_FILE_MOUNT`.
+pub(super) fn check_one_name(path: &Path) -> Result<()> {
+    if is_mount_root(path) {
+        return Err(Error::fusion(
+            "ERR_FUSION_FILE_MOUNT",
+            "the database is a file that is mounted as such (docker -v a.db:/data/a.db, mount \
+             --bind). SQLite keeps the -wal in the folder of the path, so that processes on the \
+             two sides of the mount use different WALs and corrupt it. Mount the folder that the \
+             database is in. To open it all the same, because all processes use this path, allow \
+             hard links in the profile",
+        )
+        .at(path));
+    }
     match hard_links(path) {
         Ok(links) if links > 1 => Err(Error::fusion(
             "ERR_FUSION_HARD_LINKS",

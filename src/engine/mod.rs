@@ -17,6 +17,7 @@ mod error;
 mod error_log;
 mod file;
 mod file_id;
+mod file_mount;
 mod file_system;
 mod foreign;
 mod image;
@@ -58,6 +59,7 @@ pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
 pub use file_id::{FileId, Presence, hard_links, replaced as file_moved};
+pub use file_mount::is_mount_root;
 pub use file_system::{FileSystem, describe as describe_file_system};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,

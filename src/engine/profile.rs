@@ -274,7 +274,7 @@ fn check_place(connection: &Connection, flags: OpenFlags, profile: &Profile) -> 
         file_system::check_local(path)?;
     }
     if !profile.allow_hard_links {
-        file_id::check_hard_links(path)?;
+        file_id::check_one_name(path)?;
     }
     connection.check_identity()?;
     if flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) && is_readonly(connection) {

@@ -15,7 +15,7 @@ use super::page_map::Pages;
 use crate::engine::kept_copies::{self, KeptKind};
 use crate::engine::{
     Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal, beside,
-    hard_links, lock_kind,
+    hard_links, is_mount_root, lock_kind,
 };
 
 /// How long a locked file is waited for.
@@ -34,6 +34,8 @@ pub struct FileInfo {
     pub modified: Option<u64>,
     /// Names of the file; more than one is dangerous.
     pub hard_links: u64,
+    /// Whether the file is a mount's root: processes on the other side have another WAL.
+    pub file_mount: bool,
     /// The file system.
     pub file_system: Option<FileSystemInfo>,
     /// How this process locks: `ofd`, `posix` or `windows`.
@@ -174,6 +176,7 @@ pub fn file_info(path: &Path) -> Result<FileInfo> {
         bytes: metadata.len(),
         modified: modified(&metadata),
         hard_links: hard_links(path).map_err(cannot)?,
+        file_mount: is_mount_root(path),
         file_system: FileSystem::of(path)
             .ok()
             .map(|it| FileSystemInfo { name: it.name, network: it.network }),
