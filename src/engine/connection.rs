@@ -13,7 +13,7 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::live_file::Handle;
 use super::wedge::{Member, Members};
-use super::{Class, DatabaseFile, Error, FileId, Result, Storage, Wal, file_id, reads, wal_index};
+use super::{Class, DatabaseFile, Error, FileId, Result, Storage, Wal, file_id, reads};
 
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
@@ -223,7 +223,7 @@ impl Connection {
         let Some(mut member) = self.member.take() else {
             return Ok(());
         };
-        let entered = member.enter(patience, || wal_index::is_alone(self));
+        let entered = member.enter(patience);
         self.member = Some(member);
         entered
     }

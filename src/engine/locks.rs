@@ -76,6 +76,45 @@ pub(super) fn descriptor(file: (u64, u64)) -> Option<std::os::fd::RawFd> {
     hooks::BUNDLED.space.canonical(file)
 }
 
+/// SQLite's pending lock on a file of this process, which keeps others from opening it until this
+/// is dropped (<https://sqlite.org/lockingv3.html>). Those that have it open in WAL mode do not
+/// take that lock.
+#[derive(Debug)]
+pub(super) struct PendingLock {
+    #[cfg(unix)]
+    fd: std::os::fd::RawFd,
+}
+
+impl PendingLock {
+    /// Takes it. `Ok(None)`: this process has no descriptor that holds locks of the file, which has
+    /// this device and inode. Not through SQLite, which refuses it in WAL mode while another
+    /// process has the same index open (`unixIsSharingShmNode`).
+    ///
+    /// # Errors
+    /// Another process holds it.
+    pub(super) fn take(file: (u64, u64)) -> std::io::Result<Option<Self>> {
+        #[cfg(unix)]
+        {
+            let Some(fd) = descriptor(file) else { return Ok(None) };
+            hooks::BUNDLED.pending(fd, space::WRITE).map_err(std::io::Error::from_raw_os_error)?;
+            Ok(Some(Self { fd }))
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = file;
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for PendingLock {
+    fn drop(&mut self) {
+        // What cannot be given back is given back with the descriptor.
+        let _ = hooks::BUNDLED.pending(self.fd, space::UNLOCK);
+    }
+}
+
 /// Probes for open-file-description locks and installs them. Called once, before the first
 /// connection is opened.
 pub(super) fn install() {

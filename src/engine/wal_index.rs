@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use rusqlite::ffi;
 
 use super::connection::LONGEST_TIMEOUT;
-use super::{Connection, Error, Result, errstr};
+use super::locks::PendingLock;
+use super::{Connection, Error, FileId, Result, errstr};
 
 /// Bytes of the index that are mapped at once (`WALINDEX_PGSZ`).
 const REGION: c_int = 32_768;
@@ -35,6 +36,9 @@ const WRITER_TO_RECOVERY: (c_int, c_int) = (0, 3);
 const WRITER: (c_int, c_int) = (0, 1);
 /// Word of the index that counts the frames which are in the database.
 const BACKFILLED: usize = 2 * WORDS;
+/// The version of an index that is closed. SQLite's is 3007000, and all of its versions are of that
+/// form.
+const CLOSED: u32 = 0xf051_0000;
 const WAL_HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 /// The shortest and the longest pause between two tries for the locks.
@@ -89,17 +93,20 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
 }
 
 /// Saves what was committed to a WAL that is not at its path any more: checkpoints it through
-/// `connection`, which has it open. `is_untouched` says whether the database file is as the
-/// WAL's own processes left it; it is asked, and the copying done, while nobody writes, and, with
-/// `shut_out`, while nobody can open the file. `done` is called before anybody can write again.
-/// Whether nothing is lost with the WAL now.
+/// `connection`, which has it open, and closes its index ([`close_index`]). `is_untouched` says
+/// whether the database file is as the WAL's own processes left it; it is asked, and the copying
+/// done, while no connection writes through that index and none can be opened. `done` is called
+/// before any can be. Returns whether nothing is lost with the WAL now.
+///
+/// Of several processes that have the WAL open one copies; each of the others finds every frame
+/// copied. A process that ends at any step leaves its locks to the next: until every frame is in
+/// the database the index stays in use, and the same is done again.
 ///
 /// # Errors
-/// SQLite's; `SQLITE_BUSY`; `ERR_FUSION_WEDGED` where nobody can be shut out, because another
-/// process has the WAL open, too.
+/// SQLite's; `SQLITE_BUSY`; `ERR_FUSION_WEDGED` where no process can be kept from opening the file:
+/// locks are POSIX locks, and another process has the WAL open, too.
 pub fn rescue(
     connection: &Connection,
-    shut_out: bool,
     patience: Duration,
     is_untouched: impl FnOnce() -> bool,
     done: impl FnOnce(),
@@ -110,7 +117,8 @@ pub fn rescue(
     if header(&database).map_err(|error| error.at(connection.path()))?.is_none() {
         return Ok(false);
     }
-    let _shut_out = shut_out.then(|| ShutOut::begin(&database)).transpose()?;
+    let file = connection.file().map(|file| file.id);
+    let _shut_out = ShutOut::begin(&database, file, patience)?;
     locked(&database, WRITER, patience, || {
         let Some(told) = look(&database)? else {
             return Ok(false);
@@ -121,9 +129,33 @@ pub fn rescue(
                 && checkpoint(connection)?
                 && is_copied(&database, &told)?);
         if is_saved {
+            close_index(&database)?;
             done();
         }
         Ok(is_saved)
+    })
+    .map_err(|error| error.at(connection.path()))
+}
+
+/// Closes the index of `connection` ([`close_index`]), which is not at its path any more while its WAL
+/// still is: whoever opens the file makes another index for the same WAL, and two must not be
+/// written by. `done` is called before a connection can be opened.
+///
+/// # Errors
+/// As [`rescue`].
+pub fn retire(connection: &Connection, patience: Duration, done: impl FnOnce()) -> Result<()> {
+    let Some((database, _)) = with_wal(connection)? else {
+        done();
+        return Ok(());
+    };
+    let file = connection.file().map(|file| file.id);
+    let _shut_out = ShutOut::begin(&database, file, patience)?;
+    locked(&database, WRITER, patience, || {
+        if look(&database)?.is_some() {
+            close_index(&database)?;
+        }
+        done();
+        Ok(())
     })
     .map_err(|error| error.at(connection.path()))
 }
@@ -163,16 +195,35 @@ fn checkpoint(connection: &Connection) -> Result<bool> {
     }
 }
 
-/// Nobody can open the database while this lives: its file has SQLite's pending lock, which
-/// those who have it open do not mind in WAL mode.
-struct ShutOut<'a> {
-    database: &'a Handle<'a>,
-    unlock: unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int) -> c_int,
+/// No process can open the database while this lives: its file has SQLite's pending lock, which
+/// connections that have it open in WAL mode do not take.
+enum ShutOut<'a> {
+    Lock(#[expect(dead_code, reason = "held until it is dropped")] PendingLock),
+    /// Through SQLite, which has the shared lock, as each connection that has read in WAL mode.
+    Sqlite {
+        database: &'a Handle<'a>,
+        unlock: unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int) -> c_int,
+    },
 }
 
 impl<'a> ShutOut<'a> {
-    /// The connection has the shared lock, as each has that has read in WAL mode.
-    fn begin(database: &'a Handle<'a>) -> Result<Self> {
+    /// Waits up to `patience` for connections that are being opened.
+    fn begin(database: &'a Handle<'a>, file: Option<FileId>, patience: Duration) -> Result<Self> {
+        let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
+        while let Some(file) = file {
+            match PendingLock::take((file.device, file.inode)) {
+                Ok(Some(lock)) => return Ok(Self::Lock(lock)),
+                Ok(None) => break,
+                Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSES.0),
+                Err(_) => {
+                    return Err(Error::sqlite(ffi::SQLITE_BUSY, errstr(ffi::SQLITE_BUSY)));
+                }
+            }
+        }
+        Self::through_sqlite(database)
+    }
+
+    fn through_sqlite(database: &'a Handle<'a>) -> Result<Self> {
         let failed = |rc: c_int| Err(Error::sqlite(rc, errstr(rc)));
         let (Some(lock), Some(unlock)) = (database.methods.xLock, database.methods.xUnlock) else {
             return failed(ffi::SQLITE_IOERR_LOCK);
@@ -191,7 +242,7 @@ impl<'a> ShutOut<'a> {
         if rc != ffi::SQLITE_OK {
             return failed(rc);
         }
-        let shut_out = Self { database, unlock };
+        let shut_out = Self::Sqlite { database, unlock };
         // SAFETY: as above. Where others have the file open the exclusive lock is refused, and
         // the pending one is had.
         match unsafe { lock(database.raw, ffi::SQLITE_LOCK_EXCLUSIVE) } {
@@ -203,18 +254,11 @@ impl<'a> ShutOut<'a> {
 
 impl Drop for ShutOut<'_> {
     fn drop(&mut self) {
-        // SAFETY: the file is open; back to the lock that was had before.
-        unsafe { (self.unlock)(self.database.raw, ffi::SQLITE_LOCK_SHARED) };
+        if let Self::Sqlite { database, unlock } = self {
+            // SAFETY: the file is open; back to the lock that was had before.
+            unsafe { unlock(database.raw, ffi::SQLITE_LOCK_SHARED) };
+        }
     }
-}
-
-/// That no other process has the main database of `connection` open, nor another connection of
-/// this one. It has read nothing.
-///
-/// # Errors
-/// SQLite's.
-pub fn is_alone(connection: &Connection) -> Result<bool> {
-    Ok(while_alone(connection, || ())?.is_some())
 }
 
 /// Carries `body` out while nothing else can open the main database of `connection`, which has read
@@ -295,33 +339,52 @@ fn void_index(database: &Handle<'_>, wal: &Handle<'_>, patience: Duration) -> Re
     })
 }
 
+/// Closes an index of which every frame is in the database: gives its header a version that no
+/// SQLite knows. Each later transaction through it, of whatever process, is then refused
+/// (`SQLITE_CANTOPEN`, `walIndexReadHdr`) instead of committing to a WAL that only the processes
+/// know that have it open. A transaction that has begun reads on. The caller has the writer's lock.
+fn close_index(database: &Handle<'_>) -> Result<()> {
+    change_header(database, |words| {
+        if let Some(version) = words.first_mut() {
+            *version = CLOSED;
+        }
+    })
+}
+
 /// Changes the header's counter of changes, as a commit would. A connection that finds the header
 /// as it was keeps the pages that it has cached, and those that it read through the index that
 /// lied are wrong.
 fn announce(database: &Handle<'_>, patience: Duration) -> Result<()> {
-    let Some(header) = header(database)? else {
-        return Ok(());
-    };
     locked(database, WRITER_TO_RECOVERY, patience, || {
         if look(database)?.is_none() {
             return Ok(());
         }
-        let (one, other) = header.split_at(WORDS);
-        let mut words: Vec<u32> = one.iter().map(|word| word.load(Ordering::Relaxed)).collect();
-        if let Some(changes) = words.get_mut(2) {
-            *changes = changes.wrapping_add(1 << 16);
-        }
-        let summed: Vec<u8> = words.iter().take(10).flat_map(|word| word.to_ne_bytes()).collect();
-        words.splice(10.., checksum([0; 2], &summed, u32::from_ne_bytes));
-        // The second copy first, as SQLite itself writes them.
-        for copy in [other, one] {
-            for (word, value) in copy.iter().zip(&words) {
-                word.store(*value, Ordering::Relaxed);
+        change_header(database, |words| {
+            if let Some(changes) = words.get_mut(2) {
+                *changes = changes.wrapping_add(1 << 16);
             }
-            barrier(database);
-        }
-        Ok(())
+        })
     })
+}
+
+/// Writes the header's words, as `change` has them, with their checksum.
+fn change_header(database: &Handle<'_>, change: impl FnOnce(&mut [u32])) -> Result<()> {
+    let Some(header) = header(database)? else {
+        return Ok(());
+    };
+    let (one, other) = header.split_at(WORDS);
+    let mut words: Vec<u32> = one.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+    change(&mut words);
+    let summed: Vec<u8> = words.iter().take(10).flat_map(|word| word.to_ne_bytes()).collect();
+    words.splice(10.., checksum([0; 2], &summed, u32::from_ne_bytes));
+    // The second copy first, as SQLite itself writes them.
+    for copy in [other, one] {
+        for (word, value) in copy.iter().zip(&words) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        barrier(database);
+    }
+    Ok(())
 }
 
 /// Orders what was written before against what is written next, in all processes.

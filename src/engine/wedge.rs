@@ -1,28 +1,41 @@
 //! Wedged connections: an intact file whose connections answer `SQLITE_CORRUPT` or
 //! `SQLITE_NOTADB` for ever.
 //!
-//! | what happened beside the file | what is done |
+//! | what happened to the sidecar files | what is done |
 //! |---|---|
-//! | its WAL index lies (another program wrote into the `-shm`) | it is built anew, for all processes: [`wal_index`] |
-//! | `-shm`, perhaps `-wal` with it, was deleted or made anew (by hand; by the last connection of another process, where this one had lost its locks) | what is in the old WAL only is saved, if nobody has used the file since; every connection of this process is reopened |
-//! | `-wal` alone was deleted or made anew | what is in it is saved; every connection of this process is reopened, once no other process has the file open |
+//! | the WAL index lies (another program wrote into the `-shm`) | it is built again, for all processes: [`wal_index::rebuild`] |
+//! | `-shm` was deleted or made again, the `-wal` is the same | the old index is closed; every connection of this process is reopened |
+//! | `-wal` was deleted or made again, perhaps `-shm`, too | what is in the old WAL only is saved, if no process has used the file since; the old index is closed; every connection of this process is reopened |
 //!
-//! Reopening one connection would not help in the second case: SQLite maps a file's `-shm` once
+//! Reopening one connection would not help in the last two cases: SQLite maps a file's `-shm` once
 //! a process, and lets go of the mapping with the process's *last* connection to that file. So
 //! the file has a *generation*. Connections belong to the one in which they were opened; healing
 //! begins another. A connection of an earlier one is *stale*: its owner closes it as soon as it
-//! is in no transaction, and opens it anew, which waits for the others ([`Members::enter`]).
+//! is in no transaction, and opens it again, which waits for the others ([`Members::enter`]).
 //!
 //! Connections that have a deleted WAL open have the only copy of what was committed to it and not
 //! checkpointed, so it is, before they are closed ([`wal_index::rescue`]). That is sound only if
-//! the database file is as the old WAL's processes left it: where somebody has used it with
+//! the database file is as the old WAL's processes left it: where a process has used it with
 //! another WAL, the old one must not be applied, and its commits are lost ([`Remedy::Lost`]).
 //!
-//! Where the `-shm` stayed, processes with the old WAL and those with the new one would share an
-//! index, each reading frames that the other wrote elsewhere. So nobody may have the file open
-//! before it is used again.
+//! # Several processes
 //!
-//! Whether `-wal` and `-shm` are those that SQLite opened is told by `stat`, against what the
+//! Processes that have deleted files open share their inodes, and so the locks of the old `-shm`.
+//! The first one to notice does, with the writer's lock of the old index and the pending lock of the
+//! database file, so that no process commits and none opens the file:
+//!
+//! 1. checkpoints the old WAL, if a frame of it is not in the database;
+//! 2. closes the old index: no transaction can begin through it any more, in any process;
+//! 3. where the `-shm` is still at its path, removes it: whoever opens the file makes another one;
+//! 4. begins another generation, and gives the locks back.
+//!
+//! A commit of another process comes before step 1, and is copied; or it comes after step 2, and is
+//! refused by SQLite (`SQLITE_CANTOPEN`), which has that process do the same: it finds every frame
+//! copied. A process that ends on the way gives its locks back with its descriptors, and the next
+//! one begins with step 1. A process without this package gets `SQLITE_CANTOPEN` until it opens the
+//! file again, instead of committing to a WAL without a name.
+//!
+//! Whether `-wal` and `-shm` are those that SQLite opened is known from `stat`, against what the
 //! paths led to when the first connection had read the file. Any thread.
 
 use std::collections::BTreeMap;
@@ -80,8 +93,6 @@ struct State {
     /// What `-wal` and `-shm` were when the current generation first read them.
     beside: Option<Beside>,
     hopeless: Option<Instant>,
-    /// The file must not be used before no other process has it open.
-    must_be_alone: bool,
     /// What was done about which error, while it is not known whether it helped.
     pending: Option<(Error, Remedy)>,
 }
@@ -202,10 +213,8 @@ impl Members {
         let mut state = members.lock();
         let oldest = state.open.keys().next().copied();
         let current = members.generation();
-        // An earlier one, for what is still to be waited for: see `enter`.
-        let otherwise = if state.must_be_alone { current.wrapping_sub(1) } else { current };
-        let generation = oldest.unwrap_or(otherwise);
-        if oldest.is_none() && !state.must_be_alone {
+        let generation = oldest.unwrap_or(current);
+        if oldest.is_none() {
             state.beside = None;
         }
         *state.open.entry(generation).or_default() += 1;
@@ -263,10 +272,8 @@ impl Members {
     }
 
     /// Begins another generation.
-    fn reopen(&self, moved: Moved) {
-        let mut state = self.lock();
-        state.beside = None;
-        state.must_be_alone = moved == Moved::WalAlone;
+    fn reopen(&self) {
+        self.lock().beside = None;
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -294,16 +301,11 @@ impl Member {
     }
 
     /// Makes a connection that has read nothing one of the current generation, once those of
-    /// earlier ones are closed. Waits for them up to `patience`. `is_alone` says whether nobody
-    /// else has the file open.
+    /// earlier ones are closed. Waits for them up to `patience`.
     ///
     /// # Errors
     /// `ERR_FUSION_WEDGED`.
-    pub(super) fn enter(
-        &mut self,
-        patience: Duration,
-        is_alone: impl Fn() -> Result<bool>,
-    ) -> Result<()> {
+    pub(super) fn enter(&mut self, patience: Duration) -> Result<()> {
         let members = &self.file.members;
         let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
         let mut state = members.lock();
@@ -319,13 +321,6 @@ impl Member {
             let stale: usize = stale.map(|(_, count)| count).sum();
             let others = stale.saturating_sub(state.entering);
             if others == 0 {
-                if state.must_be_alone {
-                    match is_alone() {
-                        Ok(true) => state.must_be_alone = false,
-                        Ok(false) => break Err(not_alone().at(&self.file.path)),
-                        Err(error) => break Err(error),
-                    }
-                }
                 leave(&mut state, self.generation);
                 *state.open.entry(current).or_default() += 1;
                 self.generation = current;
@@ -340,15 +335,6 @@ impl Member {
         state.entering -= 1;
         entered
     }
-}
-
-fn not_alone() -> Error {
-    Error::fusion(
-        "ERR_FUSION_WEDGED",
-        "the -wal was deleted while the database was open, and another process still has it open. \
-         What was committed is saved. Close the database there: it can be used again once nobody \
-         has the old -wal",
-    )
 }
 
 fn not_closed(others: usize) -> Error {
@@ -446,36 +432,50 @@ impl DatabaseFile {
         patience: Duration,
     ) -> Result<Remedy> {
         let members = &self.members;
+        let own = usize::from(connection.is_some());
+        let connection = connection.filter(|connection| !connection.is_stale());
+        let done = || {
+            if moved == Moved::WalAlone && members.has_left(&self.path).is_some_and(|it| it.1) {
+                // Where it cannot be removed it is a closed index, which no SQLite uses.
+                drop(std::fs::remove_file(shm_path(&self.path)));
+            }
+            members.reopen();
+        };
         let untouched = match moved {
             // The WAL is at its path: whoever opens it finds all commits.
             Moved::Index => {
-                members.reopen(moved);
+                match connection {
+                    Some(connection) => wal_index::retire(connection, patience, done)?,
+                    None => done(),
+                }
                 return Ok(Remedy::Reopened);
             }
             Moved::Both { is_unused } => is_unused,
-            // The others have the index in common with this process, and use its locks.
+            // Other processes have the index in common with this one, and use its locks.
             Moved::WalAlone => true,
         };
-        let mut is_saved = false;
-        if let Some(connection) = connection.filter(|connection| !connection.is_stale()) {
+        if let Some(connection) = connection {
             let is_untouched = || untouched && members.moved(&self.path) == Some(moved);
-            let done = || members.reopen(moved);
-            let shut_out = moved != Moved::WalAlone;
-            is_saved = wal_index::rescue(connection, shut_out, patience, is_untouched, done)?;
-        }
-        if is_saved {
-            return Ok(Remedy::Reopened);
+            if wal_index::rescue(connection, patience, is_untouched, done)? {
+                return Ok(Remedy::Reopened);
+            }
         }
         if moved == Moved::WalAlone {
             return Err(wal_gone().at(&self.path));
         }
         // Another connection of this process may have the WAL open that this one, or none, has not.
-        let own = usize::from(connection.is_some());
-        if untouched && members.lock().open.values().sum::<usize>() > own {
+        if members.lock().open.values().sum::<usize>() > own && (untouched || own == 0) {
             return Err(wal_gone().at(&self.path));
         }
-        members.reopen(moved);
+        members.reopen();
         Ok(Remedy::Lost)
+    }
+
+    /// Whether a connection to this file may say `error` because its sidecar files were deleted or
+    /// replaced.
+    pub fn may_be_wedge(&self, error: &Error) -> bool {
+        let is_closed = error.errcode == ffi::SQLITE_CANTOPEN && self.check_beside().is_err();
+        is_closed || error.may_be_wedge()
     }
 
     /// Whether connections of an earlier generation are open.

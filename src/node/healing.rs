@@ -676,11 +676,12 @@ impl Database {
         } else {
             thrown
         };
-        if !error.may_be_wedge() {
+        let file = self.asking(|connection| Ok(connection.file().cloned())).ok().flatten();
+        if !file.as_ref().map_or_else(|| error.may_be_wedge(), |file| file.may_be_wedge(&error)) {
             return Err(thrown);
         }
         if again {
-            if let Ok(Some(file)) = self.asking(|connection| Ok(connection.file().cloned())) {
+            if let Some(file) = file {
                 file.members.give_up();
             }
             return Err(thrown);

@@ -66,10 +66,10 @@ impl<'a> Mender<'a> {
     /// # Errors
     /// What is left to be answered for: `error`, where there was no wedge, or this did not help.
     pub fn heal(&mut self, own: &mut OwnConnection<'_>, error: Error) -> Result<()> {
-        if !error.may_be_wedge() {
+        let file = &self.shared.file;
+        if !file.may_be_wedge(&error) {
             return Err(error);
         }
-        let file = &self.shared.file;
         if self.healing {
             // Seen to already, without a commit since.
             file.members.give_up();

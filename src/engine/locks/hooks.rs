@@ -13,7 +13,7 @@
 //! own, made from [`Hooked`].
 
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_short, c_void};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -118,6 +118,12 @@ impl SqliteCopy {
             self.space.request(fd, libc::F_SETLK, &mut unlock)?;
         }
         kept
+    }
+
+    /// Takes or gives back SQLite's pending lock through a descriptor of this copy.
+    pub(crate) fn pending(&self, fd: RawFd, kind: c_short) -> Result<(), Errno> {
+        const PENDING_BYTE: i64 = 0x4000_0000;
+        self.space.request(fd, libc::F_SETLK, &mut space::flock(kind, PENDING_BYTE, 1))
     }
 
     /// Descriptors that this copy opened and that are open, and those that its space keeps.

@@ -554,7 +554,7 @@ impl Ranges {
     }
 }
 
-fn flock(kind: c_short, start: libc::off_t, len: libc::off_t) -> libc::flock {
+pub(super) fn flock(kind: c_short, start: libc::off_t, len: libc::off_t) -> libc::flock {
     // SAFETY: flock consists of integers, for which all zeros is a value.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind;
