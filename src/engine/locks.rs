@@ -82,22 +82,22 @@ pub(super) fn descriptor(file: (u64, u64)) -> Option<std::os::fd::RawFd> {
 #[derive(Debug)]
 pub(super) struct PendingLock {
     #[cfg(unix)]
-    fd: std::os::fd::RawFd,
+    file: (u64, u64),
 }
 
 impl PendingLock {
-    /// Takes it. `Ok(None)`: this process has no descriptor that holds locks of the file, which has
-    /// this device and inode. Not through SQLite, which refuses it in WAL mode while another
-    /// process has the same index open (`unixIsSharingShmNode`).
+    /// Takes it. `Ok(None)`: this process has no OFD locks on the file, which has this device and
+    /// inode. Not through SQLite, which refuses it in WAL mode while another process has the same
+    /// index open (`unixIsSharingShmNode`).
     ///
     /// # Errors
     /// Another process holds it.
     pub(super) fn take(file: (u64, u64)) -> std::io::Result<Option<Self>> {
         #[cfg(unix)]
         {
-            let Some(fd) = descriptor(file) else { return Ok(None) };
-            hooks::BUNDLED.pending(fd, space::WRITE).map_err(std::io::Error::from_raw_os_error)?;
-            Ok(Some(Self { fd }))
+            let taken = hooks::BUNDLED.pending(file, space::WRITE);
+            let taken = taken.map_err(std::io::Error::from_raw_os_error)?;
+            Ok(taken.then_some(Self { file }))
         }
         #[cfg(not(unix))]
         {
@@ -111,7 +111,19 @@ impl PendingLock {
 impl Drop for PendingLock {
     fn drop(&mut self) {
         // What cannot be given back is given back with the descriptor.
-        let _ = hooks::BUNDLED.pending(self.fd, space::UNLOCK);
+        let _ = hooks::BUNDLED.pending(self.file, space::UNLOCK);
+    }
+}
+
+/// Whether another process has a lock on the file with this device and inode, which this process
+/// has open. Windows: not asked for.
+pub(super) fn is_locked_by_others(file: (u64, u64)) -> bool {
+    #[cfg(unix)]
+    return hooks::BUNDLED.is_locked_by_others(file);
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        false
     }
 }
 

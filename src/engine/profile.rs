@@ -42,6 +42,8 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::connection::LONGEST_TIMEOUT;
 use super::wal::Wal;
+use super::wal_index;
+use super::wedge::shm_path;
 use super::{
     Connection, Error, JournalMode, Result, directory, error_log, file_id, file_system,
     journal_mode,
@@ -246,6 +248,7 @@ impl Connection {
             file.heal(None, profile.busy_timeout)?;
         }
         connection.enter_generation(profile.busy_timeout)?;
+        wal_index::await_rescue(&connection, &shm_path(connection.path()), profile.busy_timeout)?;
         apply(&connection, UNTIL_LOOKED_AT, profile)?;
         if connection.file().is_some() {
             check_place(&connection, flags, profile)?;

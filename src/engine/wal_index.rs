@@ -17,6 +17,7 @@
 //! <https://sqlite.org/walformat.html>. Runs on the thread that owns the connection.
 
 use std::ffi::{c_int, c_void};
+use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use rusqlite::ffi;
 
 use super::connection::LONGEST_TIMEOUT;
-use super::locks::PendingLock;
+use super::locks::{PendingLock, is_locked_by_others};
 use super::{Connection, Error, FileId, Result, errstr};
 
 /// Bytes of the index that are mapped at once (`WALINDEX_PGSZ`).
@@ -48,6 +49,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Told {
     frames: u32,
+    /// Pages of the database.
+    pages: u32,
     page_size: usize,
     checksum: [u32; 2],
     salt: [u8; 8],
@@ -95,7 +98,8 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
 /// Saves what was committed to a WAL that is not at its path any more: checkpoints it through
 /// `connection`, which has it open, and closes its index ([`close_index`]). `is_untouched` says
 /// whether the database file is as the WAL's own processes left it; it is asked, and the copying
-/// done, while no connection writes through that index and none can be opened. `done` is called
+/// done, while no connection writes through that index and none can be opened. A file that is
+/// longer than that WAL says was written to by others. `done` is called
 /// before any can be. Returns whether nothing is lost with the WAL now.
 ///
 /// Of several processes that have the WAL open one copies; each of the others finds every frame
@@ -125,6 +129,7 @@ pub fn rescue(
         };
         let is_saved = is_copied(&database, &told)?
             || (is_untouched()
+                && database.size()? <= u64::from(told.pages) * told.page_size as u64
                 && is_whole(&wal, &told)?
                 && checkpoint(connection)?
                 && is_copied(&database, &told)?);
@@ -135,6 +140,37 @@ pub fn rescue(
         Ok(is_saved)
     })
     .map_err(|error| error.at(connection.path()))
+}
+
+/// Waits, up to `patience`, while the file of `connection`, which has read nothing, is in WAL mode, has
+/// no index at its path, and another process has it open. The sidecar files were deleted under
+/// that process then: it saves what it committed ([`rescue`]), which it cannot once there is
+/// another WAL. One that does not within `patience` is idle, or is not this package's.
+///
+/// # Errors
+/// SQLite's, of reading the header.
+pub fn await_rescue(connection: &Connection, shm: &Path, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
+    let Some(file) = connection.file().map(|file| (file.id.device, file.id.inode)) else {
+        return Ok(());
+    };
+    while !shm.exists() && is_locked_by_others(file) && says_wal(connection)? {
+        if Instant::now() >= deadline {
+            break;
+        }
+        std::thread::sleep(PAUSES.0 * 5);
+    }
+    Ok(())
+}
+
+/// Whether the header says that the file is in WAL mode
+/// (<https://sqlite.org/fileformat2.html>, 1.3.3).
+fn says_wal(connection: &Connection) -> Result<bool> {
+    let mut header = [0; 20];
+    match handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)? {
+        Some(database) => Ok(database.read(&mut header, 0)? && header[18..] == [2, 2]),
+        None => Ok(false),
+    }
 }
 
 /// Closes the index of `connection` ([`close_index`]), which is not at its path any more while its WAL
@@ -471,6 +507,7 @@ fn believed(words: &[u32; 2 * WORDS]) -> Option<Told> {
     let page_size = if size == 1 { 65_536 } else { usize::from(size) };
     Some(Told {
         frames: *one.get(4)?,
+        pages: *one.get(5)?,
         page_size,
         checksum: [*one.get(6)?, *one.get(7)?],
         salt: bytes.get(32..40)?.try_into().ok()?,
@@ -522,6 +559,19 @@ fn check_wal(wal: &Handle<'_>, told: &Told) -> Result<()> {
 }
 
 impl Handle<'_> {
+    /// The file's length.
+    fn size(&self) -> Result<u64> {
+        let Some(size) = self.methods.xFileSize else {
+            return Err(Error::sqlite(ffi::SQLITE_IOERR_FSTAT, errstr(ffi::SQLITE_IOERR_FSTAT)));
+        };
+        let mut bytes = 0;
+        // SAFETY: the file is open; the method writes one number.
+        match unsafe { size(self.raw, &mut bytes) } {
+            ffi::SQLITE_OK => Ok(u64::try_from(bytes).unwrap_or(0)),
+            rc => Err(Error::sqlite(rc, errstr(rc))),
+        }
+    }
+
     /// Whether the file has as many bytes from `offset` on as `buffer`, which they fill.
     ///
     /// # Errors

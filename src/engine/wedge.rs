@@ -43,7 +43,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
 
@@ -108,15 +108,12 @@ impl fmt::Debug for Members {
 struct Beside {
     wal: Option<FileId>,
     shm: Option<FileId>,
-    /// When the database file was last written to.
-    modified: Option<SystemTime>,
 }
 
 impl Beside {
     fn of(database: &Path) -> Self {
         let id = |path: &Path| FileId::of(path).ok();
-        let modified = std::fs::metadata(database).and_then(|file| file.modified()).ok();
-        Self { wal: id(&Wal::path(database)), shm: id(&shm_path(database)), modified }
+        Self { wal: id(&Wal::path(database)), shm: id(&shm_path(database)) }
     }
 }
 
@@ -249,15 +246,12 @@ impl Members {
             (false, false) => {
                 // A database that was put into WAL mode just now gets them with the next read.
                 let (wal, shm) = (was.wal.or(is.wal), was.shm.or(is.shm));
-                state.beside = Some(Beside { wal, shm, modified: is.modified });
+                state.beside = Some(Beside { wal, shm });
                 None
             }
             (true, false) => Some(Moved::Index),
             // Whoever opens the file makes both.
-            (true, true) => {
-                let is_unused = is.shm.is_none() && is.wal.is_none() && is.modified == was.modified;
-                Some(Moved::Both { is_unused })
-            }
+            (true, true) => Some(Moved::Both { is_unused: is.shm.is_none() && is.wal.is_none() }),
             (false, true) => Some(Moved::WalAlone),
         }
     }
@@ -283,7 +277,9 @@ impl Members {
 enum Moved {
     /// `-shm`; the WAL is the same.
     Index,
-    /// `-shm` and `-wal`; perhaps nobody has used the file since.
+    /// `-shm` and `-wal`. Whether no process has used the file since: one that opens it makes both,
+    /// and as it closes it can neither checkpoint nor remove them, because whoever has the deleted
+    /// ones open has a lock on the database (`sqlite3WalClose` wants it exclusively).
     Both { is_unused: bool },
     /// `-wal`.
     WalAlone,

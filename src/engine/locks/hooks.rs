@@ -120,10 +120,21 @@ impl SqliteCopy {
         kept
     }
 
-    /// Takes or gives back SQLite's pending lock through a descriptor of this copy.
-    pub(crate) fn pending(&self, fd: RawFd, kind: c_short) -> Result<(), Errno> {
+    /// Takes or gives back SQLite's pending lock on a file: see [`LockSpace::set`].
+    pub(crate) fn pending(&self, file: Inode, kind: c_short) -> Result<bool, Errno> {
         const PENDING_BYTE: i64 = 0x4000_0000;
-        self.space.request(fd, libc::F_SETLK, &mut space::flock(kind, PENDING_BYTE, 1))
+        self.space.set(file, &mut space::flock(kind, PENDING_BYTE, 1))
+    }
+
+    /// Whether another process, or another SQLite of this one, has a lock on the file, of which this
+    /// copy has a descriptor.
+    pub(crate) fn is_locked_by_others(&self, file: Inode) -> bool {
+        let opened = self.opened();
+        let found = opened.files.iter().find(|(_, it)| it.inode == file && it.lockable);
+        let Some(fd) = found.map(|(fd, _)| *fd) else { return false };
+        drop(opened);
+        let mut lock = space::flock(space::WRITE, 0, 0);
+        self.space.request(fd, libc::F_GETLK, &mut lock).is_ok() && lock.l_type != space::UNLOCK
     }
 
     /// Descriptors that this copy opened and that are open, and those that its space keeps.

@@ -262,6 +262,21 @@ impl LockSpace {
         }
     }
 
+    /// Sets `lock` on `file` through the description that holds its locks. `Ok(false)`: it has none
+    /// that can, because its locks are POSIX locks, or it is not open.
+    pub(super) fn set(&self, file: Inode, lock: &mut libc::flock) -> Result<bool, Errno> {
+        let Some(file) = self.table().files.get(&file).map(|listed| Arc::clone(&listed.file))
+        else {
+            return Ok(false);
+        };
+        match &mut *file.locks() {
+            Locks::Description(canonical) if canonical.writable => {
+                canonical.request(Request::Set, lock, self.commands).map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Files that have no members and are kept for [`Self::release`].
     pub(super) fn idle(&self) -> Vec<Inode> {
         self.table().idle.iter().map(|file| file.inode).collect()
