@@ -72,7 +72,7 @@ class Startup {
     let found = await look(startupCheck ?? 'ahead')
     this.#remember(found)
     if (this.#isToBeRepaired(found.health)) {
-      const report = await repairAhead(this.#file).catch((error) => this.#unrepaired(found.health, error))
+      const report = await repairAhead(this.#file, this.#options.keepCopies).catch((error) => this.#unrepaired(found.health, error))
       if (this.#isRepaired(found.health, report)) found = await look('quick')
     }
     this.#judge(found.health)
@@ -127,7 +127,7 @@ class Startup {
     if (!this.#isToBeRepaired(look.health)) return look
     let report = null
     try {
-      report = repairAtOpen(this.#file)
+      report = repairAtOpen(this.#file, this.#options.keepCopies)
     } catch (error) {
       this.#unrepaired(look.health, error)
     }

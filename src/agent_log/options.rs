@@ -37,6 +37,8 @@ pub struct Options {
     pub checkpoints: Policy,
     /// Whether the file is repaired when it is found damaged.
     pub repair: bool,
+    /// How many spare copies of what a repair replaced are kept.
+    pub keep_copies: u32,
 }
 
 /// A counter in `__meta`.
@@ -70,6 +72,7 @@ impl Default for Options {
             create_table: false,
             checkpoints: Policy::default(),
             repair: true,
+            keep_copies: crate::engine::KEEP,
         }
     }
 }

@@ -17,7 +17,7 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::file_id::Presence;
 use super::wedge::shm_path;
-use super::{Connection, DatabaseFile, Error, Result, Wal, stamp, wal_index};
+use super::{Connection, DatabaseFile, Error, KeptKind, Result, Wal, put_wal_aside, wal_index};
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -86,7 +86,7 @@ impl DatabaseFile {
             if is_empty {
                 std::fs::remove_file(&wal).map_err(failed)?;
             } else {
-                Wal::put_aside(&wal, &stamp()?).map_err(failed)?;
+                put_wal_aside(&self.path, &wal, KeptKind::StaleWal)?;
             }
         }
         if has_shm {

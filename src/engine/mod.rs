@@ -21,9 +21,12 @@ mod file_system;
 mod foreign;
 mod image;
 mod journal_mode;
+mod kept;
+mod likeness;
 mod live_file;
 mod locks;
 mod open_files;
+mod overlaid;
 mod overlay;
 mod ownership;
 mod page_size;
@@ -31,6 +34,7 @@ mod place;
 mod profile;
 mod reader;
 mod reads;
+mod regular;
 mod rolled_back;
 pub mod session_ffi;
 mod shown;
@@ -61,6 +65,11 @@ pub use foreign::{
 };
 pub use image::{Image, PageImage};
 pub use journal_mode::JournalMode;
+pub use kept::{
+    KEEP, KeptCopy, KeptKind, bound, find_same, is_in, is_kept, kept, put_wal_aside, removable,
+    rescue_wal,
+};
+pub use likeness::Likeness;
 pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
 pub use locks::neighbour;
@@ -68,6 +77,7 @@ pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
 pub use open_files::OpenFiles;
+pub use overlaid::Overlaid;
 pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::{Votes, guess_format, is_whole, sample};
@@ -75,6 +85,7 @@ pub use place::Place;
 pub use profile::{Extent, Profile, Synchronous, advise, check_length};
 pub use reader::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};
+pub use regular::{check_files, not_a_file, open_file};
 pub use rolled_back::{HotJournal, RolledBack};
 pub use shown::shown;
 pub use storage::{PrivateFile, Storage};

@@ -43,8 +43,8 @@ use rusqlite::{OpenFlags, ffi};
 use super::connection::LONGEST_TIMEOUT;
 use super::wal::Wal;
 use super::{
-    Connection, Error, JournalMode, Result, directory, error_log, file_id, file_system,
-    journal_mode,
+    Connection, Error, JournalMode, Result, check_files, directory, error_log, file_id,
+    file_system, journal_mode,
 };
 
 /// `PRAGMA synchronous`.
@@ -241,6 +241,9 @@ impl Connection {
         }
         let mut connection =
             Self::open(path, flags, profile.busy_timeout).map_err(|error| advise(error, path))?;
+        if connection.file().is_some() {
+            check_files(connection.path())?;
+        }
         // Before the first read, which would make a -wal where one was deleted under others.
         if let Some(file) = connection.file().filter(|file| file.check_beside().is_err()) {
             file.heal(None, profile.busy_timeout)?;

@@ -22,7 +22,7 @@ use rusqlite::OpenFlags;
 
 use super::live_file::patiently;
 use super::rolled_back::{HotJournal, RolledBack, has_journal};
-use super::{Class, Connection, Error, Result, Storage, Task, Wal, storage_vfs};
+use super::{Class, Connection, Error, Result, Storage, Task, Wal, check_files, storage_vfs};
 
 /// How a file may be opened to be read. See the module.
 #[derive(Debug)]
@@ -39,8 +39,9 @@ impl Access {
     /// How the database at `path` may be opened to be read.
     ///
     /// # Errors
-    /// As [`RolledBack::open`].
+    /// As [`check_files`] and [`RolledBack::open`].
     pub fn of(path: &Path) -> Result<Self> {
+        check_files(path)?;
         if let Some(rolled_back) = RolledBack::open(path)? {
             return Ok(Self::ThroughJournal(Rc::new(rolled_back)));
         }

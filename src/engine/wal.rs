@@ -86,28 +86,6 @@ impl Wal {
     pub fn path(database: &Path) -> PathBuf {
         super::beside(database, "-wal")
     }
-
-    /// Renames `wal`, which no connection may find any more, to `<wal>.stale-<stamp>`, or to that with
-    /// a number where the name is taken. Returns the new name.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn put_aside(wal: &Path, stamp: &str) -> std::io::Result<PathBuf> {
-        let name = format!(".stale-{stamp}");
-        let mut aside = super::beside(wal, &name);
-        let mut number = 1;
-        while std::fs::symlink_metadata(&aside).is_ok() {
-            number += 1;
-            aside = super::beside(wal, &format!("{name}-{number}"));
-        }
-        std::fs::rename(wal, &aside)?;
-        #[cfg(unix)]
-        if let Some(directory) = aside.parent() {
-            // The new name survives loss of power, or the old one does: either is a whole WAL.
-            drop(std::fs::File::open(directory).and_then(|directory| directory.sync_all()));
-        }
-        Ok(aside)
-    }
 }
 
 impl Connection {

@@ -98,7 +98,7 @@ pub fn backup(
     let started = Instant::now();
     let target = &resolved(target)?;
     check_target(database, target)?;
-    let partial = Partial::new(target)?;
+    let partial = Partial::new(target, database)?;
     let made = partial.file("copy");
 
     let source = match reader::open(database, started + options.patience, task) {

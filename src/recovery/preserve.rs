@@ -1,14 +1,18 @@
-//! Keeping a damaged original: copies of file and WAL, byte for byte, under dated names.
+//! Keeping a damaged original: copies of file and WAL, byte for byte, under the names of
+//! [`crate::engine::KeptCopy`]. What is kept already is not copied again.
 
-use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Instant;
 
 use rusqlite::ffi;
 
 use super::partial::{Partial, sync_directory};
 use super::report::Preserved;
-use crate::engine::{Error, Hold, Result, Stage, Storage, Task, beside, stamp};
+use crate::engine::{
+    Error, Hold, KeptCopy, KeptKind, Likeness, Overlaid, Result, Stage, Storage, Task, View,
+    find_same, is_in,
+};
 use crate::format::wal::HEADER;
 
 /// Bytes that are copied at a time.
@@ -21,7 +25,7 @@ const CHUNK: usize = 1 << 20;
 /// # Errors
 /// `SQLITE_FULL` and others of the disk, a read that fails among them; `task`'s. Nothing is left
 /// then.
-pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Preserved> {
+pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Original> {
     let live = hold.file();
     let wal = live.wal().map(|wal| -> &dyn Storage { wal });
     preserve_from(live.path(), live.database(), wal, partial, task)
@@ -37,37 +41,91 @@ pub(super) fn preserve_from(
     wal: Option<&dyn Storage>,
     partial: &Partial,
     task: &dyn Task,
-) -> Result<Preserved> {
+) -> Result<Original> {
+    if let Some(copy) = find_same(path, KeptKind::Damaged, from, wal, task)? {
+        return Ok(Original { copy, is_new: false });
+    }
+    let like = Likeness::of(path);
     let database = partial.file("original");
-    copy(from, &database, "keeping the original", task)?;
+    copy(from, &database, like, "keeping the original", task)?;
     // A WAL that ends with its header says nothing.
     let wal = match wal {
         Some(wal) if wal.size()? > HEADER as u64 => {
             let copied = partial.file("original-wal");
-            copy(wal, &copied, "keeping its WAL", task)?;
+            copy(wal, &copied, like, "keeping its WAL", task)?;
             Some(copied)
         }
         _ => None,
     };
-    let name = free_name(path)?;
-    let wal_name = beside(&name, "-wal");
-    // The WAL first: a copy that has its name has its WAL, too.
-    if let Some(wal) = &wal {
-        rename(wal, &wal_name)?;
-    }
-    if let Err(error) = rename(&database, &name) {
-        drop(std::fs::remove_file(&wal_name));
-        return Err(error);
-    }
+    let copy = KeptCopy::name(path, KeptKind::Damaged, &database, wal.as_deref())
+        .map_err(|error| disk_error(&error, "a file is not renamed").at(path))?;
+    let original = Original { copy, is_new: true };
     sync_directory(path)?;
-    Ok(Preserved { database: name, wal: wal.map(|_| wal_name) })
+    Ok(original)
 }
 
-fn copy(from: &dyn Storage, to: &Path, name: &'static str, task: &dyn Task) -> Result<()> {
+/// A copy of what is replaced. One that was made for this is removed with it, unless it is to stay
+/// ([`Self::stays`]).
+#[derive(Debug)]
+pub(super) struct Original {
+    copy: KeptCopy,
+    is_new: bool,
+}
+
+impl Original {
+    /// `copy`, made for this or kept from before.
+    pub(super) fn new(copy: KeptCopy, is_new: bool) -> Self {
+        Self { copy, is_new }
+    }
+
+    /// Where it is.
+    pub(super) fn files(&self) -> Preserved {
+        Preserved { database: self.copy.path.clone(), wal: self.copy.wal.clone() }
+    }
+
+    /// It stays: something was written in its place, or may have been.
+    pub(super) fn stays(&mut self) {
+        self.is_new = false;
+    }
+
+    /// The database has all that it holds.
+    pub(super) fn is_spare(&mut self) {
+        self.copy.mark(true);
+    }
+
+    /// The same, if the database at `path` holds what it does.
+    ///
+    /// # Errors
+    /// SQLite's; `task`'s.
+    pub(super) fn is_spare_if_same(&mut self, path: &Path, task: &dyn Task) -> Result<()> {
+        let view = View::open(path, Instant::now(), task)?;
+        let now = Overlaid::new(view.database(), view.wal(), task)?;
+        if view.is_steady() && is_in(&self.copy, &now, task)? {
+            self.is_spare();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Original {
+    fn drop(&mut self) {
+        if self.is_new {
+            self.copy.remove();
+        }
+    }
+}
+
+fn copy(
+    from: &dyn Storage,
+    to: &Path,
+    like: Likeness,
+    name: &'static str,
+    task: &dyn Task,
+) -> Result<()> {
     let at = |error: std::io::Error| {
         disk_error(&error, "the damaged original could not be copied beside the database, so that nothing was changed").at(to)
     };
-    let mut file = File::options().write(true).create_new(true).open(to).map_err(at)?;
+    let mut file = like.create(to).map_err(at)?;
     let total = from.size()?;
     let mut buffer = vec![0; CHUNK];
     let mut done = 0;
@@ -84,24 +142,6 @@ fn copy(from: &dyn Storage, to: &Path, name: &'static str, task: &dyn Task) -> R
     file.sync_all().map_err(at)?;
     task.stage(Stage { name, done, total });
     Ok(())
-}
-
-/// `<path>.damaged-<UTC>`, with a number behind it if that is taken.
-fn free_name(path: &Path) -> Result<PathBuf> {
-    let stamp = stamp()?;
-    let mut number = 0_u32;
-    loop {
-        let suffix = if number == 0 { String::new() } else { format!("-{number}") };
-        let name = beside(path, &format!(".damaged-{stamp}{suffix}"));
-        if !name.exists() && !beside(&name, "-wal").exists() {
-            return Ok(name);
-        }
-        number += 1;
-    }
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|error| disk_error(&error, "a file is not renamed").at(to))
 }
 
 /// The system's error as SQLite would tell it.

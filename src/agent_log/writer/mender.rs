@@ -134,8 +134,12 @@ impl<'a> Mender<'a> {
             told = true;
             shared.emit(&Event::Recovering(found.clone()));
         };
-        let options =
-            repair::Options { patience: REPAIR_PATIENCE, reason, ..repair::Options::default() };
+        let options = repair::Options {
+            patience: REPAIR_PATIENCE,
+            reason,
+            keep_copies: shared.options.keep_copies,
+            ..repair::Options::default()
+        };
         let task = WhileNeeded { shared, closing_since: OnceLock::new() };
         let repaired = repair::repair(&shared.file.path, &options, &mut tell, &task);
         match repaired {
