@@ -584,7 +584,7 @@ pub fn advise(mut error: Error, path: &Path) -> Error {
 
 /// Whether this user may make files in `directory`.
 #[cfg(unix)]
-fn is_writable(directory: &Path) -> bool {
+pub(super) fn is_writable(directory: &Path) -> bool {
     is_accessible(directory, libc::W_OK | libc::X_OK)
 }
 
@@ -606,7 +606,7 @@ fn all_are_accessible(path: &Path) -> bool {
 
 /// Told by `access`, which opens nothing.
 #[cfg(unix)]
-fn is_accessible(path: &Path, how: std::ffi::c_int) -> bool {
+pub(super) fn is_accessible(path: &Path, how: std::ffi::c_int) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
         return false;
@@ -633,7 +633,7 @@ fn is_readable(_: &Path) -> bool {
 /// Whether this user may make files in `directory`. Windows's read-only attribute says nothing
 /// about a directory, and its access lists cannot be asked without trying.
 #[cfg(not(unix))]
-fn is_writable(_: &Path) -> bool {
+pub(super) fn is_writable(_: &Path) -> bool {
     true
 }
 

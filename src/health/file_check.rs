@@ -183,12 +183,12 @@ fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
         None => look(&connection, kind, task),
     }
     .map_err(|error| advise(error, path))?;
+    if !connection.is_current() {
+        // Another connection has written since: another look is due.
+        let error = Error::sqlite(ffi::SQLITE_BUSY, "a transaction began during the check");
+        return inspect::unreadable(path, kind, error.at(path));
+    }
     if let Some(HotJournal { bytes, pages: changed_pages }) = connection.hot_journal() {
-        if !connection.is_current() {
-            // Somebody has rolled it back and written since: another look is due.
-            let error = Error::sqlite(ffi::SQLITE_BUSY, "a transaction began during the check");
-            return inspect::unreadable(path, kind, error.at(path));
-        }
         health.findings.insert(0, Finding::HotJournal { bytes, changed_pages });
     }
     Ok(health.judged())
@@ -205,7 +205,7 @@ fn copied(
     patience: Duration,
     task: &dyn Task,
 ) -> Result<Option<Connection>> {
-    let is_in_the_way = connection.hot_journal().is_none()
+    let is_in_the_way = connection.takes_locks()
         && matches!(connection.is_wal(), Ok(false))
         // The copy of an empty database is not empty.
         && connection.extent().is_ok_and(|extent| extent.pages > 0);

@@ -61,7 +61,7 @@ use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     self, Access, Class, Connection, Error, Hold, HotJournal, Likeness, LiveFile, PrivateFile,
-    Result, Stage, Storage, Task, Wal, advise, check_length, free_bytes,
+    Result, Stage, Storage, Task, View, Wal, advise, check_length, free_bytes,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -151,24 +151,41 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     }
     let before = check(path, options, task)?;
     let partial = Partial::new(to, path)?;
-    let made = if let Access::ThroughJournal(rolled_back) = Access::of(path)? {
+    let until = || Instant::now() + options.patience;
+    let make = |source: Source<'_>| make(path, source, options, Least::Rows, &partial, task);
+    let check_current = |is_current: bool| {
+        let message =
+            "another process wrote to the database while it was read. Nothing was changed";
+        let error = || Error::sqlite(ffi::SQLITE_BUSY, message).at(path);
+        if is_current { Ok(()) } else { Err(error()) }
+    };
+    let access = Access::of(path)?;
+    let made = if let Access::ThroughJournal(rolled_back) = access {
         // A hold would roll the journal back.
-        let source = Source { database: &*rolled_back, wal: None };
-        let made = make(path, source, options, Least::Rows, &partial, task)?;
-        if !rolled_back.is_current() {
-            let message = "somebody wrote to the database while it was read. Nothing was changed";
-            return Err(Error::sqlite(ffi::SQLITE_BUSY, message).at(path));
-        }
+        let made = make(Source { database: &*rolled_back, wal: None })?;
+        check_current(rolled_back.is_current())?;
+        made
+    } else if let Access::Still(still) = access {
+        let made = make(Source { database: still.database(), wal: still.wal() })?;
+        check_current(still.is_current())?;
+        made
+    } else if engine::is_read_only(path) {
+        // A hold needs a file that may be written to. A transaction that reads keeps one state of
+        // the file, unless SQLite cannot begin one.
+        let marks = engine::Marks::of(path);
+        let view = View::open(path, until(), task)?;
+        let wal = view.wal().map(|wal| -> &dyn Storage { wal });
+        let made = make(Source { database: view.database(), wal })?;
+        check_current(view.is_steady() || marks.are_current())?;
         made
     } else {
-        let until = || Instant::now() + options.patience;
         let live = LiveFile::open(path, until(), task)?;
         let _hold = live.hold(until(), task)?;
         let source = Source {
             database: live.database(),
             wal: live.wal().map(|wal| -> &dyn Storage { wal }),
         };
-        make(path, source, options, Least::Rows, &partial, task)?
+        make(source)?
     };
     let after = Health { path: to.clone(), ..made.health };
     give(path, &made.database)?;

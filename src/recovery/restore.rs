@@ -139,7 +139,7 @@ pub fn restore(
     }
     let like = if database.exists() { database } else { &from };
     let partial = Partial::new(database, like)?;
-    let source = if source.hot_journal().is_some() {
+    let source = if !source.takes_locks() {
         // That it was of one moment is known only afterwards.
         let copied = partial.file("source");
         copy(&source, &copied, SLICE, "copying", None, task)?;
