@@ -3,7 +3,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmodSync, chownSync, closeSync, copyFileSync, existsSync, mkdirSync, openSync } from 'node:fs'
+import { chmodSync, chownSync, closeSync, copyFileSync, mkdirSync, openSync } from 'node:fs'
 import { readFileSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -162,14 +162,15 @@ if (process.platform !== 'win32') {
     for (const state of STATES) {
       const at = folder(t)
       const file = make(t, at, state)
-      const names = readdirSync(at)
-      const bytes = names.filter((name) => !name.endsWith('-shm')).map((name) => hash(path.join(at, name)))
+      // SQLite makes a -shm to read a -wal, and leaves it.
+      const list = () => readdirSync(at).filter((name) => !name.endsWith('-shm'))
+      const names = list()
+      const bytes = names.map((name) => hash(path.join(at, name)))
       const [recovered] = await operate(undefined, [['recover', file, { to: path.join(folder(t), 'to.db') }]])
       t.is(recovered.error, undefined, state.name)
-      t.deepEqual(readdirSync(at), names, state.name)
-      const after = names.filter((name) => !name.endsWith('-shm')).map((name) => hash(path.join(at, name)))
+      t.deepEqual(list(), names, state.name)
+      const after = names.map((name) => hash(path.join(at, name)))
       t.deepEqual(after, bytes, state.name)
-      t.true(existsSync(file))
     }
   })
 }

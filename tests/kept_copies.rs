@@ -33,6 +33,7 @@ impl Folder {
         let sql = "CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT);
             INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 5000)
                 SELECT i, 'row ' || i || hex(zeroblob(100)) FROM n;
+            CREATE INDEX t_text ON t (text);
             CREATE TABLE other AS SELECT * FROM t LIMIT 500;
             PRAGMA wal_checkpoint(TRUNCATE)";
         connection.sql().unwrap().execute_batch(sql).unwrap();
@@ -124,7 +125,7 @@ fn copies_from_which_something_was_lost_stay_and_the_others_are_bounded() {
         folder.destroy(folder.root("t") + 3 + at);
         lost.push(folder.repair().unwrap().preserved.unwrap().database);
     }
-    // The root of a table that has others below it holds no row.
+    // The root of a table that has pages below it holds no row, and the index names every one.
     for at in 1..=6 {
         folder.run(&format!(
             "UPDATE t SET text = 'spare {at}' WHERE id = 1; PRAGMA wal_checkpoint(TRUNCATE)"

@@ -163,7 +163,9 @@ impl KeptCopy {
 
     /// A copy whose name, with each ending that a copy's may have, is not taken.
     fn free(database: &Path, kind: KeptKind, time: &str) -> Self {
-        let mut number = 1;
+        let taken = kept(database).into_iter().filter(|it| it.kind == kind && it.made.0 == time);
+        // Higher than any of this second, so that the order stays that of making.
+        let mut number = taken.map(|it| it.made.1.max(1).saturating_add(1)).max().unwrap_or(1);
         loop {
             let again = if number == 1 { String::new() } else { format!("-{number}") };
             let path = beside(database, &format!("{}{time}{again}", kind.mark()));
@@ -174,7 +176,7 @@ impl KeptCopy {
                 let made = (time.to_owned(), if number == 1 { 0 } else { number });
                 return Self { kind, path, wal: None, is_spare: false, made };
             }
-            number += 1;
+            number = number.saturating_add(1);
         }
     }
 

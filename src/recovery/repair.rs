@@ -160,18 +160,18 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         if is_current { Ok(()) } else { Err(error()) }
     };
     let access = Access::of(path)?;
-    let made = if let Access::ThroughJournal(rolled_back) = access {
+    let made = if let Access::ThroughJournal(rolled_back) = &access {
         // A hold would roll the journal back.
-        let made = make(Source { database: &*rolled_back, wal: None })?;
+        let made = make(Source { database: &**rolled_back, wal: None })?;
         check_current(rolled_back.is_current())?;
         made
-    } else if let Access::Still(still) = access {
+    } else if let Access::Still(still) = &access {
         let made = make(Source { database: still.database(), wal: still.wal() })?;
         check_current(still.is_current())?;
         made
-    } else if engine::is_read_only(path) {
-        // A hold needs a file that may be written to. A transaction that reads keeps one state of
-        // the file, unless SQLite cannot begin one.
+    } else if matches!(access, Access::Alone) || engine::is_read_only(path) {
+        // A hold needs a file that may be written to, and makes a -wal that stays. A transaction that
+        // reads keeps one state of the file, too, unless SQLite cannot begin one.
         let marks = engine::Marks::of(path);
         let view = View::open(path, until(), task)?;
         let wal = view.wal().map(|wal| -> &dyn Storage { wal });
