@@ -2,7 +2,7 @@
 // it is there afterwards as it was.
 
 import { execFileSync } from 'node:child_process'
-import { lstatSync, mkdirSync } from 'node:fs'
+import { lstatSync, mkdirSync, rmSync } from 'node:fs'
 import { type Server, createServer } from 'node:net'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -54,6 +54,7 @@ if (process.platform !== 'win32') {
         const file = database(t)
         await backupFile(file)
         const odd = path.join(path.dirname(file), name.replace('x', path.basename(file)))
+        rmSync(odd, { force: true })
         await make(t, odd)
         const before = lstatSync(odd)
         const answers = await operate(undefined, [

@@ -239,6 +239,9 @@ impl Connection {
         if let Some((missing, _)) = missing {
             directory::make(&missing, path)?;
         }
+        if !is_uri {
+            check_files(path)?;
+        }
         let mut connection =
             Self::open(path, flags, profile.busy_timeout).map_err(|error| advise(error, path))?;
         if connection.file().is_some() {

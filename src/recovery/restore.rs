@@ -39,7 +39,7 @@ use super::report::Preserved;
 use super::write_back::{Written, write_back};
 use crate::engine::{
     self, Backup, Class, Connection, DatabaseFile, Error, KeptCopy, KeptKind, Likeness, LiveFile,
-    PrivateFile, Progress, Reader, Result, Stage, Task, Wal, find_same,
+    PrivateFile, Progress, Reader, Result, Stage, Task, Wal, check_files, find_same,
 };
 use crate::health::{self, Health, Kind};
 
@@ -113,6 +113,7 @@ pub fn restore(
     let until = |from: Instant| from + options.patience;
     let database = &resolved(database)?;
     check_distinct(database, from)?;
+    check_files(database)?;
 
     let source = match reader::open(from, until(started), task) {
         Ok(source) => source,
