@@ -177,7 +177,7 @@ if (process.platform !== 'win32') {
 
 test('a recovery replaces nothing that is at its target', async (t) => {
   const at = folder(t)
-  const file = make(t, at, STATES[0])
+  const file = make(t, at, { name: 'closed', files: [''] })
   const to = path.join(at, 'taken')
   writeFileSync(to, 'mine')
   const [recovered] = await operate(undefined, [['recover', file, { to }]])

@@ -72,7 +72,9 @@ class Startup {
     let found = await look(startupCheck ?? 'ahead')
     this.#remember(found)
     if (this.#isToBeRepaired(found.health)) {
-      const report = await repairAhead(this.#file, this.#options.keepCopies).catch((error) => this.#unrepaired(found.health, error))
+      const report = await repairAhead(this.#file, this.#options.keepCopies).catch((error) =>
+        this.#unrepaired(found.health, error),
+      )
       if (this.#isRepaired(found.health, report)) found = await look('quick')
     }
     this.#judge(found.health)

@@ -14,7 +14,10 @@ export interface Answer {
 export const isRoot = process.getuid?.() === 0
 
 /** Carries `operations` out, each a name and its arguments; rejects if the process hangs for a minute. */
-export function operate(uid: number | undefined, operations: unknown[][]): Promise<Answer[]> {
+export function operate<const O extends readonly (readonly unknown[])[]>(
+  uid: number | undefined,
+  operations: O,
+): Promise<{ [K in keyof O]: Answer }> {
   const args = [script, uid === undefined ? '-' : String(uid), JSON.stringify(operations)]
   return new Promise((resolve, reject) => {
     execFile(process.execPath, args, { timeout: 60_000, killSignal: 'SIGKILL' }, (error, out, err) => {
@@ -23,7 +26,7 @@ export function operate(uid: number | undefined, operations: unknown[][]): Promi
         .split('\n')
         .filter((line) => line !== '')
         .map((line) => JSON.parse(line) as Answer)
-      if (answers.length === operations.length) resolve(answers)
+      if (answers.length === operations.length) resolve(answers as { [K in keyof O]: Answer })
       else reject(new Error(`after ${answers.length} of ${JSON.stringify(operations)}: ${error?.message} ${err}`))
     })
   })

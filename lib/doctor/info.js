@@ -70,7 +70,10 @@ async function info({ operands: [file] }, terminal) {
   terminal.fact('this SQLite', found.sqliteVersion)
   terminal.fact('its locks', LOCK_KINDS[found.lockKind])
   for (const { path, kind, bytes: length, modified, removable } of found.beside) {
-    terminal.fact(KINDS[kind], `${path}, ${bytes(length)}${modified === null ? '' : `, ${moment(modified)}`}${removable ? REMOVABLE : ''}`)
+    terminal.fact(
+      KINDS[kind],
+      `${path}, ${bytes(length)}${modified === null ? '' : `, ${moment(modified)}`}${removable ? REMOVABLE : ''}`,
+    )
   }
   return { exitCode, info: found }
 }

@@ -70,6 +70,8 @@ pub struct KeptCopy {
     pub wal: Option<PathBuf>,
     /// It is proven that the database has all that it holds.
     pub is_spare: bool,
+    /// The name without [`SPARE`].
+    plain: PathBuf,
     /// When it was made, and its number among those of that second.
     made: (String, u32),
 }
@@ -130,6 +132,7 @@ impl KeptCopy {
             path: beside(database, suffix),
             wal: None,
             is_spare,
+            plain: beside(database, &format!("{}{rest}", kind.mark())),
             made: (time.to_owned(), number),
         })
     }
@@ -174,7 +177,8 @@ impl KeptCopy {
                 .all(|ending| fs::symlink_metadata(beside(&path, ending)).is_err());
             if is_free {
                 let made = (time.to_owned(), if number == 1 { 0 } else { number });
-                return Self { kind, path, wal: None, is_spare: false, made };
+                let plain = path.clone();
+                return Self { kind, path, wal: None, is_spare: false, plain, made };
             }
             number = number.saturating_add(1);
         }
@@ -186,18 +190,7 @@ impl KeptCopy {
         if self.is_spare == is_spare {
             return;
         }
-        let text = self.path.as_os_str();
-        let name = if is_spare {
-            beside(&self.path, SPARE)
-        } else {
-            match text.as_encoded_bytes().strip_suffix(SPARE.as_bytes()) {
-                // SAFETY: the bytes are of this very string, which ends with ASCII where it is cut.
-                Some(name) => {
-                    PathBuf::from(unsafe { std::ffi::OsStr::from_encoded_bytes_unchecked(name) })
-                }
-                None => return,
-            }
-        };
+        let name = if is_spare { beside(&self.plain, SPARE) } else { self.plain.clone() };
         if fs::symlink_metadata(&name).is_ok() {
             return;
         }
