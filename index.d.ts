@@ -689,7 +689,13 @@ export interface RecoverOptions extends TaskOptions {
    * effect with `to`.
    */
   allowLoss?: boolean | undefined
-  /** As {@link HardenedDatabaseOptions.keepCopies}. Default 3. */
+  /**
+   * How many of the newest copies of a kind (`.damaged-`, `.before-restore-`, `-wal.stale-`) are kept,
+   * from 1 on; the older ones are removed after it, but only those whose names end with `-spare`: the
+   * database has all that they hold. Default the `keepCopies` of the database, which is 3.
+   *
+   * @throws `ERR_INVALID_ARG_TYPE`, `ERR_OUT_OF_RANGE`
+   */
   keepCopies?: number | undefined
 }
 
@@ -870,6 +876,14 @@ export interface BackupSchedule {
 export interface RestoreOptions extends TaskOptions {
   /** How the backup is checked before anything is changed. Default `'full'`. */
   verify?: CheckKind | false | undefined
+  /**
+   * How many of the newest copies of a kind (`.damaged-`, `.before-restore-`, `-wal.stale-`) are kept,
+   * from 1 on; the older ones are removed after it, but only those whose names end with `-spare`: the
+   * database has all that they hold. Default the `keepCopies` of the database, which is 3.
+   *
+   * @throws `ERR_INVALID_ARG_TYPE`, `ERR_OUT_OF_RANGE`
+   */
+  keepCopies?: number | undefined
 }
 
 /** A restore that was made. */
@@ -1005,9 +1019,11 @@ export interface HardenedDatabaseOptions extends Omit<
   /** How long `close()`, `closeAsync()` and `flushAgentLogsSync()` wait for the writer. Default 5000. */
   closeTimeout?: number | undefined
   /**
-   * How many originals of repairs (`<file>.damaged-<UTC>`) are kept, the newest ones. Of the older ones a
-   * repair removes those whose name ends with `-recovered`: the repaired database has all that could
-   * be read of them, and nothing is known to be lost. No other copy is ever removed. Default 3.
+   * How many of the newest copies of a kind (`.damaged-`, `.before-restore-`, `-wal.stale-`) are kept,
+   * from 1 on; the older ones are removed after a repair or a restore, but only those whose names end with `-spare`: the
+   * database has all that they hold. Default 3.
+   *
+   * @throws `ERR_INVALID_ARG_TYPE`, `ERR_OUT_OF_RANGE`
    */
   keepCopies?: number | undefined
   /**
@@ -1207,7 +1223,7 @@ export class HardenedDatabase extends DatabaseSync {
   /**
    * Writes pending entries, then puts the content of the database at `from` in place of this one's,
    * in one transaction of the same file, which every process that has it open sees as a commit. What
-   * it was is kept in `<file>.before-restore-<UTC time>`.
+   * it was is kept in `<file>.before-restore-<UTC time>`, with `-spare` at the end if it is the same.
    *
    * Rejects with `ERR_FUSION_BACKUP_DAMAGED` (with `health`), `ERR_FUSION_RESTORE_EMPTY`,
    * `ERR_FUSION_RESTORE_ENCODING`, `ERR_FUSION_SAME_FILE`, `ERR_INVALID_STATE` in a transaction of
@@ -1280,10 +1296,11 @@ export function appendAgentLogs<Columns extends string = never>(
  * Repairs the database at `path`, which may be open in any process: rebuilds what is made of
  * tables if that is all that is damaged, else salvages every table and writes the result into the
  * file as one transaction. Each repair passes a full check before it is kept; the damaged original
- * stays beside the file as `<file>.damaged-<UTC time>`. Does nothing to a sound file.
+ * stays beside the file as `<file>.damaged-<UTC time>`, with `-spare` at the end once the database has
+ * all that it holds. Does nothing to a sound file.
  *
  * With `to` everything that can be read is put into a new database there, and `path` is left as it
- * is; into its table `lost_and_found` where the schema is gone that says of which tables the rows
+ * is, which may be in a place where nothing can be written; into its table `lost_and_found` where the schema is gone that says of which tables the rows
  * are, and there is no backup.
  *
  * Before a repair is written into the file it is compared with what SQLite itself can read of the
@@ -1291,7 +1308,8 @@ export function appendAgentLogs<Columns extends string = never>(
  *
  * Rejects with `ERR_FUSION_LOSS` (with `comparison`: the repair lacks something that SQLite can
  * read), `ERR_FUSION_UNRECOVERABLE` (nothing in it is of a database, and there is no backup),
- * `ERR_FUSION_REPLACED`, `ERR_SQLITE_ERROR` (5: in use for five minutes; 13: the disk is
+ * `ERR_FUSION_REPLACED`, `ERR_FUSION_NOT_A_FILE` (a FIFO, a socket, a device or a directory is where a
+ * file is to be read), `ERR_SQLITE_ERROR` (5: in use for five minutes, or written to while it was read; 13: the disk is
  * too full, the message says how much is needed), the signal's reason; nothing was changed.
  */
 export function recover(
@@ -1389,24 +1407,29 @@ export interface FileInfo {
   error: { code: string; errcode: number; message: string } | null
   /** This process's. */
   sqliteVersion: string
-  /** Backups, the saved copy of the schema, and damaged files that were kept. */
+  /**
+   * Backups, the saved copy of the schema, and what was kept of files that were replaced. `removable`:
+   * the next repair or restore removes it.
+   */
   beside: {
     path: string
     kind: 'backup' | 'snapshot' | 'preserved'
     bytes: number
     modified: number | null
-    /** The original of a repair that a later repair may remove: see `keepCopies`. */
-    recovered: boolean
+    removable: boolean
   }[]
 }
 
 /**
  * What can be said of the database at `path` without changing it. A file that cannot be read as a
- * database is no error.
+ * database is no error. `keepCopies`, by which `removable` is meant: see `HardenedDatabaseOptions`.
  *
- * @throws `SQLITE_CANTOPEN` where there is no such file
+ * @throws `SQLITE_CANTOPEN` where there is no such file; `ERR_FUSION_NOT_A_FILE`
  */
-export function fileInfo(path: string | Uint8Array | URL, options?: TaskOptions): Promise<FileInfo>
+export function fileInfo(
+  path: string | Uint8Array | URL,
+  options?: TaskOptions & { keepCopies?: number | undefined },
+): Promise<FileInfo>
 
 /** What a page is. `orphan`: nothing leads to it; `missing`: the file ends before it. */
 export type PageRole =

@@ -4,7 +4,7 @@
 // is the native side's (src/recovery/backup.rs, restore.rs, schedule.rs); lib/backup.js is
 // node:sqlite's function of that name.
 
-const { integer, known } = require('./checked.js')
+const { integer, keepCopies, known } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')
 const { filePath } = require('./file-path.js')
 const { runTask, taskOptions } = require('./task.js')
@@ -52,12 +52,13 @@ async function backupFile(path, to, options = {}, patience = PATIENCE) {
 }
 
 /** See HardenedDatabase.restore in index.d.ts. */
-async function restoreFile(path, from, options = {}, patience = PATIENCE) {
-  const watch = taskOptions(options, ['verify'])
+async function restoreFile(path, from, options = {}, patience = PATIENCE, copies = undefined) {
+  const watch = taskOptions(options, ['verify', 'keepCopies'])
   const args = {
     database: filePath(path),
     from: filePath(from, 'from'),
     verify: verification(options),
+    keepCopies: keepCopies(options, copies),
     patience,
   }
   return undamaged(await runTask('restore', args, watch), args.from)

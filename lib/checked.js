@@ -4,6 +4,9 @@
 
 const { invalidArgType, outOfRange } = require('./errors.js')
 
+/** How many copies that hold nothing which the database does not are kept of each kind (src/engine/kept.rs). */
+const KEEP_COPIES = 3
+
 /** `options`, whose names must be among `known`. */
 function known(options, names, where = 'options') {
   if (typeof options !== 'object' || options === null) {
@@ -35,4 +38,7 @@ function flag(options, name, otherwise) {
   return value
 }
 
-module.exports = { flag, integer, known }
+/** The option `keepCopies`. */
+const keepCopies = (options, otherwise = KEEP_COPIES) => integer(options, 'keepCopies', otherwise, 1, 2 ** 31 - 1)
+
+module.exports = { KEEP_COPIES, flag, integer, keepCopies, known }

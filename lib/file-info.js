@@ -2,12 +2,14 @@
 
 // fileInfo(path): what can be said of a database file without changing it.
 
+const { keepCopies } = require('./checked.js')
 const { filePath } = require('./file-path.js')
 const { runTask, taskOptions } = require('./task.js')
 
 /** See index.d.ts. */
 async function fileInfo(path, options) {
-  return runTask('fileInfo', { path: filePath(path) }, taskOptions(options))
+  const watch = taskOptions(options, ['keepCopies'])
+  return runTask('fileInfo', { path: filePath(path), keepCopies: keepCopies(options ?? {}) }, watch)
 }
 
 module.exports = { fileInfo }

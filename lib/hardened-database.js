@@ -313,14 +313,14 @@ class HardenedDatabase extends DatabaseSync {
     from = filePath(from, 'from')
     const log = this.#openLog()
     this.#refuseInTransaction()
-    const { busyTimeout } = this.#options
+    const { busyTimeout, keepCopies } = this.#options
     try {
       await this.#flushWithin(busyTimeout)
     } catch (error) {
       // Entries that a damaged file cannot take are kept; the restore may be what helps.
       if (!this.isOpen || log.stats().state !== 'stopped') throw error
     }
-    return restoreFile(file, from, options, busyTimeout)
+    return restoreFile(file, from, options, busyTimeout, keepCopies)
   }
 
   /** What a thread of its own is to write to the file would wait for such a transaction in vain. */
@@ -332,7 +332,7 @@ class HardenedDatabase extends DatabaseSync {
   async recover(options) {
     const file = this.#file()
     this.#refuseInTransaction()
-    return recoverFile(file, options)
+    return recoverFile(file, options, true, this.#options.keepCopies)
   }
 
   /** The path of the file. */

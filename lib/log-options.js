@@ -3,7 +3,7 @@
 // Options of HardenedDatabase and appendAgentLogs: their defaults, and their checks.
 
 const { scheduleOptions } = require('./backups.js')
-const { flag, integer } = require('./checked.js')
+const { KEEP_COPIES, flag, integer } = require('./checked.js')
 const { invalidArgType, invalidArgValue, outOfRange } = require('./errors.js')
 const {
   DEFENSIVE,
@@ -31,7 +31,7 @@ const NUMBERS = [
   ['checkpointIdle', 2000, 10, 2 ** 31 - 1],
   ['checkpointInterval', 300_000, 10, 2 ** 31 - 1],
   ['closeTimeout', 5000, 0, 2 ** 31 - 1],
-  ['keepCopies', KEEP_COPIES, 0, 1_000_000],
+  ['keepCopies', KEEP_COPIES, 1, 2 ** 31 - 1],
 ]
 const BOOLEANS = [
   ['foreignKeys', true],
@@ -57,6 +57,7 @@ const OF_THE_WRITER = new Set([
   'checkpointFrames',
   'checkpointIdle',
   'checkpointInterval',
+  'keepCopies',
   'synchronous',
   'changeCounter',
   'columns',

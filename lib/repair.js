@@ -3,7 +3,7 @@
 // Repairs of damaged files: asked for, and before a file is opened. The work is the native side's
 // (src/recovery/repair.rs). What a log's writer repairs by itself is told by its events.
 
-const { flag, integer } = require('./checked.js')
+const { flag, keepCopies } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')
 const { filePath } = require('./file-path.js')
 const { binding, process } = require('./native.js')
@@ -24,22 +24,23 @@ function backupPaths(backups) {
 }
 
 /** What the native `recover` takes, but for the file; `asked`: a program asked for the repair. */
-function recoverArguments(options, asked) {
+function recoverArguments(options, asked, copies) {
   return {
     asked,
     to: options.to === undefined ? null : filePath(options.to, 'options.to'),
     backups: backupPaths(options.backups),
     useBackup: flag(options, 'useBackup', true),
     allowLoss: flag(options, 'allowLoss', false),
+    keepCopies: keepCopies(options, copies),
     patience: PATIENCE,
     keepCopies: integer(options, 'keepCopies', KEEP_COPIES, 0, 1_000_000),
   }
 }
 
 /** See index.d.ts; `file` is the text of a path. `asked`: what is not certain is done, too. */
-async function recoverFile(file, options = {}, asked = true) {
+async function recoverFile(file, options = {}, asked = true, copies = undefined) {
   const watch = taskOptions(options, ['to', 'backups', 'useBackup', 'allowLoss', 'keepCopies'])
-  return runTask('recover', { path: file, ...recoverArguments(options, asked) }, watch)
+  return runTask('recover', { path: file, ...recoverArguments(options, asked, copies) }, watch)
 }
 
 /** See index.d.ts. */
@@ -48,13 +49,13 @@ async function recover(path, options) {
 }
 
 /** Repairs the file at `path` on this thread, as far as it needs it, and answers the report. */
-function repairAtOpen(path, keepCopies) {
-  return JSON.parse(binding.recoverNow(path, PATIENCE_AT_OPEN, keepCopies))
+function repairAtOpen(path, copies) {
+  return JSON.parse(binding.recoverNow(path, PATIENCE_AT_OPEN, copies))
 }
 
 /** The same off this thread. */
-function repairAhead(path, keepCopies) {
-  return recoverFile(path, { keepCopies }, false)
+function repairAhead(path, copies) {
+  return recoverFile(path, {}, false, copies)
 }
 
 /** Says where a WAL is that was put aside. */

@@ -206,7 +206,7 @@ fn looking_at_a_file_with_a_hot_journal_sees_what_was_committed_and_changes_noth
         assert!(matches!(&health.findings[..], [one] if is_hot(one)), "{health:?}");
         assert!(health.pages > 0 && health.summary().contains("rolls it back"));
     }
-    let info = file_info(&it.path).unwrap();
+    let info = file_info(&it.path, 3).unwrap();
     assert_eq!(info.error, None);
     assert_eq!(info.database.unwrap().pages, it.check().pages);
     let map = page_map(&it.path, &page_map::Options::default(), &Unwatched).unwrap();

@@ -175,7 +175,7 @@ fn agrees_with_sqlite_without_free_pages(map: &PageMap, sql: &rusqlite::Connecti
 fn it_leaves_no_file_behind() {
     let (directory, path) = fixture("PRAGMA journal_mode = WAL");
     mapped(&path);
-    file_info(&path).unwrap();
+    file_info(&path, 3).unwrap();
     let left: Vec<_> = std::fs::read_dir(directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -450,7 +450,7 @@ fn a_files_facts_are_told_and_who_has_it_open() {
     other.open("w", &path);
     other.sql("w", "BEGIN IMMEDIATE").unwrap();
 
-    let info = file_info(&path).unwrap();
+    let info = file_info(&path, 3).unwrap();
     let database = info.database.unwrap();
     assert_eq!((database.journal_mode.as_str(), database.page_size), ("wal", 4096));
     assert_eq!(database.last_writer.as_deref(), Some(rusqlite::version()));

@@ -80,3 +80,57 @@ fn only_the_top_room_knows_node() {
         }
     }
 }
+
+/// Lines of code below `src` that have one of `calls`, but for tests, as `file: line`.
+fn lines_with(calls: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in files(&sources()) {
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let name = file.strip_prefix(sources()).unwrap().display().to_string();
+        for line in code.lines() {
+            let line = line.split("//").next().unwrap_or_default().trim();
+            if calls.iter().any(|call| line.contains(call)) {
+                found.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn files_are_opened_to_be_read_in_one_place() {
+    let all = lines_with(&["File::open(", "fs::copy(", "fs::read("]);
+    let allowed = |line: &&String| {
+        // Folders, which are synced or locked; what the kernel makes; a type that calls that place.
+        [
+            "directory",
+            "folder",
+            "parent",
+            "/proc/",
+            "PrivateFile::open(",
+            "LiveFile::open(",
+            "StillFile::open(",
+        ]
+        .iter()
+        .any(|word| line.contains(word))
+            || line.starts_with("engine/regular.rs: ")
+            || line.starts_with("recovery/partial.rs: let folder")
+    };
+    let others: Vec<_> = all.iter().filter(|line| !allowed(line)).collect();
+    assert!(others.is_empty(), "use engine::open_file: {others:#?}");
+    assert!(all.len() > others.len(), "nothing was read");
+}
+
+#[test]
+fn files_are_made_in_one_place() {
+    let calls = ["create_new(", "File::create", ".create(true)", "fs::write(", "DirBuilder::new"];
+    let others: Vec<_> = lines_with(&calls)
+        .into_iter()
+        // The probe for locks has no name, and lies in a folder for temporary files.
+        .filter(|line| {
+            !line.starts_with("engine/likeness.rs: ") && !line.starts_with("engine/locks.rs: ")
+        })
+        .collect();
+    assert!(others.is_empty(), "use engine::Likeness: {others:#?}");
+}

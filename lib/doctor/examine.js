@@ -44,7 +44,8 @@ async function drawMap(file, target, health, terminal, watch) {
   terminal.line()
   try {
     const map = await pageMap(file, { ...watch, health })
-    writeFileSync(target, pageMapSvg(map))
+    // It names tables: those who may not read the database may not read it.
+    writeFileSync(target, pageMapSvg(map), { mode: statSync(file).mode & 0o666 })
     terminal.line(`The page map is in ${terminal.style('bold', target)}.`)
     return { path: path.resolve(target), pages: map.pages, damagedPages: map.damagedPages }
   } catch (error) {

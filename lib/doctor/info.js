@@ -46,6 +46,8 @@ function showWal(terminal, { wal, shmBytes, journalBytes }) {
   }
 }
 
+const REMOVABLE = '; the next repair or restore removes it, since the database has all that it holds'
+
 /** See main.js. */
 async function info({ operands: [file] }, terminal) {
   const found = await fileInfo(file)
@@ -70,8 +72,11 @@ async function info({ operands: [file] }, terminal) {
   else showDatabase(terminal, found.database)
   terminal.fact('this SQLite', found.sqliteVersion)
   terminal.fact('its locks', LOCK_KINDS[found.lockKind])
-  for (const { path, kind, bytes: length, modified, recovered } of found.beside) {
-    terminal.fact(KINDS[kind], `${path}, ${bytes(length)}${modified === null ? '' : `, ${moment(modified)}`}`)
+  for (const { path, kind, bytes: length, modified, removable } of found.beside) {
+    terminal.fact(
+      KINDS[kind],
+      `${path}, ${bytes(length)}${modified === null ? '' : `, ${moment(modified)}`}${removable ? REMOVABLE : ''}`,
+    )
   }
   return { exitCode, info: found }
 }

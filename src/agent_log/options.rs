@@ -38,8 +38,8 @@ pub struct Options {
     pub checkpoints: Policy,
     /// Whether the file is repaired when it is found damaged.
     pub repair: bool,
-    /// How many originals of repairs are kept: see [`crate::engine::kept_copies::prune`].
-    pub keep_copies: usize,
+    /// How many spare copies of what a repair replaced are kept.
+    pub keep_copies: u32,
 }
 
 /// A counter in `__meta`.
@@ -73,7 +73,7 @@ impl Default for Options {
             create_table: false,
             checkpoints: Policy::default(),
             repair: true,
-            keep_copies: KEEP,
+            keep_copies: crate::engine::KEEP,
         }
     }
 }

@@ -17,7 +17,7 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::file_id::Presence;
 use super::wedge::shm_path;
-use super::{Connection, DatabaseFile, Error, Result, Wal, kept_copies, wal_index};
+use super::{Connection, DatabaseFile, Error, KeptKind, Result, Wal, put_wal_aside, wal_index};
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -86,7 +86,7 @@ impl DatabaseFile {
             if is_empty {
                 std::fs::remove_file(&wal).map_err(failed)?;
             } else {
-                kept_copies::put_wal_aside(&self.path)?;
+                put_wal_aside(&self.path, &wal, KeptKind::StaleWal)?;
             }
         }
         if has_shm {

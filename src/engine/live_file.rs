@@ -28,7 +28,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{OpenFlags, ffi};
 
 use super::empty_wal::{self, Unseen};
-use super::{Class, Connection, DatabaseFile, Error, Result, Stage, Storage, Task, errstr};
+use super::{
+    Class, Connection, DatabaseFile, Error, Result, Stage, Storage, Task, check_files, errstr,
+};
 
 /// Locks of the WAL's index (<https://sqlite.org/walformat.html#wal_locks>).
 const WRITE: c_int = 0;
@@ -112,6 +114,7 @@ impl LiveFile {
     /// `SQLITE_BUSY` where it is locked until `until`; `SQLITE_CANTOPEN`, `SQLITE_READONLY`: locks
     /// need a file that may be written to; SQLite's; `task`'s. Damage is none.
     pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
+        check_files(path)?;
         let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
         connection.checkpoint_on_close(false);
         let database = Handle::of(&connection, ffi::SQLITE_FCNTL_FILE_POINTER)?

@@ -22,11 +22,13 @@ mod file_system;
 mod foreign;
 mod image;
 mod journal_mode;
-pub mod kept_copies;
+mod kept;
+mod likeness;
 mod live_file;
 mod locks;
 mod new_file;
 mod open_files;
+mod overlaid;
 mod overlay;
 mod ownership;
 mod page_size;
@@ -34,9 +36,11 @@ mod place;
 mod profile;
 mod reader;
 mod reads;
+mod regular;
 mod rolled_back;
 pub mod session_ffi;
 mod shown;
+mod still_file;
 mod storage;
 mod storage_vfs;
 mod sync;
@@ -66,6 +70,11 @@ pub use foreign::{
 };
 pub use image::{Image, PageImage};
 pub use journal_mode::JournalMode;
+pub use kept::{
+    KEEP, KeptCopy, KeptKind, bound, find_same, is_in, is_kept, kept, put_wal_aside, removable,
+    rescue_wal,
+};
+pub use likeness::Likeness;
 pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
 pub use locks::neighbour;
@@ -74,6 +83,7 @@ pub use locks::{
 };
 pub use new_file::{give_access_of, give_access_to};
 pub use open_files::OpenFiles;
+pub use overlaid::Overlaid;
 pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::{Votes, guess_format, is_whole, sample};
@@ -81,8 +91,10 @@ pub use place::Place;
 pub use profile::{Extent, Profile, Synchronous, advise, check_length};
 pub use reader::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};
+pub use regular::{check_files, not_a_file, open_file};
 pub use rolled_back::{HotJournal, RolledBack};
 pub use shown::shown;
+pub use still_file::{Marks, StillFile, is_read_only};
 pub use storage::{PrivateFile, Storage};
 pub use sync::{sync, sync_folder_of, sync_piece};
 pub use task::{Stage, Task, Unwatched};

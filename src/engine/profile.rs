@@ -45,8 +45,8 @@ use super::wal::Wal;
 use super::wal_index;
 use super::wedge::shm_path;
 use super::{
-    Connection, Error, JournalMode, Result, directory, error_log, file_id, file_system,
-    journal_mode,
+    Connection, Error, JournalMode, Result, check_files, directory, error_log, file_id,
+    file_system, journal_mode,
 };
 
 /// `PRAGMA synchronous`.
@@ -241,8 +241,14 @@ impl Connection {
         if let Some((missing, _)) = missing {
             directory::make(&missing, path)?;
         }
+        if !is_uri {
+            check_files(path)?;
+        }
         let mut connection =
             Self::open(path, flags, profile.busy_timeout).map_err(|error| advise(error, path))?;
+        if connection.file().is_some() {
+            check_files(connection.path())?;
+        }
         // Before the first read, which would make a -wal where one was deleted under others.
         if let Some(file) = connection.file().filter(|file| file.check_beside().is_err()) {
             file.heal(None, profile.busy_timeout)?;
@@ -584,7 +590,7 @@ pub fn advise(mut error: Error, path: &Path) -> Error {
 
 /// Whether this user may make files in `directory`.
 #[cfg(unix)]
-fn is_writable(directory: &Path) -> bool {
+pub(super) fn is_writable(directory: &Path) -> bool {
     is_accessible(directory, libc::W_OK | libc::X_OK)
 }
 
@@ -606,7 +612,7 @@ fn all_are_accessible(path: &Path) -> bool {
 
 /// Told by `access`, which opens nothing.
 #[cfg(unix)]
-fn is_accessible(path: &Path, how: std::ffi::c_int) -> bool {
+pub(super) fn is_accessible(path: &Path, how: std::ffi::c_int) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
         return false;
@@ -633,7 +639,7 @@ fn is_readable(_: &Path) -> bool {
 /// Whether this user may make files in `directory`. Windows's read-only attribute says nothing
 /// about a directory, and its access lists cannot be asked without trying.
 #[cfg(not(unix))]
-fn is_writable(_: &Path) -> bool {
+pub(super) fn is_writable(_: &Path) -> bool {
     true
 }
 

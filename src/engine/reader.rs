@@ -5,6 +5,7 @@
 //! |---|---|
 //! | no `-wal`, no journal | for writing: SQLite makes a `-wal` and a `-shm` in order to read a database in WAL mode, and only a connection that may write takes them away again |
 //! | a `-wal`, or the journal of a transaction under way | for reading only: a connection that may write would act on it when it is closed |
+//! | a file or a folder that this process may not write, where SQLite would have to make something to read a database in WAL mode | not by SQLite: as bytes, its WAL's frames over them ([`StillFile`]) |
 //! | a hot journal, of a transaction that was cut off | for reading only, through the journal ([`RolledBack`]): a connection that may write would roll it back |
 //!
 //! Who wants to write opens the file for writing, and SQLite rolls a hot journal back at the first
@@ -20,9 +21,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::OpenFlags;
 
+use super::StillFile;
 use super::live_file::patiently;
 use super::rolled_back::{HotJournal, RolledBack, has_journal};
-use super::{Class, Connection, Error, Result, Storage, Task, Wal, storage_vfs};
+use super::{Class, Connection, Error, Result, Storage, Task, Wal, check_files, storage_vfs};
 
 /// How a file may be opened to be read. See the module.
 #[derive(Debug)]
@@ -33,20 +35,35 @@ pub enum Access {
     ReadOnly,
     /// Through its hot journal.
     ThroughJournal(Rc<RolledBack>),
+    /// As bytes, without a lock.
+    Still(Rc<StillFile>),
 }
 
 impl Access {
     /// How the database at `path` may be opened to be read.
     ///
     /// # Errors
-    /// As [`RolledBack::open`].
+    /// As [`check_files`] and [`RolledBack::open`].
     pub fn of(path: &Path) -> Result<Self> {
+        check_files(path)?;
         if let Some(rolled_back) = RolledBack::open(path)? {
             return Ok(Self::ThroughJournal(Rc::new(rolled_back)));
+        }
+        if let Some(still) = StillFile::open(path)? {
+            return Ok(Self::Still(Rc::new(still)));
         }
         let is_alone = !Wal::path(path).exists() && !has_journal(path);
         Ok(if is_alone { Self::Alone } else { Self::ReadOnly })
     }
+}
+
+/// What a connection reads in place of a file.
+#[derive(Debug, Clone)]
+pub(super) enum Instead {
+    /// It reads the file.
+    No,
+    RolledBack(Rc<RolledBack>),
+    Still(Rc<StillFile>),
 }
 
 /// An open connection for those who only read. It does not checkpoint, not even when it is dropped.
@@ -56,7 +73,7 @@ pub struct Reader {
     /// What SQLite makes next to the database goes with the connection.
     clean: bool,
     /// What the connection reads in place of the file.
-    rolled_back: Option<Rc<RolledBack>>,
+    instead: Instead,
 }
 
 impl Reader {
@@ -65,24 +82,29 @@ impl Reader {
     /// # Errors
     /// As [`Connection::open`] and [`Access::of`].
     pub fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
-        let (connection, clean, rolled_back) = match Access::of(path)? {
+        let (connection, clean, instead) = match Access::of(path)? {
             Access::Alone => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
-                (Connection::open(path, flags, busy_timeout)?, true, None)
+                (Connection::open(path, flags, busy_timeout)?, true, Instead::No)
             }
             Access::ReadOnly => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-                (Connection::open(path, flags, busy_timeout)?, false, None)
+                (Connection::open(path, flags, busy_timeout)?, false, Instead::No)
             }
             Access::ThroughJournal(rolled_back) => {
                 let bytes: Rc<dyn Storage> = Rc::clone(&rolled_back) as _;
-                (storage_vfs::open(bytes, rolled_back.path())?, false, Some(rolled_back))
+                let connection = storage_vfs::open(bytes, rolled_back.path())?;
+                (connection, false, Instead::RolledBack(rolled_back))
+            }
+            Access::Still(still) => {
+                let bytes: Rc<dyn Storage> = Rc::clone(&still) as _;
+                (storage_vfs::open(bytes, still.path())?, false, Instead::Still(still))
             }
         };
         connection.checkpoint_on_close(false);
         // With memory-mapped reads a file that is cut short is a SIGBUS and no error.
         connection.sql()?.execute_batch("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0")?;
-        Ok(Self { connection, clean, rolled_back })
+        Ok(Self { connection, clean, instead })
     }
 
     /// Opens the database at `path` as it is without its WAL and its journal. No lock is taken:
@@ -95,7 +117,7 @@ impl Reader {
         let connection = Connection::open(&immutable(path), flags, busy_timeout)?;
         connection.checkpoint_on_close(false);
         connection.sql()?.execute_batch("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0")?;
-        Ok(Self { connection, clean: false, rolled_back: None })
+        Ok(Self { connection, clean: false, instead: Instead::No })
     }
 
     /// The connection.
@@ -105,18 +127,31 @@ impl Reader {
 
     /// The hot journal through which the database is read; none where there is none.
     pub fn hot_journal(&self) -> Option<HotJournal> {
-        self.rolled_back.as_ref().map(|it| it.hot_journal())
+        match &self.instead {
+            Instead::RolledBack(rolled_back) => Some(rolled_back.hot_journal()),
+            Instead::No | Instead::Still(_) => None,
+        }
     }
 
-    /// What the connection reads in place of a file with a hot journal.
-    pub(super) fn rolled_back(&self) -> Option<Rc<RolledBack>> {
-        self.rolled_back.clone()
+    /// Whether it takes locks, so that what it reads is of one state of the database. Else
+    /// [`Self::is_current`] says so afterwards.
+    pub fn takes_locks(&self) -> bool {
+        matches!(self.instead, Instead::No)
     }
 
-    /// Whether what was read so far is of one state of the database. False only where it was read
-    /// through a hot journal, and somebody has rolled that back and begun to write.
+    /// What the connection reads in place of the file.
+    pub(super) fn instead(&self) -> &Instead {
+        &self.instead
+    }
+
+    /// Whether what was read so far is of one state of the database. False only where no lock was
+    /// taken, and another connection has written meanwhile.
     pub fn is_current(&self) -> bool {
-        self.rolled_back.as_ref().is_none_or(|it| it.is_current())
+        match &self.instead {
+            Instead::No => true,
+            Instead::RolledBack(rolled_back) => rolled_back.is_current(),
+            Instead::Still(still) => still.is_current(),
+        }
     }
 }
 

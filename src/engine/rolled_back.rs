@@ -19,7 +19,6 @@
 //! Any thread, one at a time. Memory: one entry a page of the journal.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,7 +52,7 @@ impl Identity {
     fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         let mut header = Vec::new();
-        File::open(path).ok()?.take(HEADER as u64).read_to_end(&mut header).ok()?;
+        super::open_file(path).ok()?.take(HEADER as u64).read_to_end(&mut header).ok()?;
         header.first().filter(|byte| **byte != 0)?;
         Some(Self { file: FileId::of(path).ok()?, bytes: metadata.len(), header })
     }

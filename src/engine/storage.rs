@@ -38,12 +38,9 @@ impl PrivateFile {
     /// Opens the file to be read.
     ///
     /// # Errors
-    /// `SQLITE_CANTOPEN`, with the system's reason.
+    /// As [`super::open_file`].
     pub fn open(path: &Path) -> Result<Self> {
-        match File::open(path) {
-            Ok(file) => Ok(Self { file }),
-            Err(error) => Err(Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path)),
-        }
+        Ok(Self { file: super::open_file(path)? })
     }
 }
 
@@ -79,6 +76,16 @@ fn read_once(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usi
 #[cfg(windows)]
 fn read_once(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}
+
+impl<T: Storage + ?Sized> Storage for &T {
+    fn size(&self) -> Result<u64> {
+        (**self).size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        (**self).read_at(buffer, offset)
+    }
 }
 
 /// Bytes in memory.

@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use rusqlite::ffi;
 
 use super::live_file::{Handle, patiently};
-use super::{Class, Error, Reader, Result, RolledBack, Storage, Task};
+use super::reader::Instead;
+use super::{Class, Error, Reader, Result, Storage, Task};
 
 /// Bytes of a WAL's header, and of a frame's (<https://sqlite.org/fileformat2.html>, 4.1).
 const WAL_HEADER: u64 = 32;
@@ -42,8 +43,8 @@ pub struct View {
 /// The bytes of the database file.
 enum Database {
     File(Handle),
-    /// Those that a rollback of its hot journal gives it.
-    RolledBack(Rc<RolledBack>),
+    /// Those that are read in its place.
+    Bytes(Rc<dyn Storage>),
 }
 
 impl std::fmt::Debug for View {
@@ -59,8 +60,13 @@ impl View {
     /// `SQLITE_BUSY` where it is locked until `until`; SQLite's; `task`'s. Damage is none.
     pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
         let reader = Reader::open(path, Duration::ZERO)?;
-        if let Some(rolled_back) = reader.rolled_back() {
-            let database = Database::RolledBack(rolled_back);
+        let bytes: Option<Rc<dyn Storage>> = match reader.instead() {
+            Instead::No => None,
+            Instead::RolledBack(rolled_back) => Some(Rc::clone(rolled_back) as _),
+            Instead::Still(still) => Some(Rc::clone(still) as _),
+        };
+        if let Some(bytes) = bytes {
+            let database = Database::Bytes(bytes);
             return Ok(Self { reader, database, wal: None, steady: false });
         }
         let connection = reader.connection();
@@ -118,7 +124,7 @@ impl View {
     pub fn database(&self) -> &dyn Storage {
         match &self.database {
             Database::File(handle) => handle,
-            Database::RolledBack(rolled_back) => &**rolled_back,
+            Database::Bytes(bytes) => &**bytes,
         }
     }
 
@@ -128,7 +134,8 @@ impl View {
     }
 
     /// Whether a transaction keeps what is seen as it is. False where SQLite could not begin one,
-    /// because it does not take the file for a database, or because of a hot journal.
+    /// because it does not take the file for a database, because of a hot journal, or because this
+    /// process may not write.
     pub fn is_steady(&self) -> bool {
         self.steady
     }

@@ -14,7 +14,6 @@
 //!
 //! Called on the thread of the check.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,7 +28,7 @@ use super::last::remember;
 use super::settled::Before;
 use crate::engine::{
     Access, Class, Connection, DatabaseFile, Error, Extent, FileId, HotJournal, Reader, Result,
-    Task, Wal, advise, beside, check_length, or_failed,
+    Task, Wal, advise, beside, check_length, open_file, or_failed,
 };
 
 /// How long SQLite waits at a time; between two the task is asked.
@@ -184,12 +183,12 @@ fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
         None => look(&connection, kind, task),
     }
     .map_err(|error| advise(error, path))?;
+    if !connection.is_current() {
+        // Another connection has written since: another look is due.
+        let error = Error::sqlite(ffi::SQLITE_BUSY, "a transaction began during the check");
+        return inspect::unreadable(path, kind, error.at(path));
+    }
     if let Some(HotJournal { bytes, pages: changed_pages }) = connection.hot_journal() {
-        if !connection.is_current() {
-            // Somebody has rolled it back and written since: another look is due.
-            let error = Error::sqlite(ffi::SQLITE_BUSY, "a transaction began during the check");
-            return inspect::unreadable(path, kind, error.at(path));
-        }
         health.findings.insert(0, Finding::HotJournal { bytes, changed_pages });
     }
     Ok(health.judged())
@@ -206,7 +205,7 @@ fn copied(
     patience: Duration,
     task: &dyn Task,
 ) -> Result<Option<Connection>> {
-    let is_in_the_way = connection.hot_journal().is_none()
+    let is_in_the_way = connection.takes_locks()
         && matches!(connection.is_wal(), Ok(false))
         // The copy of an empty database is not empty.
         && connection.extent().is_ok_and(|extent| extent.pages > 0);
@@ -347,7 +346,7 @@ fn frames_only_in_wal(shm: &Path) -> Option<u64> {
     const MX_FRAME: usize = 16;
     const BACKFILLED: usize = 2 * HEADER;
     let mut index = [0; BACKFILLED + 4];
-    File::open(shm).and_then(|mut file| file.read_exact(&mut index)).ok()?;
+    open_file(shm).ok()?.read_exact(&mut index).ok()?;
     let word = |at: usize| {
         let bytes: [u8; 4] = index.get(at..at + 4)?.try_into().ok()?;
         Some(u64::from(u32::from_ne_bytes(bytes)))

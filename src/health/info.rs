@@ -5,7 +5,7 @@
 //! connection that only reads and does not checkpoint. Any thread; waits for a lock at most
 //! [`PATIENCE`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -14,8 +14,8 @@ use super::holders::{Holders, holders};
 use super::page_map::Pages;
 use crate::engine::kept_copies::{self, KeptKind};
 use crate::engine::{
-    Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal, beside,
-    hard_links, is_mount_root, lock_kind,
+    self, Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal,
+    beside, hard_links, lock_kind,
 };
 
 /// How long a locked file is waited for.
@@ -131,9 +131,9 @@ pub struct Beside {
     pub bytes: u64,
     /// As [`FileInfo::modified`].
     pub modified: Option<u64>,
-    /// Whether it is the original of a repair after which the database has all that could be read
-    /// of it: a later repair may remove it ([`kept_copies::prune`]).
-    pub recovered: bool,
+    /// The next repair or restore removes it: the database has all that it holds, and enough newer
+    /// ones are kept ([`engine::bound`]).
+    pub removable: bool,
 }
 
 /// What a file beside a database is.
@@ -145,16 +145,17 @@ pub enum BesideKind {
     /// The saved copy of its schema.
     Snapshot,
     /// A damaged original, what was there before a restore, a WAL that is not the database's own:
-    /// kept, and of no use but to look into.
+    /// kept. It may hold what is nowhere else.
     Preserved,
 }
 
-/// What is known of the database at `path`.
+/// What is known of the database at `path`. `keep` copies of each kind are kept that hold nothing
+/// which the database does not.
 ///
 /// # Errors
 /// `SQLITE_CANTOPEN` where there is no such file; `ERR_FUSION_SQLITE_VERSION`. A file that cannot
 /// be read as a database is no error.
-pub fn file_info(path: &Path) -> Result<FileInfo> {
+pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
     crate::engine::init()?;
     let cannot = |error: std::io::Error| {
         Error::sqlite(rusqlite::ffi::SQLITE_CANTOPEN, error.to_string()).at(path)
@@ -200,7 +201,7 @@ pub fn file_info(path: &Path) -> Result<FileInfo> {
             message: error.message,
         }),
         sqlite_version: rusqlite::version(),
-        beside: lying_beside(path, id),
+        beside: lying_beside(path, id, keep),
     })
 }
 
@@ -262,11 +263,16 @@ fn count(number: i64) -> u64 {
 }
 
 /// What lies beside the database and belongs to it, by kind and name.
-fn lying_beside(path: &Path, id: FileId) -> Vec<Beside> {
+fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Vec::new();
     };
     let name = name.to_string_lossy();
+    let removable: Vec<PathBuf> = engine::removable(path, keep)
+        .into_iter()
+        .flat_map(|copy| [Some(copy.path), copy.wal])
+        .flatten()
+        .collect();
     let mut found: Vec<Beside> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
@@ -283,8 +289,7 @@ fn lying_beside(path: &Path, id: FileId) -> Vec<Beside> {
                 kind,
                 bytes: metadata.len(),
                 modified: modified(&metadata),
-                recovered: kind == BesideKind::Preserved
-                    && kept_copies::is_recovered(&entry.file_name().to_string_lossy()),
+                removable: removable.contains(&entry.path()),
             })
         })
         .collect();
@@ -301,5 +306,5 @@ fn belongs(suffix: &str) -> Option<BesideKind> {
         let generation = rest.strip_prefix('.').is_some_and(|number| number.parse::<u32>().is_ok());
         return (rest.is_empty() || generation).then_some(BesideKind::Backup);
     }
-    KeptKind::of(suffix).map(|_| BesideKind::Preserved)
+    engine::is_kept(suffix).then_some(BesideKind::Preserved)
 }

@@ -15,7 +15,7 @@ use super::file_check::{Alone, is_broken, look, resolved, size, without_wal};
 use super::finding::Kind;
 use super::foreign_wal;
 use super::holders::holders;
-use crate::engine::{Error, Result, Unwatched, Wal, advise, kept_copies, or_failed};
+use crate::engine::{self, Error, KeptKind, Result, Unwatched, Wal, advise, or_failed};
 
 /// Renames the WAL of the database at `path` to `<database>-wal.stale-<UTC time>`, and returns
 /// that path. `asked`: a person wants it although nothing proves that the WAL is another file's.
@@ -67,8 +67,8 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
         )
         .at(path));
     }
-    // Renamed while `alone` keeps other connections out; SQLite finds no WAL at its name from here on.
-    let aside = kept_copies::put_wal_aside(path)?;
+    // Renamed while `alone` keeps everybody out; SQLite finds no WAL at its name from here on.
+    let aside = engine::put_wal_aside(path, &wal, KeptKind::StaleWal)?;
     drop(alone);
     Ok(aside)
 }

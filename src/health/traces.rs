@@ -10,12 +10,11 @@
 //!
 //! Nothing is changed. Called on the thread of the check.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::engine::{Storage, Unwatched, View, Wal, beside, guess_format};
+use crate::engine::{Storage, Unwatched, View, Wal, beside, guess_format, open_file};
 use crate::format::{journal, wal};
 
 /// What every header of a database has, and where (<https://sqlite.org/fileformat2.html>, 1.3).
@@ -43,9 +42,7 @@ fn has_neighbour(path: &Path) -> bool {
 /// The first bytes of a file; none where it is no file or cannot be read.
 fn beginning(path: &Path, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    if std::fs::metadata(path).is_ok_and(|file| file.is_file())
-        && let Ok(file) = File::open(path)
-    {
+    if let Ok(file) = open_file(path) {
         drop(file.take(count as u64).read_to_end(&mut bytes));
     }
     bytes

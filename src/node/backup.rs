@@ -30,7 +30,7 @@ use super::database::{Database, find as find_database, number, opening, path};
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown, check, error_value};
 use super::sharing::Gate;
-use crate::engine::{Backup, Connection, Error, Progress, errstr};
+use crate::engine::{Backup, Connection, Error, Likeness, Progress, errstr};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -129,8 +129,12 @@ fn name(call: &Call<'_>, index: usize) -> Outcome<Vec<u8>> {
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find_database(call.environment, call.number(0)?)?;
     let (path, source, target) = (path(call.env, call.arg(1)?)?, name(call, 2)?, name(call, 3)?);
-    let plan = open(&path).map(|destination| Plan { destination, source, target });
-    let source = database.asking(|connection| Ok(connection.raw()))?;
+    let (raw, like) = database.asking(|connection| {
+        let like = connection.file().map(|file| Likeness::of(&file.path));
+        Ok((connection.raw(), like))
+    })?;
+    let plan = open(&path, like).map(|destination| Plan { destination, source, target });
+    let source = raw;
     let task = Task { plan: Some(plan), backup: None, source, ended: false };
     let gate = database.sharing().share();
     let backing = Rc::new(Backing {
@@ -257,7 +261,18 @@ fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, 
     result
 }
 
-fn open(path: &Path) -> Result<Connection, Error> {
+/// Opens the destination. One that is made may be read by those who may read the source. A URI is
+/// SQLite's to read.
+fn open(path: &Path, like: Option<Likeness>) -> Result<Connection, Error> {
+    let name = path.as_os_str().as_encoded_bytes();
+    if let Some(like) = like
+        && !name.is_empty()
+        && name != b":memory:"
+        && !name.starts_with(b"file:")
+    {
+        // One that is there stays as it is, and SQLite says what is wrong with the path.
+        drop(like.create(path));
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_URI;

@@ -57,6 +57,7 @@ struct Restore {
     from: PathBuf,
     verify: Verify,
     patience: u64,
+    keep_copies: u32,
 }
 
 fn make(arguments: &str, task: &dyn Task) -> Result<String> {
@@ -95,6 +96,7 @@ fn put_back(arguments: &str, task: &dyn Task) -> Result<String> {
     let options = restore::Options {
         verify: given.verify.kind(),
         patience: Duration::from_millis(given.patience),
+        keep_copies: given.keep_copies,
     };
     match restore::restore(&given.database, &given.from, &options, task)? {
         RestoreOutcome::Restored(restored) => {

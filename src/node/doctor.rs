@@ -15,13 +15,15 @@ use crate::recovery::snapshot_file;
 pub const WORKS: &[(&str, Work)] = &[("fileInfo", file_info), ("pageMap", page_map)];
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Arguments {
     path: PathBuf,
+    keep_copies: u32,
 }
 
 fn file_info(text: &str, _: &dyn Task) -> Result<String> {
-    let Arguments { path } = arguments(text)?;
-    write(&health::file_info(&path)?)
+    let Arguments { path, keep_copies } = arguments(text)?;
+    write(&health::file_info(&path, keep_copies)?)
 }
 
 #[derive(Deserialize)]

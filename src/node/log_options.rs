@@ -65,6 +65,7 @@ pub(super) fn options(call: &Call<'_>) -> Outcome<Options> {
         repair: call.flag(20),
         keep_copies: size(24)?,
         create_table: call.flag(22),
+        keep_copies: u32::try_from(integer(call, 24)?).unwrap_or(u32::MAX),
         // NUL is in no name.
         columns: string(call, 23)?
             .unwrap_or_default()

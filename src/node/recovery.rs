@@ -36,8 +36,7 @@ struct Arguments {
     /// A person asked for it; else a database that is about to be opened needs it.
     asked: bool,
     allow_loss: bool,
-    /// See [`crate::engine::kept_copies::prune`].
-    keep_copies: usize,
+    keep_copies: u32,
 }
 
 /// `recover(arguments)`: the report.
@@ -65,15 +64,12 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
     json(&report)
 }
 
-/// `recoverNow(path, patience)`: repairs a file on this thread, which is about to open it, and
+/// `recoverNow(path, patience, keepCopies)`: repairs a file on this thread, which is about to open it, and
 /// answers the report.
 fn recover_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let path = PathBuf::from(string(call, 0)?.unwrap_or_default());
-    let options = Options {
-        patience: millis(call, 1)?,
-        keep_copies: call.number(2)? as usize,
-        ..Options::default()
-    };
+    let options =
+        Options { patience: millis(call, 1)?, keep_copies: call.number(2)?, ..Options::default() };
     let report = repair(&path, &options, &mut |_| (), &Unwatched)?;
     text(call.env, json(&report)?.as_bytes())
 }

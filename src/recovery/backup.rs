@@ -24,7 +24,9 @@ use serde::Serialize;
 use super::copy::copy;
 use super::partial::{Partial, directory, system};
 use super::{reader, rotation, snapshot_file};
-use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Reader, Result, Task};
+use crate::engine::{
+    Class, Connection, DatabaseFile, Error, FileId, Reader, Result, Task, is_read_only,
+};
 use crate::health::{self, Finding, Health, Kind};
 
 /// How a backup is made.
@@ -98,7 +100,7 @@ pub fn backup(
     let started = Instant::now();
     let target = &resolved(target)?;
     check_target(database, target)?;
-    let partial = Partial::new(target)?;
+    let partial = Partial::new(target, database)?;
     let made = partial.file("copy");
 
     let source = match reader::open(database, started + options.patience, task) {
@@ -111,7 +113,7 @@ pub fn backup(
     let path = source.path().to_path_buf();
     // Of the same moment as the copy. One that cannot be had is no reason to have no backup.
     let snapshot = snapshot_file::take(&source).ok();
-    let release = (!source.is_wal()? && source.hot_journal().is_none()).then_some(options.patience);
+    let release = (source.takes_locks() && !source.is_wal()?).then_some(options.patience);
     if release.is_some() {
         // A transaction that lasts would keep everybody from committing.
         source.sql()?.execute_batch("COMMIT").map_err(|error| Error::from(error).at(&path))?;
@@ -131,7 +133,7 @@ pub fn backup(
         fs::metadata(&made).map_err(|error| system(ffi::SQLITE_IOERR_FSTAT, &made, &error))?.len();
     task.go_on()?;
     let kept = rotation::rotate(&made, target, options.keep.max(2), task)?;
-    if let Some(snapshot) = snapshot.filter(|_| health.is_some()) {
+    if let Some(snapshot) = snapshot.filter(|_| health.is_some() && !is_read_only(&path)) {
         // It helps a repair that may never come; the backup is made.
         drop(snapshot_file::write(&path, &snapshot));
     }

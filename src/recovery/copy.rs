@@ -8,9 +8,7 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::partial::system;
-use crate::engine::{
-    Connection, Error, Progress, Result, Stage, Task, give_access_of, sync, sync_piece,
-};
+use crate::engine::{Connection, Error, Likeness, Progress, Result, Stage, Task};
 
 /// Bytes after which what was written is handed to the disk, so that at the end no more than this
 /// is in its queue, before the syncs of whoever writes to the database.
@@ -24,7 +22,7 @@ const VERSIONS_AT: u64 = 18;
 
 /// Copies what `source` sees, as [`Connection::copy_to`] does, to a new file at `target`, `rate` pages at a
 /// time, told as stage `name`. The file is complete in itself (it is not in WAL mode), is synced,
-/// and may be read by whoever may read the source. Answers its number of pages.
+/// and may be read by those who may read the source. Answers its number of pages.
 ///
 /// Pages are copied as they are: what is damaged in the source is damaged in the copy.
 ///
@@ -38,23 +36,18 @@ pub(super) fn copy(
     release: Option<Duration>,
     task: &dyn Task,
 ) -> Result<u64> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let at = |error: Error| error.at(target);
+    let mut file = Likeness::of(source.path())
+        .create(target)
+        .map_err(|error| system(ffi::SQLITE_CANTOPEN, target, &error))?;
     let destination = Connection::open(target, flags, Duration::ZERO)?;
     // Nobody uses a half of it, so nothing is journalled, and the syncs are made here.
     destination
         .sql()?
         .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
         .map_err(|error| at(error.into()))?;
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(target)
-        .map_err(|error| system(ffi::SQLITE_CANTOPEN, target, &error))?;
     let failed = |error| system(ffi::SQLITE_IOERR_WRITE, target, &error);
-    give_access_of(source.path(), &file).map_err(failed)?;
     let page_size: u64 = source
         .sql()?
         .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))

@@ -40,7 +40,9 @@ use super::salvage::target::{Affinity, Encoding, LostAndFound, LostRow, Row, Sta
 use super::salvage::{AsImage, Pages, SchemaEntry, Snapshot, Source};
 use super::scan::{self, Look};
 use super::snapshot_file;
-use crate::engine::{Connection, Error, PageImage, PrivateFile, Result, Stage, Storage, Task};
+use crate::engine::{
+    Connection, Error, Likeness, PageImage, PrivateFile, Result, Stage, Storage, Task,
+};
 use crate::format::header::{Header, SIZE};
 use crate::format::sql::{self, Makes};
 use crate::format::{Page, Value};
@@ -673,7 +675,10 @@ impl Spool {
     fn new(result: &Path, encoding: Encoding) -> Result<Self> {
         let path = result.with_extension("kept");
         drop(fs::remove_file(&path));
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        Likeness::private()
+            .create(&path)
+            .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(&path))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let connection = Connection::open(&path, flags, Duration::ZERO)?;
         connection.sql()?.execute_batch(&format!(
             "PRAGMA encoding = '{}'; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN",

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use crate::engine::{Error, Result, shown, try_own};
+use crate::engine::{Error, Likeness, Result, shown, try_own};
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.
 #[derive(Debug)]
@@ -36,14 +36,15 @@ pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
 }
 
 impl Partial {
-    /// A new folder beside `target`. Folders of the same target whose operation did not live to
-    /// remove them are removed.
+    /// A new folder beside `target`, with the owner of `database`. Folders of the same target whose
+    /// operation did not live to remove them are removed.
     ///
     /// # Errors
     /// `SQLITE_CANTOPEN`, with the system's reason.
-    pub(super) fn new(target: &Path) -> Result<Self> {
+    pub(super) fn new(target: &Path, database: &Path) -> Result<Self> {
         static LAST: AtomicU32 = AtomicU32::new(0);
         sweep(target);
+        let like = Likeness::of(database);
         let mut attempts = 0;
         loop {
             let number = LAST.fetch_add(1, Ordering::Relaxed);
@@ -53,7 +54,7 @@ impl Partial {
                 std::process::id()
             ));
             attempts += 1;
-            match make(&path) {
+            match make(&path, like) {
                 Ok(held) => return Ok(Self { path, _held: held }),
                 // The number was another process's, of another container; or a sweep came between.
                 Err(error)
@@ -86,13 +87,9 @@ fn prefix(target: &Path) -> String {
     format!(".{name}.partial-")
 }
 
-/// Makes the folder at `path`, for this user alone, and holds it.
-fn make(path: &Path) -> io::Result<Option<File>> {
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "only unix has a mode to be set"))]
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
+/// Makes the folder at `path`, and holds it.
+fn make(path: &Path, like: Likeness) -> io::Result<Option<File>> {
+    like.create_folder(path)?;
     hold(path)?.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
@@ -117,7 +114,9 @@ fn sweep(target: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(&prefix) {
+        // What is no folder is not this module's, and a FIFO must not be opened.
+        let is_folder = entry.file_type().is_ok_and(|it| it.is_dir());
+        if !is_folder || !entry.file_name().to_string_lossy().starts_with(&prefix) {
             continue;
         }
         let path = entry.path();
@@ -141,7 +140,7 @@ mod tests {
     fn what_is_in_use_stays_and_what_is_left_goes() {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("x.backup");
-        let used = Partial::new(&target).unwrap();
+        let used = Partial::new(&target, &target).unwrap();
         fs::write(used.file("copy"), "half").unwrap();
         let left = directory.path().join(".x.backup.partial-1-0");
         fs::create_dir(&left).unwrap();
@@ -149,7 +148,7 @@ mod tests {
         let other = directory.path().join(".y.backup.partial-1-0");
         fs::create_dir(&other).unwrap();
 
-        let second = Partial::new(&target).unwrap();
+        let second = Partial::new(&target, &target).unwrap();
         assert!(used.file("copy").exists() && other.exists());
         assert!(!left.exists() || cfg!(windows));
         drop((used, second));
@@ -159,7 +158,8 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_said() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Partial::new(&directory.path().join("no/x.backup")).unwrap_err();
+        let error =
+            Partial::new(&directory.path().join("no/x.backup"), directory.path()).unwrap_err();
         assert_eq!(error.errcode, ffi::SQLITE_CANTOPEN);
     }
 }

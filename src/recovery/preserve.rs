@@ -1,16 +1,17 @@
-//! Keeping a damaged original: copies of file and WAL, byte for byte, under dated names.
+//! Keeping a damaged original: copies of file and WAL, byte for byte, under the names of
+//! [`crate::engine::KeptCopy`]. What is kept already is not copied again.
 
-use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Instant;
 
 use rusqlite::ffi;
 
 use super::partial::Partial;
 use super::report::Preserved;
-use crate::engine::kept_copies::{self, KeptKind, free_name};
 use crate::engine::{
-    Error, Hold, Result, Stage, Storage, Task, beside, give_access_of, sync, sync_folder_of,
+    Error, Hold, KeptCopy, KeptKind, Likeness, Overlaid, Result, Stage, Storage, Task, View,
+    find_same, is_in,
 };
 use crate::format::wal::HEADER;
 
@@ -25,7 +26,7 @@ const CHUNK: usize = 1 << 20;
 /// # Errors
 /// `SQLITE_FULL` and others of the disk, a read that fails among them; `task`'s. Nothing is left
 /// then.
-pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Kept> {
+pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Original> {
     let live = hold.file();
     let wal = live.wal().map(|wal| -> &dyn Storage { wal });
     preserve_from(live.path(), live.database(), wal, partial, task)
@@ -41,65 +42,91 @@ pub(super) fn preserve_from(
     wal: Option<&dyn Storage>,
     partial: &Partial,
     task: &dyn Task,
-) -> Result<Kept> {
+) -> Result<Original> {
+    if let Some(copy) = find_same(path, KeptKind::Damaged, from, wal, task)? {
+        return Ok(Original { copy, is_new: false });
+    }
+    let like = Likeness::of(path);
+    let database = partial.file("original");
+    copy(from, &database, like, "keeping the original", task)?;
     // A WAL that ends with its header says nothing.
     let wal = match wal {
-        Some(wal) if wal.size()? > HEADER as u64 => Some(wal),
+        Some(wal) if wal.size()? > HEADER as u64 => {
+            let copied = partial.file("original-wal");
+            copy(wal, &copied, like, "keeping its WAL", task)?;
+            Some(copied)
+        }
         _ => None,
     };
-    let files =
-        |database: PathBuf| Preserved { wal: wal.map(|_| beside(&database, "-wal")), database };
-    if let Some(copy) = kept_copies::find(path, KeptKind::Damaged, from, wal) {
-        return Ok(Kept { files: files(copy), keep: true });
-    }
-    let database = partial.file("original");
-    copy(path, from, &database, "keeping the original", task)?;
-    let copied = partial.file("original-wal");
-    if let Some(wal) = wal {
-        copy(path, wal, &copied, "keeping its WAL", task)?;
-    }
-    let files = files(free_name(path, KeptKind::Damaged)?);
-    // The WAL first: a copy that has its name has its WAL, too.
-    if let Some(name) = &files.wal {
-        rename(&copied, name)?;
-    }
-    if let Err(error) = rename(&database, &files.database) {
-        files.wal.as_ref().map(std::fs::remove_file);
-        return Err(error);
-    }
-    sync_folder_of(path)?;
-    Ok(Kept { files, keep: false })
+    let copy = KeptCopy::name(path, KeptKind::Damaged, &database, wal.as_deref())
+        .map_err(|error| disk_error(&error, "a file is not renamed").at(path))?;
+    let original = Original { copy, is_new: true };
+    sync_directory(path)?;
+    Ok(original)
 }
 
-/// Copies of the original, which are removed unless they are to be kept.
-pub(super) struct Kept {
-    pub(super) files: Preserved,
-    pub(super) keep: bool,
+/// A copy of what is replaced. One that was made for this is removed with it, unless it is to stay
+/// ([`Self::stays`]).
+#[derive(Debug)]
+pub(super) struct Original {
+    copy: KeptCopy,
+    is_new: bool,
 }
 
-impl Drop for Kept {
+impl Original {
+    /// `copy`, made for this or kept from before.
+    pub(super) fn new(copy: KeptCopy, is_new: bool) -> Self {
+        Self { copy, is_new }
+    }
+
+    /// Where it is.
+    pub(super) fn files(&self) -> Preserved {
+        Preserved { database: self.copy.path.clone(), wal: self.copy.wal.clone() }
+    }
+
+    /// It stays: something was written in its place, or may have been.
+    pub(super) fn stays(&mut self) {
+        self.is_new = false;
+    }
+
+    /// The database has all that it holds.
+    pub(super) fn is_spare(&mut self) {
+        self.copy.mark(true);
+    }
+
+    /// The same, if the database at `path` holds what it does.
+    ///
+    /// # Errors
+    /// SQLite's; `task`'s.
+    pub(super) fn is_spare_if_same(&mut self, path: &Path, task: &dyn Task) -> Result<()> {
+        let view = View::open(path, Instant::now(), task)?;
+        let now = Overlaid::new(view.database(), view.wal(), task)?;
+        if view.is_steady() && is_in(&self.copy, &now, task)? {
+            self.is_spare();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Original {
     fn drop(&mut self) {
-        if !self.keep {
-            for file in [Some(&self.files.database), self.files.wal.as_ref()].into_iter().flatten()
-            {
-                drop(std::fs::remove_file(file));
-            }
+        if self.is_new {
+            self.copy.remove();
         }
     }
 }
 
 fn copy(
-    path: &Path,
     from: &dyn Storage,
     to: &Path,
+    like: Likeness,
     name: &'static str,
     task: &dyn Task,
 ) -> Result<()> {
     let at = |error: std::io::Error| {
         disk_error(&error, "the damaged original could not be copied beside the database, so that nothing was changed").at(to)
     };
-    let mut file = File::options().write(true).create_new(true).open(to).map_err(at)?;
-    give_access_of(path, &file).map_err(at)?;
+    let mut file = like.create(to).map_err(at)?;
     let total = from.size()?;
     let mut buffer = vec![0; CHUNK];
     let mut done = 0;
@@ -116,10 +143,6 @@ fn copy(
     sync(&file).map_err(at)?;
     task.stage(Stage { name, done, total });
     Ok(())
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|error| disk_error(&error, "a file is not renamed").at(to))
 }
 
 /// The system's error as SQLite would tell it.

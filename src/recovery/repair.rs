@@ -19,7 +19,8 @@
 //!
 //! 1. the file is held ([`LiveFile::hold`]): nobody commits or checkpoints, in any process, and
 //!    nobody else repairs it. It is checked once more: perhaps somebody has repaired it;
-//! 2. file and WAL are copied to dated names beside it, and synced;
+//! 2. file and WAL are copied to dated names beside it, and synced, unless a copy of the same is kept
+//!    ([`engine::KeptCopy`]);
 //! 3. the copy is salvaged into a new database in a folder beside the file;
 //! 4. rows of a backup go where the salvage has gaps ([`super::merge`]);
 //! 5. the new database is compared with what SQLite itself can read of the copy ([`super::gate`]),
@@ -29,7 +30,7 @@
 //!
 //! A process that dies on the way leaves a folder, which the next operation removes, and at most a
 //! transaction that SQLite rolls back: a repair begins with that ([`engine::roll_back`]). An error
-//! removes what was made, the copies of step 2 included.
+//! removes what was made, the copies of step 2 included, unless they are kept from an earlier try.
 //!
 //! Thread: whichever calls; it waits for locks and the disk.
 
@@ -46,8 +47,8 @@ use super::comparison::Comparison;
 use super::copy::copy;
 use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
-use super::partial::{Partial, directory, system};
-use super::preserve::{Kept, preserve_from};
+use super::partial::{Partial, directory, sync_directory, system};
+use super::preserve::{Original, preserve_from};
 use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
 use super::reindex::{Reindexed, reindex};
 use super::report::{
@@ -60,9 +61,8 @@ use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::kept_copies::{self, KEEP, KeptKind};
 use crate::engine::{
-    self, Access, Class, Connection, Error, FileId, Hold, HotJournal, LiveFile, PrivateFile,
-    Result, Stage, Storage, Task, Wal, advise, check_length, free_bytes, give_access_of,
-    give_access_to, sync, sync_folder_of,
+    self, Access, Class, Connection, Error, Hold, HotJournal, Likeness, LiveFile, PrivateFile,
+    Result, Stage, Storage, Task, View, Wal, advise, check_length, free_bytes,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -85,8 +85,9 @@ pub struct Options {
     pub reason: Reason,
     /// Whether a repair is kept that lacks something which SQLite can read of the original.
     pub allow_loss: bool,
-    /// How many copies of originals are kept: see [`kept_copies::prune`].
-    pub keep_copies: usize,
+    /// How many of the copies that hold nothing which the database does not are kept of each kind
+    /// ([`engine::bound`]).
+    pub keep_copies: u32,
 }
 
 impl Default for Options {
@@ -97,7 +98,7 @@ impl Default for Options {
             patience: Duration::from_secs(300),
             reason: Reason::default(),
             allow_loss: false,
-            keep_copies: KEEP,
+            keep_copies: engine::KEEP,
         }
     }
 }
@@ -150,29 +151,45 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         return Err(taken());
     }
     let before = check(path, options, task)?;
-    let partial = Partial::new(to)?;
-    let made = if let Access::ThroughJournal(rolled_back) = Access::of(path)? {
+    let partial = Partial::new(to, path)?;
+    let until = || Instant::now() + options.patience;
+    let make = |source: Source<'_>| make(path, source, options, Least::Rows, &partial, task);
+    let check_current = |is_current: bool| {
+        let message =
+            "another process wrote to the database while it was read. Nothing was changed";
+        let error = || Error::sqlite(ffi::SQLITE_BUSY, message).at(path);
+        if is_current { Ok(()) } else { Err(error()) }
+    };
+    let access = Access::of(path)?;
+    let made = if let Access::ThroughJournal(rolled_back) = &access {
         // A hold would roll the journal back.
-        let source = Source { database: &*rolled_back, wal: None };
-        let made = make(path, source, options, Least::Rows, &partial, task)?;
-        if !rolled_back.is_current() {
-            let message = "somebody wrote to the database while it was read. Nothing was changed";
-            return Err(Error::sqlite(ffi::SQLITE_BUSY, message).at(path));
-        }
+        let made = make(Source { database: &**rolled_back, wal: None })?;
+        check_current(rolled_back.is_current())?;
+        made
+    } else if let Access::Still(still) = &access {
+        let made = make(Source { database: still.database(), wal: still.wal() })?;
+        check_current(still.is_current())?;
+        made
+    } else if matches!(access, Access::Alone) || engine::is_read_only(path) {
+        // A hold needs a file that may be written to, and makes a -wal that stays. A transaction that
+        // reads keeps one state of the file, too, unless SQLite cannot begin one.
+        let marks = engine::Marks::of(path);
+        let view = View::open(path, until(), task)?;
+        let wal = view.wal().map(|wal| -> &dyn Storage { wal });
+        let made = make(Source { database: view.database(), wal })?;
+        check_current(view.is_steady() || marks.are_current())?;
         made
     } else {
-        let until = || Instant::now() + options.patience;
         let live = LiveFile::open(path, until(), task)?;
         let _hold = live.hold(until(), task)?;
         let source = Source {
             database: live.database(),
             wal: live.wal().map(|wal| -> &dyn Storage { wal }),
         };
-        make(path, source, options, Least::Rows, &partial, task)?
+        make(source)?
     };
     let after = Health { path: to.clone(), ..made.health };
-    give_access_to(&made.database, path)
-        .map_err(|error| system(ffi::SQLITE_IOERR, &made.database, &error))?;
+    give(path, &made.database)?;
     // A rename would replace what was made there meanwhile; a link does not.
     match fs::hard_link(&made.database, to) {
         Ok(()) => {}
@@ -197,6 +214,14 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         text: String::new(),
     }
     .told())
+}
+
+/// Gives the file at `made` the mode and owner of the database at `path`.
+fn give(path: &Path, made: &Path) -> Result<()> {
+    let file = fs::File::options().write(true).open(made);
+    let file = file.map_err(|error| system(ffi::SQLITE_CANTOPEN, made, &error))?;
+    Likeness::of(path).give(&file);
+    Ok(())
 }
 
 struct Repair<'a> {
@@ -355,24 +380,8 @@ impl Repair<'_> {
         if size(&self.path) > 0 || size(&wal) == 0 {
             return Ok(());
         }
-        // A process that ended here has given it the name already.
-        let id = FileId::of(&wal).ok();
-        let has_name = |it: &PathBuf| id.is_some() && FileId::of(it).ok() == id;
-        if kept_copies::list(&self.path, KeptKind::StaleWal).iter().any(has_name) {
-            return Ok(());
-        }
-        let aside = kept_copies::free_name(&self.path, KeptKind::StaleWal)?;
-        if fs::hard_link(&wal, &aside).is_err() {
-            // exFAT, SMB and many FUSE file systems have no links.
-            let partial = Partial::new(&self.path)?;
-            let copied = partial.file("wal");
-            fs::copy(&wal, &copied)
-                .and_then(|_| fs::File::open(&copied))
-                .and_then(|file| give_access_of(&self.path, &file).and_then(|()| sync(&file)))
-                .and_then(|()| fs::rename(&copied, &aside))
-                .map_err(|error| system(ffi::SQLITE_CANTOPEN, &aside, &error))?;
-        }
-        sync_folder_of(&aside)?;
+        let aside = engine::rescue_wal(&self.path, &wal)?;
+        sync_directory(&aside)?;
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
@@ -423,7 +432,7 @@ impl Repair<'_> {
             return Ok(Some(Attempt::Again));
         }
         self.check_space(&live)?;
-        let partial = Partial::new(&self.path)?;
+        let partial = Partial::new(&self.path, &self.path)?;
         let database = partial.file("reindexed");
         let source = reader::open(&self.path, self.until(), self.task)?;
         let made = reindex(&source, &database, plan, self.task)?;
@@ -466,15 +475,16 @@ impl Repair<'_> {
             return Ok(Attempt::Again);
         }
         self.check_space(&live)?;
-        let partial = Partial::new(&self.path)?;
+        let partial = Partial::new(&self.path, &self.path)?;
         let asked = self.options.reason.is_asked();
         let (from, wal) =
             (Tried::new(live.database(), asked), live.wal().map(|wal| Tried::new(wal, asked)));
         let wal = wal.as_ref().map(|wal| -> &dyn Storage { wal });
         let mut preserved = preserve_from(live.path(), &from, wal, &partial, self.task)?;
+        let files = preserved.files();
         let made = {
-            let database = PrivateFile::open(&preserved.files.database)?;
-            let wal = preserved.files.wal.as_deref().map(PrivateFile::open).transpose()?;
+            let database = PrivateFile::open(&files.database)?;
+            let wal = files.wal.as_deref().map(PrivateFile::open).transpose()?;
             let source = Source {
                 database: &database,
                 wal: wal.as_ref().map(|wal| -> &dyn Storage { wal }),
@@ -488,14 +498,20 @@ impl Repair<'_> {
         }
         match self.write(&made, hold, &mut preserved)? {
             Written::Overtaken => return Ok(Attempt::Again),
-            Written::Yes => preserved.keep = true,
+            Written::Yes => preserved.stays(),
         }
         drop(partial);
-        self.steps.extend(unreadable_pages(&from.lost_pages(made.health.page_size)));
+        let unreadable = unreadable_pages(&from.lost_pages(made.health.page_size));
+        let is_spare = unreadable.is_none() && is_complete(&made);
+        self.steps.extend(unreadable);
         self.steps.extend(made.steps);
-        let after = self.finish(Some(&preserved.files))?;
+        let after = self.finish(Some(&files))?;
+        if is_spare && after.ok {
+            preserved.is_spare();
+        }
+        engine::bound(&self.path, self.options.keep_copies);
         let mut report = self.report(made.outcome, after);
-        report.preserved = Some(preserved.files.clone());
+        report.preserved = Some(preserved.files());
         report.salvage = made.salvage;
         report.backup = made.backup;
         report.comparison = made.comparison;
@@ -510,17 +526,17 @@ impl Repair<'_> {
         Ok(Attempt::Done(Box::new(report)))
     }
 
-    fn write(&self, made: &Made, hold: Hold<'_>, preserved: &mut Kept) -> Result<Written> {
+    fn write(&self, made: &Made, hold: Hold<'_>, preserved: &mut Original) -> Result<Written> {
         let written = write_back(&made.database, hold, self.until(), self.task);
         if let Err(error) = &written
             && !matches!(error.class(), Class::Transient | Class::Misuse)
         {
             // After an error of the disk the copy may be what is left.
-            preserved.keep = true;
+            preserved.stays();
             let lead = format!(
                 "the repaired database could not be written back. The damaged original is kept as \
                  {}, and the file is the same as before",
-                preserved.files.database.display()
+                preserved.files().database.display()
             );
             return written.map_err(|error| {
                 let code = error.code;
@@ -832,6 +848,23 @@ fn would_lose(path: &Path, comparison: &Comparison) -> Error {
         Ok(details) => error.detailed(details),
         Err(_) => error,
     }
+}
+
+/// Whether it is proven that all that the original holds is in `made`: it lost nothing, no row is in a
+/// table of rows without one, and SQLite reads nothing of the original that it lacks.
+fn is_complete(made: &Made) -> bool {
+    let (Some(salvage), Some(comparison)) = (&made.salvage, &made.comparison) else { return false };
+    let totals = Totals::of(made.outcome, Some(salvage), None);
+    let of_tables: u64 = salvage.tables.iter().map(|table| table.pages_lost).sum();
+    made.outcome == Outcome::Salvaged
+        && made.backup.is_none()
+        && comparison.holds
+        && comparison.reason.is_none()
+        && totals.known_lost == Some(0)
+        && totals.lost_and_found == 0
+        && salvage.pages_lost <= of_tables
+        && salvage.schema_errors.is_empty()
+        && !has_gaps(salvage)
 }
 
 /// The tables in which virtual tables that were rebuilt keep their index, in lower case.

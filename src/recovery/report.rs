@@ -122,7 +122,11 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn of(outcome: Outcome, salvage: Option<&Salvage>, backup: Option<&FromBackup>) -> Self {
+    pub(super) fn of(
+        outcome: Outcome,
+        salvage: Option<&Salvage>,
+        backup: Option<&FromBackup>,
+    ) -> Self {
         let losses = salvage.iter().flat_map(|salvage| {
             of_a_person(salvage).map(|table| Loss::of(table, filled(backup, &table.name)))
         });

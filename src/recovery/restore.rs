@@ -32,15 +32,15 @@ use serde::Serialize;
 use super::aftermath::{self, watcher};
 use super::backup::{check_distinct, is_sound, resolved, unreadable};
 use super::copy::copy;
-use super::partial::{Partial, system};
-use super::preserve::preserve;
+use super::partial::{Partial, sync_directory, system};
+use super::preserve::{Original, preserve};
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::write_back::{Written, write_back};
 use crate::engine::kept_copies::{self, KeptKind};
 use crate::engine::{
-    Backup, Class, Connection, DatabaseFile, Error, LiveFile, PrivateFile, Progress, Reader,
-    Result, Stage, Task, Wal, beside, sync_folder_of,
+    self, Backup, Class, Connection, DatabaseFile, Error, KeptCopy, KeptKind, Likeness, LiveFile,
+    PrivateFile, Progress, Reader, Result, Stage, Task, Wal, check_files, find_same,
 };
 use crate::health::{self, Health, Kind};
 
@@ -51,11 +51,17 @@ pub struct Options {
     pub verify: Option<Kind>,
     /// How long a lock of another connection is waited for.
     pub patience: Duration,
+    /// As for a repair ([`super::repair::Options`]).
+    pub keep_copies: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { verify: Some(Kind::Full), patience: Duration::from_millis(5_000) }
+        Self {
+            verify: Some(Kind::Full),
+            patience: Duration::from_millis(5_000),
+            keep_copies: engine::KEEP,
+        }
     }
 }
 
@@ -108,6 +114,7 @@ pub fn restore(
     let until = |from: Instant| from + options.patience;
     let database = &resolved(database)?;
     check_distinct(database, from)?;
+    check_files(database)?;
 
     let source = match reader::open(from, until(started), task) {
         Ok(source) => source,
@@ -132,8 +139,9 @@ pub fn restore(
         )
         .at(&from));
     }
-    let partial = Partial::new(database)?;
-    let source = if source.hot_journal().is_some() {
+    let like = if database.exists() { database } else { &from };
+    let partial = Partial::new(database, like)?;
+    let source = if !source.takes_locks() {
         // That it was of one moment is known only afterwards.
         let copied = partial.file("source");
         copy(&source, &copied, SLICE, "copying", None, task)?;
@@ -148,7 +156,7 @@ pub fn restore(
             Err(error) if error.class() == Class::Corrupt => {
                 let until = until(Instant::now());
                 let replaced = replace(database, &source, &header, &partial, until, task)?;
-                return finish(database, from, replaced, started, task);
+                return finish(database, from, replaced, options, started, task);
             }
             Err(error) => return Err(error),
         };
@@ -165,18 +173,25 @@ pub fn restore(
         (make(database, &source, &partial, task)?, None)
     };
     drop(partial);
-    finish(database, from, (pages, preserved), started, task)
+    finish(database, from, (pages, preserved), options, started, task)
 }
 
 /// Step 7, and the account of all.
 fn finish(
     database: &Path,
     from: PathBuf,
-    (pages, preserved): (u64, Option<Preserved>),
+    (pages, preserved): (u64, Option<Original>),
+    options: &Options,
     started: Instant,
     task: &dyn Task,
 ) -> Result<Outcome> {
-    check_result(database, preserved.as_ref(), task)?;
+    check_result(database, preserved.as_ref().map(Original::files).as_ref(), task)?;
+    let preserved = preserved.map(|mut copy| {
+        // It stays where that cannot be shown.
+        drop(copy.is_spare_if_same(database, task));
+        copy.files()
+    });
+    engine::bound(database, options.keep_copies);
     Ok(Outcome::Restored(Restored {
         path: database.to_path_buf(),
         from,
@@ -247,6 +262,10 @@ fn with_page_size(
         let reason = "SQLite converts page sizes only in folders whose path is Unicode";
         Error::sqlite(ffi::SQLITE_CANTOPEN, reason).at(&resized)
     })?;
+    // SQLite takes an empty file for one that is not there.
+    Likeness::private()
+        .create(&resized)
+        .map_err(|error| system(ffi::SQLITE_CANTOPEN, &resized, &error))?;
     sql.execute("VACUUM INTO ?1", [name]).map_err(at)?;
     drop(connection);
     reader::open(&resized, Instant::now(), task)
@@ -260,7 +279,7 @@ fn overwrite(
     partial: &Partial,
     until: Instant,
     task: &dyn Task,
-) -> Result<(u64, Option<Preserved>)> {
+) -> Result<(u64, Option<Original>)> {
     let at = |error: Error| error.at(database);
     let file = destination.file().cloned();
     // With a rollback journal the lock keeps readers out, too: step 4 comes before step 3, and is
@@ -279,7 +298,7 @@ fn overwrite(
     // SAFETY: as above.
     let mut step = |pages: i32| unsafe { backup.step(pages) }.map_err(at);
     let locked = lock(&mut step, file.as_deref(), until, task);
-    let preserved = match aside {
+    let mut preserved = match aside {
         None => {
             locked?;
             copy_aside(database, partial, until, task, &|| Ok(()))?.0
@@ -287,7 +306,7 @@ fn overwrite(
         Some((live, preserved, generation)) => {
             let is_current = locked.and_then(|_| Ok(live.generation()? == generation));
             if !matches!(is_current, Ok(true)) {
-                drop(fs::remove_file(&preserved.database));
+                drop(preserved);
                 is_current?;
                 if Instant::now() >= until {
                     let message =
@@ -319,17 +338,20 @@ fn overwrite(
     };
     drop(backup);
     match written {
-        Ok(pages) => Ok((pages, Some(preserved))),
+        Ok(pages) => {
+            preserved.stays();
+            Ok((pages, Some(preserved)))
+        }
         Err((error, is_clean)) => {
             // After an error of the disk the copy may be what is left.
             if is_clean {
-                drop(fs::remove_file(&preserved.database));
                 return Err(error);
             }
+            preserved.stays();
             let lead = format!(
                 "the backup could not be written. What the database was is kept in {}, and unless \
                  it is damaged now it is the same as before",
-                preserved.database.display()
+                preserved.files().database.display()
             );
             let code = error.code;
             Err(error.explained(code, &lead))
@@ -383,27 +405,21 @@ fn copy_aside<T>(
     until: Instant,
     task: &dyn Task,
     then: &dyn Fn() -> Result<T>,
-) -> Result<(Preserved, T)> {
+) -> Result<(Original, T)> {
     let copied = partial.file("before");
     let reader = reader::open(database, until, task)?;
     copy(&reader, &copied, SLICE, "preserving", None, task)?;
     let then = then()?;
     drop(reader);
     let same =
-        kept_copies::find(database, KeptKind::BeforeRestore, &PrivateFile::open(&copied)?, None);
-    if let Some(same) = same {
-        return Ok((Preserved { database: same, wal: None }, then));
+        find_same(database, KeptKind::BeforeRestore, &PrivateFile::open(&copied)?, None, task)?;
+    if let Some(copy) = same {
+        return Ok((Original::new(copy, false), then));
     }
-    let kept = put_aside(database, &copied, "")?;
-    sync_folder_of(database)?;
-    Ok((Preserved { database: kept, wal: None }, then))
-}
-
-/// Renames `file` to `<database>.before-restore-<UTC time><suffix>`, which was not there.
-fn put_aside(database: &Path, file: &Path, suffix: &str) -> Result<PathBuf> {
-    let name = beside(&kept_copies::free_name(database, KeptKind::BeforeRestore)?, suffix);
-    fs::rename(file, &name).map_err(|error| system(ffi::SQLITE_IOERR, &name, &error))?;
-    Ok(name)
+    let copy = KeptCopy::name(database, KeptKind::BeforeRestore, &copied, None)
+        .map_err(|error| system(ffi::SQLITE_IOERR, database, &error))?;
+    sync_directory(database)?;
+    Ok((Original::new(copy, true), then))
 }
 
 /// Steps 3 to 6 where SQLite cannot make anything of the database's header: as a repair does it,
@@ -415,7 +431,7 @@ fn replace(
     partial: &Partial,
     until: Instant,
     task: &dyn Task,
-) -> Result<(u64, Option<Preserved>)> {
+) -> Result<(u64, Option<Original>)> {
     let live = LiveFile::open(database, until, task)?;
     let whole = partial.file("replacement");
     // In WAL mode pages keep their size.
@@ -429,19 +445,20 @@ fn replace(
     let hold = live.hold(until, task)?;
     let mut preserved = preserve(&hold, partial, task)?;
     let written = write_back(&whole, hold, until, task);
-    preserved.keep |= match &written {
-        Ok(Written::Yes) => true,
-        Ok(Written::Overtaken) => false,
-        // After an error of the disk the copy may be what is left.
-        Err(error) => !matches!(error.class(), Class::Transient | Class::Misuse),
-    };
-    match written? {
-        Written::Yes => Ok((pages, Some(preserved.files.clone()))),
-        Written::Overtaken => Err(Error::sqlite(
+    let error = match written {
+        Ok(Written::Yes) => {
+            preserved.stays();
+            return Ok((pages, Some(preserved)));
+        }
+        Ok(Written::Overtaken) => Error::sqlite(
             ffi::SQLITE_BUSY,
             "another connection wrote to the database meanwhile. Nothing was changed",
         )
-        .at(database)),
+        .at(database),
+        Err(error) => error,
+    };
+    if !matches!(error.class(), Class::Transient | Class::Misuse) {
+        preserved.stays();
     }
 }
 
@@ -451,7 +468,7 @@ fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task
     let pages = copy(source, &made, SLICE, "restoring", None, task)?;
     let wal = Wal::path(database);
     if wal.exists() {
-        put_aside(database, &wal, "-wal")?;
+        engine::put_wal_aside(database, &wal, KeptKind::BeforeRestore)?;
     }
     // Not by a link, which would fail where somebody makes the file at this moment: cut off before
     // its other name is gone, it leaves a database with two.

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use rusqlite::ffi;
 
-use super::partial::{directory, system};
-use crate::engine::{Error, Result, Task, beside, sync_folder_of, try_own};
+use super::partial::{directory, sync_directory, system};
+use crate::engine::{Error, Result, Task, beside, not_a_file, try_own};
 
 /// The pause between two attempts at the folder.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -81,8 +81,15 @@ fn named(path: &Path, number: u32) -> PathBuf {
 /// would stay behind and be taken for that of another generation.
 ///
 /// # Errors
-/// `ERR_FUSION_BACKUP_IN_USE`.
+/// `ERR_FUSION_BACKUP_IN_USE`; `ERR_FUSION_NOT_A_FILE`.
 pub(super) fn check_movable(path: &Path) -> Result<()> {
+    let existing = numbered(path);
+    // The first name without a generation is the next one's: nothing else may be there.
+    let crowded = (0..).zip(&existing).take_while(|(at, (number, _))| at == number).count();
+    let free = named(path, u32::try_from(crowded).unwrap_or(u32::MAX));
+    if let Ok(metadata) = fs::symlink_metadata(&free) {
+        return Err(not_a_file(&free, &metadata));
+    }
     let mut names = generations(path);
     if !names.iter().any(|name| name == path) {
         names.push(path.to_path_buf());

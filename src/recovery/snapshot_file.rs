@@ -19,7 +19,7 @@
 //! [`Keeper`] decides when: the file's writer asks it after checkpoints, when the file has just
 //! been shown to be sound, and at its end.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::partial::{Partial, system};
 use super::reader::{self, Encoding};
 use super::salvage::{SchemaEntry, Snapshot};
-use crate::engine::{Connection, Error, Result, beside, errstr, give_access_of, sync};
+use crate::engine::{Connection, Error, Likeness, Result, beside, errstr, not_a_file, open_file};
 use crate::health::{self, Note};
 
 /// How the file begins.
@@ -68,7 +68,7 @@ pub fn note(database: &Path) -> Option<Note> {
 
 fn read(database: &Path) -> Option<Content> {
     let mut text = String::new();
-    File::open(path(database)).ok()?.take(LARGEST).read_to_string(&mut text).ok()?;
+    open_file(&path(database)).ok()?.take(LARGEST).read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once('\n')?;
     let sum = u64::from_str_radix(head.strip_prefix(MAGIC)?, 16).ok()?;
     if sum != checksum(body.as_bytes()) {
@@ -119,13 +119,17 @@ pub fn doubt(database: &Path) -> Result<()> {
 
 fn put(database: &Path, content: &Content) -> Result<()> {
     let target = path(database);
-    let partial = Partial::new(&target)?;
+    if let Ok(metadata) = fs::symlink_metadata(&target)
+        && !metadata.is_file()
+    {
+        return Err(not_a_file(&target, &metadata));
+    }
+    let partial = Partial::new(&target, database)?;
     let new = partial.file("schema");
     let failed = |error| system(ffi::SQLITE_IOERR_WRITE, &target, &error);
     let mut body = serde_json::to_string(content).map_err(|error| failed(error.into()))?;
     body.push('\n');
-    let mut file = File::create_new(&new).map_err(failed)?;
-    give_access_of(database, &file).map_err(failed)?;
+    let mut file = Likeness::of(database).create(&new).map_err(failed)?;
     writeln!(file, "{MAGIC}{:016x}", checksum(body.as_bytes()))
         .and_then(|()| file.write_all(body.as_bytes()))
         .and_then(|()| sync(&file))

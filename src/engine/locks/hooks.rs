@@ -23,7 +23,7 @@ use rusqlite::ffi;
 use super::index::Indexes;
 use super::space::{self, Closing, Commands, Errno, Inode, LockSpace};
 use crate::engine::descriptors::Descriptors;
-use crate::engine::foreign;
+use crate::engine::{foreign, regular};
 
 /// A system call as `xSetSystemCall` takes it.
 type Syscall = unsafe extern "C" fn();
@@ -242,8 +242,13 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
     {
         return fd;
     }
-    // SAFETY: SQLite's own arguments.
-    let fd = unsafe { libc::open(path, flags, mode) };
+    let fd = if H::CONSIDERATE && !path.is_null() {
+        // SAFETY: SQLite passes a path that ends with NUL and is valid during the call.
+        regular::open_descriptor(unsafe { std::ffi::CStr::from_ptr(path) }, flags, mode)
+    } else {
+        // SAFETY: SQLite's own arguments.
+        unsafe { libc::open(path, flags, mode) }
+    };
     if fd >= 0 {
         // A panic leaves the descriptor unknown: it would be taken for another SQLite's.
         let _ = catch_unwind(|| {

@@ -63,7 +63,7 @@ use self::schema::Table;
 pub(in crate::recovery) use self::statement::{Encoding, Row, Statement};
 use super::report::TableSalvage;
 use super::snapshot::{SchemaEntry, Snapshot};
-use crate::engine::{Connection, Error, Result, Task};
+use crate::engine::{Connection, Error, Likeness, Result, Task};
 use crate::format::Value;
 use crate::recovery::neutral;
 
@@ -128,10 +128,8 @@ impl Target {
         limits: Limits,
     ) -> Result<Self> {
         // SQLite would open a file that is there already.
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(path)
+        Likeness::private()
+            .create(path)
             .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
         Self::fill_new(path, header, schema, limits).map_err(|error| {
             // It is empty, and the error that is told is the reason.

@@ -1,0 +1,134 @@
+//! A database in WAL mode that this process may only read, where SQLite could make neither the `-wal`
+//! nor the `-shm` that it takes for that: on a read-only mount, in the folder of another user.
+//!
+//! A [`StillFile`] is the file with the committed frames of its `-wal` over it, as SQLite reads the
+//! two. It makes nothing next to the file, writes nothing and takes no lock, so that it sees no
+//! consistent state while another process writes: what was read counts only if
+//! [`StillFile::is_current`] says so afterwards. It is used only where SQLite itself cannot read the
+//! file. Where a `-shm` can be read, SQLite can: then it takes locks, and reads one state.
+//!
+//! The file is read through SQLite's handle, so that no lock of this process is dropped; SQLite takes
+//! none on a `-wal`. Any thread, one at a time. Memory: one entry a page of the WAL.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{OpenFlags, ffi};
+
+use super::live_file::Handle;
+use super::profile::{is_accessible, is_writable};
+use super::rolled_back::journal_path;
+use super::{
+    Connection, Error, FileId, Overlaid, PrivateFile, Result, Storage, Unwatched, Wal, beside,
+};
+
+/// Where a header says how the file is to be read, and what it says of one in WAL mode
+/// (<https://sqlite.org/fileformat2.html#file_format_version_numbers>).
+const READ_VERSION_AT: u64 = 19;
+const WAL_VERSION: u8 = 2;
+
+/// As POSIX's `access` has them.
+const READ: i32 = 4;
+const WRITE: i32 = 2;
+
+/// Whether this process may not write to the database at `path`, or may make nothing next to it.
+pub fn is_read_only(path: &Path) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    !is_accessible(path, WRITE) || !is_writable(folder.unwrap_or(Path::new(".")))
+}
+
+/// What the system says of a database and of what lies next to it: another one after each write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    path: PathBuf,
+    files: [Option<(FileId, u64, SystemTime)>; 3],
+}
+
+impl Marks {
+    /// Those of the database at `path`.
+    pub fn of(path: &Path) -> Self {
+        let mark = |name: PathBuf| {
+            let metadata = std::fs::metadata(&name).ok()?;
+            Some((FileId::of(&name).ok()?, metadata.len(), metadata.modified().ok()?))
+        };
+        let files = [path.to_path_buf(), Wal::path(path), journal_path(path)].map(mark);
+        Self { path: path.to_path_buf(), files }
+    }
+
+    /// Whether nothing was written since.
+    pub fn are_current(&self) -> bool {
+        Self::of(&self.path) == *self
+    }
+}
+
+/// See the module.
+pub struct StillFile {
+    /// Owns what the handle points to. It only reads.
+    connection: Connection,
+    content: Overlaid<Handle, PrivateFile>,
+    marks: Marks,
+}
+
+impl std::fmt::Debug for StillFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StillFile").field("marks", &self.marks).finish_non_exhaustive()
+    }
+}
+
+impl StillFile {
+    /// The database at `path`; none where SQLite can read it without making anything.
+    ///
+    /// # Errors
+    /// SQLite's; those of reading.
+    pub fn open(path: &Path) -> Result<Option<Self>> {
+        if !is_read_only(path) {
+            return Ok(None);
+        }
+        let (wal, shm) = (Wal::path(path), beside(path, "-shm"));
+        if wal.exists() && is_accessible(&shm, READ) {
+            return Ok(None);
+        }
+        let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
+        let database = Handle::of(&connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
+            .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "the database has no file"))?;
+        let marks = Marks::of(path);
+        let mut version = [0];
+        database.read_at(&mut version, READ_VERSION_AT)?;
+        if !wal.exists() && version != [WAL_VERSION] {
+            return Ok(None);
+        }
+        let wal = wal.exists().then(|| PrivateFile::open(&wal)).transpose()?;
+        let content = Overlaid::new(database, wal, &Unwatched)?;
+        Ok(Some(Self { connection, content, marks }))
+    }
+
+    /// The path as SQLite resolved it.
+    pub fn path(&self) -> &Path {
+        self.connection.path()
+    }
+
+    /// The database file, without its WAL.
+    pub fn database(&self) -> &dyn Storage {
+        self.content.database()
+    }
+
+    /// The WAL.
+    pub fn wal(&self) -> Option<&dyn Storage> {
+        self.content.wal().map(|wal| -> &dyn Storage { wal })
+    }
+
+    /// Whether what was read so far is of one state of the database: no process has written to it.
+    pub fn is_current(&self) -> bool {
+        self.marks.are_current()
+    }
+}
+
+impl Storage for StillFile {
+    fn size(&self) -> Result<u64> {
+        self.content.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        self.content.read_at(buffer, offset)
+    }
+}
