@@ -13,7 +13,6 @@ const {
   READ_ONLY,
   databaseOptions,
 } = require('./options.js')
-const { KEEP_COPIES } = require('./repair.js')
 
 const MIB = 1024 * 1024
 

@@ -14,8 +14,6 @@ const { runTask, taskOptions } = require('./task.js')
 const PATIENCE = 300_000
 /** The same where this thread waits. */
 const PATIENCE_AT_OPEN = 60_000
-/** How many originals of repairs are kept: src/engine/kept_copies.rs. */
-const KEEP_COPIES = 3
 
 function backupPaths(backups) {
   if (backups === undefined) return null
@@ -33,7 +31,6 @@ function recoverArguments(options, asked, copies) {
     allowLoss: flag(options, 'allowLoss', false),
     keepCopies: keepCopies(options, copies),
     patience: PATIENCE,
-    keepCopies: integer(options, 'keepCopies', KEEP_COPIES, 0, 1_000_000),
   }
 }
 
@@ -69,4 +66,4 @@ function tellAside({ path, steps }) {
   }
 }
 
-module.exports = { KEEP_COPIES, recover, recoverFile, repairAhead, repairAtOpen, tellAside }
+module.exports = { recover, recoverFile, repairAhead, repairAtOpen, tellAside }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::checkpoint::Policy;
 use crate::engine::Profile;
-use crate::engine::kept_copies::KEEP;
 
 /// How long the process's end may be delayed.
 pub const END_DEADLINE: Duration = Duration::from_secs(5);

@@ -23,7 +23,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Overlaid, PrivateFile, Result, Storage, Task, Wal, beside, stamp};
+use super::{
+    Error, Overlaid, PrivateFile, Result, Storage, Task, Wal, beside, stamp, sync, sync_folder_of,
+};
 use crate::format::wal::HEADER;
 use rusqlite::ffi;
 
@@ -385,11 +387,8 @@ pub fn put_wal_aside(database: &Path, wal: &Path, kind: KeptKind) -> Result<Path
         }
     };
     fs::rename(wal, &aside).map_err(failed)?;
-    #[cfg(unix)]
-    if let Some(directory) = aside.parent() {
-        // The new name survives loss of power, or the old one does: either is a whole WAL.
-        drop(fs::File::open(directory).and_then(|directory| directory.sync_all()));
-    }
+    // The new name survives loss of power, or the old one does: either is a whole WAL.
+    drop(sync_folder_of(&aside));
     Ok(aside)
 }
 
@@ -402,7 +401,13 @@ pub fn rescue_wal(database: &Path, wal: &Path) -> Result<PathBuf> {
         return Ok(same);
     }
     let aside = KeptCopy::free(database, KeptKind::StaleWal, &stamp()?).path;
-    fs::hard_link(wal, &aside).map_err(|error| {
+    // exFAT, SMB and many FUSE file systems have no links. A copy that is cut off is found again as
+    // one with other bytes, and stays.
+    let copied = || {
+        fs::copy(wal, &aside)?;
+        sync(&fs::File::open(&aside)?)
+    };
+    fs::hard_link(wal, &aside).or_else(|_| copied()).map_err(|error| {
         let message = format!("the -wal got no second name: {error}");
         Error::sqlite(ffi::SQLITE_CANTOPEN, message).at(&aside)
     })?;

@@ -26,7 +26,6 @@ mod kept;
 mod likeness;
 mod live_file;
 mod locks;
-mod new_file;
 mod open_files;
 mod overlaid;
 mod overlay;
@@ -81,7 +80,6 @@ pub use locks::neighbour;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
-pub use new_file::{give_access_of, give_access_to};
 pub use open_files::OpenFiles;
 pub use overlaid::Overlaid;
 pub use overlay::Overlay;

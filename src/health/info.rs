@@ -12,10 +12,9 @@ use serde::Serialize;
 
 use super::holders::{Holders, holders};
 use super::page_map::Pages;
-use crate::engine::kept_copies::{self, KeptKind};
 use crate::engine::{
     self, Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal,
-    beside, hard_links, lock_kind,
+    beside, hard_links, is_mount_root, lock_kind,
 };
 
 /// How long a locked file is waited for.

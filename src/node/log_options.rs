@@ -63,7 +63,6 @@ pub(super) fn options(call: &Call<'_>) -> Outcome<Options> {
             ..profile(call, 14)?
         },
         repair: call.flag(20),
-        keep_copies: size(24)?,
         create_table: call.flag(22),
         keep_copies: u32::try_from(integer(call, 24)?).unwrap_or(u32::MAX),
         // NUL is in no name.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::partial::system;
-use crate::engine::{Connection, Error, Likeness, Progress, Result, Stage, Task};
+use crate::engine::{Connection, Error, Likeness, Progress, Result, Stage, Task, sync, sync_piece};
 
 /// Bytes after which what was written is handed to the disk, so that at the end no more than this
 /// is in its queue, before the syncs of whoever writes to the database.

@@ -11,7 +11,7 @@ use super::partial::Partial;
 use super::report::Preserved;
 use crate::engine::{
     Error, Hold, KeptCopy, KeptKind, Likeness, Overlaid, Result, Stage, Storage, Task, View,
-    find_same, is_in,
+    find_same, is_in, sync, sync_folder_of,
 };
 use crate::format::wal::HEADER;
 
@@ -20,8 +20,7 @@ const CHUNK: usize = 1 << 20;
 
 /// Copies what is held to `<database>.damaged-<UTC>` and, where there is a WAL, to
 /// `<database>.damaged-<UTC>-wal`, and syncs both and their directory. Nothing that exists is
-/// overwritten. A copy has its name only once it is complete. Where there is a copy of the same
-/// bytes already, of a repair that failed or did not end, that one is returned.
+/// overwritten. A copy has its name only once it is complete.
 ///
 /// # Errors
 /// `SQLITE_FULL` and others of the disk, a read that fails among them; `task`'s. Nothing is left
@@ -61,7 +60,7 @@ pub(super) fn preserve_from(
     let copy = KeptCopy::name(path, KeptKind::Damaged, &database, wal.as_deref())
         .map_err(|error| disk_error(&error, "a file is not renamed").at(path))?;
     let original = Original { copy, is_new: true };
-    sync_directory(path)?;
+    sync_folder_of(path)?;
     Ok(original)
 }
 

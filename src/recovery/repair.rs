@@ -47,7 +47,7 @@ use super::comparison::Comparison;
 use super::copy::copy;
 use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
-use super::partial::{Partial, directory, sync_directory, system};
+use super::partial::{Partial, directory, system};
 use super::preserve::{Original, preserve_from};
 use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
 use super::reindex::{Reindexed, reindex};
@@ -59,10 +59,9 @@ use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
 use super::tried::{PAUSE, TRIES, Tried};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
-use crate::engine::kept_copies::{self, KEEP, KeptKind};
 use crate::engine::{
     self, Access, Class, Connection, Error, Hold, HotJournal, Likeness, LiveFile, PrivateFile,
-    Result, Stage, Storage, Task, View, Wal, advise, check_length, free_bytes,
+    Result, Stage, Storage, Task, View, Wal, advise, check_length, free_bytes, sync_folder_of,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -381,7 +380,7 @@ impl Repair<'_> {
             return Ok(());
         }
         let aside = engine::rescue_wal(&self.path, &wal)?;
-        sync_directory(&aside)?;
+        sync_folder_of(&aside)?;
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
@@ -515,15 +514,7 @@ impl Repair<'_> {
         report.salvage = made.salvage;
         report.backup = made.backup;
         report.comparison = made.comparison;
-        let mut report = report.told();
-        if report.is_whole() && from.lost_pages(report.after.page_size).is_empty() {
-            let database = kept_copies::mark_recovered(&preserved.files.database);
-            let wal = preserved.files.wal.as_ref().map(|_| Wal::path(&database));
-            report.preserved = Some(Preserved { database, wal });
-            report = report.told();
-        }
-        kept_copies::prune(&self.path, self.options.keep_copies);
-        Ok(Attempt::Done(Box::new(report)))
+        Ok(Attempt::Done(Box::new(report.told())))
     }
 
     fn write(&self, made: &Made, hold: Hold<'_>, preserved: &mut Original) -> Result<Written> {

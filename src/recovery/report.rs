@@ -254,18 +254,6 @@ impl Report {
         self
     }
 
-    /// Whether the database is sound, and has every row and object that is known to have been in
-    /// the original.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.after.ok
-            && self.totals.known_lost == Some(0)
-            && self.totals.lost_and_found == 0
-            && self.salvage.as_ref().is_none_or(|it| it.schema_errors.is_empty())
-            && self.comparison.as_ref().is_none_or(|it| it.holds)
-            && self.steps.iter().all(|step| step.step != StepKind::StaleWal)
-    }
-
     fn headline(&self) -> String {
         let path = self.path.display();
         if let Some(to) = &self.to {

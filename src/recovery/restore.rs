@@ -32,15 +32,15 @@ use serde::Serialize;
 use super::aftermath::{self, watcher};
 use super::backup::{check_distinct, is_sound, resolved, unreadable};
 use super::copy::copy;
-use super::partial::{Partial, sync_directory, system};
+use super::partial::{Partial, system};
 use super::preserve::{Original, preserve};
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::write_back::{Written, write_back};
-use crate::engine::kept_copies::{self, KeptKind};
 use crate::engine::{
     self, Backup, Class, Connection, DatabaseFile, Error, KeptCopy, KeptKind, Likeness, LiveFile,
     PrivateFile, Progress, Reader, Result, Stage, Task, Wal, check_files, find_same,
+    sync_folder_of,
 };
 use crate::health::{self, Health, Kind};
 
@@ -418,7 +418,7 @@ fn copy_aside<T>(
     }
     let copy = KeptCopy::name(database, KeptKind::BeforeRestore, &copied, None)
         .map_err(|error| system(ffi::SQLITE_IOERR, database, &error))?;
-    sync_directory(database)?;
+    sync_folder_of(database)?;
     Ok((Original::new(copy, true), then))
 }
 
@@ -460,6 +460,7 @@ fn replace(
     if !matches!(error.class(), Class::Transient | Class::Misuse) {
         preserved.stays();
     }
+    Err(error)
 }
 
 /// The database is not there: its file is made, and given its name once it is whole. A WAL without its database is put aside.

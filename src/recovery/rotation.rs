@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use rusqlite::ffi;
 
-use super::partial::{directory, sync_directory, system};
-use crate::engine::{Error, Result, Task, beside, not_a_file, try_own};
+use super::partial::{directory, system};
+use crate::engine::{Error, Result, Task, beside, not_a_file, sync_folder_of, try_own};
 
 /// The pause between two attempts at the folder.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -30,7 +30,9 @@ use serde::{Deserialize, Serialize};
 use super::partial::{Partial, system};
 use super::reader::{self, Encoding};
 use super::salvage::{SchemaEntry, Snapshot};
-use crate::engine::{Connection, Error, Likeness, Result, beside, errstr, not_a_file, open_file};
+use crate::engine::{
+    Connection, Error, Likeness, Result, beside, errstr, not_a_file, open_file, sync,
+};
 use crate::health::{self, Note};
 
 /// How the file begins.
