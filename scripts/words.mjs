@@ -9,6 +9,8 @@ export const WORDS = ['told', 'tell', 'tells', 'anew', 'beside', 'bereft', 'nobo
 export const PHRASES = ['is none', 'by itself']
 export const ALLOWED = 25
 
+/** docs/api.md is made from index.d.ts, which is counted. */
+const GENERATED = ['docs/api.md']
 const PLACES = ['src', 'lib', 'docs', 'README.md', 'index.d.ts']
 const pattern = new RegExp(`\\b(?:${[...WORDS, ...PHRASES].join('|').replaceAll(' ', '\\s+')})\\b`, 'gi')
 
@@ -16,8 +18,8 @@ function files(name) {
   const file = path.join(root, name)
   if (!statSync(file).isDirectory()) return [name]
   return readdirSync(file, { recursive: true })
-    .map((inner) => path.join(name, inner))
-    .filter((inner) => /\.(rs|c|js|mjs|ts|md)$/.test(inner))
+    .map((inner) => path.posix.join(name, inner.replaceAll('\\', '/')))
+    .filter((inner) => !GENERATED.includes(inner) && /\.(rs|c|js|mjs|ts|md)$/.test(inner))
 }
 
 /** Each occurrence below `places`: its file, line and word. */
@@ -32,7 +34,7 @@ export function occurrences(places = PLACES) {
   })
 }
 
-if (import.meta.main ?? process.argv[1] === import.meta.filename) {
+if (process.argv[1] === import.meta.filename) {
   await main(() => {
     const found = occurrences()
     for (const { file, line, word } of found) console.log(`${file}:${line}: ${word}`)
