@@ -4,6 +4,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { pathToFileURL } from 'node:url'
 import prettier from 'prettier'
 import { main, root } from './bootstrap.mjs'
 
@@ -62,7 +63,8 @@ function chapter(name, declarations) {
 }
 
 export async function page() {
-  const left = Map.groupBy(allExports(), ({ name }) => name)
+  const left = new Map()
+  for (const one of allExports()) left.set(one.name, [...(left.get(one.name) ?? []), one])
   const parts = [HEAD]
   for (const [title, start] of SECTIONS) {
     const chapters = [...left].filter(([, [first]]) => start.test(first.declaration))
@@ -75,7 +77,7 @@ export async function page() {
   return prettier.format(parts.join('\n'), { ...options, parser: 'markdown' })
 }
 
-if (process.argv[1] === import.meta.filename) {
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   await main(async () => {
     const text = await page()
     if (!process.argv.includes('--check')) writeFileSync(path.join(root, PAGE), text)

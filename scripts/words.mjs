@@ -3,6 +3,7 @@
 
 import { readFileSync, readdirSync, statSync } from 'node:fs'
 import path from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { main, root } from './bootstrap.mjs'
 
 export const WORDS = ['told', 'tell', 'tells', 'anew', 'beside', 'bereft', 'nobody', 'somebody', 'whoever']
@@ -34,7 +35,7 @@ export function occurrences(places = PLACES) {
   })
 }
 
-if (process.argv[1] === import.meta.filename) {
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   await main(() => {
     const found = occurrences()
     for (const { file, line, word } of found) console.log(`${file}:${line}: ${word}`)
