@@ -144,7 +144,7 @@ bunTest("Bun: its own SQLite is noticed, and protected; register says that it ca
 bunTest('Bun: the program of docs/bun.md is one executable that needs no node_modules', async (t) => {
   t.timeout(300_000)
   if (bun === undefined) throw new Error('bun is not installed: npm ci did not install its optional dependency')
-  const [fence] = fences('docs/bun.md').filter(({ text }) => text.includes('with-binding'))
+  const fence = fences('docs/bun.md').find(({ text }) => text.includes('with-binding'))
   const [, binary = ''] = /from '\.\/node_modules\/[\w-]+\/(.*?)'/.exec(fence?.text ?? '') ?? []
   t.is(binary, 'fusion-sqlite.linux-x64-gnu.node')
   const made = folder(t)

@@ -124,7 +124,7 @@ guideTest('docs/guide.md: every step works as written in an empty folder', async
 test('the program of docs/locks.md shows that node:sqlite loses its lock, and this package does not', async (t) => {
   if (process.platform !== 'linux') return t.pass()
   const made = project(t)
-  const [fence] = fences('docs/locks.md').filter(({ info }) => info === 'see.mjs')
+  const fence = fences('docs/locks.md').find(({ info }) => info === 'see.mjs')
   writeFileSync(path.join(made, 'see.mjs'), fence?.text ?? '')
   const see = async (library: string) =>
     (await promisify(execFile)(process.execPath, ['--no-warnings', 'see.mjs', library], { cwd: made })).stdout

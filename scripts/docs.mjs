@@ -44,15 +44,19 @@ function exportsOf(text) {
   const found = text.matchAll(
     /^(?<comment>\/\*\*(?:(?!\*\/)[^])*\*\/\n)?(?:export (?:declare )?)(?<declaration>(?:class|function|const|interface|type) (?<name>\w+)[^]*?)(?=\n\n(?:\/\*\*|export |type )|\nexport |$(?![^]))/gm,
   )
-  return [...found].map(({ groups }) => ({ ...groups, comment: prose(groups.comment ?? '') }))
+  return [...found].map(({ groups: { name, declaration, comment = '' } }) => ({
+    name,
+    declaration,
+    comment: prose(comment),
+  }))
 }
 
 /** What index.d.ts exports: its own declarations, and those that it takes from binding.d.ts. */
 function allExports() {
   const own = read('index.d.ts')
   const [, names = ''] = /^export \{([^}]*)\} from '\.\/binding\.js'/m.exec(own) ?? []
-  const taken = names.split(',').map((name) => name.replace('type', '').trim())
-  return [...exportsOf(own), ...exportsOf(read('binding.d.ts')).filter(({ name }) => taken.includes(name))]
+  const taken = new Set(names.split(',').map((name) => name.replace('type', '').trim()))
+  return [...exportsOf(own), ...exportsOf(read('binding.d.ts')).filter(({ name }) => taken.has(name))]
 }
 
 /** One export; overloads of a function are one. */

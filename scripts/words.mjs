@@ -11,7 +11,7 @@ export const PHRASES = ['is none', 'by itself']
 export const ALLOWED = 25
 
 /** docs/api.md is made from index.d.ts, which is counted. */
-const GENERATED = ['docs/api.md']
+const GENERATED = 'docs/api.md'
 const PLACES = ['src', 'lib', 'docs', 'README.md', 'index.d.ts']
 const pattern = new RegExp(`\\b(?:${[...WORDS, ...PHRASES].join('|').replaceAll(' ', '\\s+')})\\b`, 'gi')
 
@@ -20,7 +20,7 @@ function files(name) {
   if (!statSync(file).isDirectory()) return [name]
   return readdirSync(file, { recursive: true })
     .map((inner) => path.posix.join(name, inner.replaceAll('\\', '/')))
-    .filter((inner) => !GENERATED.includes(inner) && /\.(rs|c|js|mjs|ts|md)$/.test(inner))
+    .filter((inner) => inner !== GENERATED && /\.(rs|c|js|mjs|ts|md)$/.test(inner))
 }
 
 /** Each occurrence below `places`: its file, line and word. */
