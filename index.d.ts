@@ -133,7 +133,7 @@ export class DatabaseSync implements Disposable {
   prepare(sql: string, options?: PrepareOptions): StatementSync
   /**
    * The path of the file behind the database `dbName` (`main` or an attached one's name), or null
-   * if there is none. Default `main`.
+   * if it has no file. Default `main`.
    */
   location(dbName?: string): string | null
   /**
@@ -381,7 +381,7 @@ export interface QueryMessage {
   duration: number
 }
 
-/** What authorizers and conflict handlers of changesets are told, and answer. */
+/** What authorizers and conflict handlers of changesets get as arguments, and return. */
 export declare const constants: {
   readonly SQLITE_CHANGESET_OMIT: number
   readonly SQLITE_CHANGESET_REPLACE: number
@@ -494,7 +494,7 @@ export interface AppendReceipt {
 
 /** An error of this package: an `Error` with what a program and a person need. */
 export interface FusionSqliteError extends Error {
-  /** `ERR_SQLITE_ERROR`, or one of the `ERR_FUSION_…` codes that the README lists. */
+  /** `ERR_SQLITE_ERROR`, or one of the `ERR_FUSION_…` codes that docs/errors.md lists. */
   code: string
   /** SQLite's extended result code, where SQLite reported the error. */
   errcode?: number
@@ -580,7 +580,7 @@ export interface TaskOptions {
   signal?: AbortSignal | undefined
   /** Milliseconds after which it ends with `ERR_FUSION_DEADLINE`. Default 0: none. */
   deadline?: number | undefined
-  /** Told now and then how far it is; `total` is 0 where that is not known. */
+  /** Called now and then with how far it is; `total` is 0 where that is not known. */
   progress?: ((stage: { stage: string; done: number; total: number }) => void) | undefined
 }
 
@@ -642,7 +642,7 @@ export type Finding =
   | { type: 'unclearWal'; bytes: number; lines: string[] }
   /** The disk failed every read of these pages. Only in the report of `recover()`: a check throws `SQLITE_IOERR`. */
   | { type: 'unreadable'; pages: number[]; lines: string[] }
-  /** The `-wal` was deleted, and commits with it: in so many pages, null if unknown. No damage. Told once. */
+  /** The `-wal` was deleted, and commits with it: in so many pages, null if unknown. No damage. Reported once. */
   | { type: 'walDeleted'; frames: number | null }
   /**
    * A transaction was cut off and left its rollback journal of so many bytes, `<path>-journal`. The next connection
@@ -660,7 +660,7 @@ export type Finding =
    * there is nothing to repair.
    */
   | { type: 'notADatabase'; wasDatabase: boolean; lines: string[] }
-  /** Somebody held the file for five seconds: nothing is known of it. No damage. */
+  /** Another connection held the file for five seconds: nothing is known of it. No damage. */
   | { type: 'locked'; lines: string[] }
 
 /** What a check found. */
@@ -752,7 +752,7 @@ export interface TableSalvage {
   adopted: number
   /** Pages of its b-tree that could not be read. */
   pagesLost: number
-  /** Rows that an index proves to have existed and that were not found; null: none could tell. */
+  /** Rows that an index proves to have existed and that were not found; null: no index could say. */
   rowsMissing: number | null
   /** Their rowids, at most 10,000. */
   missing: number[]
@@ -814,7 +814,7 @@ export interface RecoveryReport {
   /** The new file; null where `path` itself was repaired. */
   to: string | null
   /**
-   * `healthy`: nothing was wrong, or somebody else had repaired it; `rebuiltFts`, `reindexed`:
+   * `healthy`: nothing was wrong, or another process had repaired it; `rebuiltFts`, `reindexed`:
    * no row was in danger; `salvaged`: see `salvage`; `restored`: nothing could be read, the
    * content is a backup's.
    */
@@ -861,7 +861,7 @@ export interface BackupResult {
   elapsedMs: number
 }
 
-/** Backups that are made by themselves. */
+/** Scheduled backups. */
 export interface BackupSchedule {
   /** Default `<file>.backup`. */
   path?: string | Uint8Array | URL | undefined
@@ -911,8 +911,8 @@ export interface HardenedDatabaseOptions extends Omit<
    */
   readOnly?: boolean | undefined
   /**
-   * Open a file that is there, and make none, nor a directory: `ERR_FUSION_MISSING`, with `path`, where
-   * there is none. Default `false`.
+   * Open an existing file only, and make no file and no directory: `ERR_FUSION_MISSING`, with `path`,
+   * where the file is missing. Default `false`.
    */
   mustExist?: boolean | undefined
   /**
@@ -961,7 +961,7 @@ export interface HardenedDatabaseOptions extends Omit<
   batchRows?: number | undefined
   /** Bytes that close a batch. Default 1 MiB. */
   batchBytes?: number | undefined
-  /** How long an entry that nobody waits for may wait for company. Default 500. */
+  /** How long an entry of `appendAgentLog` may wait for others, in milliseconds. Default 500. */
   linger?: number | undefined
   /**
    * The least that an entry waits for company once a caller waits for it, in milliseconds. Default 0: the
@@ -973,7 +973,7 @@ export interface HardenedDatabaseOptions extends Omit<
   awaitedLinger?: number | undefined
   /** Bytes that may be queued. Default 64 MiB. */
   queueBytes?: number | undefined
-  /** After how long of failures a call that waits is told; its entries are kept. Default 60000. */
+  /** After how long of failures a waiting call rejects; its entries are kept. Default 60000. */
   retryDeadline?: number | undefined
   /**
    * Key in `__meta` that each transaction increases; null: none. Default `lastModified` where the database has a
@@ -995,7 +995,7 @@ export interface HardenedDatabaseOptions extends Omit<
   checkpointFrames?: number | undefined
   /**
    * When the file is checked. `quick`, `full`: in the constructor, before anything is written.
-   * `background`: off this thread, once it is open. `off`: not. Default: `quick` where the file is
+   * `background`: off this thread, once it is open. `off`: not at all. Default: `quick` where the file is
    * small (up to 16 MiB), or up to 64 MiB and its last user did not close it; else
    * `background`. A file that this process has open and has checked is not checked again; without
    * the option, neither is one that is unchanged since a check found it sound (Linux; a
@@ -1008,7 +1008,7 @@ export interface HardenedDatabaseOptions extends Omit<
    * error has the `comparison`. Damage that is found later is repaired by the writer, while entries wait. A file's first
    * handle decides.
    * `throw`: the constructor throws `ERR_FUSION_DAMAGED`; damage that is found later stops the
-   * writer and is told by the event `corrupt`. `report`: the same, but the constructor opens the
+   * writer and is reported by the event `corrupt`. `report`: the same, but the constructor opens the
    * file if SQLite can. Default `recover`.
    */
   onCorruption?: 'recover' | 'throw' | 'report' | undefined
@@ -1027,8 +1027,8 @@ export interface HardenedDatabaseOptions extends Omit<
    */
   keepCopies?: number | undefined
   /**
-   * Has backups made by themselves while the database is open, one schedule a file in the process.
-   * Default: none. Told as events `backup` and `error`; keeps no process alive.
+   * Makes backups while the database is open, one schedule for each file in the process.
+   * Default: none. Reported by the events `backup` and `error`; keeps no process alive.
    */
   backups?: BackupSchedule | undefined
 }
@@ -1055,13 +1055,13 @@ export interface HardenedDatabaseEvents {
   replaced: [error: FusionSqliteError]
   /**
    * Connections were wedged on an intact file, failing with `error`, and work again. `indexRebuilt`:
-   * another program had damaged the WAL index (`-shm`), which was built anew. `reopened`: `-wal` or
-   * `-shm` had been deleted, and every connection of this process was opened anew; nothing is lost.
-   * `lost`: the same, but somebody had used the file without its WAL, so that what was committed
+   * another program had damaged the WAL index (`-shm`), which was rebuilt. `reopened`: `-wal` or
+   * `-shm` had been deleted, and every connection of this process was reopened; nothing is lost.
+   * `lost`: the same, but another program had used the file without its WAL, so that what was committed
    * last is lost; an `error` with code `ERR_FUSION_WAL_LOST` comes first.
    */
   healed: [error: FusionSqliteError, remedy: 'indexRebuilt' | 'reopened' | 'lost']
-  /** The WAL was reset, or a checkpoint was prevented (told at most once a second). */
+  /** The WAL was reset, or a checkpoint was prevented (at most one event a second). */
   checkpoint: [result: CheckpointResult]
   /** A row of `appendAgentLog` was rejected; rows of `appendAgentLogs` are in its receipt. */
   rejected: [error: FusionSqliteError, entry: PendingAgentLogEntry]
@@ -1072,7 +1072,7 @@ export interface HardenedDatabaseEvents {
   check: [health: Health]
   /** The queue refused an append (`true`), or has room again (`false`). */
   backpressure: [full: boolean]
-  /** A backup was made by itself; see the option `backups`. */
+  /** A scheduled backup was made; see the option `backups`. */
   backup: [result: BackupResult]
 }
 
@@ -1121,9 +1121,9 @@ export class HardenedDatabase extends DatabaseSync {
   static open(path: string | Uint8Array | URL, options?: HardenedDatabaseOptions): Promise<HardenedDatabase>
   /**
    * Checks the file on a connection of its own, off this thread, without writing. Checks of one file are
-   * shared by the whole process: whoever asks while one of the same kind, or a full one, is
-   * under way gets its answer. Rejects when the database is closed meanwhile. The process waits
-   * for it only if somebody awaits the promise.
+   * shared by the whole process: a caller that asks while one of the same kind, or a full one,
+   * runs gets its result. Rejects when the database is closed meanwhile. The process waits
+   * for it only if a caller awaits the promise.
    */
   check(options?: CheckOptions): Promise<Health>
   /**
@@ -1147,11 +1147,11 @@ export class HardenedDatabase extends DatabaseSync {
    * `flushBeforeReads`.
    *
    * @returns false if the queue is full: nothing was taken
-   * @throws TypeError for an entry that is none
+   * @throws TypeError for what is not an entry
    */
   appendAgentLog<Columns extends string = never>(entry: AgentLogEntryWith<NoInfer<Columns>>): boolean
   /**
-   * Resolves once everything appended so far, by whomever in this process, is committed. Inside a
+   * Resolves once everything appended so far, by any code of this process, is committed. Inside a
    * write transaction of this database it is written in that transaction, at once.
    */
   flushAgentLogs(): Promise<void>
@@ -1296,7 +1296,7 @@ export function appendAgentLogs<Columns extends string = never>(
  * Repairs the database at `path`, which may be open in any process: rebuilds what is made of
  * tables if that is all that is damaged, else salvages every table and writes the result into the
  * file as one transaction. Each repair passes a full check before it is kept; the damaged original
- * stays beside the file as `<file>.damaged-<UTC time>`, with `-spare` at the end once the database has
+ * stays next to the file as `<file>.damaged-<UTC time>`, with `-spare` at the end once the database has
  * all that it holds. Does nothing to a sound file.
  *
  * With `to` everything that can be read is put into a new database there, and `path` is left as it
@@ -1349,7 +1349,7 @@ export function backupFile(
 /** Which of a database's files. */
 export type DatabaseFileRole = 'database' | 'wal' | 'shm' | 'journal'
 
-/** Who has a database open. Null where the system does not tell: everywhere but on Linux. */
+/** Which processes have a database open. Null where the system does not report it: everywhere but on Linux. */
 export interface FileHolders {
   processes: { pid: number; command: string; thisProcess: boolean; files: DatabaseFileRole[] }[] | null
   /**
@@ -1358,7 +1358,7 @@ export interface FileHolders {
    */
   locks:
     | {
-        /** Null where the system does not tell whose it is. */
+        /** Null where the system does not report the owner. */
         pid: number | null
         file: DatabaseFileRole
         kind: 'ofd' | 'posix'
@@ -1384,7 +1384,7 @@ export interface FileInfo {
   /** How this process locks it. */
   lockKind: 'ofd' | 'posix' | 'windows'
   holders: FileHolders
-  /** Null: there is none. `frames` are in use, `checkpointed` of them are in the database as well. */
+  /** Null: there is no WAL. `frames` are in use, `checkpointed` of them are in the database as well. */
   wal: { bytes: number; frames: number | null; checkpointed: number | null } | null
   shmBytes: number | null
   journalBytes: number | null
@@ -1454,7 +1454,7 @@ export interface PageMap {
   pagesFromWal: number
   /**
    * What names the b-trees: the file's own schema; with it, because it is damaged, the one that was
-   * saved beside it; or nothing, so that they go by their first pages.
+   * saved next to it; or nothing, so that they go by their first pages.
    */
   namesFrom: 'schema' | 'known' | 'nothing'
   owners: {
@@ -1481,7 +1481,7 @@ export interface PageMap {
 /**
  * Maps the database at `path`, whatever is left of it. It may be in use: readers and writers go on.
  *
- * @throws `SQLITE_BUSY`, `SQLITE_CANTOPEN`; `SQLITE_NOTADB` where not even its page size can be told
+ * @throws `SQLITE_BUSY`, `SQLITE_CANTOPEN`; `SQLITE_NOTADB` where not even its page size is known
  */
 export function pageMap(path: string | Uint8Array | URL, options?: PageMapOptions): Promise<PageMap>
 
@@ -1494,7 +1494,7 @@ export function pageMapSvg(map: PageMap, options?: { title?: string; date?: Date
  * nothing. Files that are open when it is called stay on POSIX locks: call it before node:sqlite
  * opens any. `fusion-sqlite/register` calls it.
  *
- * @returns whether it is protected, and if not, why; `engineInfo()` tells it, too. Always
+ * @returns whether it is protected, and if not, why; `engineInfo()` reports it, too. Always
  * protected on Windows, whose locks cannot be lost that way.
  */
 export function protectNodeSqlite(): { protected: boolean; reason: string | null }

@@ -47,7 +47,7 @@ async function flushed(db: HardenedDatabase): Promise<string[]> {
 
 // An empty database
 
-test('the first program of the README runs in an empty folder', async (t) => {
+test('the first program of docs/log.md runs in an empty folder', async (t) => {
   const home = folder(t)
   const { code, output } = await run(t, 'readme-use.mjs', [home])
   t.is(code, 0, output)

@@ -1,11 +1,15 @@
 // The package under Bun. Most scripts run under Node as well, and must see the same there.
 
 import { execFile, spawnSync } from 'node:child_process'
+import { rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import test from 'ava'
 import { DatabaseSync } from '../index.js'
+import { builtAddon } from '../scripts/bootstrap.mjs'
+import { layOut } from '../scripts/pack.mjs'
+import { fences } from './helpers/pages.ts'
 import { child, database, folder, seenByAnotherProcess } from './support.ts'
 
 const modules = fileURLToPath(new URL('../node_modules/', import.meta.url))
@@ -135,4 +139,32 @@ bunTest("Bun: its own SQLite is noticed, and protected; register says that it ca
     protected: ['not noticed', 'not noticed'],
     locks: 'ofd',
   })
+})
+
+bunTest('Bun: the program of docs/bun.md is one executable that needs no node_modules', async (t) => {
+  t.timeout(300_000)
+  if (bun === undefined) throw new Error('bun is not installed: npm ci did not install its optional dependency')
+  const fence = fences('docs/bun.md').find(({ text }) => text.includes('with-binding'))
+  const [, binary = ''] = /from '\.\/node_modules\/[\w-]+\/(.*?)'/.exec(fence?.text ?? '') ?? []
+  t.is(binary, 'fusion-sqlite.linux-x64-gnu.node')
+  const made = folder(t)
+  layOut(made)
+  const addon = path.basename(builtAddon() ?? '')
+  const platform = path.parse(addon).name.replace('.', '-')
+  const program = fence?.text.replaceAll(binary, addon).replaceAll('fusion-sqlite-linux-x64-gnu', platform) ?? ''
+  writeFileSync(path.join(made, 'app.js'), program)
+  const args = ['build', '--compile', '--external', 'fusion-sqlite-*', 'app.js', '--outfile', 'app']
+  await promisify(execFile)(bun, args, { cwd: made })
+  rmSync(path.join(made, 'node_modules'), { recursive: true })
+  const elsewhere = folder(t)
+  const { stdout } = await promisify(execFile)(path.join(made, 'app'), [], { cwd: elsewhere, timeout: 60_000 })
+  t.regex(stdout, /committed: 1/)
+  using db = new DatabaseSync(path.join(elsewhere, 'app.db'))
+  t.deepEqual(
+    db
+      .prepare('SELECT text FROM agentLogEntries')
+      .all()
+      .map(({ text }) => text),
+    ['compiled'],
+  )
 })

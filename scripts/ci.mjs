@@ -1,9 +1,11 @@
-// The checks of every change, as .ci/run calls them: formatters, linters, types, generated files,
-// then `npm test`. A check that fails counts as one failure in the last line.
+// The checks of every change, as .ci/run calls them: formatters, linters, types, documents, generated
+// files, then `npm test`. A check that fails counts as one failure in the last line. `npm run check`
+// (`--no-tests`) leaves out the tests and the installation of the package.
 
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { rustDocs } from './doc-rust.mjs'
 import { SetupError, main, node24, prepare, root, run, runAndRead, tool } from './bootstrap.mjs'
 
 /** Nothing is linked, so that libFuzzer, which is C++, need not be built. */
@@ -21,8 +23,13 @@ const checks = [
   ['prettier', () => run(node24, [tool.prettier, '--check', '.'])],
   ['oxlint', () => run(node24, [tool.oxlint])],
   ['tsc', () => run(node24, [tool.tsc, '--noEmit'])],
-  ['the package, installed', () => run(node24, ['scripts/pack-try.mjs', '--host-only', '--quick'])],
+  ['documentation of the Rust modules', rustDocs],
+  ['docs/api.md', () => run(node24, ['scripts/docs.mjs', '--check'])],
+  ['words', () => run(node24, ['scripts/words.mjs'])],
 ]
+
+/** With the tests. */
+const installed = [['the package, installed', () => run(node24, ['scripts/pack-try.mjs', '--host-only', '--quick'])]]
 
 /** The build rewrites these; the committed ones must be what it writes. */
 const generated = ['binding.d.ts']
@@ -55,7 +62,12 @@ await main(async () => {
     for (const name of stale) console.error(`${name} is not what the build writes: run npm run build and commit it`)
     return stale.length === 0 ? 0 : 1
   })
-  for (const [name, body] of checks) await check(name, body)
+  const withTests = !process.argv.includes('--no-tests')
+  for (const [name, body] of withTests ? [...checks, ...installed] : checks) await check(name, body)
+  if (!withTests) {
+    console.log(failures.length === 0 ? '\nchecks: all passed' : `\nchecks failed: ${failures.join(', ')}`)
+    return failures.length === 0 ? 0 : 1
+  }
 
   console.log('\n== tests')
   // As on macOS, where the temporary folder's path leads through a symbolic link.

@@ -16,7 +16,10 @@ import { hostTarget, manifest, targets } from './targets.mjs'
 const DESTINATION = path.join(root, 'npm')
 
 /** Files as they are; modules that stay outside of the bundle; modules of it that have a path. */
-const COPIED = ['README.md', 'CHANGELOG.md', 'LICENSE', 'docs', 'index.mjs', 'register.mjs', 'with-binding.mjs']
+const DOCUMENTS = ['README', 'CHANGELOG', 'ARCHITECTURE', 'CONTRIBUTING', 'RELEASING', 'SECURITY'].map(
+  (name) => `${name}.md`,
+)
+const COPIED = [...DOCUMENTS, 'LICENSE', 'docs', 'index.mjs', 'register.mjs', 'with-binding.mjs']
 const TYPES = ['index', 'register', 'with-binding'].flatMap((name) => [`${name}.d.ts`, `${name}.d.mts`])
 const OUTSIDE = ['register.js', 'bin/fusion-sqlite.js']
 const STUBS = ['with-binding.js', 'lib/node-sqlite.js']

@@ -34,7 +34,7 @@ await main(() => {
   git('diff', '--quiet', 'HEAD')
   for (const [name, before] of places) replace(name, `${before}${manifest.version}"`, `${before}${version}"`)
   const today = new Date().toISOString().slice(0, 10)
-  replace('CHANGELOG.md', '## [Unreleased]\n', `## [Unreleased]\n\n## [${version}] - ${today}\n`)
+  replace('CHANGELOG.md', `## [${version}] - unreleased\n`, `## [${version}] - ${today}\n`)
   git('commit', '--all', '--quiet', '--message', `release: ${version}`)
   git('tag', `v${version}`)
   console.log(`tagged v${version}; to publish: git push --follow-tags origin HEAD v${version}`)
