@@ -1296,7 +1296,7 @@ export function appendAgentLogs<Columns extends string = never>(
  * Repairs the database at `path`, which may be open in any process: rebuilds what is made of
  * tables if that is all that is damaged, else salvages every table and writes the result into the
  * file as one transaction. Each repair passes a full check before it is kept; the damaged original
- * stays beside the file as `<file>.damaged-<UTC time>`, with `-spare` at the end once the database has
+ * stays next to the file as `<file>.damaged-<UTC time>`, with `-spare` at the end once the database has
  * all that it holds. Does nothing to a sound file.
  *
  * With `to` everything that can be read is put into a new database there, and `path` is left as it

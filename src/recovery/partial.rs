@@ -57,7 +57,7 @@ pub(super) fn sync_directory(path: &Path) -> Result<()> {
 }
 
 impl Partial {
-    /// A new folder beside `target`, with the owner of `database`. Folders of the same target whose
+    /// A new folder next to `target`, with the owner of `database`. Folders of the same target whose
     /// operation did not live to remove them are removed.
     ///
     /// # Errors
