@@ -72,7 +72,7 @@ if (process.platform !== 'win32') {
         for (const [index, { error }] of answers.entries()) {
           const message = `${kind} ${name}, operation ${index}: ${JSON.stringify(error)}`
           t.not(error?.code, 'ERR_FUSION_DEADLINE', message)
-          // What is essential is named; what is not is in nobody's way, but for a backup's next name.
+          // What is essential is named; what is not is in no way, but for a backup's next name.
           if (error !== undefined) t.is(error.code, 'ERR_FUSION_NOT_A_FILE', message)
           if (!isEssential && !name.includes('.backup.')) t.is(error, undefined, message)
         }
@@ -97,7 +97,7 @@ if (process.platform !== 'win32') {
     ])
     for (const [index, { error }] of answers.entries()) t.is(error?.code, 'ERR_FUSION_NOT_A_FILE', `${index}`)
     t.true(lstatSync(fifo).isFIFO())
-    const [told] = await operate(undefined, [['recover', file, { to: fifo, deadline }]])
-    t.is(told.error?.errcode, 14)
+    const [taken] = await operate(undefined, [['recover', file, { to: fifo, deadline }]])
+    t.is(taken.error?.errcode, 14)
   })
 }

@@ -285,10 +285,10 @@ test('a damaged file that somebody else has locked is refused with what to do', 
   holder.exec('BEGIN IMMEDIATE')
   // Waits for a minute for others.
   const binding = createRequire(import.meta.url)('../binding.js') as {
-    recoverNow(path: string, patience: number, ...rest: unknown[]): string
+    recoverNow(path: string, patience: number, keepCopies: number): string
   }
   const { recoverNow } = binding
-  binding.recoverNow = (path, _, ...rest) => recoverNow(path, 1, ...rest)
+  binding.recoverNow = (path, _, keepCopies) => recoverNow(path, 1, keepCopies)
   try {
     const error = t.throws(() => new HardenedDatabase(file, { startupCheck: 'full' })) as FusionSqliteError
     t.is(error.errcode, 5)

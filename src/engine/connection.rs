@@ -44,6 +44,11 @@ impl Connection {
             rusqlite::Connection::open_with_flags_and_vfs(path, flags, reads::NAME).map_err(at)?;
         // rusqlite panics at a timeout that SQLite's int cannot hold.
         inner.busy_timeout(busy_timeout.min(LONGEST_TIMEOUT)).map_err(at)?;
+        if cfg!(target_vendor = "apple") {
+            // A checkpoint without a barrier may reset the WAL before its pages are on the medium. Needs
+            // no read of the file, and a PRAGMA of the program changes it.
+            inner.execute_batch("PRAGMA checkpoint_fullfsync = 1").map_err(at)?;
+        }
         let mut connection = Self::without_file(inner, path);
         if let Some(resolved) = connection.file_name() {
             let id = FileId::of(&resolved).map_err(|error| {

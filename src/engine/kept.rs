@@ -78,7 +78,7 @@ pub struct KeptCopy {
     made: (String, u32),
 }
 
-/// Whether a name that goes on so after the database's is that of a copy, or of one that somebody
+/// Whether a name that goes on so after the database's is that of a copy, or of one that a person
 /// renamed.
 pub fn is_kept(suffix: &str) -> bool {
     KeptKind::ALL.iter().any(|kind| suffix.starts_with(kind.mark()))

@@ -79,7 +79,7 @@ impl Likeness {
         Ok(())
     }
 
-    /// Gives `file`, which nobody but its owner may read yet, the owner and the mode.
+    /// Gives `file`, which only its owner may read yet, the owner and the mode.
     pub fn give(&self, file: &File) {
         #[cfg(unix)]
         if let Some((mode, user, group)) = self.of {

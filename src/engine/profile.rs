@@ -86,7 +86,8 @@ pub struct Profile {
     pub double_quoted_strings: bool,
     /// `PRAGMA temp_store = MEMORY`.
     pub temp_store_memory: bool,
-    /// `PRAGMA checkpoint_fullfsync`. Only macOS acts on it.
+    /// `PRAGMA checkpoint_fullfsync`, and with `synchronous` FULL or EXTRA `fullfsync`, too. Only macOS
+    /// acts on them.
     pub checkpoint_fullfsync: bool,
     /// `SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`.
     pub no_checkpoint_on_close: bool,
@@ -173,6 +174,11 @@ const SETTINGS: &[Setting] = &[
     Setting::of_file("mmap_size", |it| it.mmap_size),
     Setting::pragma("temp_store", |it| if it.temp_store_memory { 2 } else { 0 }),
     Setting::pragma("checkpoint_fullfsync", |it| it.checkpoint_fullfsync.into()),
+    // On macOS fsync leaves the drive's cache alone, so that FULL alone promises nothing
+    // (<https://sqlite.org/pragma.html#pragma_fullfsync>). No other system acts on it.
+    Setting::pragma("fullfsync", |it| {
+        (it.checkpoint_fullfsync && it.synchronous != Synchronous::Normal).into()
+    }),
     Setting::db_config("dqs_ddl", ffi::SQLITE_DBCONFIG_DQS_DDL, |it| {
         it.double_quoted_strings.into()
     }),

@@ -702,7 +702,9 @@ impl Spool {
         self.lost.forget_statements();
         if kept > 0 {
             let to = Connection::open(result, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
-            to.sql()?.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+            to.sql()?.execute_batch(
+                "PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; BEGIN IMMEDIATE",
+            )?;
             let taken = schema.iter().map(|entry| entry.name.as_str());
             let mut lost = LostAndFound::new(taken, 1);
             lost.find(&to, names)?;

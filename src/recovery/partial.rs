@@ -36,7 +36,7 @@ pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
 }
 
 impl Partial {
-    /// A new folder beside `target`, with the owner of `database`. Folders of the same target whose
+    /// A new folder next to `target`, with the owner of `database`. Folders of the same target whose
     /// operation did not live to remove them are removed.
     ///
     /// # Errors

@@ -298,8 +298,7 @@ pub(super) fn rebuild(
     let run = |sql: &str| {
         connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     };
-    let settings =
-        "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY";
+    let settings = "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA temp_store = MEMORY";
     // It reads the schema, which whoever closes the file as the last one keeps others from.
     patiently(until, task, || run(settings))?;
     patiently(until, task, || run("BEGIN IMMEDIATE"))?;

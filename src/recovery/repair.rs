@@ -19,7 +19,7 @@
 //!
 //! 1. the file is held ([`LiveFile::hold`]): nobody commits or checkpoints, in any process, and
 //!    nobody else repairs it. It is checked once more: perhaps somebody has repaired it;
-//! 2. file and WAL are copied to dated names beside it, and synced, unless a copy of the same is kept
+//! 2. file and WAL are copied to dated names next to it, and synced, unless a copy of the same is kept
 //!    ([`engine::KeptCopy`]);
 //! 3. the copy is salvaged into a new database in a folder beside the file;
 //! 4. rows of a backup go where the salvage has gaps ([`super::merge`]);

@@ -215,7 +215,7 @@ fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Conne
     patiently(until, task, || {
         sql.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(at)?;
         // FULL is what a connection begins with; the PRAGMA needs a schema that can be read.
-        match sql.execute_batch("PRAGMA synchronous = FULL").map_err(at) {
+        match sql.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = 1").map_err(at) {
             Err(error) if error.class() != Class::Corrupt => Err(error),
             _ => Ok(()),
         }

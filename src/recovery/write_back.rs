@@ -162,7 +162,9 @@ fn destination(path: &Path) -> Result<Connection> {
     // Before the PRAGMAs, which read the schema.
     set_reset(&to, true);
     let sql = to.sql()?;
-    sql.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0")?;
+    sql.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA wal_autocheckpoint = 0",
+    )?;
     let synchronous: i64 = sql.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
     if synchronous != 2 {
         let message = "synchronous = FULL did not take";
