@@ -82,6 +82,7 @@ fn the_defaults_are_the_design() {
             ("mmap_size", 0),
             ("temp_store", 2),
             ("checkpoint_fullfsync", mac),
+            ("fullfsync", 0),
             ("dqs_ddl", 0),
             ("dqs_dml", 0),
             ("wal_autocheckpoint", 0),
