@@ -11,7 +11,7 @@
 //! | [`health`] | checks off the JavaScript thread, and what they mean |
 //! | [`checkpoint`] | when and how the WAL is checkpointed |
 //! | [`engine`] | the one SQLite of this process: locks, file identity, profile, errors |
-//! | [`format`] | SQLite's file format: pure functions on bytes |
+//! | [`format`](mod@format) | SQLite's file format: pure functions on bytes |
 
 pub mod agent_log;
 pub mod checkpoint;

@@ -8,7 +8,7 @@
 //! and before a descriptor is closed: then the close is put off.
 //!
 //! # How it is told
-//! The descriptors that this package does not know ([`descriptors`]) are compared by `fstat`: no
+//! The descriptors that this package does not know ([`super::descriptors`]) are compared by `fstat`: no
 //! file is opened. A descriptor on the database, its `-wal` or its `-shm` is another SQLite's if
 //! * neither this copy nor a protected Node's opened it ([`super::locks::hooks`]), and
 //! * it was opened with `O_NOFOLLOW`, as SQLite has opened all files since 3.39, or for reading

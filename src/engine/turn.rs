@@ -17,7 +17,7 @@
 //! them back answers, exactly as they are. Other processes cannot wake anybody here, so every
 //! wait also ends after the time that SQLite asked for.
 //!
-//! Threads: the writer calls [`Turn::take`] and [`Turn::wait_for_release`]; JavaScript threads
+//! Threads: the writer calls [`Turn::take`] and [`Expectation::wait`]; JavaScript threads
 //! run their SQLite calls inside [`during`].
 
 use std::cell::Cell;

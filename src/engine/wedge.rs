@@ -11,7 +11,7 @@
 //! a process, and lets go of the mapping with the process's *last* connection to that file. So
 //! the file has a *generation*. Connections belong to the one in which they were opened; healing
 //! begins another. A connection of an earlier one is *stale*: its owner closes it as soon as it
-//! is in no transaction, and opens it again, which waits for the others ([`Members::enter`]).
+//! is in no transaction, and opens it again, which waits for the others ([`Member::enter`]).
 //!
 //! Connections that have a deleted WAL open have the only copy of what was committed to it and not
 //! checkpointed, so it is, before they are closed ([`wal_index::rescue`]). That is sound only if

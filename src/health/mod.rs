@@ -9,7 +9,7 @@
 //! | [`finding`] | what can be wrong with a database, as data |
 //! | [`holders`] | who has a database open, and which locks they hold |
 //! | [`info`] | what can be said of a file without changing it |
-//! | [`page_map`] | what each page of a file is and belongs to |
+//! | [`page_map`](mod@page_map) | what each page of a file is and belongs to |
 //! | [`inspect`](mod@inspect) | one snapshot of a database, looked through by SQLite |
 //! | [`alone`] | one b-tree, read without any other |
 //! | [`lines`] | what the lines of SQLite's checks are about |

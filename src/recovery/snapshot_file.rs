@@ -111,7 +111,7 @@ pub fn write(database: &Path, snapshot: &Snapshot) -> Result<()> {
 /// Takes the note beside `database` back: there is reason to doubt the file.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write`](fn@write).
 pub fn doubt(database: &Path) -> Result<()> {
     match read(database) {
         Some(Content { snapshot, checked: Some(_) }) => write(database, &snapshot),

@@ -172,7 +172,7 @@ fn is_readable(entry: &SchemaEntry) -> Result<()> {
     }
 }
 
-/// What [`derive`] did.
+/// What [`derive`](fn@derive) did.
 #[derive(Debug, Default)]
 pub(super) struct Derived {
     pub(super) rebuilt: Vec<String>,
