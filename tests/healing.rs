@@ -271,6 +271,38 @@ fn processes_that_share_deleted_files_both_go_on() {
     }
 }
 
+/// The pages that a snapshot needs stay as they are until it ends, in whichever process it is.
+#[test]
+fn a_snapshot_of_another_process_is_waited_for() {
+    for unlinked in [&["wal", "shm"][..], &["shm"]] {
+        let mut fixture = fixture();
+        let mut other = SecondProcess::start();
+        let mut third = SecondProcess::start();
+        third.open("reader", &fixture.path);
+        let count = "SELECT count(*) FROM agentLogEntries";
+        third.sql("reader", "BEGIN").unwrap();
+        assert_eq!(third.sql("reader", count).unwrap(), "80");
+        for suffix in unlinked {
+            other.ask(&["unlink", &fixture.beside(suffix)]).unwrap();
+        }
+        let file = Arc::clone(fixture.connection.file().unwrap());
+        let heal = |fixture: &Fixture| file.heal(Some(&fixture.connection), Duration::ZERO);
+        let waits = heal(&fixture).unwrap_err();
+        assert!(
+            waits.errcode == ffi::SQLITE_BUSY && waits.message.contains("still reads"),
+            "{waits}"
+        );
+        assert!(!fixture.connection.is_stale());
+        assert_eq!(third.sql("reader", count).unwrap(), "80");
+        third.sql("reader", "COMMIT").unwrap();
+        assert_eq!(heal(&fixture), Ok(Remedy::Reopened), "{unlinked:?}");
+        fixture.connection.close().unwrap();
+        fixture.append("third", 20).unwrap();
+        third.ask(&["close", "reader"]).unwrap();
+        assert_eq!(fixture.found(&mut other), "100 100");
+    }
+}
+
 /// What the one saved that noticed first is found saved by the other, a process that was killed
 /// in between or not.
 #[test]

@@ -116,13 +116,13 @@ impl Drop for PendingLock {
 }
 
 /// Whether another process has a lock on the file with this device and inode, which this process
-/// has open. Windows: not asked for.
-pub(super) fn is_locked_by_others(file: (u64, u64)) -> bool {
+/// has open: on `length` bytes from `start` on (0: to its end). Windows: not asked for.
+pub(super) fn is_locked_by_others(file: (u64, u64), start: i64, length: i64) -> bool {
     #[cfg(unix)]
-    return hooks::BUNDLED.is_locked_by_others(file);
+    return hooks::BUNDLED.is_locked_by_others(file, start, length);
     #[cfg(not(unix))]
     {
-        let _ = file;
+        let _ = (file, start, length);
         false
     }
 }

@@ -35,6 +35,9 @@ const WORDS: usize = 12;
 /// The locks of a writer, of a checkpointer and of recovery: first, and how many.
 const WRITER_TO_RECOVERY: (c_int, c_int) = (0, 3);
 const WRITER: (c_int, c_int) = (0, 1);
+/// Bytes of the index's file that readers lock: the first, and how many
+/// (<https://sqlite.org/walformat.html>, 2.3.2).
+const READERS: (i64, i64) = (123, 5);
 /// Word of the index that counts the frames which are in the database.
 const BACKFILLED: usize = 2 * WORDS;
 /// The version of an index that is closed. SQLite's is 3007000, and all of its versions are of that
@@ -98,7 +101,7 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
 /// Saves what was committed to a WAL that is not at its path any more: checkpoints it through
 /// `connection`, which has it open, and closes its index ([`close_index`]). `is_untouched` says
 /// whether the database file is as the WAL's own processes left it; it is asked, and the copying
-/// done, while no connection writes through that index and none can be opened. A file that is
+/// done, while no connection writes through that index, whose file is `shm`, and none can be opened. A file that is
 /// longer than that WAL says was written to by others. `done` is called
 /// before any can be. Returns whether nothing is lost with the WAL now.
 ///
@@ -111,6 +114,7 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
 /// locks are POSIX locks, and another process has the WAL open, too.
 pub fn rescue(
     connection: &Connection,
+    shm: Option<FileId>,
     patience: Duration,
     is_untouched: impl FnOnce() -> bool,
     done: impl FnOnce(),
@@ -135,6 +139,7 @@ pub fn rescue(
                 && is_copied(&database, &told)?);
         if is_saved {
             close_index(&database)?;
+            await_readers(shm, patience)?;
             done();
         }
         Ok(is_saved)
@@ -154,7 +159,7 @@ pub fn await_rescue(connection: &Connection, shm: &Path, patience: Duration) -> 
     let Some(file) = connection.file().map(|file| (file.id.device, file.id.inode)) else {
         return Ok(());
     };
-    while !shm.exists() && is_locked_by_others(file) && says_wal(connection)? {
+    while !shm.exists() && is_locked_by_others(file, 0, 0) && says_wal(connection)? {
         if Instant::now() >= deadline {
             break;
         }
@@ -179,17 +184,25 @@ fn says_wal(connection: &Connection) -> Result<bool> {
 ///
 /// # Errors
 /// As [`rescue`].
-pub fn retire(connection: &Connection, patience: Duration, done: impl FnOnce()) -> Result<()> {
+pub fn retire(
+    connection: &Connection,
+    shm: Option<FileId>,
+    patience: Duration,
+    done: impl FnOnce(),
+) -> Result<()> {
     let Some((database, _)) = with_wal(connection)? else {
         done();
         return Ok(());
     };
     let file = connection.file().map(|file| file.id);
     let _shut_out = ShutOut::begin(&database, file, patience)?;
-    locked(&database, WRITER, patience, || {
+    // A checkpoint of another process ends first: it would put pages into the database that are older
+    // than those which the next index's processes put there.
+    locked(&database, WRITER_TO_RECOVERY, patience, || {
         if look(&database)?.is_some() {
             close_index(&database)?;
         }
+        await_readers(shm, patience)?;
         done();
         Ok(())
     })
@@ -385,6 +398,28 @@ fn close_index(database: &Handle<'_>) -> Result<()> {
             *version = CLOSED;
         }
     })
+}
+
+/// Waits until no other process reads through the index, whose file is `shm`. It is closed, so that
+/// none begins. The processes of the next index do not know of these readers, and would checkpoint
+/// pages that their snapshots still need.
+///
+/// # Errors
+/// `SQLITE_BUSY` after `patience`; what was begun is begun again by the next try.
+fn await_readers(shm: Option<FileId>, patience: Duration) -> Result<()> {
+    let Some(shm) = shm.map(|shm| (shm.device, shm.inode)) else { return Ok(()) };
+    let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
+    while is_locked_by_others(shm, READERS.0, READERS.1) {
+        if Instant::now() >= deadline {
+            return Err(Error::sqlite(
+                ffi::SQLITE_BUSY,
+                "the -shm was deleted while the database was open, and another process still reads \
+                 with it. The database is used again as soon as that transaction ends",
+            ));
+        }
+        std::thread::sleep(PAUSES.0 * 5);
+    }
+    Ok(())
 }
 
 /// Changes the header's counter of changes, as a commit would. A connection that finds the header

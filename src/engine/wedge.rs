@@ -25,7 +25,8 @@
 //! database file, so that no process commits and none opens the file:
 //!
 //! 1. checkpoints the old WAL, if a frame of it is not in the database;
-//! 2. closes the old index: no transaction can begin through it any more, in any process;
+//! 2. closes the old index: no transaction can begin through it any more, in any process; those of other
+//!    processes that have begun are waited for;
 //! 3. where the `-shm` is still at its path, removes it: whoever opens the file makes another one;
 //! 4. begins another generation, and gives the locks back.
 //!
@@ -437,11 +438,12 @@ impl DatabaseFile {
             }
             members.reopen();
         };
+        let shm = members.lock().beside.and_then(|beside| beside.shm);
         let untouched = match moved {
             // The WAL is at its path: whoever opens it finds all commits.
             Moved::Index => {
                 match connection {
-                    Some(connection) => wal_index::retire(connection, patience, done)?,
+                    Some(connection) => wal_index::retire(connection, shm, patience, done)?,
                     None => done(),
                 }
                 return Ok(Remedy::Reopened);
@@ -452,7 +454,7 @@ impl DatabaseFile {
         };
         if let Some(connection) = connection {
             let is_untouched = || untouched && members.moved(&self.path) == Some(moved);
-            if wal_index::rescue(connection, patience, is_untouched, done)? {
+            if wal_index::rescue(connection, shm, patience, is_untouched, done)? {
                 return Ok(Remedy::Reopened);
             }
         }

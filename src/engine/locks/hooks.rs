@@ -126,14 +126,14 @@ impl SqliteCopy {
         self.space.set(file, &mut space::flock(kind, PENDING_BYTE, 1))
     }
 
-    /// Whether another process, or another SQLite of this one, has a lock on the file, of which this
-    /// copy has a descriptor.
-    pub(crate) fn is_locked_by_others(&self, file: Inode) -> bool {
+    /// Whether another process, or another SQLite of this one, has a lock on `length` bytes of the file
+    /// from `start` on (0: to its end). This copy has a descriptor of the file.
+    pub(crate) fn is_locked_by_others(&self, file: Inode, start: i64, length: i64) -> bool {
         let opened = self.opened();
         let found = opened.files.iter().find(|(_, it)| it.inode == file && it.lockable);
         let Some(fd) = found.map(|(fd, _)| *fd) else { return false };
         drop(opened);
-        let mut lock = space::flock(space::WRITE, 0, 0);
+        let mut lock = space::flock(space::WRITE, start, length);
         self.space.request(fd, libc::F_GETLK, &mut lock).is_ok() && lock.l_type != space::UNLOCK
     }
 
