@@ -13,7 +13,9 @@ use rusqlite::{OpenFlags, ffi};
 
 use super::live_file::Handle;
 use super::wedge::{Member, Members};
-use super::{Class, DatabaseFile, Error, FileId, Result, Storage, Wal, file_id, reads};
+use super::{
+    Class, DatabaseFile, Error, FileId, Result, Storage, Wal, file_id, reads, refused_side_file,
+};
 
 /// The longest busy timeout that SQLite can be told: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
@@ -28,6 +30,10 @@ pub struct Connection {
     path: PathBuf,
     /// It reads an image: the file at the path has another size, and no WAL belongs to it.
     is_image: bool,
+    /// It was asked for reading only.
+    reads: bool,
+    /// Its errors say their cause: it was opened with the hardened profile.
+    explains: bool,
 }
 
 impl Connection {
@@ -50,6 +56,7 @@ impl Connection {
             inner.execute_batch("PRAGMA checkpoint_fullfsync = 1").map_err(at)?;
         }
         let mut connection = Self::without_file(inner, path);
+        connection.reads = flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY);
         if let Some(resolved) = connection.file_name() {
             let id = FileId::of(&resolved).map_err(|error| {
                 Error::sqlite(
@@ -81,7 +88,15 @@ impl Connection {
 
     fn without_file(inner: rusqlite::Connection, path: &Path) -> Self {
         let path = path.to_path_buf();
-        Self { inner: Some(inner), file: None, member: None, path, is_image: false }
+        Self {
+            inner: Some(inner),
+            file: None,
+            member: None,
+            path,
+            is_image: false,
+            reads: false,
+            explains: false,
+        }
     }
 
     /// Bytes of the database, and of the WAL that belongs to it; the first is none where there is
@@ -162,7 +177,8 @@ impl Connection {
     }
 
     /// SQLite's most recent error on this connection. One that says that the file is damaged is
-    /// remembered with the file.
+    /// remembered with the file. With the hardened profile its message leads with the cause; without
+    /// it the message is SQLite's, and ends with a file of another user that is in the way.
     pub fn last_error(&self) -> Error {
         // SAFETY: the connection is open or null, which SQLite answers as out of memory; a
         // `Connection` is not `Sync`, so no other thread is using it.
@@ -172,7 +188,26 @@ impl Connection {
             (Some(file), Class::Index) => file.index_damage_met(),
             _ => {}
         }
+        if self.explains {
+            return self.explain(error);
+        }
+        if matches!(error.errcode & 0xff, ffi::SQLITE_READONLY | ffi::SQLITE_CANTOPEN)
+            && self.file.is_some()
+            && let Some(refusal) = refused_side_file(&self.path)
+        {
+            return refusal.named(error);
+        }
         error
+    }
+
+    /// From here on the errors of this connection say their cause.
+    pub(super) fn explain_errors(&mut self) {
+        self.explains = true;
+    }
+
+    /// Whether it was asked for reading only.
+    pub(super) fn was_opened_to_read(&self) -> bool {
+        self.reads
     }
 
     /// Whether no explicit transaction is open (`sqlite3_get_autocommit`).
@@ -274,6 +309,8 @@ impl Connection {
             member: self.member.take(),
             path: self.path.clone(),
             is_image: self.is_image,
+            reads: self.reads,
+            explains: self.explains,
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::ffi;
 
-use super::{Error, Result};
+use super::{Error, Result, shown};
 
 /// Hashes of the paths by which files were opened.
 static OPENED: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
@@ -53,8 +53,11 @@ pub(super) fn missing(path: &Path) -> Option<(PathBuf, PathBuf)> {
 /// `SQLITE_CANTOPEN`.
 pub(super) fn make(directory: &Path, path: &Path) -> Result<()> {
     std::fs::create_dir_all(directory).map_err(|error| {
-        let directory = directory.display();
-        let message = format!("the directory {directory} could not be made: {error}");
-        Error::sqlite(ffi::SQLITE_CANTOPEN, message).at(path)
+        let above = directory.ancestors().skip(1).find(|it| it.exists()).unwrap_or(directory);
+        let mut refused = Error::system(ffi::SQLITE_CANTOPEN, &above.join("."), &error);
+        let what = format!("the directory {} could not be made", directory.display());
+        refused.message = shown(&format!("{what}: {}", refused.message)).into_owned();
+        refused.path = Some(path.to_path_buf());
+        refused
     })
 }

@@ -11,6 +11,12 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     platform::free_bytes(path)
 }
 
+/// Files that may still be made on the file system that the directory `path` is on; none where it
+/// does not count them, or does not answer.
+pub(super) fn free_inodes(path: &Path) -> Option<u64> {
+    platform::free_inodes(path)
+}
+
 #[cfg(unix)]
 mod platform {
     use std::ffi::CString;
@@ -21,17 +27,27 @@ mod platform {
 
     #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
     pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+        let stat = ask(path)?;
+        Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+    }
+
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
+    pub(super) fn free_inodes(path: &Path) -> Option<u64> {
+        let stat = ask(path).ok().filter(|stat| stat.f_files > 0)?;
+        Some(stat.f_favail as u64)
+    }
+
+    fn ask(path: &Path) -> io::Result<libc::statvfs> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let mut stat = MaybeUninit::<libc::statvfs>::uninit();
         // SAFETY: the path is NUL-terminated; statvfs fills the whole structure when it succeeds,
         // and only then is it read.
-        let stat = unsafe {
+        unsafe {
             if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            stat.assume_init()
-        };
-        Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+            Ok(stat.assume_init())
+        }
     }
 }
 
@@ -62,6 +78,10 @@ mod platform {
         };
         if done == 0 { Err(io::Error::last_os_error()) } else { Ok(available) }
     }
+
+    pub(super) fn free_inodes(_: &Path) -> Option<u64> {
+        None
+    }
 }
 
 #[cfg(not(any(unix, windows)))]
@@ -71,5 +91,9 @@ mod platform {
 
     pub(super) fn free_bytes(_: &Path) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn free_inodes(_: &Path) -> Option<u64> {
+        None
     }
 }

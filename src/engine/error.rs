@@ -5,11 +5,13 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::ffi;
 
+use super::cause::{self, Cause};
 use super::shown::shown;
 
 /// `code` of every error that SQLite itself reported; the same as node:sqlite's.
@@ -22,6 +24,10 @@ pub struct Error {
     pub code: &'static str,
     /// SQLite's extended result code; 0 where SQLite was not involved.
     pub errcode: i32,
+    /// The number of the system's error behind it; 0 where there is none, or it is not known.
+    pub errno: i32,
+    /// Why the system refused it, where [`super::advise`] has looked and knows.
+    pub cause: Option<Cause>,
     /// SQLite's fixed English text for `errcode`; empty where `errcode` is 0.
     pub errstr: String,
     /// The database file, where one is known.
@@ -72,6 +78,8 @@ impl Error {
         Self {
             code,
             errcode: 0,
+            errno: 0,
+            cause: None,
             errstr: String::new(),
             path: None,
             message: shown(&message.into()).into_owned(),
@@ -84,11 +92,25 @@ impl Error {
         Self {
             code: SQLITE_ERROR,
             errcode,
+            errno: 0,
+            cause: None,
             errstr: errstr(errcode),
             path: None,
             message: message.into(),
             details: None,
         }
+    }
+
+    /// An error that SQLite has just reported on this thread, with the system's error behind it.
+    fn reported(errcode: i32, message: impl Into<String>) -> Self {
+        Self { errno: cause::take(errcode), ..Self::sqlite(errcode, message) }
+    }
+
+    /// The system's `error` about `path`, as SQLite's `errcode`, with its cause and what to do.
+    pub fn system(errcode: i32, path: &Path, error: &io::Error) -> Self {
+        let message = shown(&format!("{}: {error}", path.display())).into_owned();
+        let errno = error.raw_os_error().unwrap_or(0);
+        cause::advise(Self { errno, ..Self::sqlite(errcode, message) }.at(path), path)
     }
 
     /// The most recent error of `db`, with its extended code and message.
@@ -101,7 +123,7 @@ impl Error {
         unsafe {
             let errcode = ffi::sqlite3_extended_errcode(db);
             let message = CStr::from_ptr(ffi::sqlite3_errmsg(db)).to_string_lossy().into_owned();
-            Self::sqlite(errcode, message)
+            Self::reported(errcode, message)
         }
     }
 
@@ -144,10 +166,10 @@ impl Error {
 ///
 /// | class | codes |
 /// |---|---|
-/// | transient | BUSY*, LOCKED*, PROTOCOL, INTERRUPT, SCHEMA, IOERR on a lock or for memory |
+/// | transient | BUSY*, LOCKED*, PROTOCOL, INTERRUPT, SCHEMA, IOERR for memory |
 /// | row | CONSTRAINT*, TOOBIG, MISMATCH |
 /// | disk | FULL, READONLY*, CANTOPEN*, PERM, NOMEM, ERROR (a missing table) |
-/// | io | other IOERR*, IOERR_CORRUPTFS (a failed read) among them |
+/// | io | other IOERR*, IOERR_CORRUPTFS (a failed read) and IOERR_LOCK (a lock that the system cannot take, which is no lock of another) among them |
 /// | corrupt | CORRUPT*, NOTADB, IOERR_DATA (a page's checksum) |
 /// | index | CORRUPT_VTAB |
 /// | replaced | READONLY_DBMOVED, IOERR_VNODE |
@@ -156,13 +178,7 @@ pub fn classify(errcode: i32) -> Class {
         ffi::SQLITE_CORRUPT_VTAB => return Class::Index,
         ffi::SQLITE_READONLY_DBMOVED | ffi::SQLITE_IOERR_VNODE => return Class::Replaced,
         ffi::SQLITE_IOERR_DATA => return Class::Corrupt,
-        ffi::SQLITE_IOERR_LOCK
-        | ffi::SQLITE_IOERR_RDLOCK
-        | ffi::SQLITE_IOERR_UNLOCK
-        | ffi::SQLITE_IOERR_SHMLOCK
-        | ffi::SQLITE_IOERR_BLOCKED
-        | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
-        | ffi::SQLITE_IOERR_NOMEM => return Class::Transient,
+        ffi::SQLITE_IOERR_BLOCKED | ffi::SQLITE_IOERR_NOMEM => return Class::Transient,
         _ => {}
     }
     match errcode & 0xff {
@@ -208,10 +224,10 @@ impl From<rusqlite::Error> for Error {
         match error {
             rusqlite::Error::SqliteFailure(code, message) => {
                 let message = message.unwrap_or_else(|| errstr(code.extended_code));
-                Self::sqlite(code.extended_code, message)
+                Self::reported(code.extended_code, message)
             }
             rusqlite::Error::SqlInputError { error, msg, .. } => {
-                Self::sqlite(error.extended_code, msg)
+                Self::reported(error.extended_code, msg)
             }
             other => Self::sqlite(ffi::SQLITE_ERROR, other.to_string()),
         }
@@ -231,7 +247,7 @@ mod tests {
 
     #[test]
     fn what_the_disk_fails_is_no_damage() {
-        for code in [10, 266, 522, 778, 1034, 8458] {
+        for code in [10, 266, 522, 778, 1034, 3850, 5130, 8458] {
             assert_eq!(classify(code), Class::Io, "{code}");
         }
     }

@@ -30,6 +30,7 @@ use rusqlite::{OpenFlags, ffi};
 use super::empty_wal::{self, Unseen};
 use super::{
     Class, Connection, DatabaseFile, Error, Result, Stage, Storage, Task, check_files, errstr,
+    refused_side_file,
 };
 
 /// Locks of the WAL's index (<https://sqlite.org/walformat.html#wal_locks>).
@@ -55,6 +56,9 @@ const CHANGE: std::ops::Range<usize> = 8..12;
 
 /// Where the number of frames that count is (`mxFrame`), likewise.
 const FRAMES: std::ops::Range<usize> = 16..20;
+
+/// The shortest pause between two attempts at a lock.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// The longest pause between two attempts at a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
@@ -112,9 +116,12 @@ impl LiveFile {
     ///
     /// # Errors
     /// `SQLITE_BUSY` where it is locked until `until`; `SQLITE_CANTOPEN`, `SQLITE_READONLY`: locks
-    /// need a file that may be written to; SQLite's; `task`'s. Damage is none.
+    /// need files that may be written to; SQLite's; `task`'s. Damage is none.
     pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
         check_files(path)?;
+        if let Some(refusal) = refused_side_file(path) {
+            return Err(refusal.error(path));
+        }
         let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
         connection.checkpoint_on_close(false);
         let database = Handle::of(&connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
@@ -304,11 +311,17 @@ pub(super) fn patiently<T>(
     task: &dyn Task,
     mut attempt: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let mut pause = Duration::from_millis(1);
+    let mut pause = FIRST_PAUSE;
     loop {
         task.go_on()?;
         if let Some(done) = attempt()? {
             return Ok(done);
+        }
+        if pause == FIRST_PAUSE
+            && let Some(refusal) = refused_side_file(path)
+        {
+            // No lock can be taken on it, so that there is none to wait for.
+            return Err(refusal.error(path));
         }
         if pause == LONGEST_PAUSE {
             task.stage(WAITING);

@@ -5,6 +5,7 @@
 pub mod application;
 mod backup;
 mod beside;
+mod cause;
 mod commit_frame;
 mod connection;
 #[cfg(unix)]
@@ -54,6 +55,7 @@ use std::sync::OnceLock;
 
 pub use backup::{Backup, Progress};
 pub use beside::{beside, stamp, utc};
+pub use cause::{Cause, advise, explain, refused_side_file, system_name};
 pub use commit_frame::commit_frames;
 pub use connection::Connection;
 pub use directory::was_opened;
@@ -86,7 +88,7 @@ pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::{Votes, guess_format, is_whole, sample};
 pub use place::Place;
-pub use profile::{Extent, Profile, Synchronous, advise, check_length};
+pub use profile::{Extent, Profile, Synchronous, check_length};
 pub use reader::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};
 pub use regular::{check_files, not_a_file, open_file};

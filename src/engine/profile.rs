@@ -45,8 +45,8 @@ use super::wal::Wal;
 use super::wal_index;
 use super::wedge::shm_path;
 use super::{
-    Connection, Error, JournalMode, Result, check_files, directory, error_log, file_id,
-    file_system, journal_mode,
+    Connection, Error, JournalMode, Result, advise, cause, check_files, directory, error_log,
+    file_id, file_system, journal_mode,
 };
 
 /// `PRAGMA synchronous`.
@@ -261,11 +261,12 @@ impl Connection {
         }
         connection.enter_generation(profile.busy_timeout)?;
         wal_index::await_rescue(&connection, &shm_path(connection.path()), profile.busy_timeout)?;
+        connection.explain_errors();
         apply(&connection, UNTIL_LOOKED_AT, profile)?;
         if connection.file().is_some() {
             check_place(&connection, flags, profile)?;
         }
-        check_content(&connection).map_err(|error| advise(error, connection.path()))?;
+        check_content(&connection).map_err(|error| connection.advise(error))?;
         journal_mode::settle(&connection, profile.journal_mode)?;
         if let Some(file) = connection.file() {
             file.members.have_read(connection.path());
@@ -292,11 +293,15 @@ fn check_place(connection: &Connection, flags: OpenFlags, profile: &Profile) -> 
         file_id::check_one_name(path)?;
     }
     connection.check_identity()?;
-    if flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) && is_readonly(connection) {
-        return Err(advise(
-            Error::sqlite(ffi::SQLITE_READONLY, "it could be opened for reading only").at(path),
-            path,
-        ));
+    if flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+        if is_readonly(connection) {
+            let message = "it could be opened for reading only";
+            return Err(connection.explain(Error::sqlite(ffi::SQLITE_READONLY, message).at(path)));
+        }
+        // SQLite itself would open them for reading only and say so at the first write.
+        if let Some(refusal) = cause::refused_side_file(path) {
+            return Err(refusal.error(path));
+        }
     }
     Ok(())
 }
@@ -511,142 +516,6 @@ fn db_config(connection: &Connection, operation: c_int, value: c_int) -> Result<
     } else {
         Err(Error::sqlite(rc, super::errstr(rc)).at(connection.path()))
     }
-}
-
-/// The error with a message that says what to do, unless it has that already. Its codes are
-/// SQLite's.
-#[must_use]
-pub fn advise(mut error: Error, path: &Path) -> Error {
-    let parent =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let advice = match error.errcode & 0xff {
-        ffi::SQLITE_CANTOPEN if path.is_dir() => {
-            "it is a directory. Name a file inside it".to_owned()
-        }
-        ffi::SQLITE_CANTOPEN if !parent.is_dir() => format!(
-            "there is no directory {}. Make it first: SQLite makes files, not directories",
-            parent.display()
-        ),
-        ffi::SQLITE_CANTOPEN if !path.exists() && is_writable(parent) => {
-            "there is no such file, and it was not to be made. Check the path".to_owned()
-        }
-        ffi::SQLITE_CANTOPEN if !is_readable(path) => {
-            "this user may not read it. Change its permissions, or run as another user".to_owned()
-        }
-        ffi::SQLITE_READONLY if error.errcode == ffi::SQLITE_READONLY_DBMOVED => {
-            "it was moved, deleted or replaced while it was open. Open it again by its path"
-                .to_owned()
-        }
-        ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY if !is_writable(parent) => format!(
-            "this user may not write in the directory {}, where SQLite makes the database's -wal \
-             and -shm. Change its permissions, or run as another user",
-            parent.display()
-        ),
-        ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM | ffi::SQLITE_READONLY | ffi::SQLITE_AUTH
-            if !all_are_accessible(path) =>
-        {
-            format!(
-                "this user may not read and write it, or its -wal, -shm or -journal. Change their \
-                 permissions, or run as another user ({})",
-                file_system::describe(path)
-            )
-        }
-        ffi::SQLITE_READONLY => match error.errcode {
-            ffi::SQLITE_READONLY_ROLLBACK => {
-                "a transaction was cut off and left its rollback journal (-journal), and this \
-                 connection only reads. The next one that may write rolls it back: open the \
-                 database once for writing"
-            }
-            ffi::SQLITE_READONLY_RECOVERY | ffi::SQLITE_READONLY_CANTLOCK => {
-                "an ended process left its -wal, and this connection may not write the -shm that \
-                 it takes to read it. Open the database once for writing"
-            }
-            _ => "it is open for reading only",
-        }
-        .to_owned(),
-        ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM | ffi::SQLITE_AUTH => {
-            format!("the system did not open it ({})", file_system::describe(path))
-        }
-        ffi::SQLITE_IOERR => format!(
-            "the disk or its file system failed a call of SQLite ({}). This is no sign of damage, \
-             and nothing was changed. Try again; if it fails again, look at the system's log for \
-             errors of the disk",
-            file_system::describe(path)
-        ),
-        ffi::SQLITE_NOTADB => "it is not a SQLite database, or it is encrypted, or its first \
-                               page was overwritten. It was left as it is. Check the path; if \
-                               this was the database, keep it with its -wal and restore a backup"
-            .to_owned(),
-        ffi::SQLITE_CORRUPT => "the database is damaged. Nothing was written or checkpointed. \
-                                Keep the file and its -wal together, and repair a copy or \
-                                restore a backup"
-            .to_owned(),
-        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
-            "another connection, of this process or another, holds it exclusively and did not \
-             let go within the busy timeout. Close that one, or wait longer"
-                .to_owned()
-        }
-        _ => return error,
-    };
-    if !error.message.starts_with(&advice) {
-        error.message = format!("{advice} ({})", error.message);
-    }
-    error
-}
-
-/// Whether this user may make files in `directory`.
-#[cfg(unix)]
-pub(super) fn is_writable(directory: &Path) -> bool {
-    is_accessible(directory, libc::W_OK | libc::X_OK)
-}
-
-/// Whether this user may read `path`, or it is not there.
-#[cfg(unix)]
-fn is_readable(path: &Path) -> bool {
-    is_accessible(path, libc::R_OK) || !is_accessible(path, libc::F_OK)
-}
-
-/// Whether this user may read and write the database at `path` and what SQLite has next to it, as
-/// far as it is there.
-#[cfg(unix)]
-fn all_are_accessible(path: &Path) -> bool {
-    ["", "-wal", "-shm", "-journal"].iter().all(|ending| {
-        let path = super::beside(path, ending);
-        is_accessible(&path, libc::R_OK | libc::W_OK) || !is_accessible(&path, libc::F_OK)
-    })
-}
-
-/// Told by `access`, which opens nothing.
-#[cfg(unix)]
-pub(super) fn is_accessible(path: &Path, how: std::ffi::c_int) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
-        return false;
-    };
-    // SAFETY: the path is NUL-terminated.
-    unsafe { libc::access(path.as_ptr(), how) == 0 }
-}
-
-/// What Windows refuses it tells, but for the read-only attribute.
-#[cfg(not(unix))]
-fn all_are_accessible(path: &Path) -> bool {
-    ["", "-wal", "-shm", "-journal"].iter().all(|ending| {
-        let path = super::beside(path, ending);
-        std::fs::metadata(path).map_or(true, |file| !file.permissions().readonly())
-    })
-}
-
-/// Windows tells what it refuses.
-#[cfg(not(unix))]
-fn is_readable(_: &Path) -> bool {
-    true
-}
-
-/// Whether this user may make files in `directory`. Windows's read-only attribute says nothing
-/// about a directory, and its access lists cannot be asked without trying.
-#[cfg(not(unix))]
-pub(super) fn is_writable(_: &Path) -> bool {
-    true
 }
 
 #[cfg(test)]

@@ -6,18 +6,21 @@
 //! believes it repairs a file in which nothing is wrong.
 //!
 //! So every connection of this package uses the VFS [`NAME`]. It is the default VFS of the moment
-//! at which a file is opened, with three of the file's methods replaced (`xRead` and `xShmMap`, and
-//! `xWrite` for [`commit_frame`]):
+//! at which a file is opened, with some of the file's methods replaced (`xRead`, `xShmMap`, `xWrite`,
+//! also for [`commit_frame`], `xTruncate`, `xSync`, `xLock` and
+//! `xShmLock`):
 //!
 //! 1. a read that fails is answered with `SQLITE_IOERR_READ`, which SQLite never turns into damage;
 //! 2. a read or map that fails is counted, for the thread on which it failed. A connection reads on
-//!    the thread that calls it, so that [`or_failed`] knows whether a call met such a failure.
+//!    the thread that calls it, so that [`or_failed`] knows whether a call met such a failure;
+//! 3. the system's error of a call that fails is noted for [`cause`], before another call clears it;
+//! 4. a lock that the system could not take is an error, and not another connection's lock.
 //!
 //! A read behind the end of a file (`SQLITE_IOERR_SHORT_READ`) is no failure: SQLite takes the rest
 //! for zeros. Memory-mapped reads are not seen; what checks or repairs does not map.
 //!
 //! The objects of open files belong to the VFS below, so that its methods are called without a
-//! detour, apart from those three. Any thread.
+//! detour, apart from those. Any thread.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -28,7 +31,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::ffi;
 
-use super::{Class, Error, Result, advise, commit_frame};
+use super::{Class, Error, Result, advise, cause, commit_frame};
 
 /// The VFS's name.
 pub(super) const NAME: &CStr = c"fusion";
@@ -86,6 +89,10 @@ fn table_for(original: &'static ffi::sqlite3_io_methods) -> &'static ffi::sqlite
         let mut methods = *original;
         methods.xRead = original.xRead.map(|_| read as _);
         methods.xWrite = original.xWrite.map(|_| write as _);
+        methods.xTruncate = original.xTruncate.map(|_| truncate as _);
+        methods.xSync = original.xSync.map(|_| sync as _);
+        methods.xLock = original.xLock.map(|_| lock as _);
+        methods.xShmLock = original.xShmLock.map(|_| shm_lock as _);
         methods.xShmMap = original.xShmMap.map(|_| shm_map as _);
         Box::leak(Box::new(Table { methods, original }))
     });
@@ -120,6 +127,8 @@ unsafe extern "C" fn read(
     // SAFETY: as above.
     let rc = unsafe { read(file, buffer, length, offset) };
     note(rc);
+    // SAFETY: as above.
+    unsafe { note_cause(file, original(file), rc) };
     if rc == ffi::SQLITE_IOERR_CORRUPTFS { ffi::SQLITE_IOERR_READ } else { rc }
 }
 
@@ -135,6 +144,8 @@ unsafe extern "C" fn write(
     let Some(write) = original.xWrite else { return ffi::SQLITE_IOERR_WRITE };
     // SAFETY: as in `read`.
     let rc = unsafe { write(file, content, length, offset) };
+    // SAFETY: as in `read`.
+    unsafe { note_cause(file, original, rc) };
     // SAFETY: `length` bytes of content are there to be written.
     let content = unsafe {
         std::slice::from_raw_parts(content.cast::<u8>(), usize::try_from(length).unwrap_or(0))
@@ -148,6 +159,86 @@ unsafe extern "C" fn write(
     rc
 }
 
+/// Notes why a method of `file` failed, if it did.
+///
+/// # Safety
+/// `file` is open, and `original` are its methods in the VFS below.
+unsafe fn note_cause(file: *mut ffi::sqlite3_file, original: &ffi::sqlite3_io_methods, rc: c_int) {
+    if rc == ffi::SQLITE_OK || rc == ffi::SQLITE_IOERR_SHORT_READ {
+        return;
+    }
+    let mut errno: c_int = 0;
+    if let Some(control) = original.xFileControl {
+        // SAFETY: the caller's; this file control writes one int.
+        unsafe { control(file, ffi::SQLITE_FCNTL_LAST_ERRNO, (&raw mut errno).cast()) };
+    }
+    if rc == ffi::SQLITE_FULL && errno == 0 {
+        // The unix VFS keeps no number of a write for which there was no room.
+        errno = FULL;
+    }
+    cause::begin();
+    cause::note(rc, errno);
+}
+
+#[cfg(unix)]
+const FULL: c_int = libc::ENOSPC;
+/// `ERROR_DISK_FULL`
+#[cfg(not(unix))]
+const FULL: c_int = 112;
+
+/// `sqlite3_io_methods.xTruncate`.
+unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: ffi::sqlite3_int64) -> c_int {
+    // SAFETY: as in `read`.
+    let original = unsafe { original(file) };
+    let Some(truncate) = original.xTruncate else { return ffi::SQLITE_IOERR_TRUNCATE };
+    // SAFETY: as in `read`.
+    unsafe {
+        let rc = truncate(file, size);
+        note_cause(file, original, rc);
+        rc
+    }
+}
+
+/// `sqlite3_io_methods.xSync`.
+unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
+    // SAFETY: as in `read`.
+    let original = unsafe { original(file) };
+    let Some(sync) = original.xSync else { return ffi::SQLITE_IOERR_FSYNC };
+    // SAFETY: as in `read`.
+    unsafe {
+        let rc = sync(file, flags);
+        note_cause(file, original, rc);
+        rc
+    }
+}
+
+/// `sqlite3_io_methods.xLock`.
+unsafe extern "C" fn lock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int {
+    // SAFETY: as in `read`.
+    let Some(lock) = (unsafe { original(file) }).xLock else { return ffi::SQLITE_IOERR_LOCK };
+    cause::begin_lock();
+    // SAFETY: as in `read`.
+    let rc = unsafe { lock(file, level) };
+    cause::end_lock(rc, ffi::SQLITE_IOERR_LOCK)
+}
+
+/// `sqlite3_io_methods.xShmLock`.
+unsafe extern "C" fn shm_lock(
+    file: *mut ffi::sqlite3_file,
+    first: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: as in `read`.
+    let Some(lock) = (unsafe { original(file) }).xShmLock else {
+        return ffi::SQLITE_IOERR_SHMLOCK;
+    };
+    cause::begin_lock();
+    // SAFETY: as in `read`.
+    let rc = unsafe { lock(file, first, count, flags) };
+    cause::end_lock(rc, ffi::SQLITE_IOERR_SHMLOCK)
+}
+
 /// `sqlite3_io_methods.xShmMap`.
 unsafe extern "C" fn shm_map(
     file: *mut ffi::sqlite3_file,
@@ -158,8 +249,12 @@ unsafe extern "C" fn shm_map(
 ) -> c_int {
     // SAFETY: as in `read`.
     let Some(map) = (unsafe { original(file) }).xShmMap else { return ffi::SQLITE_IOERR_SHMMAP };
+    cause::begin();
     // SAFETY: as in `read`.
     let rc = unsafe { map(file, region, size, extend, address) };
+    if rc != ffi::SQLITE_OK {
+        cause::note(rc, cause::last_errno());
+    }
     note(rc);
     rc
 }
@@ -187,7 +282,11 @@ unsafe extern "C" fn open(
     };
     // SAFETY: SQLite's own arguments; `file` has `FILE_SIZE` bytes, which is enough.
     unsafe {
+        cause::begin();
         let rc = open(vfs, name, file, flags, out_flags);
+        if rc != ffi::SQLITE_OK {
+            cause::note(rc, cause::last_errno());
+        }
         // The methods of a file that was not opened are null, or for closing it.
         if let Some(methods) = (*file).pMethods.as_ref() {
             (*file).pMethods = table_for(methods);

@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::{OpenFlags, ffi};
 
+use super::cause::{EXECUTE, READ, WRITE, access};
 use super::live_file::Handle;
-use super::profile::{is_accessible, is_writable};
 use super::rolled_back::journal_path;
 use super::{
     Connection, Error, FileId, Overlaid, PrivateFile, Result, Storage, Unwatched, Wal, beside,
@@ -27,14 +27,11 @@ use super::{
 const READ_VERSION_AT: u64 = 19;
 const WAL_VERSION: u8 = 2;
 
-/// As POSIX's `access` has them.
-const READ: i32 = 4;
-const WRITE: i32 = 2;
-
 /// Whether this process may not write to the database at `path`, or may make nothing next to it.
 pub fn is_read_only(path: &Path) -> bool {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    !is_accessible(path, WRITE) || !is_writable(folder.unwrap_or(Path::new(".")))
+    access(path, WRITE).is_err()
+        || access(folder.unwrap_or(Path::new(".")), WRITE | EXECUTE).is_err()
 }
 
 /// What the system says of a database and of what lies next to it: another one after each write.
@@ -85,7 +82,7 @@ impl StillFile {
             return Ok(None);
         }
         let (wal, shm) = (Wal::path(path), beside(path, "-shm"));
-        if wal.exists() && is_accessible(&shm, READ) {
+        if wal.exists() && access(&shm, READ).is_ok() {
             return Ok(None);
         }
         let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;

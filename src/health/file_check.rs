@@ -28,7 +28,7 @@ use super::last::remember;
 use super::settled::Before;
 use crate::engine::{
     Access, Class, Connection, DatabaseFile, Error, Extent, FileId, HotJournal, Reader, Result,
-    Task, Wal, advise, beside, check_length, open_file, or_failed,
+    Task, Wal, advise, beside, check_length, open_file, or_failed, refused_side_file,
 };
 
 /// How long SQLite waits at a time; between two the task is asked.
@@ -81,6 +81,10 @@ fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
         }
     }
     health.findings.extend(deleted);
+    health.findings.extend(refused_side_file(path).map(|refusal| {
+        let lines = vec![refusal.advice()];
+        Finding::RefusedFile { file: refusal.path, lines }
+    }));
     health.findings.extend(replaced(path));
     health.elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
     let health = health.judged();
@@ -135,6 +139,7 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
         | Finding::ConstraintViolations { .. }
         | Finding::WalDeleted { .. }
         | Finding::HotJournal { .. }
+        | Finding::RefusedFile { .. }
         | Finding::Locked { .. } => &[],
     }
 }

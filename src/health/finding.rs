@@ -163,6 +163,14 @@ pub enum Finding {
         /// Pages that a rollback puts back.
         changed_pages: u64,
     },
+    /// A file next to the database may not be used by this user, although the database may: nothing
+    /// can be written, and no lock taken. Not damage.
+    RefusedFile {
+        /// The `-wal`, `-shm` or `-journal`.
+        file: PathBuf,
+        /// What is refused to whom, and what to do.
+        lines: Vec<String>,
+    },
     /// The file is shorter than its page count, and the WAL does not make up for it.
     Truncated {
         /// Pages that are nowhere.
@@ -317,7 +325,7 @@ impl Finding {
                 write!(f, "the file was cut short: {missing_pages} pages are missing")?;
                 lines
             }
-            Self::Replaced { lines } | Self::Locked { lines } => {
+            Self::Replaced { lines } | Self::Locked { lines } | Self::RefusedFile { lines, .. } => {
                 return f.write_str(lines.first().map_or("", String::as_str));
             }
             Self::NotADatabase { was_database, lines } => {
@@ -345,6 +353,7 @@ impl Finding {
                 | Self::FtsStale { .. }
                 | Self::WalDeleted { .. }
                 | Self::HotJournal { .. }
+                | Self::RefusedFile { .. }
                 | Self::Locked { .. }
         )
     }

@@ -14,7 +14,7 @@ use rusqlite::ffi;
 
 use super::file_check;
 use super::finding::{Health, Kind};
-use crate::engine::{Error, FileId, Result, Stage, Task, advise};
+use crate::engine::{Error, FileId, Result, Stage, Task};
 
 /// How long somebody may hold the file before a check answers that it is locked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,9 +80,7 @@ pub fn check_within(
     task: &dyn Task,
 ) -> Result<Health> {
     task.go_on()?;
-    let cannot_open = |error: std::io::Error| {
-        advise(Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path), path)
-    };
+    let cannot_open = |error: std::io::Error| Error::system(ffi::SQLITE_CANTOPEN, path, &error);
     let resolved = file_check::resolved(path).map_err(cannot_open)?;
     let id = FileId::of(&resolved).map_err(cannot_open)?;
     if resolved.is_dir() {

@@ -15,7 +15,7 @@ use super::file_check::{Alone, is_broken, look, resolved, size, without_wal};
 use super::finding::Kind;
 use super::foreign_wal;
 use super::holders::holders;
-use crate::engine::{self, Error, KeptKind, Result, Unwatched, Wal, advise, or_failed};
+use crate::engine::{self, Error, KeptKind, Result, Unwatched, Wal, or_failed};
 
 /// Renames the WAL of the database at `path` to `<database>-wal.stale-<UTC time>`, and returns
 /// that path. `asked`: a person wants it although nothing proves that the WAL is another file's.
@@ -30,9 +30,7 @@ pub fn put_wal_aside(path: &Path, asked: bool) -> Result<PathBuf> {
 }
 
 fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
-    let cannot_open = |error: std::io::Error| {
-        advise(Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path), path)
-    };
+    let cannot_open = |error: std::io::Error| Error::system(ffi::SQLITE_CANTOPEN, path, &error);
     let path = &resolved(path).map_err(cannot_open)?;
     let wal = Wal::path(path);
     let in_use = || {

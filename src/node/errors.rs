@@ -9,7 +9,7 @@ use rusqlite::ffi;
 
 use super::callback::text;
 use super::value::set_fields;
-use crate::engine::{Error, SQLITE_ERROR, errstr};
+use crate::engine::{Cause, Error, SQLITE_ERROR, errstr, system_name};
 
 /// Why a callback did not return a value.
 #[derive(Debug)]
@@ -48,6 +48,9 @@ pub struct Exception {
     /// Its `errcode`, SQLite's extended result code, and `errstr`, SQLite's text for it. Where
     /// that is empty the error has none, as some of node:sqlite's.
     pub sqlite: Option<(i32, String)>,
+    /// Why the system refused it, and the number of the system's error, or 0: its `reason`, and its
+    /// `errno` and `system`.
+    pub system: Option<(Cause, i32)>,
     /// More properties of its: a JSON object.
     pub details: Option<Arc<str>>,
 }
@@ -61,6 +64,7 @@ impl Thrown {
             message: message.into(),
             path: None,
             sqlite: None,
+            system: None,
             details: None,
         }))
     }
@@ -84,6 +88,7 @@ impl Thrown {
             message: error.message,
             path: None,
             sqlite: Some((error.errcode, error.errstr)),
+            system: None,
             details: None,
         }))
     }
@@ -102,6 +107,7 @@ impl Thrown {
             message: errstr(errcode),
             path: None,
             sqlite: Some((errcode, String::new())),
+            system: None,
             details: None,
         }))
     }
@@ -129,6 +135,7 @@ impl From<Error> for Thrown {
                 .then_some((error.errcode, error.errstr)),
             code: error.code,
             message: error.message,
+            system: error.cause.map(|cause| (cause, error.errno)),
             path: error.path,
             details: error.details,
         }))
@@ -206,6 +213,20 @@ pub(super) fn exception_value(
             if !errstr.is_empty() {
                 let errstr = text(env, errstr.as_bytes())?;
                 check(sys::napi_set_named_property(env, error, c"errstr".as_ptr(), errstr))?;
+            }
+        }
+        if let Some((cause, errno)) = exception.system {
+            let reason = text(env, cause.name().as_bytes())?;
+            check(sys::napi_set_named_property(env, error, c"reason".as_ptr(), reason))?;
+            if errno != 0 {
+                let mut number = ptr::null_mut();
+                // As Node has it: negative.
+                check(sys::napi_create_int32(env, errno.wrapping_neg(), &mut number))?;
+                check(sys::napi_set_named_property(env, error, c"errno".as_ptr(), number))?;
+            }
+            if let Some(name) = system_name(errno) {
+                let name = text(env, name.as_bytes())?;
+                check(sys::napi_set_named_property(env, error, c"system".as_ptr(), name))?;
             }
         }
         if let Some(path) = &exception.path {

@@ -20,7 +20,7 @@ use super::errors::{Kind, Outcome, Thrown, check};
 use super::mailbox::{Mailbox, Message};
 use super::promise::Watch;
 use super::value::{new_array, number_value, set_element};
-use crate::engine::{Error, Result, Stage, Task};
+use crate::engine::{Error, Result, Stage, Task, explain};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -114,6 +114,10 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
                     "ERR_FUSION_INTERNAL",
                     format!("internal error in fusion-sqlite: {name} panicked"),
                 ))
+            });
+            let result = result.map_err(|error| match error.path.clone() {
+                Some(path) => explain(error, &path),
+                None => error,
             });
             task.mailbox.post(Message::Json(ticket, result));
         });

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use crate::engine::{Error, Likeness, Result, shown, try_own};
+use crate::engine::{Error, Likeness, Result, try_own};
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.
 #[derive(Debug)]
@@ -31,8 +31,7 @@ pub(super) fn directory(path: &Path) -> &Path {
 
 /// The system's `error` about `path`, as SQLite's `errcode`.
 pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
-    let message = format!("{}: {error}", path.display());
-    Error::sqlite(errcode, shown(&message)).at(path)
+    Error::system(errcode, path, error)
 }
 
 impl Partial {

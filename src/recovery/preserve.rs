@@ -154,5 +154,6 @@ pub(super) fn disk_error(error: &std::io::Error, lead: &str) -> Error {
         std::io::ErrorKind::ReadOnlyFilesystem => ffi::SQLITE_READONLY,
         _ => ffi::SQLITE_IOERR_WRITE,
     };
-    Error::sqlite(code, format!("{lead}: {error}"))
+    let errno = error.raw_os_error().unwrap_or(0);
+    Error { errno, ..Error::sqlite(code, format!("{lead}: {error}")) }
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Class, Connection, Error, Reader, Result, Task, WAITING};
+use crate::engine::{Class, Connection, Error, Reader, Result, Task, WAITING, refused_side_file};
 
 /// The pause between two attempts at a lock.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -79,6 +79,12 @@ pub(super) fn patiently<T>(
         match attempt() {
             Err(error) if error.class() == Class::Transient && Instant::now() < until => {
                 pauses = pauses.saturating_add(1);
+                if pauses == 1
+                    && let Some(path) = &error.path
+                    && let Some(refusal) = refused_side_file(path)
+                {
+                    return Err(refusal.error(path));
+                }
                 if pauses == PAUSES_UNTOLD {
                     task.stage(WAITING);
                 }

@@ -61,7 +61,8 @@ use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     self, Access, Class, Connection, Error, Hold, HotJournal, Likeness, LiveFile, PrivateFile,
-    Result, Stage, Storage, Task, View, Wal, advise, check_length, free_bytes, sync_folder_of,
+    Result, Stage, Storage, Task, View, Wal, advise, check_length, free_bytes, refused_side_file,
+    sync_folder_of,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -124,7 +125,7 @@ pub type Found<'a> = &'a mut dyn FnMut(&Health);
 pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task) -> Result<Report> {
     let started = Instant::now();
     let path = fs::canonicalize(path)
-        .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
+        .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
     let mut repair =
         Repair { path, options, started, steps: Vec::new(), before: None, found, task };
     repair.run()
@@ -140,7 +141,7 @@ pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task)
 pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) -> Result<Report> {
     let started = Instant::now();
     let path = &fs::canonicalize(path)
-        .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
+        .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
     let to = &resolved(to)?;
     let taken = || {
         let message = "there is a file already, and a recovery replaces none";
@@ -243,6 +244,9 @@ enum Attempt {
 
 impl Repair<'_> {
     fn run(&mut self) -> Result<Report> {
+        if let Some(refusal) = refused_side_file(&self.path) {
+            return Err(refusal.error(&self.path));
+        }
         // Ways to rebuild indexes that were not enough.
         let mut failed = 0;
         for _ in 0..ATTEMPTS {

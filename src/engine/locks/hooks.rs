@@ -22,6 +22,7 @@ use rusqlite::ffi;
 
 use super::index::Indexes;
 use super::space::{self, Closing, Commands, Errno, Inode, LockSpace};
+use crate::engine::cause;
 use crate::engine::descriptors::Descriptors;
 use crate::engine::{foreign, regular};
 
@@ -221,8 +222,12 @@ unsafe extern "C" fn request<H: Hooked>(fd: c_int, cmd: c_int, lock: *mut libc::
     };
     // Unwind-safe: the space's mutexes tolerate poison, and an answer of EIO has no result in
     // `lock`.
-    catch_unwind(AssertUnwindSafe(|| H::copy().request(fd, cmd, lock).err().unwrap_or(0)))
-        .unwrap_or(libc::EIO)
+    let request = AssertUnwindSafe(|| H::copy().request(fd, cmd, lock).err().unwrap_or(0));
+    let errno = catch_unwind(request).unwrap_or(libc::EIO);
+    if errno != 0 {
+        cause::note_lock(errno);
+    }
+    errno
 }
 
 /// `open(2)` for a copy. SQLite calls it with exactly three arguments.
@@ -249,7 +254,9 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
         // SAFETY: SQLite's own arguments.
         unsafe { libc::open(path, flags, mode) }
     };
-    if fd >= 0 {
+    if fd < 0 {
+        cause::note_open(cause::last_errno());
+    } else {
         // A panic leaves the descriptor unknown: it would be taken for another SQLite's.
         let _ = catch_unwind(|| {
             if let Ok(inode) = space::inode(fd) {

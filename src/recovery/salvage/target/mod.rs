@@ -130,7 +130,7 @@ impl Target {
         // SQLite would open a file that is there already.
         Likeness::private()
             .create(path)
-            .map_err(|error| Error::sqlite(ffi::SQLITE_CANTOPEN, error.to_string()).at(path))?;
+            .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
         Self::fill_new(path, header, schema, limits).map_err(|error| {
             // It is empty, and the error that is told is the reason.
             let _ = std::fs::remove_file(path);
