@@ -503,6 +503,33 @@ export interface FusionSqliteError extends Error {
   /** The database file. */
   path?: string
   /**
+   * Why the system refused it, where that is known: by the system's own error, and by what it answers
+   * about the files. The message says it in a sentence, with what to do. Not set by `DatabaseSync`,
+   * whose errors are those of `node:sqlite`.
+   */
+  reason?:
+    | 'diskFull'
+    | 'quota'
+    | 'noInodes'
+    | 'fileTooLarge'
+    | 'noDescriptors'
+    | 'readOnlyFileSystem'
+    | 'noPermission'
+    | 'refused'
+    | 'openedReadOnly'
+    | 'immutable'
+    | 'pathTooLong'
+    | 'noDirectory'
+    | 'notADirectory'
+    | 'isADirectory'
+    | 'noFile'
+    | 'noTemporaryDirectory'
+    | 'io'
+  /** The number of the system's error behind `reason`, negative as Node's, and its name (`ENOSPC`). */
+  errno?: number
+  /** See `errno`. */
+  system?: string
+  /**
    * On `ERR_FUSION_DAMAGED`: what is wrong with the database. On `ERR_FUSION_BACKUP_DAMAGED`: the
    * same, or what is wrong with the backup.
    */
@@ -650,6 +677,8 @@ export type Finding =
    * A check does not change it, a repair begins with rolling it back.
    */
   | { type: 'hotJournal'; bytes: number; changedPages: number }
+  /** A `-wal`, `-shm` or `-journal` that this user may not use, although the database may be: no damage. */
+  | { type: 'refusedFile'; file: string; lines: string[] }
   /** The file was cut short. */
   | { type: 'truncated'; missingPages: number; lines: string[] }
   /** This process has another file open by the same path. */

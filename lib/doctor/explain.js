@@ -170,6 +170,18 @@ const explanations = {
     remedy: 'The transaction is rolled back, as it is by the next program that opens the database for writing.',
   }),
 
+  refusedFile: (findings) => ({
+    title: title(
+      findings,
+      ({ file }) => `This user may not write to ${file}`,
+      `This user may not write to ${list(findings.map(({ file }) => file))}`,
+    ),
+    means:
+      'Nothing can be written to the database by this user, and no lock taken, although the database itself may be ' +
+      'written to. No row is in danger.',
+    remedy: 'Nothing can be done here: change the owner or the mode, or run as the user that the file belongs to.',
+  }),
+
   truncated: ([{ missingPages }]) => ({
     title: `The end of the file is missing: ${counted(missingPages, 'page')}`,
     means: 'The file was cut off, by a full disk or an incomplete copy, say. Rows on the missing pages are gone.',
@@ -239,6 +251,7 @@ const HARMLESS = new Set([
   'ftsStale',
   'hotJournal',
   'locked',
+  'refusedFile',
   'walDeleted',
 ])
 

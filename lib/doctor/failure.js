@@ -30,10 +30,11 @@ function exitCodeOf(error) {
 
 /** `error` for JSON. */
 function described(error) {
-  const { code, errcode, message, comparison } = error instanceof Error ? error : { message: String(error) }
+  const { code, errcode, reason, message, comparison } = error instanceof Error ? error : { message: String(error) }
   return {
     ...(code !== undefined && { code }),
     ...(errcode !== undefined && { errcode }),
+    ...(reason !== undefined && { reason }),
     message,
     ...(comparison !== undefined && { comparison }),
   }

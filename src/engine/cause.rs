@@ -535,7 +535,10 @@ fn of_errno(cause: Cause, errno: i32, subject: &Subject) -> Option<(Cause, Strin
 fn of_path(subject: &Subject) -> Option<(Cause, String)> {
     let file = &subject.file;
     let length = std::path::absolute(file).map_or(0, |path| path.as_os_str().len());
-    if cfg!(unix) && length > LONGEST_PATH {
+    let is_too_long = |error: io::Error| error.kind() == io::ErrorKind::InvalidFilename;
+    if cfg!(unix) && length > LONGEST_PATH
+        || std::fs::symlink_metadata(file).is_err_and(is_too_long)
+    {
         return Some(path_too_long(subject));
     }
     if file.is_dir() {
