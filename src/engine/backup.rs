@@ -111,6 +111,13 @@ impl Backup {
 /// How often a copy may begin again before it keeps writers out.
 const RESTARTS: u32 = 3;
 
+/// Whether a step may succeed a moment later. A connection that only reads takes the journal of a
+/// writer that began between two of its looks (`hasHotJournal`: is there a journal, has a process
+/// reserved the file, is the journal empty) for one that was left behind.
+fn passes(error: &Error) -> bool {
+    error.class() == Class::Transient || error.errcode == ffi::SQLITE_READONLY_ROLLBACK
+}
+
 /// The pause before a lock of another connection is tried for again.
 const BRIEFLY: Duration = Duration::from_millis(1);
 
@@ -143,7 +150,7 @@ impl Connection {
             let started = Instant::now();
             // SAFETY: as above.
             let progress = match unsafe { backup.step(pages) } {
-                Err(error) if error.class() == Class::Transient => {
+                Err(error) if passes(&error) => {
                     let waited = waits_since.get_or_insert(started).elapsed();
                     if release.is_none_or(|patience| waited >= patience) {
                         return Err(error);
