@@ -346,7 +346,7 @@ fn permissions_are_blamed_only_where_they_are_in_the_way() {
     let Some(lines) = as_nobody(&it.path) else { return };
     assert!(before == it.files());
     assert_eq!(lines[0], "checked true");
-    assert!(lines[1].contains("may not") && lines[1].contains("ermissions"), "{lines:?}");
+    assert!(lines[1].contains("has no permission to write"), "{lines:?}");
 }
 
 /// What [`child`] says of a file that it checks and repairs as a user whom permissions bind; none

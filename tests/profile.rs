@@ -350,7 +350,7 @@ fn missing_permissions_are_named() {
     allow(directory.path(), 0o555);
     let error = refused(&path);
     assert_eq!(error.code, "ERR_SQLITE_ERROR");
-    assert!(error.message.contains("may not write in the directory"), "{error:?}");
+    assert!(error.message.contains("has no permission to write in the directory"), "{error:?}");
     // Nor can a new one.
     let error = refused(&directory.path().join("new.sqlite"));
     assert_eq!(error.errcode & 0xff, 14);
