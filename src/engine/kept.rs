@@ -24,7 +24,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Error, Overlaid, PrivateFile, Result, Storage, Task, Wal, beside, stamp, sync, sync_folder_of,
+    Error, Likeness, Overlaid, PrivateFile, Result, Storage, Task, Wal, beside, stamp, sync,
+    sync_folder_of,
 };
 use crate::format::wal::HEADER;
 use rusqlite::ffi;
@@ -404,8 +405,10 @@ pub fn rescue_wal(database: &Path, wal: &Path) -> Result<PathBuf> {
     // exFAT, SMB and many FUSE file systems have no links. A copy that is cut off is found again as
     // one with other bytes, and stays.
     let copied = || {
-        fs::copy(wal, &aside)?;
-        sync(&fs::File::open(&aside)?)
+        let mut from = super::open_file(wal).map_err(|error| io::Error::other(error.message))?;
+        let mut to = Likeness::of(database).create(&aside)?;
+        io::copy(&mut from, &mut to)?;
+        sync(&to)
     };
     fs::hard_link(wal, &aside).or_else(|_| copied()).map_err(|error| {
         let message = format!("the -wal got no second name: {error}");

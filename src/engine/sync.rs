@@ -114,7 +114,7 @@ mod tests {
     fn files_and_folders_are_synced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        let file = File::create(&path).unwrap();
+        let file = tempfile::tempfile_in(folder.path()).unwrap();
         sync(&file).and_then(|()| sync_piece(&file)).unwrap();
         sync_folder_of(&path).unwrap();
         assert!(sync_folder_of(&folder.path().join("no/x")).is_err());
