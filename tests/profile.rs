@@ -354,12 +354,12 @@ fn missing_permissions_are_named() {
     // Nor can a new one.
     let error = refused(&directory.path().join("new.sqlite"));
     assert_eq!(error.errcode & 0xff, 14);
-    assert!(error.message.contains("may not write in the directory"), "{error:?}");
+    assert!(error.message.contains("has no permission to write in the directory"), "{error:?}");
 
     // SQLite alone would open it read-only, and fail at the first write.
     allow(directory.path(), 0o777);
     allow(&path, 0o444);
     let error = refused(&path);
     assert_eq!((error.code.as_str(), error.errcode), ("ERR_SQLITE_ERROR", 8));
-    assert!(error.message.contains("may not read and write"), "{error:?}");
+    assert!(error.message.contains("has no permission to write"), "{error:?}");
 }
