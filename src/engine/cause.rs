@@ -50,7 +50,7 @@ pub enum Cause {
     PathTooLong,
     /// The directory does not exist.
     NoDirectory,
-    /// Something in the path is used as a directory and is none.
+    /// Something in the path is used as a directory and is something else.
     NotADirectory,
     /// The path leads to a directory.
     IsADirectory,

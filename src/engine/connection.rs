@@ -17,7 +17,7 @@ use super::{
     Class, DatabaseFile, Error, FileId, Result, Storage, Wal, file_id, reads, refused_side_file,
 };
 
-/// The longest busy timeout that SQLite can be told: 24 days.
+/// The longest busy timeout that SQLite takes: 24 days.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// An open connection. Dropping it closes it.
@@ -162,7 +162,7 @@ impl Connection {
 
     /// SQLite's handle; null once closed.
     pub fn raw(&self) -> *mut ffi::sqlite3 {
-        // SAFETY: the handle is only handed on; whoever uses it borrows `self` meanwhile.
+        // SAFETY: the handle is only handed on; the code that uses it borrows `self` meanwhile.
         self.inner.as_ref().map_or(ptr::null_mut(), |inner| unsafe { inner.handle() })
     }
 
@@ -270,7 +270,7 @@ impl Connection {
 
     /// Closes. Closing twice is harmless.
     ///
-    /// Whoever prepared a statement finalises it first. Closing cannot do that for them: among
+    /// The caller finalises its prepared statements first. Closing cannot do that: among
     /// the statements that `sqlite3_next_stmt` lists are those that FTS5, R-Tree and other
     /// virtual tables keep and finalise themselves.
     ///
