@@ -59,7 +59,7 @@ test('a path that leads to no file that could be made', (t) => {
   const long = opening(t, path.join(inside, 'x'.repeat(300)))
   t.is(long.reason, 'pathTooLong')
   t.regex(long.message, /too long/)
-  t.deepEqual(readdirSync(inside).sort(), ['directory', 'file'])
+  t.deepEqual(readdirSync(inside).toSorted(), ['directory', 'file'])
 })
 
 test('a connection that only reads says how it was opened', (t) => {

@@ -16,7 +16,7 @@ for (const event of ['error', 'corrupt', 'healed', 'recovered']) {
 
 /** The texts of acknowledged rows, and of those that were refused: they may be there, or not. */
 const [done, refused] = [[], []]
-let stopped = false
+const stop = new AbortController()
 const entry = (text) => ({ taskId: 'T-1', timestamp: 'now', text, type: 'text' })
 
 async function attempt(texts, write) {
@@ -29,7 +29,7 @@ async function attempt(texts, write) {
 }
 
 async function work() {
-  for (let round = 0; !stopped; round++) {
+  for (let round = 0; !stop.signal.aborted; round++) {
     const texts = [0, 1, 2].map((row) => `${name} ${round} ${row}`)
     await attempt(texts, () => db.appendAgentLogs(texts.map(entry)))
     await attempt([`${name} ${round} sql`], () => insert.run(`${name} ${round} sql`))
@@ -50,7 +50,7 @@ async function work() {
 
 const working = work()
 for await (const command of commands()) if (command === 'stop') break
-stopped = true
+stop.abort()
 await working
 await db.closeAsync()
 tell('done', { done, refused, events })
