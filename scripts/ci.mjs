@@ -2,7 +2,7 @@
 // files, then `npm test`. A check that fails counts as one failure in the last line. `npm run check`
 // (`--no-tests`) leaves out the tests and the installation of the package.
 
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { rustDocs } from './doc-rust.mjs'
@@ -70,12 +70,14 @@ await main(async () => {
   }
 
   console.log('\n== tests')
-  // As on macOS, where the temporary folder's path leads through a symbolic link.
+  // The JavaScript tests as on macOS, where the temporary folder's path leads through a symbolic link.
   const folder = mkdtempSync(path.join(os.tmpdir(), 'fusion-sqlite-ci-'))
   const TMPDIR = path.join(folder, 'link')
   mkdirSync(path.join(folder, 'real'))
+  // Some tests become another user, who has to get into it.
+  for (const name of [folder, path.join(folder, 'real')]) chmodSync(name, 0o755)
   symlinkSync(path.join(folder, 'real'), TMPDIR, 'dir')
-  const tests = await runAndRead(node24, ['scripts/test.mjs'], { env: { TMPDIR } })
+  const tests = await runAndRead(node24, ['scripts/test.mjs'], { env: { FUSION_SQLITE_AVA_TMPDIR: TMPDIR } })
   rmSync(folder, { recursive: true, force: true })
   const [, passed = '0', failed = '1'] = /^(\d+) passed, (\d+) failed$/m.exec(tests.output) ?? []
   const ownFailures = Math.max(Number(failed), tests.code === 0 ? 0 : 1)

@@ -27,7 +27,8 @@ async function cargo() {
 const COMPARED = ['environment', 'database-sync-*', 'differential-random', 'register']
 
 async function ava(args, node = node24, env = {}) {
-  const { code, output } = await runAndRead(node, [tool.ava, ...args], { env })
+  const { FUSION_SQLITE_AVA_TMPDIR: TMPDIR } = process.env
+  const { code, output } = await runAndRead(node, [tool.ava, ...args], { env: { ...(TMPDIR && { TMPDIR }), ...env } })
   const text = stripVTControlCharacters(output)
   // The summary leaves the passed ones out when one failed; every passed test has a line.
   const passed = [...text.matchAll(/^ *[✔√] /gm)].length
