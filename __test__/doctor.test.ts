@@ -206,7 +206,7 @@ test('what makes no sense is refused with 64, a file that is not there with 66',
   t.is((await cli('doctor', `${file}.nowhere`)).code, 66)
   const beside = await cli('doctor', path.dirname(file))
   t.is(beside.code, 66)
-  t.regex(beside.err, /is a directory; name the database file in it/)
+  t.regex(beside.err, /it is a directory. Name a file inside it/)
   t.is((await cli('restore', file, `${file}.nowhere`)).code, 66)
   t.false(existsSync(`${file}.nowhere`))
 })

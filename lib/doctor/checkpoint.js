@@ -3,6 +3,8 @@
 // `checkpoint FILE`: checks first, because a checkpoint makes damage permanent.
 
 const { DatabaseSync, check } = require('../../index.js')
+const { kOpen } = require('../internal.js')
+const { binding } = require('../native.js')
 const { DAMAGED, LOCKED, OK } = require('./exit-codes.js')
 const { showHealth } = require('./findings.js')
 const { counted, number } = require('./wording.js')
@@ -10,8 +12,15 @@ const { counted, number } = require('./wording.js')
 /** Milliseconds that readers and writers are waited for. */
 const PATIENCE = 5000
 
+/** Setting of an open (src/node/database.rs): errors say their cause, as those of every other command. */
+const EXPLAINS = 32
+
 function carryOut(file, mode) {
-  const db = new DatabaseSync(file, { timeout: PATIENCE, enableForeignKeyConstraints: false })
+  const db = new DatabaseSync(
+    file,
+    { timeout: PATIENCE, enableForeignKeyConstraints: false },
+    { [kOpen]: (path, settings, timeout) => binding.open(path, settings | EXPLAINS, timeout) },
+  )
   try {
     const { journal_mode: journalMode } = db.prepare('PRAGMA main.journal_mode').get()
     if (journalMode !== 'wal') return { journalMode, busy: false, frames: 0, checkpointed: 0 }

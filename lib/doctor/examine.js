@@ -8,7 +8,7 @@ const { check, fileInfo, pageMap, pageMapSvg, recover } = require('../../index.j
 const { LOSS } = require('../errors.js')
 const { UsageError } = require('./arguments.js')
 const { withConsent } = require('./consent.js')
-const { DAMAGED, LOCKED, OK, REPAIRED } = require('./exit-codes.js')
+const { DAMAGED, FAILED, LOCKED, OK, REPAIRED } = require('./exit-codes.js')
 const { described, exitCodeOf } = require('./failure.js')
 const { showHealth } = require('./findings.js')
 const { showHolders } = require('./holders.js')
@@ -30,6 +30,9 @@ function checkTarget(file, target) {
 
 /** SQLITE_NOTADB */
 const NOT_A_DATABASE = 26
+
+/** Whether this user may not use a file next to the database. */
+const isRefused = ({ type }) => type === 'refusedFile'
 
 /** Whether there is nothing of SQLite in a file or next to it, so that a repair finds nothing. */
 const neverWas = ({ type, wasDatabase }) => type === 'notADatabase' && !wasDatabase
@@ -112,7 +115,7 @@ async function doctor(given, terminal, signal) {
   const rollsBack = given.repair && health.findings.some(({ type }) => type === 'hotJournal')
   if (health.ok && !rollsBack) {
     if (health.pages === 0 && statSync(file).size === 0) tellEmpty(terminal)
-    return { exitCode: OK, ...found }
+    return { exitCode: health.findings.some(isRefused) ? FAILED : OK, ...found }
   }
   if (health.findings.some(neverWas) && given.backup === undefined) {
     terminal.line()

@@ -179,7 +179,8 @@ const explanations = {
     means:
       'Nothing can be written to the database by this user, and no lock taken, although the database itself may be ' +
       'written to. No row is in danger.',
-    remedy: 'Nothing can be done here: change the owner or the mode, or run as the user that the file belongs to.',
+    remedy: `Nothing: ${findings.flatMap(({ lines }) => lines).join('. ')}.`,
+    lines: [],
   }),
 
   truncated: ([{ missingPages }]) => ({
@@ -241,7 +242,7 @@ function explain(findings) {
   }
   const pages = findings.flatMap((finding) => finding.pages ?? [])
   const where = pages.length > 0 ? pageList(pages) : undefined
-  return { ...explanation, where, lines: findings.flatMap((finding) => finding.lines ?? []) }
+  return { lines: findings.flatMap((finding) => finding.lines ?? []), ...explanation, where }
 }
 
 /** Findings that are no damage of the file (src/health/finding.rs). */

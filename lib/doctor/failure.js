@@ -3,7 +3,7 @@
 // What a failure of a command means for whoever called it.
 
 const { LOSS } = require('../errors.js')
-const { DAMAGED, FAILED, LOCKED } = require('./exit-codes.js')
+const { DAMAGED, FAILED, LOCKED, NO_INPUT } = require('./exit-codes.js')
 
 /** By SQLite's primary result code (sqlite.org/rescode.html): BUSY, LOCKED, PROTOCOL; CORRUPT, NOTADB. */
 const BY_RESULT = new Map([
@@ -23,9 +23,14 @@ const BY_CODE = new Map([
   ['ERR_FUSION_UNRECOVERABLE', DAMAGED],
 ])
 
+/** By `reason`: the path leads to no file. */
+const BY_REASON = new Map(
+  ['noFile', 'noDirectory', 'notADirectory', 'isADirectory', 'pathTooLong'].map((reason) => [reason, NO_INPUT]),
+)
+
 /** The exit code for `error`. */
 function exitCodeOf(error) {
-  return BY_CODE.get(error?.code) ?? BY_RESULT.get(error?.errcode & 0xff) ?? FAILED
+  return BY_REASON.get(error?.reason) ?? BY_CODE.get(error?.code) ?? BY_RESULT.get(error?.errcode & 0xff) ?? FAILED
 }
 
 /** `error` for JSON. */

@@ -32,10 +32,13 @@ function showHealth(terminal, health) {
   const groups = grouped(findings)
   const damages = groups.filter(([first]) => isDamage(first)).length
   const locked = findings.some(({ type }) => type === 'locked')
+  const refused = findings.some(({ type }) => type === 'refusedFile')
   const verdict = locked
     ? terminal.style('yellow', 'locked')
     : ok
-      ? terminal.style('green', 'healthy')
+      ? refused
+        ? terminal.style('yellow', 'sound, but this user may not write to it')
+        : terminal.style('green', 'healthy')
       : terminal.style('red', `damaged, ${counted(damages, 'problem')} found`)
   terminal.line(`${terminal.style('bold', path)}: ${verdict}`)
   if (!locked) terminal.line(terminal.style('dim', `  ${checked}`))

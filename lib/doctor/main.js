@@ -9,7 +9,7 @@ const { shownJson } = require('../shown.js')
 const { UsageError, parse } = require('./arguments.js')
 const exitCodes = require('./exit-codes.js')
 const { described, exitCodeOf } = require('./failure.js')
-const { whyNoDatabase } = require('./path-kind.js')
+const { mayBeOpened, whyNoDatabase } = require('./path-kind.js')
 const { Terminal } = require('./terminal.js')
 
 const commands = {
@@ -32,6 +32,8 @@ async function carryOut(given, terminal, signal) {
     return { exitCode: exitCodes.NO_INPUT, error: { message } }
   }
   try {
+    // It throws: every command names the cause in the same words.
+    if (!mayBeOpened(source)) await require('../../index.js').check(source, { kind: 'quick', signal })
     return await commands[command]()(given, terminal, signal)
   } catch (error) {
     if (signal.aborted) {

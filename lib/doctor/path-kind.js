@@ -47,13 +47,20 @@ function neighbourOf(path) {
     : `${path} is the ${ending} of a database ${database}, which is not there`
 }
 
-/** Why `path` names no database, in words; undefined if it may. */
+/** Whether something is at `path` that is no directory. If not, opening it says why (src/engine/cause.rs). */
+function mayBeOpened(path) {
+  try {
+    return !statSync(path).isDirectory()
+  } catch {
+    return false
+  }
+}
+
+/** Why what is at `path` is no database, in words; undefined if it may. */
 function whyNoDatabase(path) {
-  const found = statSync(path, { throwIfNoEntry: false })
-  if (found === undefined) return `there is no file ${path}`
-  if (found.isDirectory()) return `${path} is a directory; name the database file in it`
-  if (!found.isFile()) return `${path} is not a regular file, but a pipe, a socket or a device`
+  if (!mayBeOpened(path)) return undefined
+  if (!statSync(path).isFile()) return `${path} is not a regular file, but a pipe, a socket or a device`
   return neighbourOf(path)
 }
 
-module.exports = { whyNoDatabase }
+module.exports = { mayBeOpened, whyNoDatabase }

@@ -103,7 +103,7 @@ impl Backup {
             ffi::SQLITE_OK | ffi::SQLITE_DONE => {
                 Ok(Progress { total, remaining, done: code == ffi::SQLITE_DONE })
             }
-            _ => Err(Error::sqlite(code, errstr(code))),
+            _ => Err(Error::reported(code, errstr(code))),
         }
     }
 }

@@ -201,7 +201,7 @@ impl Connection {
     }
 
     /// From here on the errors of this connection say their cause.
-    pub(super) fn explain_errors(&mut self) {
+    pub fn explain_errors(&mut self) {
         self.explains = true;
     }
 

@@ -53,8 +53,10 @@ pub(super) fn missing(path: &Path) -> Option<(PathBuf, PathBuf)> {
 /// `SQLITE_CANTOPEN`.
 pub(super) fn make(directory: &Path, path: &Path) -> Result<()> {
     std::fs::create_dir_all(directory).map_err(|error| {
-        let above = directory.ancestors().skip(1).find(|it| it.exists()).unwrap_or(directory);
-        let mut refused = Error::system(ffi::SQLITE_CANTOPEN, &above.join("."), &error);
+        // The first that is missing: what refuses it is the directory that it would be in.
+        let missing = directory.ancestors().take_while(|it| !it.exists()).last();
+        let missing = missing.unwrap_or(directory);
+        let mut refused = Error::system(ffi::SQLITE_CANTOPEN, missing, &error);
         let what = format!("the directory {} could not be made", directory.display());
         refused.message = shown(&format!("{what}: {}", refused.message)).into_owned();
         refused.path = Some(path.to_path_buf());

@@ -102,7 +102,7 @@ impl Error {
     }
 
     /// An error that SQLite has just reported on this thread, with the system's error behind it.
-    fn reported(errcode: i32, message: impl Into<String>) -> Self {
+    pub(super) fn reported(errcode: i32, message: impl Into<String>) -> Self {
         Self { errno: cause::take(errcode), ..Self::sqlite(errcode, message) }
     }
 

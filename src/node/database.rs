@@ -29,7 +29,9 @@ use super::profile::Profile;
 use super::session;
 use super::sharing::{Entered, Sharing};
 use super::value::{boolean, null};
-use crate::engine::{Class, Connection, DatabaseFile, Error, Presence, Turn, during, errstr, utc};
+use crate::engine::{
+    Class, Connection, DatabaseFile, Error, Presence, Turn, during, errstr, explain, utc,
+};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -56,6 +58,8 @@ mod setting {
     pub const DOUBLE_QUOTED_STRINGS: u32 = 4;
     pub const DEFENSIVE: u32 = 8;
     pub const EXTENSIONS: u32 = 16;
+    /// Errors say their cause. Of the command line: a DatabaseSync says what node:sqlite says.
+    pub const EXPLAINS: u32 = 32;
 }
 
 /// A connection that JavaScript has open.
@@ -681,7 +685,14 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
         };
-    let connection = Connection::open(&path, flags, timeout).map_err(opening)?;
+    let opened = Connection::open(&path, flags, timeout);
+    let connection = if set(setting::EXPLAINS) {
+        let mut connection = opened.map_err(|error| explain(error, &path))?;
+        connection.explain_errors();
+        connection
+    } else {
+        opened.map_err(opening)?
+    };
     for (option, enabled) in [
         (ffi::SQLITE_DBCONFIG_DQS_DML, set(setting::DOUBLE_QUOTED_STRINGS)),
         (ffi::SQLITE_DBCONFIG_DQS_DDL, set(setting::DOUBLE_QUOTED_STRINGS)),

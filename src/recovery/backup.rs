@@ -203,7 +203,7 @@ pub(super) fn resolved(target: &Path) -> Result<PathBuf> {
     }
     let folder = directory(target);
     let folder =
-        fs::canonicalize(folder).map_err(|error| system(ffi::SQLITE_CANTOPEN, folder, &error))?;
+        fs::canonicalize(folder).map_err(|error| system(ffi::SQLITE_CANTOPEN, target, &error))?;
     match target.file_name() {
         Some(name) => Ok(folder.join(name)),
         None => Err(Error::sqlite(ffi::SQLITE_CANTOPEN, "the path names no file").at(target)),
