@@ -8,10 +8,12 @@ import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { HardenedDatabase } from '../index.js'
 import { ensurePackages, root } from '../scripts/bootstrap.mjs'
+import { layOut } from '../scripts/pack.mjs'
 import { type Fence, fences, guides } from './helpers/pages.ts'
 import { folder } from './support.ts'
 
 const ORMS = path.join(root, '__test__', 'orms')
+const RUNNERS = path.join(root, '__test__', 'runners')
 const EXTENSION: Record<string, string> = { js: 'mjs', mjs: 'mjs', cjs: 'cjs', ts: 'mts' }
 
 /** A project in which the package is installed, and what `others` has. */
@@ -39,6 +41,9 @@ async function node(t: ExecutionContext, cwd: string, script: string): Promise<s
 
 const isProgram = ({ language, info }: Fence) => language in EXTENSION && !info.startsWith('not run: ')
 
+/** One that a test runner runs. */
+const isTest = ({ info }: Fence) => info.includes('.test.')
+
 /** What a program prints is in the comment at the end of its `console.log`, where it has one. */
 function checkOutput(t: ExecutionContext, { text }: Fence, printed: string) {
   for (const [, expected = ''] of text.matchAll(/^console\.log\(.*\) \/\/ ([[{].*[\]}])$/gm)) {
@@ -50,12 +55,12 @@ test('a block that is not run says why', (t) => {
   const all = guides.flatMap(fences).filter(({ language }) => language in EXTENSION)
   t.true(all.filter(isProgram).length > 20)
   for (const { page, line, info } of all) {
-    t.regex(info, /^$|^[\w-]+\.m?js$|^not run: \w.{10,}$/, `${page}:${line}`)
+    t.regex(info, /^$|^[\w.-]+\.m?js$|^not run: \w.{10,}$/, `${page}:${line}`)
   }
 })
 
 for (const page of guides.filter((one) => one !== 'docs/guide.md')) {
-  const programs = fences(page).filter(isProgram)
+  const programs = fences(page).filter((fence) => isProgram(fence) && !isTest(fence))
   if (programs.length === 0) continue
   test(`${page}: its programs run`, async (t) => {
     t.timeout(600_000)
@@ -130,4 +135,18 @@ test('the program of docs/locks.md shows that node:sqlite loses its lock, and th
     (await promisify(execFile)(process.execPath, ['--no-warnings', 'see.mjs', library], { cwd: made })).stdout
   t.regex(await see('node:sqlite'), /lock lost: two writers/)
   t.regex(await see('fusion-sqlite'), /database is locked/)
+})
+
+test('docs/testing.md: vitest runs its test', async (t) => {
+  t.timeout(600_000)
+  ensurePackages(RUNNERS)
+  const made = folder(t)
+  layOut(made)
+  symlinkSync(path.join(RUNNERS, 'node_modules', 'vitest'), path.join(made, 'node_modules', 'vitest'), 'junction')
+  const fence = fences('docs/testing.md').find(isTest)
+  writeFileSync(path.join(made, fence?.info ?? ''), fence?.text ?? '')
+  const vitest = path.join(RUNNERS, 'node_modules', 'vitest', 'vitest.mjs')
+  const env = { ...process.env, NO_COLOR: '1', CI: '1' }
+  const { stdout } = await promisify(execFile)(process.execPath, [vitest, 'run', '--root', made], { cwd: made, env })
+  t.regex(stdout, /Tests +1 passed/)
 })
