@@ -303,32 +303,35 @@ class AgentLog {
     }
   }
 
-  /** Gives the handle up. Returns what one of `waitEnded` and `whenEnded` has to take, if it was the last. */
+  /**
+   * Releases the handle. If it was the last one, returns what `waitEnded` or `whenEnded` must be
+   * called with; else undefined.
+   */
   release() {
     return binding.logRelease(this.#number)
   }
 
-  /** Gives the handle up. The writer ends without this thread. */
+  /** Releases the handle. The writer ends without this thread. */
   leave() {
     AgentLog.waitEnded(this.release(), 0)
   }
 
   /**
-   * Stands still until the writer of a released log has ended, at most `timeout` ms. Whether it
-   * has, and left the file in order.
+   * Blocks until the writer of a released log has ended, at most `timeout` ms. Returns whether it
+   * has ended and left the file in order.
    */
   static waitEnded(released, timeout) {
     return released !== undefined && binding.logWaitEnded(released, timeout)
   }
 
-  /** The same without standing still. */
+  /** The same without blocking the thread. */
   static async whenEnded(released) {
     if (released === undefined) return false
     try {
       await binding.logWhenEnded(released)
       return true
     } catch {
-      // Its events have told.
+      // The log has already emitted this error as an event.
       return false
     }
   }

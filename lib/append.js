@@ -52,10 +52,10 @@ class Shared {
   /** Closes the log once it is not in use. Does not keep the process alive for that. */
   leave() {
     const { state } = this.log.stats()
-    // Nothing more comes of it, and whoever opens the file again is not to find it.
+    // A stopped log writes nothing more, and a later append() must open the file afresh.
     if (state === 'stopped' && this.hasFile()) return this.close()
     this.timer = setTimeout(() => {
-      // A closed log gives rows up that cannot be written; an open one keeps them.
+      // Closing the log would discard rows that cannot be written; an open log keeps them.
       if (this.log.stats().queue.rows > 0) this.leave()
       else this.close()
     }, IDLE).unref()

@@ -80,19 +80,19 @@ function scheduleOptions(given) {
   }
 }
 
-/** File to its schedule on this thread. The native side makes sure of one in the process. */
+/** File to its schedule on this thread. The native side makes one backup a file and interval. */
 const schedules = new Map()
 
 /**
- * The backups of one file that are made by themselves, for as long as a handle of this thread is
- * open that asked for them. The first one's options count.
+ * The scheduled backups of one file. They are made while at least one handle of this thread that
+ * asked for them is open. The options of the first handle apply.
  */
 class Schedule {
   #file
   #options
   #patience
-  /** Functions that are told of `'backup'` and `'error'`, one a handle. */
-  #tell = new Set()
+  /** One function a handle, which emits `'backup'` and `'error'`. */
+  #listeners = new Set()
   #timer
   #running = null
 
@@ -104,16 +104,16 @@ class Schedule {
     this.#wait(Math.min(FIRST, options.interval))
   }
 
-  /** Returns a function that ends it for this handle. `tell(event, value)` answers whether the handle is still there. */
-  static join(file, options, patience, tell) {
+  /** Calls `listener(event, value)` after each backup. Returns a function that ends that. */
+  static join(file, options, patience, listener) {
     const schedule = schedules.get(file) ?? new Schedule(file, options, patience)
-    schedule.#tell.add(tell)
-    return () => schedule.#leave(tell)
+    schedule.#listeners.add(listener)
+    return () => schedule.#leave(listener)
   }
 
-  #leave(tell) {
-    this.#tell.delete(tell)
-    if (this.#tell.size > 0) return
+  #leave(listener) {
+    this.#listeners.delete(listener)
+    if (this.#listeners.size > 0) return
     clearTimeout(this.#timer)
     this.#running?.abort()
     if (schedules.get(this.#file) === this) schedules.delete(this.#file)
@@ -135,13 +135,13 @@ class Schedule {
       if (result.dueIn === undefined) event = ['backup', undamaged(result, this.#file)]
       else next = result.dueIn
     } catch (error) {
-      // Asked to end by the last handle's close: nobody is left to be told.
+      // Aborted because the last handle was closed: no listener is left.
       if (!running.signal.aborted) event = ['error', error]
     }
     this.#running = null
     if (running.signal.aborted) return
     this.#wait(next)
-    if (event !== undefined) for (const tell of this.#tell) tell(...event)
+    if (event !== undefined) for (const listener of this.#listeners) listener(...event)
   }
 }
 

@@ -19,7 +19,7 @@ function checkArguments(path, options = {}, closing = undefined) {
   return [{ path, kind }, watch]
 }
 
-/** Checks a file; the process waits for it if somebody awaits the promise. */
+/** Checks a file. An awaited promise keeps the process alive. */
 function checkFile(path, options, closing) {
   return Awaitable.of(async (started) =>
     runTask('check', ...checkArguments(filePath(path), options, closing), false, started),
@@ -31,7 +31,7 @@ function check(path, options) {
   return checkFile(path, options)
 }
 
-/** Checks a file that nobody awaits. */
+/** Checks a file without keeping the process alive. */
 function checkInBackground(path, closing) {
   return runTask('check', ...checkArguments(path, { kind: 'quick' }, closing), false)
 }

@@ -1,7 +1,7 @@
 'use strict'
 
-// node:sqlite's `constants`: what a changeset's conflict handler is told and answers, and what an
-// authorizer is told and answers.
+// node:sqlite's `constants`: the arguments and the results of a changeset's conflict handler and of
+// an authorizer.
 
 const CONSTANTS = {
   SQLITE_CHANGESET_OMIT: 0,

@@ -32,10 +32,10 @@ const { channel, publish, trace } = require('./queries.js')
 const { ints } = require('./report.js')
 const { makeStatement } = require('./statement-sync.js')
 
-/** How libraries tell node:sqlite's objects, which these stand in for. */
+/** Libraries recognise node:sqlite's objects by this symbol. Ours stand in for them. */
 const kSqliteType = Symbol.for('sqlite-type')
 
-/** Scripts of one statement that are run over and over: prepared once for each connection. */
+/** Scripts of one statement that are run often: each connection prepares them once. */
 const FREQUENT = new Set(['BEGIN', 'BEGIN IMMEDIATE', 'COMMIT'])
 
 class Database {

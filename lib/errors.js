@@ -78,7 +78,7 @@ function advice(path, health) {
     return 'Check the path; if this was the database, keep it with its -wal, and recover it or restore a backup'
   }
   if (has('staleWal')) {
-    return 'The -wal can be put aside only while nobody else has the database open: close it in every process'
+    return 'The -wal can be put aside only while no other process has the database open: close it in every process'
   }
   if (has('unclearWal')) {
     return (

@@ -31,18 +31,19 @@ function countOf(length, name) {
 }
 
 /**
- * Gives SQLite what `define` hands it, and keeps the JavaScript functions that SQLite may call.
+ * Registers a function with SQLite by `define`, and keeps the JavaScript functions alive that
+ * SQLite may call.
  *
- * @param {() => Connection} open the database's open connection; throws if there is none
+ * @param {() => Connection} open returns the database's open connection; throws if it is closed
  */
 function register(open, name, argc, functions, define) {
   // Getters of the options may have closed or deserialized the database.
   const connection = open()
   define(connection.number, name, argc >>> 0)
-  // SQLite tells functions apart by name, as C has it, and number of arguments.
+  // SQLite identifies a function by its name, up to the first NUL, and its number of arguments.
   const [known] = name.split('\0', 1)
   connection.functions.set(`${known.toLowerCase()}/${argc}`, functions)
-  // A statement prepared from the same text would call this function now.
+  // A kept statement may call another function than a statement that is prepared from now on.
   connection.forget()
 }
 

@@ -27,7 +27,7 @@ const leftOpen = new FinalizationRegistry((log) => log.leave())
 /** Their backups that are made by themselves. */
 const leftScheduled = new FinalizationRegistry((leave) => leave())
 
-/** Gives `database` an emitter's state, hidden from those who list its properties. */
+/** Gives `database` the state of an EventEmitter, in properties that are not enumerable. */
 function becomeEmitter(database) {
   const before = new Set(Reflect.ownKeys(database))
   EventEmitter.call(database)
@@ -39,13 +39,13 @@ function becomeEmitter(database) {
 class HardenedDatabase extends DatabaseSync {
   #options
   #insists
-  /** Null while closed, and for a database that was opened to be read only. */
+  /** Null while the database is closed, and for a read-only database. */
   #log = null
   #inMemory = false
-  /** Ends this handle's part in the file's backups that are made by themselves. */
+  /** Removes this handle from the file's scheduled backups. */
   #leaveSchedule = null
 
-  /** What was found when the file was opened, until it is told. */
+  /** What the startup check found, until it is emitted. */
   #startup = null
   /** Aborted when the database is closed: no check outlives it. */
   #closing = null
@@ -91,7 +91,7 @@ class HardenedDatabase extends DatabaseSync {
     super.open()
     this.#closing = new AbortController()
     this.#openWriter()
-    this.#tellStartup()
+    this.#reportStartup()
   }
 
   #openWriter() {
@@ -113,7 +113,7 @@ class HardenedDatabase extends DatabaseSync {
     const self = new WeakRef(this)
     return new AgentLog(this[kNumber](), null, this.#options, this.#insists, (...event) => {
       const database = self.deref()
-      if (database !== undefined) HardenedDatabase.#tell(database, ...event)
+      if (database !== undefined) HardenedDatabase.#report(database, ...event)
     })
   }
 
@@ -132,7 +132,7 @@ class HardenedDatabase extends DatabaseSync {
     this.#startup = startup
     this.#closing = new AbortController()
     if (this.#log !== null) this.#moveLog()
-    this.#tellStartup()
+    this.#reportStartup()
     return this
   }
 
@@ -147,53 +147,53 @@ class HardenedDatabase extends DatabaseSync {
     before.leave()
   }
 
-  /** Tells what was found when the file was opened, and checks it now if that is due. */
-  #tellStartup() {
+  /** Emits what the startup check found, and starts a check in the background if one is due. */
+  #reportStartup() {
     const { health, background, found, recovered } = this.#startup
     this.#startup = null
     const self = new WeakRef(this)
     const signal = this.#closing.signal
-    const tellRecovered = (repair) => {
+    const reportRecovered = (repair) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
-      HardenedDatabase.#tell(database, 'recovering', repair.health)
-      HardenedDatabase.#tell(database, 'recovered', repair.report)
+      HardenedDatabase.#report(database, 'recovering', repair.health)
+      HardenedDatabase.#report(database, 'recovered', repair.report)
     }
-    const tell = (checked) => {
+    const reportCheck = (checked) => {
       const database = self.deref()
       if (database === undefined || signal.aborted) return
-      HardenedDatabase.#tell(database, 'check', checked)
-      // Of a file that is written to, the log's writer tells once it has stopped.
+      HardenedDatabase.#report(database, 'check', checked)
+      // For a writable file the log's writer emits 'corrupt', once it has stopped writing.
       if (database.#options.readOnly && isUnsafe(checked)) {
-        HardenedDatabase.#tell(database, 'corrupt', damaged(checked.path, checked))
+        HardenedDatabase.#report(database, 'corrupt', damaged(checked.path, checked))
       }
     }
-    if (recovered !== null) process.nextTick(tellRecovered, recovered)
-    if (health !== null) process.nextTick(tell, health)
+    if (recovered !== null) process.nextTick(reportRecovered, recovered)
+    if (health !== null) process.nextTick(reportCheck, health)
     if (!background) return
     const checking = checkInBackground(this.location(), signal)
     this.#countCheck(checking)
     checking.then(
-      (checked) => tell({ ...checked, findings: [...checked.findings, ...found] }),
+      (checked) => reportCheck({ ...checked, findings: [...checked.findings, ...found] }),
       (error) => {
         const database = self.deref()
-        if (database !== undefined && !signal.aborted) HardenedDatabase.#tell(database, 'error', error)
+        if (database !== undefined && !signal.aborted) HardenedDatabase.#report(database, 'error', error)
       },
     )
   }
 
-  /** Has backups made, where the options ask for them. */
+  /** Joins the file's scheduled backups, if the option `backups` is set. */
   #schedule(self) {
     const { backups, busyTimeout } = this.#options
     if (backups === undefined || this.#inMemory) return
     this.#leaveSchedule = Schedule.join(this.location(), backups, busyTimeout, (...event) => {
       const database = self.deref()
-      if (database !== undefined) HardenedDatabase.#tell(database, ...event)
+      if (database !== undefined) HardenedDatabase.#report(database, ...event)
     })
     leftScheduled.register(this, this.#leaveSchedule, this)
   }
 
-  /** Without a file there is no writer: entries that a ROLLBACK gave back are written here. */
+  /** A database in memory has no writer thread: entries that a ROLLBACK undid are written here. */
   [kTransactionEnded]() {
     if (this.#inMemory) this.#log?.transactionEnded()
   }
@@ -203,7 +203,7 @@ class HardenedDatabase extends DatabaseSync {
     if (!this.#inMemory) this.#settings.mayHaveChanged(!this.#options.readOnly)
   }
 
-  static #tell(database, name, first, second) {
+  static #report(database, name, first, second) {
     if (name === 'corrupt' && first.code !== 'ERR_FUSION_DAMAGED') {
       const health = database.#health()
       if (isUnsafe(health)) first = damaged(first.path, health, first)

@@ -24,6 +24,6 @@ module.exports = {
   kClosable: Symbol('closable'),
   /** Method of DatabaseSync: closes it at the end of a `using`, where a subclass's close() does not count. */
   kClose: Symbol('close'),
-  /** Method of DatabaseSync: the number of its open connection; throws if there is none. */
+  /** Method of DatabaseSync: the number of its open connection; throws if it is closed. */
   kNumber: Symbol('number'),
 }

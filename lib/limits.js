@@ -25,7 +25,7 @@ const IDS = {
 const NAMES = Object.keys(IDS)
 const LARGEST = 2 ** 31 - 1
 
-/** What node:sqlite takes for an integer: V8's own idea of an int32, to which -0 is none. */
+/** Whether node:sqlite accepts `value` as an integer: V8's int32, which -0 is not. */
 function isInteger(value) {
   return Number.isInteger(value) && !Object.is(value, -0) && value <= LARGEST && value >= -LARGEST - 1
 }
@@ -82,8 +82,8 @@ const targetPrototype = Object.create(prototype, {
 })
 
 /**
- * @param {() => Connection} open the database's open connection; throws if there is none
- * @param {() => boolean} isOpen whether there is one
+ * @param {() => Connection} open returns the database's open connection; throws if it is closed
+ * @param {() => boolean} isOpen whether the database is open
  */
 function makeLimits(open, isOpen) {
   // Holds the values, too: util.inspect looks at a proxy's target.
@@ -130,7 +130,7 @@ function makeLimits(open, isOpen) {
     },
   })
   return {
-    /** The object, with the values of `connection` for whoever looks behind the proxy. */
+    /** The object. The proxy's target gets the values of `connection`: util.inspect reads it. */
     at(connection) {
       for (const name of NAMES) target[name] = binding.limit(connection.number, IDS[name])
       return proxy

@@ -109,7 +109,7 @@ const OF_A_HANDLE = new Set([
 /** Columns that every entry has a value for, or may have. */
 const FIELDS = ['taskId', 'timestamp', 'text', 'type', 'detail', 'agent']
 
-/** The option `columns`, checked. SQLite does not tell the cases of ASCII letters apart. */
+/** The option `columns`, checked. SQLite ignores the case of ASCII letters in a column's name. */
 function furtherColumns(given) {
   if (given === undefined) return []
   if (!Array.isArray(given)) throw invalidArgType('The "options.columns" argument must be an array of strings.')

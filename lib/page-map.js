@@ -7,7 +7,7 @@ const { invalidArgType } = require('./errors.js')
 const { filePath } = require('./file-path.js')
 const { runTask, taskOptions } = require('./task.js')
 
-/** Squares of a picture that a person can still tell apart. */
+/** The most squares of one picture that a person can still distinguish. */
 const RESOLUTION = 50_000
 
 /** Pages that the findings of a check name. */

@@ -2,14 +2,15 @@
 
 // Prepared statements of SQLite, and which of them a connection keeps.
 //
-// A StatementSync does not own a statement of SQLite. It has a text, and borrows a statement for
-// each call; the connection keeps up to KEPT of them by text, so that preparing a text again
-// costs a look into a Map. A statement that is kept holds no lock, text or blob. Nobody can tell
-// it from one that was prepared just now, because all are dropped when one might mean something
-// else, or nothing, if it were: the native calls report that (SCHEMA_UNSURE).
+// A StatementSync does not own a sqlite3_stmt. It has SQL text, and borrows a statement for each
+// call. The connection keeps up to KEPT statements by their text, so that preparing the same text
+// again costs one Map lookup. A kept statement is reset and has no bindings: it holds no lock, no
+// text and no blob. It behaves like a statement that was prepared just now, because all kept
+// statements are dropped when the schema may have changed (SCHEMA_UNSURE, from the native calls).
 //
-// A statement that must not be prepared twice, as a PRAGMA that acts while it is prepared, or
-// that is not worth keeping, is *loose*: its StatementSync's alone, until that is collected.
+// A *loose* statement belongs to one StatementSync until that is collected. Such are the statements
+// that must not be prepared twice, as a PRAGMA that acts while it is prepared, and those that are
+// not worth keeping.
 
 const { binding } = require('./native.js')
 const { channel, publish, trace } = require('./queries.js')
@@ -249,7 +250,7 @@ class Connection {
     if (other !== undefined) this.retire(other)
   }
 
-  /** Gives `prepared` to an iterator: for as long as that takes, nobody else finds it. */
+  /** Gives `prepared` to an iterator. Until `takeBack` no other StatementSync can borrow it. */
   lend(prepared) {
     prepared.inUse = true
     prepared.lease++
@@ -265,9 +266,9 @@ class Connection {
   }
 
   /**
-   * Sees to the end of a statement that nobody finds any more. It comes late, for the sake of
-   * StatementSyncs which have it: SQLite prepares it anew when it is next run, and not before,
-   * and until then it answers questions about its columns as they were.
+   * Queues a statement that is no longer kept to be finalised later. A StatementSync may still
+   * refer to it: SQLite re-prepares a statement only when it is next run, and until then the
+   * statement describes its columns as they were.
    */
   retire(prepared) {
     if (prepared.retired) return
@@ -288,9 +289,9 @@ class Connection {
   }
 
   /**
-   * Asks `callback`, a function or null, about what statements do from here on. SQLite prepares
-   * those that exist anew when they are next run, and asks; a statement that several
-   * StatementSyncs share would do so for the first of them only, so that each takes its own.
+   * Sets the authorizer `callback`, a function or null. SQLite re-prepares existing statements when
+   * they are next run, and calls the authorizer then. For a statement that several StatementSyncs
+   * share it would do so only for the first of them, so each gets its own.
    */
   authorize(callback) {
     if (callback === null) binding.setAuthorizer(this.number)

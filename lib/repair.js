@@ -1,7 +1,7 @@
 'use strict'
 
-// Repairs of damaged files: asked for, and before a file is opened. The work is the native side's
-// (src/recovery/repair.rs). What a log's writer repairs by itself is told by its events.
+// Repairs of damaged files: by `recover()`, and before a file is opened. The native side does the
+// work (src/recovery/repair.rs). A log's writer reports its own repairs by its events.
 
 const { flag, keepCopies } = require('./checked.js')
 const { invalidArgType } = require('./errors.js')

@@ -1,6 +1,6 @@
 'use strict'
 
-// What native calls report beside their results. The layout is that of `Report` in
+// What native calls report in addition to their results. The layout is that of `Report` in
 // src/node/environment.rs.
 
 const { binding } = require('./native.js')

@@ -4,13 +4,13 @@ const { binding } = require('./native.js')
 const { illegalConstructor, illegalInvocation, invalidState } = require('./errors.js')
 const { faceOf } = require('./native-class.js')
 
-/** Whoever has it may make sessions. */
+/** The constructor requires it: only this module makes sessions. */
 const token = Symbol('token')
 
-/** The number of no session. */
+/** In place of a session's number: it is deleted. */
 const NONE = -1
 
-/** A session that nobody can read any more need not record. */
+/** Deletes the native session of a collected Session: its changes can no longer be read. */
 const forgotten = new FinalizationRegistry(({ number, life }) => {
   if (!life.ended) binding.closeSession(number)
 })

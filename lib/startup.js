@@ -35,12 +35,12 @@ function isDamage({ errcode }) {
 }
 
 /**
- * Primary codes that SQLite answers, too, if it cannot make sense of what is in a file: ERROR, INTERNAL, NOMEM,
- * NOTFOUND, FORMAT. Of themselves they say nothing: a check does.
+ * Primary result codes that SQLite may return for a damaged file as well as for other reasons:
+ * ERROR, INTERNAL, NOMEM, NOTFOUND, FORMAT. Only a check shows whether the file is damaged.
  */
 const MAY_BE_DAMAGE = new Set([1, 2, 7, 12, 24])
 
-/** Whether SQLite says that somebody else has a lock: BUSY, LOCKED, PROTOCOL. */
+/** Whether SQLite reports that another connection has a lock: BUSY, LOCKED, PROTOCOL. */
 function isContention({ errcode }) {
   return [5, 6, 15].includes(errcode & 0xff)
 }
@@ -50,13 +50,13 @@ class Startup {
   #file
   #options
   #look = null
-  /** What is to be told once the file is open: a Health, or null. */
+  /** The health to emit once the file is open: a Health, or null. */
   health = null
-  /** The health and the report of a repair, to be told once the file is open; or null. */
+  /** The health and the report of a repair, to emit once the file is open; or null. */
   recovered = null
   /** Whether a check in the background is due. */
   background = false
-  /** Findings that only the look could make, for whoever checks in the background. */
+  /** Findings that only the startup check can make. The check in the background adds its own. */
   found = []
 
   constructor(path, options) {
@@ -136,11 +136,11 @@ class Startup {
     return this.#isRepaired(look.health, report) ? this.#lookAt('quick') : look
   }
 
-  /** Whether there was a repair, whose report is kept to be told. */
+  /** Whether there was a repair. Keeps its report for the events. */
   #isRepaired(health, report) {
     if (report === null) return false
     tellAside(report)
-    // Else somebody else has repaired it meanwhile.
+    // 'healthy': another process has repaired the file in the meantime.
     if (report.outcome !== 'healthy') this.recovered = { health, report }
     return true
   }

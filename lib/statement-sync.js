@@ -20,7 +20,7 @@ const { ints, doubles, bigints, DONE } = require('./report.js')
 // Constants, for V8 to know which functions these are.
 const { all, get, next, run } = binding
 
-/** Whoever has it may make statements and iterators. */
+/** The constructors require it: only this module makes statements and iterators. */
 const token = Symbol('token')
 
 const asArray = (...values) => values
@@ -30,7 +30,7 @@ const loose = new FinalizationRegistry((prepared) => {
   if (prepared.number !== NONE) prepared.finalize()
 })
 
-/** An iteration that was left in the middle ends when nobody can continue it. */
+/** Resets the statement of an unfinished iteration once its iterator is collected. */
 const abandoned = new FinalizationRegistry(({ prepared, lease }) => {
   // A loose statement may have been collected, and finalised, with its iteration.
   if (prepared.number !== NONE && prepared.inUse && prepared.lease === lease && prepared.connection.isOpen) {
@@ -114,7 +114,7 @@ class Statement {
   /** The values of the last call. */
   #values = []
   #state = IDLE
-  /** Tells this StatementSync from others in Prepared.user. */
+  /** Identifies this StatementSync in Prepared.user. */
   #user = ++lastUser
 
   constructor(given, prepared, options) {

@@ -6,10 +6,10 @@ const { faceOf } = require('./native-class.js')
 const { isNamedParameters, requireBindable } = require('./parameters.js')
 const { StatementSync, makeStatement, parameterCount } = require('./statement-sync.js')
 
-/** Whoever has it may make tag stores. */
+/** The constructor requires it: only this module makes tag stores. */
 const token = Symbol('token')
 
-// As they were when this was loaded: nobody comes between a store and its statements.
+// Taken when this module is loaded: a later patch of the prototype does not affect tag stores.
 const { all, get, iterate, run } = StatementSync.prototype
 
 /** The text of a template with a parameter for each value. */

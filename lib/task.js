@@ -10,7 +10,7 @@ const { withStackOf } = require('./stack.js')
 
 const OF_EVERY_TASK = ['signal', 'deadline', 'progress']
 
-/** What every task takes of `options`, checked; `own` are the names that this one takes beside. */
+/** The options of every task, checked; `own` are the names of this task's further options. */
 function taskOptions(options = {}, own = []) {
   known(options, [...own, ...OF_EVERY_TASK])
   const { signal, deadline = 0, progress } = options
@@ -48,7 +48,7 @@ async function runTask(name, args, { signal, deadline, progress }, keepsAlive = 
   }
 }
 
-/** The promise of a task that the process waits for only if somebody awaits it. */
+/** The promise of a task. It keeps the process alive only while it is awaited. */
 class Awaitable extends Promise {
   #keep = undefined
   #isAwaited = false

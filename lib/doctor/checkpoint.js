@@ -47,7 +47,7 @@ async function checkpoint({ operands: [file], mode }, terminal, signal) {
   if (journalMode !== 'wal') {
     terminal.line(`${name}: nothing to do, its journal mode is ${journalMode}`)
   } else if (busy) {
-    terminal.line(`${name}: ${terminal.style('yellow', 'somebody else is reading or writing')}`)
+    terminal.line(`${name}: ${terminal.style('yellow', 'another connection is reading or writing')}`)
     terminal.paragraph(`${number(checkpointed)} of ${counted(frames, 'frame')} are in the database.`, 2)
   } else {
     const done = mode === 'truncate' ? 'the WAL is empty' : `${number(checkpointed)} of ${counted(frames, 'frame')}`

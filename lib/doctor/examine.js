@@ -65,33 +65,35 @@ async function wantsRepair(given, terminal, signal) {
   return terminal.ask('Repair it now?', signal)
 }
 
-/** What a repair says before it can begin. */
+/** The stage that a repair reports until it has its locks. */
 const WAITING = 'waiting for a lock'
 
-/** Progress of a repair. The first time that it waits for others it is said who they are. */
-function tellingWho(file, terminal) {
+/** Shows the progress of a repair. When it first waits for a lock, shows which processes have one. */
+function progressWithHolders(file, terminal) {
   const progress = terminal.progress()
-  let told = false
+  let shown = false
   return (stage) => {
     progress(stage)
-    if (stage.stage !== WAITING || told) return
-    told = true
-    terminal.complain('the repair waits until nobody else has a lock; end that process, or press Ctrl-C to give up')
-    // Nobody to be seen is no reason to end the repair.
+    if (stage.stage !== WAITING || shown) return
+    shown = true
+    terminal.complain(
+      'the repair waits until no other process has a lock; end that process, or press Ctrl-C to give up',
+    )
+    // A repair goes on even if the processes cannot be listed.
     showWho(file, terminal).catch(() => {})
   }
 }
 
-/** An empty file is a database without tables, and no error to SQLite. */
-function tellEmpty(terminal) {
+/** SQLite reads an empty file as a database without tables, and reports no error. */
+function showEmpty(terminal) {
   terminal.line()
   terminal.paragraph(
-    'The file is empty: to SQLite a sound database without tables. If there was something in it, somebody has emptied ' +
-      'or replaced it, and nothing of that is left in it: restore a backup (fusion-sqlite restore FILE FROM).',
+    'The file is empty: to SQLite a sound database without tables. If there was something in it, the file was emptied ' +
+      'or replaced, and nothing of that is left in it: restore a backup (fusion-sqlite restore FILE FROM).',
   )
 }
 
-/** Prints who is in the way, and answers it. */
+/** Prints the processes that have the database open, and returns them. */
 async function showWho(file, terminal) {
   const { holders } = await fileInfo(file)
   terminal.line()
@@ -111,10 +113,10 @@ async function doctor(given, terminal, signal) {
   }
   const map = given.map === undefined ? undefined : await drawMap(file, given.map, health, terminal, watch)
   const found = { health, ...(map && { map }) }
-  // SQLite rolls it back, which costs nothing: done if asked for, not asked about.
+  // SQLite rolls a hot journal back without loss: `--repair` does it without a question.
   const rollsBack = given.repair && health.findings.some(({ type }) => type === 'hotJournal')
   if (health.ok && !rollsBack) {
-    if (health.pages === 0 && statSync(file).size === 0) tellEmpty(terminal)
+    if (health.pages === 0 && statSync(file).size === 0) showEmpty(terminal)
     return { exitCode: health.findings.some(isRefused) ? FAILED : OK, ...found }
   }
   if (health.findings.some(neverWas) && given.backup === undefined) {
@@ -130,7 +132,7 @@ async function doctor(given, terminal, signal) {
   }
   terminal.line()
   try {
-    const progress = tellingWho(file, terminal)
+    const progress = progressWithHolders(file, terminal)
     const backups = given.backup && { backups: given.backup }
     const attempt = (allowLoss) => recover(file, { signal, progress, allowLoss, ...backups })
     const report = await withConsent(attempt, given['allow-loss'], terminal, signal)

@@ -105,7 +105,7 @@ const explanations = {
     means:
       'SQLite no longer knows all tables and indexes, or where they begin. The rows are still in the file, but ' +
       'no query reaches those of a table that is unknown.',
-    remedy: `The pages are read one by one and told apart by what they hold. ${REBUILT}`,
+    remedy: `The pages are read one by one and assigned to tables by what they hold. ${REBUILT}`,
   }),
 
   tableDamage: (findings) => ({

@@ -1,6 +1,6 @@
 'use strict'
 
-// What a failure of a command means for whoever called it.
+// The exit code of a command that failed, and how its error is reported.
 
 const { LOSS } = require('../errors.js')
 const { DAMAGED, FAILED, LOCKED, NO_INPUT } = require('./exit-codes.js')

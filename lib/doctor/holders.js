@@ -21,10 +21,11 @@ const LOCKS = {
   },
 }
 
-/** What a lock means, in words; undefined where it is none of SQLite's. */
+/** What a lock means, in words; undefined for a lock that SQLite does not use. */
 function meaning({ file, standsFor, exclusive }) {
+  // A WAL recovery takes several locks as one range, which then stands for several names.
   const words = standsFor.map((name) => {
-    // Whoever recovers takes all locks at once.
+    // Readers take these locks shared.
     if (name === 'read' && exclusive) return 'resets the WAL'
     return LOCKS[file]?.[name] ?? name
   })

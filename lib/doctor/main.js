@@ -68,7 +68,7 @@ async function main(argv, process) {
   const terminal = new Terminal(process, { json: given.json })
   const control = new AbortController()
   const cancel = () => {
-    // Whoever asks twice does not want to wait for an orderly end. SQLite survives that.
+    // A second signal ends the process at once. SQLite recovers from that like from a crash.
     if (control.signal.aborted) {
       terminal.clear()
       process.exit(exitCodes.INTERRUPTED)
@@ -76,7 +76,7 @@ async function main(argv, process) {
     control.abort(new Error('cancelled'))
   }
   for (const name of ['SIGINT', 'SIGTERM']) process.on(name, cancel)
-  // Whoever reads only the first lines (`| head`) goes away early.
+  // A reader of only the first lines (`| head`) closes the pipe early.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   try {
     const result = await carryOut(given, terminal, control.signal)

@@ -1,6 +1,6 @@
 'use strict'
 
-// The squares of a page map: where they are, and what is drawn over and beside them.
+// The squares of a page map: where they are, and what is drawn on them and next to them.
 
 const { MARKS, classOf, tooltip } = require('./map-states.js')
 const { number } = require('./wording.js')

@@ -36,10 +36,10 @@ function neighbourOf(path) {
   try {
     bytes = beginning(path)
   } catch {
-    // Whoever opens it as a database says why it cannot be read.
+    // Opening the file as a database will report why it cannot be read.
     return undefined
   }
-  // One that is not in use may be empty or begin with zeros.
+  // A sidecar file that is not in use may be empty or begin with zeros.
   if (!NEIGHBOURS[ending](bytes) && bytes.some((byte) => byte !== 0)) return undefined
   const database = path.slice(0, -ending.length)
   return existsSync(database)

@@ -28,8 +28,8 @@ const SPARSELY = 10_000
 class Terminal {
   /** Stands for ESC in the codes of `style` until a line is written: no text can contain it. */
   #mark = randomUUID()
-  /** Only this many progress lines a while, where they cannot be overwritten. */
-  #told = { stage: '', at: 0 }
+  /** The last progress line that was printed where lines cannot be overwritten (SPARSELY). */
+  #printed = { stage: '', at: 0 }
   #bar = false
 
   /** @param {{ stdin, stdout, stderr, env }} streams those of a process; `json`: no text on stdout */
@@ -93,7 +93,7 @@ class Terminal {
   progress() {
     return ({ stage, done, total }) => {
       if (this.moves) this.#draw(stage, done, total)
-      else this.#tell(stage, done, total)
+      else this.#print(stage, done, total)
     }
   }
 
@@ -114,16 +114,16 @@ class Terminal {
     this.stderr.write(CLEAR_LINE + (this.barColours ? text.replace(/^█+/, (bar) => `\x1b[36m${bar}\x1b[39m`) : text))
   }
 
-  #tell(stage, done, total) {
+  #print(stage, done, total) {
     const now = Date.now()
-    if (stage === this.#told.stage && now - this.#told.at < SPARSELY) return
-    const first = stage !== this.#told.stage
-    this.#told = { stage, at: now }
+    if (stage === this.#printed.stage && now - this.#printed.at < SPARSELY) return
+    const first = stage !== this.#printed.stage
+    this.#printed = { stage, at: now }
     const share = total > 0 && !first ? ` ${Math.floor((done / total) * 100)} %` : ' …'
     this.stderr.write(`${shown(stage)}${share}\n`)
   }
 
-  /** Takes the bar away and gives the cursor back. */
+  /** Removes the progress bar and shows the cursor again. */
   clear() {
     if (!this.#bar) return
     this.#bar = false
