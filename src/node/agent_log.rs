@@ -430,9 +430,9 @@ impl Handle {
         })
     }
 
-    /// The same for a database in memory, which has no writer, and nothing for one with a file.
-    /// The entries were taken, so a failure is not the call's own: those who wait are told, and
-    /// the listeners, and the next call tries again.
+    /// Does the same for a database in memory, which has no writer thread. For a database with a
+    /// file it does nothing. The entries are queued already, so this call does not fail with the
+    /// error: the waiting appends fail with it, an event reports it, and the next call tries again.
     fn write_in_memory(&self, call: &Call<'_>) -> Outcome<()> {
         if self.in_memory
             && let Err(error) = self.write_here(call)?
@@ -564,9 +564,9 @@ fn changed_settings(call: &Call<'_>) -> Outcome<sys::napi_value> {
     Ok(array)
 }
 
-/// The writer of one of this thread's logs has waited for the write lock for long: reports to those
-/// of this thread who wait for it, if it is this thread that holds the lock. Its event loop has come
-/// round, so that nothing is about to end that transaction.
+/// The writer of one of this thread's logs has waited long for the write lock. If a transaction of
+/// this thread holds that lock, reports it to the appends of this thread that wait. The event loop
+/// has come round since, so no running call is about to end that transaction.
 pub(super) fn report_own_transactions(environment: &Rc<Environment>) -> Outcome<()> {
     let handles: Vec<_> = {
         let handles = environment.logs.handles.borrow();
@@ -574,7 +574,7 @@ pub(super) fn report_own_transactions(environment: &Rc<Environment>) -> Outcome<
         numbers.into_iter().filter_map(|it| handles.get(it).map(Rc::clone)).collect()
     };
     let mailbox = environment.mailbox()?;
-    let (mut told, mut reported) = (Vec::new(), Vec::new());
+    let (mut failed_files, mut reported) = (Vec::new(), Vec::new());
     for handle in handles {
         let file = handle.log.file();
         if handle.in_memory || !handle.log.has_pending() {
@@ -588,8 +588,8 @@ pub(super) fn report_own_transactions(environment: &Rc<Environment>) -> Outcome<
         let waiting =
             handle.log.report_own_transaction(std::thread::current().id(), patience, &error);
         if waiting.told {
-            told.push(file.id);
-        } else if waiting.lasts && !told.contains(&file.id) && !database.is_reported() {
+            failed_files.push(file.id);
+        } else if waiting.lasts && !failed_files.contains(&file.id) && !database.is_reported() {
             mailbox.post(Message::Event(handle.receiver, Happening::Failure("error", error)));
         } else {
             continue;

@@ -2,11 +2,11 @@
 //!
 //! What a group has accumulated is any JavaScript value. It stays in JavaScript, in a list
 //! (`lib/aggregate.js`); here a group is an index into that list. A negative index, `!index`,
-//! tells JavaScript that the group is new.
+//! marks a new group.
 //!
-//! SQLite asks for the result of every group that it began, also of those that a statement
-//! abandons: in the middle of an error, when it is reset or finalised, while a connection is
-//! closed. JavaScript must not run then, and the answer interests nobody: see [`abandoning`].
+//! SQLite calls `xFinal` for every group that it began, also for the groups of a statement that is
+//! abandoned: after an error, when it is reset or finalised, while its connection is closed.
+//! JavaScript must not run then, and SQLite discards the result: see [`abandoning`].
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_void};
@@ -147,7 +147,7 @@ unsafe extern "C" fn forget(data: *mut c_void) {
 /// `context` is that of a call of one of this module's functions by SQLite.
 unsafe fn of(context: *mut ffi::sqlite3_context) -> Rc<Aggregate> {
     // SAFETY: SQLite passes what `define` gave it, with a count that lasts until the function is
-    // defined anew.
+    // redefined.
     unsafe {
         let data = ffi::sqlite3_user_data(context).cast::<Aggregate>().cast_const();
         Rc::increment_strong_count(data);

@@ -40,7 +40,7 @@ impl Authorizer {
         }
     }
 
-    /// Has `connection` ask nobody.
+    /// Leaves `connection` without an authorizer.
     pub fn remove(connection: &Connection) {
         // SAFETY: the connection is open and this thread's.
         unsafe { ffi::sqlite3_set_authorizer(connection.raw(), None, ptr::null_mut()) };

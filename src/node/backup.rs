@@ -245,8 +245,8 @@ fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, 
         let Plan { destination, source, target } = plan?;
         let source = CStr::from_bytes_until_nul(&source).unwrap_or_default();
         let target = CStr::from_bytes_until_nul(&target).unwrap_or_default();
-        // SAFETY: the source is open until `ended`; this thread is inside of the gate, as is
-        // whoever steps or ends the backup.
+        // SAFETY: the source is open until `ended`; this thread is inside the gate, and every
+        // thread is that steps or ends the backup.
         let backup = unsafe { Backup::begin(task.source, source, destination, target) };
         task.backup = Some(backup?);
     }
@@ -287,7 +287,7 @@ unsafe extern "C" fn complete(env: sys::napi_env, _: sys::napi_status, slice: *m
         slice.backing.busy.set(false);
         // SAFETY: `env` is alive: Node completes its works before it ends.
         unsafe { sys::napi_delete_async_work(env, slice.work) };
-        // Nobody is left to be told once the environment has ended.
+        // An environment that has ended has no promise to settle.
         if Environment::of(env).is_ok() {
             let _ = settle(env, &slice);
         }

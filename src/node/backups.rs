@@ -123,5 +123,5 @@ fn damaged(message: &str, health: &Health) -> Result<String> {
 
 /// A path that JSON has no form for.
 fn unspeakable(error: serde_json::Error) -> Error {
-    Error::fusion("ERR_FUSION_INTERNAL", format!("the result cannot be told: {error}"))
+    Error::fusion("ERR_FUSION_INTERNAL", format!("the result has no form in JSON: {error}"))
 }

@@ -143,7 +143,7 @@ impl Parameters {
                 unsafe { self.bytes.set_len(start + length) };
                 return Ok(Value::Text { start, length });
             }
-            // SAFETY: with no buffer, N-API only tells the length.
+            // SAFETY: with no buffer, N-API only reports the length.
             check(unsafe {
                 sys::napi_get_value_string_utf8(env, value, ptr::null_mut(), 0, &mut length)
             })?;

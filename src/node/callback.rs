@@ -178,8 +178,9 @@ pub fn export(
     function: Raw,
     environment: &Rc<Environment>,
 ) -> napi::Result<()> {
-    // The callback may be called as long as JavaScript can reach it, which nothing tells: so
-    // this count is never given back. What it keeps is small and empty once the thread ends.
+    // JavaScript may call the callback for as long as it can reach it, and N-API does not report
+    // when that ends: so this count is never released. What it keeps is small, and empty once the
+    // thread has ended.
     let data = Rc::into_raw(Rc::clone(environment)).cast_mut().cast::<c_void>();
     let mut value = ptr::null_mut();
     // SAFETY: `env` and `exports` are those of the module's registration.

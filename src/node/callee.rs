@@ -1,10 +1,10 @@
 //! JavaScript functions that SQLite calls while it prepares or runs a statement.
 //!
-//! Such a call happens inside a native call from JavaScript, on the same thread. What the
-//! function throws stays pending in the environment; SQLite is told that the call failed, unwinds,
-//! and Node throws the exception when the outer native call returns. Until then every further
-//! call fails by itself: N-API refuses to run JavaScript while an exception is pending, or once
-//! the thread is being terminated.
+//! Such a call happens inside a native call from JavaScript, on the same thread. An exception that
+//! the function throws stays pending in the environment. The call returns an error to SQLite,
+//! which unwinds, and Node throws the exception when the outer native call returns. Until then
+//! every further call fails: N-API refuses to run JavaScript while an exception is pending, and
+//! once the thread is being terminated.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -22,8 +22,8 @@ use super::rows::{Scope, blob, bytes, is_number, too_large};
 const INLINE: usize = 8;
 
 /// A JavaScript function. The reference is weak: functions capture the database that they are
-/// defined on, and a strong one would keep both for ever. JavaScript keeps the functions of a
-/// connection beside it.
+/// defined on, and a strong reference would keep both for ever. The JavaScript object of the
+/// connection (`lib/prepared.js`) keeps its functions alive.
 #[derive(Debug)]
 pub struct Callee {
     env: sys::napi_env,
@@ -42,7 +42,7 @@ struct Shared {
     scope: Cell<sys::napi_handle_scope>,
     /// Calls in the scope.
     calls: Cell<u32>,
-    /// Numbers the scopes; 0 while there is none.
+    /// Numbers the scopes; 0 while no scope is open.
     number: Cell<u64>,
     undefined: Cell<sys::napi_value>,
     latest: Cell<u64>,
@@ -306,8 +306,8 @@ impl<T: Copy> Drop for Reset<'_, T> {
 pub fn attempt<R>(env: sys::napi_env, body: impl FnOnce() -> Outcome<R>) -> Option<R> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         SHARED.with(|shared| {
-            // JavaScript that runs in the meantime has scopes inside this one: until it returns,
-            // nobody else may close it.
+            // JavaScript that runs in the meantime opens scopes inside this one, so only this call
+            // may close it.
             if !shared.ready.replace(false) {
                 let number = shared.number.replace(0);
                 let _restore = Reset(&shared.number, number);

@@ -127,8 +127,7 @@ unsafe extern "C" fn conflict(
     answer.unwrap_or(CHANGESET_ABORT)
 }
 
-/// A conflict handler's answer as SQLite is told it. node:sqlite takes integers only, of which
-/// -0 is none.
+/// The conflict handler's result for SQLite. node:sqlite accepts only integers, and not -0.
 fn answer(number: f64) -> c_int {
     let whole = number as c_int;
     let is_integer = f64::from(whole).to_bits() == number.to_bits();

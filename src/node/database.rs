@@ -95,9 +95,9 @@ pub type BeforeReads = dyn Fn(&Call<'_>) -> Outcome<()>;
 
 /// The version of the schema that this connection saw last.
 ///
-/// SQLite prepares statements anew for two reasons, and does not tell which: the schema changed,
+/// SQLite re-prepares a statement for two reasons, and does not report which: the schema changed,
 /// or a value was bound that the plan may depend on (`LIMIT ?`, `LIKE ?`). The second is frequent
-/// and says nothing about other statements.
+/// and leaves other statements valid.
 #[derive(Debug)]
 struct Schema {
     /// `PRAGMA schema_version`, prepared when it is first needed.
@@ -107,8 +107,8 @@ struct Schema {
 
 impl Schema {
     fn finalize(&self) {
-        // SAFETY: the statement is null or prepared on the connection beside this, which is
-        // still open, and the pointer is forgotten here.
+        // SAFETY: the statement is null or prepared on the connection of the same `Database`,
+        // which is still open, and the pointer is forgotten here.
         unsafe { ffi::sqlite3_finalize(self.query.replace(ptr::null_mut())) };
     }
 }
@@ -180,7 +180,7 @@ impl Database {
         }
     }
 
-    /// The same, also for a connection that is to be opened anew, and is closed until then.
+    /// As [`Self::asking`], but also lends a connection that is closed until it is reopened.
     fn looking<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
         if self.healing.as_ref().is_some_and(Healing::is_away)
             && let Ok(connection) = self.connection.try_borrow()
@@ -207,13 +207,13 @@ impl Database {
         self.connection.try_borrow_mut().is_ok()
     }
 
-    /// What a hardened connection is opened anew with.
+    /// What reopening the connection needs; `None` unless it is hardened and has a file.
     #[inline]
     pub fn healing(&self) -> Option<&Healing> {
         self.healing.as_ref()
     }
 
-    /// Whether the connection is stale, and whether it is in no transaction; none while a call
+    /// Whether the connection is stale, and whether it is in autocommit mode; `None` while a call
     /// is using it.
     #[inline]
     pub fn at_rest(&self) -> Option<(bool, bool)> {
@@ -231,8 +231,8 @@ impl Database {
         self.authorizer.borrow().clone()
     }
 
-    /// Lays the statements down, to be prepared anew when they are next used, and lends the
-    /// connection to `body`, to be closed.
+    /// Finalises the statements until they are next used, and lends the connection to `body`, which
+    /// closes it.
     ///
     /// # Errors
     /// `ERR_INVALID_STATE` while a statement runs; those of `body`.
@@ -594,12 +594,12 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
     adopt_with(env, connection, None)
 }
 
-/// The same for a hardened connection, which is opened anew as `how` says.
+/// The same for a hardened connection, which is reopened as `how` says.
 ///
 /// # Errors
 /// As [`adopt`].
 pub fn adopt_hardened(env: sys::napi_env, connection: Connection, how: How) -> Outcome<u32> {
-    // Without a file there is nothing beside it.
+    // A database in memory has no sidecar files that could become stale.
     let healing = connection.file().is_some().then(|| Healing::new(how, &connection));
     adopt_with(env, connection, healing)
 }
@@ -630,7 +630,7 @@ fn adopt_with(
 /// Lends the connection with `number`, which a `DatabaseSync` has from [`adopt`].
 ///
 /// # Errors
-/// `ERR_INVALID_STATE` if there is none, or it is closed.
+/// `ERR_INVALID_STATE` if no connection has the number, or it is closed.
 pub fn with_connection<R>(
     env: sys::napi_env,
     number: u32,
@@ -641,7 +641,7 @@ pub fn with_connection<R>(
     database.using(body)
 }
 
-/// The same for the connection as it is: it may be one that is to be opened anew, and closed.
+/// The same without reopening the connection: it may be closed until its next call.
 ///
 /// # Errors
 /// As [`with_connection`].
@@ -654,7 +654,7 @@ pub(super) fn with_connection_as_is<R>(
     look_up(&environment, number)?.looking(body)
 }
 
-/// The database with `number`, its connection opened anew if that is due.
+/// The database with `number`. Reopens its connection first if that is due.
 pub(super) fn find(environment: &Environment, number: u32) -> Outcome<Rc<Database>> {
     let database = look_up(environment, number)?;
     database.refresh(environment)?;
@@ -786,7 +786,7 @@ unsafe extern "C" fn collected(_env: sys::napi_env, data: *mut c_void, hint: *mu
     let environment = unsafe { Rc::<Environment>::from_raw(data.cast()) };
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         if let Ok(number) = u32::try_from(hint.addr()) {
-            // A connection that cannot be closed stays open: nobody is left to be told.
+            // A connection that cannot be closed stays open: a finaliser cannot report an error.
             let _ = dispose(&environment, number);
         }
     }));
@@ -799,15 +799,15 @@ fn close(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `giveUp(database)`: the connection is about to be closed, and if it is stale nobody waits for
-/// it any more.
+/// `giveUp(database)`: the connection is about to be closed. If it is stale, closes it now, so that
+/// the other connections of this process stop waiting for it.
 fn give_up(call: &Call<'_>) -> Outcome<sys::napi_value> {
     look_up(call.environment, call.number(0)?)?.let_go(call.environment, true)?;
     call.undefined()
 }
 
-/// `prepareReopen(database, create)`: null if the path of the database leads to its file still; else
-/// the path, which is cleared of that file's `-wal` and `-shm`.
+/// `prepareReopen(database, create)`: null if the path still leads to the database's file. Else
+/// removes that file's `-wal` and `-shm` from the path, and returns the path.
 fn prepare_reopen(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = look_up(call.environment, call.number(0)?)?;
     let file = database.looking(|connection| Ok(connection.file().cloned()))?;

@@ -29,8 +29,8 @@ pub(super) struct ToJavaScript {
 }
 
 impl ToJavaScript {
-    fn tell(&self, name: &'static str, what: &impl serde::Serialize) {
-        // It has no form only if the path is not Unicode; then the writer's state has to do.
+    fn post_report(&self, name: &'static str, what: &impl serde::Serialize) {
+        // Only a path that is not Unicode has no form in JSON. The log's state then reports alone.
         if let Ok(json) = serde_json::to_string(what) {
             self.mailbox.post(Message::Event(self.receiver, Happening::Report(name, json)));
         }
@@ -46,8 +46,8 @@ impl Listener for ToJavaScript {
             Event::Reopen => return self.mailbox.post(Message::LetGo),
             Event::LockedOut => return self.mailbox.post(Message::LockedOut),
             Event::Replaced(error) => Happening::Failure("replaced", error.clone()),
-            Event::Recovering(health) => return self.tell("recovering", health),
-            Event::Recovered(report) => return self.tell("recovered", report),
+            Event::Recovering(health) => return self.post_report("recovering", health),
+            Event::Recovered(report) => return self.post_report("recovered", report),
             Event::Checkpoint(outcome) => Happening::Checkpoint(*outcome),
             Event::Rejected(entries, columns, error) => {
                 let mut copy = Entries::default();

@@ -39,7 +39,7 @@ fn page_map(text: &str, task: &dyn Task) -> Result<String> {
     write(&health::page_map(&path, &options, task)?)
 }
 
-/// The b-trees that the snapshot beside the database knows of.
+/// The b-trees in the saved schema snapshot of the database.
 fn known(path: &Path) -> Vec<Known> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let entries = snapshot_file::load(&path).map(|snapshot| snapshot.schema).unwrap_or_default();

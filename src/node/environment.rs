@@ -29,8 +29,8 @@ use super::session::Session;
 use super::slab::Slab;
 use super::statement::Statement;
 
-/// What a call reports beside its result, to save JavaScript a property or an object each: 48
-/// bytes that JavaScript reads through three typed arrays.
+/// What a call reports in addition to its result: 48 bytes that JavaScript reads through three
+/// typed arrays, which saves a property or an object a value.
 ///
 /// | bytes | view | content |
 /// |---|---|---|

@@ -74,8 +74,8 @@ impl Thrown {
         Self::of(Kind::Plain, "ERR_INVALID_STATE", message)
     }
 
-    /// The connection's latest error, be it that there is none: node:sqlite reports that, too,
-    /// where SQLite refuses a call without noting why.
+    /// The connection's latest error, even `SQLITE_OK`: node:sqlite reports that, too, where SQLite
+    /// refuses a call without setting an error.
     ///
     /// # Safety
     /// `db` is an open connection of this thread.

@@ -24,7 +24,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
 /// open, if there is one.
 fn foreign_sqlite(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let number = call.number(0)?;
-    // Where it cannot be told nothing is: engineInfo() says so.
+    // On a platform without this check the result is undefined; engineInfo() reports that.
     let found = with_connection(call.env, number, |connection| {
         Ok(connection.foreign_sqlite().ok().flatten())
     })?;

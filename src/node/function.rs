@@ -24,8 +24,8 @@ pub mod setting {
     pub const BIGINTS: u32 = 4;
 }
 
-/// What SQLite has as a function's user data: one count of an `Rc`. A call takes another, since a
-/// function may be defined anew while it runs.
+/// The function's user data in SQLite, as one count of an `Rc`. A call takes another count, because
+/// the function may be redefined while it runs.
 #[derive(Debug)]
 struct Function {
     callee: Callee,
@@ -63,7 +63,7 @@ impl Signature {
         self.settings & setting != 0
     }
 
-    /// What SQLite is told beside the name.
+    /// The flags for `sqlite3_create_function_v2`.
     pub fn flags(&self) -> c_int {
         let mut flags = ffi::SQLITE_UTF8;
         if self.is(setting::DETERMINISTIC) {
@@ -121,7 +121,7 @@ unsafe extern "C" fn run(
     argv: *mut *mut ffi::sqlite3_value,
 ) {
     // SAFETY: SQLite passes what `define` gave it, with a count that lasts until the function is
-    // defined anew; the call's own count lasts until it returns.
+    // redefined; the call's own count lasts until it returns.
     let function = unsafe {
         let data = ffi::sqlite3_user_data(context).cast::<Function>().cast_const();
         Rc::increment_strong_count(data);
@@ -153,8 +153,8 @@ unsafe extern "C" fn run(
 /// # Safety
 /// `context` is that of the running SQL function.
 unsafe fn is_statement(context: *mut ffi::sqlite3_context) -> bool {
-    // Of SQLite's public functions only these two tell: auxiliary data is the statement's, and
-    // without one nothing is kept. Negative numbers last as long as the statement runs.
+    // Only auxiliary data shows it: SQLite keeps it for a statement, and discards it where no
+    // statement runs. With a negative number it lasts as long as the statement runs.
     const MARK: c_int = -1;
     // SAFETY: the caller's; the pointer is never followed.
     unsafe {

@@ -1,26 +1,28 @@
-//! Hardened connections that are opened anew in place: JavaScript keeps its `DatabaseSync` and
-//! `StatementSync`, the native connection behind their numbers is another one.
+//! Transparent reopen of hardened connections: JavaScript keeps its `DatabaseSync` and
+//! `StatementSync`; the native connection behind their numbers is replaced.
 //!
-//! | when | what |
-//! |---|---|
-//! | a call fails with an error that a wedge explains, outside of a transaction | the wedge is seen to ([`DatabaseFile::heal`](crate::engine::DatabaseFile::heal)); the call is made again if it had no effect |
-//! | the same inside a transaction | the error is thrown as it is; the next call outside of one comes first to the above |
-//! | a COMMIT fails, and may have taken place | `ERR_FUSION_COMMIT_UNKNOWN` is thrown; then as above |
-//! | the connection is stale | it is closed when the thread's event loop is told, and opened at its next call |
-//! | the path does not lead to the connection's file any more | nothing is written through the connection: see below |
-//! | JavaScript calls `reopen()` | the connection to the file that is at the path now takes its place |
+//! - A call outside a transaction fails with an error that a stale `-shm` or `-wal` explains: those
+//!   are recovered ([`DatabaseFile::heal`](crate::engine::DatabaseFile::heal)), and the call is made
+//!   again if it had no effect.
+//! - A call inside a transaction fails with such an error: the error is thrown as it is. The next
+//!   call outside a transaction recovers first.
+//! - A COMMIT fails, and may have taken place: `ERR_FUSION_COMMIT_UNKNOWN` is thrown after the
+//!   recovery.
+//! - The connection is stale: the thread's event loop closes it, and its next call reopens it.
+//! - The path no longer leads to the connection's file: writes fail, see below.
+//! - JavaScript calls `reopen()`: a connection to the file that is now at the path replaces it.
 //!
-//! That a call had no effect is known from SQLite's commit hook: a statement in autocommit mode
-//! that failed before SQLite began to commit was rolled back as a whole.
+//! SQLite's commit hook shows whether a call had an effect: a statement in autocommit mode that
+//! failed before SQLite began to commit was rolled back as a whole.
 //!
-//! A connection that is opened anew has the settings, limits, functions, aggregates and the
-//! authorizer of the one before. Temporary tables, attached databases, sessions and loaded
-//! extensions go with a connection, so one that has any is not closed: `ERR_FUSION_WEDGED`.
+//! The new connection gets the settings, limits, functions, aggregates and the authorizer of the old
+//! one. Temporary tables, attached databases, sessions and loaded extensions would be lost, so a
+//! connection that has any is not closed: `ERR_FUSION_WEDGED`.
 //!
-//! A write to a file that was replaced or deleted is lost without an error of SQLite's. So the path
-//! is looked at once a transaction where it begins to write, and once more in the commit hook, which
-//! makes a COMMIT a rollback: no commit into such a file is reported. The file's log then stops, too.
-//! Reads go on: they see the old file as it was.
+//! SQLite reports no error for a write to a file that was replaced or deleted, and the write is
+//! lost. So each transaction checks the path when it begins to write and again in the commit hook,
+//! which turns the COMMIT into a rollback. The file's log then stops, too. Reads go on: they see the
+//! old file as it was.
 //!
 //! Plain `DatabaseSync` connections are never touched. Runs on the connection's own thread.
 
@@ -76,10 +78,10 @@ pub struct Definition {
     pub define: Rc<Define>,
 }
 
-/// What a hardened connection needs to be opened anew, and what its running call did.
+/// What reopening a hardened connection needs, and what its running call did.
 pub struct Healing {
     how: How,
-    /// Closed here, not by JavaScript: to be opened at the next call.
+    /// Set while the connection is closed to be reopened by its next call.
     away: Cell<Option<Settings>>,
     definitions: RefCell<Vec<Definition>>,
     has_extensions: Cell<bool>,
@@ -89,7 +91,7 @@ pub struct Healing {
     has_effect: Cell<bool>,
     /// In a box, because SQLite has its address.
     commits: RefCell<Box<Commits>>,
-    /// An error inside a transaction that a wedge would explain.
+    /// An error inside a transaction that a stale `-shm` or `-wal` would explain.
     doubt: RefCell<Option<Error>>,
 }
 
@@ -390,8 +392,8 @@ pub enum Another {
 }
 
 impl Database {
-    /// Opens the connection anew if it is stale, or was closed for that, and sees to what an
-    /// error in a transaction left in doubt. Nothing for a plain `DatabaseSync`.
+    /// Reopens the connection if it is stale or closed for that, and carries out the recovery that
+    /// an error inside a transaction postponed. Does nothing for a plain `DatabaseSync`.
     ///
     /// # Errors
     /// `ERR_FUSION_WEDGED`; those of opening.
@@ -415,17 +417,17 @@ impl Database {
             return self.reopen(environment, healing);
         }
         if is_autocommit && let Some(error) = healing.doubt.take() {
-            // Where it is no wedge, the call about to be made says so itself.
+            // If the recovery fails, the call that is about to be made reports why.
             drop(self.heal(environment, healing, &error));
         }
         Ok(())
     }
 
-    /// Closes the connection if it is stale and at rest, for the others of this process that wait
-    /// for it. It is opened at its next call.
+    /// Closes the connection if it is stale and idle in autocommit mode, because other connections
+    /// of this process wait for that. Its next call reopens it.
     ///
     /// # Errors
-    /// `ERR_FUSION_WEDGED` where something would go with it, unless it is `given_up`.
+    /// `ERR_FUSION_WEDGED` if the close would lose something, unless the connection is `given_up`.
     pub fn let_go(self: &Rc<Self>, environment: &Environment, given_up: bool) -> Outcome<()> {
         let Some(healing) = self.healing() else {
             return Ok(());
@@ -437,9 +439,9 @@ impl Database {
             return Err(Error::fusion(
                 "ERR_FUSION_WEDGED",
                 format!(
-                    "the files beside the database (-wal, -shm) were replaced while it was open, \
-                     and this connection has {reason}, which it cannot keep when it is opened \
-                     anew. Close the database and open it again"
+                    "the -wal or -shm file of the database was replaced while it was open, and \
+                     this connection has {reason}, which would be lost if it were reopened. \
+                     Close the database and open it again"
                 ),
             )
             .into());
@@ -464,11 +466,11 @@ impl Database {
         })
     }
 
-    /// Sees to a WAL that was deleted under this connection, at rest: it may be the only one of
-    /// this process that can.
+    /// Recovers a `-wal` that was deleted while this connection had it open, if the connection is
+    /// idle in autocommit mode. It may be the only one of this process that still has that file.
     fn save_what_was_deleted(&self) {
         if self.healing().is_some() && self.at_rest() == Some((false, true)) {
-            // Where it cannot, whoever asked for it goes on asking.
+            // A failure is not reported: the writer that requested this requests it again.
             drop(self.asking(|connection| {
                 if let Some(file) = connection.file()
                     && file.check_beside().is_err()
@@ -482,7 +484,7 @@ impl Database {
         }
     }
 
-    /// What goes with this connection, for a person.
+    /// What closing this connection would lose, for an error message.
     fn cannot_carry(
         self: &Rc<Self>,
         environment: &Environment,
@@ -513,14 +515,14 @@ impl Database {
             if let Some(authorizer) = &authorizer {
                 authorizer.install(connection);
             }
-            // Where it cannot be read there is no telling, and the connection is of no use.
+            // If it cannot be read, the connection cannot use its temporary tables either.
             Ok((temporary.unwrap_or(0) > 0).then_some("temporary tables"))
         })
     }
 
     fn reopen(self: &Rc<Self>, environment: &Environment, healing: &Healing) -> Outcome<()> {
         self.let_go(environment, false)?;
-        // Their turn comes when they are called; until then they must not be waited for.
+        // The recovery waits for every stale connection of the process, so close this thread's.
         let_go_all(environment);
         let connection = healing.open(self.authorizer().as_ref(), None)?;
         self.put_back(connection);
@@ -609,7 +611,7 @@ impl Database {
         refusal.explained(code, lead).into()
     }
 
-    /// Sees to a wedge that `error` may come from.
+    /// Recovers the stale `-shm` or `-wal` that `error` may come from.
     fn heal(
         self: &Rc<Self>,
         environment: &Environment,
@@ -624,7 +626,7 @@ impl Database {
             Ok((Arc::clone(file), file.heal(Some(connection), patience)?))
         })?;
         file.members.hope(error.clone(), remedy);
-        // Whoever writes or checkpoints next looks through the whole file first.
+        // The next write or checkpoint verifies the whole file first.
         file.suspect();
         if remedy != Remedy::IndexRebuilt {
             self.reopen(environment, healing)?;
@@ -632,8 +634,8 @@ impl Database {
         Ok(())
     }
 
-    /// Sees to a call that failed with `thrown`. `Ok`: make it again. `again` says that this was
-    /// done already.
+    /// Recovers after a call that failed with `thrown`. `Ok`: make the call again. `again`: it was
+    /// made again already.
     ///
     /// # Errors
     /// What to throw.
@@ -658,7 +660,7 @@ impl Database {
             return Err(refused);
         }
         if class == Class::Replaced {
-            // SQLite's own word, with a rollback journal.
+            // SQLite itself reports this with a rollback journal.
             healing.check_place()?;
         }
         let is_unknown = healing.commits.borrow().has_begun.get()
@@ -669,8 +671,8 @@ impl Database {
                 .clone()
                 .explained(
                     "ERR_FUSION_COMMIT_UNKNOWN",
-                    "COMMIT failed, and it cannot be told whether the transaction was stored all \
-                     the same: look before it is made again.",
+                    "COMMIT failed, and it is unknown whether the transaction was stored all the \
+                     same: check before you make it again.",
                 )
                 .into()
         } else {
@@ -692,7 +694,7 @@ impl Database {
                 healing.doubt.replace(Some(error));
                 return Err(thrown);
             }
-            // A call inside of another.
+            // A call inside another one.
             None => return Err(thrown),
         }
         match self.heal(environment, healing, &error) {

@@ -84,10 +84,10 @@ fn look(arguments: &Arguments, task: &dyn Task) -> Result<Look> {
     Ok(look)
 }
 
-/// Nothing beside the file says that it is sound once something was found in it.
+/// After a finding, removes the note of the last check that found the file sound.
 fn doubt(health: &Health) {
     if !health.findings.is_empty() && !health.is_locked() {
-        // What cannot be written there was not written there either.
+        // Where this write fails, no earlier check could write a note either.
         drop(snapshot_file::doubt(&health.path));
     }
 }

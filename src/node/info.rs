@@ -96,7 +96,7 @@ pub struct LoggedMessage {
 }
 
 /// The newest 256 messages of SQLite's error log in this process, oldest first: "file unlinked
-/// while open", pages found corrupt, statements prepared anew.
+/// while open", pages found corrupt, statements re-prepared.
 #[napi]
 pub fn error_log() -> Vec<LoggedMessage> {
     engine::error_log()

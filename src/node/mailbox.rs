@@ -183,7 +183,7 @@ impl Mailbox {
         }
     }
 
-    /// Whether the event loop shall wait for messages: while somebody awaits one.
+    /// Sets whether the event loop waits for messages: it does while a promise is awaited.
     ///
     /// # Errors
     /// Node-API's.

@@ -20,7 +20,7 @@
 //! | [`backup`] | backups off the event loop |
 //! | [`backups`] | verified, rotated backups, and restores |
 //! | [`sharing`] | keeping backups and this thread off a connection at the same time |
-//! | [`healing`] | hardened connections that are opened anew in place |
+//! | [`healing`] | transparent reopen of hardened connections |
 //! | [`foreign`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |

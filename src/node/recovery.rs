@@ -1,5 +1,4 @@
-//! Repairs as tasks, and before a file is opened. Those that a log makes by itself are told by its
-//! events.
+//! Repairs as tasks, and before a file is opened. A log reports its own repairs by its events.
 
 use std::ffi::CStr;
 use std::path::PathBuf;
@@ -76,6 +75,6 @@ fn recover_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
 
 fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| {
-        Error::fusion("ERR_FUSION_INTERNAL", format!("the result cannot be told: {error}"))
+        Error::fusion("ERR_FUSION_INTERNAL", format!("the result has no form in JSON: {error}"))
     })
 }

@@ -90,7 +90,7 @@ unsafe fn text(
 ) -> Outcome<()> {
     let mut short = [MaybeUninit::<u8>::uninit(); SHORT];
     let mut length = 0;
-    // SAFETY: N-API writes at most the bytes that it is offered and tells how many; SQLite copies
+    // SAFETY: N-API writes at most the bytes that it is offered and reports how many; SQLite copies
     // the short text at once, and frees the long one, which SQLite's allocator gave.
     unsafe {
         check(sys::napi_get_value_string_utf8(

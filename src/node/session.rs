@@ -43,7 +43,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// No call may be using the connection, or nobody will be able to any more.
+    /// Deletes the session. Requires that no call is using the connection, or that no call can use
+    /// it after this one.
     fn delete(&self) {
         let _entered = self.database.enter();
         let raw = self.raw.replace(ptr::null_mut());
@@ -138,10 +139,10 @@ fn changeset(call: &Call<'_>) -> Outcome<sys::napi_value> {
             return Err(Thrown::state("session is busy: it is being read"));
         }
         let (mut length, mut data): (c_int, *mut c_void) = (0, ptr::null_mut());
-        // SAFETY: the session is not deleted (`find`, and nobody deletes it while the connection
-        // is lent), its connection open and this thread's. It does not record meanwhile: the
+        // SAFETY: the session is not deleted (`find`; it cannot be deleted while the connection is
+        // lent), its connection open and this thread's. It does not record meanwhile: the
         // authorizer and generated columns may run JavaScript, whose changes would alter the
-        // session under SQLite's hands.
+        // session while SQLite reads it.
         let code = unsafe {
             session.record(false);
             let code = during(turn(connection), || read(session.raw.get(), &mut length, &mut data));

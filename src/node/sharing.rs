@@ -1,10 +1,10 @@
 //! Keeping backups and the JavaScript thread off a connection at the same time.
 //!
 //! Connections have no mutex of SQLite's (`SQLITE_OPEN_NO_MUTEX`), because one thread uses them.
-//! While a connection is being backed up two do: the JavaScript thread, and the thread of libuv's
-//! pool that copies the next pages. A [`Gate`] lets in one of them at a time, in place of that
-//! mutex: the JavaScript thread for a whole call, nested ones included, the pool for one slice. A
-//! connection that nobody backs up pays for the gate with two additions a call.
+//! During a backup two threads use the source connection: the JavaScript thread, and the thread of
+//! libuv's pool that copies the next pages. In place of that mutex a [`Gate`] admits one of them at
+//! a time: the JavaScript thread for a whole call, nested calls included, the pool for one slice.
+//! Without a backup the gate costs a call two additions.
 //!
 //! Invariant: while `backups` and `depth` are both above 0, the JavaScript thread has the gate.
 
@@ -25,7 +25,7 @@ pub struct Gate {
 pub struct Inside<'a>(&'a Gate);
 
 impl Gate {
-    /// Waits until nobody is inside, and goes in.
+    /// Waits until no thread is inside, and goes in.
     pub fn go_in(&self) -> Inside<'_> {
         self.take();
         Inside(self)
@@ -139,7 +139,7 @@ mod tests {
     fn a_call_has_the_gate_while_there_are_backups_however_they_overlap() {
         let sharing = Sharing::default();
         let outer = sharing.enter();
-        assert!(!is_taken(&sharing), "nobody to keep out");
+        assert!(!is_taken(&sharing), "no backup to keep out");
         sharing.share();
         assert!(is_taken(&sharing), "a backup began within the call");
         let inner = sharing.enter();
@@ -159,17 +159,17 @@ mod tests {
     fn a_call_waits_for_the_thread_inside() {
         let sharing = Sharing::default();
         let gate = sharing.share();
-        let (told, order) = std::sync::mpsc::channel();
+        let (sender, order) = std::sync::mpsc::channel();
         let inside = gate.go_in();
         let slice = std::thread::scope(|scope| {
-            let thread_told = told.clone();
+            let thread_sender = sender.clone();
             scope.spawn(move || {
                 std::thread::sleep(std::time::Duration::from_millis(20));
-                thread_told.send("slice").unwrap();
+                thread_sender.send("slice").unwrap();
                 drop(inside);
             });
             drop(sharing.enter());
-            told.send("call").unwrap();
+            sender.send("call").unwrap();
             order.recv().unwrap()
         });
         assert_eq!(slice, "slice");

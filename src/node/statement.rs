@@ -1,9 +1,9 @@
 //! Preparing, running, iterating.
 //!
-//! JavaScript decides which statement a call uses (its cache shares them); here a statement is
-//! bound, stepped, reset and cleared within one call, so that between calls it holds no lock and
-//! no value, but for numbers (see [`Statement`]). The exception is iteration, `start` and `next`, during which the statement belongs
-//! to one iterator.
+//! JavaScript decides which statement a call uses (its cache shares them). A call binds, steps,
+//! resets and clears the statement, so that between calls a statement holds no lock and no bound
+//! value except numbers (see [`Statement`]). The exception is iteration, `start` and `next`, during
+//! which the statement belongs to one iterator.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -59,7 +59,7 @@ pub struct Statement {
     /// [`flag::SETTING`] for a PRAGMA, else 0.
     setting: i32,
     columns: Cell<c_int>,
-    /// Hash of the columns' names when SQLite prepared the statement anew, if it did.
+    /// Hash of the columns' names when SQLite re-prepared the statement, if it did.
     names: Cell<Option<u64>>,
     /// `SQLITE_STMTSTATUS_REPREPARE` when `columns` was read.
     reprepared: Cell<c_int>,
@@ -73,11 +73,12 @@ pub struct Statement {
     iterating: Cell<bool>,
     /// Whether the step of the iterator that runs makes integers BigInts.
     bigints: Cell<bool>,
-    /// What is bound, or `None`: nothing, or what is cleared as a whole.
+    /// The bound values that are kept after a call; `None` if all bindings are cleared.
     ///
-    /// SQLite prepares a statement anew when a value is bound on which the plan may depend, as
-    /// that of `LIMIT ?`, and takes clearing it for such a change. So a statement that this
-    /// happens to keeps its numbers, and is bound the values that differ.
+    /// SQLite re-prepares a statement when a value is bound that the plan may depend on, as that of
+    /// `LIMIT ?`, and treats clearing the value as such a change. So a statement that was
+    /// re-prepared for that reason keeps its numbers, and the next call binds only the values that
+    /// differ.
     held: RefCell<Option<Vec<Held>>>,
 }
 
@@ -122,7 +123,7 @@ impl Statement {
         self.laid_down.replace(Some(sql));
     }
 
-    /// Prepares it anew on `connection`, if it was laid down.
+    /// Prepares the statement again on `connection`, if it was laid down.
     #[cold]
     fn take_up(&self, connection: &Connection) -> Outcome<()> {
         let Some(sql) = self.laid_down.borrow().clone() else {
@@ -145,7 +146,7 @@ impl Statement {
             return Err(connection.last_error().into());
         }
         self.raw.set(raw);
-        // Its columns are looked at again, as if SQLite had prepared it anew.
+        // The next call reads its columns again, as if SQLite had re-prepared it.
         self.reprepared.set(-1);
         self.reprepared_before.set(0);
         self.laid_down.replace(None);
@@ -208,7 +209,8 @@ impl Running<'_> {
     /// Ends what the statement does, and forgets its values.
     #[inline]
     fn reset(&self) {
-        // SAFETY: the statement is prepared: `enter` saw to it and nobody closed it since.
+        // SAFETY: the statement is prepared: `enter` ensures it, and the connection is lent since,
+        // so it cannot have been closed.
         self.statement.database.abandoning(|| unsafe {
             ffi::sqlite3_reset(self.raw());
             if self.statement.parameters > 0 {
@@ -281,7 +283,7 @@ impl Running<'_> {
         }
     }
 
-    /// Notices that SQLite prepared the statement anew since it was last looked at.
+    /// Detects that SQLite has re-prepared the statement since its columns were last read.
     #[inline]
     fn notice_reprepared(&self) -> bool {
         // SAFETY: the statement is prepared.
@@ -344,7 +346,7 @@ impl Drop for Reset<'_, '_> {
     }
 }
 
-/// Watches what a call does to its connection beside its result.
+/// Detects how a call changes its connection's state.
 struct Watch {
     db: *mut ffi::sqlite3,
     in_transaction: bool,
@@ -539,7 +541,7 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
     statement.bigints.set(call.flag(1));
     let row = call.arg(2)?;
     if statement.iterating.get() && statement.raw.get().is_null() {
-        return Err(Thrown::state("iterator was invalidated: its connection was opened anew"));
+        return Err(Thrown::state("iterator was invalidated: its connection was reopened"));
     }
     let result = statement.database.using(|connection| {
         let watch = Watch::start(connection, &statement.database);

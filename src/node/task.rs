@@ -54,18 +54,19 @@ struct Running {
     mailbox: Arc<Mailbox>,
     cancelled: Arc<AtomicBool>,
     deadline: Option<Instant>,
-    told: Mutex<Option<(Instant, Stage)>>,
+    /// The last stage that was posted, and when.
+    posted: Mutex<Option<(Instant, Stage)>>,
 }
 
 impl Task for Running {
     fn stage(&self, stage: Stage) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let recent = told.is_some_and(|(at, last)| {
+        let recent = posted.is_some_and(|(at, last)| {
             last.name == stage.name && stage.done != stage.total && now - at < REPORT_EVERY
         });
         if !recent {
-            *told = Some((now, stage));
+            *posted = Some((now, stage));
             self.mailbox.post(Message::Stage(self.ticket, stage));
         }
     }
@@ -106,7 +107,7 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let watch = Watch { cancelled: Arc::clone(&cancelled), progress };
     let begin = |ticket, mailbox| {
-        let task = Running { ticket, mailbox, cancelled, deadline, told: Mutex::new(None) };
+        let task = Running { ticket, mailbox, cancelled, deadline, posted: Mutex::new(None) };
         let thread = std::thread::Builder::new().name(format!("fusion-{name}")).spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(|| work(&arguments, &task)));
             let result = result.unwrap_or_else(|_| {
