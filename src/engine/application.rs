@@ -1,8 +1,8 @@
 //! Functions and collations that only the application knows.
 //!
-//! A schema that names some is read without them, but its tables can neither be *made* nor checked
-//! without them. So while that is done, stand-ins have their names; afterwards they are gone.
-//! Nothing that is kept has been computed or ordered by one.
+//! SQLite reads a schema that names unknown functions or collations, but it can neither make nor
+//! check its tables. During that work temporary stubs are registered under the missing names.
+//! Nothing that is kept has been computed or ordered by a stub.
 //!
 //! Thread: the connection's. May call: the format.
 
@@ -42,19 +42,19 @@ pub fn stand_in_for<R>(
         Answer::Null => compute_null,
     };
     for name in unknown_functions(connection, statements)? {
-        // A name that SQLite refuses is not defined; it will say so again.
+        // A name that SQLite refuses stays undefined: `work` reports the error.
         if define(connection, &name, Some(compute)) {
             known.functions.push(name);
         }
     }
-    let told: *mut Vec<CString> = &raw mut known.collations;
-    // SAFETY: the connection is open. `known` stays where it is, takes the callback away before its
-    // vector goes, and only the callback touches that until then.
-    unsafe { ffi::sqlite3_collation_needed(connection.raw(), told.cast(), Some(needed)) };
+    let collations: *mut Vec<CString> = &raw mut known.collations;
+    // SAFETY: the connection is open. `known` stays where it is and removes the callback before it
+    // drops the vector; until then only the callback uses the vector.
+    unsafe { ffi::sqlite3_collation_needed(connection.raw(), collations.cast(), Some(needed)) };
     work()
 }
 
-/// The stand-ins that are there. Dropping it takes them away, even if the work unwinds.
+/// The registered stubs. Dropping this removes them, even if the work unwinds.
 struct Known<'a> {
     connection: &'a Connection,
     functions: Vec<CString>,
@@ -157,16 +157,17 @@ fn collate(
 }
 
 unsafe extern "C" fn needed(
-    told: *mut c_void,
+    context: *mut c_void,
     db: *mut ffi::sqlite3,
     _encoding: c_int,
     name: *const c_char,
 ) {
-    // SAFETY: `stand_in_for` registered this pointer, and takes the callback away before it ends;
-    // SQLite hands in a NUL-terminated name.
-    let (collations, name) = unsafe { (&mut *told.cast::<Vec<CString>>(), CStr::from_ptr(name)) };
-    // SQLite asks for its own, too, in a database of UTF-16; without an answer it takes that for
-    // UTF-8. A stand-in would take its place, and leave nothing there.
+    // SAFETY: `stand_in_for` registered this pointer, and removes the callback before it returns;
+    // SQLite passes a NUL-terminated name.
+    let (collations, name) =
+        unsafe { (&mut *context.cast::<Vec<CString>>(), CStr::from_ptr(name)) };
+    // In a UTF-16 database SQLite asks for its built-in collations, too. If nothing is registered
+    // it uses the UTF-8 variant. A stub would replace that, and its removal would leave none.
     let own = [c"BINARY", c"NOCASE", c"RTRIM"];
     if own.iter().any(|own| own.to_bytes().eq_ignore_ascii_case(name.to_bytes())) {
         return;

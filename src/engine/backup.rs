@@ -1,9 +1,10 @@
 //! Copying a database through SQLite, some pages at a time
 //! (<https://sqlite.org/c3ref/backup_finish.html>).
 //!
-//! A backup works on two connections. It owns its destination and borrows its source, of which it
-//! is a part between its steps, too: what the source connection writes meanwhile is written to the
-//! destination at once. So whoever owns the source keeps every use of it apart from the backup's.
+//! A backup works on two connections. It owns the destination and borrows the source. It stays
+//! attached to the source between its steps, too: SQLite writes each page that the source
+//! connection writes meanwhile to the destination at once. So the owner of the source must not use
+//! it while the backup does.
 
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
@@ -43,10 +44,10 @@ impl Backup {
     ///
     /// # Safety
     /// `source` is open and stays open until the backup was dropped; during this call and
-    /// [`Self::step`], and while it is dropped, nobody else uses `source`.
+    /// [`Self::step`], and while it is dropped, no other thread uses `source`.
     ///
     /// # Errors
-    /// SQLite's: there is no database of such a name.
+    /// SQLite's, where no database has such a name.
     pub unsafe fn begin(
         source: *mut ffi::sqlite3,
         name: &CStr,
@@ -122,7 +123,8 @@ fn passes(error: &Error) -> bool {
 const BRIEFLY: Duration = Duration::from_millis(1);
 
 impl Connection {
-    /// Copies the main database into `destination`, `pages` at a time; `each` gets the progress of every step.
+    /// Copies the main database into `destination`, `pages` at a time; `each` gets the progress of
+    /// every step.
     ///
     /// Where this connection is in a read transaction, the copy is of that transaction's moment.
     /// With `release` it is in none, and lets go of its lock on a file with a rollback journal

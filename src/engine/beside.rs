@@ -1,5 +1,5 @@
-//! Names of what lies beside a database: SQLite adds to the database's name, and so does this
-//! package. Any thread.
+//! Names of the files next to a database: SQLite's sidecar files and this package's own files have
+//! the database's name with a suffix. Any thread.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -51,8 +51,8 @@ impl Connection {
         // rusqlite panics at a timeout that SQLite's int cannot hold.
         inner.busy_timeout(busy_timeout.min(LONGEST_TIMEOUT)).map_err(at)?;
         if cfg!(target_vendor = "apple") {
-            // A checkpoint without a barrier may reset the WAL before its pages are on the medium. Needs
-            // no read of the file, and a PRAGMA of the program changes it.
+            // A checkpoint without a barrier may reset the WAL before its pages are on the medium.
+            // Needs no read of the file, and a PRAGMA of the program changes it.
             inner.execute_batch("PRAGMA checkpoint_fullfsync = 1").map_err(at)?;
         }
         let mut connection = Self::without_file(inner, path);
@@ -99,8 +99,8 @@ impl Connection {
         }
     }
 
-    /// Bytes of the database, and of the WAL that belongs to it; the first is none where there is
-    /// no file at the path.
+    /// The sizes in bytes of the database and of its WAL. The first is `None` where the path leads
+    /// to no file; the second is 0 without a WAL.
     pub(super) fn sizes(&self) -> Result<(Option<u64>, u64)> {
         if self.is_image {
             let image = Handle::of(self, ffi::SQLITE_FCNTL_FILE_POINTER)?;
@@ -177,8 +177,8 @@ impl Connection {
     }
 
     /// SQLite's most recent error on this connection. One that says that the file is damaged is
-    /// remembered with the file. With the hardened profile its message leads with the cause; without
-    /// it the message is SQLite's, and ends with a file of another user that is in the way.
+    /// remembered with the file. With the hardened profile its message leads with the cause;
+    /// without it the message is SQLite's, and ends with a file of another user that is in the way.
     pub fn last_error(&self) -> Error {
         // SAFETY: the connection is open or null, which SQLite answers as out of memory; a
         // `Connection` is not `Sync`, so no other thread is using it.
@@ -243,8 +243,8 @@ impl Connection {
         }
     }
 
-    /// Whether the file was healed by opening its connections anew, and this is one of those
-    /// before. It is of no use outside of the transaction that it may be in. One atomic load.
+    /// Whether this connection belongs to an earlier generation of the file ([`super::Members`]).
+    /// A stale connection can only end the transaction that it may be in. One atomic load.
     #[inline]
     pub fn is_stale(&self) -> bool {
         self.member.as_ref().is_some_and(Member::is_stale)

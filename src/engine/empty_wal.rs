@@ -1,19 +1,19 @@
-//! Having SQLite see a WAL that is empty.
+//! Makes SQLite open an existing empty WAL.
 //!
-//! SQLite opens a database's WAL where page 1 says that it has one, or where there is a `-wal`
-//! that is not empty. That of an idle database is empty. Once its page 1 is destroyed as well, who
-//! opens it takes it for a database with a rollback journal, whose locks do not keep those from
-//! committing that have the WAL open, and are not to be had while they have.
+//! SQLite opens a database's `-wal` if page 1 says WAL mode, or if the `-wal` is not empty. The
+//! `-wal` of an idle database is empty. If page 1 is destroyed as well, SQLite falls back to
+//! rollback-journal locking. Those locks do not keep connections from committing that have the WAL
+//! open, and cannot be taken while there are such connections.
 //!
-//! [`reveal`] writes one byte, a zero, to such a `-wal`. It stays as empty as it was: a WAL says
-//! nothing before its header is whole, the WAL's index tells those who have it open how much of it
-//! counts, and the next commit writes it from its beginning
-//! (<https://sqlite.org/walformat.html>). The next checkpoint that empties it takes the byte away,
-//! and a loss of power leaves it or not, which is the same. But it is opened for what it is, by
-//! whomever, and the locks are those that keep everybody out.
+//! [`reveal`] writes one zero byte to such a `-wal`. The byte does not count as content: SQLite
+//! ignores a WAL whose header is not whole, connections that have it open read the number of its
+//! frames from the WAL index, and the next commit overwrites the WAL from its beginning
+//! (<https://sqlite.org/walformat.html>). The next checkpoint that truncates the WAL removes the
+//! byte. After a loss of power the byte may be there or not, which makes no difference. But now
+//! every connection opens the WAL, and uses the WAL's locks.
 //!
-//! It is written through SQLite's own file system interface, under the WAL's write and checkpoint
-//! locks: nobody writes to it or cuts it meanwhile. The thread is the connection's.
+//! The byte is written through SQLite's VFS, under the WAL's write and checkpoint locks: no
+//! connection writes to the WAL or truncates it meanwhile. The thread is the connection's.
 
 use std::path::Path;
 use std::ptr;
@@ -23,16 +23,16 @@ use rusqlite::ffi;
 use super::live_file::Handle;
 use super::{Connection, Error, Result, Storage, Wal, errstr};
 
-/// The WAL beside a database whose connection has none open.
+/// The `-wal` of a database, if the connection has no WAL open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unseen {
-    /// There is none.
+    /// No WAL has to be opened.
     None,
     /// It is empty, so that SQLite does not look for it: see [`reveal`].
     Empty,
-    /// It is not empty any more: somebody else has revealed it or has committed since this
-    /// connection read the file. The next read opens it. Until then the connection's locks keep
-    /// nobody out.
+    /// It is no longer empty: another connection has revealed it, or has committed since this
+    /// connection read the file. The next read opens it. Until then this connection's locks exclude
+    /// no other connection.
     Filled,
 }
 
@@ -47,19 +47,19 @@ pub(super) fn unseen(connection: &Connection) -> Result<Unseen> {
     Ok(match size(&Wal::path(connection.path())) {
         None => Unseen::None,
         Some(0) => Unseen::Empty,
-        // SQLite opens no WAL beside an empty file: it takes it away.
+        // SQLite does not open the WAL of an empty file: it deletes it.
         Some(_) if size(connection.path()) == Some(0) => Unseen::None,
         Some(_) => Unseen::Filled,
     })
 }
 
-/// Has the next read of `connection`, whose WAL is [`Unseen::Empty`], open it. False: a
-/// lock was not to be had.
+/// Makes the next read of `connection`, whose WAL is [`Unseen::Empty`], open it. `false`: another
+/// connection has a lock.
 ///
 /// # Errors
 /// SQLite's: `SQLITE_READONLY` where WAL or index cannot be written to.
 pub(super) fn reveal(connection: &Connection, database: &Handle) -> Result<bool> {
-    // Whoever removes the WAL has the file to himself.
+    // SQLite deletes a WAL only under an EXCLUSIVE lock on the file, which SHARED prevents.
     if !database.lock(ffi::SQLITE_LOCK_SHARED)? {
         return Ok(false);
     }
@@ -173,7 +173,7 @@ fn write(connection: &Connection, database: &Handle) -> Result<()> {
             check_unused(database)?;
             wal.handle.write_at(&[0], 0)
         }
-        // Somebody was faster.
+        // Another connection has written to the WAL first.
         Ok(_) => Ok(()),
         Err(_) if !path.exists() => Ok(()),
         Err(error) => Err(error.at(&path)),

@@ -24,7 +24,7 @@ pub struct Error {
     pub code: &'static str,
     /// SQLite's extended result code; 0 where SQLite was not involved.
     pub errcode: i32,
-    /// The number of the system's error behind it; 0 where there is none, or it is not known.
+    /// The system's error number; 0 where the system reported no error, or it is not known.
     pub errno: i32,
     /// Why the system refused it, where [`super::advise`] has looked and knows.
     pub cause: Option<Cause>,
@@ -45,21 +45,21 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What a writer does about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Somebody else has the lock, or the moment was wrong: keep, retry soon.
+    /// Another connection has the lock, or another transient cause: keep the entries, retry soon.
     Transient,
     /// This row cannot be stored: reject it alone.
     Row,
-    /// The disk is full, a permission is missing, or the schema is another one: keep the entries,
+    /// The disk is full, a permission is missing, or the schema differs: keep the entries,
     /// report, retry slowly.
     Disk,
     /// The disk or its file system failed a read, a write or a sync. It says nothing about the
     /// file's content: keep the entries, report, retry slowly.
     Io,
-    /// The file is damaged: stop writing at once, keep, tell.
+    /// The file is damaged: stop writing at once, keep the entries, report.
     Corrupt,
     /// A virtual table's index is damaged, the file is not: rebuild the index.
     Index,
-    /// The path no longer leads to the file that is open: stop writing at once, keep, tell.
+    /// The path no longer leads to the open file: stop writing at once, keep the entries, report.
     Replaced,
     /// A mistake of the caller or of this package.
     Misuse,

@@ -1,11 +1,11 @@
 //! SQLite's error log (<https://sqlite.org/errlog.html>), kept in a bounded ring.
 //!
-//! It is where SQLite says what no return code carries: "file unlinked while open", which page
-//! is corrupt and at which line that was found. The hook runs on whatever thread caused the
-//! message, possibly holding SQLite's mutexes, so it only copies the text; any thread may read.
+//! SQLite logs what no result code carries: "file unlinked while open", which page is corrupt and
+//! at which source line that was found. The hook runs on the thread that caused the message,
+//! possibly under SQLite's mutexes, so it only copies the text; any thread may read it.
 //!
-//! It is also the only place where SQLite tells that it took over a WAL that an earlier process
-//! left, and of which file: see [`recovered`].
+//! Only here does SQLite report that it recovered a WAL that an earlier process left, and the path
+//! of that WAL: see [`recovered`].
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int, c_void};

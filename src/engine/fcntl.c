@@ -4,7 +4,7 @@
 **
 ** The third argument is read as a pointer whatever the command, as glibc's and musl's own fcntl
 ** do: SQLite always passes one, and an int arrives in a slot that is at least as wide on every
-** ABI that this is built for. Its upper half may be garbage, which whoever takes an int ignores.
+** ABI that this is built for. Its upper half may be garbage, which a command with an int ignores.
 */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@ static int dispatch(fusion_request request, int fd, int cmd, void *arg) {
 }
 
 /*
-** One trampoline for each copy of SQLite: a system call's replacement is told of no context.
+** One trampoline for each copy of SQLite: a system call's replacement gets no context argument.
 ** The setters are hidden: a second image of this addon in the process must not be bound to the
 ** first one's.
 */

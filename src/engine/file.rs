@@ -28,7 +28,7 @@ pub struct DatabaseFile {
     pub turn: Turn,
     /// What this process's commits have put into the WAL.
     pub wal: Wal,
-    /// Its connections, and which of them have to be opened anew.
+    /// Its connections, and which of them have to be reopened.
     pub members: Members,
     /// See [`Self::suspect`].
     suspect: AtomicBool,
@@ -61,14 +61,14 @@ impl DatabaseFile {
     pub fn shared(id: FileId, path: &Path) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let files = open.get_or_insert_with(HashMap::new);
-        // Somebody may still hold what belonged to a file that is closed and deleted, and whose
-        // inode is this one's now.
+        // The map may still have the state of a closed and deleted file whose inode this file now
+        // has.
         if let Some(file) = files.get(&id).and_then(Weak::upgrade)
             && file.has_its_inode()
         {
             return file;
         }
-        // Only then, lest each open looks at every file.
+        // Only when the map is full, so that not every open scans it.
         if files.len() == files.capacity() {
             files.retain(|_, file| file.strong_count() > 0);
         }
@@ -100,9 +100,9 @@ impl DatabaseFile {
                 && self.made().is_none_or(|then| made(&self.path) == Some(then))
     }
 
-    /// When the file was made, as it was when a connection opened it last; none where the file system
-    /// does not record it. One that was given the inode of a file that is gone, under the same name
-    /// even, was made later.
+    /// The file's creation time when a connection last opened it; `None` where the file system does
+    /// not record it. A later file that reuses the inode, even under the same name, has a later
+    /// creation time.
     pub(super) fn made(&self) -> Option<SystemTime> {
         *self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,41 +121,42 @@ impl DatabaseFile {
         files.filter(|file| file.path == path).collect()
     }
 
-    /// Something gave reason to doubt the file: a connection of this process found it damaged
-    /// (`SQLITE_CORRUPT`, `SQLITE_NOTADB`), or took over a WAL that an earlier process left. A
-    /// checkpoint would make damage permanent, so whoever checkpoints checks first, and is woken to
-    /// do so soon.
+    /// Marks the file as unverified: a connection of this process found it damaged
+    /// (`SQLITE_CORRUPT`, `SQLITE_NOTADB`), or recovered a WAL that an earlier process left. A
+    /// checkpoint would make damage permanent, so the checkpointer verifies the file first. Wakes
+    /// it.
     pub fn suspect(&self) {
         if !self.suspect.swap(true, Ordering::AcqRel) {
             self.wal.wake();
         }
     }
 
-    /// The doubt that was taken is not settled: whoever took it tries again without being woken.
+    /// Marks the file as unverified again, without waking the checkpointer, which tries again
+    /// later.
     pub fn keep_suspecting(&self) {
         self.suspect.store(true, Ordering::Release);
     }
 
-    /// A connection of this process met damage: a reason to suspect the file, and to have it
-    /// looked at soon. Wakes whoever cares for its WAL.
+    /// A connection of this process met damage: marks the file as unverified, and wakes the
+    /// checkpointer to check it soon.
     pub fn damage_met(&self) {
         self.suspect();
         self.index_damage_met();
     }
 
-    /// The same of a virtual table's index, which is no reason to suspect the file.
+    /// The same for a virtual table's index, which does not make the file unverified.
     pub fn index_damage_met(&self) {
         if !self.damage_met.swap(true, Ordering::AcqRel) {
             self.wal.wake();
         }
     }
 
-    /// Whether damage was met since this was last asked.
+    /// Whether damage was met since the last call.
     pub fn take_damage_met(&self) -> bool {
         self.damage_met.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether there is reason to doubt the file; the doubt is the caller's from here on.
+    /// Whether the file is unverified. Clears the mark: the caller now has to verify the file.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::AcqRel)
     }

@@ -5,8 +5,8 @@
 //! file), leads nowhere, or is one of two names for the same file, pairs a database with a WAL
 //! that is not its own (<https://sqlite.org/howtocorrupt.html>, 2.4 to 2.6).
 //!
-//! Everything here is told by `stat`: on unix nothing is opened, so nothing is closed, which is
-//! what would drop POSIX locks. Windows knows identity by handle only; the handle has no access
+//! `stat` answers everything here. On unix no file is opened, so none is closed, which would drop
+//! POSIX locks. Windows knows identity by handle only; the handle has no access
 //! rights, shares everything, and locks there belong to other handles. Any thread.
 
 use std::io;
@@ -81,7 +81,7 @@ impl FileId {
             .at(path)),
             Err(error) => Err(Error::sqlite(
                 ffi::SQLITE_IOERR_FSTAT,
-                format!("it cannot be told whether the path still leads to the file: {error}"),
+                format!("it is unknown whether the path still leads to the file: {error}"),
             )
             .at(path)),
         }

@@ -3,7 +3,7 @@
 //! A WAL's index is shared memory. Processes on two machines, or on two sides of a virtual
 //! machine's wall, do not share any, whatever their file system promises about locks
 //! (<https://sqlite.org/wal.html>, "all processes using a database must be on the same host
-//! computer"). Told by `statfs`; nothing is opened but `/proc`'s list of mounts. Any thread.
+//! computer"). `statfs` reports it; only `/proc`'s list of mounts is opened. Any thread.
 
 use std::fmt;
 use std::io;
@@ -20,7 +20,7 @@ pub struct FileSystem {
     /// system, or a folder shared with a virtual machine's host.
     ///
     /// FUSE can be anything. Only the types known to be remote count: an encrypted folder or
-    /// `ntfs-3g` is local, and refusing it would help nobody.
+    /// `ntfs-3g` is local, and refusing it would have no benefit.
     pub network: bool,
 }
 
@@ -55,7 +55,7 @@ pub fn describe(path: &Path) -> String {
     }
 }
 
-/// That `path` is not on a network file system. One that cannot be told is taken for local.
+/// That `path` is not on a network file system. An unknown file system counts as local.
 ///
 /// # Errors
 /// `ERR_FUSION_NETWORK_FS`.

@@ -4,10 +4,10 @@
 //! POSIX locks belong to the process and the inode, and the close of any descriptor drops them.
 //! Two copies of SQLite do not know of each other's descriptors, so each drops the other's locks.
 //! This package's own locks cannot be dropped so ([`super::locks`]), but its closes drop the
-//! other's. Therefore another copy is looked for when a file is opened, for its user to be told,
-//! and before a descriptor is closed: then the close is put off.
+//! other's. Therefore each open of a file looks for another copy, which it reports to the user.
+//! Each close of a descriptor looks for one, too, and is deferred if it finds one.
 //!
-//! # How it is told
+//! # How it is detected
 //! The descriptors that this package does not know ([`super::descriptors`]) are compared by `fstat`: no
 //! file is opened. A descriptor on the database, its `-wal` or its `-shm` is another SQLite's if
 //! * neither this copy nor a protected Node's opened it ([`super::locks::hooks`]), and
@@ -165,7 +165,7 @@ mod platform {
 
     /// The process's descriptors on regular files, without those that are `known`.
     fn others(known: &Descriptors) -> io::Result<Vec<Descriptor>> {
-        // One that is closed meanwhile has nothing to tell.
+        // A descriptor that is closed meanwhile is left out.
         let file = |fd| {
             status(fd).and_then(|stat| regular_file(&stat)).map(|inode| Descriptor { fd, inode })
         };
@@ -291,7 +291,7 @@ mod platform {
     }
 
     /// A parked descriptor for an open of `path` with `flags`, if there is one. To be called with
-    /// [`CHANGING`] held for reading, until whoever gets it has written it down as its own.
+    /// [`CHANGING`] held for reading, until the caller has recorded the descriptor as its own.
     ///
     /// # Safety
     /// `path` is null, or ends with NUL and is valid during the call.

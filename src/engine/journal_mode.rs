@@ -138,7 +138,8 @@ pub(super) fn settle(connection: &Connection, wanted: JournalMode) -> Result<()>
         keep(file, true);
         return Ok(());
     }
-    // An empty file that no other connection of this process has open is a new one, whose inode another had before.
+    // An empty file that no other connection of this process has open is a new one, whose inode
+    // another had before.
     let is_new = is_alone(file) && connection.sizes()?.0 == Some(0);
     if is_readonly(connection) || is_kept(file) && !is_new { Ok(()) } else { enter_wal(connection) }
 }
@@ -181,7 +182,7 @@ fn enter_wal(connection: &Connection) -> Result<()> {
             "ERR_FUSION_NOT_WAL",
             format!(
                 "the database stayed in journal mode {after}: SQLite cannot have shared memory \
-                 beside it ({}). Move it to a local disk",
+                 for it there ({}). Move it to a local disk",
                 file_system::describe(path)
             ),
         )

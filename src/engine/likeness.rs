@@ -1,10 +1,10 @@
-//! Who may read a database, for the files that this package makes next to it or from it: all are made
-//! here, with its mode and, as far as this process may give files away, its owner and group.
+//! Who may read a database, for the files that this package makes next to it or from it: all are
+//! made here, with its mode and, as far as this process may give files away, its owner and group.
 //!
-//! At no moment may more users read a new file than the database: it is made for this process's user
-//! alone, is given away, and only then gets the mode. Where the group cannot be set its members are
-//! given what others have. The owner may always read and write it. Windows has folders' lists of
-//! rights, which new files inherit. Any thread.
+//! At no moment may more users read a new file than the database: it is made for this process's
+//! user alone, is given away, and only then gets the mode. Where the group cannot be set its
+//! members are given what others have. The owner may always read and write it. Windows has folders'
+//! lists of rights, which new files inherit. Any thread.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,7 +19,8 @@ pub struct Likeness {
 }
 
 impl Likeness {
-    /// That of the file at `database`; that of a private file where there is none.
+    /// The permissions and the owner of the file at `database`. Without that file: those of a
+    /// private file.
     pub fn of(database: &Path) -> Self {
         #[cfg(unix)]
         {

@@ -6,16 +6,16 @@
 //! needs: SQL fails on a damaged header, and any other descriptor on the file would drop the
 //! process's POSIX locks when it is closed.
 //!
-//! A [`Hold`] keeps everybody from committing, from checkpointing and from resetting the WAL, and
-//! lets readers go on: in WAL mode it is the WAL's write and checkpoint locks, with a rollback
-//! journal SHARED and RESERVED on the file.
+//! While a [`Hold`] lives no other connection commits, checkpoints or resets the WAL; readers go
+//! on. In WAL mode it has the WAL's write and checkpoint locks, with a rollback journal SHARED and
+//! RESERVED on the file.
 //!
-//! The connection behind a [`LiveFile`] carries out one statement, at the beginning: the read
-//! that opens the WAL. From then on its pager has no transaction, and the locks that are taken
-//! and released here, past the pager, are none that it holds itself (in WAL mode it holds SHARED
-//! on the file, otherwise nothing): it finds them as it left them.
+//! The connection behind a [`LiveFile`] runs one statement, at the beginning: the read that opens
+//! the WAL. From then on its pager has no transaction. The locks that are taken and released here,
+//! past the pager, are not locks that the pager holds itself (in WAL mode it holds SHARED on the
+//! file, otherwise nothing): it finds its own locks as it left them.
 //!
-//! Any thread, one at a time. Everything in here that waits asks its [`Task`] meanwhile.
+//! Any thread, one at a time. Each wait asks its [`Task`] whether to go on.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -48,7 +48,7 @@ const GENERATION: usize = 48;
 /// Where a database's header has its change counter (<https://sqlite.org/fileformat2.html>, 1.3.6).
 const CHANGE_COUNTER: u64 = 24;
 
-/// Where a database's header tells the page size (<https://sqlite.org/fileformat2.html>, 1.3.2).
+/// Where a database's header has the page size (<https://sqlite.org/fileformat2.html>, 1.3.2).
 const PAGE_SIZE_FIELD: u64 = 16;
 
 /// Where in that header its counter of commits is (`iChange`), in the machine's byte order.
@@ -80,11 +80,11 @@ impl fmt::Debug for LiveFile {
     }
 }
 
-/// What a database was at a moment: equal exactly while nobody commits to it.
+/// The state of a database at a moment: two are equal exactly if no commit came in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
     header: [u8; GENERATION],
-    /// Of the file; none in WAL mode, where checkpoints change it.
+    /// The file's size; `None` in WAL mode, where checkpoints change it.
     size: Option<u64>,
 }
 
@@ -109,14 +109,14 @@ impl Generation {
 
 impl LiveFile {
     /// Opens the database at `path`, whatever it holds, by an absolute or relative path that is
-    /// no URI. The WAL beside it is opened as SQLite opens it: not at all beside an empty file.
-    /// An empty one is opened beside a file that cannot be read, too (see [`empty_wal`]).
+    /// no URI. SQLite opens its WAL, except that of an empty file. An empty WAL of a file that
+    /// cannot be read is opened, too (see [`empty_wal`]).
     ///
     /// Closing never checkpoints and never removes a WAL.
     ///
     /// # Errors
     /// `SQLITE_BUSY` where it is locked until `until`; `SQLITE_CANTOPEN`, `SQLITE_READONLY`: locks
-    /// need files that may be written to; SQLite's; `task`'s. Damage is none.
+    /// need files that may be written to; SQLite's; `task`'s. Damage is not an error.
     pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
         check_files(path)?;
         if let Some(refusal) = refused_side_file(path) {
@@ -146,7 +146,7 @@ impl LiveFile {
                 Ok(()) => Ok(Some(false)),
             }
         })?;
-        // Outside a transaction a rollback journal is closed, so that what is open is a WAL.
+        // Outside a transaction a rollback journal is closed, so an open journal file is a WAL.
         let wal = Handle::of(&connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
         Ok(Self { connection, database, wal, is_blind, locked: Cell::new(false) })
     }
@@ -171,11 +171,11 @@ impl LiveFile {
         self.wal.as_ref()
     }
 
-    /// Keeps everybody from committing, from checkpointing and from resetting the WAL. Readers go
-    /// on.
+    /// Keeps every other connection from committing, from checkpointing and from resetting the WAL.
+    /// Readers go on.
     ///
     /// # Errors
-    /// `SQLITE_BUSY` where somebody else writes until `until`, or this has a lock already;
+    /// `SQLITE_BUSY` where another connection writes until `until`, or this has a lock already;
     /// SQLite's; `task`'s.
     pub fn hold(&self, until: Instant, task: &dyn Task) -> Result<Hold<'_>> {
         patiently(self.path(), until, task, || {
@@ -205,8 +205,8 @@ impl LiveFile {
         Ok(true)
     }
 
-    /// What the database is now. Reliable only while nobody can commit: under a [`Hold`], or
-    /// while a connection of the caller has a write transaction.
+    /// The database's state now. Reliable only while no connection can commit: under a [`Hold`],
+    /// or while a connection of the caller has a write transaction.
     ///
     /// # Errors
     /// SQLite's.
@@ -219,8 +219,9 @@ impl LiveFile {
         Ok(Generation { header, size: Some(self.database.size()?) })
     }
 
-    /// A count that grows with each commit to a database in WAL mode, whoever makes it, while some
-    /// connection has it open; none without a WAL. Checkpoints do not change it.
+    /// The WAL index's counter of changes (`iChange`), which grows with each commit of any process
+    /// while a connection has the database open; `None` without a WAL. Checkpoints do not change
+    /// it.
     ///
     /// # Errors
     /// SQLite's.
@@ -234,7 +235,7 @@ impl LiveFile {
     }
 }
 
-/// Nobody else commits or checkpoints while this lives. See [`LiveFile::hold`].
+/// While this lives no other connection commits or checkpoints. See [`LiveFile::hold`].
 #[derive(Debug)]
 pub struct Hold<'a> {
     file: &'a LiveFile,
@@ -246,9 +247,9 @@ impl<'a> Hold<'a> {
         self.file
     }
 
-    /// Has the file's header tell `page_size`, if it tells another one that could be true, and
-    /// answers what it told before. For headers that are beyond reading: SQLite fixes a connection's page size
-    /// when it opens the file, by these two bytes if they could be one, and by nothing else.
+    /// Writes `page_size` into the file's header, if that has another valid page size, and returns
+    /// the two bytes before and after. For headers that SQLite cannot read: when it opens a file it
+    /// takes the connection's page size from these two bytes alone, if they are a valid page size.
     ///
     /// # Errors
     /// Those of writing.
@@ -258,15 +259,15 @@ impl<'a> Hold<'a> {
         let field = [high, low];
         let mut before = [0; 2];
         self.file.database.read_at(&mut before, PAGE_SIZE_FIELD)?;
-        let told = u16::from_be_bytes(before);
-        if before == field || !(told == 1 || (told >= 512 && told.is_power_of_two())) {
+        let stored = u16::from_be_bytes(before);
+        if before == field || !(stored == 1 || (stored >= 512 && stored.is_power_of_two())) {
             return Ok(None);
         }
         self.file.database.write_at(&field, PAGE_SIZE_FIELD)?;
         Ok(Some(PageSizeField { before, now: field }))
     }
 
-    /// Undoes [`Self::set_page_size`], unless the header tells something else by now.
+    /// Undoes [`Self::set_page_size`], unless the header has changed since.
     ///
     /// # Errors
     /// Those of reading and writing.
@@ -296,12 +297,12 @@ impl Drop for Hold<'_> {
             live.database.unlock_all();
         }
         live.locked.set(false);
-        // Whoever of this process waits for the write lock is woken, as after a transaction.
+        // As after a transaction, wakes the threads of this process that wait for the write lock.
         super::during(live.connection.file().map(|file| &file.turn), || ());
     }
 }
 
-/// Told of a wait for others that is no matter of a moment.
+/// The stage that is reported once a wait for a lock takes long.
 pub const WAITING: Stage = Stage { name: "waiting for a lock", done: 0, total: 0 };
 
 /// Tries until `attempt` has something, an error, or `until` has passed.
@@ -320,7 +321,7 @@ pub(super) fn patiently<T>(
         if pause == FIRST_PAUSE
             && let Some(refusal) = refused_side_file(path)
         {
-            // No lock can be taken on it, so that there is none to wait for.
+            // No lock can be taken on this file, so waiting is useless.
             return Err(refusal.error(path));
         }
         if pause == LONGEST_PAUSE {
@@ -349,7 +350,7 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// The handle that `operation` tells of; none where the file is not open.
+    /// The handle that the file control `operation` returns; `None` where the file is not open.
     pub(super) fn of(connection: &Connection, operation: c_int) -> Result<Option<Self>> {
         connection.sql()?;
         let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
@@ -403,7 +404,7 @@ impl Handle {
         if rc == ffi::SQLITE_OK { Ok(()) } else { Err(Error::sqlite(rc, errstr(rc))) }
     }
 
-    /// `false`: somebody else has it.
+    /// `false`: another connection has the lock.
     fn got(&self, rc: c_int) -> Result<bool> {
         match rc & 0xff {
             ffi::SQLITE_BUSY => Ok(false),
@@ -450,14 +451,14 @@ impl Handle {
         self.unlock_shm(WRITE);
     }
 
-    /// Maps the WAL's index for a handle whose pager has no WAL open; `false`: somebody else is
-    /// just about to. [`Self::unmap_shm`] is due in either case, and after an error.
+    /// Maps the WAL's index for a handle whose pager has no WAL open; `false`: another connection
+    /// is doing that now. Call [`Self::unmap_shm`] in either case, and after an error.
     pub(super) fn map_shm(&self) -> Result<bool> {
         let Some(map) = self.methods().xShmMap else { return Err(unsupported()) };
         let mut region: *mut c_void = ptr::null_mut();
-        // SAFETY: the handle is open, see the type; the method writes one pointer. Extended as
-        // SQLite does when it opens a WAL: it clears an index that nobody has mapped, and one that
-        // is all zeros is built anew by the next reader.
+        // SAFETY: the handle is open, see the type; the method writes one pointer. The index is
+        // extended as SQLite does when it opens a WAL: SQLite clears an index that no connection
+        // has mapped, and the next reader rebuilds an index that is all zeros.
         let rc = unsafe { map(self.file, 0, SHM_REGION, 1, &raw mut region) };
         self.got(rc)
     }
@@ -473,9 +474,9 @@ impl Handle {
 
     fn lock_shm(&self, slot: c_int) -> Result<bool> {
         let Some(lock) = self.methods().xShmLock else { return Err(unsupported()) };
-        // SAFETY: the handle is open, see the type, and has the shared memory mapped, since its
-        // WAL is open and was read, or by `map_shm`. The slot is not held by this handle: its pager has no
-        // transaction and carries out no checkpoint, and no `Hold` exists while one is made
+        // SAFETY: the handle is open, see the type, and has the shared memory mapped, since its WAL
+        // is open and was read, or by `map_shm`. The slot is not held by this handle: its pager has
+        // no transaction and carries out no checkpoint, and no `Hold` exists while one is made
         // (`LiveFile::locked`).
         let rc =
             unsafe { lock(self.file, slot, 1, ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_EXCLUSIVE) };
@@ -523,8 +524,8 @@ impl Handle {
         let region = region.cast::<u8>();
         for (at, byte) in header.iter_mut().enumerate() {
             // SAFETY: the region has 32 KiB, is mapped until the connection is closed, and is
-            // shared with other processes, hence the volatile reads; who calls `generation` sees
-            // to it that nobody writes to the header meanwhile.
+            // shared with other processes, hence the volatile reads; the caller of `generation`
+            // ensures that no connection writes to the header meanwhile.
             *byte = unsafe { region.add(at).read_volatile() };
         }
         Ok(header)

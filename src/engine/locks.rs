@@ -49,13 +49,13 @@ struct Installed {
 
 static INSTALLED: OnceLock<Installed> = OnceLock::new();
 
-/// The kind in use. Decided by [`super::init`]; before it, what the platform does by itself.
+/// The kind of locks in use. [`super::init`] decides it; before that, the platform's default.
 pub fn kind() -> LockKind {
     let untouched = if cfg!(windows) { LockKind::Windows } else { LockKind::Posix };
     INSTALLED.get().map_or(untouched, |it| it.kind)
 }
 
-/// Why POSIX locks stayed in use; none where nothing was given up.
+/// Why POSIX locks stayed in use; `None` where OFD locks were not given up.
 pub fn fallback_reason() -> Option<&'static str> {
     INSTALLED.get().and_then(|it| it.fallback_reason.as_deref())
 }
@@ -69,8 +69,8 @@ pub fn posix_files() -> u64 {
     0
 }
 
-/// The descriptor of this package's own that holds the locks of the file with this device and inode.
-/// It is open for as long as a connection of this process has read the file and has it open.
+/// The descriptor of this package's own that holds the locks of the file with this device and
+/// inode. It is open for as long as a connection of this process has read the file and has it open.
 #[cfg(unix)]
 pub(super) fn descriptor(file: (u64, u64)) -> Option<std::os::fd::RawFd> {
     hooks::BUNDLED.space.canonical(file)
@@ -156,7 +156,7 @@ mod unix {
     /// Replaces the locks, or says why they were left alone.
     pub(super) fn install() -> Result<(), String> {
         let possible = is_possible();
-        // Without its locks, too: its descriptors are told from others' by its opens.
+        // Also without OFD locks: the `open` hook records which descriptors are this copy's.
         let hooked = hooks::install_bundled(possible.is_ok());
         possible.and(hooked)
     }

@@ -17,9 +17,9 @@ use crate::format::wal::{FRAME_HEADER, Frame, HEADER, Header};
 #[derive(Debug, Default, Clone)]
 pub struct Overlay {
     frames: HashMap<u32, u64>,
-    /// Pages of the database after the last transaction; 0 if there is none.
+    /// Pages of the database after the last committed transaction; 0 without one.
     pub pages: u32,
-    /// Bytes of the WAL up to the end of the last transaction; 0 if there is none.
+    /// Bytes of the WAL up to the end of the last committed transaction; 0 without one.
     pub end: u64,
 }
 
@@ -44,8 +44,8 @@ impl Overlay {
         self.frames.keys().copied().max().unwrap_or(0)
     }
 
-    /// Calls `look` with some of its pages and their numbers, which are `page_size` bytes long: 512 at
-    /// most.
+    /// Calls `look` with some of its pages and their numbers, which are `page_size` bytes long: 512
+    /// at most.
     pub fn sample(
         &self,
         wal: Option<&dyn Storage>,

@@ -7,8 +7,8 @@
 use std::fs::File;
 use std::io;
 
-/// Takes `file` unless somebody else has it; `false` says that somebody has. It is let go when
-/// `file` is closed. Where the platform or the file system has no such locks nobody ever has it.
+/// Locks `file`; `false` if another open file has the lock. Closing `file` releases the lock.
+/// Where the platform or the file system has no such locks, it is never locked.
 ///
 /// # Errors
 /// The system's.

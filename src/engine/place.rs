@@ -1,14 +1,14 @@
 //! Whether a connection's path still leads to the file that it has open, asked before each commit.
 //!
-//! A `stat` of a path costs as much as a tenth of a short commit, a `fstat` of an open file a third of
-//! that. What unlinks, replaces or renames a file changes its number of names, or the time at which
-//! its inode was changed last. So the path is looked at only if one of them has changed since it was
-//! looked at last, which a checkpoint does, too, and otherwise now and then ([`LOOK_AGAIN`]): that a
-//! folder above the file was renamed changes nothing of the file. In that case the file is still
-//! there, with its WAL, and nothing that is committed meanwhile is lost.
+//! A `stat` of a path costs as much as a tenth of a short commit, a `fstat` of an open file a third
+//! of that. What unlinks, replaces or renames a file changes its number of names, or the time at
+//! which its inode was changed last. So the path is looked at only if one of them has changed since
+//! it was looked at last, which a checkpoint does, too, and otherwise now and then
+//! ([`LOOK_AGAIN`]): that a folder above the file was renamed changes nothing of the file. In that
+//! case the file is still there, with its WAL, and nothing that is committed meanwhile is lost.
 //!
-//! The descriptor is that of the locks ([`super::locks`]). Where there is none, with POSIX locks or
-//! on Windows, the path is looked at each time. One thread at a time.
+//! The descriptor is the one that holds the locks ([`super::locks`]). With POSIX locks or on
+//! Windows there is no such descriptor, and each check looks at the path. One thread at a time.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -57,8 +57,8 @@ impl Place {
         &self.path
     }
 
-    /// That the path leads to the file. Where that cannot be known, nothing is said. One `stat`; the
-    /// connection may be closed.
+    /// That the path leads to the file. Where that cannot be known, nothing is said. One `stat`;
+    /// the connection may be closed.
     ///
     /// # Errors
     /// `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`.
@@ -69,7 +69,8 @@ impl Place {
         }
     }
 
-    /// The same as far as the open file tells, which is one `fstat`. See the module's documentation.
+    /// The same, but looks at the path only if one `fstat` of the open file shows a change. See the
+    /// module's documentation.
     ///
     /// # Errors
     /// As [`Self::check`].

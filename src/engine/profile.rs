@@ -4,8 +4,8 @@
 //! [`Connection::open_hardened`] is the way in, for the writer's connection and for JavaScript's
 //! alike. What it does, in order; each step has reasons to come before the next:
 //!
-//! 1. The directory's file system, where the file is to be made: a refused one gets no file. The
-//!    directory, where there is none ([`directory`]).
+//! 1. Checks the directory's file system, if the file is to be made: on a refused file system no
+//!    file is made. Makes the directory if it is missing ([`directory`]).
 //! 2. `sqlite3_open_v2`, the busy timeout. Nothing has been read.
 //! 3. Neither checkpoint on close nor automatic checkpoint. A WAL that is not the file's own does
 //!    no damage until it is checkpointed, and every later step may fail and close.
@@ -86,8 +86,8 @@ pub struct Profile {
     pub double_quoted_strings: bool,
     /// `PRAGMA temp_store = MEMORY`.
     pub temp_store_memory: bool,
-    /// `PRAGMA checkpoint_fullfsync`, and with `synchronous` FULL or EXTRA `fullfsync`, too. Only macOS
-    /// acts on them.
+    /// `PRAGMA checkpoint_fullfsync`, and with `synchronous` FULL or EXTRA `fullfsync`, too. Only
+    /// macOS acts on them.
     pub checkpoint_fullfsync: bool,
     /// `SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`.
     pub no_checkpoint_on_close: bool,
@@ -160,8 +160,8 @@ const UNTIL_LOOKED_AT: &[Setting] = &[
 /// Step 8, and what [`Profile::read_back`] reports.
 const SETTINGS: &[Setting] = &[
     Setting::pragma("busy_timeout", |it| {
-        let told = it.busy_timeout.min(LONGEST_TIMEOUT).as_millis();
-        i64::try_from(told).unwrap_or(i64::MAX)
+        let millis = it.busy_timeout.min(LONGEST_TIMEOUT).as_millis();
+        i64::try_from(millis).unwrap_or(i64::MAX)
     }),
     Setting::pragma("synchronous", |it| match it.synchronous {
         Synchronous::Normal => 1,
@@ -344,8 +344,9 @@ pub fn check_length(path: &Path) -> Result<()> {
 /// Bytes of the smallest page.
 const SMALLEST: u64 = 512;
 
-/// Bytes of the shortest file that is not an empty database. On macOS SQLite writes one byte into an
-/// empty file where the file system gives all of them one inode (`findInodeInfo` in `os_unix.c`).
+/// Bytes of the shortest file that is not an empty database. On macOS SQLite writes one byte into
+/// an empty file where the file system gives all of them one inode (`findInodeInfo` in
+/// `os_unix.c`).
 const SHORTEST: u64 = if cfg!(target_os = "macos") { 2 } else { 1 };
 
 /// How large a database says it is, and how much of that is nowhere.
@@ -380,14 +381,14 @@ impl Connection {
         let (pages, page_size) = (number("page_count")?, number("page_size")?.max(1));
         let (size, wal_size) = self.sizes()?;
         snapshot.finish().map_err(at)?;
-        // Without a file at the path nothing is known; that the path leads nowhere is told
-        // elsewhere.
+        // Without a file at the path nothing is known. `check_identity` reports such a path.
         let missing = size.map_or(0, |size| missing_pages(pages, page_size, size, wal_size));
         Ok(Extent { pages, page_size, missing })
     }
 
-    /// The same as the file's header has it, where SQLite refuses to read on; none if it is no
-    /// header of SQLite's or does not tell. Read through SQLite's own handle, without a lock.
+    /// The same from the file's header, for a file that SQLite refuses to read; `None` if the
+    /// header is not SQLite's or has no valid page count. Read through SQLite's own handle, without
+    /// a lock.
     ///
     /// # Errors
     /// SQLite's.
@@ -431,7 +432,7 @@ fn header_extent(header: &[u8; 100], size: u64, wal_size: u64) -> Option<Extent>
         size if size.is_power_of_two() && size >= 512 => size,
         _ => return None,
     };
-    // The count is good if the file's change counter was the one beside it when it was written.
+    // The page count is valid only if the change counter equals the version-valid-for number.
     if !header.starts_with(b"SQLite format 3\0") || word(24)? != word(92)? {
         return None;
     }

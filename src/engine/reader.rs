@@ -107,8 +107,8 @@ impl Reader {
         Ok(Self { connection, clean, instead })
     }
 
-    /// Opens the database at `path` as it is without its WAL and its journal. No lock is taken:
-    /// what somebody writes meanwhile may look like damage.
+    /// Opens the database at `path` without its WAL and its journal. No lock is taken: a write of
+    /// another connection meanwhile may look like damage.
     ///
     /// # Errors
     /// As [`Connection::open`].
@@ -125,7 +125,7 @@ impl Reader {
         &self.connection
     }
 
-    /// The hot journal through which the database is read; none where there is none.
+    /// The hot journal through which the database is read; `None` without a hot journal.
     pub fn hot_journal(&self) -> Option<HotJournal> {
         match &self.instead {
             Instead::RolledBack(rolled_back) => Some(rolled_back.hot_journal()),
@@ -199,7 +199,7 @@ pub fn roll_back(path: &Path, until: Instant, task: &dyn Task) -> Result<Option<
     Ok(Some(hot))
 }
 
-/// `path` as a URI (<https://sqlite.org/uri.html>) of a file that nobody changes.
+/// `path` as a URI with `immutable=1` (<https://sqlite.org/uri.html>).
 fn immutable(path: &Path) -> PathBuf {
     let mut uri = String::from("file:");
     let text = path.as_os_str().as_encoded_bytes();

@@ -12,9 +12,9 @@
 //!   that is not whole, ends the journal: what is behind it was never synced, so that the pages of
 //!   the database that it is of were never written.
 //!
-//! It takes no lock, so that neither readers nor a connection that rolls back wait for it: a rollback
-//! meanwhile makes the file what is read here. Only a transaction after that makes a difference,
-//! which [`RolledBack::is_current`] tells.
+//! It takes no lock, so that neither readers nor a connection that rolls back wait for it. A
+//! rollback meanwhile changes the file into what is read here. Only a transaction after that makes
+//! a difference, which [`RolledBack::is_current`] detects.
 //!
 //! Any thread, one at a time. Memory: one entry a page of the journal.
 
@@ -121,8 +121,8 @@ impl RolledBack {
         Ok(Some(Self { connection, database, journal, identity, layout }))
     }
 
-    /// Whether what was read so far is of one state of the database: no connection has begun another
-    /// transaction.
+    /// Whether what was read so far is of one state of the database: no connection has begun
+    /// another transaction.
     pub fn is_current(&self) -> bool {
         match Identity::of(&journal_path(self.path())) {
             Some(now) => now == self.identity,
@@ -249,7 +249,7 @@ impl Layout {
     }
 }
 
-/// The size that the database's header tells.
+/// The page size in the database's header.
 fn page_size(database: &dyn Storage) -> Result<u32> {
     let mut field = [0; 2];
     database.read_at(&mut field, 16)?;
@@ -296,8 +296,8 @@ impl Storage for RolledBack {
                 None => self.database.read_at(part, at)?,
             };
             if let Some(rest) = part.get_mut(count..) {
-                // Behind the end of the file a rollback puts zeros. A journal that has become
-                // shorter is not the one any more, which `is_current` tells.
+                // A rollback fills with zeros behind the end of the file. A journal that has become
+                // shorter has been replaced, which `is_current` detects.
                 rest.fill(0);
             }
             filled = end;

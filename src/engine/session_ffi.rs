@@ -32,7 +32,7 @@ pub const CHANGESET_ABORT: c_int = 2;
 
 /// Asked for each table of a changeset: 0 leaves its changes out.
 pub type Filter = unsafe extern "C" fn(context: *mut c_void, table: *const c_char) -> c_int;
-/// Told of each conflict; answers what to do.
+/// Called for each conflict; returns what to do.
 pub type Conflict =
     unsafe extern "C" fn(context: *mut c_void, kind: c_int, change: *mut ChangesetIter) -> c_int;
 

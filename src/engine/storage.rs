@@ -1,8 +1,8 @@
 //! Bytes that a page reader can address, wherever they are.
 //!
-//! What reads a damaged file page by page must not open it (any descriptor that is closed drops
-//! another copy of SQLite's POSIX locks), so it is handed a [`Storage`]: the live file through
-//! SQLite's own handle, or a [`PrivateFile`], which nobody else knows of.
+//! Code that reads a damaged file page by page must not open it: closing any descriptor drops
+//! the POSIX locks of another copy of SQLite. So it gets a [`Storage`]: the live file through
+//! SQLite's own handle, or a [`PrivateFile`], which no other process has open.
 
 use std::fs::File;
 use std::path::Path;

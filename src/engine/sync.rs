@@ -4,7 +4,7 @@
 //! | system | file | folder |
 //! |---|---|---|
 //! | Linux | `fsync` | `fsync` |
-//! | macOS | `F_FULLFSYNC`, else `fsync` where the file system has none (SMB, many FUSE), as SQLite's `full_fsync` does | the same; where it has neither there is none to be had |
+//! | macOS | `F_FULLFSYNC`; `fsync` where that is not supported (SMB, many FUSE), as SQLite's `full_fsync` does | the same; nothing where neither is supported |
 //! | Windows | `FlushFileBuffers` | NTFS keeps the order of renames, not that the last one is on the disk |
 
 use std::fs::File;
@@ -23,8 +23,8 @@ pub fn sync(file: &File) -> io::Result<()> {
     full_or_plain(|| file.sync_all(), || plain(file))
 }
 
-/// Syncs `file` as far as the drive, in the midst of a long copy that [`sync`] ends: on macOS a full
-/// sync of each piece would flush the drive's cache as often.
+/// Syncs `file` as far as the drive, in the midst of a long copy that [`sync`] ends: on macOS a
+/// full sync of each piece would flush the drive's cache as often.
 ///
 /// # Errors
 /// The system's.

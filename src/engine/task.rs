@@ -1,4 +1,4 @@
-//! What a long operation tells of itself while it runs, and how it is asked to end.
+//! Progress and cancellation of long operations.
 
 use super::{Error, Result};
 
@@ -13,20 +13,20 @@ pub struct Stage {
     pub total: u64,
 }
 
-/// Whoever watches an operation. Called on the operation's thread; must not wait.
+/// The observer of an operation. Called on the operation's thread; must not block.
 pub trait Task: Send + Sync {
-    /// Takes note of how far it is. Called often: as often as once in a thousand pages.
+    /// Records the progress. Called often: as often as once in a thousand pages.
     fn stage(&self, stage: Stage);
 
-    /// Why the operation shall end early (`ERR_FUSION_CANCELLED`, `ERR_FUSION_DEADLINE`); asked
-    /// often, so that it answers within milliseconds.
+    /// Fails if the operation shall end early (`ERR_FUSION_CANCELLED`, `ERR_FUSION_DEADLINE`).
+    /// Called often, so that an operation ends within milliseconds.
     ///
     /// # Errors
     /// The reason.
     fn go_on(&self) -> Result<()>;
 }
 
-/// Nobody watches.
+/// An operation without an observer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unwatched;
 

@@ -1,20 +1,21 @@
-//! Turns at writing, among the connections of this process to one file.
+//! In-process write-lock fairness, among the connections of this process to one file.
 //!
 //! SQLite makes a connection that finds the write lock taken *sleep and try again*. Inside one
 //! process that is both unfair (a background writer that commits batch after batch wins every
 //! race against a sleeper) and slow (the sleeper sleeps on when the lock is already free).
-//! A [`Turn`] mends both without touching SQLite's locks, which alone decide who writes:
+//! A [`Turn`] avoids both. SQLite's locks, which it does not touch, alone decide who writes:
 //!
-//! * the background writer holds the turn while its transaction is open; a synchronous call that
-//!   SQLite sends to sleep meanwhile waits for the turn's end instead of the clock, and is *owed*
-//!   the next turn: the writer does not begin again until that call got in or found somebody else
-//!   in its way. So a synchronous call waits for at most one batch;
-//! * the writer, when it is the one to wait, is woken by the end of the synchronous call or
-//!   transaction that was in its way.
+//! * The background writer holds the turn while its transaction is open. A synchronous call that
+//!   SQLite sends to sleep meanwhile waits for the end of the turn instead of the clock, and is
+//!   *owed* the next turn: the writer does not begin again until that call has got the write lock
+//!   or has found that another connection holds it. So a synchronous call waits for at most one
+//!   batch.
+//! * A writer that waits is woken by the end of the synchronous call or transaction that had the
+//!   write lock.
 //!
-//! SQLite's sleep is the `xSleep` method of its VFS, which `PRAGMA busy_timeout` and
-//! `sqlite3_busy_timeout` both use; replacing it there keeps those settings, and what reading
-//! them back answers, exactly as they are. Other processes cannot wake anybody here, so every
+//! SQLite's sleep is the `xSleep` method of its VFS. The busy handlers of `PRAGMA busy_timeout` and
+//! `sqlite3_busy_timeout` both call it; replacing it there leaves those settings, and the values
+//! that reading them back returns, unchanged. Other processes cannot wake a thread here, so every
 //! wait also ends after the time that SQLite asked for.
 //!
 //! Threads: the writer calls [`Turn::take`] and [`Expectation::wait`]; JavaScript threads
@@ -39,7 +40,7 @@ pub struct Turn {
     state: Mutex<State>,
     changed: Condvar,
     /// Threads (of whatever kind) that wait for a release. Read without the mutex at the end of
-    /// every synchronous call, so that a call nobody waits for costs one load.
+    /// every synchronous call, so that a call that no thread waits for costs one load.
     sleepers: AtomicU32,
 }
 
@@ -67,7 +68,7 @@ struct Call {
 }
 
 thread_local! {
-    /// The innermost synchronous call of this thread, for `xSleep`, which is told no connection.
+    /// The innermost synchronous call of this thread, for `xSleep`, which gets no connection.
     static CURRENT: Cell<*const Call> = const { Cell::new(ptr::null()) };
 }
 
@@ -109,7 +110,7 @@ impl Turn {
         let expectation = self.expect_release();
         let mut state = self.lock();
         if call.owed.replace(false) {
-            // It has retried and somebody else is in its way: the writer need not stand back.
+            // It has retried, and another connection has the lock: the writer need not wait for it.
             state.owed = state.owed.saturating_sub(1);
             self.changed.notify_all();
         } else if !state.held && !call.hurried.replace(true) {
@@ -164,9 +165,9 @@ pub struct Expectation<'a> {
 }
 
 impl Expectation<'_> {
-    /// Waits until a connection of this process released the write lock since the expectation
-    /// was made, or until `time` has passed: another process's release wakes no thread here. Whether there
-    /// was a release.
+    /// Waits until a connection of this process released the write lock since the expectation was
+    /// made, or until `time` has passed: another process's release wakes no thread here. Whether
+    /// there was a release.
     pub fn wait(self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         let mut state = self.turn.lock();
@@ -286,15 +287,15 @@ mod tests {
         let turn = Arc::new(Turn::default());
         let held = turn.take();
         let (go_on, proceed) = mpsc::channel::<()>();
-        let (told, order) = mpsc::channel();
-        let call_told = told.clone();
+        let (sender, order) = mpsc::channel();
+        let call_sender = sender.clone();
         let call_turn = Arc::clone(&turn);
         let call = std::thread::spawn(move || {
             during(Some(&call_turn), || {
                 // SAFETY: the VFS pointer is not used.
                 unsafe { sleep(ptr::null_mut(), 1_000_000_000) };
                 proceed.recv().unwrap();
-                call_told.send("call").unwrap();
+                call_sender.send("call").unwrap();
             });
         });
         until(|| turn.lock().owed == 1);
@@ -302,7 +303,7 @@ mod tests {
         let writer_turn = Arc::clone(&turn);
         let writer = std::thread::spawn(move || {
             let _held = writer_turn.take();
-            told.send("writer").unwrap();
+            sender.send("writer").unwrap();
         });
         go_on.send(()).unwrap();
         assert_eq!(order.recv().unwrap(), "call");
@@ -318,7 +319,7 @@ mod tests {
             // SAFETY: the VFS pointer is not used.
             unsafe { sleep(ptr::null_mut(), c_int::MAX) };
             assert_eq!(turn.lock().owed, 1);
-            // SAFETY: as above. Somebody else is in its way, so this one waits.
+            // SAFETY: as above. Another connection has the lock, so this call waits.
             unsafe { sleep(ptr::null_mut(), 1) };
             assert_eq!(turn.lock().owed, 0);
         });

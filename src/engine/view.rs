@@ -12,8 +12,9 @@
 //!   the database, at the transaction's beginning or after it. Where they were all checkpointed
 //!   already, the file alone is, and the WAL may be reset at any time and must not be looked at.
 //!
-//! A file whose header is beyond SQLite can be viewed, too, and one with a hot journal, through the
-//! journal; but without a transaction: then what is read may be torn, were somebody writing to it.
+//! A file whose header SQLite cannot read can be viewed, too, and a file with a hot journal,
+//! through the journal. Such a view has no transaction: if another connection writes, reads may be
+//! torn.
 //!
 //! Any thread, one at a time.
 
@@ -57,7 +58,7 @@ impl View {
     /// Views the database at `path`, whatever it holds.
     ///
     /// # Errors
-    /// `SQLITE_BUSY` where it is locked until `until`; SQLite's; `task`'s. Damage is none.
+    /// `SQLITE_BUSY` where it is locked until `until`; SQLite's; `task`'s. Damage is not an error.
     pub fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Self> {
         let reader = Reader::open(path, Duration::ZERO)?;
         let bytes: Option<Rc<dyn Storage>> = match reader.instead() {
@@ -105,8 +106,8 @@ impl View {
             .sql()?
             .query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))
             .map(|size| u64::try_from(size).unwrap_or(0))?;
-        // A connection in a transaction is not told. One that is not told at all goes by the
-        // frames' own checksums.
+        // SQLite does not report the frames to a connection in a transaction. Where it does not
+        // report them to another one either, the frames' own checksums decide.
         let (frames, checkpointed) = Reader::open(reader.connection().path(), Duration::ZERO)?
             .connection()
             .wal_frames()

@@ -1,4 +1,4 @@
-//! What this process's commits put into a file's WAL, for whoever checkpoints it.
+//! What this process's commits put into a file's WAL, for the checkpointer.
 //!
 //! A watched connection reports the WAL's length after each of its commits
 //! (<https://sqlite.org/c3ref/wal_hook.html>) instead of checkpointing inside them. The report

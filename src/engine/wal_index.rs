@@ -1,17 +1,17 @@
-//! The WAL index (`-shm`) of a file, and having SQLite build it anew from the WAL.
+//! The WAL index (`-shm`) of a file, and making SQLite rebuild it from the WAL.
 //!
-//! The index tells every connection of every process where in the WAL the newest version of a
-//! page is. It is a cache: after a crash SQLite builds it anew from the WAL. It does so only
-//! where the index's header is damaged, though. An index whose header is in order and whose
-//! tables are not (a program wrote into the file, or cut it and let it grow again) answers
-//! `SQLITE_CORRUPT` or `SQLITE_NOTADB` on an intact database, in every process, and goes on
-//! answering that until the last connection anywhere is closed.
+//! In the index every connection of every process finds the newest version of a page in the WAL. It
+//! is a cache: after a crash SQLite rebuilds it from the WAL. But SQLite does so only if the
+//! index's header is damaged. If the header is valid and the tables are not (a program wrote into
+//! the file, or truncated it and let it grow again), reads of an intact database fail with
+//! `SQLITE_CORRUPT` or `SQLITE_NOTADB`, in every process, until the last connection of all
+//! processes is closed.
 //!
-//! [`rebuild`] declares such an index void, by clearing its header: the next reader, of whatever
-//! process, then builds it anew, as after a crash. It holds the locks that SQLite's own recovery
-//! holds, so that nobody writes or checkpoints meanwhile; readers keep their snapshots. First it
-//! reads the WAL and makes sure that every commit that the index tells of is there, because what
-//! is not would be forgotten with the index.
+//! [`rebuild`] invalidates such an index by clearing its header: the next reader, of any process,
+//! then rebuilds it, as after a crash. `rebuild` holds the locks that SQLite's own recovery holds,
+//! so that no connection writes or checkpoints meanwhile; readers keep their snapshots. First it
+//! verifies that the WAL has every commit that the index has, because the rebuild would lose a
+//! commit that the WAL lacks.
 //!
 //! Everything goes through SQLite's own file handles. Layouts:
 //! <https://sqlite.org/walformat.html>. Runs on the thread that owns the connection.
@@ -38,7 +38,7 @@ const WRITER: (c_int, c_int) = (0, 1);
 /// Bytes of the index's file that readers lock: the first, and how many
 /// (<https://sqlite.org/walformat.html>, 2.3.2).
 const READERS: (i64, i64) = (123, 5);
-/// Word of the index that counts the frames which are in the database.
+/// Word of the index that counts the frames which a checkpoint has copied (`nBackfill`).
 const BACKFILLED: usize = 2 * WORDS;
 /// The version of an index that is closed. SQLite's is 3007000, and all of its versions are of that
 /// form.
@@ -48,9 +48,9 @@ const FRAME_HEADER: usize = 24;
 /// The shortest and the longest pause between two tries for the locks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// What the index says of the WAL.
+/// What the index's header says of the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
+struct IndexHeader {
     frames: u32,
     /// Pages of the database.
     pages: u32,
@@ -65,19 +65,18 @@ struct Handle<'a> {
     methods: &'a ffi::sqlite3_io_methods,
 }
 
-/// Has the WAL index of the main database of `connection` built anew, if there is one. Waits up
-/// to `patience` for writers and checkpointers of all processes.
+/// Makes SQLite rebuild the WAL index of the main database of `connection`, if it has a WAL. Waits
+/// up to `patience` for writers and checkpointers of all processes.
 ///
 /// # Errors
 /// * `SQLITE_BUSY`;
-/// * `ERR_FUSION_WAL_LOST`: the WAL does not hold every commit that the index tells of. The index
-///   is left as it is;
+/// * `ERR_FUSION_WAL_LOST`: the WAL lacks a commit that the index has. The index is left as it is;
 /// * SQLite's, where the file cannot be read afterwards.
 pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
     let at = |error: Error| error.at(connection.path());
-    // Opens the WAL and maps its index. What it answers is what is doubted.
+    // Opens the WAL and maps its index. The result is ignored: the index may be wrong.
     drop(read(connection));
-    let told = match with_wal(connection)? {
+    let expected = match with_wal(connection)? {
         Some((database, wal)) => void_index(&database, &wal, patience).map_err(at)?,
         None => None,
     };
@@ -86,10 +85,10 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
     if let Some((database, _)) = &after {
         announce(database, patience).map_err(at)?;
     }
-    if let Some(before) = told
+    if let Some(before) = expected
         && let Some((database, _)) = &after
         && let Some(after) = look(database).map_err(at)?
-        // Other salts: the WAL was checkpointed and begun anew meanwhile.
+        // Other salts: the WAL was checkpointed and restarted meanwhile.
         && after.salt == before.salt
         && after.frames < before.frames
     {
@@ -98,16 +97,18 @@ pub fn rebuild(connection: &Connection, patience: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Saves what was committed to a WAL that is not at its path any more: checkpoints it through
-/// `connection`, which has it open, and closes its index ([`close_index`]). `is_untouched` says
-/// whether the database file is as the WAL's own processes left it; it is asked, and the copying
-/// done, while no connection writes through that index, whose file is `shm`, and none can be opened. A file that is
-/// longer than that WAL says was written to by others. `done` is called
-/// before any can be. Returns whether nothing is lost with the WAL now.
+/// Saves the commits of a WAL that is no longer at its path: checkpoints it through `connection`,
+/// which has it open, and closes its index ([`close_index`]), whose file is `shm`. Returns whether
+/// every frame of the WAL is in the database.
 ///
-/// Of several processes that have the WAL open one copies; each of the others finds every frame
-/// copied. A process that ends at any step leaves its locks to the next: until every frame is in
-/// the database the index stays in use, and the same is done again.
+/// `is_untouched` returns whether the database file is as the WAL's own processes left it. It is
+/// called, and the WAL is checkpointed, while no connection writes through that index and no
+/// connection can be opened. A file that is longer than that WAL says was written to by other
+/// processes. `done` is called before a connection can be opened.
+///
+/// If several processes have the WAL open, one of them checkpoints; the others find every frame
+/// copied. A process that ends at any step releases its locks, and the next process repeats the
+/// steps: the index stays in use until every frame is in the database.
 ///
 /// # Errors
 /// SQLite's; `SQLITE_BUSY`; `ERR_FUSION_WEDGED` where no process can be kept from opening the file:
@@ -128,15 +129,15 @@ pub fn rescue(
     let file = connection.file().map(|file| file.id);
     let _shut_out = ShutOut::begin(&database, file, patience)?;
     locked(&database, WRITER, patience, || {
-        let Some(told) = look(&database)? else {
+        let Some(expected) = look(&database)? else {
             return Ok(false);
         };
-        let is_saved = is_copied(&database, &told)?
+        let is_saved = is_copied(&database, &expected)?
             || (is_untouched()
-                && database.size()? <= u64::from(told.pages) * told.page_size as u64
-                && is_whole(&wal, &told)?
+                && database.size()? <= u64::from(expected.pages) * expected.page_size as u64
+                && is_whole(&wal, &expected)?
                 && checkpoint(connection)?
-                && is_copied(&database, &told)?);
+                && is_copied(&database, &expected)?);
         if is_saved {
             close_index(&database)?;
             await_readers(shm, patience)?;
@@ -147,10 +148,11 @@ pub fn rescue(
     .map_err(|error| error.at(connection.path()))
 }
 
-/// Waits, up to `patience`, while the file of `connection`, which has read nothing, is in WAL mode, has
-/// no index at its path, and another process has it open. The sidecar files were deleted under
-/// that process then: it saves what it committed ([`rescue`]), which it cannot once there is
-/// another WAL. One that does not within `patience` is idle, or is not this package's.
+/// Waits, up to `patience`, while the file of `connection` is in WAL mode, has no index at its
+/// path, and is open in another process. `connection` has read nothing. In this state the sidecar
+/// files were deleted while that process had them open. It saves its commits ([`rescue`]), which is
+/// impossible once another WAL exists. A process that does not do so within `patience` is idle, or
+/// does not use this package.
 ///
 /// # Errors
 /// SQLite's, of reading the header.
@@ -178,9 +180,10 @@ fn says_wal(connection: &Connection) -> Result<bool> {
     }
 }
 
-/// Closes the index of `connection` ([`close_index`]), which is not at its path any more while its WAL
-/// still is: whoever opens the file makes another index for the same WAL, and two must not be
-/// written by. `done` is called before a connection can be opened.
+/// Closes the index of `connection` ([`close_index`]) if the index is no longer at its path while
+/// the WAL still is. The next connection that opens the file makes another index for the same WAL,
+/// and commits through two indexes would overwrite each other. `done` is called before a connection
+/// can be opened.
 ///
 /// # Errors
 /// As [`rescue`].
@@ -196,8 +199,8 @@ pub fn retire(
     };
     let file = connection.file().map(|file| file.id);
     let _shut_out = ShutOut::begin(&database, file, patience)?;
-    // A checkpoint of another process ends first: it would put pages into the database that are older
-    // than those which the next index's processes put there.
+    // Wait for a checkpoint of another process: it could overwrite newer pages in the database,
+    // from a checkpoint through the next index, with older ones.
     locked(&database, WRITER_TO_RECOVERY, patience, || {
         if look(&database)?.is_some() {
             close_index(&database)?;
@@ -210,17 +213,17 @@ pub fn retire(
 }
 
 /// Whether every frame is in the database.
-fn is_copied(database: &Handle<'_>, told: &Told) -> Result<bool> {
+fn is_copied(database: &Handle<'_>, expected: &IndexHeader) -> Result<bool> {
     let copied = index(database)?
         .and_then(|words| words.get(BACKFILLED))
         .map_or(0, |word| word.load(Ordering::Acquire));
-    Ok(copied >= told.frames)
+    Ok(copied >= expected.frames)
 }
 
-/// Whether `wal` holds every frame that `told` names. A read that fails is an error: it says
-/// nothing about the frames.
-fn is_whole(wal: &Handle<'_>, told: &Told) -> Result<bool> {
-    match check_wal(wal, told) {
+/// Whether `wal` has every frame of the index's header `expected`. A failed read is an error: it
+/// says nothing about the frames.
+fn is_whole(wal: &Handle<'_>, expected: &IndexHeader) -> Result<bool> {
+    match check_wal(wal, expected) {
         Ok(()) => Ok(true),
         Err(error) if error.code == "ERR_FUSION_WAL_LOST" => Ok(false),
         Err(error) => Err(error),
@@ -228,7 +231,7 @@ fn is_whole(wal: &Handle<'_>, told: &Told) -> Result<bool> {
 }
 
 fn checkpoint(connection: &Connection) -> Result<bool> {
-    // SAFETY: the connection is open and this thread's; the numbers are not asked for.
+    // SAFETY: the connection is open and this thread's; null pointers request no counts.
     let rc = unsafe {
         ffi::sqlite3_wal_checkpoint_v2(
             connection.raw(),
@@ -244,11 +247,11 @@ fn checkpoint(connection: &Connection) -> Result<bool> {
     }
 }
 
-/// No process can open the database while this lives: its file has SQLite's pending lock, which
-/// connections that have it open in WAL mode do not take.
+/// While this lives no process can open the database: this has SQLite's PENDING lock on the file.
+/// Connections that have the file open in WAL mode do not need that lock.
 enum ShutOut<'a> {
     Lock(#[expect(dead_code, reason = "held until it is dropped")] PendingLock),
-    /// Through SQLite, which has the shared lock, as each connection that has read in WAL mode.
+    /// Through SQLite, which has the SHARED lock, like each connection that has read in WAL mode.
     Sqlite {
         database: &'a Handle<'a>,
         unlock: unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int) -> c_int,
@@ -277,23 +280,23 @@ impl<'a> ShutOut<'a> {
         let (Some(lock), Some(unlock)) = (database.methods.xLock, database.methods.xUnlock) else {
             return failed(ffi::SQLITE_IOERR_LOCK);
         };
-        // SAFETY: the file is open. A lock that is had already is left as it is.
+        // SAFETY: the file is open. A lock that it already has is left as it is.
         let rc = unsafe { lock(database.raw, ffi::SQLITE_LOCK_RESERVED) };
         if rc == ffi::SQLITE_BUSY {
             // SQLite refuses it in WAL mode while another process has the same index open.
             return Err(Error::fusion(
                 "ERR_FUSION_WEDGED",
-                "the -wal and -shm were deleted while the database was open, and another process \
-                 has the deleted ones open, too, so that what was committed cannot be saved by \
-                 this one: end the other process, or close the database there",
+                "the -wal and -shm were deleted while the database was open. Another process has \
+                 the deleted files open, too, so that this process cannot save the commits in \
+                 them: end the other process, or close the database there",
             ));
         }
         if rc != ffi::SQLITE_OK {
             return failed(rc);
         }
         let shut_out = Self::Sqlite { database, unlock };
-        // SAFETY: as above. Where others have the file open the exclusive lock is refused, and
-        // the pending one is had.
+        // SAFETY: as above. If another process has the file open, the EXCLUSIVE lock is refused and
+        // the PENDING lock is taken.
         match unsafe { lock(database.raw, ffi::SQLITE_LOCK_EXCLUSIVE) } {
             ffi::SQLITE_OK | ffi::SQLITE_BUSY => Ok(shut_out),
             rc => failed(rc),
@@ -304,14 +307,14 @@ impl<'a> ShutOut<'a> {
 impl Drop for ShutOut<'_> {
     fn drop(&mut self) {
         if let Self::Sqlite { database, unlock } = self {
-            // SAFETY: the file is open; back to the lock that was had before.
+            // SAFETY: the file is open; back to the lock that it had before.
             unsafe { unlock(database.raw, ffi::SQLITE_LOCK_SHARED) };
         }
     }
 }
 
-/// Carries `body` out while nothing else can open the main database of `connection`, which has read
-/// nothing; none where another process, or another connection of this one, has it open.
+/// Runs `body` while no other connection can open the main database of `connection`, which has read
+/// nothing. `None`: another connection, of this or another process, has it open.
 ///
 /// # Errors
 /// SQLite's.
@@ -340,7 +343,7 @@ fn read(connection: &Connection) -> Result<()> {
         .map_err(|error| Error::from(error).at(connection.path()))
 }
 
-/// One of the file handles of the main database; none where it is not open.
+/// One of the file handles of the main database; `None` where it is not open.
 fn handle(connection: &Connection, which: c_int) -> Result<Option<Handle<'_>>> {
     connection.sql()?;
     let mut raw: *mut ffi::sqlite3_file = ptr::null_mut();
@@ -362,36 +365,39 @@ fn handle(connection: &Connection, which: c_int) -> Result<Option<Handle<'_>>> {
     Ok(methods.map(|methods| Handle { raw, methods }))
 }
 
-/// The database of `connection` and its WAL, where it has one open. Where it has not, the index is
-/// not to be touched through it: SQLite would map it for a connection that never lets go of it.
+/// The database of `connection` and its WAL, if it has a WAL open. If it has not, the index must
+/// not be used through this connection: SQLite would map it and never unmap it.
 fn with_wal(connection: &Connection) -> Result<Option<(Handle<'_>, Handle<'_>)>> {
     let database = handle(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?;
     Ok(database.zip(handle(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?))
 }
 
-/// Clears the header of the index. Returns what it said, or none where SQLite would not have
-/// believed it.
-fn void_index(database: &Handle<'_>, wal: &Handle<'_>, patience: Duration) -> Result<Option<Told>> {
+/// Clears the header of the index. Returns the old header, or `None` if it was not valid.
+fn void_index(
+    database: &Handle<'_>,
+    wal: &Handle<'_>,
+    patience: Duration,
+) -> Result<Option<IndexHeader>> {
     let Some(header) = header(database)? else {
         return Ok(None);
     };
     locked(database, WRITER_TO_RECOVERY, patience, || {
-        let told = look(database)?;
-        if let Some(told) = &told {
-            check_wal(wal, told)?;
+        let expected = look(database)?;
+        if let Some(expected) = &expected {
+            check_wal(wal, expected)?;
         }
         for word in header.iter().rev() {
             word.store(0, Ordering::Relaxed);
         }
         barrier(database);
-        Ok(told)
+        Ok(expected)
     })
 }
 
-/// Closes an index of which every frame is in the database: gives its header a version that no
-/// SQLite knows. Each later transaction through it, of whatever process, is then refused
-/// (`SQLITE_CANTOPEN`, `walIndexReadHdr`) instead of committing to a WAL that only the processes
-/// know that have it open. A transaction that has begun reads on. The caller has the writer's lock.
+/// Closes an index whose frames are all in the database: gives its header a version that no SQLite
+/// knows. SQLite then refuses each later transaction through it, in every process
+/// (`SQLITE_CANTOPEN`, `walIndexReadHdr`), instead of committing to a WAL that only the processes
+/// see that have it open. A transaction that has begun reads on. The caller has the write lock.
 fn close_index(database: &Handle<'_>) -> Result<()> {
     change_header(database, |words| {
         if let Some(version) = words.first_mut() {
@@ -400,12 +406,12 @@ fn close_index(database: &Handle<'_>) -> Result<()> {
     })
 }
 
-/// Waits until no other process reads through the index, whose file is `shm`. It is closed, so that
-/// none begins. The processes of the next index do not know of these readers, and would checkpoint
-/// pages that their snapshots still need.
+/// Waits until no other process reads through the index, whose file is `shm`. The index is closed,
+/// so that no reader begins. Connections with the next index do not see these readers' marks, and
+/// would checkpoint pages that their snapshots still need.
 ///
 /// # Errors
-/// `SQLITE_BUSY` after `patience`; what was begun is begun again by the next try.
+/// `SQLITE_BUSY` after `patience`; the next call repeats all steps.
 fn await_readers(shm: Option<FileId>, patience: Duration) -> Result<()> {
     let Some(shm) = shm.map(|shm| (shm.device, shm.inode)) else { return Ok(()) };
     let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
@@ -422,9 +428,9 @@ fn await_readers(shm: Option<FileId>, patience: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Changes the header's counter of changes, as a commit would. A connection that finds the header
-/// as it was keeps the pages that it has cached, and those that it read through the index that
-/// lied are wrong.
+/// Increases the header's counter of changes (`iChange`), as a commit would. A connection that
+/// finds the header unchanged keeps its page cache, which may have wrong pages, read through the
+/// damaged index.
 fn announce(database: &Handle<'_>, patience: Duration) -> Result<()> {
     locked(database, WRITER_TO_RECOVERY, patience, || {
         if look(database)?.is_none() {
@@ -438,7 +444,7 @@ fn announce(database: &Handle<'_>, patience: Duration) -> Result<()> {
     })
 }
 
-/// Writes the header's words, as `change` has them, with their checksum.
+/// Writes the header's words, changed by `change`, with their checksum.
 fn change_header(database: &Handle<'_>, change: impl FnOnce(&mut [u32])) -> Result<()> {
     let Some(header) = header(database)? else {
         return Ok(());
@@ -467,7 +473,7 @@ fn barrier(database: &Handle<'_>) {
     }
 }
 
-/// Runs `body` while nobody else has these locks.
+/// Runs `body` with these locks of the index.
 fn locked<R>(
     database: &Handle<'_>,
     (first, count): (c_int, c_int),
@@ -498,12 +504,12 @@ fn locked<R>(
     result
 }
 
-/// Both copies of the header; none where there is no index.
+/// Both copies of the header; `None` without an index.
 fn header<'a>(database: &Handle<'a>) -> Result<Option<&'a [AtomicU32; 2 * WORDS]>> {
     Ok(index(database)?.and_then(|words| words.first_chunk()))
 }
 
-/// The header, and what follows it; none where there is no index.
+/// The header, and the words up to `nBackfill`; `None` without an index.
 fn index<'a>(database: &Handle<'a>) -> Result<Option<&'a [AtomicU32; BACKFILLED + 1]>> {
     let Some(map) = database.methods.xShmMap else { return Ok(None) };
     let mut memory: *mut c_void = ptr::null_mut();
@@ -520,16 +526,16 @@ fn index<'a>(database: &Handle<'a>) -> Result<Option<&'a [AtomicU32; BACKFILLED 
     Ok(Some(unsafe { &*memory.cast::<[AtomicU32; BACKFILLED + 1]>() }))
 }
 
-/// What the index says, if SQLite would believe it.
-fn look(database: &Handle<'_>) -> Result<Option<Told>> {
+/// The header of the index, if it is valid.
+fn look(database: &Handle<'_>) -> Result<Option<IndexHeader>> {
     let header = header(database)?;
     Ok(header
         .and_then(|header| believed(&header.each_ref().map(|word| word.load(Ordering::Acquire)))))
 }
 
-/// What the two copies of an index's header say, if SQLite would believe them: both the same, and
-/// their checksum right.
-fn believed(words: &[u32; 2 * WORDS]) -> Option<Told> {
+/// The index's header, if SQLite would accept it: both copies are the same, and their checksum is
+/// right.
+fn believed(words: &[u32; 2 * WORDS]) -> Option<IndexHeader> {
     let (one, other) = words.split_at(WORDS);
     let bytes: Vec<u8> = one.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let summed = bytes.get(..40)?;
@@ -540,7 +546,7 @@ fn believed(words: &[u32; 2 * WORDS]) -> Option<Told> {
     }
     let size = u16::from_ne_bytes([*bytes.get(14)?, *bytes.get(15)?]);
     let page_size = if size == 1 { 65_536 } else { usize::from(size) };
-    Some(Told {
+    Some(IndexHeader {
         frames: *one.get(4)?,
         pages: *one.get(5)?,
         page_size,
@@ -549,13 +555,13 @@ fn believed(words: &[u32; 2 * WORDS]) -> Option<Told> {
     })
 }
 
-/// That `wal` holds the frames that `told` names, all of them, as recovery reads them.
+/// Checks that `wal` has all frames of the index's header `expected`, as recovery reads them.
 ///
 /// # Errors
-/// `ERR_FUSION_WAL_LOST`; SQLite's, where a read fails: that is not the WAL's end.
-fn check_wal(wal: &Handle<'_>, told: &Told) -> Result<()> {
-    let missing = |found: u32| Err(lost(told.frames, found));
-    if told.frames == 0 {
+/// `ERR_FUSION_WAL_LOST`; SQLite's, where a read fails: a failed read is not the end of the WAL.
+fn check_wal(wal: &Handle<'_>, expected: &IndexHeader) -> Result<()> {
+    let missing = |found: u32| Err(lost(expected.frames, found));
+    if expected.frames == 0 {
         return Ok(());
     }
     let mut header = [0; WAL_HEADER];
@@ -572,11 +578,13 @@ fn check_wal(wal: &Handle<'_>, told: &Told) -> Result<()> {
     };
     let (summed, sum) = header.split_at(24);
     let mut running = checksum([0; 2], summed, decode);
-    if [word(sum, 0), word(sum, 4)] != running.map(Some) || header.get(16..24) != Some(&told.salt) {
+    if [word(sum, 0), word(sum, 4)] != running.map(Some)
+        || header.get(16..24) != Some(&expected.salt)
+    {
         return missing(0);
     }
-    let mut frame = vec![0; FRAME_HEADER + told.page_size];
-    for index in 0..told.frames {
+    let mut frame = vec![0; FRAME_HEADER + expected.page_size];
+    for index in 0..expected.frames {
         let offset = WAL_HEADER as i64 + i64::from(index) * frame.len() as i64;
         if !wal.read(&mut frame, offset)? {
             return missing(index);
@@ -585,12 +593,12 @@ fn check_wal(wal: &Handle<'_>, told: &Told) -> Result<()> {
         running = checksum(running, head.get(..8).unwrap_or_default(), decode);
         running = checksum(running, page, decode);
         if [word(head, 16), word(head, 20)] != running.map(Some)
-            || head.get(8..16) != Some(&told.salt)
+            || head.get(8..16) != Some(&expected.salt)
         {
             return missing(index);
         }
     }
-    if running == told.checksum { Ok(()) } else { missing(told.frames) }
+    if running == expected.checksum { Ok(()) } else { missing(expected.frames) }
 }
 
 impl Handle<'_> {
@@ -607,7 +615,7 @@ impl Handle<'_> {
         }
     }
 
-    /// Whether the file has as many bytes from `offset` on as `buffer`, which they fill.
+    /// Fills `buffer` from `offset` on. `false`: the file has fewer bytes.
     ///
     /// # Errors
     /// SQLite's, where the read fails.
@@ -636,12 +644,12 @@ fn checksum(from: [u32; 2], bytes: &[u8], decode: fn([u8; 4]) -> u32) -> [u32; 2
     [one, two]
 }
 
-fn lost(told: u32, found: u32) -> Error {
+fn lost(expected: u32, found: u32) -> Error {
     Error::fusion(
         "ERR_FUSION_WAL_LOST",
         format!(
             "the -wal was overwritten, cut short or deleted while the database was open: of \
-             {told} frames that it should hold, {found} are there. Commits that were not \
+             {expected} frames that it should hold, {found} are there. Commits that were not \
              checkpointed yet are lost if every process closes the file now. Nothing was changed"
         ),
     )

@@ -1,43 +1,47 @@
-//! Wedged connections: an intact file whose connections answer `SQLITE_CORRUPT` or
-//! `SQLITE_NOTADB` for ever.
+//! Recovery from a stale or damaged `-shm` or `-wal`: the database file is intact, but every read
+//! fails with `SQLITE_CORRUPT` or `SQLITE_NOTADB` (a *wedge*).
 //!
-//! | what happened to the sidecar files | what is done |
-//! |---|---|
-//! | the WAL index lies (another program wrote into the `-shm`) | it is built again, for all processes: [`wal_index::rebuild`] |
-//! | `-shm` was deleted or made again, the `-wal` is the same | the old index is closed; every connection of this process is reopened |
-//! | `-wal` was deleted or made again, perhaps `-shm`, too | what is in the old WAL only is saved, if no process has used the file since; the old index is closed; every connection of this process is reopened |
+//! - The WAL index is damaged (another program wrote into the `-shm`): SQLite rebuilds it, for all
+//!   processes ([`wal_index::rebuild`]).
+//! - The `-shm` was deleted or replaced, the `-wal` is the same: the old index is closed; every
+//!   connection of this process is reopened.
+//! - The `-wal` was deleted or replaced, perhaps the `-shm`, too: commits that are only in the old
+//!   WAL are saved, if no process has used the file since; the old index is closed; every
+//!   connection of this process is reopened.
 //!
 //! Reopening one connection would not help in the last two cases: SQLite maps a file's `-shm` once
-//! a process, and lets go of the mapping with the process's *last* connection to that file. So
-//! the file has a *generation*. Connections belong to the one in which they were opened; healing
-//! begins another. A connection of an earlier one is *stale*: its owner closes it as soon as it
-//! is in no transaction, and opens it again, which waits for the others ([`Member::enter`]).
+//! a process, and unmaps it when the process closes its *last* connection to that file. So a file
+//! has a *generation*. A connection belongs to the generation in which it was opened; a recovery
+//! begins the next one. A connection of an earlier generation is *stale*: its owner closes it as
+//! soon as it is in no transaction, and opens it again. The reopened connection waits until all
+//! stale connections are closed ([`Member::enter`]).
 //!
-//! Connections that have a deleted WAL open have the only copy of what was committed to it and not
-//! checkpointed, so it is, before they are closed ([`wal_index::rescue`]). That is sound only if
-//! the database file is as the old WAL's processes left it: where a process has used it with
-//! another WAL, the old one must not be applied, and its commits are lost ([`Remedy::Lost`]).
+//! If a WAL was deleted, the connections that have it open have the only copy of its commits that
+//! are not checkpointed. So they are checkpointed before these connections are closed
+//! ([`wal_index::rescue`]). That is sound only if the database file is as the old WAL's processes
+//! left it. If a process has used the file with another WAL, the old WAL must not be applied, and
+//! its commits are lost ([`Remedy::Lost`]).
 //!
 //! # Several processes
 //!
-//! Processes that have deleted files open share their inodes, and so the locks of the old `-shm`.
-//! The first one to notice does, with the writer's lock of the old index and the pending lock of the
-//! database file, so that no process commits and none opens the file:
+//! Processes that have the deleted files open share their inodes, and so the locks of the old
+//! `-shm`. The first process that detects it takes the write lock of the old index and the PENDING
+//! lock of the database file. Then no process commits, and no process opens the file. It
 //!
-//! 1. checkpoints the old WAL, if a frame of it is not in the database;
-//! 2. closes the old index: no transaction can begin through it any more, in any process; those of other
-//!    processes that have begun are waited for;
-//! 3. where the `-shm` is still at its path, removes it: whoever opens the file makes another one;
-//! 4. begins another generation, and gives the locks back.
+//! 1. checkpoints the old WAL, if one of its frames is not in the database;
+//! 2. closes the old index, so that no transaction of any process can begin through it, and waits
+//!    for the transactions of other processes that have begun;
+//! 3. removes the old `-shm` if it is still at its path: the next open of the file makes another;
+//! 4. begins the next generation, and releases the locks.
 //!
-//! A commit of another process comes before step 1, and is copied; or it comes after step 2, and is
-//! refused by SQLite (`SQLITE_CANTOPEN`), which has that process do the same: it finds every frame
-//! copied. A process that ends on the way gives its locks back with its descriptors, and the next
-//! one begins with step 1. A process without this package gets `SQLITE_CANTOPEN` until it opens the
-//! file again, instead of committing to a WAL without a name.
+//! A commit of another process comes before step 1, and is checkpointed, or after step 2. Then
+//! SQLite refuses it (`SQLITE_CANTOPEN`), and that process takes the same steps: it finds every
+//! frame copied. If a process ends in between, its locks are released with its descriptors, and the
+//! next process begins with step 1. A process without this package gets `SQLITE_CANTOPEN` until it
+//! reopens the file, instead of committing to a deleted WAL.
 //!
-//! Whether `-wal` and `-shm` are those that SQLite opened is known from `stat`, against what the
-//! paths led to when the first connection had read the file. Any thread.
+//! `stat` shows whether `-wal` and `-shm` are those that SQLite opened: it compares them with the
+//! files at these paths when the first connection had read the database. Any thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -51,24 +55,24 @@ use rusqlite::{OpenFlags, ffi};
 use super::connection::LONGEST_TIMEOUT;
 use super::{Class, Connection, DatabaseFile, Error, FileId, Result, Wal, wal_index};
 
-/// Is told that connections work again, which an error had put in doubt.
+/// Called with the error and its remedy once connections work again.
 type Observer = Arc<dyn Fn(Error, Remedy) + Send + Sync>;
 
-/// After healing did not help, how long further errors count as damage without another try.
+/// After a recovery that did not help: how long further errors count as damage without a new try.
 const HOPELESS: Duration = Duration::from_secs(1);
 
-/// How long healing waits for writers and checkpointers of other processes.
+/// How long a recovery waits for writers and checkpointers of other processes.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What healed a wedge.
+/// How a wedge was recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// The WAL index was built anew.
+    /// The WAL index was rebuilt.
     IndexRebuilt,
-    /// Every connection of this process is opened anew.
+    /// Every connection of this process is reopened.
     Reopened,
-    /// The same, and what was committed last is lost: somebody deleted the WAL that it was in and
-    /// used the file without it.
+    /// The same, and the last commits are lost: another program deleted the WAL that they were in
+    /// and used the file without it.
     Lost,
 }
 
@@ -80,7 +84,7 @@ pub struct Members {
     state: Mutex<State>,
     observer: Mutex<Option<Observer>>,
     left: Condvar,
-    /// One healing at a time.
+    /// One recovery at a time.
     healing: Mutex<()>,
 }
 
@@ -88,13 +92,13 @@ pub struct Members {
 struct State {
     /// Open connections.
     open: BTreeMap<u32, usize>,
-    /// Those of them that wait in [`Member::enter`]: they have read nothing, so that they have
-    /// nothing mapped that others would have to wait for.
+    /// The open connections that wait in [`Member::enter`]: they have read nothing, so they have no
+    /// mapping that other connections would have to wait for.
     entering: usize,
     /// What `-wal` and `-shm` were when the current generation first read them.
-    beside: Option<Beside>,
+    sidecars: Option<SidecarIds>,
     hopeless: Option<Instant>,
-    /// What was done about which error, while it is not known whether it helped.
+    /// The error and its remedy, until it is known whether the remedy helped.
     pending: Option<(Error, Remedy)>,
 }
 
@@ -104,22 +108,21 @@ impl fmt::Debug for Members {
     }
 }
 
-/// The files beside a database; none where there was none to be seen.
+/// The sidecar files of a database; `None` for a file that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Beside {
+struct SidecarIds {
     wal: Option<FileId>,
     shm: Option<FileId>,
 }
 
-impl Beside {
+impl SidecarIds {
     fn of(database: &Path) -> Self {
         let id = |path: &Path| FileId::of(path).ok();
         Self { wal: id(&Wal::path(database)), shm: id(&shm_path(database)) }
     }
 }
 
-/// A connection's part in its file's [`Members`]; it leaves when this is dropped, which is after
-/// it is closed.
+/// A connection's entry in its file's [`Members`]. It is dropped after the connection is closed.
 #[derive(Debug)]
 pub(super) struct Member {
     file: Arc<DatabaseFile>,
@@ -131,7 +134,7 @@ pub(super) fn shm_path(database: &Path) -> PathBuf {
 }
 
 impl Error {
-    /// Whether a connection that is wedged may say this of an intact file.
+    /// Whether a connection with a stale `-shm` or `-wal` may return this error for an intact file.
     pub fn may_be_wedge(&self) -> bool {
         let of_shm = [
             ffi::SQLITE_IOERR_SHORT_READ,
@@ -148,8 +151,8 @@ impl Error {
     pub fn stale() -> Self {
         Self::fusion(
             "ERR_FUSION_STALE",
-            "the files beside the database (-wal, -shm) were replaced while it was open, and this \
-             connection still has the old ones. It is reopened outside of a transaction",
+            "the -wal or -shm file of the database was replaced while it was open, and this \
+             connection still has the old one. It is reopened outside a transaction",
         )
     }
 }
@@ -159,28 +162,29 @@ impl Members {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The generation that is not stale.
+    /// The current generation.
     #[inline]
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// How often connections to this file were healed.
+    /// How often a recovery of this file has helped.
     pub fn healed(&self) -> u64 {
         self.healed.load(Ordering::Relaxed)
     }
 
-    /// Has `observer` told, on the thread that finds out, what healed.
+    /// Sets the observer, which [`Self::confirm`] calls on its own thread.
     pub fn observe(&self, observer: Option<Observer>) {
         *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
     }
 
-    /// Something was done about `error`, and may have helped.
+    /// Records that a recovery from `error` was attempted.
     pub fn hope(&self, error: Error, remedy: Remedy) {
         self.lock().pending.get_or_insert((error, remedy));
     }
 
-    /// What was done has helped: a call that had failed succeeds, or the file was looked through.
+    /// Records that the recovery has helped: a call that had failed succeeds, or the whole file was
+    /// verified.
     pub fn confirm(&self) {
         let Some((error, remedy)) = self.lock().pending.take() else {
             return;
@@ -192,20 +196,20 @@ impl Members {
         }
     }
 
-    /// It was no wedge after all, and what it was is mended by now.
+    /// Records that the error had another cause, which is removed.
     pub fn dismiss(&self) {
         self.lock().pending = None;
     }
 
-    /// What was done has not helped: the file is damaged.
+    /// Records that the recovery has not helped: the file is damaged.
     pub fn give_up(&self) {
         let mut state = self.lock();
         state.hopeless = Some(Instant::now());
         state.pending = None;
     }
 
-    /// A connection was opened and has read nothing. It shares the mapping of those that are
-    /// open, so it belongs to the oldest generation among them.
+    /// Adds a connection that was opened and has read nothing. It shares the `-shm` mapping of the
+    /// open connections, so it belongs to the oldest generation among them.
     pub(super) fn join(file: &Arc<DatabaseFile>) -> Member {
         let members = &file.members;
         let mut state = members.lock();
@@ -213,62 +217,62 @@ impl Members {
         let current = members.generation();
         let generation = oldest.unwrap_or(current);
         if oldest.is_none() {
-            state.beside = None;
+            state.sidecars = None;
         }
         *state.open.entry(generation).or_default() += 1;
         drop(state);
         Member { file: Arc::clone(file), generation }
     }
 
-    /// What `-wal` and `-shm` are, once the first connection of a generation has read the file.
+    /// Records which files `-wal` and `-shm` are, once the first connection of a generation has
+    /// read the database.
     pub(super) fn have_read(&self, database: &Path) {
         let mut state = self.lock();
-        if state.beside.is_none() {
-            state.beside = Some(Beside::of(database));
+        if state.sidecars.is_none() {
+            state.sidecars = Some(SidecarIds::of(database));
         }
     }
 
     /// The journal mode was changed, which makes or removes the files.
     pub(super) fn have_changed_mode(&self) {
-        self.lock().beside = None;
+        self.lock().sidecars = None;
     }
 
-    /// What became of the files beside the database; none: they are those that are open.
+    /// Which sidecar file was replaced; `None`: the files at the paths are the open ones.
     fn moved(&self, database: &Path) -> Option<Moved> {
         let mut state = self.lock();
         if state.open.is_empty() {
             // The last connection may have removed them as it closed.
             return None;
         }
-        let was = state.beside?;
-        let is = Beside::of(database);
+        let was = state.sidecars?;
+        let is = SidecarIds::of(database);
         let differs = |was: Option<FileId>, is: Option<FileId>| was.is_some() && was != is;
         match (differs(was.shm, is.shm), differs(was.wal, is.wal)) {
             (false, false) => {
-                // A database that was put into WAL mode just now gets them with the next read.
+                // A database that was just put into WAL mode gets its files with the next read.
                 let (wal, shm) = (was.wal.or(is.wal), was.shm.or(is.shm));
-                state.beside = Some(Beside { wal, shm });
+                state.sidecars = Some(SidecarIds { wal, shm });
                 None
             }
             (true, false) => Some(Moved::Index),
-            // Whoever opens the file makes both.
+            // The next connection that opens the file makes both.
             (true, true) => Some(Moved::Both { is_unused: is.shm.is_none() && is.wal.is_none() }),
             (false, true) => Some(Moved::WalAlone),
         }
     }
 
-    /// Whether the `-wal` and the `-shm` at the path of the database are those that this file's
-    /// connections have open.
-    /// None where nothing is known.
+    /// Whether the `-wal` and the `-shm` at the path of the database are the files that this file's
+    /// connections have open; `None` where that is not known.
     pub(super) fn has_left(&self, database: &Path) -> Option<(bool, bool)> {
-        let (was, is) = (self.lock().beside?, Beside::of(database));
+        let (was, is) = (self.lock().sidecars?, SidecarIds::of(database));
         let same = |was: Option<FileId>, is: Option<FileId>| was.is_some() && was == is;
         Some((same(was.wal, is.wal), same(was.shm, is.shm)))
     }
 
-    /// Begins another generation.
+    /// Begins the next generation.
     fn reopen(&self) {
-        self.lock().beside = None;
+        self.lock().sidecars = None;
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -278,9 +282,9 @@ impl Members {
 enum Moved {
     /// `-shm`; the WAL is the same.
     Index,
-    /// `-shm` and `-wal`. Whether no process has used the file since: one that opens it makes both,
-    /// and as it closes it can neither checkpoint nor remove them, because whoever has the deleted
-    /// ones open has a lock on the database (`sqlite3WalClose` wants it exclusively).
+    /// `-shm` and `-wal`. `is_unused`: no process has used the database since. A process that opens
+    /// it makes both files, and its close neither checkpoints nor removes them: `sqlite3WalClose`
+    /// needs the EXCLUSIVE lock, and the processes with the deleted files have a SHARED lock.
     Both { is_unused: bool },
     /// `-wal`.
     WalAlone,
@@ -297,8 +301,8 @@ impl Member {
         self.generation != self.file.members.generation.load(Ordering::Acquire)
     }
 
-    /// Makes a connection that has read nothing one of the current generation, once those of
-    /// earlier ones are closed. Waits for them up to `patience`.
+    /// Moves a connection that has read nothing to the current generation, once the connections of
+    /// earlier generations are closed. Waits for that up to `patience`.
     ///
     /// # Errors
     /// `ERR_FUSION_WEDGED`.
@@ -307,7 +311,7 @@ impl Member {
         let deadline = Instant::now() + patience.min(LONGEST_TIMEOUT);
         let mut state = members.lock();
         state.entering += 1;
-        // This may be the last one that another in here has waited for.
+        // Another thread in here may have waited for this connection only.
         members.left.notify_all();
         let entered = loop {
             let current = members.generation.load(Ordering::Acquire);
@@ -338,10 +342,10 @@ fn not_closed(others: usize) -> Error {
     Error::fusion(
         "ERR_FUSION_WEDGED",
         format!(
-            "the files beside the database (-wal, -shm) were replaced while it was open. It can be \
-             opened anew once every connection of this process to it is closed, and {others} still \
-             are not: close those that are DatabaseSync, end transactions and iterations of those \
-             that are HardenedDatabase"
+            "the -wal or -shm file of the database was replaced while it was open. It can be \
+             reopened once every connection of this process to it is closed, and {others} still \
+             are not: close each DatabaseSync, and end the transactions and iterations of each \
+             HardenedDatabase"
         ),
     )
 }
@@ -364,8 +368,8 @@ impl Drop for Member {
 }
 
 impl DatabaseFile {
-    /// That `-wal` and `-shm` are the files that this process's connections have open. Two
-    /// `stat`s: cheap enough before and after each batch.
+    /// Checks that `-wal` and `-shm` are the files that this process's connections have open. Costs
+    /// two `stat` calls: cheap enough before and after each batch.
     ///
     /// # Errors
     /// `ERR_FUSION_STALE`.
@@ -376,14 +380,14 @@ impl DatabaseFile {
         }
     }
 
-    /// Does what can be done about a wedge: see the module's documentation. The caller holds no
-    /// transaction, and opens `connection`, if it has one, anew afterwards; where that fails as before, the
-    /// file is damaged, and [`Members::give_up`] is told.
+    /// Recovers a wedge: see the module's documentation. The caller holds no transaction, and
+    /// reopens `connection`, if it passed one, afterwards. If the reopened connection fails as
+    /// before, the file is damaged, and the caller calls [`Members::give_up`].
     ///
     /// # Errors
-    /// * `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`: it is another file;
+    /// * `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`: the path leads to another file, or to none;
     /// * `ERR_FUSION_WAL_LOST`: commits would be lost; nothing was changed;
-    /// * `ERR_FUSION_WEDGED`: it has to wait for somebody;
+    /// * `ERR_FUSION_WEDGED`: another connection or process has to close the file first;
     /// * SQLite's: `SQLITE_BUSY`; that the file is damaged.
     pub fn heal(&self, connection: Option<&Connection>, patience: Duration) -> Result<Remedy> {
         let members = &self.members;
@@ -396,7 +400,7 @@ impl DatabaseFile {
                 self.wal.wake();
                 Ok(remedy)
             }
-            // Begun by another call, and not over: connections are left to be closed.
+            // Another call has begun a recovery: stale connections are still open.
             None if self.is_being_reopened() => Ok(Remedy::Reopened),
             None => {
                 let recently = |at: Instant| at.elapsed() < HOPELESS;
@@ -420,7 +424,7 @@ impl DatabaseFile {
         }
     }
 
-    /// Saves what can be saved of a WAL that is not at its path any more, and begins another
+    /// Saves the commits of a WAL that is no longer at its path, if possible, and begins the next
     /// generation.
     fn leave_behind(
         &self,
@@ -433,14 +437,14 @@ impl DatabaseFile {
         let connection = connection.filter(|connection| !connection.is_stale());
         let done = || {
             if moved == Moved::WalAlone && members.has_left(&self.path).is_some_and(|it| it.1) {
-                // Where it cannot be removed it is a closed index, which no SQLite uses.
+                // If the removal fails, a closed index stays there, which no SQLite uses.
                 drop(std::fs::remove_file(shm_path(&self.path)));
             }
             members.reopen();
         };
-        let shm = members.lock().beside.and_then(|beside| beside.shm);
+        let shm = members.lock().sidecars.and_then(|ids| ids.shm);
         let untouched = match moved {
-            // The WAL is at its path: whoever opens it finds all commits.
+            // The WAL is at its path: the reopened connections find all commits.
             Moved::Index => {
                 match connection {
                     Some(connection) => wal_index::retire(connection, shm, patience, done)?,
@@ -449,7 +453,7 @@ impl DatabaseFile {
                 return Ok(Remedy::Reopened);
             }
             Moved::Both { is_unused } => is_unused,
-            // Other processes have the index in common with this one, and use its locks.
+            // Other processes share the index, and its locks, with this one.
             Moved::WalAlone => true,
         };
         if let Some(connection) = connection {
@@ -461,7 +465,7 @@ impl DatabaseFile {
         if moved == Moved::WalAlone {
             return Err(wal_gone().at(&self.path));
         }
-        // Another connection of this process may have the WAL open that this one, or none, has not.
+        // Another connection of this process may have the old WAL open, though this one has not.
         if members.lock().open.values().sum::<usize>() > own && (untouched || own == 0) {
             return Err(wal_gone().at(&self.path));
         }
@@ -469,8 +473,8 @@ impl DatabaseFile {
         Ok(Remedy::Lost)
     }
 
-    /// Whether a connection to this file may say `error` because its sidecar files were deleted or
-    /// replaced.
+    /// Whether `error` of a connection to this file may come from deleted or replaced sidecar
+    /// files.
     pub fn may_be_wedge(&self, error: &Error) -> bool {
         let is_closed = error.errcode == ffi::SQLITE_CANTOPEN && self.check_beside().is_err();
         is_closed || error.may_be_wedge()
@@ -486,9 +490,9 @@ impl DatabaseFile {
 fn wal_gone() -> Error {
     Error::fusion(
         "ERR_FUSION_WAL_LOST",
-        "the -wal was deleted or replaced while the database was open. What was committed and is \
-         not in the database file yet could not be saved so far; it is known to the processes \
-         that have the database open now, and to nobody else. It is tried again",
+        "the -wal was deleted or replaced while the database was open. Commits that are not in the \
+         database file yet could not be saved so far. Only the processes that have the database \
+         open now still have them. Saving them is tried again",
     )
 }
 
@@ -496,8 +500,8 @@ fn wal_gone() -> Error {
 pub fn commits_lost() -> Error {
     Error::fusion(
         "ERR_FUSION_WAL_LOST",
-        "somebody deleted the -wal while the database was open and used the file without it, so \
-         that what was committed last and not checkpointed is lost. Writing goes on. The -wal \
+        "the -wal was deleted while the database was open, and the file was used without it, so \
+         that the last commits that were not checkpointed are lost. Writing goes on. The -wal \
          belongs to the database: never delete it",
     )
 }

@@ -5,12 +5,12 @@
 //! |---|---|
 //! | `fcntl` | locks: see [`LockSpace`] |
 //! | `close` | the members of the lock space; closes that would drop another SQLite's locks |
-//! | `open` | telling this copy's descriptors from others' |
+//! | `open` | recording which descriptors are this copy's |
 //! | `mmap` | where indexes of WALs are: see [`Indexes`] |
 //!
 //! There are two copies at most: the bundled one, and Node's own if it asked for protection
-//! ([`super::neighbour`]). A replacement is told of no context, so each copy has functions of its
-//! own, made from [`Hooked`].
+//! ([`super::neighbour`]). A replacement gets no context argument, so each copy has functions of
+//! its own, made from [`Hooked`].
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_short, c_void};
@@ -84,9 +84,9 @@ pub(crate) static BUNDLED: SqliteCopy = SqliteCopy::new();
 /// The SQLite in the node binary.
 pub(crate) static NODES: SqliteCopy = SqliteCopy::new();
 
-/// Held for reading while a descriptor of a copy exists that is not written down yet, or not any
-/// more; whoever holds it for writing can tell every copy's descriptors. Nothing is locked for
-/// reading twice by one thread, and the mutexes of this module and of [`space`] are below it.
+/// Held for reading while a descriptor of a copy exists that is not recorded yet, or no longer
+/// recorded. While it is held for writing, every descriptor of every copy is recorded. No thread
+/// locks it for reading twice. It is taken before the mutexes of this module and of [`space`].
 pub(crate) static CHANGING: RwLock<()> = RwLock::new(());
 
 impl SqliteCopy {
@@ -127,8 +127,8 @@ impl SqliteCopy {
         self.space.set(file, &mut space::flock(kind, PENDING_BYTE, 1))
     }
 
-    /// Whether another process, or another SQLite of this one, has a lock on `length` bytes of the file
-    /// from `start` on (0: to its end). This copy has a descriptor of the file.
+    /// Whether another process, or another SQLite of this one, has a lock on `length` bytes of the
+    /// file from `start` on (0: to its end). This copy has a descriptor of the file.
     pub(crate) fn is_locked_by_others(&self, file: Inode, start: i64, length: i64) -> bool {
         let opened = self.opened();
         let found = opened.files.iter().find(|(_, it)| it.inode == file && it.lockable);
@@ -158,8 +158,8 @@ impl SqliteCopy {
         descriptors
     }
 
-    /// Whether no other process or description has a lock on the file of `fd` at this moment. `false` where it cannot
-    /// be known.
+    /// Whether no other process or description has a lock on the file of `fd` at this moment.
+    /// `false` where it cannot be known.
     pub(crate) fn is_alone(&self, fd: RawFd) -> bool {
         self.space.is_alone(fd)
     }

@@ -1,34 +1,34 @@
-//! WAL indexes (`-shm`) that were cut short or emptied while they were in use: found when SQLite
-//! requests a lock on one, before it goes by it.
+//! Validation of mapped WAL indexes (`-shm`): detects, when SQLite requests a lock on an index,
+//! that another program truncated or zeroed the file while it was in use.
 //!
-//! SQLite believes an index whose header is in order. Two things go unnoticed that way:
+//! SQLite trusts an index whose header is valid. It does not notice two kinds of damage:
 //!
-//! | what a program did to the `-shm` | what SQLite does then |
-//! |---|---|
-//! | zeroed its tables, or cut it so that it grew again with zeros | takes pages that are in the WAL for pages that are not, and answers from old ones |
-//! | cut it | touches memory behind the file's end: SIGBUS, and the process is dead |
+//! - A program zeroed the index's tables, or truncated the file so that it grew again with zeros.
+//!   SQLite then does not find pages that are in the WAL, and reads old versions of them.
+//! - A program truncated the file. SQLite then reads memory behind the file's end: SIGBUS ends the
+//!   process.
 //!
-//! A read transaction reads the header, locks a slot, and reads the header again; a difference
-//! has it begin anew. In between, in the lock's request, the index is looked at:
+//! A read transaction reads the header, locks a read mark, and reads the header again; if it
+//! differs, SQLite starts over. The request for that lock validates the index in between:
 //!
-//! 1. It is *cut* if the file ends before what is mapped of it.
-//! 2. It is *emptied* if the last frame that the header tells of is not in its tables: its page
-//!    number is zero, or the slot at which every search for that page begins is. A frame that counts
-//!    is in both before the header tells of it.
+//! 1. It is *cut* if the file ends before the end of its mapping.
+//! 2. It is *emptied* if the header's last frame (`mxFrame`) is not in its tables: the frame's page
+//!    number is zero, or the hash slot is at which every search for that page begins. SQLite writes
+//!    both before it writes the header.
 //!
-//! Either way its header is cleared, as a crash leaves it, and whoever reads it next, in whatever
-//! process, builds the index anew from the WAL. That begins with the write lock, under which
-//! SQLite lengthens an index, and under which what is missing of the file is put back here.
+//! In either case the header is cleared, as after a crash. The next reader, of any process,
+//! rebuilds the index from the WAL. The rebuild begins with the write lock. SQLite extends an index
+//! under that lock, and the missing part of the file is restored here under it.
 //!
-//! Clearing needs no lock: a header that is cleared without need is built anew from the same
-//! WAL, and a commit that is under way writes it whole.
+//! Clearing needs no lock: a header that is cleared without need is rebuilt from the same WAL, and
+//! a commit that is under way writes the whole header.
 //!
-//! What this does not see: a file that is cut to nothing between two transactions (the header is
-//! read before any lock is requested) or in the middle of one (that is a SIGBUS still);
-//! tables that are emptied in the middle of a transaction, or in part, without the last frame; and
-//! the second of two read transactions of one process on one slot, for which nothing is requested.
+//! Not detected: a file that is truncated to nothing between two transactions (the header is read
+//! before any lock is requested) or during a transaction (still a SIGBUS); tables that are zeroed
+//! during a transaction, or in part, without the last frame; and the second of two read
+//! transactions of one process on one read mark, for which SQLite requests no lock.
 //!
-//! The addresses are those that SQLite maps: the `mmap` and `close` hooks tell of them. Layout:
+//! The `mmap` and `close` hooks report the addresses that SQLite maps. Layout:
 //! <https://sqlite.org/walformat.html#the_wal_index_file_format>.
 
 use std::collections::BTreeMap;
@@ -151,7 +151,7 @@ impl Indexes {
             return Ok(());
         };
         let length = index.length();
-        // Asked again: somebody else may have had the lock in between.
+        // Checked again: another process may have had the lock, and extended the file, in between.
         let Some(size) = size(fd).filter(|size| *size < length) else { return Ok(()) };
         let mut end = size - size % STRIDE + STRIDE;
         while end <= length {
@@ -202,9 +202,9 @@ impl Index {
         // SAFETY: the caller's promise.
         let Some(header) = (unsafe { self.header() }) else { return false };
         let read = || header.each_ref().map(|word| word.load(Ordering::Acquire));
-        let told = read();
-        let [VERSION, _, _, kind, frame, ..] = told else { return false };
-        let (one, other) = told.split_at(HEADER / 2);
+        let words = read();
+        let [VERSION, _, _, kind, frame, ..] = words else { return false };
+        let (one, other) = words.split_at(HEADER / 2);
         if one != other || kind.to_ne_bytes()[0] != 1 || frame == 0 {
             return false;
         }
@@ -226,9 +226,9 @@ impl Index {
         // SAFETY: as above.
         let slot: &AtomicU16 = unsafe { &*std::ptr::with_exposed_provenance(slot) };
         let is_there = page != 0 && slot.load(Ordering::Acquire) != 0;
-        // Tables are cleared by whoever begins the WAL anew, once the header says so.
+        // A writer that restarts the WAL clears the tables after it has changed the header.
         fence(Ordering::SeqCst);
-        !is_there && read() == told
+        !is_there && read() == words
     }
 
     /// # Safety

@@ -10,9 +10,9 @@
 //!
 //! # Invariants
 //!
-//! 1. A descriptor is a *member* of exactly the file that `fstat` told at its first lock request,
-//!    until the `close` hook. Descriptor numbers are reused, so the hook forgets a member before
-//!    the descriptor is closed.
+//! 1. A descriptor is a *member* of exactly the file that `fstat` reported at its first lock
+//!    request, until the `close` hook. Descriptor numbers are reused, so the hook forgets a member
+//!    before the descriptor is closed.
 //! 2. All locks of a file are held by its canonical description. Otherwise two connections of
 //!    this process would conflict where SQLite knows that they do not.
 //! 3. The canonical description lives as long as the file has members: the `close` hook does not
@@ -252,8 +252,8 @@ impl LockSpace {
         ofd(fd, Request::Get, &mut lock, self.commands).is_ok() && lock.l_type == UNLOCK
     }
 
-    /// The descriptor that holds the locks of `file`, if one does. It stays open as long as the file
-    /// has members.
+    /// The descriptor that holds the locks of `file`, if one does. It stays open as long as the
+    /// file has members.
     pub(super) fn canonical(&self, file: Inode) -> Option<RawFd> {
         let file = Arc::clone(&self.table().files.get(&file)?.file);
         match &*file.locks() {
@@ -588,8 +588,8 @@ pub(super) fn try_write_lock(fd: RawFd, commands: Commands) -> Result<(), Errno>
     ofd(fd, Request::Set, &mut flock(WRITE, 0, 0), commands)
 }
 
-/// Cannot fail on a lock that is held, and there is nobody to tell: what stays behind makes
-/// others wait, which is the safe side.
+/// Releasing a held lock does not fail. If it did, no caller could act on it: other connections
+/// would wait for the lock, which is the safe side.
 fn unlock_all(fd: RawFd, commands: Commands) {
     let _ = ofd(fd, Request::Set, &mut flock(UNLOCK, 0, 0), commands);
 }
@@ -601,7 +601,7 @@ fn ofd(
     commands: Commands,
 ) -> Result<(), Errno> {
     let mut copy = *lock;
-    // Required: it is how the kernel tells these requests from POSIX ones.
+    // The kernel requires 0 for OFD requests (EINVAL otherwise).
     copy.l_pid = 0;
     match request {
         Request::Set => fcntl(fd, commands.set, &mut copy),
