@@ -69,7 +69,8 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logWhenEnded", callback!(when_ended)),
 ];
 
-/// How much sooner than after `busyTimeout` a transaction is reported: the writer asks now and then.
+/// How much sooner than after `busyTimeout` a transaction is reported: the writer asks now and
+/// then.
 const REPORT_EARLY: Duration = Duration::from_millis(200);
 
 /// A log that JavaScript has open.
@@ -397,8 +398,8 @@ fn turn_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `logAppendOne(log, shape, taskId, timestamp, text, type, detail, agent, …columns)`: whether it was
-/// taken.
+/// `logAppendOne(log, shape, taskId, timestamp, text, type, detail, agent, …columns)`: whether it
+/// was taken.
 fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let logs = &call.environment.logs;
@@ -482,8 +483,8 @@ impl Handle {
             }
             // SAFETY: the connection is open and used by this thread alone.
             let state = unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) };
-            // In autocommit mode a statement is in the middle of writing, and ends with a COMMIT. In
-            // WAL mode a connection that reads has the -wal open.
+            // In autocommit mode a statement is in the middle of writing, and ends with a COMMIT.
+            // In WAL mode a connection that reads has the -wal open.
             Ok(state == ffi::SQLITE_TXN_WRITE && !connection.is_autocommit()
                 || state == ffi::SQLITE_TXN_READ && !Wal::path(connection.path()).exists())
         })
@@ -680,7 +681,8 @@ fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
         return call.undefined();
     }
     if handle.database.is_none() {
-        // What is appended by the path next goes to the file that is there by then: no handle reopens.
+        // What is appended by the path next goes to the file that is there by then: no handle
+        // reopens.
         handle.log.file().leave_path();
     }
     let number = call.environment.logs.handles.borrow_mut().insert(Rc::new(handle));
@@ -716,10 +718,10 @@ fn when_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     })
 }
 
-/// `flushAll(isLast)`: the process ends. Stands still until every log of the process is written, with
-/// a deadline. Transactions that this thread has open, for which that may wait, are rolled back if
-/// this is the last that is called before the end; else the end itself does so, and waits for the
-/// rest. An array of sentences about logs that are not written for good.
+/// `flushAll(isLast)`: the process ends. Stands still until every log of the process is written,
+/// with a deadline. Transactions that this thread has open, for which that may wait, are rolled
+/// back if this is the last that is called before the end; else the end itself does so, and waits
+/// for the rest. An array of sentences about logs that are not written for good.
 pub fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let lost = new_array(call.env)?;
     if !call.flag(0) {

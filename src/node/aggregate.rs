@@ -1,4 +1,5 @@
-//! Aggregate and window functions in JavaScript (<https://sqlite.org/windowfunctions.html#udfwinfunc>).
+//! Aggregate and window functions in JavaScript
+//! (<https://sqlite.org/windowfunctions.html#udfwinfunc>).
 //!
 //! What a group has accumulated is any JavaScript value. It stays in JavaScript, in a list
 //! (`lib/aggregate.js`); here a group is an index into that list. A negative index, `!index`,

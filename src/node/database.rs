@@ -277,7 +277,8 @@ impl Database {
         if db.is_null() {
             return false;
         }
-        // SAFETY: the connection is open and this thread's; past the last database the name is null.
+        // SAFETY: the connection is open and this thread's; past the last database the name is
+        // null.
         let names = (0..).map(|index| unsafe { ffi::sqlite3_db_name(db, index) });
         names.take_while(|name| !name.is_null()).enumerate().any(|(index, name)| {
             // SAFETY: as above; the name is that of a database of the connection.

@@ -1,5 +1,5 @@
-//! What happens on other threads, handed to a JavaScript thread: a log's events into its mailbox, and
-//! its mail to promises and receivers.
+//! What happens on other threads, handed to a JavaScript thread: a log's events into its mailbox,
+//! and its mail to promises and receivers.
 
 use std::ptr;
 use std::rc::Rc;
@@ -136,8 +136,8 @@ fn deliver_one(environment: &Rc<Environment>, env: sys::napi_env, message: Messa
 type Settlement = Result<sys::napi_value, sys::napi_value>;
 
 /// The first id where all rows were committed under consecutive ids, which is the rule and costs
-/// JavaScript least. Else `[committed, firstId, lastId]`, and the rejections where there are any; an
-/// error has it as its `receipt`.
+/// JavaScript least. Else `[committed, firstId, lastId]`, and the rejections where there are any;
+/// an error has it as its `receipt`.
 fn receipt_value(env: sys::napi_env, answer: &Answer) -> Outcome<Settlement> {
     if let Ok(Receipt { committed, rejected, first_id: Some(first), last_id: Some(last) }) = answer
         && rejected.is_empty()

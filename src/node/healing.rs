@@ -2,8 +2,8 @@
 //! `StatementSync`; the native connection behind their numbers is replaced.
 //!
 //! - A call outside a transaction fails with an error that a stale `-shm` or `-wal` explains: those
-//!   are recovered ([`DatabaseFile::heal`](crate::engine::DatabaseFile::heal)), and the call is made
-//!   again if it had no effect.
+//!   are recovered ([`DatabaseFile::heal`](crate::engine::DatabaseFile::heal)), and the call is
+//!   made again if it had no effect.
 //! - A call inside a transaction fails with such an error: the error is thrown as it is. The next
 //!   call outside a transaction recovers first.
 //! - A COMMIT fails, and may have taken place: `ERR_FUSION_COMMIT_UNKNOWN` is thrown after the
@@ -15,14 +15,14 @@
 //! SQLite's commit hook shows whether a call had an effect: a statement in autocommit mode that
 //! failed before SQLite began to commit was rolled back as a whole.
 //!
-//! The new connection gets the settings, limits, functions, aggregates and the authorizer of the old
-//! one. Temporary tables, attached databases, sessions and loaded extensions would be lost, so a
-//! connection that has any is not closed: `ERR_FUSION_WEDGED`.
+//! The new connection gets the settings, limits, functions, aggregates and the authorizer of the
+//! old one. Temporary tables, attached databases, sessions and loaded extensions would be lost, so
+//! a connection that has any is not closed: `ERR_FUSION_WEDGED`.
 //!
 //! SQLite reports no error for a write to a file that was replaced or deleted, and the write is
 //! lost. So each transaction checks the path when it begins to write and again in the commit hook,
-//! which turns the COMMIT into a rollback. The file's log then stops, too. Reads go on: they see the
-//! old file as it was.
+//! which turns the COMMIT into a rollback. The file's log then stops, too. Reads go on: they see
+//! the old file as it was.
 //!
 //! Plain `DatabaseSync` connections are never touched. Runs on the connection's own thread.
 

@@ -63,8 +63,8 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
     json(&report)
 }
 
-/// `recoverNow(path, patience, keepCopies)`: repairs a file on this thread, which is about to open it, and
-/// answers the report.
+/// `recoverNow(path, patience, keepCopies)`: repairs a file on this thread, which is about to open
+/// it, and answers the report.
 fn recover_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let path = PathBuf::from(string(call, 0)?.unwrap_or_default());
     let options =

@@ -576,8 +576,8 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
     })
 }
 
-/// `readBigInts(statement, bigints)`, from a function that a step of `next` calls: what that step is to
-/// make of integers.
+/// `readBigInts(statement, bigints)`, from a function that a step of `next` calls: what that step
+/// is to make of integers.
 fn read_bigints(call: &Call<'_>) -> Outcome<sys::napi_value> {
     find(call.environment, call.number(0)?)?.bigints.set(call.flag(1));
     call.undefined()
