@@ -29,8 +29,8 @@ function complain(error, where, columns) {
 }
 
 /**
- * A key of `entry` that no column stands for, so that its value would be lost; undefined if there is
- * none. What is undefined, or inherited, is no value of the entry.
+ * A key of `entry` that no column stands for, so that its value would be lost; undefined if there
+ * is none. What is undefined, or inherited, is no value of the entry.
  */
 function strangeKey(entry, columns) {
   // Comparing the keys of a loop costs a twentieth of an entry; a list of them, four times as much.

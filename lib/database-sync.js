@@ -56,7 +56,8 @@ class Database {
     this.#extensions = this.#options.allowExtension
     Object.defineProperties(this, accessors)
     this[kSqliteType] = 'node:sqlite'
-    // As in node:sqlite, not what a subclass has in place of open(): that one's fields are not there yet.
+    // As in node:sqlite, not what a subclass has in place of open(): that one's fields are not
+    // there yet.
     if (this.#options.open) Database.#open(this)
   }
 

@@ -1,7 +1,7 @@
 'use strict'
 
-// Errors as Node makes them: a plain class of JavaScript with an own `code`. Names and SQLite's lines
-// in a message are escaped (./shown.js); `path` is exact.
+// Errors as Node makes them: a plain class of JavaScript with an own `code`. Names and SQLite's
+// lines in a message are escaped (./shown.js); `path` is exact.
 
 const { shown } = require('./shown.js')
 
@@ -91,8 +91,9 @@ function advice(path, health) {
 }
 
 /**
- * A file that is damaged, as `health` says; `cause` is the error that said so first, if one did. Where a repair was
- * not written because of what it would have lost, `cause` has the comparison, and so has this error.
+ * A file that is damaged, as `health` says; `cause` is the error that said so first, if one did.
+ * Where a repair was not written because of what it would have lost, `cause` has the comparison,
+ * and so has this error.
  */
 function damaged(path, health, cause) {
   const isNone = health?.findings.some((finding) => finding.type === 'notADatabase')

@@ -442,8 +442,8 @@ class HardenedDatabase extends DatabaseSync {
   }
 }
 
-// A database cannot extend two classes. Node's functions on emitters, and EventEmitter's own methods, work on
-// whatever has these methods and was given the state that they use.
+// A database cannot extend two classes. Node's functions on emitters, and EventEmitter's own
+// methods, work on whatever has these methods and was given the state that they use.
 for (const [name, method] of Object.entries(Object.getOwnPropertyDescriptors(EventEmitter.prototype))) {
   if (!(name in HardenedDatabase.prototype)) Object.defineProperty(HardenedDatabase.prototype, name, method)
 }

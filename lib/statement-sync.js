@@ -356,8 +356,8 @@ class Statement {
   }
 
   /**
-   * Whether the statement of SQLite has this one's counters; if so, it is this one's alone from here
-   * on, and so is the next that this one takes. Before the first such question statements are
+   * Whether the statement of SQLite has this one's counters; if so, it is this one's alone from
+   * here on, and so is the next that this one takes. Before the first such question statements are
    * shared, and the counters of one that several have used are those of all.
    */
   #isCounted() {

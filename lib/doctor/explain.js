@@ -230,7 +230,8 @@ function grouped(findings) {
 }
 
 /**
- * Findings of one kind as `{ title, where, means, remedy, lines }`; `where` are pages in words, `lines` SQLite's own.
+ * Findings of one kind as `{ title, where, means, remedy, lines }`; `where` are pages in words,
+ * `lines` SQLite's own.
  * @param findings of `Health.findings`, at least one
  */
 function explain(findings) {

@@ -1,7 +1,7 @@
 'use strict'
 
-// `npx fusion-sqlite COMMAND …`: takes the command line apart, carries the command out, and ends with
-// an exit code that a script can go by. Whatever a command does, it does through the package's
+// `npx fusion-sqlite COMMAND …`: takes the command line apart, carries the command out, and ends
+// with an exit code that a script can go by. Whatever a command does, it does through the package's
 // public functions.
 
 const { version } = require('../../package.json')

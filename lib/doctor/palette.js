@@ -1,8 +1,8 @@
 'use strict'
 
-// The colours of a page map: one for each of the largest tables, lighter for its indexes, darker for
-// the interior pages of its b-tree. They differ for people with any kind of colour blindness, and
-// none of them is near the red of damage.
+// The colours of a page map: one for each of the largest tables, lighter for its indexes, darker
+// for the interior pages of its b-tree. They differ for people with any kind of colour blindness,
+// and none of them is near the red of damage.
 
 /** The colours of tables. All tables after the largest ones share the last colour. */
 const TABLES = ['#33508f', '#e08e0b', '#12805c', '#8e4ca8', '#3aa5d1', '#8c8a1e', '#6b4a33', '#7d848c']
