@@ -29,8 +29,8 @@ function complain(error, where, columns) {
 }
 
 /**
- * A key of `entry` that no column stands for, so that its value would be lost; undefined if there
- * is none. What is undefined, or inherited, is no value of the entry.
+ * The first key of `entry` that has no column, so that its value would be lost; or undefined.
+ * Undefined and inherited values do not count.
  */
 function strangeKey(entry, columns) {
   // Comparing the keys of a loop costs a twentieth of an entry; a list of them, four times as much.

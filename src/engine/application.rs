@@ -16,7 +16,7 @@ use rusqlite::ffi;
 use super::{Connection, Result};
 use crate::format::sql;
 
-/// What stand-ins for functions answer.
+/// The result of stub functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// An error: nothing may be computed by one.
@@ -25,8 +25,8 @@ pub enum Answer {
     Null,
 }
 
-/// Runs `work` while every function that `statements` may call is known, and every collation (by
-/// bytes).
+/// Runs `work` while a stub is registered for every unknown function that `statements` may call,
+/// and for every unknown collation (which compares bytes).
 ///
 /// # Errors
 /// `work`'s; SQLite's.
@@ -75,8 +75,8 @@ impl Drop for Known<'_> {
     }
 }
 
-/// Names that are followed by a parenthesis and are no function of SQLite's. Some are types or
-/// keywords: a function of such a name does no harm.
+/// Names that a parenthesis follows and that are not functions of SQLite. Some are types or
+/// keywords: a function with such a name does no harm.
 fn unknown_functions(connection: &Connection, statements: &str) -> Result<Vec<CString>> {
     let sql = connection.sql()?;
     let mut known = sql.prepare("SELECT DISTINCT lower(name) FROM pragma_function_list")?;
@@ -95,7 +95,7 @@ fn unknown_functions(connection: &Connection, statements: &str) -> Result<Vec<CS
 
 type Compute = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
 
-/// Defines a function with any number of arguments, or takes it away; answers whether it could.
+/// Defines a function with any number of arguments, or removes it. Returns whether SQLite did so.
 fn define(connection: &Connection, name: &CStr, compute: Option<Compute>) -> bool {
     let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS;
     // SAFETY: the connection is open and the name NUL-terminated; the function has no data.
@@ -115,7 +115,7 @@ fn define(connection: &Connection, name: &CStr, compute: Option<Compute>) -> boo
     rc == ffi::SQLITE_OK
 }
 
-/// What a stand-in computes: NULL, which every result is at first
+/// A stub that returns NULL, which every result is at first
 /// (<https://sqlite.org/c3ref/result_blob.html>).
 unsafe extern "C" fn compute_null(
     _: *mut ffi::sqlite3_context,
@@ -124,7 +124,7 @@ unsafe extern "C" fn compute_null(
 ) {
 }
 
-/// What a stand-in computes: nothing.
+/// A stub that fails.
 unsafe extern "C" fn compute_nothing(
     context: *mut ffi::sqlite3_context,
     _: c_int,
@@ -135,7 +135,7 @@ unsafe extern "C" fn compute_nothing(
     unsafe { ffi::sqlite3_result_error(context, message.as_ptr(), -1) };
 }
 
-/// Registers a collation, or takes it away.
+/// Registers a collation, or removes it.
 fn collate(
     db: *mut ffi::sqlite3,
     name: &CStr,
@@ -176,7 +176,7 @@ unsafe extern "C" fn needed(
     collate(db, name, Some(compare));
 }
 
-/// The order of a stand-in: bytes. No index is built in it.
+/// A stub collation: compares bytes. No index is built with it.
 unsafe extern "C" fn compare(
     _: *mut c_void,
     left_length: c_int,

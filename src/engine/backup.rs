@@ -14,12 +14,11 @@ use rusqlite::ffi;
 
 use super::{Class, Connection, Error, Result, errstr};
 
-/// A backup that was begun. Dropping it ends it: what was copied of an unfinished one is rolled
-/// back.
+/// A backup that was begun. Dropping it ends it; an unfinished copy is rolled back.
 #[derive(Debug)]
 pub struct Backup {
     raw: NonNull<ffi::sqlite3_backup>,
-    /// Closed once the backup has ended; none where it is the caller's.
+    /// Closed once the backup has ended; `None` if the caller owns it.
     _destination: Option<Connection>,
 }
 
@@ -126,11 +125,12 @@ impl Connection {
     /// Copies the main database into `destination`, `pages` at a time; `each` gets the progress of
     /// every step.
     ///
-    /// Where this connection is in a read transaction, the copy is of that transaction's moment.
-    /// With `release` it is in none, and lets go of its lock on a file with a rollback journal
-    /// between two steps, for as long as the step took, so that others commit. A commit makes the
-    /// copy begin again; one that has begun again three times is made in one transaction, which
-    /// others wait for. `release` is how long a lock of another connection is waited for.
+    /// If this connection is in a read transaction, the copy is a snapshot of that transaction.
+    /// With `release` it is in no transaction. On a file with a rollback journal it then releases
+    /// its lock between two steps, for as long as the step took, so that other connections commit.
+    /// A commit restarts the copy. After three restarts the copy is made in one transaction, for
+    /// which other connections wait. `release` is how long a lock of another connection is waited
+    /// for.
     ///
     /// # Errors
     /// SQLite's; those of `each`.

@@ -1,6 +1,6 @@
 //! One connection to SQLite: opened through the engine's gate, closed completely.
 //!
-//! Used by one thread at a time (`SQLITE_OPEN_NO_MUTEX`); which thread is the owner's business.
+//! Used by one thread at a time (`SQLITE_OPEN_NO_MUTEX`); the owner decides which.
 
 use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
@@ -65,8 +65,8 @@ impl Connection {
                 )
                 .at(path)
             })?;
-            // The identity was asked of the path. SQLite knows the inode that it opened: if the
-            // path leads there still, it did so when it was asked.
+            // `FileId::of` has looked at the path, SQLite at the inode that it opened. If the path
+            // still leads to that inode, it did so when `FileId::of` looked.
             if connection.has_moved()? {
                 return Err(file_id::replaced(path));
             }
@@ -112,8 +112,8 @@ impl Connection {
         Ok((file, wal))
     }
 
-    /// That this connection's path still leads to the file that it has open. One `stat`: cheap
-    /// enough before each batch. True of a database without a file.
+    /// Checks that this connection's path still leads to the file that it has open. One `stat`:
+    /// cheap enough before each batch. `Ok` for a database without a file.
     ///
     /// # Errors
     /// As [`FileId::check_presence`].
@@ -124,9 +124,9 @@ impl Connection {
         }
     }
 
-    /// SQLite's own answer to whether the path leads elsewhere by now
-    /// (`SQLITE_FCNTL_HAS_MOVED`). It compares inodes alone; [`Self::check_identity`] compares
-    /// devices, too, and says which way the file went.
+    /// Whether the path leads to another file now, by `SQLITE_FCNTL_HAS_MOVED`. SQLite compares
+    /// only inodes; [`Self::check_identity`] compares devices, too, and reports whether the file
+    /// was replaced or deleted.
     ///
     /// # Errors
     /// SQLite's.
@@ -150,7 +150,7 @@ impl Connection {
         }
     }
 
-    /// The file this connection has open; none for `:memory:` and temporary databases.
+    /// The file that this connection has open; `None` for `:memory:` and temporary databases.
     pub fn file(&self) -> Option<&Arc<DatabaseFile>> {
         self.file.as_ref()
     }
@@ -176,9 +176,10 @@ impl Connection {
             .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "database is not open"))
     }
 
-    /// SQLite's most recent error on this connection. One that says that the file is damaged is
-    /// remembered with the file. With the hardened profile its message leads with the cause;
-    /// without it the message is SQLite's, and ends with a file of another user that is in the way.
+    /// SQLite's most recent error on this connection. An error that means damage marks the file as
+    /// unverified. With the hardened profile the message begins with the cause. Without it the
+    /// message is SQLite's, and ends with the name of a sidecar file of another user that prevents
+    /// access.
     pub fn last_error(&self) -> Error {
         // SAFETY: the connection is open or null, which SQLite answers as out of memory; a
         // `Connection` is not `Sync`, so no other thread is using it.
@@ -281,7 +282,7 @@ impl Connection {
             return Ok(());
         };
         let connections = self.file.as_ref().map(|file| &file.connections);
-        // Before the inode may be another file's.
+        // Before the system may give the inode to another file.
         if let Some(connections) = connections {
             connections.fetch_sub(1, Ordering::AcqRel);
         }

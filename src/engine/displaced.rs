@@ -1,15 +1,14 @@
-//! The `-wal` and `-shm` that a database file has left at its path, after another file took its place
-//! there, or none did.
+//! The `-wal` and `-shm` of a database file that was replaced, or deleted, at its path.
 //!
-//! SQLite finds both by the path, so that it would use them with the new file: the WAL's frames are
-//! pages of another database, and connections of this process that have the old file open share the
-//! index, and its locks. So they go before the new file is opened: the WAL, which may hold commits
-//! that are nowhere else, is renamed; the index is a cache, and is removed. Connections that have the
-//! old file open keep what they have open.
+//! SQLite finds both by the path, so it would use them with the new file. But the WAL's frames are
+//! pages of another database, and connections of this process that have the old file open share
+//! the index and its locks. So both are removed from the path before the new file is opened. The
+//! WAL is renamed, because it may have commits that are nowhere else; the index is a cache, and is
+//! deleted. Connections that have the old file open keep both open.
 //!
-//! That they are the old file's is no guess: they are the very files, by device and inode, that its
-//! connections opened. They may be another's as well by now, if a process has opened the new file
-//! with them; so it is done only while none has the new file open. Any thread.
+//! Only files are removed that have the device and inode of the files which the old file's
+//! connections opened. A process may have opened the new file with them meanwhile. So they are
+//! removed only while no connection has the new file open. Any thread.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +22,8 @@ use super::{Connection, DatabaseFile, Error, KeptKind, Result, Wal, put_wal_asid
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl DatabaseFile {
-    /// Clears the path of this file's `-wal` and `-shm`, where it leads elsewhere by now. Waits up
-    /// to `patience` for connections to the new file to be closed.
+    /// Removes this file's `-wal` and `-shm` from the path, if the path no longer leads to this
+    /// file. Waits up to `patience` for connections to the new file to be closed.
     ///
     /// # Errors
     /// `ERR_FUSION_REPLACED`: a connection to the new file uses them; SQLite's; the system's, as
@@ -55,11 +54,11 @@ impl DatabaseFile {
         }
     }
 
-    /// The same at once, or not at all, for who closes this file and will go on with the one that took
-    /// its place. Where none did the WAL stays: this file may be put back.
+    /// The same without waiting, for a caller that closes this file and goes on with the new file.
+    /// If the path leads to no file, the WAL stays: this file may be put back.
     pub fn leave_path(&self) {
         if self.id.presence(&self.path).is_ok_and(|now| now == Presence::Replaced) {
-            // A connection that uses them with the new file is in the way: it is too late then.
+            // Too late if a connection uses them with the new file.
             drop(self.clear_path(Duration::ZERO));
         }
     }

@@ -36,7 +36,7 @@ pub(super) enum Unseen {
     Filled,
 }
 
-/// What `connection`, which has read the file or tried to, has not seen of the WAL.
+/// The state of the WAL that `connection`, which has read the file or tried to, did not open.
 pub(super) fn unseen(connection: &Connection) -> Result<Unseen> {
     if Handle::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?.is_some() {
         return Ok(Unseen::None);
@@ -81,8 +81,8 @@ fn locked(connection: &Connection, database: &Handle) -> Result<bool> {
     written.map(|()| true)
 }
 
-/// Has a WAL that is open, and was cut to nothing since it was opened, be seen again by those who
-/// open it next. Under the WAL's write and checkpoint locks.
+/// Makes later connections open a WAL that was truncated to zero bytes while it is open. Under the
+/// WAL's write and checkpoint locks.
 ///
 /// # Errors
 /// SQLite's; `ERR_FUSION_WAL_LOST`.
@@ -94,7 +94,7 @@ pub(super) fn keep_revealed(database: &Handle, wal: &Handle) -> Result<()> {
     wal.write_at(&[0], 0)
 }
 
-/// That nothing counts of the WAL, which is empty.
+/// Checks that the WAL index counts no frame of the WAL, which is empty.
 fn check_unused(database: &Handle) -> Result<()> {
     match database.wal_generation()?.frames() {
         0 => Ok(()),
@@ -108,7 +108,7 @@ fn check_unused(database: &Handle) -> Result<()> {
     }
 }
 
-/// A file that SQLite's file system interface has opened.
+/// A file that SQLite's VFS has opened.
 struct Opened {
     handle: Handle,
     /// What the handle points to, aligned as SQLite allocates it.

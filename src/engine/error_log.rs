@@ -38,10 +38,10 @@ struct Ring {
 
 static RING: Mutex<Ring> = Mutex::new(Ring { messages: VecDeque::new(), count: 0 });
 
-/// WALs that were taken over, and not asked for yet. Bounded like the ring.
+/// WALs that were recovered and not yet reported by [`recovered`]. Bounded like the ring.
 static RECOVERED: Mutex<VecDeque<PathBuf>> = Mutex::new(VecDeque::new());
 
-/// Whether this process took over frames of `wal`, a `-wal` file, since this was last asked: an
+/// Whether this process recovered frames of `wal`, a `-wal` file, since the last call: an
 /// earlier process ended without closing the database, or the database was replaced and the WAL
 /// is not its own.
 pub(super) fn recovered(wal: &Path) -> bool {

@@ -24,7 +24,7 @@ pub struct DatabaseFile {
     made: Mutex<Option<SystemTime>>,
     /// The path through which it was first opened, as SQLite resolved it.
     pub path: PathBuf,
-    /// Turns at writing.
+    /// The order in which this process's connections write.
     pub turn: Turn,
     /// What this process's commits have put into the WAL.
     pub wal: Wal,
@@ -34,7 +34,7 @@ pub struct DatabaseFile {
     suspect: AtomicBool,
     /// See [`Self::damage_met`].
     damage_met: AtomicBool,
-    /// Connections that have the file open and are not about to close it. While there is one the
+    /// Connections that have the file open and are not about to close it. While one exists the
     /// system cannot give the inode to another file.
     pub(super) connections: AtomicUsize,
 }
@@ -166,12 +166,12 @@ impl DatabaseFile {
         self.connections.load(Ordering::Acquire) == 1
     }
 
-    /// Whether there is reason to doubt the file; the doubt stays.
+    /// Whether the file is unverified. Leaves the mark.
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Acquire)
     }
 
-    /// That [`Self::path`] still leads to this file. One `stat`, and another one while no
+    /// Checks that [`Self::path`] still leads to this file. One `stat`, and a second one while no
     /// connection has the file open.
     ///
     /// # Errors

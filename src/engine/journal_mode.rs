@@ -34,8 +34,8 @@ pub enum JournalMode {
     Keep,
 }
 
-/// Where a file is, and when it was made: the system may give the inode of one that is gone to
-/// another file.
+/// A file's identity and creation time: the system may give the inode of a deleted file to another
+/// file.
 type Place = (PathBuf, Option<SystemTime>);
 
 /// Files that this process keeps in rollback mode.
@@ -138,8 +138,8 @@ pub(super) fn settle(connection: &Connection, wanted: JournalMode) -> Result<()>
         keep(file, true);
         return Ok(());
     }
-    // An empty file that no other connection of this process has open is a new one, whose inode
-    // another had before.
+    // An empty file that no other connection of this process has open is a new file, which may have
+    // the inode of an earlier one.
     let is_new = is_alone(file) && connection.sizes()?.0 == Some(0);
     if is_readonly(connection) || is_kept(file) && !is_new { Ok(()) } else { enter_wal(connection) }
 }
@@ -156,7 +156,7 @@ fn mode(connection: &Connection, sql: &str) -> Result<String> {
         .map_err(|error| Error::from(error).at(connection.path()))
 }
 
-/// WAL mode, verified, since the PRAGMA may answer something else than was asked for.
+/// Sets WAL mode and checks the result: the PRAGMA may return another mode.
 fn enter_wal(connection: &Connection) -> Result<()> {
     let path = connection.path();
     let before = mode(connection, "PRAGMA main.journal_mode")?;

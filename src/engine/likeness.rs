@@ -1,10 +1,11 @@
-//! Who may read a database, for the files that this package makes next to it or from it: all are
-//! made here, with its mode and, as far as this process may give files away, its owner and group.
+//! Permissions of the files that this package makes next to a database or from it. All of them are
+//! made here, with the database's mode and, as far as this process may change them, its owner and
+//! group.
 //!
 //! At no moment may more users read a new file than the database: it is made for this process's
-//! user alone, is given away, and only then gets the mode. Where the group cannot be set its
-//! members are given what others have. The owner may always read and write it. Windows has folders'
-//! lists of rights, which new files inherit. Any thread.
+//! user alone, then gets its owner and group, and only then the mode. If the group cannot be set,
+//! the group's members get the permissions of other users. The owner may always read and write it.
+//! On Windows new files inherit the folder's access control list. Any thread.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -95,7 +95,7 @@ impl Generation {
         frames.and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
     }
 
-    /// Bytes of the pages in the WAL; none where it has none.
+    /// The page size of the WAL in bytes; `None` for a WAL without frames.
     pub fn wal_page_size(&self) -> Option<u32> {
         let [.., size_0, size_1] = *self.header.first_chunk::<16>()?;
         // 65,536 is stored as 1.
@@ -186,7 +186,7 @@ impl LiveFile {
             self.locked.set(held);
             let hold = held.then_some(Hold { file: self });
             if let (Some(_), Some(wal), true) = (&hold, &self.wal, self.is_blind) {
-                // A checkpoint may have emptied it since.
+                // A checkpoint may have truncated the WAL since.
                 empty_wal::keep_revealed(&self.database, wal)
                     .map_err(|error| error.at(self.path()))?;
             }
@@ -305,7 +305,7 @@ impl Drop for Hold<'_> {
 /// The stage that is reported once a wait for a lock takes long.
 pub const WAITING: Stage = Stage { name: "waiting for a lock", done: 0, total: 0 };
 
-/// Tries until `attempt` has something, an error, or `until` has passed.
+/// Repeats `attempt` until it returns a value or an error, or `until` has passed.
 pub(super) fn patiently<T>(
     path: &Path,
     until: Instant,
@@ -338,12 +338,12 @@ pub(super) fn patiently<T>(
 
 /// A file handle that belongs to an open connection, which the [`LiveFile`] around it owns.
 ///
-/// What holds of it, by construction in [`LiveFile::open`]: `methods` is the handle's own table,
-/// and the handle is open, for as long as the connection is; the connection is closed only when
-/// the [`LiveFile`] is dropped, after every lock that borrows it. The connection is `!Sync`, so
-/// one thread uses the handle at a time, which is all that the methods ask for: they have their
-/// own mutexes for what they share with other handles of the file. In a [`super::View`] the same
-/// holds; it reads and does not lock.
+/// Invariants, by construction in [`LiveFile::open`]: `methods` is the handle's own table, and the
+/// handle is open as long as the connection. The connection is closed only when the [`LiveFile`] is
+/// dropped, after every lock that borrows it. The connection is `!Sync`, so one thread uses the
+/// handle at a time. The methods require no more: they have their own mutexes for data that they
+/// share with other handles of the file. The same holds in a [`super::View`], which reads and does
+/// not lock.
 pub(super) struct Handle {
     file: *mut ffi::sqlite3_file,
     methods: *const ffi::sqlite3_io_methods,
@@ -373,7 +373,7 @@ impl Handle {
         Ok(unsafe { Self::from_open(file) })
     }
 
-    /// The handle of a file that SQLite's file system interface has opened; none where it has not.
+    /// The handle of a file that SQLite's VFS has opened; `None` if `xOpen` failed.
     ///
     /// # Safety
     /// `file` points to the memory that `xOpen` was given, and stays valid for as long as the
@@ -414,11 +414,10 @@ impl Handle {
 
     pub(super) fn lock(&self, level: c_int) -> Result<bool> {
         let Some(lock) = self.methods().xLock else { return Err(unsupported()) };
-        // SAFETY: the handle is open, see the type. xLock raises to SHARED first and to RESERVED
-        // from there, which is the order of the calls in `try_file`; `empty_wal` wants SHARED
-        // alone. The pager does not lock
-        // meanwhile, since the connection carries out no SQL, and it never learns of the level: it
-        // believes that it has none, which is what `unlock_all` leaves.
+        // SAFETY: the handle is open, see the type. xLock requires SHARED before RESERVED, which is
+        // the order of the calls in `try_file`; `empty_wal` takes SHARED alone. The pager does not
+        // lock meanwhile, since the connection runs no SQL. The pager does not know of this lock:
+        // it assumes that it has none, which is the state that `unlock_all` restores.
         let rc = unsafe { lock(self.file, level) };
         self.got(rc)
     }
@@ -436,9 +435,9 @@ impl Handle {
         if !self.lock_shm(WRITE)? {
             return Ok(false);
         }
-        // A checkpointer that wants to reset the WAL waits for the write lock with the checkpoint
-        // lock in its hand; keeping the first while waiting for the second would be a deadlock
-        // until its timeout.
+        // A checkpointer that resets the WAL holds the checkpoint lock while it waits for the write
+        // lock. Holding the write lock while waiting for the checkpoint lock would be a deadlock
+        // until a timeout.
         let both = self.lock_shm(CHECKPOINT);
         if !matches!(both, Ok(true)) {
             self.unlock_shm(WRITE);

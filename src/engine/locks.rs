@@ -8,9 +8,9 @@
 //! (<https://man7.org/linux/man-pages/man2/fcntl_locking.2.html>).
 //!
 //! [`hooks`] replaces SQLite's `fcntl` and `close` and gives them to a [`space::LockSpace`], which
-//! turns one into the other without SQLite's noticing. This module decides
-//! once, in [`install`], before anything is opened: both lock kinds are tried on a temporary file,
-//! and where OFD locks do not hold, POSIX locks stay and [`fallback_reason`] says why.
+//! turns POSIX lock requests into OFD lock requests. SQLite does not notice. [`install`] decides
+//! once, before anything is opened: it tries both lock kinds on a temporary file. If OFD locks do
+//! not hold, POSIX locks stay and [`fallback_reason`] says why.
 //!
 //! The hooks run on whatever thread is inside SQLite, with SQLite's mutexes held. They call the
 //! kernel and nothing else. [`neighbour`] installs them in Node's own copy of SQLite, too.
@@ -76,8 +76,8 @@ pub(super) fn descriptor(file: (u64, u64)) -> Option<std::os::fd::RawFd> {
     hooks::BUNDLED.space.canonical(file)
 }
 
-/// SQLite's pending lock on a file of this process, which keeps others from opening it until this
-/// is dropped (<https://sqlite.org/lockingv3.html>). Those that have it open in WAL mode do not
+/// SQLite's PENDING lock on a file of this process. Until it is dropped no other process can open
+/// the file (<https://sqlite.org/lockingv3.html>). Connections that have it open in WAL mode do not
 /// take that lock.
 #[derive(Debug)]
 pub(super) struct PendingLock {
@@ -215,7 +215,7 @@ mod unix {
         Ok(())
     }
 
-    /// Three descriptions of one new file that has no name any more.
+    /// Three descriptions of one new file that is unlinked already.
     fn scratch(directory: &Path) -> io::Result<[File; 3]> {
         let mut attempt = 0_u32;
         let (path, first) = loop {

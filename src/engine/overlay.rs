@@ -1,12 +1,12 @@
-//! Which pages a WAL holds newer than the file does.
+//! The newest committed WAL frame of each page.
 //!
-//! A frame counts if and only if
+//! A frame is valid if and only if
 //!
 //! 1. its salts are the header's,
-//! 2. its checksum continues that of all before it, and
-//! 3. it or one after it, for which the same is true, commits a transaction.
+//! 2. its checksum continues the checksums of all frames before it, and
+//! 3. it is a commit frame, or a later frame that fulfils 1 and 2 is one.
 //!
-//! Memory: one entry a page, no more than there are frames.
+//! Memory: one entry a page that has a valid frame.
 
 use std::collections::HashMap;
 
@@ -34,12 +34,12 @@ impl Overlay {
         self.frames.len()
     }
 
-    /// Whether there are none.
+    /// Whether the WAL has no committed frame.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// The last page that there is; 0 if there are none.
+    /// The highest page number; 0 without a committed frame.
     pub fn last(&self) -> u32 {
         self.frames.keys().copied().max().unwrap_or(0)
     }
@@ -67,7 +67,7 @@ impl Overlay {
     /// Reads a WAL whose header is `header`.
     ///
     /// # Errors
-    /// `task`'s; a read that fails, which is not the WAL's end.
+    /// `task`'s; SQLite's, where a read fails: a failed read is not the end of the WAL.
     pub fn read(wal: &dyn Storage, header: &Header, task: &dyn Task) -> Result<Self> {
         let mut overlay = Self::default();
         let mut pending = Vec::new();

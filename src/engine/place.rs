@@ -1,11 +1,11 @@
-//! Whether a connection's path still leads to the file that it has open, asked before each commit.
+//! Checks before each commit that a connection's path still leads to the file that it has open.
 //!
-//! A `stat` of a path costs as much as a tenth of a short commit, a `fstat` of an open file a third
-//! of that. What unlinks, replaces or renames a file changes its number of names, or the time at
-//! which its inode was changed last. So the path is looked at only if one of them has changed since
-//! it was looked at last, which a checkpoint does, too, and otherwise now and then
-//! ([`LOOK_AGAIN`]): that a folder above the file was renamed changes nothing of the file. In that
-//! case the file is still there, with its WAL, and nothing that is committed meanwhile is lost.
+//! A `stat` of a path takes a tenth of the time of a short commit, an `fstat` of an open file a
+//! third of that. Unlinking, replacing or renaming a file changes its link count (`st_nlink`) or
+//! the time of its inode's last change (`st_ctime`). So a check looks at the path only if one of
+//! them has changed since the last look (a checkpoint changes the time, too), and otherwise once in
+//! [`LOOK_AGAIN`]. Renaming a folder above the file changes neither of them. In that case the file
+//! is still there, with its WAL, and nothing that is committed meanwhile is lost.
 //!
 //! The descriptor is the one that holds the locks ([`super::locks`]). With POSIX locks or on
 //! Windows there is no such descriptor, and each check looks at the path. One thread at a time.
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::{Class, Connection, DatabaseFile, Result};
 
-/// How long the file's word counts for the path's.
+/// How long an unchanged `fstat` of the file stands for a look at the path.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Where a connection's file is.
@@ -27,15 +27,16 @@ pub struct Place {
     path: PathBuf,
     #[cfg(unix)]
     descriptor: Option<std::os::fd::RawFd>,
-    /// What was seen of the file when the path led to it last, and when that was.
+    /// The `fstat` of the file when the path last led to it, and the time of that look.
     seen: Cell<Option<(Seen, Instant)>>,
 }
 
-/// What changes of a file whose name does. None where it cannot be had.
+/// The `fstat` values that change with a file's name; `None` if they cannot be read.
 type Seen = Option<(u64, i64, i64)>;
 
 impl Place {
-    /// Of a connection that has read its file; none without one. To be used while it is open.
+    /// The place of a connection that has read its file; `None` without a file. To be used while
+    /// the connection is open.
     pub fn of(connection: &Connection) -> Option<Self> {
         let file = Arc::clone(connection.file()?);
         Some(Self {
@@ -57,7 +58,7 @@ impl Place {
         &self.path
     }
 
-    /// That the path leads to the file. Where that cannot be known, nothing is said. One `stat`;
+    /// Checks that the path leads to the file. `Ok` where that cannot be determined. One `stat`;
     /// the connection may be closed.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The hardened connection profile: every setting of a connection that may write a shared
-//! database, and the order in which a file is opened, looked at and only then used.
+//! database, and the order in which a file is opened, verified and only then used.
 //!
-//! [`Connection::open_hardened`] is the way in, for the writer's connection and for JavaScript's
-//! alike. What it does, in order; each step has reasons to come before the next:
+//! [`Connection::open_hardened`] opens the writer's connection and JavaScript's connections alike.
+//! Its steps; each one has a reason to come before the next:
 //!
 //! 1. Checks the directory's file system, if the file is to be made: on a refused file system no
 //!    file is made. Makes the directory if it is missing ([`directory`]).
@@ -16,8 +16,8 @@
 //! 7. The journal mode ([`journal_mode`]), the one setting that may write to the file.
 //! 8. All others ([`SETTINGS`]), each read back.
 //!
-//! A connection that fails on the way is closed, and has changed nothing that SQLite's own
-//! recovery of a hot journal did not have to.
+//! A connection that fails in one of these steps is closed. It has changed nothing, except that
+//! SQLite may have rolled back a hot journal.
 //!
 //! Databases without a file (`:memory:`, temporary ones) skip the steps that are about files.
 //! A *read-only* connection is hardened, too, and leaves the journal mode as it is. A file without
@@ -27,7 +27,7 @@
 //! Settings left at SQLite's defaults on purpose:
 //! * `trusted_schema` (on): off, triggers, views and indexes could not call functions that the
 //!   application defines. FTS5's tables are marked innocuous and work either way. The schema is
-//!   the application's own; a file from elsewhere is no case for this profile.
+//!   the application's own; this profile is not meant for files from untrusted sources.
 //! * `recursive_triggers` (off): on, `INSERT OR REPLACE` fires delete triggers, which changes
 //!   what an application's schema means.
 //!
@@ -133,7 +133,7 @@ struct Setting {
     name: &'static str,
     kind: Kind,
     wanted: fn(&Profile) -> i64,
-    /// Whether it means something only where there is a file.
+    /// Whether the setting applies only to a database with a file.
     of_file: bool,
 }
 
@@ -203,8 +203,8 @@ impl Profile {
             .collect()
     }
 
-    /// The PRAGMAs whose values on `connection` are not the profile's any more: name, value now,
-    /// value of the profile. Not the busy timeout, which is a connection's own affair.
+    /// The PRAGMAs whose values on `connection` differ from the profile: name, current value,
+    /// profile's value. Not the busy timeout, which each connection may choose.
     ///
     /// # Errors
     /// SQLite's.
@@ -222,8 +222,8 @@ impl Profile {
 }
 
 impl Connection {
-    /// Opens `path` with `flags`, looks at it, and gives it the settings of `profile`. Nothing is
-    /// written or checkpointed before the look.
+    /// Opens `path` with `flags`, verifies the file, and applies the settings of `profile`. Nothing
+    /// is written or checkpointed before the file is verified.
     ///
     /// # Errors
     /// * `ERR_FUSION_NETWORK_FS`, `ERR_FUSION_HARD_LINKS`, unless the profile allows them;
@@ -255,7 +255,8 @@ impl Connection {
         if connection.file().is_some() {
             check_files(connection.path())?;
         }
-        // Before the first read, which would make a -wal where one was deleted under others.
+        // Before the first read, which would make a new -wal if the old one was deleted while other
+        // connections of this process have it open.
         if let Some(file) = connection.file().filter(|file| file.check_beside().is_err()) {
             file.heal(None, profile.busy_timeout)?;
         }
@@ -349,7 +350,7 @@ const SMALLEST: u64 = 512;
 /// `os_unix.c`).
 const SHORTEST: u64 = if cfg!(target_os = "macos") { 2 } else { 1 };
 
-/// How large a database says it is, and how much of that is nowhere.
+/// The size of a database by its header, and how many of its pages are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// Pages, as the file's header or its WAL says.
@@ -374,8 +375,8 @@ impl Connection {
             let value: i64 = sql.pragma_query_value(None, pragma, |row| row.get(0)).map_err(at)?;
             Ok(u64::try_from(value).unwrap_or(0))
         };
-        // One read transaction: under it no checkpoint takes away what the snapshot needs, and no
-        // VACUUM shortens the file.
+        // During one read transaction no checkpoint resets the frames that the snapshot needs, and
+        // no VACUUM truncates the file.
         let snapshot = sql.unchecked_transaction().map_err(at)?;
         number("schema_version")?;
         let (pages, page_size) = (number("page_count")?, number("page_size")?.max(1));

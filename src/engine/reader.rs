@@ -1,16 +1,18 @@
-//! How a database file may be opened to be read, so that it and its folder are as they were found
-//! afterwards. One place decides it for every reader of the package: [`Access::of`].
+//! Opens a database file for reading, and leaves the file and its folder as they were.
+//! [`Access::of`] decides for every reader of the package how:
 //!
-//! | next to the file | it is opened |
-//! |---|---|
-//! | no `-wal`, no journal | for writing: SQLite makes a `-wal` and a `-shm` in order to read a database in WAL mode, and only a connection that may write takes them away again |
-//! | a `-wal`, or the journal of a transaction under way | for reading only: a connection that may write would act on it when it is closed |
-//! | a file or a folder that this process may not write, where SQLite would have to make something to read a database in WAL mode | not by SQLite: as bytes, its WAL's frames over them ([`StillFile`]) |
-//! | a hot journal, of a transaction that was cut off | for reading only, through the journal ([`RolledBack`]): a connection that may write would roll it back |
+//! - No `-wal` and no journal: read-write. SQLite makes a `-wal` and a `-shm` in order to read a
+//!   database in WAL mode, and only a read-write connection removes them again.
+//! - A `-wal`, or the journal of a transaction under way: read-only. The close of a read-write
+//!   connection would checkpoint the WAL.
+//! - A file or a folder without write permission, in which SQLite would have to make a `-wal` or a
+//!   `-shm`: not by SQLite, but as bytes, overlaid with the WAL's frames ([`StillFile`]).
+//! - A hot journal, of an interrupted transaction: read-only, through the journal ([`RolledBack`]).
+//!   A read-write connection would roll it back.
 //!
-//! Who wants to write opens the file for writing, and SQLite rolls a hot journal back at the first
-//! read ([`roll_back`] for those who want that alone). The file without its WAL is read with
-//! [`Reader::without_wal`].
+//! A connection that is to write opens the file read-write, and SQLite rolls a hot journal back at
+//! the first read ([`roll_back`] does only that). [`Reader::without_wal`] reads the file without
+//! its WAL.
 //!
 //! Any thread, one at a time.
 
@@ -29,9 +31,9 @@ use super::{Class, Connection, Error, Result, Storage, Task, Wal, check_files, s
 /// How a file may be opened to be read. See the module.
 #[derive(Debug)]
 pub enum Access {
-    /// For writing, and what SQLite makes next to it goes away with the connection.
+    /// Read-write: the close of the connection removes the files that SQLite made.
     Alone,
-    /// For reading only, and what lies next to it stays.
+    /// Read-only: the sidecar files stay.
     ReadOnly,
     /// Through its hot journal.
     ThroughJournal(Rc<RolledBack>),
@@ -66,11 +68,12 @@ pub(super) enum Instead {
     Still(Rc<StillFile>),
 }
 
-/// An open connection for those who only read. It does not checkpoint, not even when it is dropped.
+/// An open connection that is used only for reading. It never checkpoints, not even when it is
+/// dropped.
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
-    /// What SQLite makes next to the database goes with the connection.
+    /// The close of the connection removes the files that SQLite made.
     clean: bool,
     /// What the connection reads in place of the file.
     instead: Instead,
@@ -102,7 +105,7 @@ impl Reader {
             }
         };
         connection.checkpoint_on_close(false);
-        // With memory-mapped reads a file that is cut short is a SIGBUS and no error.
+        // With memory-mapped reads a truncated file is a SIGBUS and not an error.
         connection.sql()?.execute_batch("PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0")?;
         Ok(Self { connection, clean, instead })
     }
@@ -133,8 +136,8 @@ impl Reader {
         }
     }
 
-    /// Whether it takes locks, so that what it reads is of one state of the database. Else
-    /// [`Self::is_current`] says so afterwards.
+    /// Whether it takes locks, so that it reads one state of the database. If not, check
+    /// [`Self::is_current`] after reading.
     pub fn takes_locks(&self) -> bool {
         matches!(self.instead, Instead::No)
     }
@@ -144,8 +147,8 @@ impl Reader {
         &self.instead
     }
 
-    /// Whether what was read so far is of one state of the database. False only where no lock was
-    /// taken, and another connection has written meanwhile.
+    /// Whether everything read so far is of one state of the database. `false` only if no lock was
+    /// taken and another connection has written meanwhile.
     pub fn is_current(&self) -> bool {
         match &self.instead {
             Instead::No => true,
@@ -167,18 +170,18 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let wal = std::fs::metadata(Wal::path(self.connection.path()));
         if self.clean && wal.is_ok_and(|wal| wal.len() == 0) {
-            // There is nothing to checkpoint: closing takes the empty WAL away.
+            // There is nothing to checkpoint: the close deletes the empty WAL.
             self.connection.checkpoint_on_close(true);
         }
     }
 }
 
-/// Has SQLite roll back the hot journal of the database at `path`, if there is one, and answers
-/// what it was. That the database is damaged besides is no error.
+/// Makes SQLite roll back the hot journal of the database at `path`, if there is one, and returns
+/// what it was. A damaged database is not an error.
 ///
 /// # Errors
-/// `SQLITE_BUSY` where others are in the way until `until`; `SQLITE_READONLY_ROLLBACK` where this
-/// user may not write; SQLite's; `task`'s.
+/// `SQLITE_BUSY` where other connections have a lock until `until`; `SQLITE_READONLY_ROLLBACK`
+/// where this user may not write; SQLite's; `task`'s.
 pub fn roll_back(path: &Path, until: Instant, task: &dyn Task) -> Result<Option<HotJournal>> {
     let Some(rolled_back) = RolledBack::open(path)? else { return Ok(None) };
     let hot = rolled_back.hot_journal();

@@ -1,16 +1,16 @@
 //! A database as it will be once its hot journal is rolled back.
 //!
-//! A transaction with a rollback journal that is cut off leaves the journal behind: the pages that
-//! it changed, as they were. The next connection that may write puts them back; one that may not
+//! An interrupted transaction leaves its rollback journal behind, with the original content of the
+//! pages that it changed. The next read-write connection restores them; a read-only connection
 //! refuses to read (`SQLITE_READONLY_ROLLBACK`). [`RolledBack`] reads the file through the journal
-//! by the rules of SQLite's own rollback (`pager_playback`), and changes neither:
+//! by the rules of SQLite's own rollback (`pager_playback`), and changes neither file:
 //!
 //! * A journal that names a super-journal which is not there belongs to a transaction that was
 //!   committed: nothing is rolled back.
 //! * The database has as many pages as the first header says.
-//! * A record counts if its checksum is right and all before it do. The first that does not, or
-//!   that is not whole, ends the journal: what is behind it was never synced, so that the pages of
-//!   the database that it is of were never written.
+//! * A record is valid if its checksum is right and all records before it are valid. The first
+//!   invalid or incomplete record ends the journal: it and later records were never synced, so
+//!   SQLite never wrote their pages to the database.
 //!
 //! It takes no lock, so that neither readers nor a connection that rolls back wait for it. A
 //! rollback meanwhile changes the file into what is read here. Only a transaction after that makes
@@ -48,7 +48,7 @@ struct Identity {
 }
 
 impl Identity {
-    /// None where there is no journal, or one that a commit has ended: its first byte is zero.
+    /// `None` without a journal, and for a journal that a commit has ended: its first byte is zero.
     fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         let mut header = Vec::new();
@@ -58,8 +58,7 @@ impl Identity {
     }
 }
 
-/// Whether a journal lies next to the database at `path` that a transaction under way, or one that
-/// was cut off, has begun.
+/// Whether the database at `path` has the journal of a transaction, running or interrupted.
 pub(super) fn has_journal(path: &Path) -> bool {
     Identity::of(&journal_path(path)).is_some()
 }
@@ -90,8 +89,8 @@ impl std::fmt::Debug for RolledBack {
 }
 
 impl RolledBack {
-    /// The database at `path` through its hot journal; none where there is no journal, or where
-    /// it is not hot: a transaction is under way, and readers read the file.
+    /// The database at `path` through its hot journal. `None` without a journal, and for a journal
+    /// that is not hot: a transaction is under way, and readers read the file.
     ///
     /// # Errors
     /// SQLite's; `SQLITE_READONLY_ROLLBACK` where there is a WAL with frames as well.
@@ -121,7 +120,7 @@ impl RolledBack {
         Ok(Some(Self { connection, database, journal, identity, layout }))
     }
 
-    /// Whether what was read so far is of one state of the database: no connection has begun
+    /// Whether everything read so far is of one state of the database: no connection has begun
     /// another transaction.
     pub fn is_current(&self) -> bool {
         match Identity::of(&journal_path(self.path())) {
@@ -259,8 +258,8 @@ fn page_size(database: &dyn Storage) -> Result<u32> {
     })
 }
 
-/// Bytes of the database once it is rolled back. SQLite cuts a file that is longer, and lengthens
-/// one that is shorter by a page at least.
+/// Bytes of the database once it is rolled back. SQLite truncates a longer file, and extends a file
+/// that is shorter by at least a page.
 fn size_after(now: u64, header: Header) -> u64 {
     let page = u64::from(header.page_size);
     let then = u64::from(header.pages) * page;

@@ -19,8 +19,8 @@ pub trait Storage {
     /// The system's, as SQLite's `SQLITE_IOERR_FSTAT`.
     fn size(&self) -> Result<u64>;
 
-    /// Fills `buffer` from `offset` on, and answers how many bytes there were: fewer than asked
-    /// for only at the end.
+    /// Fills `buffer` from `offset` on. Returns the number of bytes: fewer than requested only at
+    /// the end.
     ///
     /// # Errors
     /// The system's, as SQLite's `SQLITE_IOERR_READ`. A reader of a damaged file goes on with

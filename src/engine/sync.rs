@@ -23,8 +23,8 @@ pub fn sync(file: &File) -> io::Result<()> {
     full_or_plain(|| file.sync_all(), || plain(file))
 }
 
-/// Syncs `file` as far as the drive, in the midst of a long copy that [`sync`] ends: on macOS a
-/// full sync of each piece would flush the drive's cache as often.
+/// Syncs `file` as far as the drive, during a long copy that ends with [`sync`]: on macOS a full
+/// sync of each piece would flush the drive's cache each time.
 ///
 /// # Errors
 /// The system's.
@@ -42,7 +42,7 @@ pub fn sync_folder_of(path: &Path) -> Result<()> {
     }
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match File::open(folder).and_then(|file| sync(&file)) {
-        // Some file systems have no sync of folders, and none that is needed.
+        // Some file systems do not support a sync of folders, and do not need it.
         Err(error) if !is_unsupported(&error) => {
             let message = format!("{}: {error}", folder.display());
             Err(Error::sqlite(ffi::SQLITE_IOERR_DIR_FSYNC, message).at(folder))

@@ -157,7 +157,8 @@ impl Drop for Held<'_> {
     }
 }
 
-/// A thread's wish to be woken by the next release. See [`Turn::expect_release`].
+/// A waiter that is registered before the attempt, so that it misses no release. See
+/// [`Turn::expect_release`].
 #[derive(Debug)]
 pub struct Expectation<'a> {
     turn: &'a Turn,
@@ -166,8 +167,8 @@ pub struct Expectation<'a> {
 
 impl Expectation<'_> {
     /// Waits until a connection of this process released the write lock since the expectation was
-    /// made, or until `time` has passed: another process's release wakes no thread here. Whether
-    /// there was a release.
+    /// made, or until `time` has passed: another process's release wakes no thread here. Returns
+    /// whether there was a release.
     pub fn wait(self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         let mut state = self.turn.lock();

@@ -1,16 +1,16 @@
 //! What one read transaction sees of a database, as bytes.
 //!
-//! A [`super::LiveFile`] keeps writers away while its bytes are looked at. A [`View`] lets them
-//! go on: it has a connection that only reads, in a transaction, and reads the files through that
-//! connection's handles. With a rollback journal the transaction's SHARED lock keeps the file as
-//! it is. In WAL mode it keeps a read mark, and then:
+//! A [`super::LiveFile`] excludes writers while its bytes are read. A [`View`] lets them go on: it
+//! has a read-only connection with an open read transaction, and reads the files through that
+//! connection's handles. With a rollback journal the transaction's SHARED lock keeps the file
+//! unchanged. In WAL mode the transaction has a read mark, and then:
 //!
 //! * A checkpoint copies no frame beyond the mark into the file, so that the file changes only in
 //!   pages that have a frame up to the mark.
 //! * While not all frames are checkpointed the WAL is not reset: its frames stay where they are.
-//! * So the frames up to the number in the WAL's index, taken over the file, are one state of
-//!   the database, at the transaction's beginning or after it. Where they were all checkpointed
-//!   already, the file alone is, and the WAL may be reset at any time and must not be looked at.
+//! * So the file, overlaid with the frames up to the number in the WAL's index, is one state of the
+//!   database, at the transaction's beginning or after it. If all frames were checkpointed already,
+//!   the file alone is that state. The WAL may then be reset at any time, and must not be read.
 //!
 //! A file whose header SQLite cannot read can be viewed, too, and a file with a hot journal,
 //! through the journal. Such a view has no transaction: if another connection writes, reads may be
@@ -44,7 +44,7 @@ pub struct View {
 /// The bytes of the database file.
 enum Database {
     File(Handle),
-    /// Those that are read in its place.
+    /// The bytes that are read in place of the file.
     Bytes(Rc<dyn Storage>),
 }
 
@@ -98,8 +98,8 @@ impl View {
         Ok(Self { reader, database: Database::File(database), wal, steady })
     }
 
-    /// The part of the WAL that belongs to the view; none where the file has all of it. `reader`
-    /// has its mark.
+    /// The part of the WAL that belongs to the view; `None` if all its frames are in the file.
+    /// `reader` has its read mark.
     fn frames(reader: &Reader, handle: Handle) -> Result<Option<Prefix>> {
         let page: u64 = reader
             .connection()
@@ -129,14 +129,14 @@ impl View {
         }
     }
 
-    /// The part of the WAL that belongs to what is seen, where there is one.
+    /// The part of the WAL that belongs to the view, if there is one.
     pub fn wal(&self) -> Option<&impl Storage> {
         self.wal.as_ref()
     }
 
-    /// Whether a transaction keeps what is seen as it is. False where SQLite could not begin one,
-    /// because it does not take the file for a database, because of a hot journal, or because this
-    /// process may not write.
+    /// Whether a read transaction keeps the view consistent. `false` if SQLite could not begin one:
+    /// the file's header is not a database's, there is a hot journal, or this process may not
+    /// write.
     pub fn is_steady(&self) -> bool {
         self.steady
     }

@@ -49,7 +49,7 @@ impl Wal {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Has `wake` called, on the committing thread, when the WAL reaches `due` frames.
+    /// Sets `wake` to be called, on the committing thread, when the WAL reaches `due` frames.
     pub fn set_wake(&self, due: u32, wake: Option<Wake>) {
         self.due.store(due, Ordering::Relaxed);
         *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = wake;
@@ -89,9 +89,8 @@ impl Wal {
 }
 
 impl Connection {
-    /// How many frames of the WAL are in use, and how many of them are in the database as well.
-    /// Asks without checkpointing; not inside a transaction. None where there is no WAL, or the
-    /// file cannot be read at the moment.
+    /// How many frames the WAL has, and how many of them are checkpointed. Does not checkpoint; not
+    /// inside a transaction. `None` without a WAL, or if the file cannot be read now.
     pub fn wal_frames(&self) -> Option<(u64, u64)> {
         // A connection that has not read yet does not know that there is a WAL.
         self.sql().ok()?.query_row("PRAGMA main.schema_version", [], |_| Ok(())).ok()?;

@@ -95,7 +95,7 @@ impl Indexes {
         self.lock().insert(fd, Index::default());
     }
 
-    /// `fd` is about to be closed. What was mapped of it is not any more.
+    /// `fd` is about to be closed. Its mappings are gone.
     pub(super) fn closed(&self, fd: RawFd) {
         self.lock().remove(&fd);
     }
