@@ -80,7 +80,7 @@ struct Handle {
     database: Option<u32>,
     in_memory: bool,
     borrowed: RefCell<Option<Borrowed>>,
-    /// Number of what takes its events.
+    /// Number of the JavaScript function that takes its events.
     receiver: u32,
 }
 
@@ -451,8 +451,8 @@ impl Handle {
         healing.map_or(self.log.options().profile.busy_timeout, Healing::patience)
     }
 
-    /// That standing still until everything is written can end: no connection of this thread holds
-    /// the write lock that the writer waits for.
+    /// Checks that a blocking wait for the writer can end: no connection of this thread holds the
+    /// write lock that the writer waits for.
     fn refuse_to_wait(&self, environment: &Environment) -> Outcome<()> {
         if self.log.has_pending()
             && let Some((_, error)) = own_transaction(environment, self.log.file())
@@ -473,8 +473,8 @@ impl Handle {
         Ok(())
     }
 
-    /// Whether the database's own connection has what the writer would wait for: a write
-    /// transaction, or, where the file has a rollback journal, any.
+    /// Whether the writer would wait for the database's own connection: it is in a write
+    /// transaction, or, with a rollback journal, in any transaction.
     fn is_in_the_way(&self, call: &Call<'_>) -> Outcome<bool> {
         let Some(number) = self.database else { return Ok(false) };
         with_connection_as_is(call.env, number, |connection| {
@@ -506,7 +506,7 @@ fn flush(call: &Call<'_>) -> Outcome<sys::napi_value> {
     })
 }
 
-/// `logFlushSync(log, timeout)`: the same, and stands still until then.
+/// `logFlushSync(log, timeout)`: the same, but blocks the thread until then.
 fn flush_sync(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let timeout = millis(call, 1)?;
     find(call)?.flush_sync(call, timeout)?;
@@ -603,7 +603,7 @@ pub(super) fn report_own_transactions(environment: &Rc<Environment>) -> Outcome<
     Ok(())
 }
 
-/// What `error`, which is in the way of the log, means for its entries.
+/// Adds to `error`, which keeps the log from writing, what it means for the log's entries.
 fn pending(mut error: Error) -> Error {
     error.message.push_str(". The log entries are kept, and are written once that has ended");
     error
@@ -614,7 +614,8 @@ fn is_displaced(call: &Call<'_>) -> Outcome<sys::napi_value> {
     boolean(call.env, find(call)?.log.is_displaced())
 }
 
-/// `logMove(log, next)`: moves what is not committed, and who waits for it, to log `next`.
+/// `logMove(log, next)`: moves the uncommitted entries, and the calls that wait for them, to log
+/// `next`.
 fn move_to(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let next = call.number(1)?;
@@ -624,8 +625,8 @@ fn move_to(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `logTransactionEnded(log)`: a transaction of a database in memory has ended, and may have given
-/// entries back.
+/// `logTransactionEnded(log)`: a transaction of a database in memory has ended. A ROLLBACK may have
+/// undone entries, which are queued again.
 fn transaction_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     if handle.log.has_queued() {
@@ -670,7 +671,7 @@ fn checkpoint_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     })
 }
 
-/// `logRelease(log)`: gives the handle up; whether it was the file's last.
+/// `logRelease(log)`: releases the handle; whether it was the file's last.
 fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let Some(handle) = take(call)? else { return call.undefined() };
     call.environment.logs.ignore(call.env, handle.receiver);
@@ -681,8 +682,8 @@ fn release(call: &Call<'_>) -> Outcome<sys::napi_value> {
         return call.undefined();
     }
     if handle.database.is_none() {
-        // What is appended by the path next goes to the file that is there by then: no handle
-        // reopens.
+        // The next append by this path opens the file that is then at the path: no handle is left
+        // that would reopen.
         handle.log.file().leave_path();
     }
     let number = call.environment.logs.handles.borrow_mut().insert(Rc::new(handle));
@@ -695,8 +696,8 @@ fn take(call: &Call<'_>) -> Outcome<Option<Rc<Handle>>> {
     Ok(call.environment.logs.handles.borrow_mut().remove(number))
 }
 
-/// `logWaitEnded(log, timeout)`: stands still until the writer of a released log has ended;
-/// whether it has, and left the file in order.
+/// `logWaitEnded(log, timeout)`: blocks the thread until the writer of a released log has ended;
+/// whether it has ended and left the file in order.
 fn wait_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let timeout = millis(call, 1)?;
     let handle = take(call)?;
@@ -718,10 +719,10 @@ fn when_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     })
 }
 
-/// `flushAll(isLast)`: the process ends. Stands still until every log of the process is written,
-/// with a deadline. Transactions that this thread has open, for which that may wait, are rolled
-/// back if this is the last that is called before the end; else the end itself does so, and waits
-/// for the rest. An array of sentences about logs that are not written for good.
+/// `flushAll(isLast)`: the process ends. Blocks the thread, up to a deadline, until every log of
+/// the process is written. If this is the last call before the end, rolls back this thread's open
+/// transactions first, for which the writers may wait; else the end of the environment does so, and
+/// waits for the rest. Returns an array of sentences about logs with entries that were not written.
 pub fn flush_all(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let lost = new_array(call.env)?;
     if !call.flag(0) {

@@ -26,7 +26,7 @@ use super::result::{refuse, set_result};
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[(c"defineAggregate", callback!(define))];
 
-/// What SQLite has as an aggregate's user data: one count of an `Rc`. A call takes another.
+/// The aggregate's user data in SQLite, as one count of an `Rc`. A call takes another count.
 #[derive(Debug)]
 struct Aggregate {
     /// `step(index, ...values)`
@@ -136,7 +136,7 @@ fn define(call: &callback::Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// SQLite lets go of an aggregate.
+/// SQLite drops an aggregate (`xDestroy`).
 unsafe extern "C" fn forget(data: *mut c_void) {
     // SAFETY: `define` gave this count to SQLite.
     drop(unsafe { Rc::<Aggregate>::from_raw(data.cast()) });

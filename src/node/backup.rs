@@ -1,16 +1,14 @@
 //! Backups off the event loop.
 //!
-//! A backup goes as node:sqlite's does: slice by slice, on threads of libuv's pool, over the
-//! source's *own* connection. Only so does it see what that connection sees (a database in memory,
-//! settings of its own, attached databases), and what it writes to a file meanwhile is taken over
-//! without starting again. The connection has no mutex; [`super::sharing`] keeps the slices and
-//! the JavaScript thread apart, which waits where it would wait for SQLite's mutex in node:sqlite:
-//! if it uses the source in the middle of a slice. Between slices JavaScript hears of the progress
-//! (`lib/backup.js`).
+//! A backup runs like node:sqlite's: slice by slice, on threads of libuv's pool, through the
+//! source's *own* connection. Only that connection sees its database in memory, its settings and
+//! its attached databases. Pages that it writes meanwhile are copied without a restart of the
+//! backup. The connection has no mutex; [`super::sharing`] keeps the slices and the JavaScript
+//! thread apart. That thread waits where it would wait for SQLite's mutex in node:sqlite: if it
+//! uses the source during a slice. Between slices JavaScript gets the progress (`lib/backup.js`).
 //!
-//! Closing the source in the middle of a backup closes it for JavaScript; the connection stays
-//! open until the backup is done. When the environment ends, its backups are cut off: what they
-//! copied is rolled back.
+//! Closing the source during a backup closes it for JavaScript; the connection stays open until the
+//! backup is done. When the environment ends, its backups end, and their copies are rolled back.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
@@ -53,7 +51,7 @@ pub struct Backing {
 /// What the slices of one backup work on. Locked inside of the gate.
 #[derive(Debug)]
 struct Task {
-    /// What to begin, until that is done; or why its destination could not be opened.
+    /// The backup to begin, until it has begun; or why its destination could not be opened.
     plan: Option<Result<Plan, Error>>,
     /// Begun and not ended.
     backup: Option<Backup>,
@@ -80,7 +78,7 @@ fn lock(task: &Mutex<Task>) -> MutexGuard<'_, Task> {
 }
 
 impl Backing {
-    /// Ends the backup: it does not use the source any more. Waits for a slice that is under way.
+    /// Ends the backup, which then no longer uses the source. Waits for a slice that is under way.
     fn end(&self) {
         if self.ended.replace(true) {
             return;
@@ -124,8 +122,8 @@ fn name(call: &Call<'_>, index: usize) -> Outcome<Vec<u8>> {
 }
 
 /// `backupStart(database, path, source, target)`: the number of a backup of the database `source`
-/// into the database `target` of the file at `path`, which is opened: a relative path is one of the
-/// directory that is current now. That it cannot be opened is the first slice's to report.
+/// into the database `target` of the file at `path`, which is opened: a relative path is relative
+/// to the current directory of this moment. The first slice reports if it could not be opened.
 fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find_database(call.environment, call.number(0)?)?;
     let (path, source, target) = (path(call.env, call.arg(1)?)?, name(call, 2)?, name(call, 3)?);
@@ -261,8 +259,7 @@ fn carry_out(task: &Mutex<Task>, gate: &Gate, pages: c_int) -> Result<Progress, 
     result
 }
 
-/// Opens the destination. One that is made may be read by those who may read the source. A URI is
-/// SQLite's to read.
+/// Opens the destination. A new file gets the permissions of the source. SQLite interprets a URI.
 fn open(path: &Path, like: Option<Likeness>) -> Result<Connection, Error> {
     let name = path.as_os_str().as_encoded_bytes();
     if let Some(like) = like
@@ -270,7 +267,7 @@ fn open(path: &Path, like: Option<Likeness>) -> Result<Connection, Error> {
         && name != b":memory:"
         && !name.starts_with(b"file:")
     {
-        // One that is there stays as it is, and SQLite says what is wrong with the path.
+        // An existing file stays as it is, and SQLite reports what is wrong with the path.
         drop(like.create(path));
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -321,8 +318,8 @@ fn settle(env: sys::napi_env, slice: &Slice) -> Outcome<()> {
         Err(cause) => {
             let is_lock = matches!(cause.errcode, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED);
             let error = if is_lock {
-                // What node:sqlite says of a lock, since it asks a connection that knows nothing
-                // of it. The truth is its cause.
+                // node:sqlite's message for a lock: it reads the error of a connection that has
+                // none. The real error is the cause.
                 let error =
                     error_value(env, &Error::sqlite(ffi::SQLITE_OK, errstr(ffi::SQLITE_OK)))?;
                 add_cause(env, error, &cause)?;

@@ -115,7 +115,7 @@ fn answer(result: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(result).map_err(unspeakable)
 }
 
-/// What `lib/backups.js` makes an `ERR_FUSION_BACKUP_DAMAGED` of, which has the health with it.
+/// The result from which `lib/backups.js` makes an `ERR_FUSION_BACKUP_DAMAGED` with its health.
 fn damaged(message: &str, health: &Health) -> Result<String> {
     let health: Value = serde_json::to_value(health).map_err(unspeakable)?;
     answer(&json!({ "damaged": { "message": message, "health": health } }))

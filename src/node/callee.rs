@@ -48,7 +48,7 @@ struct Shared {
     latest: Cell<u64>,
 }
 
-/// Calls that share a scope at most, so that its handles do not pile up.
+/// The most calls that share a scope, which limits its handles.
 const SHARE: u32 = 64;
 
 thread_local! {

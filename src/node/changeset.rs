@@ -99,7 +99,7 @@ unsafe extern "C" fn filter(context: *mut c_void, table: *const c_char) -> c_int
     c_int::from(wanted.unwrap_or(false))
 }
 
-/// What becomes of a change that conflicts.
+/// The conflict handler of a changeset.
 unsafe extern "C" fn conflict(
     context: *mut c_void,
     kind: c_int,

@@ -67,9 +67,8 @@ mod setting {
 /// The `RefCell` is the rule that a connection is not closed while it runs a statement: running
 /// borrows it, closing borrows it mutably.
 ///
-/// While it prepares a statement, nothing else may happen to a connection that could change the
-/// schema under the parser's feet; the authorizer is JavaScript that runs then. See
-/// [`Database::using`].
+/// While SQLite prepares a statement, no other use of the connection may change the schema. The
+/// authorizer is JavaScript that runs at that time. See [`Database::using`].
 pub struct Database {
     connection: RefCell<Connection>,
     schema: Schema,
@@ -79,12 +78,12 @@ pub struct Database {
     authorizer: RefCell<Option<Rc<Authorizer>>>,
     /// JavaScript has defined aggregates.
     aggregates: Cell<bool>,
-    /// The environment of JavaScript that has defined functions; null if there are none.
+    /// The environment of JavaScript that has defined functions; null without functions.
     functions: Cell<sys::napi_env>,
     profile: Profile,
     /// None for a plain `DatabaseSync`. After the connection, which has its address.
     healing: Option<Healing>,
-    /// Since when a transaction is open, and whether it was reported as in the way of a log.
+    /// Since when a transaction is open, and whether it was reported as blocking a log's writer.
     transaction: Cell<Option<(SystemTime, bool)>>,
     /// Comes before every read; none unless the handle asks for it.
     before_reads: RefCell<Option<Rc<BeforeReads>>>,
@@ -120,7 +119,7 @@ impl std::fmt::Debug for Database {
 }
 
 impl Database {
-    /// Has `first` come before every read from here on.
+    /// Sets `first` to be called before every read.
     pub(super) fn before_reads(&self, first: Rc<BeforeReads>) {
         self.before_reads.replace(Some(first));
     }
@@ -166,8 +165,8 @@ impl Database {
         self.asking(body)
     }
 
-    /// Lends the connection for what neither prepares nor runs a statement, nor changes anything
-    /// that one depends on: the authorizer may do that, too.
+    /// Lends the connection for work that neither prepares nor runs a statement, nor changes
+    /// anything that a statement depends on: the authorizer may do such work, too.
     ///
     /// # Errors
     /// `ERR_INVALID_STATE` while it is being closed, or once it is closed.
@@ -190,8 +189,8 @@ impl Database {
         self.asking(body)
     }
 
-    /// Keeps backups off the connection while the result lives, for what touches SQLite outside
-    /// of [`Self::using`].
+    /// Keeps backups off the connection while the result lives, for calls of SQLite outside
+    /// [`Self::using`].
     #[inline]
     pub fn enter(&self) -> Entered<'_> {
         self.sharing.enter()
@@ -263,7 +262,7 @@ impl Database {
         statements.numbers(|statement| Rc::ptr_eq(statement.database(), self))
     }
 
-    /// A transaction was begun, or is over.
+    /// Records that a transaction has begun or ended.
     #[cold]
     pub(super) fn note_transaction(&self, is_open: bool) {
         self.transaction.set(is_open.then(|| (SystemTime::now(), false)));
@@ -326,18 +325,18 @@ impl Database {
         Some(error)
     }
 
-    /// Whether the open transaction was reported as in the way of a log.
+    /// Whether the open transaction was reported as blocking a log's writer.
     pub(super) fn is_reported(&self) -> bool {
         self.transaction.get().is_some_and(|(_, is_reported)| is_reported)
     }
 
-    /// It was.
+    /// Records that it was reported.
     pub(super) fn set_reported(&self) {
         self.transaction.set(self.transaction.get().map(|(since, _)| (since, true)));
     }
 
-    /// Ends whatever holds a lock, without committing: the thread's JavaScript has ended, and
-    /// nothing else would. What was lent to the transaction goes back to its log.
+    /// Rolls back the transaction and resets the statements that hold a lock: the thread's
+    /// JavaScript has ended and cannot do so. Log entries in the transaction return to their log.
     pub(super) fn abandon(self: &Rc<Self>, environment: &Environment) {
         // The parser is on the stack, or a backup's thread may be using the connection.
         if self.preparing.get() || self.sharing.is_shared() {
@@ -381,8 +380,8 @@ impl Database {
         }
     }
 
-    /// Makes a call, and once more if a wedge made it fail without an effect: see
-    /// [`super::healing`].
+    /// Makes a call. Makes it again, once, if a stale `-shm` or `-wal` made it fail without an
+    /// effect: see [`super::healing`].
     ///
     /// # Errors
     /// Those of `call`; `ERR_FUSION_COMMIT_UNKNOWN`, `ERR_FUSION_WEDGED`.
@@ -413,14 +412,14 @@ impl Database {
         }
     }
 
-    /// Takes a connection in place of the one that was put away.
+    /// Replaces the connection that [`Self::put_away`] closed.
     pub(super) fn put_back(&self, connection: Connection) {
         self.profile.install(&connection);
         drop(self.connection.replace(connection));
     }
 
-    /// Has `define` define a function or aggregate of JavaScript in `env`, also on a connection
-    /// that takes this one's place.
+    /// Defines a function or aggregate of JavaScript in `env` by `define`, now and on each reopened
+    /// connection.
     ///
     /// # Errors
     /// As [`Self::using`]; those of `define`.
@@ -470,9 +469,9 @@ impl Database {
         body(&mut connection)
     }
 
-    /// Whether the schema may have changed since this was asked last. Says yes when in doubt:
-    /// the first time, when the version cannot be read, with databases attached, and with an
-    /// authorizer, which must not be asked about queries of this package.
+    /// Whether the schema may have changed since the last call. `true` where that is unknown: at
+    /// the first call, if the version cannot be read, with attached databases, and with an
+    /// authorizer, which must not be called for queries of this package.
     pub fn schema_changed(&self, connection: &Connection) -> bool {
         let db = connection.raw();
         // SAFETY: the connection is open and this thread's; the query is null or prepared on it:
@@ -515,7 +514,7 @@ impl Database {
         &self.preparing
     }
 
-    /// Keeps the authorizer that SQLite was given, and lets go of the one before.
+    /// Keeps the authorizer that was set in SQLite, and drops the previous one.
     pub(super) fn keep_authorizer(&self, authorizer: Option<Rc<Authorizer>>) {
         drop(self.authorizer.replace(authorizer));
     }
@@ -834,7 +833,7 @@ fn reopen(call: &Call<'_>) -> Outcome<sys::napi_value> {
 }
 
 /// The connection of this thread, other than `database`, that holds the write lock of `file`, and
-/// the error that says so. What stands still on this thread until that lock is free never ends.
+/// the error that reports it. A blocking wait of this thread for that lock would never end.
 pub(super) fn own_transaction(
     environment: &Environment,
     file: &DatabaseFile,

@@ -1,5 +1,5 @@
-//! What happens on other threads, handed to a JavaScript thread: a log's events into its mailbox,
-//! and its mail to promises and receivers.
+//! Delivers events of other threads to a JavaScript thread: a log's events into the thread's
+//! mailbox, and the mailbox's messages to promises and receivers.
 
 use std::ptr;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use crate::engine::{Error, Remedy, Stage};
 /// A log's events, for the thread that opened the handle.
 pub(super) struct ToJavaScript {
     pub(super) mailbox: Arc<Mailbox>,
-    /// Of the log's events, a number of [`super::agent_log::Logs`].
+    /// The receiver of the log's events, by its number in [`super::agent_log::Logs`].
     pub(super) receiver: u32,
 }
 
@@ -68,8 +68,8 @@ impl Listener for ToJavaScript {
     }
 }
 
-/// Settles promises and calls receivers, in the order of `messages`. What JavaScript does upon a
-/// settled promise follows once all of them are delivered: who appends then, appends together.
+/// Settles promises and calls receivers, in the order of `messages`. The reactions to settled
+/// promises run once all messages are delivered, so the appends that they make form one batch.
 pub(super) fn deliver(env: sys::napi_env, messages: Vec<Message>) {
     let Ok(environment) = Environment::of(env) else { return };
     for message in messages {
@@ -93,7 +93,7 @@ pub(super) fn deliver(env: sys::napi_env, messages: Vec<Message>) {
 }
 
 fn deliver_one(environment: &Rc<Environment>, env: sys::napi_env, message: Message) -> Outcome<()> {
-    // What cannot be built rejects, too: no promise stays open.
+    // A result that cannot be built rejects the promise: no promise stays pending.
     let settle = |ticket, settlement: Outcome<Settlement>| {
         let settlement = match settlement {
             Ok(settlement) => settlement,

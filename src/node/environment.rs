@@ -89,9 +89,9 @@ pub struct Environment {
     mailbox: RefCell<Option<Arc<Mailbox>>>,
     /// The addon's own realm.
     pub realm: Realm,
-    /// In memory that `realm` keeps.
+    /// The report of the last call, in memory that `realm` keeps.
     report: *mut Report,
-    /// What [`Environment::is_first`] was asked.
+    /// The names that [`Environment::is_first`] was called with.
     seen: RefCell<HashSet<String>>,
 }
 
@@ -103,7 +103,7 @@ thread_local! {
 }
 
 impl Environment {
-    /// Makes the state of `env` and sees to its end.
+    /// Makes the state of `env`, and registers its cleanup.
     pub(super) fn create(env: sys::napi_env) -> Outcome<Rc<Self>> {
         let realm = Realm::create(env)?;
         let (memory, size) = realm.report()?;
@@ -146,7 +146,7 @@ impl Environment {
             .ok_or_else(|| Thrown::state("the environment has ended"))
     }
 
-    /// Where other threads leave what this one is to learn.
+    /// The mailbox in which other threads leave messages for this one.
     ///
     /// # Errors
     /// N-API's.
@@ -234,8 +234,8 @@ impl Environment {
     }
 }
 
-/// The process ends on this thread, and none of its JavaScript runs any more: rolls back the
-/// transactions that it left open, for which the logs would wait in vain.
+/// The process ends on this thread, whose JavaScript no longer runs. Rolls back the transactions
+/// that it left open, which the logs' writers would wait for.
 pub(super) fn abandon_transactions() {
     let _ = std::panic::catch_unwind(|| {
         // None can be added: nothing that opens one runs.
@@ -277,7 +277,7 @@ unsafe extern "C" fn end(data: *mut c_void) {
         }
         drop(environment.statements.take());
         drop((environment.parameters.take(), environment.seen.take()));
-        // What is still on its way is dropped.
+        // Messages that were not delivered are dropped.
         environment.promises.end();
         drop(environment.mailbox.take());
     }));

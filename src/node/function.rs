@@ -108,7 +108,7 @@ fn define(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// SQLite lets go of a function.
+/// SQLite drops a function (`xDestroy`).
 unsafe extern "C" fn forget(data: *mut c_void) {
     // SAFETY: `define` gave this count to SQLite.
     drop(unsafe { Rc::<Function>::from_raw(data.cast()) });

@@ -42,7 +42,7 @@ use super::errors::{Outcome, Thrown};
 use crate::agent_log;
 use crate::engine::{self, Class, Connection, Error, Place, Profile, Remedy, Result, errstr};
 
-/// What SQLite's commit hook has to know.
+/// The state that SQLite's commit hook uses.
 #[derive(Debug)]
 struct Commits {
     /// SQLite began to commit in the running call.
@@ -50,7 +50,7 @@ struct Commits {
     place: Option<Place>,
     /// The connection's.
     generation: u32,
-    /// Why the last commit that was refused was.
+    /// Why the last refused commit was refused.
     refusal: RefCell<Option<Error>>,
 }
 
@@ -87,7 +87,7 @@ pub struct Healing {
     has_extensions: Cell<bool>,
     /// The running call began inside a transaction.
     in_transaction: Cell<bool>,
-    /// It has had an effect that making it again would repeat.
+    /// The running call has had an effect that a second run would repeat.
     has_effect: Cell<bool>,
     /// In a box, because SQLite has its address.
     commits: RefCell<Box<Commits>>,
@@ -116,7 +116,7 @@ const SWITCHES: &[c_int] = &[
     ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA,
 ];
 
-/// PRAGMAs that are a connection's own and can be read while the file cannot.
+/// PRAGMAs that are settings of a connection, and can be read even if the file cannot.
 const PRAGMAS: &[&str] = &[
     "busy_timeout",
     "synchronous",
@@ -133,7 +133,7 @@ const PRAGMAS: &[&str] = &[
     "cell_size_check",
 ];
 
-/// What a connection is set to.
+/// The settings of a connection.
 #[derive(Debug)]
 struct Settings {
     switches: Vec<(c_int, c_int)>,
@@ -143,7 +143,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// Those of `connection`. What cannot be read is left to the profile.
+    /// The settings of `connection`. A setting that cannot be read gets the profile's value.
     fn of(connection: &Connection) -> Self {
         let db = connection.raw();
         let switches = SWITCHES.iter().filter_map(|&switch| {
@@ -293,7 +293,7 @@ impl Healing {
         self.definitions.take();
     }
 
-    /// Whether the connection is closed, and to be opened at the next call.
+    /// Whether the connection is closed until its next call reopens it.
     pub fn is_away(&self) -> bool {
         let settings = self.away.take();
         let away = settings.is_some();
@@ -301,8 +301,8 @@ impl Healing {
         away
     }
 
-    /// A connection to the file with its settings, once all that are stale are closed; to the file
-    /// that is at the path now, if it is to be `another`.
+    /// Opens a connection to the file, with the settings of the old one, once all stale connections
+    /// are closed. With `another` it opens the file that is at the path now.
     fn open(
         &self,
         authorizer: Option<&Rc<Authorizer>>,
@@ -316,7 +316,7 @@ impl Healing {
         if another.is_none() {
             self.commits.borrow().check_place()?;
         }
-        // A relative path may lead elsewhere by now, but a URI has more than the path.
+        // A relative path may lead to another file now, but a URI has more than the path.
         let is_uri = self.how.path.as_os_str().as_encoded_bytes().starts_with(b"file:");
         let resolved = self.commits.borrow().place.as_ref().map(|it| it.path().to_path_buf());
         let path = resolved.filter(|_| !is_uri).unwrap_or_else(|| self.how.path.clone());
@@ -352,12 +352,12 @@ impl Commits {
         })
     }
 
-    /// That the path leads to the file still.
+    /// Checks that the path still leads to the file.
     fn check_place(&self) -> Result<()> {
         self.place.as_ref().map_or(Ok(()), Place::check)
     }
 
-    /// That a commit is one to the file at the path, and to the WAL next to it.
+    /// Checks that a commit goes to the file at the path, and to the WAL next to it.
     fn check(&self) -> Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
         if place.file().members.generation() != self.generation {
@@ -367,7 +367,8 @@ impl Commits {
     }
 }
 
-/// Lets no call commit to a file or a WAL that was left behind: not 0 makes it a rollback.
+/// The commit hook: refuses a commit to a file or a WAL that is no longer at its path. A result
+/// other than 0 turns the COMMIT into a rollback.
 unsafe extern "C" fn begins_to_commit(data: *mut c_void) -> c_int {
     // SAFETY: what `watch_commits` passed, on the connection's thread.
     let commits = unsafe { &*data.cast::<Commits>() };
@@ -385,9 +386,9 @@ unsafe extern "C" fn begins_to_commit(data: *mut c_void) -> c_int {
 /// The file at the path is not the one that was open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Another {
-    /// It must be there.
+    /// The file must exist.
     IsThere,
-    /// It is made if it is not there.
+    /// The file is made if it does not exist.
     MayBeMade,
 }
 
@@ -558,9 +559,9 @@ impl Database {
         Ok(())
     }
 
-    /// That the path leads to the connection's file still, where `statement` is about to begin to
-    /// write in a transaction that goes on after it. What writes and commits at once is left to the
-    /// commit hook.
+    /// Checks that the path still leads to the connection's file, if `statement` is about to begin
+    /// to write in a transaction that goes on after it. The commit hook checks a statement that
+    /// writes and commits at once.
     ///
     /// # Errors
     /// `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`. Nothing was written.
@@ -591,13 +592,13 @@ impl Database {
         }
     }
 
-    /// Why the last COMMIT was refused, where it was.
+    /// Why the last COMMIT was refused, if it was.
     pub(super) fn take_refusal(&self) -> Option<Thrown> {
         let refusal = self.healing()?.commits.borrow().refusal.take()?;
         Some(self.refused(refusal))
     }
 
-    /// What to throw for a commit that was refused because of `refusal`.
+    /// The error for a commit that was refused because of `refusal`.
     fn refused(&self, refusal: Error) -> Thrown {
         let code = refusal.code;
         if let Some(healing) = self.healing() {
@@ -638,7 +639,7 @@ impl Database {
     /// made again already.
     ///
     /// # Errors
-    /// What to throw.
+    /// The error to throw.
     #[cold]
     pub fn mend(
         self: &Rc<Self>,
@@ -718,7 +719,7 @@ impl Database {
     }
 }
 
-/// Closes the connections of this thread that are stale and at rest.
+/// Closes the connections of this thread that are stale and idle in autocommit mode.
 pub fn let_go_all(environment: &Environment) {
     let databases: Vec<_> = {
         let databases = environment.databases.borrow();
@@ -727,7 +728,7 @@ pub fn let_go_all(environment: &Environment) {
     };
     for database in databases {
         database.save_what_was_deleted();
-        // One that cannot be closed says so when it is called.
+        // A connection that cannot be closed reports that at its next call.
         drop(database.let_go(environment, false));
     }
 }

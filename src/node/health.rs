@@ -1,6 +1,6 @@
 //! Checks for JavaScript. See [`crate::health`].
 //!
-//! Results are JSON: they are read by people, a handful in a process's life.
+//! Results are JSON: a process makes only a few, for people.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -105,7 +105,7 @@ fn ended(arguments: &str, _: &dyn Task) -> Result<String> {
     json(&())
 }
 
-/// `checksEnded(path)`: stands still until the file's checks are gone.
+/// `checksEnded(path)`: blocks the thread until the file's checks have ended.
 fn checks_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     if let Some(path) = string(call, 0)? {
         health::wait_until_none(Path::new(&path), LEAVING);

@@ -1,11 +1,11 @@
-//! Answers and events on their way to one JavaScript thread.
+//! The queue of results and events for one JavaScript thread.
 //!
 //! Any thread posts; one thread-safe function an environment delivers. It is called only when
 //! the mailbox was empty, so that a burst costs one wake-up of the event loop.
 //!
 //! Invariant: the thread-safe function is called under the mailbox's mutex and only while it is
 //! not closed, and it is closed, under the same mutex, by an environment cleanup hook that runs
-//! before Node frees the function. A writer that outlives a worker posts into the void.
+//! before Node frees the function. Messages of a writer that outlives a worker are dropped.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -65,7 +65,7 @@ pub struct Mailbox {
 #[derive(Debug)]
 struct State {
     messages: Vec<Message>,
-    /// So many have more to post at once: nothing is delivered before they have.
+    /// Open [`Mailbox::hold`]s: nothing is delivered before they are released.
     held: u32,
     /// Null once the environment is ending.
     function: sys::napi_threadsafe_function,
@@ -84,7 +84,7 @@ struct Context {
 }
 
 impl State {
-    /// Has the thread take its messages. The function is not null.
+    /// Makes the thread take its messages. The function is not null.
     fn call(&self) {
         // SAFETY: not closed, by the caller's check under the mutex. An unbounded queue cannot be
         // full; while the environment is closing Node answers `napi_closing`, and no receiver is
@@ -218,7 +218,7 @@ unsafe extern "C" fn drain(
     }
     let messages = std::mem::take(&mut state.messages);
     drop(state);
-    // Null while the environment ends: no JavaScript can run any more.
+    // Null while the environment ends: JavaScript can no longer run.
     if !env.is_null() {
         let deliver = std::panic::AssertUnwindSafe(|| (context.deliver)(env, messages));
         drop(std::panic::catch_unwind(deliver));

@@ -26,7 +26,7 @@ pub const WORKS: &[(&str, Work)] = &[("recover", recover)];
 #[serde(rename_all = "camelCase")]
 struct Arguments {
     path: PathBuf,
-    /// A new file; none: in place.
+    /// The path of a new file; `None`: repairs in place.
     to: Option<PathBuf>,
     backups: Option<Vec<PathBuf>>,
     use_backup: bool,
@@ -54,7 +54,7 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
         None => {
             let report = repair(&given.path, &options, &mut |_| (), task)?;
             if let Ok(id) = FileId::of(&given.path) {
-                // A writer that the damage had stopped goes on.
+                // The writer that the damage stopped goes on.
                 resume(id);
             }
             report

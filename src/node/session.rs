@@ -1,8 +1,8 @@
 //! Sessions: what a connection changes, recorded as changesets
 //! (<https://sqlite.org/sessionintro.html>).
 //!
-//! JavaScript has sessions as numbers. A session cannot be deleted while it records or is read,
-//! which is when the JavaScript callbacks of a connection may run: those are refused to close one.
+//! JavaScript has sessions as numbers. A session cannot be deleted while it records or is read. The
+//! JavaScript callbacks of a connection may run at that time, and may not close a session.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};

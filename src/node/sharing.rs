@@ -85,7 +85,7 @@ impl Sharing {
         self.backups.get() > 0
     }
 
-    /// A backup begins. It uses the connection inside of the gate only.
+    /// A backup begins. It uses the connection only inside the gate.
     pub fn share(&self) -> Arc<Gate> {
         if !self.is_shared() && self.depth.get() > 0 {
             self.gate().take();
@@ -94,7 +94,7 @@ impl Sharing {
         Arc::clone(self.gate())
     }
 
-    /// A backup has ended: it does not use the connection any more.
+    /// A backup has ended: it no longer uses the connection.
     pub fn unshare(&self) {
         self.backups.set(self.backups.get() - 1);
         if !self.is_shared() {

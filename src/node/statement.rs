@@ -88,7 +88,7 @@ impl Statement {
         &self.database
     }
 
-    /// If it only reads: see [`Database::read_begins`].
+    /// Calls [`Database::read_begins`] if the statement only reads.
     #[inline]
     fn read_begins(&self, call: &Call<'_>) -> Outcome<()> {
         let raw = self.raw.get();
@@ -99,8 +99,8 @@ impl Statement {
         Ok(())
     }
 
-    /// Finalises it; nothing if that was done. No call may be using it: closing sees to that by
-    /// borrowing the connection mutably.
+    /// Finalises the statement, unless it is finalised. No call may be using it: closing ensures
+    /// that by borrowing the connection mutably.
     pub fn finalize(&self) {
         let _entered = self.database.enter();
         // SAFETY: the statement is null or prepared on a connection that `database` keeps open,
@@ -153,7 +153,7 @@ impl Statement {
         Ok(())
     }
 
-    /// Ends an iteration that is in the middle of it: no JavaScript continues that any more.
+    /// Ends an unfinished iteration, which no JavaScript can continue.
     pub(super) fn abandon(&self) {
         let raw = self.raw.get();
         if self.iterating.get() && !self.running.get() && !raw.is_null() {
@@ -206,7 +206,7 @@ impl Running<'_> {
         unsafe { statement.database.may_write(connection, self.raw(), statement.of_rows) }
     }
 
-    /// Ends what the statement does, and forgets its values.
+    /// Resets the statement and clears its bindings.
     #[inline]
     fn reset(&self) {
         // SAFETY: the statement is prepared: `enter` ensures it, and the connection is lent since,
@@ -404,8 +404,8 @@ fn look_up(environment: &Environment, number: u32) -> Outcome<Rc<Statement>> {
     environment.statements.borrow().get(number).map(Rc::clone).ok_or_else(finalized)
 }
 
-/// One run of the statement that argument 0 names, with the arguments from `first` on as values:
-/// binds, runs `body`, resets, and reports what else happened.
+/// Runs the statement that argument 0 names once, with the arguments from `first` on as values:
+/// binds, runs `body`, resets, and reports the changes of the connection's state.
 #[inline]
 fn once(
     call: &Call<'_>,

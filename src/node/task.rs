@@ -1,8 +1,8 @@
 //! Operations that take long (checks, repairs, backups), on threads of their own.
 //!
-//! A task is started with JSON for its arguments, and is a promise to JavaScript. It posts how far
-//! it is, and at the end a result (JSON, which the JavaScript that asked parses into objects of its
-//! realm: reports are read by people, a handful in a process's life) or an error. It ends early
+//! A task is started with its arguments as JSON, and is a promise to JavaScript. It posts its
+//! progress, and at the end a result or an error. The result is JSON, which JavaScript parses into
+//! objects of its realm: a process makes only a few such reports, for people. A task ends early
 //! when it is cancelled, when its deadline has passed, or when its JavaScript thread has ended.
 
 use std::ffi::CStr;
@@ -39,7 +39,7 @@ const WORKS: &[&[(&str, Work)]] =
 /// A task's arguments, taken apart.
 ///
 /// # Errors
-/// `ERR_FUSION_INTERNAL`: this package's JavaScript says something else than its native side hears.
+/// `ERR_FUSION_INTERNAL`: this package's JavaScript passed other fields than its native side reads.
 pub fn arguments<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| {
         Error::fusion("ERR_FUSION_INTERNAL", format!("a task's arguments are wrong: {error}"))
