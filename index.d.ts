@@ -475,7 +475,7 @@ export interface RejectedEntry {
   index: number
   /** `ERR_SQLITE_ERROR` */
   code: string
-  /** SQLite's extended result code: 787 where the task does not exist (any more). */
+  /** SQLite's extended result code: 787 where the task does not exist, or no longer exists. */
   errcode: number
   message: string
 }
@@ -648,12 +648,12 @@ export type Finding =
   | { type: 'ftsDamage'; table: string; leftOut: number | null; lines: string[] }
   /**
    * A full-text index over another table's text is sound, but not up to date: it has entries of
-   * `gone` rows that are not there any more, or of rows whose text is another by now. No damage: it
-   * is rebuilt where a statement fails over it (code 267) and no row is left out, or by `recover()`.
+   * `gone` deleted rows, or of rows whose text has changed since. No damage: the index is rebuilt
+   * when a statement fails because of it (code 267) and no row is left out, or by `recover()`.
    * `leftOut` as for `ftsDamage`. Only a full check looks for it.
    */
   | { type: 'ftsStale'; table: string; gone: number; leftOut: number | null; lines: string[] }
-  /** Rows that refer to none. No damage. */
+  /** Rows whose foreign key refers to a missing row. No damage. */
   | { type: 'foreignKeyViolations'; table: string; parent: string; rows: number; rowids: number[] }
   /** Rows that their own table's constraints forbid. No damage. */
   | { type: 'constraintViolations'; table: string; lines: string[] }
@@ -703,7 +703,7 @@ export interface Health {
   pages: number
   pageSize: number
   elapsedMs: number
-  /** The findings, for a person. Empty where there are none. */
+  /** The findings, for a person. Empty without findings. */
   text: string
 }
 
@@ -1190,13 +1190,13 @@ export class HardenedDatabase extends DatabaseSync {
    * @param timeoutMs default `closeTimeout`
    * @throws `ERR_FUSION_FLUSH_TIMEOUT` (`errcode` is that of the failure that lasts, if one does);
    * `ERR_FUSION_OWN_TRANSACTION`, at once, where entries are pending and another connection of this
-   * thread, of either class, has a write transaction open on the file, or an iteration of a statement that
-   * writes. The entries are kept
+   * thread, of either class, has a write transaction open on the file, or an iteration of a
+   * statement that writes. The entries are kept.
    */
   flushAgentLogsSync(timeoutMs?: number): void
   /**
-   * Hands back, in order, what was accepted through any handle and is not committed: it will not
-   * be written any more. Calls that wait for it reject with `ERR_FUSION_TAKEN_BACK`.
+   * Returns, in order, the entries that were accepted through any handle and are not committed.
+   * They are no longer written. Calls that wait for them reject with `ERR_FUSION_TAKEN_BACK`.
    */
   takePending(): PendingAgentLogEntry[]
   /**
@@ -1437,8 +1437,8 @@ export interface FileInfo {
   /** This process's. */
   sqliteVersion: string
   /**
-   * Backups, the saved copy of the schema, and what was kept of files that were replaced. `removable`:
-   * the next repair or restore removes it.
+   * Backups, the saved copy of the schema, and copies that were kept of replaced files.
+   * `removable`: the next repair or restore removes it.
    */
   beside: {
     path: string
@@ -1495,7 +1495,7 @@ export interface PageMap {
     interiorPages: number
     overflowPages: number
     damagedPages: number
-    /** Those that it leads to, and before which the file ends. They are not among its `pages`. */
+    /** Pages that the b-tree refers to and that are behind the end of the file. Not in `pages`. */
     missingPages: number
   }[]
   /** How many pages have each role. */

@@ -335,8 +335,9 @@ impl Database {
         self.transaction.set(self.transaction.get().map(|(since, _)| (since, true)));
     }
 
-    /// Rolls back the transaction and resets the statements that hold a lock: the thread's
-    /// JavaScript has ended and cannot do so. Log entries in the transaction return to their log.
+    /// Rolls back the transaction, with a statement that is in the middle of writing, and resets
+    /// every statement: the thread's JavaScript has ended and cannot release their locks. Log
+    /// entries in the transaction return to their log.
     pub(super) fn abandon(self: &Rc<Self>, environment: &Environment) {
         // The parser is on the stack, or a backup's thread may be using the connection.
         if self.preparing.get() || self.sharing.is_shared() {
