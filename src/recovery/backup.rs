@@ -6,7 +6,7 @@
 //! the backup, and the backup of a busy database never ends. The read transaction blocks no writer.
 //! It keeps the WAL from being reset, so the WAL grows by what is committed meanwhile. The
 //! transaction ends before the copy is verified. With a rollback journal it would block every
-//! commit, so there is none: [`Connection::copy_to`] releases its lock between steps.
+//! commit, so the copy runs without it: [`Connection::copy_to`] releases its lock between steps.
 //!
 //! The copy is one self-contained file, not in WAL mode. It is made, synced and verified in a
 //! folder of its own in the target's directory. Only then does it become the newest generation

@@ -1,11 +1,11 @@
 //! Has SQLite itself read a damaged file.
 //!
 //! SQLite reads an [`Image`] of the file's pages, overlaid with the WAL's frames. The image has a
-//! new header, and a schema of neutral declarations ([`super::neutral`]) in place of the file's own.
-//! So a damaged schema entry hides no other entry, SQLite evaluates no expression of the schema,
-//! and the file is not written to. The rows that SQLite reads from the image without an error are
-//! the rows that it can read from the file. A fault that its check reports for a b-tree is a fault
-//! of that b-tree in the file.
+//! new header, and a schema of neutral declarations ([`super::neutral`]) in place of the file's
+//! own. So a damaged schema entry hides no other entry, SQLite evaluates no expression of the
+//! schema, and the file is not written to. The rows that SQLite reads from the image without an
+//! error are the rows that it can read from the file. A fault that its check reports for a b-tree
+//! is a fault of that b-tree in the file.
 //!
 //! The objects of the image are named `t` or `i` with the object's place in the schema, so that
 //! each line of the check names its object.
@@ -288,8 +288,8 @@ impl<'a> Original<'a> {
         Ok(faults)
     }
 
-    /// Runs a check and collects its faults. Returns whether the check was complete: it had no error
-    /// and less than `most` lines.
+    /// Runs a check and collects its faults. Returns whether the check was complete: it had no
+    /// error and less than `most` lines.
     fn lines(&self, pragma: &str, most: u64, faults: &mut Faults, task: &dyn Task) -> Result<bool> {
         let (mut ended, mut count) = (true, 0);
         let run = watched(&self.connection, &self.limits, task, || {
@@ -409,8 +409,8 @@ impl<'a> Original<'a> {
         })
     }
 
-    /// An image of the same pages for the connection `to`, which copies tables from it. Every b-tree
-    /// is declared as a table.
+    /// An image of the same pages for the connection `to`, which copies tables from it. Every
+    /// b-tree is declared as a table.
     ///
     /// # Errors
     /// SQLite's.

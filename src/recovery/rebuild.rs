@@ -12,9 +12,10 @@
 //! | a full-text index is stale, and holds every row | left | rebuilt | rebuilt |
 //! | … and leaves rows out, or that is unknown | left | left | rebuilt, same rows |
 //!
-//! "Same rows": the index is rebuilt from the rows that it held. A row that an index leaves out,
-//! perhaps on purpose, is never added to it unless a person asked for the repair. "Refused" ends
-//! the whole repair: the tables are sound, and a salvage could only lose rows.
+//! "Same rows": the index is rebuilt from the rows that it held, and from all rows if it does not
+//! know which it held. A row that an index leaves out, perhaps on purpose, is never added to it
+//! unless a person asked for the repair. "Refused" ends the whole repair: the tables are sound, and
+//! a salvage could only lose rows.
 //!
 //! A rebuild is one transaction. It is committed only if the whole file passes a full check inside
 //! the transaction; otherwise it is rolled back, and the file is unchanged.
@@ -167,7 +168,7 @@ fn needs_the_application(index: &str, lines: &[String]) -> Error {
         "the index {index} is damaged, and only the application can rebuild it ({why}). No row of \
          a table is damaged. Run REINDEX {} on a connection that has that function or collation \
          (a HardenedDatabase opens the file with onCorruption: 'report'); where REINDEX fails, \
-         recover() salvages the database into a new one, and may have to leave this index out",
+         recover() rebuilds the whole database, and may have to leave this index out",
         quoted(index)
     );
     Error::sqlite(ffi::SQLITE_CORRUPT_INDEX, message)

@@ -195,8 +195,9 @@ pub(super) fn adopt(
     left
 }
 
-/// The table whose b-tree leads to a leaf of which only some rowids are in the range there: the leaf
-/// and what is above it are of two times. Those rows are the table's, if they can be no other's.
+/// The table whose b-tree leads to a leaf of which only some rowids are in the range there: the
+/// leaf and what is above it are of two times. Those rows are the table's, if they can be no
+/// other's.
 fn in_part(
     known: &Known<'_>,
     page: u32,
@@ -306,9 +307,9 @@ impl Orphan<'_> {
                 continue;
             }
             let certain = verdict.is_some_and(Verdict::is_own);
-            // An index that has lost a page has its entries nowhere else, but the table's others name
-            // their keys. And some of its values may be keys as well: of an entry with fewer fields
-            // than a row little else is compared.
+            // An index that has lost a page has its entries nowhere else, but the table's others
+            // name their keys. And some of its values may be keys as well: of an entry with fewer
+            // fields than a row little else is compared.
             let short = usize::from(note.fields.1) < table.shape.fields.len();
             let mostly = verdict == Some(Verdict::Own { mostly: true });
             let keyed = || entries_of.iter().any(|index| index.has_keys_of(number, table.shape));
@@ -491,8 +492,8 @@ impl Bereft<'_> {
 }
 
 impl BereftIndex<'_> {
-    /// Whether its entries begin with the keys of the table with that number and are not just as its
-    /// rows.
+    /// Whether its entries begin with the keys of the table with that number and are not just as
+    /// its rows.
     fn has_keys_of(&self, number: usize, table: &Shape) -> bool {
         self.shape.is_some_and(|shape| {
             let field = |(at, part): (usize, &Part)| *part == Part::Field(at);

@@ -105,7 +105,8 @@ pub(super) fn of(
                 }
             }
         }
-        // Rowids that stand out by so little that no neighbour has them are rather right than the key.
+        // Rowids that stand out by so little that no neighbour has them are rather right than the
+        // key.
         if let (Some(own), Some(bounds)) = (at(&taken, place), bounds.get_mut(place))
             && !child.note.is_in(bounds.range)
         {

@@ -4,16 +4,16 @@
 //!
 //! 1. it has as many pages as the record's length asks for, the last of which links to none (or
 //!    to whatever, where all else is as it must be: nobody follows that link),
-//! 2. none of them is a b-tree's page or was zeroed (the last of a BLOB may be nothing but zeros, if
-//!    no other page was zeroed, or there are zeros before it, too), and
+//! 2. none of them is a b-tree's page or was zeroed (the last of a BLOB may be nothing but zeros,
+//!    if no other page was zeroed, or there are zeros before it, too), and
 //! 3. none of them is another record's, or that record's chain is the less likely one.
 //!
 //! An overflow page does not say whose it is. What two chains that share a page are told apart by,
 //! and what tells that two pages have changed places, is how SQLite allocates: as a rule one page
 //! after the other, and with zeros behind the content of the last.
 //!
-//! In a file without any such fault a chain is believed, however odd. And a chain that is whole where
-//! it is, and whose pages no other has, is never exchanged with another.
+//! In a file without any such fault a chain is believed, however odd. And a chain that is whole
+//! where it is, and whose pages no other has, is never exchanged with another.
 //!
 //! Links are taken from the survey, so that a broken chain costs no reading. Memory: one record,
 //! two bits a page, and what is contested.

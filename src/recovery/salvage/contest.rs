@@ -64,8 +64,8 @@ pub(super) fn settle(
             let root = other.and_then(|other| trees.get(other)).is_some_and(|it| it.root == page);
             let points = |shape: &Shape| fit::fit(note, shape);
             let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
-            // Where it is one of several pages it belongs there if it begins or ends just as its place
-            // asks; that it could be there is no reason to give up a root that is whole.
+            // Where it is one of several pages it belongs there if it begins or ends just as its
+            // place asks; that it could be there is no reason to give up a root that is whole.
             let joins = other.and_then(|other| trees.get(other)).is_none_or(|other| {
                 let mut placed = other.placed.iter().filter(|it| it.page == page);
                 !other.table || placed.all(|it| it.low != i64::MIN && it.low == note.low)
@@ -140,9 +140,10 @@ fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> boo
     page.children().any(|(child, _)| has(survey.note(child)))
 }
 
-/// Marks orphans that are copies of other pages as free: of one in its place; or of one that is free
-/// itself, where another was `expected` (else it may be free because the page was moved from there).
-/// Answers those that were in the places of others: a b-tree leads to their rows, which no table gets.
+/// Marks orphans that are copies of other pages as free: of one in its place; or of one that is
+/// free itself, where another was `expected` (else it may be free because the page was moved from
+/// there). Answers those that were in the places of others: a b-tree leads to their rows, which no
+/// table gets.
 pub(super) fn set_copies_aside(
     pages: &Pages<'_>,
     survey: &Survey,

@@ -1,5 +1,5 @@
-//! A database's text encoding, by the texts themselves: each text that only one encoding can have is
-//! a vote for it.
+//! A database's text encoding, by the texts themselves: each text that only one encoding can have
+//! is a vote for it.
 //!
 //! Any thread; reads up to 2 MiB. Memory: one page's fields.
 

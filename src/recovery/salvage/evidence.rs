@@ -2,10 +2,10 @@
 //! and some of its values.
 //!
 //! An index agrees with a row by chance, too, where a column has few values. So agreement counts
-//! by what it tells, in bits: the rarer the entry's key in the index, the more. An index that leaves
-//! no row out also tells which rows there are not: if it is whole, all that it does not have, else
-//! those whose entries would be on the pages that it has left.
-//! And a page whose records are not in a WITHOUT ROWID table's order is not that table's.
+//! by what it tells, in bits: the rarer the entry's key in the index, the more. An index that
+//! leaves no row out also tells which rows there are not: if it is whole, all that it does not
+//! have, else those whose entries would be on the pages that it has left. And a page whose records
+//! are not in a WITHOUT ROWID table's order is not that table's.
 //!
 //! Memory: of each page that is asked about [`ROWS`] rows' sums, and their keys in each index that
 //! is not whole.

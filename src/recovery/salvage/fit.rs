@@ -97,8 +97,8 @@ pub(super) fn most_fit(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
     most(pages, number, |note| fit(note, shape).is_some())
 }
 
-/// Whether a page's records are in the order of a WITHOUT ROWID table's, no two with one key, but for
-/// some that may be damaged.
+/// Whether a page's records are in the order of a WITHOUT ROWID table's, no two with one key, but
+/// for some that may be damaged.
 pub(super) fn is_sorted(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
     let Some(bytes) = pages.read(number) else { return false };
     let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };
@@ -114,8 +114,8 @@ pub(super) fn is_sorted(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
 }
 
 /// Whether most of a page's records are what is looked for, each by a note of it alone: more than
-/// half of a page that is damaged; of one on which everything is in its place all but one, or one in
-/// [`FEW`], whose types a flipped bit may have changed and no length.
+/// half of a page that is damaged; of one on which everything is in its place all but one, or one
+/// in [`FEW`], whose types a flipped bit may have changed and no length.
 pub(super) fn most(pages: &Pages<'_>, number: u32, fits: impl Fn(&Note) -> bool) -> bool {
     let Some(bytes) = pages.read(number) else { return false };
     let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };

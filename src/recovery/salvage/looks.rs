@@ -4,8 +4,8 @@
 //! patient: a column without one takes everything. But two pages whose rowids overlap cannot both
 //! be of one b-tree. So the orphans that fit best are believed first, what overlaps them and fits
 //! less is another table's, or was deleted; and what most of the rest have in common is what the
-//! table's rows look like. Orphans that fit equally well and overlap are one table's and others'; where
-//! many do, those that happen to overlap none may be either's, too.
+//! table's rows look like. Orphans that fit equally well and overlap are one table's and others';
+//! where many do, those that happen to overlap none may be either's, too.
 //!
 //! Memory: 4 bytes for each orphan that is another's or contested.
 

@@ -46,8 +46,8 @@ impl Leaf {
         Joins::of(&self.note, self.at).map_or(0, Joins::count)
     }
 
-    /// Whether it is the last of its table, as far as can be told: it begins as it must, and nothing
-    /// says where it has to end.
+    /// Whether it is the last of its table, as far as can be told: it begins as it must, and
+    /// nothing says where it has to end.
     fn is_last(&self) -> bool {
         self.at.high == i64::MAX && self.joins() > 0
     }

@@ -1,13 +1,14 @@
 //! Which pages a b-tree's root leads to, as far as they are what they must be.
 //!
 //! Each child of a table's page must hold rowids between its neighbours' keys (or, where a key is
-//! damaged, between the neighbours), and records that could be rows of that table; each child of a WITHOUT ROWID table's records between its
-//! neighbours', as far as their order is known. One that does not is not this table's page, whatever led to it
-//! (it was swapped, copied over, used again); what should have been there is noted as [`Lost`].
-//! All leaves of a b-tree are equally far from its root: what is not is another's, too.
+//! damaged, between the neighbours), and records that could be rows of that table; each child of a
+//! WITHOUT ROWID table's records between its neighbours', as far as their order is known. One that
+//! does not is not this table's page, whatever led to it (it was swapped, copied over, used again);
+//! what should have been there is noted as [`Lost`]. All leaves of a b-tree are equally far from
+//! its root: what is not is another's, too.
 //!
-//! Pages of a hostile file may lead to each other in any way: how often a page that leads nowhere is
-//! looked at again is bounded, and so are all visits together.
+//! Pages of a hostile file may lead to each other in any way: how often a page that leads nowhere
+//! is looked at again is bounded, and so are all visits together.
 //!
 //! Memory: 4 bytes a page for owners, 4 for the lists of leaves, 24 for a leaf that does not end
 //! where the page above says, and what is lost.

@@ -112,8 +112,8 @@ impl Fill {
         }
     }
 
-    /// Inserts a record that is known, but for its field number `odd` of which there is the content;
-    /// not if a generated column is not computed to what the record has of it.
+    /// Inserts a record that is known, but for its field number `odd` of which there is the
+    /// content; not if a generated column is not computed to what the record has of it.
     ///
     /// # Errors
     /// Those of writing the file.

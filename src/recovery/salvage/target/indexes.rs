@@ -1,8 +1,8 @@
 //! The indexes that statements made. A UNIQUE one that rows stand in the way of gets its way: the
 //! later rows, by rowid or key, move to `lost_and_found`.
 //!
-//! Each is made in a transaction of its own: SQLite rolls back the whole of one in which a statement
-//! that writes is interrupted (<https://sqlite.org/c3ref/interrupt.html>).
+//! Each is made in a transaction of its own: SQLite rolls back the whole of one in which a
+//! statement that writes is interrupted (<https://sqlite.org/c3ref/interrupt.html>).
 
 use std::iter;
 

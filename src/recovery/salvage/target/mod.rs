@@ -219,8 +219,9 @@ impl Target {
 
     /// Puts a record that belongs nowhere into `lost_and_found` (or `lost_and_found_0`, … where
     /// the schema has such a table), which has the columns of `.recover`'s and the reason:
-    /// `rootpgno`, `pgno`, `nfield`, `id`, `reason`, `c0`, `c1`, …. Text that is half a UTF-16 character too long is put there
-    /// as a BLOB, and of more fields than a table can have columns the last ones are left out.
+    /// `rootpgno`, `pgno`, `nfield`, `id`, `reason`, `c0`, `c1`, …. Text that is half a UTF-16
+    /// character too long is put there as a BLOB, and of more fields than a table can have columns
+    /// the last ones are left out.
     ///
     /// # Errors
     /// Those of writing the file.

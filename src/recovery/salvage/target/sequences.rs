@@ -4,8 +4,8 @@ use super::schema::{Afterwards, Table};
 use super::statement::quoted;
 use crate::engine::{Connection, Result};
 
-/// Puts the salvaged rows of `sqlite_sequence` into it, each as it is, or raised. Inserting the tables' rows has filled it
-/// with what these rows ask for at least.
+/// Puts the salvaged rows of `sqlite_sequence` into it, each as it is, or raised. Inserting the
+/// tables' rows has filled it with what these rows ask for at least.
 ///
 /// # Errors
 /// Those of writing the file.

@@ -422,8 +422,8 @@ impl Deriving<'_> {
             );
         }
         let sql = connection.sql()?;
-        // Of a content table whose statement is damaged the module's is the right one; where the rows
-        // are not those of it, the check says so, which a rebuild does not.
+        // Of a content table whose statement is damaged the module's is the right one; where the
+        // rows are not those of it, the check says so, which a rebuild does not.
         let mut odd = Vec::new();
         for shadow in shadows.iter().filter(|it| !module.derives(it.suffix(&entry.name))) {
             if shadow.differs(connection)? {
