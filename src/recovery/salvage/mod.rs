@@ -56,7 +56,7 @@ use std::path::Path;
 pub use report::{Salvage, SchemaSource, SuspectRow, TableSalvage};
 pub use snapshot::{SchemaEntry, Snapshot};
 
-use self::adopt::{Bereft, BereftIndex};
+use self::adopt::{DamagedIndex, DamagedTable};
 use self::chain::Chains;
 use self::evidence::{Evidence, Question};
 use self::floor::Floor;
@@ -242,19 +242,25 @@ impl Salvager<'_> {
         free::mark(pages, &survey, &mut owners, geometry);
 
         let seen = |tree: &Tree| Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
-        let mut tables: Vec<Bereft<'_>> = shapes
+        let mut tables: Vec<DamagedTable<'_>> = shapes
             .iter()
             .zip(&mut trees)
             .enumerate()
             .map(|(place, (shape, tree))| {
                 let rows = tree.pages.iter().map(|&page| u64::from(survey.note(page).cells)).sum();
                 let seen = seen(tree).map(|seen| (seen, rows));
-                Bereft { number: forest::number(place), shape, tree, seen, adopted: Vec::new() }
+                DamagedTable {
+                    number: forest::number(place),
+                    shape,
+                    tree,
+                    seen,
+                    adopted: Vec::new(),
+                }
             })
             .collect();
-        let bereft: Vec<BereftIndex<'_>> = indexes
+        let bereft: Vec<DamagedIndex<'_>> = indexes
             .iter()
-            .map(|(tree, shape)| BereftIndex { tree, shape: *shape, seen: seen(tree) })
+            .map(|(tree, shape)| DamagedIndex { tree, shape: *shape, seen: seen(tree) })
             .collect();
         let copies = contest::set_copies_aside(pages, &survey, &mut owners, &lost);
         let orphans = {
