@@ -323,8 +323,8 @@ impl Repair<'_> {
     fn not_rebuilt(&self, health: &Health) -> Error {
         let tried: Vec<_> = self.steps.iter().map(|step| step.detail.as_str()).collect();
         let message = format!(
-            "{} ({}). No row of a table is damaged, so that nothing was changed. recover() rebuilds \
-             the whole database",
+            "{} ({}). No row of a table is damaged, so that nothing was changed. recover() \
+             rebuilds the whole database",
             health.summary(),
             tried.join("; ")
         );

@@ -1,4 +1,4 @@
-//! AUTOINCREMENT: the next rowid of each table is as it was, and beyond every row that there is.
+//! AUTOINCREMENT: the next rowid of each table is as before the damage, or beyond its last row.
 
 use super::schema::{Afterwards, Table};
 use super::statement::quoted;
