@@ -9,10 +9,10 @@ use std::cmp::Ordering;
 use super::number::{signed, varint};
 use super::value::Value;
 
-/// Bytes that the type of any value takes at most that a record can be read with.
+/// Longest serial type, in bytes, of a value that fits into a readable record.
 const LONGEST_TYPE: usize = 5;
 
-/// Bytes of a record's header whose bits are tried.
+/// Bytes of a record's header in which [`with_one_bit`] flips bits.
 const LONGEST_HEADER: usize = 64;
 
 /// More fields than SQLite ever lets a record have.
@@ -33,8 +33,8 @@ pub enum Class {
     Blob,
 }
 
-/// The class of a serial type and the bytes that its content takes. The two that are reserved SQLite
-/// never writes, and reads as NULL.
+/// The class of a serial type, and the size of its content in bytes. SQLite never writes the two
+/// reserved serial types (10 and 11), and reads them as NULL.
 #[inline]
 pub fn serial_type(serial: u64) -> (Class, u64) {
     match serial {
@@ -49,8 +49,8 @@ pub fn serial_type(serial: u64) -> (Class, u64) {
     }
 }
 
-/// Whether a field other than `but` has a type that SQLite never writes: its record is damaged,
-/// though it can be read.
+/// Whether a field other than number `but` has a reserved serial type. SQLite never writes one, so
+/// the record is damaged even though it can be read.
 pub fn has_reserved(payload: &[u8], but: Option<usize>) -> bool {
     let Some((header, mut at)) = header_length(payload) else { return false };
     let mut place = 0;
@@ -64,7 +64,8 @@ pub fn has_reserved(payload: &[u8], but: Option<usize>) -> bool {
     false
 }
 
-/// The length of a record's header, with the varint that says it, if it can be one.
+/// The header length of a record, and the size of the varint that holds it. `None` if the length is
+/// impossible.
 #[inline]
 pub fn header_length(payload: &[u8]) -> Option<(usize, usize)> {
     let (length, taken) = varint(payload, 0)?;
@@ -73,9 +74,9 @@ pub fn header_length(payload: &[u8]) -> Option<(usize, usize)> {
     (length > taken && length <= 9 * MOST_FIELDS).then_some((length, taken))
 }
 
-/// Tells `field` the class of each field of a record of `length` bytes that begins with `local`,
-/// and answers how many there are; none if it is no valid record, or its header is not all in
-/// `local`.
+/// Calls `field` with the number and class of each field of a record. `local` is the beginning of
+/// the record, `length` its whole length in bytes. Returns the number of fields; `None` if the
+/// record is not valid, or `local` ends inside its header.
 #[inline]
 pub fn classes(local: &[u8], length: u64, mut field: impl FnMut(usize, Class)) -> Option<usize> {
     let (header, mut at) = header_length(local)?;
@@ -93,10 +94,10 @@ pub fn classes(local: &[u8], length: u64, mut field: impl FnMut(usize, Class)) -
     (count <= MOST_FIELDS && body.checked_add(header as u64)? == length).then_some(count)
 }
 
-/// Whether the last `count` bytes of a valid record are BLOBs' only.
+/// Whether the last `count` bytes of a valid record belong to BLOBs only.
 pub fn ends_with_blobs(payload: &[u8], count: u64) -> bool {
     let Some((header, mut at)) = header_length(payload) else { return false };
-    // Bytes of the BLOBs that have nothing else behind them.
+    // Bytes of the BLOBs at the end of the record.
     let mut blobs = 0_u64;
     while at < header {
         let Some((serial, taken)) = varint(payload, at) else { return false };
@@ -110,8 +111,8 @@ pub fn ends_with_blobs(payload: &[u8], count: u64) -> bool {
     blobs >= count
 }
 
-/// The length of the record that `local` begins with, by its own header; none if that is no valid
-/// one, or not all in `local`.
+/// The length of the record that `local` begins with, computed from its header. `None` if the
+/// header is not valid, or `local` ends inside it.
 pub fn extent(local: &[u8]) -> Option<u64> {
     let (header, mut at) = header_length(local)?;
     let types = local.get(..header)?;
@@ -124,8 +125,8 @@ pub fn extent(local: &[u8]) -> Option<u64> {
     Some(length)
 }
 
-/// Puts the fields of the record that `payload` is into `fields`, which is emptied before;
-/// whether it is a valid one.
+/// Reads the record `payload` into `fields`, which is cleared first. Returns whether the record is
+/// valid.
 #[inline]
 pub fn read<'a>(payload: &'a [u8], fields: &mut Vec<Value<'a>>) -> bool {
     fields.clear();
@@ -148,23 +149,24 @@ fn read_all<'a>(payload: &'a [u8], fields: &mut Vec<Value<'a>>) -> Option<()> {
     (body == payload.len() && fields.len() <= MOST_FIELDS).then_some(())
 }
 
-/// Puts the fields of a record into `fields`, which is emptied before, that would be valid if its
-/// field number `odd` had another length than its type says; that one is NULL there, and its content
-/// is the answer. None if the record is not valid that way.
+/// Reads a record whose serial type of field number `odd` is damaged. The field's length follows
+/// from the payload's length and from the other fields. Puts the fields into `fields`, which is
+/// cleared first, with NULL for the damaged one, and returns that field's content. `None` if the
+/// record is not valid that way either.
 pub fn read_but<'a>(
     payload: &'a [u8],
     odd: usize,
     fields: &mut Vec<Value<'a>>,
 ) -> Option<&'a [u8]> {
     let as_it_is = read_but_of(payload, odd, None, fields);
-    // Even how many bytes its type takes may be damaged.
+    // Damage may also change how many bytes the serial type takes.
     as_it_is.or_else(|| {
         (1..=LONGEST_TYPE).find_map(|taken| read_but_of(payload, odd, Some(taken), fields))
     })
 }
 
-/// A record that is none, with the one bit of its header the other way that makes it one of `count`
-/// fields, if just one does so that `is_right`.
+/// Repairs a record that does not parse by flipping one bit of its header. The repaired record must
+/// have `count` fields and satisfy `is_right`. `None` if no bit or more than one bit does that.
 pub fn with_one_bit(
     payload: &[u8],
     count: usize,
@@ -192,7 +194,8 @@ pub fn with_one_bit(
     Some(other)
 }
 
-/// [`read_but`], where the type of field number `odd` takes as many bytes as it says, or `taken`.
+/// [`read_but`], where the serial type of field number `odd` takes `taken` bytes, or as many as its
+/// varint has.
 fn read_but_of<'a>(
     payload: &'a [u8],
     odd: usize,
@@ -243,7 +246,7 @@ fn read_but_of<'a>(
     content_of_odd
 }
 
-/// Whether `content` is what a record has of a value, whatever type it is said to be of.
+/// Whether `content` is how a record stores `value`, whichever serial type its header gives.
 pub fn is_content_of(content: &[u8], value: Value<'_>) -> bool {
     let is_integer = |value: i64| match content.len() {
         0 => matches!(value, 0 | 1),
@@ -270,7 +273,7 @@ fn field(serial: u64, class: Class, content: &[u8]) -> Option<Value<'_>> {
         Class::Integer => Value::Integer(integer(content)),
         Class::Real => {
             let real = f64::from_be_bytes(content.try_into().ok()?);
-            // SQLite never stores one, and reads it as NULL.
+            // SQLite never stores a NaN, and reads one as NULL.
             if real.is_nan() { Value::Null } else { Value::Real(real) }
         }
         Class::Text => Value::Text(content),
@@ -278,9 +281,9 @@ fn field(serial: u64, class: Class, content: &[u8]) -> Option<Value<'_>> {
     })
 }
 
-/// The order of two records by their first fields as SQLite sorts them, with the BINARY collation;
-/// of each field `descending` says whether it is the other way round. `None` if one of those
-/// fields is not all in what is given of the record.
+/// Compares two records by their first fields, as SQLite does with the BINARY collation.
+/// `descending` has one entry a compared field. `None` if a payload ends inside one of those
+/// fields.
 pub fn compare(one: &[u8], other: &[u8], descending: &[bool]) -> Option<Ordering> {
     let (mut one, mut other) = (Fields::of(one)?, Fields::of(other)?);
     for &descending in descending {
@@ -292,7 +295,7 @@ pub fn compare(one: &[u8], other: &[u8], descending: &[bool]) -> Option<Ordering
     Some(Ordering::Equal)
 }
 
-/// A record's fields one by one, as far as they are there.
+/// Iterates over the fields of a record that may be cut off.
 struct Fields<'a> {
     payload: &'a [u8],
     types: &'a [u8],

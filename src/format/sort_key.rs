@@ -1,20 +1,21 @@
-//! The beginning of a record's place in an order, as bytes that sort in it.
+//! A prefix of a record's sort key, as bytes whose order is the records' order.
 
 use super::Value;
 
-/// Bytes that are kept.
+/// Maximum length of a key, in bytes.
 const LONGEST: usize = 48;
 
-/// Doubles tell integers apart up to here.
+/// A double represents every integer up to this one exactly.
 const EXACT: u64 = 1 << 53;
 
 /// The first fields of a record, encoded such that bytes sort as SQLite sorts the fields with the
-/// BINARY collation. Of what differs only further on the order is not known.
+/// BINARY collation. Records that differ only behind that prefix have equal keys: their order is
+/// unknown.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SortKey(Box<[u8]>);
 
 impl SortKey {
-    /// The key of `fields`; of each `descending` says whether its order is the other way round.
+    /// The key of `fields`. `descending` has one entry a field.
     pub fn of<'v>(fields: impl Iterator<Item = &'v Value<'v>>, descending: &[bool]) -> Self {
         let mut bytes = Vec::with_capacity(LONGEST);
         for (field, &descending) in fields.zip(descending) {
@@ -38,7 +39,8 @@ impl SortKey {
     }
 }
 
-/// Appends a value, at least so much of it as is kept; whether no other value is encoded likewise.
+/// Appends a value, cut to what a key keeps of it. Returns whether the encoding is unique to this
+/// value.
 fn encode(value: Value<'_>, bytes: &mut Vec<u8>) -> bool {
     match value {
         Value::Null => bytes.push(0),
@@ -59,7 +61,7 @@ fn encode(value: Value<'_>, bytes: &mut Vec<u8>) -> bool {
 }
 
 fn encode_real(real: f64, bytes: &mut Vec<u8>) {
-    // Zero has no sign in SQLite's order.
+    // SQLite sorts -0.0 and 0.0 as equal.
     let bits = (real + 0.0).to_bits();
     let sign = 1 << 63;
     let sorted = if bits & sign == 0 { bits | sign } else { !bits };
@@ -67,7 +69,7 @@ fn encode_real(real: f64, bytes: &mut Vec<u8>) {
     bytes.extend(sorted.to_be_bytes());
 }
 
-/// Zeros are escaped, so that the end sorts before whatever may follow.
+/// Escapes zero bytes, so that the end of a value sorts before every continuation of it.
 fn encode_bytes(rank: u8, value: &[u8], bytes: &mut Vec<u8>) {
     bytes.push(rank);
     for &byte in value.iter().take(LONGEST) {
@@ -120,15 +122,15 @@ mod tests {
             let key = SortKey::of(fields.iter(), &[false, true]);
             keys.push((key, row.get::<_, i64>(2).unwrap()));
         }
-        let mut told = 0;
+        let mut ordered = 0;
         for (one, place) in &keys {
             for (other, behind) in &keys {
                 assert!(!one.is_before(other) || place < behind, "{one:?} {other:?}");
-                told += u32::from(one.is_before(other));
+                ordered += u32::from(one.is_before(other));
             }
         }
-        // Of most pairs of pairs.
+        // The keys order most of the pairs.
         let all = keys.len() * (keys.len() - 1) / 2;
-        assert!(told as usize * 10 > all * 9, "{told} of {all}");
+        assert!(ordered as usize * 10 > all * 9, "{ordered} of {all}");
     }
 }

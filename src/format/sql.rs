@@ -22,8 +22,8 @@ impl Token<'_> {
     }
 }
 
-/// The tokens of `sql`: words, quoted names and strings, single other characters. Blanks and
-/// comments are between them. What is not closed reaches to the end.
+/// The tokens of `sql`: words, quoted names and strings, single other characters. Whitespace and
+/// comments are skipped. An unclosed quote or comment reaches to the end.
 pub fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> + Clone {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -39,7 +39,7 @@ pub fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> + Clone {
             };
             match blank + comment {
                 0 => break,
-                // A comment is looked for again after blanks.
+                // A comment may follow the whitespace.
                 _ if blank > 0 => at += blank,
                 skipped => at += skipped,
             }
@@ -62,7 +62,7 @@ fn is_word(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '$') || !character.is_ascii()
 }
 
-/// Up to the closing quote; a doubled one stands for itself.
+/// The length up to and including the closing quote. A doubled quote is an escaped quote.
 fn quoted_length(text: &str, quote: char) -> usize {
     let mut characters = text.char_indices().skip(1).peekable();
     while let Some((at, character)) = characters.next() {
@@ -73,7 +73,7 @@ fn quoted_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// A CREATE TABLE statement whose column `from` is called `to`, wherever it is named.
+/// Renames column `from` of a CREATE TABLE statement to `to`, wherever the statement names it.
 pub fn with_another_name(statement: &str, from: &str, to: &str) -> String {
     let mut renamed = String::new();
     let mut copied = 0;
@@ -151,7 +151,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// Without its quotes, and those in it single.
+    /// The name without its quotes, and with doubled quotes inside it unescaped.
     pub fn unquoted(&self) -> String {
         let inner = unquoted(&self.text);
         match self.text.chars().next() {
@@ -179,17 +179,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_told_from_blanks_comments_and_quotes() {
-        let told = |sql| tokens(sql).map(|token| token.text).collect::<Vec<_>>();
+    fn whitespace_and_comments_are_no_tokens_and_quotes_belong_to_theirs() {
+        let texts = |sql| tokens(sql).map(|token| token.text).collect::<Vec<_>>();
         assert_eq!(
-            told("a/* ) */ -- x\n\"b \"\"c\"'d''e'[f g]`h`(1.5,é)"),
+            texts("a/* ) */ -- x\n\"b \"\"c\"'d''e'[f g]`h`(1.5,é)"),
             ["a", "\"b \"\"c\"", "'d''e'", "[f g]", "`h`", "(", "1", ".", "5", ",", "é", ")"]
         );
         for unclosed in ["'a", "\"a\"\"", "[a", "`"] {
-            assert_eq!(told(unclosed), [unclosed]);
+            assert_eq!(texts(unclosed), [unclosed]);
         }
         for nothing in ["", "  ", "-- a", "/* a", "/**/"] {
-            assert_eq!(told(nothing), [""; 0], "{nothing}");
+            assert_eq!(texts(nothing), [""; 0], "{nothing}");
         }
     }
 

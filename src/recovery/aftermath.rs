@@ -1,5 +1,5 @@
-//! The end of an operation that has written to a database in use: a look at what it wrote, and
-//! only then a checkpoint.
+//! The end of an operation that wrote to a database in use: it verifies what it wrote, and only
+//! then runs a checkpoint.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use rusqlite::{OpenFlags, ffi};
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::health::{self, Health, Kind};
 
-/// A connection to the database at `path` that checkpoints nothing, neither by itself nor when it
-/// is closed.
+/// A connection to the database at `path` that runs no checkpoint, neither automatically nor when
+/// it is closed.
 ///
 /// # Errors
 /// SQLite's.
@@ -21,11 +21,13 @@ pub(super) fn watcher(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Checks what was written. The check is one of its own: one that is under way for somebody else
-/// looks at what was there before. `task` is told how far it is, but cannot end it any more.
+/// Checks what was written. It does not join a check that another caller has started: that one may
+/// have read the content from before the write. `task` gets the progress, but cannot cancel any
+/// more.
 ///
 /// # Errors
-/// `SQLITE_CORRUPT` with the message `failed` unless it `passes`; the file is then suspect.
+/// `SQLITE_CORRUPT` with the message `failed` unless the health `passes`. The file is then marked
+/// as suspect, so that the next checkpoint verifies it first.
 pub(super) fn look(
     connection: &Connection,
     kind: Kind,
@@ -37,7 +39,7 @@ pub(super) fn look(
     let passed = passes(&health);
     if let Some(file) = connection.file() {
         if passed {
-            // Whatever was doubted is not there any more.
+            // The write has replaced the content that was suspect.
             file.take_suspicion();
         } else {
             file.suspect();
@@ -50,7 +52,8 @@ pub(super) fn look(
     }
 }
 
-/// Checkpoints what passed. A checkpoint that readers prevent is left to the next one.
+/// Runs a checkpoint after the check has passed. If readers block it, a later checkpoint does the
+/// work.
 ///
 /// # Errors
 /// `ERR_INVALID_STATE` once the connection is closed.
@@ -60,7 +63,7 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// The rest of an operation that cannot be undone any more: whoever cancels now comes too late.
+/// The task of an operation that has committed: it forwards progress and ignores cancellation.
 struct Committed<'a>(&'a dyn Task);
 
 impl Task for Committed<'_> {

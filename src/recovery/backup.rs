@@ -1,18 +1,19 @@
-//! Backups: a database copied while it is in use, verified, and put in place of the last one.
+//! Backups: copies a database while it is in use, verifies the copy, and makes it the newest
+//! generation.
 //!
-//! The copy is made through SQLite's backup API on a connection of its own, in WAL mode inside
-//! *one* read transaction. Without it every commit of another connection makes the backup begin
-//! again, so that one of a busy database never ends. That transaction keeps no writer out; it
-//! keeps the WAL from being reset, which grows by what is committed meanwhile and no more, and it
-//! ends before the copy is verified. With a rollback journal it would keep everybody from
-//! committing, so there is none: [`Connection::copy_to`] releases its lock between steps.
+//! The copy is made through SQLite's backup API on a connection of its own. In WAL mode that
+//! connection holds *one* read transaction: without it, every commit of another connection restarts
+//! the backup, and the backup of a busy database never ends. The read transaction blocks no writer.
+//! It keeps the WAL from being reset, so the WAL grows by what is committed meanwhile. The
+//! transaction ends before the copy is verified. With a rollback journal it would block every
+//! commit, so the copy runs without it: [`Connection::copy_to`] releases its lock between steps.
 //!
-//! The copy is one self-contained file, not in WAL mode. It is made and synced in a folder of its
-//! own beside the target, verified there, and only then becomes the newest generation
-//! ([`super::rotation`]). One that does not pass is not kept: what it holds is in the database
-//! itself, which is marked as suspect.
+//! The copy is one self-contained file, not in WAL mode. It is made, synced and verified in a
+//! folder of its own in the target's directory. Only then does it become the newest generation
+//! ([`super::rotation`]). A copy that does not pass is removed: its content is still in the
+//! database, which is then marked as suspect.
 //!
-//! Runs on whatever thread calls; it waits for the disk, and for nobody else.
+//! Runs on the caller's thread, and blocks it on the disk and on locks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,14 +33,14 @@ use crate::health::{self, Finding, Health, Kind};
 /// How a backup is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How the copy is verified before it takes its place; none: not at all.
+    /// How the copy is verified before it becomes the newest generation; `None`: it is not.
     pub verify: Option<Kind>,
-    /// How many generations there are afterwards, this one included; at least 2, so that the last
-    /// good one is there until the next is.
+    /// How many generations are kept, the new one included. At least 2, so that the last good
+    /// backup exists until the next one is complete.
     pub keep: u32,
-    /// Pages copied between two looks at the [`Task`].
+    /// Pages copied between two calls of [`Task::go_on`].
     pub rate: u32,
-    /// How long a lock of another connection is waited for.
+    /// How long the backup waits for a lock of another connection.
     pub patience: Duration,
 }
 
@@ -83,12 +84,13 @@ pub enum Outcome {
     Damaged(Health),
 }
 
-/// Copies the database at `database` to `target`. What is there becomes an older generation.
+/// Copies the database at `database` to `target`. An existing backup at `target` becomes an older
+/// generation.
 ///
 /// # Errors
 /// * `ERR_FUSION_SAME_FILE`: `target` is the database;
 /// * `ERR_FUSION_BACKUP_IN_USE`: `target`, or an older generation, is open as a database;
-/// * `ERR_FUSION_BACKUP_TARGET`: what is at `target` is no database;
+/// * `ERR_FUSION_BACKUP_TARGET`: the file at `target` is not a database;
 /// * SQLite's: `SQLITE_FULL`, `SQLITE_CANTOPEN`, `SQLITE_BUSY` where the database is held
 ///   exclusively; `task`'s. The older generations are then as they were.
 pub fn backup(
@@ -111,11 +113,11 @@ pub fn backup(
         Err(error) => return Err(error),
     };
     let path = source.path().to_path_buf();
-    // Of the same moment as the copy. One that cannot be had is no reason to have no backup.
+    // It describes the same snapshot as the copy. Without it the backup is made all the same.
     let snapshot = snapshot_file::take(&source).ok();
     let release = (source.takes_locks() && !source.is_wal()?).then_some(options.patience);
     if release.is_some() {
-        // A transaction that lasts would keep everybody from committing.
+        // With a rollback journal a lasting read transaction blocks every commit.
         source.sql()?.execute_batch("COMMIT").map_err(|error| Error::from(error).at(&path))?;
     }
     let pages = copy(&source, &made, options.rate, "copying", release, task)?;
@@ -134,7 +136,7 @@ pub fn backup(
     task.go_on()?;
     let kept = rotation::rotate(&made, target, options.keep.max(2), task)?;
     if let Some(snapshot) = snapshot.filter(|_| health.is_some() && !is_read_only(&path)) {
-        // It helps a repair that may never come; the backup is made.
+        // Only a later repair uses it: the backup is complete without it.
         drop(snapshot_file::write(&path, &snapshot));
     }
     Ok(Outcome::Made(Made {
@@ -148,8 +150,8 @@ pub fn backup(
     }))
 }
 
-/// Whether the tables of a database with this health are all there. A full-text index is made
-/// from them, and can be again: a backup with a damaged one is worth more than none.
+/// Whether all tables of a database with this health are intact. A damaged full-text index does not
+/// count, because it can be rebuilt from its table: such a backup is better than no backup.
 pub(super) fn is_sound(health: &Health) -> bool {
     health.ok
         || !health
@@ -159,7 +161,7 @@ pub(super) fn is_sound(health: &Health) -> bool {
             && health.findings.iter().any(Finding::is_damage)
 }
 
-/// Checks the file at `path`, which nobody else knows of.
+/// Checks the file at `path`, which no other connection has open.
 pub(super) fn verify(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
     let connection = Reader::open(path, Duration::ZERO)?;
     health::inspect(&connection, kind, task)
@@ -188,7 +190,7 @@ pub(super) fn unreadable(
     }
 }
 
-/// The database is damaged: whoever checkpoints it in this process looks first.
+/// Marks the database as suspect, so that this process verifies it before the next checkpoint.
 fn damaged(health: Health) -> Outcome {
     if let Some(file) = FileId::of(&health.path).ok().and_then(DatabaseFile::opened) {
         file.suspect();
@@ -196,7 +198,7 @@ fn damaged(health: Health) -> Outcome {
     Outcome::Damaged(health)
 }
 
-/// `target` without symbolic links, whether it is there or not.
+/// `target` without symbolic links, whether the file exists or not.
 pub(super) fn resolved(target: &Path) -> Result<PathBuf> {
     if let Ok(resolved) = fs::canonicalize(target) {
         return Ok(resolved);
@@ -210,7 +212,7 @@ pub(super) fn resolved(target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// That `target` can be replaced, and nothing is lost that is no backup.
+/// Checks that `target` can be replaced, and that the file there is a database.
 fn check_target(database: &Path, target: &Path) -> Result<()> {
     let Ok(id) = FileId::of(target) else {
         return rotation::check_movable(target);
@@ -230,7 +232,7 @@ fn check_target(database: &Path, target: &Path) -> Result<()> {
         .at(target));
     }
     rotation::check_movable(target)?;
-    // Its last close leaves nothing beside it.
+    // Closing a read-write connection removes the -wal and -shm files that it made.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let existing = Connection::open(target, flags, Duration::ZERO)?;
     let read = existing.sql()?.query_row("PRAGMA schema_version", [], |_| Ok(()));
@@ -241,13 +243,13 @@ fn check_target(database: &Path, target: &Path) -> Result<()> {
              it away, or choose another path",
         )
         .at(target)),
-        // A damaged backup is replaced like any other; one that is locked fails when renamed, if
-        // at all.
+        // A damaged backup is replaced like any other. If a lock is in the way, the rename fails,
+        // on systems where it matters.
         _ => Ok(()),
     }
 }
 
-/// That the two paths lead to two files.
+/// Checks that the two paths lead to two files.
 ///
 /// # Errors
 /// `ERR_FUSION_SAME_FILE`.

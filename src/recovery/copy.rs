@@ -1,4 +1,4 @@
-//! Copying a database, as one connection sees it, into a new file that nobody else knows of.
+//! Copies a database, as one connection sees it, into a new file that no other connection has open.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,21 +10,21 @@ use rusqlite::{OpenFlags, ffi};
 use super::partial::system;
 use crate::engine::{Connection, Error, Likeness, Progress, Result, Stage, Task, sync, sync_piece};
 
-/// Bytes after which what was written is handed to the disk, so that at the end no more than this
-/// is in its queue, before the syncs of whoever writes to the database.
+/// Bytes written between two syncs. It bounds the data that a sync has to write, and so how long
+/// the sync of another connection's commit waits behind it in the disk's queue.
 const SYNC_EVERY: u64 = 16 << 20;
 
-/// What the header of a file in WAL mode has as its read and write versions, what that of any
-/// other has, and where (<https://sqlite.org/fileformat2.html#file_format_version_numbers>).
+/// The read and write versions in the header of a file in WAL mode, those of any other file, and
+/// their offset (<https://sqlite.org/fileformat2.html#file_format_version_numbers>).
 const WAL_VERSIONS: [u8; 2] = [2, 2];
 const ROLLBACK_VERSIONS: [u8; 2] = [1, 1];
 const VERSIONS_AT: u64 = 18;
 
-/// Copies what `source` sees, as [`Connection::copy_to`] does, to a new file at `target`, `rate` pages at a
-/// time, told as stage `name`. The file is complete in itself (it is not in WAL mode), is synced,
-/// and may be read by those who may read the source. Answers its number of pages.
+/// Copies what `source` sees, as [`Connection::copy_to`] does, to a new file at `target`, `rate`
+/// pages at a time, and reports progress as stage `name`. The file is self-contained (not in WAL
+/// mode), synced, and has the owner and mode of the source. Returns its number of pages.
 ///
-/// Pages are copied as they are: what is damaged in the source is damaged in the copy.
+/// Pages are copied byte for byte: a page that is damaged in the source is damaged in the copy.
 ///
 /// # Errors
 /// SQLite's, of reading the source and of writing the target; `task`'s.
@@ -42,7 +42,7 @@ pub(super) fn copy(
         .create(target)
         .map_err(|error| system(ffi::SQLITE_CANTOPEN, target, &error))?;
     let destination = Connection::open(target, flags, Duration::ZERO)?;
-    // Nobody uses a half of it, so nothing is journalled, and the syncs are made here.
+    // An incomplete copy is never used, so it needs no journal. This function syncs the file.
     destination
         .sql()?
         .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
@@ -74,9 +74,9 @@ pub(super) fn copy(
     Ok(pages)
 }
 
-/// Has the header say that there is no WAL: the copy of a file in WAL mode says that there is, and
-/// would get one as soon as it is read. `PRAGMA journal_mode` does the same, but only where the
-/// schema can be read.
+/// Sets the header's versions to those of a rollback journal. The copy of a file in WAL mode has
+/// the versions of WAL mode, and SQLite would make a WAL for it at the first read. `PRAGMA
+/// journal_mode` does the same, but it needs a readable schema.
 fn leave_wal_mode(file: &mut File) -> std::io::Result<()> {
     let mut versions = [0; 2];
     file.seek(SeekFrom::Start(VERSIONS_AT))?;

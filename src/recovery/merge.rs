@@ -1,15 +1,16 @@
-//! Rows of a backup where a salvage has gaps.
+//! Fills the gaps of a salvage with rows of a backup.
 //!
-//! A row is taken only into a place that is proven to be empty: the salvage found none with its
-//! rowid, and either an index of the damaged file says that there was one, or, of a table without
-//! an index that could tell (or whose indexes have lost pages themselves), the rowid lies in a
-//! range that a lost page held. Where a whole index names no such row, it was deleted since the
-//! backup, and stays deleted. What the
-//! salvage found is never overridden; what was changed since the backup in a row that is lost
-//! comes back as it was then.
+//! A row is taken from the backup only if the salvage found no row with its rowid, and
 //!
-//! A full-text index is rebuilt where its content got rows, and only if it held every row of it
-//! before: one that leaves rows out may do so on purpose, and a rebuild would add them.
+//! - an index of the damaged file names that rowid, or
+//! - no intact index covers the table, and the rowid lies in a range that a lost page held.
+//!
+//! If an intact index does not name the rowid, the row was deleted after the backup, and stays
+//! deleted. A salvaged row is never overwritten. A lost row comes back as it was at the time of the
+//! backup: later changes to it are lost.
+//!
+//! A full-text index is rebuilt if its content got rows, and only if it held every row of its
+//! content before: an index may leave rows out on purpose, and a rebuild would add them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,27 +23,28 @@ use super::salvage::{Salvage, TableSalvage};
 use crate::engine::{Connection, Error, Result, Stage, Task};
 use crate::health::{Content, FullText};
 
-/// What the one table of a full-text table that is no index of it is called: its content.
+/// The suffix of the shadow table that holds a full-text table's content.
 const CONTENT: &str = "_content";
 
-/// Whether a backup could have rows that the salvage has not.
+/// Whether a backup could have rows that the salvage lacks.
 pub(super) fn has_gaps(salvage: &Salvage) -> bool {
     salvage.tables.iter().any(wants_rows)
 }
 
 fn wants_rows(table: &TableSalvage) -> bool {
     table.rows_missing.is_some_and(|missing| missing > 0)
-        || (!is_told(table) && !table.gaps.is_empty())
+        || (!is_fully_listed(table) && !table.gaps.is_empty())
 }
 
-/// Whether an index tells all the rows that are missing, and all of them are named.
-fn is_told(table: &TableSalvage) -> bool {
+/// Whether an intact index names every missing row, and [`TableSalvage::missing`] lists all of
+/// them.
+fn is_fully_listed(table: &TableSalvage) -> bool {
     table.index_is_whole && table.rows_missing == Some(table.missing.len() as u64)
 }
 
-/// Puts rows of the database at `backup`, which is sound and nobody writes to, into the gaps of
-/// the new one at `database`, and returns how many, for each table that had any. On an error
-/// nothing was put into it.
+/// Inserts rows of the database at `backup` into the gaps of the new database at `database`. The
+/// backup is sound, and no connection writes to it. Returns the number of rows for each table that
+/// got any. On an error nothing is inserted.
 ///
 /// # Errors
 /// SQLite's; `task`'s.
@@ -58,7 +60,7 @@ pub(super) fn merge(
         return Err(Error::sqlite(rusqlite::ffi::SQLITE_CANTOPEN, message).at(backup));
     };
     let connection = Connection::open(database, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
-    // What triggers would do was done when the rows were written, and is salvaged as well.
+    // The triggers ran when the rows were first written, and the salvage has what they wrote.
     connection.enable_triggers(false);
     let sql = connection.sql()?;
     sql.execute("ATTACH ?1 AS backup", [name]).map_err(at)?;
@@ -77,7 +79,7 @@ pub(super) fn merge(
     for (table, index) in whole {
         if !filled.is_empty() && is_of(sql, &table, &index, &filled).map_err(at)? {
             let name = quoted(&table);
-            // One that cannot be rebuilt is as it was.
+            // If the rebuild fails, the index stays as it was.
             drop(sql.execute_batch(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')")));
         }
     }
@@ -99,12 +101,12 @@ fn full_text_tables(sql: &rusqlite::Connection) -> rusqlite::Result<Vec<(String,
     Ok(entries.into_iter().filter_map(index).collect())
 }
 
-/// Whether an index leaves no row of its content out; not where that cannot be told.
+/// Whether an index holds every row of its content. `false` if that is unknown.
 fn holds_every_row(connection: &Connection, (_, index): &(String, FullText)) -> bool {
     index.rows(connection).is_ok_and(|rows| rows.left_out == Some(0))
 }
 
-/// Whether the index of the full-text table `table` is of rows that were filled in.
+/// Whether the content of the full-text table `table` got rows.
 fn is_of(
     sql: &rusqlite::Connection,
     table: &str,
@@ -116,7 +118,7 @@ fn is_of(
         Content::External(content) => content.clone(),
         Content::None => return Ok(false),
     };
-    // A view may be of any table.
+    // A view may select from any table.
     let is_table: bool = sql.query_row(
         "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema
                          WHERE type = 'table' AND name = ?1 COLLATE NOCASE)",
@@ -126,7 +128,7 @@ fn is_of(
     Ok(!is_table || filled.iter().any(|table| table.name.eq_ignore_ascii_case(&content)))
 }
 
-/// Fills the gaps of one table; none where there was no row for them.
+/// Fills the gaps of one table. `None` if the backup had no row for them.
 fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<Option<Filled>> {
     let columns = shared_columns(sql, &table.name)?;
     let Some(rowid) = rowid_name(&columns) else { return Ok(None) };
@@ -136,7 +138,7 @@ fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<Op
     let name = quoted(&table.name);
     let list: Vec<_> = columns.iter().map(|column| quoted(column)).collect();
     let list = list.join(", ");
-    // One that breaks a constraint would stand in the way of a row that was salvaged.
+    // A row of the backup that breaks a constraint conflicts with a salvaged row, which wins.
     let insert = format!(
         "INSERT OR IGNORE INTO main.{name} ({rowid}, {list}) \
          SELECT {rowid}, {list} FROM backup.{name} WHERE {rowid} BETWEEN ?1 AND ?2"
@@ -146,12 +148,12 @@ fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<Op
         Ok(statement.execute(params![first, last])? as u64)
     };
     let mut filled = Filled { name: table.name.clone(), rows: 0, named: 0 };
-    // These first: a gap may hold them as well, and a row is taken once.
+    // Named rows first: a gap may hold them too, and each row is counted once.
     for rowid in &table.missing {
         filled.named += take(*rowid, *rowid)?;
     }
     filled.rows = filled.named;
-    if !is_told(table) {
+    if !is_fully_listed(table) {
         for (first, last) in &table.gaps {
             filled.rows += take(*first, *last)?;
         }
@@ -159,7 +161,7 @@ fn fill(sql: &rusqlite::Connection, table: &TableSalvage) -> rusqlite::Result<Op
     Ok((filled.rows > 0).then_some(filled))
 }
 
-/// The columns that are stored in both databases; none where the backup lacks the table.
+/// The columns that both databases store. Empty if the backup lacks the table.
 fn shared_columns(sql: &rusqlite::Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let columns = |schema: &str| -> rusqlite::Result<Vec<String>> {
         let mut statement = sql.prepare(
@@ -173,15 +175,15 @@ fn shared_columns(sql: &rusqlite::Connection, table: &str) -> rusqlite::Result<V
     Ok(shared)
 }
 
-/// A name of the rowid that no column of the table has taken.
+/// A name of the rowid that no column of the table has.
 fn rowid_name(columns: &[String]) -> Option<&'static str> {
     ["rowid", "_rowid_", "oid"]
         .into_iter()
         .find(|name| !columns.iter().any(|column| column.eq_ignore_ascii_case(name)))
 }
 
-/// Whether it is a table with rowids in both databases, and not a virtual table's index, which is
-/// made from the content.
+/// Whether `table` is a rowid table in both databases, and not a shadow table with a virtual
+/// table's index, which is derived from the content.
 fn takes_rows(sql: &rusqlite::Connection, table: &str) -> rusqlite::Result<bool> {
     let mut statement = sql.prepare(
         "SELECT type FROM pragma_table_list WHERE name = ?1 COLLATE NOCASE \

@@ -1,31 +1,32 @@
-//! Reading a damaged file page by page, repair, backup, restore.
+//! Repair, salvage, backup and restore.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`repair`] | which repair a file needs, the least first |
-//! | [`rebuild`] | indexes and full-text indexes, made again inside the file |
-//! | [`reindex`] | indexes with damaged b-trees, made again in a copy |
-//! | [`preserve`] | copies of a damaged original |
-//! | [`salvage`] | reading what can be read of a damaged file into a new database |
-//! | [`neutral`] | tables as their records are, without what only the application knows |
-//! | [`original`] | a damaged file as SQLite itself reads it |
-//! | [`scan`] | a damaged table, row by row, as far as SQLite reads it |
-//! | [`gate`] | a repair's result against what SQLite itself can read of the original |
-//! | [`comparison`] | what that came to |
-//! | [`merge`] | rows of a backup where a salvage has gaps |
-//! | [`write_back`] | a sound database's content into the damaged file |
-//! | [`report`] | the account of a repair |
-//! | [`backup`] | copying a database while it is in use, verified |
-//! | [`rotation`] | the names of a backup's generations, and how one becomes the next |
-//! | [`schedule`] | when a backup that is made by itself is due |
-//! | [`restore`] | putting a backup's content into a database that is in use |
-//! | [`snapshot_file`] | the schema, kept beside the database for the salvager |
-//! | [`aftermath`] | the look at what an operation wrote, and the checkpoint after it |
-//! | [`partial`] | files under work, beside their target |
-//! | [`copy`] | a database as one connection sees it, into a new file |
-//! | [`reader`] | a connection that reads and changes nothing |
+//! | [`repair`] | chooses the smallest repair that a file needs |
+//! | [`rebuild`] | rebuilds indexes and full-text indexes inside the file |
+//! | [`reindex`] | rebuilds indexes with damaged b-trees in a copy |
+//! | [`preserve`] | keeps copies of a damaged original |
+//! | [`salvage`] | reads a damaged file page by page into a new database |
+//! | [`neutral`] | declares tables without collations and functions of the application |
+//! | [`original`] | has SQLite itself read a damaged file |
+//! | [`scan`] | reads a damaged table row by row, as far as SQLite can |
+//! | [`gate`] | compares a repair's result with what SQLite can read of the original |
+//! | [`comparison`] | the result of that comparison |
+//! | [`merge`] | fills the gaps of a salvage with rows of a backup |
+//! | [`write_back`] | writes a sound database's content into the damaged file |
+//! | [`report`] | the report of a repair |
+//! | [`backup`] | copies a database while it is in use, and verifies the copy |
+//! | [`rotation`] | names and rotates the generations of a backup |
+//! | [`schedule`] | decides when an automatic backup is due |
+//! | [`restore`] | writes a backup's content into a database that is in use |
+//! | [`snapshot_file`] | the `-schema` sidecar file, which the salvager uses |
+//! | [`aftermath`] | verifies what an operation wrote, then runs a checkpoint |
+//! | [`partial`] | work folders in the target's directory |
+//! | [`copy`] | copies a database, as one connection sees it, into a new file |
+//! | [`reader`] | opens a connection that reads and changes nothing |
+//! | [`tried`] | retries failed reads of a damaged original |
 //!
-//! May call: `engine`, `format`, `health`. Threads: any; everything blocks the thread it runs on.
+//! May call: `engine`, `format`, `health`. Any thread; every call blocks its thread.
 
 mod aftermath;
 pub mod backup;

@@ -617,8 +617,8 @@ fn undescribable() -> Error {
 /// shorter than its table; none of NULL.
 ///
 /// # Errors
-/// There is no such SQL. A CAST is no help in a database of UTF-16: SQLite takes the bytes for UTF-8
-/// there (`valueFromExpr` in `sqlite3.c`).
+/// There is no such SQL. A CAST is no help in a database of UTF-16: SQLite takes the bytes for
+/// UTF-8 there (`valueFromExpr` in `sqlite3.c`).
 fn literal(value: Value<'_>, encoding: Encoding) -> Result<Option<String>> {
     let hex = |bytes: &[u8]| {
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,17 +1,17 @@
-//! A damaged file as SQLite itself reads it.
+//! Has SQLite itself read a damaged file.
 //!
-//! SQLite gets the file's pages, the WAL's frames over them, as an [`Image`]: under a header that
-//! was decided on, and with a schema of neutral declarations ([`super::neutral`]) in the place of
-//! the file's own. So one entry of the schema that makes no sense hides no other, nothing is
-//! computed, and the file itself is not touched. What SQLite then reads of a table without an
-//! error is what it reads of the file; what its check then says of a b-tree is what is wrong with
-//! that b-tree.
+//! SQLite reads an [`Image`] of the file's pages, overlaid with the WAL's frames. The image has a
+//! new header, and a schema of neutral declarations ([`super::neutral`]) in place of the file's
+//! own. So a damaged schema entry hides no other entry, SQLite evaluates no expression of the
+//! schema, and the file is not written to. The rows that SQLite reads from the image without an
+//! error are the rows that it can read from the file. A fault that its check reports for a b-tree
+//! is a fault of that b-tree in the file.
 //!
-//! The names of the image's objects are `t` or `i` with the object's place in the schema, so that
-//! a line of the check says whose it is.
+//! The objects of the image are named `t` or `i` with the object's place in the schema, so that
+//! each line of the check names its object.
 //!
-//! Thread: whichever calls; the connection is its alone. Memory: SQLite's page cache, and the
-//! pages of the neutral schema.
+//! Runs on the caller's thread, which alone uses the connection. Memory: SQLite's page cache, and
+//! the pages of the neutral schema.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -33,7 +33,7 @@ pub(super) const ORIGINAL: &str = "original";
 /// Page cache while an image is read, in KiB.
 const CACHE: i64 = 16 << 10;
 
-/// Lines that SQLite's check may say beyond one for each page that nothing leads to.
+/// Maximum number of lines of SQLite's check, besides one line a page (`Page N: never used`).
 const LINES: u64 = 100_000;
 
 /// What every page of an image has in common.
@@ -43,7 +43,7 @@ pub(super) struct Format {
     pub(super) page_size: u32,
     /// Bytes at the end of each page that are not SQLite's.
     pub(super) reserved: u8,
-    /// Of text.
+    /// The text encoding.
     pub(super) encoding: Encoding,
     /// The schema format number (<https://sqlite.org/fileformat2.html#schema_format_number>).
     pub(super) schema_format: u32,
@@ -53,7 +53,7 @@ pub(super) struct Format {
 const SCHEMA_FORMAT: u32 = 4;
 
 impl Format {
-    /// The format by the header's fields. For a schema format that there is none of it is the newest.
+    /// The format by the header's fields. An unknown schema format becomes the newest one.
     pub(super) fn new(page_size: u32, reserved: u8, encoding: u8, schema_format: u32) -> Self {
         let is_known = (1..=SCHEMA_FORMAT).contains(&schema_format);
         Self {
@@ -65,19 +65,19 @@ impl Format {
     }
 }
 
-/// What SQLite's check of the whole file says of the b-trees.
+/// The faults of b-trees that SQLite's check of the whole file reports.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    /// Places in the schema of tables and indexes that are faulted.
+    /// Places in the schema of the tables and indexes with a fault.
     pub(super) objects: HashSet<usize>,
-    /// Pages that more than one b-tree has, or one of them twice.
+    /// Pages that are referenced twice, by two b-trees or by one.
     shared: HashSet<u32>,
-    /// Pages that are named as faulty in a b-tree.
+    /// Pages that a line of the check names.
     pub(super) pages: HashSet<u32>,
 }
 
 impl Faults {
-    /// Whether neither the table nor one of its indexes is faulted.
+    /// Whether neither the table nor one of its indexes has a fault.
     pub(super) fn spare(&self, table: &NeutralTable) -> bool {
         table.whole && !table.entries().any(|place| self.objects.contains(&place))
     }
@@ -86,10 +86,10 @@ impl Faults {
 /// A file as SQLite reads it. The connection has it attached as [`ORIGINAL`].
 #[derive(Debug)]
 pub(super) struct Original<'a> {
-    // Closed before the image ends.
+    // Declared first: the connection must close before the image is dropped.
     pub(super) connection: Connection,
     _image: Image<'a>,
-    /// The tables whose b-trees SQLite can be led to.
+    /// The tables whose root page exists.
     pub(super) tables: Vec<NeutralTable>,
     pages: u32,
     limits: Limits,
@@ -161,7 +161,7 @@ impl<'a> Original<'a> {
         let connection = connection(format)?;
         let attached = Image::new(image)?;
         attached.write(1, &own);
-        // Then SQLite minds no entry that it can make nothing of.
+        // With writable_schema SQLite ignores schema entries that it cannot parse.
         connection.sql()?.execute_batch("PRAGMA writable_schema = ON")?;
         match attached.attach(&connection, ORIGINAL) {
             Ok(()) => {}
@@ -199,7 +199,7 @@ impl<'a> Original<'a> {
         Ok(entries)
     }
 
-    /// What SQLite's check of the whole file says.
+    /// The result of SQLite's integrity check of the whole file.
     ///
     /// # Errors
     /// Of reading the file (`SQLITE_IOERR`); `task`'s.
@@ -208,8 +208,9 @@ impl<'a> Original<'a> {
         if faults.shared.is_empty() {
             return Ok(faults);
         }
-        // SQLite says so of the b-tree that it comes to second. The page is that of the one table
-        // that has no other fault; where more have none, whose it is cannot be said.
+        // SQLite reports a page with two references as a fault of the b-tree that it checks second.
+        // The page belongs to the table that has no other fault. If several tables have no other
+        // fault, its owner is unknown, and each of them counts as faulty.
         let mut claims: HashMap<u32, Vec<usize>> = HashMap::new();
         for (number, table) in self.tables.iter().enumerate() {
             let Some(pages) = self.shared_pages_of(table, &faults.shared, task)? else { continue };
@@ -225,8 +226,8 @@ impl<'a> Original<'a> {
         Ok(faults)
     }
 
-    /// Those of the `shared` pages that a table or its indexes have; none where SQLite cannot follow
-    /// their b-trees.
+    /// The `shared` pages in the b-trees of a table and its indexes. `None` if SQLite cannot walk
+    /// those b-trees.
     fn shared_pages_of(
         &self,
         table: &NeutralTable,
@@ -277,8 +278,8 @@ impl<'a> Original<'a> {
         if self.lines(&whole, lines, &mut faults, task)? {
             return Ok(faults);
         }
-        // The b-trees were looked at before the rows. At a row that it cannot read it ends, and
-        // after so many lines.
+        // The check ends at the first row that it cannot read, and after `lines` lines. It has
+        // walked all b-trees before that, but not compared all tables with their indexes.
         for table in &self.tables {
             if faults.spare(table) && !self.check_one(table, &mut faults, task)? {
                 faults.objects.insert(table.entry);
@@ -287,8 +288,8 @@ impl<'a> Original<'a> {
         Ok(faults)
     }
 
-    /// Takes note of what a check says, which is less than `most` lines if it got to its end;
-    /// returns whether it did.
+    /// Runs a check and collects its faults. Returns whether the check was complete: it had no
+    /// error and less than `most` lines.
     fn lines(&self, pragma: &str, most: u64, faults: &mut Faults, task: &dyn Task) -> Result<bool> {
         let (mut ended, mut count) = (true, 0);
         let run = watched(&self.connection, &self.limits, task, || {
@@ -310,11 +311,11 @@ impl<'a> Original<'a> {
         }
     }
 
-    /// Takes note of a line of the check; returns whether it is one of the check's own. Where
-    /// SQLite meets an error, the check's last line is that error's message.
+    /// Collects the fault of one line of the check. Returns `false` for a line that is not the
+    /// check's own: after an error, the check's last line is the error's message.
     fn line(&self, line: &str, faults: &mut Faults) -> bool {
-        // What nothing leads to, and lists of pages, are no b-tree's; the key of an index that is
-        // declared as a table may hold NULL.
+        // Unreferenced pages and the freelist belong to no b-tree. An index that is declared as a
+        // table may hold NULL in its key.
         let others = ["***", "Page ", "Freelist: ", "Main freelist: ", "NULL value in "];
         if line == "ok" || others.iter().any(|start| line.starts_with(start)) {
             return true;
@@ -335,7 +336,7 @@ impl<'a> Original<'a> {
             }
             return true;
         }
-        // Where SQLite does not know the order it says nothing of it.
+        // Without the application's collation, SQLite's report of a wrong order means nothing.
         let disorder = line.starts_with("row not in PRIMARY KEY order");
         let mut is_of_an_object = false;
         for word in line.split([' ', '.', ':']) {
@@ -355,8 +356,8 @@ impl<'a> Original<'a> {
         is_of_an_object
     }
 
-    /// Whether SQLite reads every field of the table, and of those of its indexes that it does not
-    /// compare with it, to the end. Its check looks at no more of a record than the types.
+    /// Whether SQLite can read every field of the table, and of those of its indexes that the check
+    /// does not compare with the table. The check itself reads only the serial types of a record.
     ///
     /// # Errors
     /// SQLite's, but for damage; `task`'s.
@@ -384,11 +385,11 @@ impl<'a> Original<'a> {
         Ok(true)
     }
 
-    /// The pages of the b-tree of the object at `place` in the schema, by SQLite's own account,
-    /// overflow pages last.
+    /// The pages of the b-tree of the object at `place` in the schema, as SQLite's `dbstat` reports
+    /// them.
     ///
     /// # Errors
-    /// SQLite's, where it cannot follow the b-tree.
+    /// SQLite's, where it cannot walk the b-tree.
     pub(super) fn pages_of(&self, place: usize, task: &dyn Task) -> Result<TreePages> {
         watched(&self.connection, &self.limits, task, || {
             let mut statement = self.connection.sql()?.prepare(
@@ -408,7 +409,8 @@ impl<'a> Original<'a> {
         })
     }
 
-    /// The same pages for a connection that carries tables over, every b-tree declared as a table.
+    /// An image of the same pages for the connection `to`, which copies tables from it. Every
+    /// b-tree is declared as a table.
     ///
     /// # Errors
     /// SQLite's.
@@ -441,14 +443,13 @@ impl TreePages {
     }
 }
 
-/// Whether an error says that the file is damaged where it was read, or that a page of it is not
-/// there.
+/// Whether an error reports damage of the file, or a page that cannot be read.
 pub(super) fn is_of_the_file(error: &Error) -> bool {
     matches!(error.class(), Class::Corrupt | Class::Index)
         || error.errcode & 0xff == ffi::SQLITE_IOERR
 }
 
-/// The place in the schema that a name of the image stands for.
+/// The place in the schema of the image's object `name`.
 fn place_of(name: &str) -> Option<usize> {
     name.strip_prefix(['t', 'i'])?.parse().ok()
 }

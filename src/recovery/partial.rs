@@ -1,11 +1,12 @@
-//! Files under work: a folder of an operation's own beside its target, `.<name>.partial-<pid>-<n>`.
+//! Work folders: each operation makes its files in a folder of its own,
+//! `.<name>.partial-<pid>-<n>` in the target's directory.
 //!
-//! What is made there is renamed into place once it is whole, and the folder goes with the
-//! operation. The folder is held ([`try_own`]) while its operation runs, so that one which its
-//! process did not live to remove is told from one that is in use, and removed by the next
-//! operation on the same target ([`Partial::new`]).
+//! A complete file is renamed into place, and the folder is removed when the operation ends. The
+//! operation holds a lock on the folder ([`try_own`]) while it runs. A folder without that lock was
+//! left by a process that died; the next operation on the same target removes it
+//! ([`Partial::new`]).
 //!
-//! The folder, and not the file, is held: SQLite locks the file itself.
+//! The lock is on the folder and not on the file, because SQLite locks the file itself.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,7 +21,7 @@ use crate::engine::{Error, Likeness, Result, try_own};
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
-    /// Held while the folder is.
+    /// The lock on the folder; `None` on Windows.
     _held: Option<File>,
 }
 
@@ -29,17 +30,17 @@ pub(super) fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The system's `error` about `path`, as SQLite's `errcode`.
+/// The operating system's `error` about `path`, as an error with SQLite's `errcode`.
 pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
     Error::system(errcode, path, error)
 }
 
 impl Partial {
-    /// A new folder next to `target`, with the owner of `database`. Folders of the same target whose
-    /// operation did not live to remove them are removed.
+    /// Makes a folder in the directory of `target`, with the owner of `database`. Removes folders
+    /// of the same target that a process left when it died.
     ///
     /// # Errors
-    /// `SQLITE_CANTOPEN`, with the system's reason.
+    /// `SQLITE_CANTOPEN`, with the operating system's reason.
     pub(super) fn new(target: &Path, database: &Path) -> Result<Self> {
         static LAST: AtomicU32 = AtomicU32::new(0);
         sweep(target);
@@ -55,7 +56,8 @@ impl Partial {
             attempts += 1;
             match make(&path, like) {
                 Ok(held) => return Ok(Self { path, _held: held }),
-                // The number was another process's, of another container; or a sweep came between.
+                // A process in another container has the same process id and has used the number,
+                // or another operation's sweep removed the folder before it was locked.
                 Err(error)
                     if attempts < 100
                         && matches!(
@@ -68,7 +70,7 @@ impl Partial {
         }
     }
 
-    /// A file called `name` in the folder, which need not be there.
+    /// The path of a file called `name` in the folder. The file need not exist.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -76,7 +78,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Nothing depends on it: the next operation tries again.
+        // After a failure the next operation on the target removes the folder.
         drop(fs::remove_dir_all(&self.path));
     }
 }
@@ -86,13 +88,14 @@ fn prefix(target: &Path) -> String {
     format!(".{name}.partial-")
 }
 
-/// Makes the folder at `path`, and holds it.
+/// Makes the folder at `path`, and locks it.
 fn make(path: &Path, like: Likeness) -> io::Result<Option<File>> {
     like.create_folder(path)?;
     hold(path)?.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Holds the folder at `path`; none if another operation does. Windows does not open folders.
+/// Locks the folder at `path`. The outer `None`: another operation has the lock. The inner `None`:
+/// there is no lock, because Windows does not open folders.
 fn hold(path: &Path) -> io::Result<Option<Option<File>>> {
     if cfg!(windows) {
         return Ok(Some(None));
@@ -101,26 +104,26 @@ fn hold(path: &Path) -> io::Result<Option<Option<File>>> {
     if !try_own(&folder)? {
         return Ok(None);
     }
-    // Its holder may have removed it between the open and the hold.
+    // The previous owner may have removed the folder between the open and the lock.
     fs::metadata(path)?;
     Ok(Some(Some(folder)))
 }
 
-/// Removes the folders of operations on `target` that are over.
+/// Removes the folders that operations on `target` have left.
 fn sweep(target: &Path) {
     let prefix = prefix(target);
     let Ok(entries) = fs::read_dir(directory(target)) else {
         return;
     };
     for entry in entries.flatten() {
-        // What is no folder is not this module's, and a FIFO must not be opened.
+        // Only folders are this module's. A FIFO must not be opened.
         let is_folder = entry.file_type().is_ok_and(|it| it.is_dir());
         if !is_folder || !entry.file_name().to_string_lossy().starts_with(&prefix) {
             continue;
         }
         let path = entry.path();
-        // The hold is kept until the folder is gone. On Windows a file that is open stays, and
-        // its folder with it.
+        // The lock is kept until the folder is removed. On Windows a folder with an open file
+        // stays.
         if let Ok(Some(_held)) = hold(&path) {
             drop(fs::remove_dir_all(&path));
         }

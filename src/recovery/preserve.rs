@@ -1,5 +1,5 @@
-//! Keeping a damaged original: copies of file and WAL, byte for byte, under the names of
-//! [`crate::engine::KeptCopy`]. What is kept already is not copied again.
+//! Keeps a damaged original: copies file and WAL byte for byte, under the names of
+//! [`crate::engine::KeptCopy`]. If an identical copy exists, no second one is made.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,23 +15,23 @@ use crate::engine::{
 };
 use crate::format::wal::HEADER;
 
-/// Bytes that are copied at a time.
+/// Bytes copied at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Copies what is held to `<database>.damaged-<UTC>` and, where there is a WAL, to
-/// `<database>.damaged-<UTC>-wal`, and syncs both and their directory. Nothing that exists is
-/// overwritten. A copy has its name only once it is complete.
+/// Copies the held database to `<database>.damaged-<UTC>` and its WAL, if there is one, to
+/// `<database>.damaged-<UTC>-wal`. Syncs both files and their directory. No existing file is
+/// overwritten. A copy gets its name only once it is complete.
 ///
 /// # Errors
-/// `SQLITE_FULL` and others of the disk, a read that fails among them; `task`'s. Nothing is left
-/// then.
+/// `SQLITE_FULL` and other errors of the disk, failed reads included; `task`'s. No file is left
+/// behind then.
 pub(super) fn preserve(hold: &Hold<'_>, partial: &Partial, task: &dyn Task) -> Result<Original> {
     let live = hold.file();
     let wal = live.wal().map(|wal| -> &dyn Storage { wal });
     preserve_from(live.path(), live.database(), wal, partial, task)
 }
 
-/// The same of the file at `path`, which is held and read as `database` and `wal`.
+/// [`preserve`] for the held file at `path`, read through `from` and `wal`.
 ///
 /// # Errors
 /// As [`preserve`].
@@ -48,7 +48,7 @@ pub(super) fn preserve_from(
     let like = Likeness::of(path);
     let database = partial.file("original");
     copy(from, &database, like, "keeping the original", task)?;
-    // A WAL that ends with its header says nothing.
+    // A WAL that is not longer than its header has no frames.
     let wal = match wal {
         Some(wal) if wal.size()? > HEADER as u64 => {
             let copied = partial.file("original-wal");
@@ -64,8 +64,8 @@ pub(super) fn preserve_from(
     Ok(original)
 }
 
-/// A copy of what is replaced. One that was made for this is removed with it, unless it is to stay
-/// ([`Self::stays`]).
+/// A copy of the content that is replaced. On drop, a copy that this operation made is removed,
+/// unless [`Self::stays`] was called.
 #[derive(Debug)]
 pub(super) struct Original {
     copy: KeptCopy,
@@ -73,27 +73,27 @@ pub(super) struct Original {
 }
 
 impl Original {
-    /// `copy`, made for this or kept from before.
+    /// `copy`, made by this operation (`is_new`) or an earlier one.
     pub(super) fn new(copy: KeptCopy, is_new: bool) -> Self {
         Self { copy, is_new }
     }
 
-    /// Where it is.
+    /// The paths of the copy.
     pub(super) fn files(&self) -> Preserved {
         Preserved { database: self.copy.path.clone(), wal: self.copy.wal.clone() }
     }
 
-    /// It stays: something was written in its place, or may have been.
+    /// Keeps the copy: the database was or may have been written to.
     pub(super) fn stays(&mut self) {
         self.is_new = false;
     }
 
-    /// The database has all that it holds.
+    /// Marks the copy as redundant: the database holds all of its content.
     pub(super) fn is_spare(&mut self) {
         self.copy.mark(true);
     }
 
-    /// The same, if the database at `path` holds what it does.
+    /// Marks the copy as redundant if the database at `path` holds all of its content.
     ///
     /// # Errors
     /// SQLite's; `task`'s.
@@ -123,7 +123,9 @@ fn copy(
     task: &dyn Task,
 ) -> Result<()> {
     let at = |error: std::io::Error| {
-        disk_error(&error, "the damaged original could not be copied beside the database, so that nothing was changed").at(to)
+        let lead = "the damaged original could not be copied into the database's folder, so that \
+                    nothing was changed";
+        disk_error(&error, lead).at(to)
     };
     let mut file = like.create(to).map_err(at)?;
     let total = from.size()?;
@@ -144,7 +146,7 @@ fn copy(
     Ok(())
 }
 
-/// The system's error as SQLite would tell it.
+/// An operating system's error, with the code that SQLite would report.
 pub(super) fn disk_error(error: &std::io::Error, lead: &str) -> Error {
     let code = match error.kind() {
         std::io::ErrorKind::StorageFull

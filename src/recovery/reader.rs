@@ -1,6 +1,6 @@
-//! A connection that reads a database which may be in use, and leaves it as it was found: a WAL
-//! that was there is neither checkpointed nor removed, one that was not is gone again, and a hot
-//! journal is read through and not rolled back.
+//! Opens a connection that reads a database which may be in use, and leaves its files as they were.
+//! It neither checkpoints nor removes an existing WAL, and it removes a WAL that it made. It reads
+//! the database as a hot journal's rollback would leave it, without rolling it back.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use crate::engine::{Class, Connection, Error, Reader, Result, Task, WAITING, ref
 /// The pause between two attempts at a lock.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// After so many of them the task is told.
-const PAUSES_UNTOLD: u32 = 10;
+/// The number of pauses after which the task is in stage [`WAITING`].
+const PAUSES_UNREPORTED: u32 = 10;
 
-/// What a database's header says, as far as copying asks.
+/// The header fields of a database that backup and restore need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     /// Bytes a page.
     pub page_size: u32,
-    /// Its encoding's name; none where the schema cannot be read.
+    /// The text encoding; `None` if the schema cannot be read.
     pub encoding: Option<Encoding>,
-    /// There is nothing at all in it, not even a header.
+    /// The database has no page, and so no header.
     pub is_empty: bool,
 }
 
@@ -45,7 +45,7 @@ impl Encoding {
         }
     }
 
-    /// As the file's header has it.
+    /// The number in the file's header.
     pub(super) const fn number(self) -> u8 {
         match self {
             Self::Utf8 => 1,
@@ -54,7 +54,7 @@ impl Encoding {
         }
     }
 
-    /// As SQLite calls it.
+    /// SQLite's name of the encoding.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Utf8 => "UTF-8",
@@ -64,10 +64,10 @@ impl Encoding {
     }
 }
 
-/// Carries `attempt` out until it meets no other connection's lock, or until `until`.
+/// Repeats `attempt` while another connection's lock blocks it, at most until `until`.
 ///
 /// # Errors
-/// `attempt`'s, contention only after `until`; `task`'s.
+/// `attempt`'s, `SQLITE_BUSY` only after `until`; `task`'s.
 pub(super) fn patiently<T>(
     until: Instant,
     task: &dyn Task,
@@ -85,7 +85,7 @@ pub(super) fn patiently<T>(
                 {
                     return Err(refusal.error(path));
                 }
-                if pauses == PAUSES_UNTOLD {
+                if pauses == PAUSES_UNREPORTED {
                     task.stage(WAITING);
                 }
                 std::thread::sleep(PAUSE);
@@ -95,8 +95,8 @@ pub(super) fn patiently<T>(
     }
 }
 
-/// Opens the database at `path` for reading and begins a read transaction, so that all that is read
-/// from here on is of one moment. In WAL mode that keeps nobody from writing.
+/// Opens the database at `path` for reading and begins a read transaction, so that all later reads
+/// see one snapshot. In WAL mode the transaction blocks no writer.
 ///
 /// # Errors
 /// SQLite's (`SQLITE_CANTOPEN`, `SQLITE_NOTADB`, …; `SQLITE_BUSY` after `until`); `task`'s.
@@ -106,7 +106,7 @@ pub(super) fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Reade
         connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     };
     run("BEGIN")?;
-    // The first read takes the lock; this one reads nothing but the header.
+    // The first read takes the lock. This one reads only the header.
     patiently(until, task, || {
         let version = connection.sql()?.query_row("PRAGMA schema_version", [], |_| Ok(()));
         version.map_err(|error| Error::from(error).at(path))
@@ -114,29 +114,30 @@ pub(super) fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Reade
     Ok(connection)
 }
 
-/// That what was read is of one moment. Only what is read through a hot journal may not be.
+/// Checks that all reads saw one snapshot. Reads through a hot journal take no lock, so they may
+/// not have.
 ///
 /// # Errors
-/// `SQLITE_BUSY`: somebody has rolled the journal back and written since.
+/// `SQLITE_BUSY`: another connection has rolled the journal back and written since.
 pub(super) fn check_current(reader: &Reader) -> Result<()> {
     if reader.is_current() {
         return Ok(());
     }
-    let message = "somebody wrote to the database while it was read. Try again";
+    let message = "another connection wrote to the database while it was read. Try again";
     Err(Error::sqlite(rusqlite::ffi::SQLITE_BUSY, message).at(reader.path()))
 }
 
 /// The header of the database that `connection` has open.
 ///
 /// # Errors
-/// SQLite's; a damaged schema is none.
+/// SQLite's. A damaged schema is not an error.
 pub(super) fn header(connection: &Connection) -> Result<Header> {
     let sql = connection.sql()?;
     let page_size = sql
         .query_row("PRAGMA page_size", [], |row| row.get(0))
         .map_err(|error| Error::from(error).at(connection.path()))?;
     let encoding = sql.query_row("PRAGMA encoding", [], |row| row.get::<_, String>(0));
-    // It reads the schema first: where that is damaged there is something.
+    // This PRAGMA reads the schema first. If the schema is damaged, the database is not empty.
     let pages = sql.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0));
     Ok(Header {
         page_size,

@@ -1,22 +1,24 @@
-//! Indexes and full-text indexes, made again from their tables inside the file: the two kinds of
-//! damage that cost no row.
+//! Rebuilds indexes and full-text indexes from their tables, inside the file. These are the two
+//! kinds of damage that cost no row.
 //!
-//! What is rebuilt depends on why a repair is made:
+//! What is rebuilt depends on the [`Reason`] of the repair:
 //!
-//! | found | unasked | a statement met `SQLITE_CORRUPT_VTAB` | asked |
+//! | state | `Damage` | `VirtualTable` | `Asked` |
 //! |---|---|---|---|
 //! | an index is damaged | rebuilt | rebuilt | rebuilt |
-//! | the same, and only the application can rebuild it | refused | refused | left to a salvage |
-//! | a full-text index is damaged, and leaves no row out | rebuilt | rebuilt | rebuilt |
-//! | the same, and it leaves rows out, or that is not known | refused | refused | rebuilt of the rows that it held |
-//! | a full-text index is stale, and leaves no row out | left | rebuilt | rebuilt |
-//! | the same, and it leaves rows out, or that is not known | left | left | rebuilt of the rows that it held |
+//! | … that only the application can rebuild | refused | refused | left to a salvage |
+//! | a full-text index is damaged, and holds every row | rebuilt | rebuilt | rebuilt |
+//! | … and leaves rows out, or that is unknown | refused | refused | rebuilt, same rows |
+//! | a full-text index is stale, and holds every row | left | rebuilt | rebuilt |
+//! | … and leaves rows out, or that is unknown | left | left | rebuilt, same rows |
 //!
-//! So no row of the content that an index leaves out gets into it unasked. Refused is the whole
-//! repair: the tables are sound, and a salvage could only lose what they hold.
+//! "Same rows": the index is rebuilt from the rows that it held, and from all rows if it does not
+//! know which it held. A row that an index leaves out, perhaps on purpose, is never added to it
+//! unless a person asked for the repair. "Refused" ends the whole repair: the tables are sound, and
+//! a salvage could only lose rows.
 //!
-//! One transaction. It is kept only if the whole file passes a full check as the transaction sees
-//! it; otherwise it is rolled back, and the file is as it was.
+//! A rebuild is one transaction. It is committed only if the whole file passes a full check inside
+//! the transaction; otherwise it is rolled back, and the file is unchanged.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -48,44 +50,44 @@ impl Reason {
     }
 }
 
-/// What is to be done about a file whose tables are sound.
+/// What this module can do for a file.
 #[derive(Debug)]
 pub(super) enum Way {
-    /// Nothing here: nothing is damaged, or something else is.
+    /// Nothing: the file is sound, or more than indexes is damaged.
     None,
-    /// To rebuild.
+    /// The damage is repaired by rebuilding.
     Rebuild(Plan),
-    /// To ask, with the reason.
+    /// A person has to ask for the repair; the error gives the reason.
     Refuse(Error),
 }
 
-/// What can be made again.
+/// The indexes to rebuild.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     full_text: Vec<TextIndex>,
     indexes: Vec<String>,
 }
 
-/// A full-text index to be made again.
+/// A full-text index to rebuild, and the number of rows that it leaves out, if known.
 #[derive(Debug)]
 struct TextIndex {
     table: String,
     left_out: Option<u64>,
 }
 
-/// How it ended.
+/// How a rebuild ended.
 #[derive(Debug)]
 pub(super) enum Rebuilt {
     /// It is committed.
     Yes(Vec<Step>),
-    /// It was not enough, and was rolled back.
+    /// The file did not pass the check, and the transaction was rolled back.
     NotEnough(Vec<Step>),
-    /// Somebody has repaired the file in the meantime; nothing was done.
+    /// Another connection had repaired the file before the write lock was taken. Nothing was done.
     Overtaken,
 }
 
 impl Way {
-    /// What is to be done about a file in this state.
+    /// What this module can do for a file with this health.
     pub fn of(health: &Health, reason: Reason) -> Self {
         let is_asked = reason == Reason::Asked;
         let mut plan = Plan::default();
@@ -123,8 +125,8 @@ impl Way {
             }
         }
         match refused {
-            // Pages that nothing leads to any more may have been the index's. Alone they say
-            // nothing of an index.
+            // Unreferenced pages are expected of a damaged index that is rebuilt. Without one they
+            // are damage of another kind.
             _ if leaks && plan.indexes.is_empty() => Self::None,
             Some(error) => Self::Refuse(error.at(&health.path)),
             None if plan.full_text.is_empty() && plan.indexes.is_empty() => Self::None,
@@ -138,7 +140,7 @@ impl Way {
     }
 }
 
-/// Whether a line says that nothing leads to a page.
+/// Whether a line of the integrity check reports an unreferenced page.
 fn is_leak(line: &str) -> bool {
     line.starts_with("Page ") && line.ends_with(": never used")
 }
@@ -152,9 +154,9 @@ fn leaves_rows_out(table: &str, left_out: Option<u64>) -> Error {
             counted(rows, "row")
         ),
         None => format!(
-            "the full-text index {table} is damaged, and it cannot be told which rows of its \
-             content it leaves out, so that it is not rebuilt unasked. No row of a table is \
-             damaged. recover() rebuilds it of all rows, if it has content"
+            "the full-text index {table} is damaged, and it is unknown which rows of its content \
+             it leaves out, so that it is not rebuilt unasked. No row of a table is damaged. \
+             recover() rebuilds it of all rows, if it has content"
         ),
     };
     Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, message)
@@ -166,14 +168,14 @@ fn needs_the_application(index: &str, lines: &[String]) -> Error {
         "the index {index} is damaged, and only the application can rebuild it ({why}). No row of \
          a table is damaged. Run REINDEX {} on a connection that has that function or collation \
          (a HardenedDatabase opens the file with onCorruption: 'report'); where REINDEX fails, \
-         recover() makes the database anew, and may have to leave this index out",
+         recover() rebuilds the whole database, and may have to leave this index out",
         quoted(index)
     );
     Error::sqlite(ffi::SQLITE_CORRUPT_INDEX, message)
 }
 
 impl Plan {
-    /// The tables in which its full-text indexes are kept, in lower case.
+    /// The names of the shadow tables of its full-text indexes, in lower case.
     pub fn derived(&self) -> HashSet<String> {
         let names = self
             .full_text
@@ -182,7 +184,7 @@ impl Plan {
         names.map(|name| name.to_ascii_lowercase()).collect()
     }
 
-    /// Whether it is about full-text indexes alone.
+    /// Whether the plan rebuilds full-text indexes only.
     pub fn is_full_text(&self) -> bool {
         self.indexes.is_empty()
     }
@@ -192,7 +194,7 @@ impl Plan {
         &self.indexes
     }
 
-    /// The statements, which `connection` is to run.
+    /// The statements of the plan, for `connection` to run.
     ///
     /// # Errors
     /// SQLite's.
@@ -214,7 +216,7 @@ impl Plan {
         Ok(statements)
     }
 
-    /// Whether a file in this state is as the plan would have it.
+    /// Whether a file with this health is what the plan should achieve.
     pub fn is_done(&self, health: &Health) -> bool {
         let is_stale = |table: &str| {
             health
@@ -225,7 +227,7 @@ impl Plan {
         health.ok && !self.full_text.iter().any(|index| is_stale(&index.table))
     }
 
-    /// What was done, or why not.
+    /// The report's steps: what was rebuilt, or why it failed.
     pub fn steps(&self, done: std::result::Result<(), &str>) -> Vec<Step> {
         let text = self.full_text.iter().map(|index| match (done, index.left_out) {
             (Ok(()), Some(rows)) if rows > 0 => {
@@ -256,8 +258,8 @@ impl Plan {
     }
 }
 
-/// The statements that make a full-text index again of the rows that it holds; none where it does
-/// not know them.
+/// The statements that rebuild a full-text index from the rows that it holds. `None` if those rows
+/// are unknown.
 fn rebuild_of_held(connection: &Connection, table: &str) -> Result<Option<String>> {
     let sql: Option<String> = connection
         .sql()?
@@ -275,17 +277,17 @@ fn rebuild_of_held(connection: &Connection, table: &str) -> Result<Option<String
         .map(|(list, rebuild)| format!("{list}; {rebuild}; DROP TABLE temp.fusion_sqlite_held")))
 }
 
-/// `name` as SQL has it.
+/// `name` as a quoted SQL identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Carries `plan` out on the database at `path`, if `reason` still asks for it once the file is
-/// locked.
+/// Carries out `plan` on the database at `path`. A check under the write lock decides first whether
+/// `reason` still calls for a rebuild.
 ///
 /// # Errors
-/// `SQLITE_BUSY` where somebody else writes until `until`; those of the disk; `task`'s. The file
-/// is then as it was.
+/// `SQLITE_BUSY` if another connection has the write lock until `until`; those of the disk;
+/// `task`'s. The file is then unchanged.
 pub(super) fn rebuild(
     path: &Path,
     plan: &Plan,
@@ -298,8 +300,9 @@ pub(super) fn rebuild(
     let run = |sql: &str| {
         connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     };
-    let settings = "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA temp_store = MEMORY";
-    // It reads the schema, which whoever closes the file as the last one keeps others from.
+    let settings = "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL; \
+                    PRAGMA fullfsync = 1; PRAGMA temp_store = MEMORY";
+    // The PRAGMAs read the schema. A connection that closes as the last one blocks reads meanwhile.
     patiently(until, task, || run(settings))?;
     patiently(until, task, || run("BEGIN IMMEDIATE"))?;
     let rebuilt = (|| {
@@ -308,7 +311,7 @@ pub(super) fn rebuild(
             return Ok(Rebuilt::Overtaken);
         }
         Ok(match carry_out(plan, &connection, task)? {
-            // With auto_vacuum, pages are moved only now.
+            // With auto_vacuum, COMMIT moves pages, and can fail over a damaged one.
             Ok(()) => match run("COMMIT") {
                 Ok(()) => Rebuilt::Yes(plan.steps(Ok(()))),
                 Err(error) => Rebuilt::NotEnough(plan.steps(Err(&says_more(error)?))),
@@ -317,14 +320,14 @@ pub(super) fn rebuild(
         })
     })();
     if !connection.is_autocommit() {
-        // Only where it was not committed. It may have been rolled back already.
+        // SQLite may have rolled the transaction back already.
         drop(run("ROLLBACK"));
     }
     rebuilt
 }
 
-/// Carries `plan` out inside the connection's transaction, and checks what came of it; `Err` inside
-/// is why it was not enough.
+/// Carries out `plan` inside the connection's transaction, and checks the result. The inner `Err`
+/// says why the rebuild was not enough.
 ///
 /// # Errors
 /// Those of the disk; `task`'s.
@@ -341,8 +344,8 @@ pub(super) fn carry_out(
         Ok(statements) => statements,
         Err(error) => return says_more(error).map(Err),
     };
-    // SQLite ends a transaction itself where it runs out of memory, as it does over sizes in a
-    // damaged file. Whatever were written then would be committed at once.
+    // SQLite rolls a transaction back when it runs out of memory, which a damaged length can cause.
+    // Without a transaction each further statement would commit at once.
     let has_ended = || connection.is_autocommit();
     let ended = || Ok(Err("SQLite ended the transaction".to_owned()));
     let total = statements.len() as u64;
@@ -368,16 +371,16 @@ pub(super) fn carry_out(
     })
 }
 
-/// Why rebuilding failed, if that says that the damage is greater than it was believed to be.
+/// The message of an error that shows that more than the index is damaged.
 ///
 /// # Errors
-/// `error`, where it says something else.
+/// `error`, if it has another cause.
 fn says_more(error: Error) -> Result<String> {
     match error.class() {
         Class::Corrupt | Class::Index | Class::Row => Ok(error.message),
-        // A function, collation or tokenizer of the application's that is not known here.
+        // A function, collation or tokenizer that only the application has.
         Class::Disk if error.errcode & 0xff == ffi::SQLITE_ERROR => Ok(error.message),
-        // Sizes in the index that no memory suffices for.
+        // A damaged length in the index: the system itself has memory left.
         Class::Disk if error.errcode & 0xff == ffi::SQLITE_NOMEM && is_memory_left() => {
             Ok(error.message)
         }

@@ -1,19 +1,20 @@
-//! Indexes whose b-trees are damaged, made again in a copy of the database.
+//! Rebuilds indexes with damaged b-trees, in a copy of the database.
 //!
-//! REINDEX gives the pages of the old index back first, and so walks its b-tree: it fails over a
-//! page that is none, and would give pages away that a damaged pointer leads to. So in a private
-//! copy the old b-trees are cut off:
+//! REINDEX first frees the pages of the old index, and so walks its b-tree. That fails on a page
+//! that is not a b-tree page, and a damaged pointer would free pages of another b-tree. So the old
+//! b-trees are cut off in a private copy:
 //!
-//! 1. the root of each index becomes an empty leaf. Nothing of the old b-tree is walked;
-//! 2. pages that nothing leads to any more were the index's. They become empty leaves below the
-//!    first of these roots, so that SQLite gives them back as it does with any index;
-//! 3. REINDEX, and a full check of the copy.
+//! 1. The root of each index becomes an empty leaf. SQLite then walks nothing of the old b-tree.
+//! 2. Pages without a reference were the index's. They become empty pages below the first of these
+//!    roots, so that REINDEX frees them like any index's.
+//! 3. REINDEX runs, and then a full check of the copy.
 //!
-//! A page that nothing leads to and that has rows of a table on it is one that a table has lost,
-//! though SQLite finds no fault with that: then nothing is done, and the rows can be salvaged.
-//! Tables are not touched: their pages are the same bytes before and after.
+//! If an unreferenced page has rows of a table, then a table has lost it, though SQLite's check may
+//! find no fault with that table. Nothing is done then, and the rows can be salvaged. The bytes of
+//! table pages never change.
 //!
-//! Thread: whichever calls. Memory: 4 bytes for each page of the old indexes, and the map's.
+//! Runs on the caller's thread. Memory: 4 bytes for each page of the old indexes, and the page
+//! map's.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -29,7 +30,7 @@ use crate::engine::{Connection, Error, PrivateFile, Result, Task};
 use crate::format::{Header, Kind, Page};
 use crate::health::page_map::{self, Options, Role};
 
-/// Pages that are copied at a time.
+/// Pages copied at a time.
 const RATE: u32 = 1000;
 
 /// Bytes of an interior page's header, and of a cell with its pointer: a child, and an entry of one
@@ -40,19 +41,19 @@ const CELL: usize = 7;
 /// What follows the child in a cell: the payload's length, and a record of one NULL.
 const ENTRY: [u8; 3] = [2, 2, 0];
 
-/// How it ended.
+/// How the rebuild ended.
 #[derive(Debug)]
 pub(super) enum Reindexed {
     /// The copy is sound.
     Yes,
-    /// It is not, for this reason.
+    /// The copy is not sound, for this reason.
     NotEnough(String),
-    /// Tables have lost rows, which are on pages that nothing leads to.
+    /// Rows of tables are on unreferenced pages.
     RowsAreLost,
 }
 
-/// Makes a copy of what `source`, in a read transaction, sees at `target`, which must not exist,
-/// with the indexes of `plan` made again.
+/// Copies what `source` sees to `target`, which must not exist, and rebuilds the indexes of `plan`
+/// in the copy. `source` is in a read transaction.
 ///
 /// # Errors
 /// SQLite's, of reading the source and of writing the copy; `task`'s.
@@ -109,7 +110,7 @@ fn roots(source: &Connection, plan: &Plan) -> Result<Vec<u32>> {
     plan.indexes().iter().map(root).collect()
 }
 
-/// Pages that nothing leads to, in order.
+/// The unreferenced pages, in ascending order.
 fn orphans(path: &Path, task: &dyn Task) -> Result<Vec<u32>> {
     let file = PrivateFile::open(path)?;
     let options = Options { resolution: u64::from(u32::MAX), ..Options::default() };
@@ -119,7 +120,7 @@ fn orphans(path: &Path, task: &dyn Task) -> Result<Vec<u32>> {
     Ok(pages.filter_map(|page| u32::try_from(page).ok()).collect())
 }
 
-/// The pages of a database that nobody else has open.
+/// The pages of a database that no other connection has open.
 struct Pages<'a> {
     path: &'a Path,
     file: File,
@@ -128,7 +129,7 @@ struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    /// None where the header makes no sense.
+    /// `None` if the header is not valid.
     fn open(path: &'a Path) -> Result<Option<Self>> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -150,7 +151,7 @@ impl<'a> Pages<'a> {
         sought.map(drop).map_err(|error| system(ffi::SQLITE_IOERR_SEEK, self.path, &error))
     }
 
-    /// Whether a page holds rows of a table, by its looks.
+    /// Whether a page parses as a page of a table b-tree.
     fn is_table(&mut self, page: u32) -> Result<bool> {
         self.seek(page)?;
         let mut bytes = vec![0; self.size];
@@ -161,8 +162,7 @@ impl<'a> Pages<'a> {
         Ok(page.is_some_and(|page| page.kind.is_table()))
     }
 
-    /// Makes a page the root of a b-tree with these pages. None of them has an entry that says
-    /// something.
+    /// Makes a page the root of an index b-tree of these pages. Their entries hold only NULL.
     fn hang(&mut self, root: u32, pages: &[u32]) -> Result<()> {
         let most = (self.usable - INTERIOR_HEADER) / (CELL + 2) + 1;
         let (children, rest) = pages.split_at(pages.len().min(most));
@@ -186,7 +186,7 @@ impl<'a> Pages<'a> {
         self.write(page, Kind::IndexInterior, children, Some(last))
     }
 
-    /// Writes a page of an index. Bytes at its end that are not SQLite's stay.
+    /// Writes a page of an index. The reserved bytes at its end stay as they are.
     fn write(&mut self, page: u32, kind: Kind, children: &[u32], last: Option<u32>) -> Result<()> {
         let mut content = self.usable;
         let mut cells = Vec::new();

@@ -1,38 +1,39 @@
-//! Repairs: which one a file needs, the least first, under locks that let one process at a time
-//! repair it.
+//! Repairs a file, with the smallest repair that it needs. Locks let one process at a time repair
+//! it.
 //!
-//! | found | repair | outcome |
+//! | state of the file | repair | outcome |
 //! |---|---|---|
-//! | a transaction that was cut off | SQLite rolls it back, and the file is checked then | of what is left |
-//! | a WAL that is not the file's own | it is put aside, and the file checked again | of what is left |
-//! | full-text indexes | rebuilt, in one transaction | `RebuiltFts` |
-//! | indexes, and full-text indexes | rebuilt, in one transaction | `Reindexed` |
-//! | the same, where that was not enough | rebuilt in a copy, whose content becomes the file's | `Reindexed` |
-//! | the same, where a table has lost pages, too | salvaged, as below | `Salvaged` |
-//! | the same, where that was not enough | refused; salvaged where it was asked for | |
-//! | anything else | salvaged into a new database, whose content becomes the file's | `Salvaged` |
-//! | nothing that could be salvaged, but a backup | the backup's content becomes the file's | `Restored` |
+//! | a hot journal | rolled back, then checked | by the next check |
+//! | a WAL that is not the file's own | put aside, then checked | by the next check |
+//! | damaged full-text indexes | rebuilt, in one transaction | `RebuiltFts` |
+//! | damaged indexes, also full-text | rebuilt, in one transaction | `Reindexed` |
+//! | … where that was not enough | rebuilt in a copy, which is written back | `Reindexed` |
+//! | … where a table has lost pages, too | salvaged, as below | `Salvaged` |
+//! | … where that was not enough either | refused; salvaged if a person asked | |
+//! | any other damage | salvaged into a new database, which is written back | `Salvaged` |
+//! | nothing to salvage, and a backup | the backup is written back | `Restored` |
 //!
-//! Each is verified before it is kept: integrity, full-text indexes against their content, foreign
-//! keys. The last two rows go through these steps; until the last one nothing of the file is
-//! changed, and the last one is a single transaction:
+//! Each repair is verified before it is kept: integrity, full-text indexes against their content,
+//! foreign keys. The last two repairs take these steps. The file is unchanged until the last step,
+//! which is a single transaction:
 //!
-//! 1. the file is held ([`LiveFile::hold`]): nobody commits or checkpoints, in any process, and
-//!    nobody else repairs it. It is checked once more: perhaps somebody has repaired it;
-//! 2. file and WAL are copied to dated names next to it, and synced, unless a copy of the same is kept
-//!    ([`engine::KeptCopy`]);
-//! 3. the copy is salvaged into a new database in a folder beside the file;
-//! 4. rows of a backup go where the salvage has gaps ([`super::merge`]);
-//! 5. the new database is compared with what SQLite itself can read of the copy ([`super::gate`]),
-//!    and checked; if anything would be lost, nothing is written;
-//! 6. the hold becomes SQLite's own write lock. If somebody committed in between, it begins anew;
-//! 7. the new database's content is written into the file and committed ([`super::write_back`]).
+//! 1. The file is held ([`LiveFile::hold`]): no connection of any process commits, checkpoints or
+//!    repairs it. It is checked again, because another process may have repaired it.
+//! 2. File and WAL are copied to dated names in the same directory, and synced, unless an identical
+//!    copy exists ([`engine::KeptCopy`]).
+//! 3. The copy is salvaged into a new database in a work folder ([`super::partial`]).
+//! 4. Rows of a backup fill the gaps of the salvage ([`super::merge`]).
+//! 5. The new database is compared with what SQLite itself can read of the copy ([`super::gate`]),
+//!    and checked. If anything would be lost, nothing is written.
+//! 6. The hold becomes SQLite's own write lock. If another connection committed in between, the
+//!    repair starts over.
+//! 7. The new database's content is written into the file and committed ([`super::write_back`]).
 //!
-//! A process that dies on the way leaves a folder, which the next operation removes, and at most a
-//! transaction that SQLite rolls back: a repair begins with that ([`engine::roll_back`]). An error
-//! removes what was made, the copies of step 2 included, unless they are kept from an earlier try.
+//! A process that dies during a repair leaves a work folder, which the next operation removes, and
+//! at most a transaction that SQLite rolls back: a repair begins with that ([`engine::roll_back`]).
+//! An error removes the files that this repair made, the copies of step 2 included.
 //!
-//! Thread: whichever calls; it waits for locks and the disk.
+//! Runs on the caller's thread, and blocks it on locks and on the disk.
 
 use std::collections::HashSet;
 use std::fs;
@@ -67,26 +68,26 @@ use crate::engine::{
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
 
-/// How often it begins anew because somebody committed meanwhile.
+/// How often a repair starts over because another connection committed meanwhile.
 const ATTEMPTS: u32 = 16;
 
 /// How a repair is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Backups, newest first; none: those that [`rotation::newest_backups`] finds.
+    /// Backups, newest first; `None`: those that [`rotation::newest_backups`] finds.
     pub backups: Option<Vec<PathBuf>>,
-    /// Whether rows of a backup go where the salvage has gaps.
+    /// Whether rows of a backup fill the gaps of the salvage.
     pub use_backup: bool,
-    /// How long a lock of other connections is waited for, each time: another process that repairs
-    /// the file holds one.
+    /// How long each wait for a lock of another connection may last. A process that repairs the
+    /// file holds such a lock.
     pub patience: Duration,
-    /// Why it is made: what is not certain to be an improvement is done only where it was asked
-    /// for ([`super::rebuild`]).
+    /// Why the repair is made. A repair that may lose something is made only if a person asked for
+    /// it ([`super::rebuild`]).
     pub reason: Reason,
     /// Whether a repair is kept that lacks something which SQLite can read of the original.
     pub allow_loss: bool,
-    /// How many of the copies that hold nothing which the database does not are kept of each kind
-    /// ([`engine::bound`]).
+    /// How many redundant copies are kept of each kind ([`engine::bound`]). A copy is redundant if
+    /// the database holds all of its content.
     pub keep_copies: u32,
 }
 
@@ -103,25 +104,25 @@ impl Default for Options {
     }
 }
 
-/// Told of what was found before anything is done about it.
+/// Called with what the check found, before the first change.
 pub type Found<'a> = &'a mut dyn FnMut(&Health);
 
 /// Repairs the database at `path`. `found` is called once, before the first change, if something
 /// is wrong.
 ///
 /// # Errors
-/// * `ERR_FUSION_UNRECOVERABLE`: nothing in it is of a database that is known, and there is no
+/// * `ERR_FUSION_UNRECOVERABLE`: no table of a known schema could be salvaged, and there is no
 ///   backup;
 /// * `ERR_FUSION_LOSS`: the repair would lose something that SQLite itself can read of the file, or
 ///   nothing could be proven; the error's details have the [`Comparison`];
-/// * `ERR_FUSION_IN_USE`: the WAL is not the file's own and somebody has it open;
+/// * `ERR_FUSION_IN_USE`: the WAL is not the file's own, and another connection has it open;
 /// * `ERR_FUSION_REPLACED`: the path leads to another file than the one that is open;
-/// * `SQLITE_BUSY` where others are in the way for longer than the patience;
-/// * `SQLITE_CORRUPT_INDEX`, `SQLITE_CORRUPT_VTAB` where tables are sound, and an index or a
-///   full-text index is damaged that is not rebuilt unasked, or cannot be;
-/// * `SQLITE_FULL`, saying how much space is needed, and others of the disk; `task`'s.
+/// * `SQLITE_BUSY`: locks of other connections outlasted the patience;
+/// * `SQLITE_CORRUPT_INDEX`, `SQLITE_CORRUPT_VTAB`: the tables are sound, and an index or full-text
+///   index is damaged that cannot be rebuilt, or only if a person asks;
+/// * `SQLITE_FULL`, with the space that is needed, and other errors of the disk; `task`'s.
 ///
-/// The file is then as it was.
+/// After an error the file is unchanged.
 pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task) -> Result<Report> {
     let started = Instant::now();
     let path = fs::canonicalize(path)
@@ -131,13 +132,12 @@ pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task)
     repair.run()
 }
 
-/// Salvages the database at `path` into a new one at `to`, which must not exist. Nothing is
-/// changed at `path`. Where no table is known any more, and there is no backup, all rows are in
-/// `lost_and_found`.
+/// Salvages the database at `path` into a new one at `to`, which must not exist. The file at `path`
+/// is not changed. If the schema is lost and there is no backup, all rows go to `lost_and_found`.
 ///
 /// # Errors
-/// As [`repair`], but `ERR_FUSION_UNRECOVERABLE` only where there is not even a row;
-/// `SQLITE_CANTOPEN` where there is something at `to`.
+/// As [`repair`], but `ERR_FUSION_UNRECOVERABLE` only if no row could be read; `SQLITE_CANTOPEN` if
+/// a file exists at `to`.
 pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) -> Result<Report> {
     let started = Instant::now();
     let path = &fs::canonicalize(path)
@@ -171,8 +171,8 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         check_current(still.is_current())?;
         made
     } else if matches!(access, Access::Alone) || engine::is_read_only(path) {
-        // A hold needs a file that may be written to, and makes a -wal that stays. A transaction that
-        // reads keeps one state of the file, too, unless SQLite cannot begin one.
+        // A hold needs a writable file, and makes a -wal that stays. A read transaction keeps one
+        // snapshot, too, if SQLite can begin it.
         let marks = engine::Marks::of(path);
         let view = View::open(path, until(), task)?;
         let wal = view.wal().map(|wal| -> &dyn Storage { wal });
@@ -190,7 +190,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     };
     let after = Health { path: to.clone(), ..made.health };
     give(path, &made.database)?;
-    // A rename would replace what was made there meanwhile; a link does not.
+    // A rename would replace a file that was made there meanwhile; a hard link does not.
     match fs::hard_link(&made.database, to) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(taken()),
@@ -213,7 +213,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
         text: String::new(),
     }
-    .told())
+    .with_text())
 }
 
 /// Gives the file at `made` the mode and owner of the database at `path`.
@@ -229,16 +229,16 @@ struct Repair<'a> {
     options: &'a Options,
     started: Instant,
     steps: Vec<Step>,
-    /// What was wrong at first.
+    /// The health before the repair.
     before: Option<Health>,
     found: Found<'a>,
     task: &'a dyn Task,
 }
 
-/// What an attempt at a repair came to.
+/// The result of one attempt at a repair.
 enum Attempt {
     Done(Box<Report>),
-    /// Look again: something was changed, by this repair or somebody else.
+    /// Check the file again: this repair or another connection has changed it.
     Again,
 }
 
@@ -247,14 +247,14 @@ impl Repair<'_> {
         if let Some(refusal) = refused_side_file(&self.path) {
             return Err(refusal.error(&self.path));
         }
-        // Ways to rebuild indexes that were not enough.
+        // The number of rebuilds that were not enough.
         let mut failed = 0;
         for _ in 0..ATTEMPTS {
             self.rescue_wal_of_empty_file()?;
             self.roll_back()?;
             let health = check(&self.path, self.options, self.task)?;
             if health.is_locked() {
-                return Err(self.busy("it cannot be told what is wrong with it"));
+                return Err(self.busy("a lock keeps the check from reading it"));
             }
             let way = Way::of(&health, self.options.reason);
             if health.ok && !way.is_rebuild() {
@@ -295,7 +295,7 @@ impl Repair<'_> {
                 return Ok(*report);
             }
         }
-        Err(self.busy("somebody committed each time that it was to be written back"))
+        Err(self.busy("another connection committed before each attempt to write the repair back"))
     }
 
     /// The end of a wait that begins now.
@@ -308,7 +308,7 @@ impl Repair<'_> {
         Error::sqlite(ffi::SQLITE_BUSY, message).at(&self.path)
     }
 
-    /// Nothing is done unasked about a WAL that may be the file's own.
+    /// The error for a WAL that may be the file's own: it is put aside only if a person asked.
     fn unclear(&self, health: &Health) -> Error {
         let message = format!(
             "{}. It may hold commits that are nowhere else, so that nothing was changed. Keep both \
@@ -319,12 +319,12 @@ impl Repair<'_> {
         Error::sqlite(ffi::SQLITE_CORRUPT, message).at(&self.path)
     }
 
-    /// Tables are sound, and what is damaged besides them could not be rebuilt.
+    /// The error where the tables are sound and the damaged indexes could not be rebuilt.
     fn not_rebuilt(&self, health: &Health) -> Error {
         let tried: Vec<_> = self.steps.iter().map(|step| step.detail.as_str()).collect();
         let message = format!(
-            "{} ({}). No row of a table is damaged, so that nothing was changed. recover() makes \
-             the database anew",
+            "{} ({}). No row of a table is damaged, so that nothing was changed. recover() \
+             rebuilds the whole database",
             health.summary(),
             tried.join("; ")
         );
@@ -353,14 +353,14 @@ impl Repair<'_> {
             elapsed_ms: self.started.elapsed().as_secs_f64() * 1000.0,
             text: String::new(),
         }
-        .told()
+        .with_text()
     }
 
     fn put_wal_aside(&mut self) -> Result<()> {
         let aside =
             health::put_wal_aside(&self.path, self.options.reason.is_asked()).map_err(|error| {
                 match error.class() {
-                    // Whoever has it open does so for good: nothing to wait for.
+                    // A connection that has the WAL open keeps it open: waiting does not help.
                     Class::Transient => {
                         Error::fusion("ERR_FUSION_IN_USE", error.message).at(&self.path)
                     }
@@ -370,13 +370,13 @@ impl Repair<'_> {
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
-            detail: told_aside(&self.path, &aside),
+            detail: quarantine_message(&self.path, &aside),
         });
         Ok(())
     }
 
-    /// SQLite removes the WAL beside an empty file at the first look at it. All that is left of
-    /// the database may be in it, so it gets another name first.
+    /// SQLite deletes the WAL of an empty file when it opens the file. The WAL may hold all that is
+    /// left of the database, so it is renamed first.
     fn rescue_wal_of_empty_file(&mut self) -> Result<()> {
         let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
         let wal = Wal::path(&self.path);
@@ -388,13 +388,13 @@ impl Repair<'_> {
         self.steps.push(Step {
             step: StepKind::StaleWal,
             ok: true,
-            detail: format!("the file is empty; the WAL beside it is now {}", aside.display()),
+            detail: format!("the file is empty; its WAL is now {}", aside.display()),
         });
         Ok(())
     }
 
-    /// Whatever else is wrong with the file, it is wrong with what is left once a transaction that
-    /// was cut off is rolled back, as any connection that may write does first.
+    /// Rolls a hot journal back, as any writable connection does first. The check of the file is
+    /// meaningful only after that.
     fn roll_back(&mut self) -> Result<()> {
         let rolled_back = engine::roll_back(&self.path, self.until(), self.task)
             .map_err(|error| advise(error, &self.path))?;
@@ -408,7 +408,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// None: it was not enough.
+    /// Rebuilds indexes inside the file. `None`: that was not enough.
     fn rebuild(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
         match rebuild(&self.path, plan, self.options.reason, self.until(), self.task)? {
             Rebuilt::Overtaken => Ok(Some(Attempt::Again)),
@@ -426,7 +426,7 @@ impl Repair<'_> {
         }
     }
 
-    /// Rebuilds indexes in a copy, under the hold that a salvage has. None: it was not enough.
+    /// Rebuilds indexes in a copy, while the file is held. `None`: that was not enough.
     fn reindex(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
         let live = LiveFile::open(&self.path, self.until(), self.task)?;
         let hold = live.hold(self.until(), self.task)?;
@@ -474,7 +474,7 @@ impl Repair<'_> {
     fn salvage(&mut self) -> Result<Attempt> {
         let live = LiveFile::open(&self.path, self.until(), self.task)?;
         let hold = live.hold(self.until(), self.task)?;
-        if self.is_sound_by_now()? {
+        if self.is_sound_now()? {
             return Ok(Attempt::Again);
         }
         self.check_space(&live)?;
@@ -518,7 +518,7 @@ impl Repair<'_> {
         report.salvage = made.salvage;
         report.backup = made.backup;
         report.comparison = made.comparison;
-        Ok(Attempt::Done(Box::new(report.told())))
+        Ok(Attempt::Done(Box::new(report.with_text())))
     }
 
     fn write(&self, made: &Made, hold: Hold<'_>, preserved: &mut Original) -> Result<Written> {
@@ -526,7 +526,7 @@ impl Repair<'_> {
         if let Err(error) = &written
             && !matches!(error.class(), Class::Transient | Class::Misuse)
         {
-            // After an error of the disk the copy may be what is left.
+            // After an error of the disk the copy may be the only intact one.
             preserved.stays();
             let lead = format!(
                 "the repaired database could not be written back. The damaged original is kept as \
@@ -541,8 +541,8 @@ impl Repair<'_> {
         written
     }
 
-    /// Whether somebody has repaired the file before it could be held.
-    fn is_sound_by_now(&self) -> Result<bool> {
+    /// Whether another process has repaired the file before the hold.
+    fn is_sound_now(&self) -> Result<bool> {
         if check_length(&self.path).is_err() {
             return Ok(false);
         }
@@ -553,7 +553,8 @@ impl Repair<'_> {
         }
     }
 
-    /// That there is room for the copies, for the new database, and for it once more in the WAL.
+    /// Checks that the disk has room for the copies, for the new database, and for its content once
+    /// more in the WAL.
     fn check_space(&self, live: &LiveFile) -> Result<()> {
         let database = live.database().size()?;
         let wal = live.wal().map_or(Ok(0), Storage::size)?;
@@ -570,12 +571,12 @@ impl Repair<'_> {
                 ),
             )
             .at(&self.path)),
-            // Where it cannot be told the disk will say it.
+            // If the free space is unknown, a full disk fails the write.
             _ => Ok(()),
         }
     }
 
-    /// Looks at the repaired file, and only then checkpoints it.
+    /// Verifies the repaired file, and only then checkpoints it.
     fn finish(&self, preserved: Option<&Preserved>) -> Result<Health> {
         let connection = watcher(&self.path)?;
         let passes = |health: &Health| health.ok || health.is_locked();
@@ -590,7 +591,7 @@ impl Repair<'_> {
         };
         let health = aftermath::look(&connection, Kind::Full, passes, failed, self.task)?;
         if let Ok(snapshot) = snapshot_file::take(&connection) {
-            // A help for the next time, not a part of this one.
+            // Only the next repair uses the snapshot: this one does not depend on it.
             drop(snapshot_file::write(&self.path, &snapshot));
         }
         aftermath::checkpoint(&connection)?;
@@ -598,22 +599,21 @@ impl Repair<'_> {
     }
 }
 
-/// What a person should know of a WAL that was put aside. That it is not the file's own is what it
-/// looks like, and nothing in a file tells which WAL is: it may also be the file's and hold pages
-/// that were damaged before they were written.
-fn told_aside(path: &Path, aside: &Path) -> String {
+/// The report's text on a WAL that was put aside. No field in a WAL names its database, so it may
+/// also be the file's own, with pages that were damaged before they were written.
+fn quarantine_message(path: &Path, aside: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     format!(
-        "with the WAL beside it the database is damaged, and without it it is sound, so that the \
-         WAL looks like another file's. It is now {}, as it was. Rows that were only in it are not \
-         in the database. To look for them copy the database to copy-of-{name} and the WAL to \
+        "with its WAL the database is damaged, and without the WAL it is sound, so that the WAL \
+         looks like another file's. The WAL is now {}, unchanged. Rows that were only in it are \
+         not in the database. To look for them copy the database to copy-of-{name} and the WAL to \
          copy-of-{name}-wal, and have the pair salvaged into a new file: \
          npx fusion-sqlite recover copy-of-{name} rows-of-{name}",
         aside.display()
     )
 }
 
-/// A new database, sound, that nobody else knows of.
+/// A new, sound database in the work folder, and how it was made.
 struct Made {
     database: PathBuf,
     outcome: Outcome,
@@ -624,17 +624,17 @@ struct Made {
     comparison: Option<Comparison>,
 }
 
-/// What a salvage has to find to be worth anything.
+/// The least that a salvage has to find.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Least {
-    /// A table: who uses the file needs one, and asks for what is known of it.
+    /// A known table: a repair replaces the file's content, and its users need their tables.
     Tables,
-    /// A row, of whatever.
+    /// A row of any table.
     Rows,
 }
 
-/// Checks the file. Where a person asked for a repair, and reads fail each time, the pages that
-/// cannot be read are what is found.
+/// Checks the file. If a person asked for the repair and each try fails with a read error, the
+/// finding lists the pages that cannot be read.
 fn check(path: &Path, options: &Options, task: &dyn Task) -> Result<Health> {
     let mut tries = 1;
     loop {
@@ -651,10 +651,10 @@ fn check(path: &Path, options: &Options, task: &dyn Task) -> Result<Health> {
     }
 }
 
-/// The health of a file of which pages cannot be read.
+/// The health of a file with unreadable pages.
 ///
 /// # Errors
-/// `error`, where every page can be read, or the file cannot even be opened.
+/// `error`, if every page can be read, or the header cannot; those of opening the file.
 fn unreadable(path: &Path, options: &Options, error: Error, task: &dyn Task) -> Result<Health> {
     let live = LiveFile::open(path, Instant::now() + options.patience, task)?;
     let mut first = [0; header::SIZE];
@@ -678,7 +678,7 @@ fn unreadable(path: &Path, options: &Options, error: Error, task: &dyn Task) -> 
     })
 }
 
-/// Names the pages that could not be read, if there are some.
+/// The report's step that lists the unreadable pages; `None` if there are none.
 fn unreadable_pages(pages: &[u32]) -> Option<Step> {
     const NAMED: usize = 20;
     let numbers: Vec<_> = pages.iter().take(NAMED).map(u32::to_string).collect();
@@ -697,11 +697,12 @@ fn unreadable_pages(pages: &[u32]) -> Option<Step> {
     })
 }
 
-/// Makes the best database that `source`, of which `path` is the name, and the backups give.
+/// Makes the best possible database from `source`, the content of the file at `path`, and the
+/// backups.
 ///
 /// # Errors
-/// A read of the source that failed, unless a person asked: see [`Tried`]; `ERR_FUSION_…` where
-/// nothing can be made.
+/// A failed read of the source, unless a person asked for the repair (see [`Tried`]);
+/// `ERR_FUSION_UNRECOVERABLE` if there is nothing to make a database from.
 fn make(
     path: &Path,
     source: Source<'_>,
@@ -722,7 +723,7 @@ fn make(
     Ok(made)
 }
 
-/// The same, of a source that says whether reads failed.
+/// [`make`], from a source that remembers failed reads.
 fn make_of(
     path: &Path,
     source: Source<'_>,
@@ -809,7 +810,7 @@ fn make_of(
     task.stage(Stage { name: "verifying", done: 0, total: 0 });
     made.health = verify(&made.database, Kind::Full, task)?;
     if let Way::Rebuild(plan) = Way::of(&made.health, Reason::Asked) {
-        // Of a table that came over whole an index may have been wrong before.
+        // An index may have disagreed with its table before the damage, and was copied with it.
         let rebuilt = rebuild(&made.database, &plan, Reason::Asked, Instant::now(), task)?;
         if let Rebuilt::Yes(steps) = rebuilt {
             made.steps.extend(steps);
@@ -845,8 +846,8 @@ fn would_lose(path: &Path, comparison: &Comparison) -> Error {
     }
 }
 
-/// Whether it is proven that all that the original holds is in `made`: it lost nothing, no row is in a
-/// table of rows without one, and SQLite reads nothing of the original that it lacks.
+/// Whether `made` provably holds all content of the original: nothing was lost, no row is in
+/// `lost_and_found`, and SQLite can read nothing of the original that `made` lacks.
 fn is_complete(made: &Made) -> bool {
     let (Some(salvage), Some(comparison)) = (&made.salvage, &made.comparison) else { return false };
     let totals = Totals::of(made.outcome, Some(salvage), None);
@@ -862,13 +863,13 @@ fn is_complete(made: &Made) -> bool {
         && !has_gaps(salvage)
 }
 
-/// The tables in which virtual tables that were rebuilt keep their index, in lower case.
+/// The shadow tables with the index of a rebuilt virtual table, in lower case.
 fn derived_tables(salvage: &Salvage) -> HashSet<String> {
     let tables = salvage.tables.iter().map(|table| &table.name);
     tables.filter(|name| is_derived(salvage, name)).map(|it| it.to_ascii_lowercase()).collect()
 }
 
-/// Whether what was found is of a database: its own schema, or rows that fit a saved one.
+/// Whether the salvage found tables: by the file's own schema, or rows that fit a saved schema.
 fn is_something(salvage: &Salvage) -> bool {
     match salvage.schema_from {
         SchemaSource::File | SchemaSource::Orphans => true,
@@ -880,7 +881,7 @@ fn is_something(salvage: &Salvage) -> bool {
 fn unrecoverable(path: &Path, reason: &str, steps: &[Step]) -> Error {
     let backups: Vec<_> = steps.iter().map(|step| step.detail.as_str()).collect();
     let backups = if backups.is_empty() {
-        "there is no backup beside it".to_owned()
+        "there is no backup in its directory".to_owned()
     } else {
         backups.join("; ")
     };
@@ -894,7 +895,7 @@ fn unrecoverable(path: &Path, reason: &str, steps: &[Step]) -> Error {
     .at(path)
 }
 
-/// The first backup that is there, is another file, and passes a check.
+/// The first backup that exists, is not the database itself, and passes a check.
 fn newest_sound_backup(
     path: &Path,
     options: &Options,
@@ -927,7 +928,7 @@ fn snapshot_of(backup: &Path, task: &dyn Task) -> Option<Snapshot> {
     snapshot_file::take(&connection).ok()
 }
 
-/// Rows of the tables that are not virtual.
+/// The number of rows of each table that is not virtual.
 fn count_rows(database: &Path) -> Result<Vec<Filled>> {
     let connection = Connection::open(database, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
     let sql = connection.sql()?;

@@ -1,9 +1,9 @@
-//! The account of a repair, for a program and for a person.
+//! The report of a repair, as data and as text.
 //!
-//! The numbers add up: [`Totals`] are the sums of what the text says of each table. A row counts as
-//! lost only where an index of the damaged file names it and neither the file nor a backup has it.
-//! Where something of a table is lost and no index can tell of how many rows, the text says so, and
-//! never that none was lost.
+//! [`Totals`] are the sums of the numbers that the text gives for each table. A row counts as lost
+//! only if an index of the damaged file names it, and neither the file nor a backup has it. If a
+//! table lost pages or records and no index gives the number of lost rows, the text says that the
+//! number is unknown; it never says that no row was lost.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ const NAMED: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// Nothing was wrong, or somebody else had repaired it by the time that it could be locked.
+    /// Nothing was wrong, or another process had repaired the file before this one locked it.
     Healthy,
     /// Full-text indexes were rebuilt; no row was in danger.
     RebuiltFts,
@@ -33,7 +33,7 @@ pub enum Outcome {
     Restored,
 }
 
-/// What was tried.
+/// The kind of a repair step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StepKind {
@@ -51,15 +51,15 @@ pub enum StepKind {
     Backup,
 }
 
-/// One thing that was tried.
+/// One step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// What.
+    /// The kind of step.
     pub step: StepKind,
-    /// Whether it was kept.
+    /// Whether its result was kept.
     pub ok: bool,
-    /// What it did, or why it was not kept.
+    /// What the step did, or why its result was not kept.
     pub detail: String,
 }
 
@@ -81,12 +81,12 @@ pub struct FromBackup {
     pub path: PathBuf,
     /// Rows that are in the database now and came from it.
     pub rows: u64,
-    /// The same by table; tables that it gave none are left out.
+    /// Those rows by table. Tables that got no row are left out.
     pub tables: Vec<Filled>,
 }
 
 impl FromBackup {
-    /// What `tables` got from the backup at `path`.
+    /// The rows that `tables` got from the backup at `path`.
     pub(super) fn new(path: PathBuf, tables: Vec<Filled>) -> Self {
         Self { path, rows: tables.iter().map(|table| table.rows).sum(), tables }
     }
@@ -104,8 +104,8 @@ pub struct Filled {
     pub named: u64,
 }
 
-/// What became of the rows, over all tables. Those in which a virtual table that was rebuilt keeps
-/// its index do not count.
+/// The numbers of rows over all tables. Shadow tables with the index of a rebuilt virtual table do
+/// not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
@@ -115,9 +115,9 @@ pub struct Totals {
     pub lost_and_found: u64,
     /// Rows that a backup gave.
     pub from_backup: u64,
-    /// Rows that are known to be lost, which is the least that is. 0: none is known to be, and of
-    /// each table that lost something an index says so. None: something is lost, and nothing says
-    /// of how many rows.
+    /// Rows that are known to be lost: a lower bound of what is lost. 0: no row is known to be
+    /// lost, and each table that lost pages or records has an index that proves it. `None`:
+    /// something is lost, and the number of rows is unknown.
     pub known_lost: Option<u64>,
 }
 
@@ -164,30 +164,31 @@ impl Totals {
     }
 }
 
-/// What a backup gave a table.
+/// The rows that a table got from a backup.
 fn filled<'a>(backup: Option<&'a FromBackup>, name: &str) -> Option<&'a Filled> {
     backup?.tables.iter().find(|table| table.name == name)
 }
 
-/// Rows of the tables that hold what somebody wrote, and how many such tables there are.
+/// The number of rows in the application's tables, and the number of those tables. Shadow tables
+/// with a rebuilt index do not count.
 pub(super) fn recovered(salvage: &Salvage) -> (u64, u64) {
     let rows = of_a_person(salvage).map(|table| table.rows);
     rows.fold((0, 0), |(sum, tables), rows| (sum + rows, tables + 1))
 }
 
-/// The tables without those of an index that was rebuilt.
+/// The tables, without the shadow tables of a rebuilt index.
 fn of_a_person(salvage: &Salvage) -> impl Iterator<Item = &TableSalvage> {
     salvage.tables.iter().filter(|table| !is_derived(salvage, &table.name))
 }
 
-/// What is known of the rows that one table lost.
+/// The known loss of one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Loss {
-    /// Rows that an index names and that are nowhere.
+    /// Rows that an index names, and that neither the file nor the backup has.
     known: u64,
-    /// There are no others.
+    /// No other row can be lost.
     is_exact: bool,
-    /// Something was lost, and nothing says of how many rows.
+    /// Pages or records were lost, and the number of rows is unknown.
     is_unknown: bool,
 }
 
@@ -198,7 +199,8 @@ impl Loss {
             return Self { known: 0, is_exact: false, is_unknown: is_damaged };
         };
         let (rows, named) = filled.map_or((0, 0), |filled| (filled.rows, filled.named));
-        // Of those that the list has no room for, as many may be among the others of the backup.
+        // The list of missing rowids is bounded. Rows of the backup that it does not name may be
+        // among the missing rows that did not fit into it.
         let unlisted = missing.saturating_sub(table.missing.len() as u64);
         let others = rows.saturating_sub(named).min(unlisted);
         let known = missing.saturating_sub(named).saturating_sub(others);
@@ -210,47 +212,47 @@ impl Loss {
     }
 }
 
-/// The account of a repair.
+/// The report of a repair.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The file that was to be repaired, or read.
+    /// The damaged file.
     pub path: PathBuf,
-    /// The new file; none: `path` itself was repaired.
+    /// The new file of a recovery into another one; `None`: `path` itself was repaired.
     pub to: Option<PathBuf>,
-    /// How it ended.
+    /// How the repair ended.
     pub outcome: Outcome,
-    /// What was tried, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// What was wrong.
+    /// The health before the repair.
     pub before: Health,
-    /// The file, or the new one, afterwards.
+    /// The health of the repaired file, or of the new one.
     pub after: Health,
-    /// Where the original is; none where nothing but indexes was touched.
+    /// The copy of the original; `None` if only indexes were rebuilt.
     pub preserved: Option<Preserved>,
-    /// What was saved and what was not.
+    /// What the salvage found and what it lost; `None` without a salvage.
     pub salvage: Option<Salvage>,
-    /// What a backup gave.
+    /// What was taken from a backup.
     pub backup: Option<FromBackup>,
-    /// What a salvage kept of what SQLite itself could read; none where nothing was salvaged.
+    /// The comparison with what SQLite itself can read of the original; `None` if there was none.
     pub comparison: Option<Comparison>,
-    /// What became of the rows.
+    /// The numbers of rows.
     pub totals: Totals,
-    /// Milliseconds that it took.
+    /// The duration in milliseconds.
     pub elapsed_ms: f64,
-    /// All of it for a person, a few lines a table.
+    /// The whole report as text, a few lines a table.
     pub text: String,
 }
 
 impl Report {
-    /// The report with its text and its totals.
+    /// Fills in the totals and the text.
     #[must_use]
-    pub fn told(mut self) -> Self {
+    pub fn with_text(mut self) -> Self {
         self.totals = Totals::of(self.outcome, self.salvage.as_ref(), self.backup.as_ref());
         for step in &mut self.steps {
             step.detail = shown(&step.detail).into_owned();
         }
-        self.text = self.tell();
+        self.text = self.render();
         self
     }
 
@@ -266,7 +268,7 @@ impl Report {
                 _ => format!("What could be read of {path} is in {to}. {path} was not changed."),
             };
         }
-        // Of a WAL that was put aside its own step says what may be missing.
+        // The step of a WAL that was put aside says which rows may be missing.
         let aside = self.steps.iter().any(|step| step.step == StepKind::StaleWal && step.ok);
         let lost = if aside { "" } else { " No row was lost." };
         match self.outcome {
@@ -282,7 +284,7 @@ impl Report {
         }
     }
 
-    fn tell(&self) -> String {
+    fn render(&self) -> String {
         let mut text = String::new();
         line(&mut text, &self.headline());
         for step in &self.steps {
@@ -290,7 +292,7 @@ impl Report {
             line(&mut text, &format!("  {}: {word}: {}", step_name(step.step), step.detail));
         }
         if let Some(salvage) = &self.salvage {
-            tell_salvage(&mut text, salvage, self.backup.as_ref());
+            render_salvage(&mut text, salvage, self.backup.as_ref());
         }
         if let Some(backup) = &self.backup {
             let rows = rows(backup.rows);
@@ -325,7 +327,7 @@ impl Report {
     }
 }
 
-/// Adds a line; what a name in it could do to a terminal is escaped.
+/// Adds a line. Control characters are escaped, so that a name cannot act on a terminal.
 fn line(text: &mut String, line: &str) {
     text.push_str(&shown(line));
     text.push('\n');
@@ -365,7 +367,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// Names of a list for a person, the first few.
+/// The first few names of a list, as text.
 fn some(names: &[&str]) -> String {
     let shown = names.get(..NAMED).unwrap_or(names).join(", ");
     match names.len().saturating_sub(NAMED) {
@@ -374,7 +376,7 @@ fn some(names: &[&str]) -> String {
     }
 }
 
-fn tell_salvage(text: &mut String, salvage: &Salvage, backup: Option<&FromBackup>) {
+fn render_salvage(text: &mut String, salvage: &Salvage, backup: Option<&FromBackup>) {
     match salvage.schema_from {
         SchemaSource::File => {}
         SchemaSource::Orphans => line(text, "  The schema was put together from its own pages."),
@@ -386,7 +388,7 @@ fn tell_salvage(text: &mut String, salvage: &Salvage, backup: Option<&FromBackup
     let is_empty = |table: &&TableSalvage| is_empty(table, filled(backup, &table.name));
     let (empty, others): (Vec<_>, Vec<_>) = of_a_person(salvage).partition(is_empty);
     for table in others {
-        tell_table(text, table, filled(backup, &table.name));
+        render_table(text, table, filled(backup, &table.name));
     }
     if !empty.is_empty() {
         let names: Vec<_> = empty.iter().map(|table| table.name.as_str()).collect();
@@ -404,13 +406,13 @@ fn tell_salvage(text: &mut String, salvage: &Salvage, backup: Option<&FromBackup
     }
 }
 
-/// What the names of the tables end with in which a virtual table keeps its index
+/// The suffixes of the shadow tables in which a virtual table keeps its index
 /// (<https://sqlite.org/vtab.html#shadow_tables>).
 pub(super) const OF_AN_INDEX: [&str; 10] =
     ["data", "idx", "docsize", "config", "segments", "segdir", "stat", "node", "rowid", "parent"];
 
-/// Whether the table is one in which a virtual table that was rebuilt keeps its index
-/// (<https://sqlite.org/vtab.html#shadow_tables>), and nothing else.
+/// Whether `name` is a shadow table of a rebuilt virtual table, and holds nothing but its index
+/// (<https://sqlite.org/vtab.html#shadow_tables>).
 pub(super) fn is_derived(salvage: &Salvage, name: &str) -> bool {
     name.rsplit_once('_').is_some_and(|(of, part)| {
         OF_AN_INDEX.contains(&part)
@@ -418,20 +420,20 @@ pub(super) fn is_derived(salvage: &Salvage, name: &str) -> bool {
     })
 }
 
-/// Whether there was nothing in the table.
+/// Whether the table had no row.
 fn is_empty(table: &TableSalvage, filled: Option<&Filled>) -> bool {
     let lost = table.pages_lost + table.records_lost + table.duplicates;
     table.rows == 0 && lost == 0 && table.rows_missing.unwrap_or(0) == 0 && filled.is_none()
 }
 
-/// Whether as many rows are known to be lost as can be: every rowid that a lost page could hold.
+/// Whether every row that a lost page could hold is known to be lost.
 fn is_exact(table: &TableSalvage, missing: u64) -> bool {
     let most: i128 =
         table.gaps.iter().map(|(first, last)| i128::from(*last) - i128::from(*first) + 1).sum();
     most == i128::from(missing) && table.records_lost == 0
 }
 
-fn tell_table(text: &mut String, table: &TableSalvage, filled: Option<&Filled>) {
+fn render_table(text: &mut String, table: &TableSalvage, filled: Option<&Filled>) {
     let mut parts = vec![format!("{} recovered", rows(table.rows))];
     if table.adopted > 0 {
         let adopted = grouped(table.adopted);
@@ -474,8 +476,8 @@ fn tell_table(text: &mut String, table: &TableSalvage, filled: Option<&Filled>) 
     }
 }
 
-/// A range of rowids in words; none where it says nothing: all rowids there are, or those below 1,
-/// which hardly a table has, unless an index names such a row.
+/// A range of rowids as text. `None` if the range has no information: all rowids, or only those
+/// below 1 if no index names such a row.
 fn rowids((first, last): (i64, i64), missing: &[i64]) -> Option<String> {
     match (first, last) {
         (i64::MIN, i64::MAX) => None,
@@ -523,12 +525,12 @@ mod tests {
             elapsed_ms: 0.0,
             text: String::new(),
         }
-        .told()
+        .with_text()
     }
 
-    fn told(salvage: &Salvage) -> Vec<String> {
+    fn rendered(salvage: &Salvage) -> Vec<String> {
         let mut text = String::new();
-        tell_salvage(&mut text, salvage, None);
+        render_salvage(&mut text, salvage, None);
         text.lines().map(|line| line.trim_start().to_owned()).collect()
     }
 
@@ -549,7 +551,8 @@ mod tests {
             gaps: gaps.to_vec(),
             ..table("log")
         };
-        let of = |table: TableSalvage| told(&Salvage { tables: vec![table], ..Salvage::default() });
+        let of =
+            |table: TableSalvage| rendered(&Salvage { tables: vec![table], ..Salvage::default() });
         assert_eq!(
             of(lost(20, &[(1001, 1010), (2001, 2010)])),
             [
@@ -625,7 +628,7 @@ mod tests {
             to: Some(PathBuf::from("new.db")),
             ..report(Outcome::Salvaged, Some(Salvage::default()), None)
         }
-        .told();
+        .with_text();
         let first = report.text.lines().next();
         assert_eq!(first, Some("What could be read of a.db is in new.db. a.db was not changed."));
         assert!(!report.text.contains("repaired"));
@@ -647,7 +650,7 @@ mod tests {
         let mut report = report(Outcome::Salvaged, Some(salvage), None);
         report.path = PathBuf::from(name);
         report.steps = vec![Step { step: StepKind::Fts, ok: true, detail: name.to_owned() }];
-        let report = report.told();
+        let report = report.with_text();
         assert!(report.text.lines().all(|line| shown(line) == line), "{:?}", report.text);
         assert_eq!(report.text.lines().filter(|line| line.starts_with("In all")).count(), 1);
         assert_eq!(report.steps[0].detail, shown(name));
@@ -674,7 +677,7 @@ mod tests {
     fn any_table(draw: &mut Draw, name: &str) -> TableSalvage {
         let listed: Vec<i64> = (0..draw.often(6)).map(|at| i64::try_from(at).unwrap()).collect();
         let unlisted = draw.often(3);
-        let tells = draw.below(3) > 0;
+        let is_indexed = draw.below(3) > 0;
         let gap = |draw: &mut Draw| {
             let low = i64::try_from(draw.below(3000)).unwrap() - 1000;
             let high = low + i64::try_from(draw.below(2000)).unwrap();
@@ -683,9 +686,9 @@ mod tests {
         TableSalvage {
             rows: draw.often(100_000),
             pages_lost: draw.often(30),
-            rows_missing: tells.then(|| listed.len() as u64 + unlisted),
-            missing: if tells { listed } else { Vec::new() },
-            index_is_whole: tells && draw.below(2) == 0,
+            rows_missing: is_indexed.then(|| listed.len() as u64 + unlisted),
+            missing: if is_indexed { listed } else { Vec::new() },
+            index_is_whole: is_indexed && draw.below(2) == 0,
             gaps: (0..draw.often(3)).map(|_| gap(draw)).collect(),
             records_lost: draw.often(4),
             duplicates: draw.often(4),
@@ -724,7 +727,7 @@ mod tests {
                 }
                 salvage.tables.push(table);
             }
-            // What is made again from a table's content is nobody's loss.
+            // A rebuilt index is derived from its table: its lost pages cost no row.
             salvage.rebuilt.push("table-fts".to_owned());
             salvage.tables.push(any_table(&mut draw, "table-fts_data"));
             let backup = (draw.below(2) == 0)
@@ -736,7 +739,7 @@ mod tests {
             assert_eq!(numbers(text, "lost"), totals.known_lost.unwrap_or(0), "{round}: {text}");
             let unknown = text.contains("rows are lost is not known\n")
                 || text.lines().any(|it| it.starts_with("  table-") && it.contains("is not known"));
-            // Said of the whole only where no number can be given.
+            // The totals are unknown only if no table has a number of lost rows.
             assert_eq!(
                 totals.known_lost.is_none(),
                 unknown && numbers(text, "lost") == 0,
@@ -789,7 +792,7 @@ mod tests {
                 rows("tasks"),
                 TableSalvage { pages_lost: 4, ..rows("tasks_fts_data") },
                 rows("tasks_fts_idx"),
-                // What it is an index of.
+                // The content of the index, which is not derived.
                 rows("tasks_fts_content"),
                 // Not rebuilt.
                 rows("other_fts_data"),
@@ -801,7 +804,7 @@ mod tests {
             ..Salvage::default()
         };
         assert_eq!(
-            told(&salvage),
+            rendered(&salvage),
             [
                 "tasks: 3 rows recovered.",
                 "tasks_fts_content: 3 rows recovered.",

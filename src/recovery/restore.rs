@@ -1,26 +1,26 @@
-//! Restores: the content of a backup put into a database that may be in use.
+//! Restores: writes the content of a backup into a database that may be in use.
 //!
-//! | step | what happens | where it fails |
+//! | step | what happens | after a failure |
 //! |---|---|---|
 //! | 1 | the backup is read in one transaction, and verified | nothing was changed |
-//! | 2 | a copy with the database's page size is made, where it differs | nothing was changed |
+//! | 2 | a copy with the database's page size is made, if it differs | nothing was changed |
 //! | 3 | the database's write lock is taken | nothing was changed |
-//! | 4 | the database is copied to `<database>.before-restore-<UTC time>` and synced | nothing was changed |
-//! | 5 | the backup's pages are written, in one transaction of the database's own file | it is rolled back |
-//! | 6 | COMMIT, synced | SQLite's word: all or nothing |
-//! | 7 | the database is checked, and checkpointed | it is said |
+//! | 4 | the database is copied to `<database>.before-restore-<UTC time>` | nothing was changed |
+//! | 5 | the backup's pages are written to the database, in one transaction | rolled back |
+//! | 6 | COMMIT, synced | SQLite's guarantee: all or nothing |
+//! | 7 | the database is checked, and checkpointed | an error reports it |
 //!
-//! The file is written to under SQLite's locks, through SQLite, and stays the same file: the other
-//! connections, of this process and of others, go on with the handles they have and see a
-//! committed change, for which their statements are prepared anew. Those that read go on reading
-//! what they read until they end their transaction; whoever wants to write waits. Between step 3
-//! and COMMIT nobody else commits, so that what is preserved in step 4 is all that is replaced.
+//! SQLite writes the file under its own locks, and the file's inode stays. Other connections, of
+//! this process and of others, keep their handles. They see a committed change of the schema, and
+//! SQLite re-prepares their statements. A read transaction keeps its snapshot until it ends. A
+//! writer waits for the write lock. No other connection can commit between step 3 and COMMIT, so
+//! the copy of step 4 holds everything that the restore replaces.
 //!
-//! In step 5 the WAL grows by the size of the backup. That is the price of one transaction: the
-//! pages that are replaced stay where they are until it is committed.
+//! In step 5 the WAL grows by the size of the backup: one transaction keeps the replaced pages
+//! until it is committed.
 //!
-//! A database that is not there is made: the copy is renamed to its name. One whose header SQLite
-//! cannot make anything of is written to as a repair does it ([`super::write_back`]).
+//! If there is no database at the path, the copy is renamed to that path. If SQLite cannot read the
+//! database's header, the content is written as in a repair ([`super::write_back`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,11 +47,11 @@ use crate::health::{self, Health, Kind};
 /// How a restore is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How the backup is verified before anything is changed; none: not at all.
+    /// How the backup is verified before anything is changed; `None`: it is not.
     pub verify: Option<Kind>,
-    /// How long a lock of another connection is waited for.
+    /// How long the restore waits for a lock of another connection.
     pub patience: Duration,
-    /// As for a repair ([`super::repair::Options`]).
+    /// How many redundant copies are kept, as in [`super::repair::Options`].
     pub keep_copies: u32,
 }
 
@@ -73,11 +73,11 @@ pub struct Restored {
     pub path: PathBuf,
     /// The backup.
     pub from: PathBuf,
-    /// What the database was before; none if it was not there.
+    /// The copy of the database before the restore; `None` if there was no database.
     pub preserved: Option<Preserved>,
-    /// Its pages now.
+    /// The number of pages of the restored database.
     pub pages: u64,
-    /// Milliseconds.
+    /// The duration in milliseconds.
     pub elapsed_ms: f64,
 }
 
@@ -90,7 +90,7 @@ pub enum Outcome {
     Damaged(Health),
 }
 
-/// Pages copied between two looks at the task.
+/// Pages copied between two calls of [`Task::go_on`].
 const SLICE: u32 = 1000;
 
 /// Puts the content of the database at `from` into the one at `database`.
@@ -100,10 +100,10 @@ const SLICE: u32 = 1000;
 /// * `ERR_FUSION_RESTORE_EMPTY`: `from` is an empty file;
 /// * `ERR_FUSION_RESTORE_ENCODING`: their text encodings differ, which connections that have the
 ///   database open cannot follow;
-/// * `SQLITE_BUSY` where somebody writes to the database for longer than the patience;
+/// * `SQLITE_BUSY`: another connection had the write lock for longer than the patience;
 /// * SQLite's; `task`'s.
 ///
-/// Nothing was changed then, except where the message says so.
+/// After an error nothing was changed, unless the message says otherwise.
 pub fn restore(
     database: &Path,
     from: &Path,
@@ -131,7 +131,7 @@ pub fn restore(
         }
     }
     let header = reader::header(&source)?;
-    // The first step of a backup of nothing is its last.
+    // The backup API ends at once for an empty source, before it has taken the write lock.
     if header.is_empty {
         return Err(Error::fusion(
             "ERR_FUSION_RESTORE_EMPTY",
@@ -142,7 +142,7 @@ pub fn restore(
     let like = if database.exists() { database } else { &from };
     let partial = Partial::new(database, like)?;
     let source = if !source.takes_locks() {
-        // That it was of one moment is known only afterwards.
+        // Without locks, only a check after the copy shows that it is one snapshot.
         let copied = partial.file("source");
         copy(&source, &copied, SLICE, "copying", None, task)?;
         reader::check_current(&source)?;
@@ -176,7 +176,7 @@ pub fn restore(
     finish(database, from, (pages, preserved), options, started, task)
 }
 
-/// Step 7, and the account of all.
+/// Step 7, and the result.
 fn finish(
     database: &Path,
     from: PathBuf,
@@ -187,7 +187,7 @@ fn finish(
 ) -> Result<Outcome> {
     check_result(database, preserved.as_ref().map(Original::files).as_ref(), task)?;
     let preserved = preserved.map(|mut copy| {
-        // It stays where that cannot be shown.
+        // If that cannot be proven, the copy stays.
         drop(copy.is_spare_if_same(database, task));
         copy.files()
     });
@@ -201,12 +201,12 @@ fn finish(
     }))
 }
 
-/// A connection to the database, which is to be overwritten, in the journal mode that it has: in
-/// WAL mode readers go on meanwhile. It has no use for the schema, which may be damaged.
+/// Opens the database that is to be overwritten. It keeps its journal mode: in WAL mode readers are
+/// not blocked. The connection does not need the schema, which may be damaged.
 fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let connection = Connection::open(database, flags, Duration::ZERO)?;
-    // Nothing is checkpointed before it was looked at.
+    // Nothing is checkpointed before the check of step 7.
     connection.checkpoint_on_close(false);
     connection.check_identity()?;
     let sql = connection.sql()?;
@@ -214,7 +214,7 @@ fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Conne
     sql.execute_batch("PRAGMA wal_autocheckpoint = 0").map_err(at)?;
     patiently(until, task, || {
         sql.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(at)?;
-        // FULL is what a connection begins with; the PRAGMA needs a schema that can be read.
+        // FULL is SQLite's default, so a failure over an unreadable schema does no harm.
         match sql.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = 1").map_err(at) {
             Err(error) if error.class() != Class::Corrupt => Err(error),
             _ => Ok(()),
@@ -239,8 +239,8 @@ fn check_encodings(source: &Header, database: &Header) -> Result<()> {
     }
 }
 
-/// A copy of what `source` sees with pages of `size` bytes: in WAL mode a database keeps its page
-/// size, and the backup API copies pages as they are.
+/// Copies what `source` sees into a database with pages of `size` bytes. In WAL mode a database
+/// cannot change its page size, and the backup API does not convert pages.
 fn with_page_size(
     source: &Connection,
     size: u32,
@@ -248,7 +248,7 @@ fn with_page_size(
     task: &dyn Task,
 ) -> Result<Reader> {
     let (whole, resized) = (partial.file("whole"), partial.file("resized"));
-    // VACUUM takes no part in a transaction: what was verified is copied first.
+    // VACUUM cannot run in a transaction, so the verified snapshot is copied first.
     copy(source, &whole, SLICE, "copying", None, task)?;
     task.go_on()?;
     task.stage(Stage { name: "converting", done: 0, total: 0 });
@@ -262,7 +262,7 @@ fn with_page_size(
         let reason = "SQLite converts page sizes only in folders whose path is Unicode";
         Error::sqlite(ffi::SQLITE_CANTOPEN, reason).at(&resized)
     })?;
-    // SQLite takes an empty file for one that is not there.
+    // VACUUM INTO accepts an existing file if it is empty.
     Likeness::private()
         .create(&resized)
         .map_err(|error| system(ffi::SQLITE_CANTOPEN, &resized, &error))?;
@@ -271,7 +271,7 @@ fn with_page_size(
     reader::open(&resized, Instant::now(), task)
 }
 
-/// Steps 3 to 6. Answers the pages written, and what was preserved.
+/// Steps 3 to 6. Returns the number of pages written, and the copy of the old content.
 fn overwrite(
     database: &Path,
     destination: Connection,
@@ -282,8 +282,8 @@ fn overwrite(
 ) -> Result<(u64, Option<Original>)> {
     let at = |error: Error| error.at(database);
     let file = destination.file().cloned();
-    // With a rollback journal the lock keeps readers out, too: step 4 comes before step 3, and is
-    // made again where another connection was faster.
+    // With a rollback journal the write lock would block step 4, which reads. So step 4 runs before
+    // step 3, and again if another connection committed in between.
     let aside = if destination.is_wal().is_ok_and(|is_wal| !is_wal) {
         let live = LiveFile::open(database, until, task)?;
         let (preserved, generation) =
@@ -343,7 +343,7 @@ fn overwrite(
             Ok((pages, Some(preserved)))
         }
         Err((error, is_clean)) => {
-            // After an error of the disk the copy may be what is left.
+            // After an error of the disk the copy may be the only intact one.
             if is_clean {
                 return Err(error);
             }
@@ -365,8 +365,8 @@ fn figures(progress: Progress) -> (u64, u64) {
     (total.saturating_sub(count(progress.remaining)), total)
 }
 
-/// Takes the database's write lock: the first step of a backup does, and one of no pages does
-/// nothing else.
+/// Takes the database's write lock: the first step of a backup takes it, and a step of 0 pages does
+/// nothing more.
 fn lock(
     step: &mut impl FnMut(i32) -> Result<Progress>,
     file: Option<&DatabaseFile>,
@@ -374,7 +374,7 @@ fn lock(
     task: &dyn Task,
 ) -> Result<Progress> {
     patiently(until, task, || {
-        // A release in this process ends the pause.
+        // When a connection of this process releases the lock, the pause ends.
         let expectation = file.map(|file| file.turn.expect_release());
         let locked = step(0);
         if locked.as_ref().is_err_and(|error| error.class() == Class::Transient)
@@ -389,16 +389,17 @@ fn lock(
             let code = error.code;
             error.explained(
                 code,
-                "somebody else is writing to the database and did not end in time. Nothing was \
-                 changed",
+                "another connection is writing to the database and did not end in time. Nothing \
+                 was changed",
             )
         }
         _ => error,
     })
 }
 
-/// Step 4, and what `then` answers before others can commit. In WAL mode the write lock is held by
-/// this thread's other connection; with a rollback journal no other connection commits while this one reads.
+/// Step 4. Returns the copy, and the result of `then`, which runs before another connection can
+/// commit. In WAL mode this thread's other connection has the write lock. With a rollback journal
+/// this connection's read transaction blocks commits.
 fn copy_aside<T>(
     database: &Path,
     partial: &Partial,
@@ -422,8 +423,8 @@ fn copy_aside<T>(
     Ok((Original::new(copy, true), then))
 }
 
-/// Steps 3 to 6 where SQLite cannot make anything of the database's header: as a repair does it,
-/// with the original preserved byte for byte, its WAL beside it, as `<database>.damaged-<UTC time>`.
+/// Steps 3 to 6 for a database whose header SQLite cannot read. Like a repair, it first copies the
+/// original and its WAL byte for byte to `<database>.damaged-<UTC time>`.
 fn replace(
     database: &Path,
     source: &Connection,
@@ -434,7 +435,7 @@ fn replace(
 ) -> Result<(u64, Option<Original>)> {
     let live = LiveFile::open(database, until, task)?;
     let whole = partial.file("replacement");
-    // In WAL mode pages keep their size.
+    // In WAL mode a database cannot change its page size.
     let wanted = live.generation()?.wal_page_size().unwrap_or(header.page_size);
     let pages = if wanted == header.page_size {
         copy(source, &whole, SLICE, "copying", None, task)?
@@ -463,7 +464,8 @@ fn replace(
     Err(error)
 }
 
-/// The database is not there: its file is made, and given its name once it is whole. A WAL without its database is put aside.
+/// Makes a database that does not exist yet. The file gets its name once it is complete. A WAL
+/// without a database is put aside.
 fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task) -> Result<u64> {
     let made = partial.file("database");
     let pages = copy(source, &made, SLICE, "restoring", None, task)?;
@@ -471,8 +473,8 @@ fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task
     if wal.exists() {
         engine::put_wal_aside(database, &wal, KeptKind::BeforeRestore)?;
     }
-    // Not by a link, which would fail where somebody makes the file at this moment: cut off before
-    // its other name is gone, it leaves a database with two.
+    // Not by a hard link, though it would fail if another process makes the file at this moment: a
+    // power loss before the first name is removed would leave a database with two names.
     fs::rename(&made, database).map_err(|error| system(ffi::SQLITE_CANTOPEN, database, &error))?;
     sync_folder_of(database)?;
     Ok(pages)

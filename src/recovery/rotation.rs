@@ -1,15 +1,15 @@
-//! The names of a backup's generations: `<path>` is the newest, `<path>.1` the one before it,
-//! `<path>.2` the one before that.
+//! Names and rotates the generations of a backup: `<path>` is the newest, `<path>.1` the one before
+//! it, `<path>.2` the one before that.
 //!
-//! A new generation takes its place in an order that leaves, wherever the power is cut, every
-//! good backup under one of these names, but for the new one until its own rename:
+//! After a power loss at any moment every older generation still has one of these names. The order
+//! of the renames guarantees that:
 //!
-//! 1. from the oldest on, each generation moves up by one, as far as the first free name;
-//! 2. the new one is renamed to `<path>`, and the folder is synced;
-//! 3. only then the generations beyond the number to be kept are removed.
+//! 1. From the oldest on, each generation up to the first free name moves up by one.
+//! 2. The new generation is renamed to `<path>`, and the folder is synced.
+//! 3. Only then the generations beyond the number to keep are removed.
 //!
-//! A cut in step 1 leaves a gap, which the next rotation closes and [`generations`] skips. Two
-//! processes never rotate in one folder at the same time.
+//! A power loss in step 1 leaves a gap. [`generations`] skips it, and the next rotation closes it.
+//! A lock on the folder keeps two processes from rotating in it at the same time.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use rusqlite::ffi;
 use super::partial::{directory, system};
 use crate::engine::{Error, Result, Task, beside, not_a_file, sync_folder_of, try_own};
 
-/// The pause between two attempts at the folder.
+/// The pause between two attempts to lock the folder.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the backups of `database` are kept unless the caller says otherwise.
@@ -35,7 +35,7 @@ pub fn newest_backups(database: &Path) -> Vec<PathBuf> {
     generations(&default_path(database))
 }
 
-/// The generations of the backup at `path` that are there, newest first.
+/// The existing generations of the backup at `path`, newest first.
 pub fn generations(path: &Path) -> Vec<PathBuf> {
     numbered(path).into_iter().map(|(_, path)| path).collect()
 }
@@ -58,14 +58,14 @@ fn numbered(path: &Path) -> Vec<(u32, PathBuf)> {
     found
 }
 
-/// The generation that `found` is of the backup `name`.
+/// The generation number of the file `found`, if it is a generation of the backup `name`.
 fn number(name: &OsStr, found: &OsStr) -> Option<u32> {
     let (name, found) = (name.as_encoded_bytes(), found.as_encoded_bytes());
     match found.strip_prefix(name)? {
         [] => Some(0),
         [b'.', digits @ ..] => {
             let digits = std::str::from_utf8(digits).ok()?;
-            // Not `+1`, not `01`: those are no names of ours.
+            // `+1` and `01` parse as numbers too, but a rotation never writes such names.
             let number: u32 = digits.parse().ok().filter(|number| *number > 0)?;
             (number.to_string() == digits).then_some(number)
         }
@@ -77,14 +77,14 @@ fn named(path: &Path, number: u32) -> PathBuf {
     if number == 0 { path.to_path_buf() } else { beside(path, &format!(".{number}")) }
 }
 
-/// That the generations of `path` can be renamed: that none of them has a WAL or a journal, which
-/// would stay behind and be taken for that of another generation.
+/// Checks that the generations of `path` can be renamed. A generation with a WAL or a journal
+/// cannot: the file would stay behind, and SQLite would apply it to another generation.
 ///
 /// # Errors
 /// `ERR_FUSION_BACKUP_IN_USE`; `ERR_FUSION_NOT_A_FILE`.
 pub(super) fn check_movable(path: &Path) -> Result<()> {
     let existing = numbered(path);
-    // The first name without a generation is the next one's: nothing else may be there.
+    // The rotation renames a generation to the first free name, so no other file may be there.
     let crowded = (0..).zip(&existing).take_while(|(at, (number, _))| at == number).count();
     let free = named(path, u32::try_from(crowded).unwrap_or(u32::MAX));
     if let Ok(metadata) = fs::symlink_metadata(&free) {
@@ -101,9 +101,9 @@ pub(super) fn check_movable(path: &Path) -> Result<()> {
                 return Err(Error::fusion(
                     "ERR_FUSION_BACKUP_IN_USE",
                     format!(
-                        "{} has {} beside it: it is open as a database, or was not closed. \
-                         Renamed, it would be parted from that file. Close it, or move both away; \
-                         nothing was changed",
+                        "{} has a sidecar file {}: it is open as a database, or was not closed. A \
+                         rename would separate the two. Close it, or move both away; nothing was \
+                         changed",
                         name.display(),
                         other.file_name().unwrap_or_default().to_string_lossy(),
                     ),
@@ -115,17 +115,17 @@ pub(super) fn check_movable(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes `new` the newest generation of `path` and keeps `keep` generations. Answers the older
-/// ones that are kept. `new` is on the same file system, whole, verified and synced.
+/// Makes `new` the newest generation of `path`, and keeps `keep` generations. `new` is complete,
+/// verified, synced, and on the same file system. Returns the older generations that are kept.
 ///
 /// # Errors
-/// `ERR_FUSION_BACKUP_IN_USE`; the system's, as SQLite's `SQLITE_IOERR`; `task`'s, before anything
-/// was renamed.
+/// `ERR_FUSION_BACKUP_IN_USE`; the operating system's, as `SQLITE_IOERR`; `task`'s, before the
+/// first rename.
 pub(super) fn rotate(new: &Path, path: &Path, keep: u32, task: &dyn Task) -> Result<Vec<PathBuf>> {
     let _held = hold(path, task)?;
     check_movable(path)?;
     let existing = numbered(path);
-    // As many as have no gap before them.
+    // The generations without a gap before them.
     let crowded = (0..).zip(&existing).take_while(|(at, (number, _))| at == number);
     let crowded: Vec<_> = crowded.map(|(_, generation)| generation).collect();
     for (number, old) in crowded.into_iter().rev() {
@@ -138,7 +138,7 @@ pub(super) fn rotate(new: &Path, path: &Path, keep: u32, task: &dyn Task) -> Res
         if number < keep.max(1) {
             kept.push(old);
         } else if let Err(error) = fs::remove_file(&old) {
-            // It stays, and the next rotation tries again.
+            // The file stays, and the next rotation tries again.
             if error.kind() != io::ErrorKind::NotFound {
                 kept.push(old);
             }
@@ -151,7 +151,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|error| system(ffi::SQLITE_IOERR, to, &error))
 }
 
-/// Keeps other rotations out of the folder of `path`. They take milliseconds.
+/// Locks the folder of `path` against other rotations, which take milliseconds.
 fn hold(path: &Path, task: &dyn Task) -> Result<Option<File>> {
     if cfg!(windows) {
         return Ok(None);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn wherever_it_was_cut_off_the_next_rotation_loses_nothing_that_is_to_be_kept() {
-        // What is there after each rename of a rotation with three generations.
+        // The generations after each rename of a rotation of three.
         for (left, expected) in [
             (&["", ".1", ".3"][..], &["new", "0", "1"][..]),
             (&["", ".2", ".3"][..], &["new", "0", "2"][..]),
@@ -229,7 +229,7 @@ mod tests {
             for suffix in left {
                 fs::write(beside(&folder.path(), suffix), suffix.trim_start_matches('.')).unwrap();
             }
-            fs::write(beside(&folder.path(), ".before"), "somebody else's").unwrap();
+            fs::write(beside(&folder.path(), ".before"), "another program's").unwrap();
             folder.add("new", 3);
             let found: Vec<_> = folder.contents().into_iter().map(|(_, content)| content).collect();
             let expected: Vec<_> =

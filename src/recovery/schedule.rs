@@ -1,11 +1,11 @@
-//! When a backup that is made by itself is due: one schedule a file for the whole process.
+//! Decides when an automatic backup is due: one schedule a file for the whole process.
 //!
-//! Whoever has a schedule asks [`Due::ask`] now and then. A backup is due when the newest one, by
-//! whichever process, is older than the interval and something was committed since. Commits are
-//! counted by SQLite itself, for all processes, in the WAL's index ([`LiveFile::commits`]); where
-//! this process has made no backup yet, or there is no WAL, the files' times of change tell.
+//! A log with a backup schedule calls [`Due::ask`] now and then. A backup is due when the newest
+//! one, of any process, is older than the interval, and a transaction was committed since. SQLite
+//! counts the commits of all processes in the wal-index ([`LiveFile::commits`]). If this process
+//! has made no backup yet, or there is no WAL, the modification times of the files decide.
 //!
-//! Any thread. What is remembered of a file is forgotten with its last connection.
+//! Any thread. The state of a file is dropped with its last connection.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::{DatabaseFile, FileId, LiveFile, Result, Task, Wal};
 
-/// What is remembered of a file.
+/// The state of a file's schedule.
 #[derive(Debug)]
 struct Memory {
     file: Weak<DatabaseFile>,
@@ -32,12 +32,12 @@ fn memories() -> MutexGuard<'static, Vec<Memory>> {
     memories
 }
 
-/// What there is to do.
+/// The answer of [`Due::ask`].
 #[derive(Debug)]
 pub enum Due {
-    /// A backup. Nobody else of this process makes one until this is dropped.
+    /// A backup is due. No other thread of this process makes one until the claim is dropped.
     Now(Claim),
-    /// Nothing, for so long.
+    /// No backup is due before this time has passed.
     In(Duration),
 }
 
@@ -49,7 +49,7 @@ pub struct Claim {
 }
 
 impl Due {
-    /// Whether a backup of `database` to `target` is due, where one is wanted each `interval`.
+    /// Whether a backup of `database` to `target` is due, with one backup each `interval`.
     ///
     /// # Errors
     /// Those of opening the database (`SQLITE_CANTOPEN`, `SQLITE_BUSY`); `task`'s.
@@ -60,7 +60,7 @@ impl Due {
         task: &dyn Task,
     ) -> Result<Self> {
         let made = changed(target);
-        // A time in the future is no time at all: clocks are set.
+        // A modification time in the future is ignored: the clock was set back.
         let age = made.and_then(|made| SystemTime::now().duration_since(made).ok());
         if let Some(left) = age.and_then(|age| interval.checked_sub(age))
             && !left.is_zero()
@@ -71,7 +71,7 @@ impl Due {
         let Some(file) = FileId::of(live.path()).ok().and_then(DatabaseFile::opened) else {
             return Ok(Self::In(interval));
         };
-        // Before the copy: what is committed meanwhile counts as not copied.
+        // Read before the copy: a commit during the copy counts as not copied.
         let commits = live.commits()?;
         // With a rollback journal every commit is written to the file.
         let latest = changed(database).max(changed(&Wal::path(database)));
@@ -103,7 +103,7 @@ impl Due {
 }
 
 impl Claim {
-    /// The backup is made.
+    /// Records that the backup was made.
     pub fn made(mut self) {
         let commits = self.commits.take();
         with_memory(self.file.id, |memory| memory.commits = commits);
@@ -126,7 +126,7 @@ fn with_memory(id: FileId, change: impl FnOnce(&mut Memory)) {
     }
 }
 
-/// When the file was last written to; none if it is not there.
+/// The file's modification time; `None` if the file does not exist.
 fn changed(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }

@@ -1,23 +1,22 @@
-//! The schema of a database, kept beside it in `<database>-schema` for the day on which the file
-//! no longer tells it: its first page overwritten, or the b-tree of `sqlite_schema` lost.
+//! The sidecar file `<database>-schema`: a copy of the database's schema. The salvager uses it if
+//! page 1 is overwritten, or the b-tree of `sqlite_schema` is lost.
 //!
-//! One line `fusion-sqlite schema 1 <checksum>`, then a [`Snapshot`] as JSON. The file is replaced
-//! by a rename and never written to in place; whoever reads it takes it whole or not at all
-//! ([`load`]). It is small and cheap, and a help rather than a promise: where it cannot be written
-//! (a read-only folder) nothing fails.
+//! The file is one line `fusion-sqlite schema 1 <checksum>`, then a [`Snapshot`] as JSON. It is
+//! replaced by a rename and never written in place, and [`load`] ignores it unless its checksum
+//! matches. It is optional: if it cannot be written (a read-only folder), no operation fails.
 //!
-//! What it says of pages are the *numbers* of the roots. They change with the schema's cookie and
-//! never without it, so that a snapshot with the database's cookie is exact, and an older one is
-//! right about every table that was not made, dropped or moved by VACUUM since. What a root page
-//! *holds* is not kept: it changes with any insert, no cookie tells, and a salvager that believed
-//! a stale list of children would put rows into the wrong table, where one that matches records to
-//! the schema finds the same pages without it.
+//! The snapshot has the page *numbers* of the roots. They never change without the schema cookie,
+//! so a snapshot with the database's cookie is exact. An older snapshot is right about every table
+//! that was not made, dropped or moved by VACUUM since. The *content* of the root pages is not
+//! kept: it changes with any insert, without a change of the cookie. With a stale list of children
+//! the salvager would put rows into the wrong table; it finds the same pages by matching records to
+//! the schema.
 //!
-//! A [`Note`] goes with it once a check has found the file sound: the next process need not check
-//! a file that is unchanged since.
+//! Once a check has found the file sound, the file also has a [`Note`]: the next process need not
+//! check a file that is unchanged since.
 //!
-//! [`Keeper`] decides when: the file's writer asks it after checkpoints, when the file has just
-//! been shown to be sound, and at its end.
+//! [`Keeper`] decides when the file is written. The database's writer calls it after checkpoints,
+//! when a check has just found the file sound, and when the writer ends.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -35,16 +34,17 @@ use crate::engine::{
 };
 use crate::health::{self, Note};
 
-/// How the file begins.
+/// The first bytes of the file.
 const MAGIC: &str = "fusion-sqlite schema 1 ";
 
-/// A larger file is not ours: SQLite's largest schemas have a few thousand entries.
+/// Maximum size of the file in bytes. A larger one is not this module's: the largest schemas have a
+/// few thousand entries.
 const LARGEST: u64 = 64 << 20;
 
-/// The shortest time between two looks at the schema.
+/// The shortest time between two reads of the schema.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
     #[serde(flatten)]
@@ -53,17 +53,17 @@ struct Content {
     checked: Option<Note>,
 }
 
-/// Where the snapshot of `database` is.
+/// The path of the snapshot file of `database`.
 pub fn path(database: &Path) -> PathBuf {
     beside(database, "-schema")
 }
 
-/// The snapshot kept beside `database`; none where there is none, or it is not whole.
+/// The snapshot of `database`. `None` if there is no snapshot file, or it is damaged.
 pub fn load(database: &Path) -> Option<Snapshot> {
     Some(read(database)?.snapshot)
 }
 
-/// The note beside `database` that a check found it sound. Whether it still holds is not looked at.
+/// The note that a check found `database` sound. It may be out of date: see [`Note::holds`].
 pub fn note(database: &Path) -> Option<Note> {
     read(database)?.checked
 }
@@ -92,23 +92,23 @@ fn is_plausible(snapshot: &Snapshot) -> bool {
             .all(|entry| matches!(entry.kind.as_str(), "table" | "index" | "view" | "trigger"))
 }
 
-/// 64-bit FNV-1a: enough to tell a file that was cut or scribbled on.
+/// 64-bit FNV-1a. It detects a file that was truncated or overwritten.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// Puts `snapshot` beside `database`, in place of an earlier one. Only a snapshot of a database
-/// that is sound belongs there.
+/// Writes `snapshot` to the snapshot file of `database`, in place of an earlier one. The database
+/// must be sound.
 ///
 /// # Errors
-/// The system's, as SQLite's `SQLITE_CANTOPEN` or `SQLITE_IOERR_WRITE`.
+/// The operating system's, as `SQLITE_CANTOPEN` or `SQLITE_IOERR_WRITE`.
 pub fn write(database: &Path, snapshot: &Snapshot) -> Result<()> {
     put(database, &Content { snapshot: snapshot.clone(), checked: None })
 }
 
-/// Takes the note beside `database` back: there is reason to doubt the file.
+/// Removes the note that a check found `database` sound: the file has become suspect.
 ///
 /// # Errors
 /// As [`write`](fn@write).
@@ -139,15 +139,15 @@ fn put(database: &Path, content: &Content) -> Result<()> {
     fs::rename(&new, &target).map_err(failed)
 }
 
-/// What `connection` sees of its main database as a whole. Inside a transaction it is of that
-/// transaction's moment.
+/// Takes a snapshot of the main database of `connection`. Inside a transaction it is the snapshot
+/// of that transaction.
 ///
 /// # Errors
 /// SQLite's; damage of the schema is `SQLITE_CORRUPT`.
 pub fn take(connection: &Connection) -> Result<Snapshot> {
     let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
     let sql = connection.sql()?;
-    // All of it is of one moment.
+    // One read transaction, so that all values are of the same moment.
     let transaction = if connection.is_autocommit() {
         Some(sql.unchecked_transaction().map_err(at)?)
     } else {
@@ -203,12 +203,12 @@ pub(super) fn entries(connection: &Connection) -> Result<Vec<SchemaEntry>> {
     entries.and_then(Iterator::collect).map_err(at)
 }
 
-/// The schema's cookie is 32 bits; `PRAGMA schema_version` takes them for a signed number.
+/// The schema cookie has 32 bits, which `PRAGMA schema_version` returns as a signed number.
 fn cookie(version: i64) -> u32 {
     u32::try_from(version).unwrap_or(version as i32 as u32)
 }
 
-/// Bytes at the end of each page that are not SQLite's
+/// The number of reserved bytes at the end of each page
 /// (<https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlreservebytes>).
 fn reserved(connection: &Connection) -> Result<u8> {
     connection.sql()?;
@@ -229,44 +229,45 @@ fn reserved(connection: &Connection) -> Result<u8> {
     }
 }
 
-/// What a database was when its snapshot was written: three numbers of its header.
+/// The three header fields by which a changed schema is detected: schema cookie, user version,
+/// application id.
 type Mark = (u32, i32, i32);
 
-/// Keeps the snapshot of one database up to date. Used by the thread that cares for the file.
+/// Keeps the snapshot of one database up to date. Used by the thread of the database's writer.
 #[derive(Debug, Default)]
 pub struct Keeper {
-    /// Of what is in the file; none: not looked at yet.
+    /// The mark of the schema in the file; `None`: not read yet.
     written: Option<Mark>,
-    /// When it was last looked at, and how many commits this process had then made.
+    /// When the schema was last read, and the number of commits of this process at that time.
     looked: Option<(Instant, u32)>,
-    /// The note that was in the file then.
+    /// The note that was in the file at that time.
     noted: Option<Note>,
 }
 
 impl Keeper {
-    /// Whether there may be something new to see `commits` commits after the file was opened.
-    /// Cheap, to be asked before anything is opened for a look.
+    /// Whether the schema may have changed, `commits` commits after the file was opened. Cheap: it
+    /// reads no file, and is meant to be called before a connection is opened.
     pub fn is_stale(&self, commits: u32) -> bool {
         self.looked.is_none_or(|(_, seen)| seen != commits)
     }
 
-    /// Whether a check has found the database sound since.
+    /// Whether a check has found the database sound since the schema was last read.
     pub fn lacks_note(&self, database: &Path) -> bool {
         health::note(database).is_some_and(|note| self.noted.as_ref() != Some(&note))
     }
 
-    /// The same as [`Self::is_stale`], and whether the last look was long enough ago.
+    /// [`Self::is_stale`], and the schema was last read at least a minute ago.
     pub fn is_due(&self, commits: u32, now: Instant) -> bool {
         self.is_stale(commits)
             && self.looked.is_none_or(|(at, _)| now.duration_since(at) >= LOOK_EVERY)
     }
 
-    /// Writes the snapshot of the database that `connection` has open, and that is sound, if its
-    /// schema is another than the one last written. Three numbers are read to tell; only the first
-    /// look reads the schema. What fails is tried again at the next look.
+    /// Writes a snapshot of the sound database that `connection` has open, if its schema differs
+    /// from the one last written. Three header fields decide that; the schema itself is read only
+    /// the first time and after a change. After an error the next call tries again.
     pub fn look(&mut self, connection: &Connection, commits: u32) {
         self.looked = Some((Instant::now(), commits));
-        // Nobody is to be told: see the module's documentation.
+        // The file is optional, so an error is ignored: see the module's documentation.
         drop(self.refresh(connection));
     }
 
@@ -279,8 +280,8 @@ impl Keeper {
         let note = health::note(path);
         let snapshot = take(connection)?;
         let now = (snapshot.schema_cookie, snapshot.user_version, snapshot.application_id);
-        // Before there is a table there is nothing to save, but perhaps something to lose: the
-        // snapshot of a database that was emptied by accident.
+        // An empty schema is not saved. It could replace the snapshot of a database that was
+        // emptied by accident.
         if !snapshot.schema.is_empty() {
             let (kept, checked) = read(path).map(|it| (it.snapshot, it.checked)).unzip();
             let checked = checked.flatten().filter(|noted| noted.holds(path));
@@ -296,8 +297,8 @@ impl Keeper {
     }
 }
 
-/// Whether `new` says something that `kept` does not. Entries that are gone while the cookie is the
-/// same were not dropped but lost.
+/// Whether `new` has something that `kept` lacks. An entry that is missing under the same cookie
+/// was not dropped but lost, so it does not count as a change.
 fn supersedes(new: &Snapshot, kept: &Snapshot) -> bool {
     let head = |it: &Snapshot| Snapshot { schema: Vec::new(), taken_ms: 0, ..it.clone() };
     head(new) != head(kept) || !new.schema.iter().all(|entry| kept.schema.contains(entry))

@@ -1,12 +1,12 @@
-//! Reads of a damaged original, on a disk that fails some of them.
+//! Retries the reads of a damaged original on a failing disk.
 //!
-//! Whoever reads a file page by page takes a page that cannot be read for one that is lost. That is
-//! right only where a person asked for what is left: a read that fails now may succeed in a minute,
-//! and a repair that went on without it would lose rows for good. So [`Tried`] says whether a read
-//! failed, for the repair to end with. Where a person asked, it reads three times, then in smaller
-//! pieces, and gives zeros for the sectors that cannot be read at all. It names them.
+//! The salvager treats a page that cannot be read as lost. That is right only if a person asked for
+//! the repair: a read that fails now may succeed in a minute, and an automatic repair would lose
+//! those rows for good. So [`Tried`] remembers the first failed read, and the repair ends with its
+//! error. If a person asked, [`Tried`] tries each read three times, then in smaller pieces, returns
+//! zeros for the sectors that cannot be read, and lists them.
 //!
-//! The thread that repairs.
+//! Runs on the repair's thread.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,16 +20,16 @@ pub(super) const TRIES: u32 = 3;
 /// Bytes that [`Tried::lost_pages_of_all`] reads at once.
 const CHUNK: usize = 1 << 20;
 
-/// The pause between two tries: a disk that stalls, or a cable, may be well again.
+/// The pause between two tries: a stall of the disk may be over by then.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-/// What a disk reads at once, at least.
+/// The smallest unit of a read, in bytes.
 const SECTOR: usize = 512;
 
 /// A storage whose failed reads are remembered.
 pub(super) struct Tried<'a> {
     storage: &'a dyn Storage,
-    /// A person asked: what cannot be read is lost.
+    /// Whether a person asked for the repair: unreadable sectors then count as lost.
     asked: bool,
     state: RefCell<State>,
 }
@@ -42,15 +42,15 @@ struct State {
 }
 
 impl<'a> Tried<'a> {
-    /// Reads `storage`; `asked`: what cannot be read is lost.
+    /// Reads `storage`. `asked`: a person asked for the repair, so unreadable sectors are lost.
     pub(super) fn new(storage: &'a dyn Storage, asked: bool) -> Self {
         Self { storage, asked, state: RefCell::default() }
     }
 
-    /// That no read has failed, or that a person asked for what is left.
+    /// Checks that no read has failed, unless a person asked for the repair.
     ///
     /// # Errors
-    /// That of the first read that failed.
+    /// That of the first failed read.
     pub(super) fn check(&self) -> Result<()> {
         match &self.state.borrow().failure {
             Some(error) if !self.asked => Err(error.clone()),

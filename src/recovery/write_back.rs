@@ -1,16 +1,16 @@
-//! Putting a sound database's content into a damaged file that may be in use, as one transaction.
+//! Writes a sound database's content into a damaged file that may be in use, in one transaction.
 //!
-//! The backup API (<https://sqlite.org/backup.html>) makes the content of one database that of
-//! another under the other's locks. Everybody else who has the file open sees a committed change
-//! with a new schema; no handle, no inode and no name is exchanged. The transaction is synced in
-//! full: a loss of power at any moment leaves the old content or the new one.
+//! The backup API (<https://sqlite.org/backup.html>) overwrites the content of one database with
+//! that of another, under the destination's locks. Every other connection to the file sees a
+//! committed change with a new schema; handles, inode and name stay the same. The transaction is
+//! synced in full: after a power loss at any moment the file has the old content or the new one.
 //!
-//! SQLite refuses to lock a database whose header it cannot read, with one exception: a connection
-//! with `SQLITE_DBCONFIG_RESET_DATABASE` takes whatever is there for an empty database, the WAL's
-//! frames and the locks for what they are (<https://sqlite.org/c3ref/c_dbconfig_defensive.html>).
-//! So there is no damage to a file's content that makes a replacement of the file necessary. One
-//! thing it believes even then, while it opens the file: a page size that could be one. Where it
-//! is not the database's, the two bytes are corrected first.
+//! SQLite refuses to lock a database whose header it cannot read, with one exception: with
+//! `SQLITE_DBCONFIG_RESET_DATABASE` a connection treats the file as an empty database, and still
+//! honours locks and WAL frames (<https://sqlite.org/c3ref/c_dbconfig_defensive.html>). So no
+//! damage of the content makes it necessary to replace the file. Even then SQLite reads the page
+//! size from the header if the value is possible. If that is not the database's page size, the two
+//! bytes are corrected first.
 
 use std::path::Path;
 use std::ptr;
@@ -23,28 +23,28 @@ use crate::engine::{
     Task,
 };
 
-/// Pages between two looks at whether to go on.
+/// Pages copied between two calls of [`Task::go_on`].
 const PAGES: i32 = 512;
 
 /// The longest pause between two attempts at the write lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// How it ended.
+/// How the write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
-    /// The file's content is the new database's, durably.
+    /// The file durably has the new database's content.
     Yes,
-    /// Somebody committed between the hold's end and the transaction's beginning: nothing was
-    /// written, and what was salvaged is not all there is.
+    /// Another connection committed between the end of the hold and the beginning of the
+    /// transaction. Nothing was written, and the salvage is out of date.
     Overtaken,
 }
 
-/// Makes the content of the database at `source`, which nobody else has open, that of the file
-/// that is held. The pages of both have the same size, or the file has no WAL.
+/// Overwrites the held file with the content of the database at `source`, which no other connection
+/// has open. Both have the same page size, or the file has no WAL.
 ///
 /// # Errors
-/// `SQLITE_BUSY` where somebody else is in the way until `until`; those of the disk; `task`'s.
-/// The file is then as it was.
+/// `SQLITE_BUSY` if a lock of another connection blocks it until `until`; `ERR_FUSION_PAGE_SIZE` if
+/// the WAL has another page size; those of the disk; `task`'s. The file is then unchanged.
 pub(super) fn write_back(
     source: &Path,
     hold: Hold<'_>,
@@ -67,8 +67,8 @@ pub(super) fn write_back(
         return copy(&from, to, hold, expected, until, task);
     }
     let lie = hold.set_page_size(page_size)?;
-    // With its page size the header may be one that SQLite reads. Then it finds an empty WAL, too,
-    // which it takes for none where it takes the file for an empty database.
+    // With the right page size SQLite may be able to read the header. It then also sees an empty
+    // WAL, which it ignores while it treats the file as an empty database.
     let readable = match lie {
         Some(_) => readable_destination(path, page_size)?,
         None => None,
@@ -84,7 +84,7 @@ pub(super) fn write_back(
     written
 }
 
-/// Ends the hold, takes the write lock, and copies, unless somebody was faster.
+/// Ends the hold, takes the write lock, and copies, unless another connection committed in between.
 fn copy(
     from: &Connection,
     to: Connection,
@@ -117,8 +117,8 @@ fn copy(
     }
 }
 
-/// Undoes [`Hold::set_page_size`] in a file that was not written to after all. Where somebody
-/// has written to it since, or that cannot be told, the header is theirs.
+/// Undoes [`Hold::set_page_size`] in a file that was not overwritten. If another connection has
+/// written to it since, or that is unknown, the header stays as it is.
 fn put_back(
     live: &LiveFile,
     lie: Option<PageSizeField>,
@@ -130,13 +130,13 @@ fn put_back(
     if let Ok(hold) = live.hold(until, task)
         && live.generation().is_ok_and(|now| now == expected)
     {
-        // What cannot be written is kept in the preserved copy.
+        // After a failure the preserved copy still has the original bytes.
         drop(hold.restore_page_size(lie));
     }
 }
 
-/// A connection to the damaged file that takes it for what it is, if SQLite begins transactions
-/// on it and goes by the page size that it should.
+/// A connection to the damaged file without `SQLITE_DBCONFIG_RESET_DATABASE`. `None` if SQLite
+/// cannot begin a transaction on the file, or uses another page size.
 fn readable_destination(path: &Path, page_size: u32) -> Result<Option<Connection>> {
     let to = destination(path)?;
     set_reset(&to, false);
@@ -148,14 +148,14 @@ fn readable_destination(path: &Path, page_size: u32) -> Result<Option<Connection
             Ok((size == page_size).then_some(to))
         }
         Err(error) if error.class() == Class::Corrupt => Ok(None),
-        // Contention is for the transaction's beginning to find.
+        // Contention is handled when the transaction begins.
         Err(error) if error.class() == Class::Transient => Ok(Some(to)),
         Err(error) => Err(error.at(path)),
     }
 }
 
-/// A connection to the damaged file that takes it for an empty database, syncs its commits in
-/// full and never checkpoints.
+/// A connection that treats the damaged file as an empty database, syncs its commits in full and
+/// never checkpoints.
 fn destination(path: &Path) -> Result<Connection> {
     let to = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
     to.checkpoint_on_close(false);
@@ -186,8 +186,8 @@ fn set_reset(connection: &Connection, yes: bool) {
     }
 }
 
-/// Begins the destination's transaction. False: somebody has committed, and may have repaired the
-/// file, so that there is nothing to wait for.
+/// Begins the destination's transaction. `false`: another connection has committed, and may have
+/// repaired the file, so that waiting is of no use.
 fn lock(
     backup: &mut Backup,
     live: &LiveFile,
@@ -204,8 +204,8 @@ fn lock(
             Err(error) if error.class() != Class::Transient || Instant::now() >= until => {
                 return Err(error);
             }
-            // A moment at which it is being written reads differently, too; then it begins anew
-            // in vain, which is no harm.
+            // The generation also differs while it is being written. The repair then starts over
+            // for no reason, which does no harm.
             Err(_) if live.generation()? != expected => return Ok(false),
             Err(_) => {}
         }
@@ -214,10 +214,11 @@ fn lock(
     }
 }
 
-/// Gives a database that was taken for an empty one a schema version that nobody has seen.
+/// Sets a schema version that no connection has in its cache, after SQLite has treated the file as
+/// an empty database.
 ///
-/// The backup API counts the destination's version up by one, which here means from zero: a
-/// connection that remembers the schema of a database with version 1 would go on using it.
+/// The backup API increments the destination's schema version, here from 0 to 1. A connection that
+/// has cached the schema of a database with version 1 would go on using it.
 fn change_cookie(path: &Path, until: Instant, task: &dyn Task) -> Result<()> {
     let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
     connection.checkpoint_on_close(false);
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_nobody_has_open_gets_the_new_content_whatever_its_first_page() {
+    fn a_file_without_connections_gets_the_new_content_whatever_its_first_page() {
         for first in [[0; 4096], [0xff; 4096]] {
             let (_directory, path, source) = files();
             let connection = open(&path);
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn its_schema_version_is_one_that_nobody_remembers() {
+    fn its_schema_version_is_in_no_connections_cache() {
         let (_directory, path, source) = files();
         destroy(&path, 0, &[0; 4096]);
         write(&source, &path);

@@ -1,28 +1,28 @@
-//! Which rows an index that has lost pages has no entry of for certain: those whose entry would be
-//! between two that are on one of its leaves.
+//! Proves that an index which has lost pages never had an entry for a row: two neighbouring entries
+//! of one leaf exclude every key between them.
 //!
-//! Memory: a key for each row that is asked about, and what a leaf's entries need.
+//! Memory: one key a row in question, and the entries of one leaf.
 
 use super::leaf;
 use super::pages::Pages;
 use super::survey::Survey;
 use crate::format::{Cell, Kind, SortKey, record};
 
-/// How often each row may be looked at on the average: the leaves of a sound index do not overlap.
+/// Bounds the comparisons: the average number a row. The leaves of a sound index do not overlap.
 const MOST_LOOKS: usize = 16;
 
-/// A row that no entry was found of.
+/// A row without an entry in the index.
 pub(super) struct Unnamed {
-    /// Where its entry would be.
+    /// The key that its entry would have.
     pub(super) key: SortKey,
-    /// The page that it is on.
+    /// The page of the row.
     pub(super) page: u32,
-    /// It was told of.
-    pub(super) told: bool,
+    /// The row was reported to `absent`.
+    pub(super) reported: bool,
 }
 
-/// Tells `absent` the page of each of `rows` that is not in the index with those pages, whose
-/// entries' first fields are sorted as `descending` says.
+/// Calls `absent` with the page of each of `rows` that provably has no entry in `index`, which has
+/// these pages. `descending` has the sort order of the entries' first fields.
 pub(super) fn find(
     pages: &Pages<'_>,
     survey: &Survey,
@@ -45,8 +45,8 @@ pub(super) fn find(
             let behind = rows.iter_mut().skip(from).take(looks).take_while(|row| row.key <= last);
             for row in behind {
                 looks -= 1;
-                if !row.told && row.key.is_before(&last) {
-                    row.told = true;
+                if !row.reported && row.key.is_before(&last) {
+                    row.reported = true;
                     absent(row.page);
                 }
             }
@@ -54,8 +54,8 @@ pub(super) fn find(
     }
 }
 
-/// The keys of the first and the last of each run of entries that are all on a leaf: of others
-/// nobody read which row they are of.
+/// The first and the last key of each run of readable entries on a leaf. An entry with overflow
+/// pages ends a run: its row was not read, and could be the row in question.
 fn runs(pages: &Pages<'_>, page: u32, descending: &[bool]) -> Vec<(SortKey, SortKey)> {
     let Some(bytes) = pages.read(page) else { return Vec::new() };
     let Some(view) = leaf::open(&bytes, pages.layout.usable, page == 1) else { return Vec::new() };

@@ -1,19 +1,19 @@
-//! Pages that no b-tree leads to any more, and whose they are.
+//! Assigns orphan pages, which are reachable from no root, to the tables that lost them.
 //!
-//! A page can only be a table's that has lost one, in the range of rowids that was lost: a table
-//! whose b-tree is whole takes nothing, and what looks like its rows was deleted, or moved. Two
-//! things make an orphan:
+//! An orphan can only belong to a table that has lost pages, and only within the range of rowids
+//! that was lost. A table with an intact b-tree gets no page: an orphan that looks like its rows
+//! holds deleted or moved ones. A page becomes an orphan in two ways:
 //!
-//! * The page above it was lost. Then nothing else leads to it, and it is one of a table that has
-//!   lost a page above the leaves.
-//! * It has changed places, or was copied. Then what leads to it expects something else there, and
-//!   it is what some table has lost. If that table has in its place what is expected in the page's,
-//!   the two have changed places with each other.
+//! * Its parent was lost. Then no page references it, and it belongs to a table that has lost an
+//!   interior page.
+//! * It was swapped with another page, or copied. Then its parent expects other content there, and
+//!   some table misses the orphan's content. If that table has, in the place of the missing page,
+//!   the content that is expected in the orphan's place, the two pages were swapped.
 //!
-//! Where more than one table could have it, none gets it. That goes for tables that look whole,
-//! too, where pages have changed places, and for tables that nobody knows of, where some of the
-//! schema is lost: then a page must end just where one was lost, or the table's indexes have its
-//! rows.
+//! If more than one table could have lost the orphan, it stays unassigned. Tables that look intact
+//! count too if pages were swapped, and so do unknown tables if part of the schema is lost. In
+//! those cases the orphan must end exactly where a lost page ended, or the table's indexes must
+//! have its rows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,75 +27,75 @@ use super::target::{IndexShape, Part, Shape};
 use super::tree::{Lost, Owner, Owners, Placed, Tree};
 use crate::format::Kind;
 
-/// Points for a page that ends where what was lost ended.
+/// Points for an orphan whose last rowid is that of the lost leaf.
 const EXACT: i64 = 1000;
 
-/// Points for a page that has changed places with the one that is where it was lost, or that is
-/// there itself.
+/// Points for an orphan that was swapped with the page in the place of the lost one, or that is in
+/// that place itself.
 const EXCHANGED: i64 = 10_000;
 
-/// Points off for a column with values such as the table has in none of its other rows.
+/// Points off for each column with a type that none of the table's other rows has there.
 const STRANGE: i64 = 2000;
 
-/// Points for a page whose rows an index of the table has.
+/// Points for an orphan whose rows an index of the table has.
 const CERTAIN: i64 = 100_000;
 
-/// Rows from which on what a table's rows look like is known.
+/// The least number of rows from which the usual types of a table's columns are known.
 const KNOWN: u64 = 50;
 
-/// B-trees that are heard of which expect something in one page's place.
+/// Maximum number of lost leaves that are kept for one page's place.
 const MOST_EXPECTED: usize = 4;
 
-/// Pages that a table's indexes are asked about.
+/// Maximum number of pages for which the indexes of a table are queried.
 const MOST_QUESTIONS: usize = 20_000;
 
 /// A table that may have lost pages.
-pub(super) struct Bereft<'a> {
-    /// Its number among the owners.
+pub(super) struct DamagedTable<'a> {
+    /// The table's number in [`Owner::Tree`].
     pub(super) number: u32,
     pub(super) shape: &'a Shape,
     pub(super) tree: &'a mut Tree,
-    /// What is noted of the pages that it still has, and of how many rows.
+    /// The summary of the pages that the table still has, and their number of rows.
     pub(super) seen: Option<(Note, u64)>,
-    /// The pages that were found to be its.
+    /// The orphans that were assigned to the table.
     pub(super) adopted: Vec<u32>,
 }
 
 /// An index that may have lost pages.
-pub(super) struct BereftIndex<'a> {
+pub(super) struct DamagedIndex<'a> {
     pub(super) tree: &'a Tree,
-    /// What its entries look like, where that is known.
+    /// The layout of its entries, if known.
     pub(super) shape: Option<&'a IndexShape>,
-    /// What is noted of the pages that it still has.
+    /// The summary of the pages that the index still has.
     pub(super) seen: Option<Note>,
 }
 
-/// What is known beside the b-trees.
+/// The facts that are known besides the damaged b-trees.
 pub(super) struct Known<'a> {
     pub(super) survey: &'a Survey,
-    /// Pages that the database had.
+    /// The number of pages that the database had.
     pub(super) pages: u64,
-    /// Of all tables.
+    /// The layouts of all tables.
     pub(super) shapes: &'a [Shape],
-    /// There are no other tables.
+    /// The schema is complete: there are no other tables.
     pub(super) complete: bool,
-    /// Pages that something other than a b-tree expected to be its.
+    /// B-tree pages to which an overflow chain leads.
     pub(super) expected: &'a [u32],
-    /// Where roots are that have changed places, by the tables' places.
+    /// The page of each root that was moved, by the number of its table.
     pub(super) roots: &'a HashMap<usize, u32>,
-    /// Pages that are not the tables' in whose places they are.
+    /// Pages that are in the b-tree of a table they do not belong to.
     pub(super) not_theirs: &'a HashSet<Question>,
-    /// What else tells whose a page is.
+    /// The owner of a page by the pointer map.
     pub(super) belongs: &'a dyn Fn(u32) -> Belongs,
     pub(super) evidence: &'a Evidence<'a>,
 }
 
-/// Gives orphan pages to the tables that lost them; what remains belongs to none.
+/// Assigns orphan pages to the tables that lost them. Returns the orphans without a table.
 pub(super) fn adopt(
     known: &Known<'_>,
     owners: &mut Owners,
-    tables: &mut [Bereft<'_>],
-    indexes: &[BereftIndex<'_>],
+    tables: &mut [DamagedTable<'_>],
+    indexes: &[DamagedIndex<'_>],
 ) -> Vec<u32> {
     let Known { survey, belongs, .. } = *known;
     let expected: HashSet<u32> = tables
@@ -135,7 +135,7 @@ pub(super) fn adopt(
             table.seen = looks.of;
         }
     }
-    // What is just as long as a gap comes before what only ends there.
+    // An orphan that fills a gap exactly comes before one that only ends where the gap ends.
     let gaps: HashSet<Range> = tables
         .iter()
         .flat_map(|table| &table.tree.lost)
@@ -150,8 +150,8 @@ pub(super) fn adopt(
         let note = &survey.note(page);
         let Is::Tree(kind) = note.is else { continue };
         let moved = expected.contains(&page);
-        let told = if moved { Belongs::Unknown } else { belongs(page) };
-        let found = match told {
+        let by_pointer_map = if moved { Belongs::Unknown } else { belongs(page) };
+        let found = match by_pointer_map {
             Belongs::Free => {
                 owners.set(page, Owner::Free);
                 continue;
@@ -195,12 +195,13 @@ pub(super) fn adopt(
     left
 }
 
-/// The table whose b-tree leads to a leaf of which only some rowids are in the range there: the leaf
-/// and what is above it are of two times. Those rows are the table's, if they can be no other's.
+/// Finds the table whose b-tree references a leaf with some rowids outside of the leaf's range: the
+/// leaf and its parent were written at different times. The rows in the range belong to that table,
+/// if no other table could have them.
 fn in_part(
     known: &Known<'_>,
     page: u32,
-    tables: &[Bereft<'_>],
+    tables: &[DamagedTable<'_>],
     verdicts: &HashMap<Question, Verdict>,
 ) -> Option<(usize, Placed)> {
     let note = known.survey.note(page);
@@ -223,9 +224,14 @@ fn in_part(
     alone.then_some((number, Placed { page, low: lost.low, high: lost.high }))
 }
 
-/// The table with that root, and what it lost that a page can be, if its records can be the
-/// table's.
-fn whose(note: &Note, kind: Kind, root: u32, tables: &[Bereft<'_>]) -> Option<(usize, usize)> {
+/// The table with that root, and its gap that the page can fill. `None` if the page's records
+/// cannot be rows of the table.
+fn whose(
+    note: &Note,
+    kind: Kind,
+    root: u32,
+    tables: &[DamagedTable<'_>],
+) -> Option<(usize, usize)> {
     let number = tables.iter().position(|table| table.shape.root == root)?;
     let table = tables.get(number)?;
     fit::fit(note, table.shape)?;
@@ -234,27 +240,27 @@ fn whose(note: &Note, kind: Kind, root: u32, tables: &[Bereft<'_>]) -> Option<(u
     (kind.is_table() != table.shape.without_rowid).then_some((number, lost))
 }
 
-/// A page that nothing leads to.
+/// An orphan page.
 struct Orphan<'a> {
     note: &'a Note,
     kind: Kind,
     role: Role<'a>,
-    /// What a table's indexes say of it.
+    /// The verdict of a table's indexes on it.
     verdict: &'a dyn Fn(usize) -> Option<Verdict>,
     exchanges: &'a Exchanges<'a>,
 }
 
-/// What is expected in the places of pages, to tell which have changed places with each other.
+/// The content that is expected in the places of pages, to detect pages that were swapped.
 struct Exchanges<'a> {
     survey: &'a Survey,
-    /// What was lost in a page's place: leaves.
+    /// The lost leaves that are expected in a page's place.
     expected: HashMap<u32, Vec<Lost>>,
-    /// The pages where roots are, by the pages where they were.
+    /// The pages where moved roots are, by the pages where they were.
     roots: HashMap<u32, u32>,
 }
 
 impl<'a> Exchanges<'a> {
-    fn find(known: &Known<'a>, tables: &[Bereft<'_>]) -> Self {
+    fn find(known: &Known<'a>, tables: &[DamagedTable<'_>]) -> Self {
         let mut expected: HashMap<u32, Vec<Lost>> = HashMap::new();
         for lost in tables.iter().flat_map(|table| &table.tree.lost).filter(|lost| lost.leaf) {
             let of_page = expected.entry(lost.page).or_default();
@@ -267,7 +273,7 @@ impl<'a> Exchanges<'a> {
         Self { survey: known.survey, expected, roots }
     }
 
-    /// Whether what is in the place of `other` is what was expected in that of `page`.
+    /// Whether page `other` has the content that is expected in the place of `page`.
     fn has(&self, page: u32, other: u32) -> bool {
         let mut expected = self.expected.get(&page).into_iter().flatten();
         page != other
@@ -277,16 +283,16 @@ impl<'a> Exchanges<'a> {
 }
 
 impl Orphan<'_> {
-    /// The one table, and what it lost, that the page must be of.
+    /// The one table that must have lost the page, and its gap.
     fn place(
         &self,
         known: &Known<'_>,
-        tables: &[Bereft<'_>],
-        indexes: &[BereftIndex<'_>],
+        tables: &[DamagedTable<'_>],
+        indexes: &[DamagedIndex<'_>],
         looks: &[Looks],
     ) -> Option<(usize, usize)> {
         let &Self { note, kind, role, .. } = self;
-        let entries_of: Vec<&BereftIndex<'_>> = indexes
+        let entries_of: Vec<&DamagedIndex<'_>> = indexes
             .iter()
             .filter(|index| !kind.is_table() && index.could_have(note, known.shapes))
             .collect();
@@ -296,7 +302,7 @@ impl Orphan<'_> {
         for ((number, table), looks) in tables.iter().enumerate().zip(looks) {
             let verdict = (self.verdict)(number);
             let somewhere = || {
-                // The keys may be of another time than the rows, which the indexes have.
+                // The indexes have the rows, so an out-of-date divider key does not count.
                 let own = verdict.is_some_and(Verdict::is_own);
                 own.then(|| Some((table.fits(note, kind)?, table.any_lost()?, false))).flatten()
             };
@@ -306,9 +312,9 @@ impl Orphan<'_> {
                 continue;
             }
             let certain = verdict.is_some_and(Verdict::is_own);
-            // An index that has lost a page has its entries nowhere else, but the table's others name
-            // their keys. And some of its values may be keys as well: of an entry with fewer fields
-            // than a row little else is compared.
+            // The page may also be one that an index has lost. Its entries contain keys of the
+            // table, which the table's other indexes confirm, and its values may look like keys:
+            // an entry with fewer fields than a row is compared by little else.
             let short = usize::from(note.fields.1) < table.shape.fields.len();
             let mostly = verdict == Some(Verdict::Own { mostly: true });
             let keyed = || entries_of.iter().any(|index| index.has_keys_of(number, table.shape));
@@ -322,7 +328,7 @@ impl Orphan<'_> {
             if !sure && self.could_be_anothers(known, table, lost) {
                 continue;
             }
-            // A page above whose keys are damaged may lead to it all the same.
+            // A parent with damaged keys may still reference the page.
             let is_there = place == role.page && !known.not_theirs.contains(&(number, role.page));
             let mut points = i64::from(points) + if exact { EXACT } else { 0 };
             points += if exchanged || is_there { EXCHANGED } else { 0 };
@@ -346,8 +352,8 @@ impl Orphan<'_> {
                 }
             }
         }
-        // Of pages that a table cannot all have some are another's, even if none is known that has
-        // lost any: it may have another's page for its root.
+        // Overlapping candidates cannot all belong to one table, even if no other table is known to
+        // have lost a page: the root of that table may be a page of another one.
         let at_home = |table: usize| tables.get(table).is_some_and(|it| it.shape.root == role.page);
         best.filter(|&(points, (table, _))| {
             points >= CERTAIN || (!tied && (!contested || points >= EXCHANGED || at_home(table)))
@@ -355,14 +361,14 @@ impl Orphan<'_> {
         .map(|(_, place)| place)
     }
 
-    /// Whether the page could as well be of a table that looks whole, or that nobody knows of.
-    fn could_be_anothers(&self, known: &Known<'_>, table: &Bereft<'_>, lost: usize) -> bool {
+    /// Whether the page could also belong to a table that looks intact, or to an unknown one.
+    fn could_be_anothers(&self, known: &Known<'_>, table: &DamagedTable<'_>, lost: usize) -> bool {
         let Some(lost) = table.tree.lost.get(lost) else { return false };
         let everything = lost.low == i64::MIN && lost.high == i64::MAX;
         if !known.complete && everything {
             return true;
         }
-        // A page above that is damaged itself leads to it, with a range that is not its.
+        // A damaged parent references the page, with a wrong range.
         let led_to = table.tree.lost.iter().any(|lost| lost.page == self.role.page);
         self.role.moved
             && !led_to
@@ -378,17 +384,18 @@ impl Orphan<'_> {
 #[derive(Clone, Copy)]
 struct Role<'a> {
     page: u32,
-    /// Something expected another page in its place.
+    /// Another page was expected in its place.
     moved: bool,
     survey: &'a Survey,
-    /// Pages that the database had.
+    /// The number of pages that the database had.
     pages: u64,
 }
 
-/// What of the lost a page could be, and whether it is so exactly.
+/// Finds a gap that this page could fill. `true` if the gap is a lost leaf with the same last
+/// rowid, and another page was expected in this page's place.
 ///
-/// Where nothing expected anything in the page's place, that may be lost, too: then it can be a
-/// leaf that ends just so, if there is another page in that leaf's place, or never was such a page.
+/// If no page was expected there, the reference may be lost too. Then the page can still be a lost
+/// leaf with the same last rowid, if that leaf's place has other content or does not exist.
 fn gap(note: &Note, lost: &[Lost], role: Role<'_>) -> Option<(usize, bool)> {
     let fits = |lost: &Lost| {
         let exact = note.high == lost.high;
@@ -409,15 +416,15 @@ fn gap(note: &Note, lost: &[Lost], role: Role<'_>) -> Option<(usize, bool)> {
         .max_by_key(|&(number, exact)| (exact, !lost.get(number).is_some_and(|lost| lost.leaf)))
 }
 
-impl Bereft<'_> {
-    /// How well a page fits, what of the lost it could be, and whether it is so exactly.
+impl DamagedTable<'_> {
+    /// How well a page fits, the gap that it could fill, and whether it does so exactly.
     fn could_have(&self, note: &Note, kind: Kind, role: Role<'_>) -> Option<(u32, usize, bool)> {
         let points = self.fits(note, kind)?;
         let (lost, exact) = gap(note, &self.tree.lost, role)?;
         Some((points, lost, exact))
     }
 
-    /// How well a page fits.
+    /// How well a page's records fit the table. `None` if they cannot be its rows.
     fn fits(&self, note: &Note, kind: Kind) -> Option<u32> {
         if kind.is_table() == self.shape.without_rowid {
             return None;
@@ -425,13 +432,14 @@ impl Bereft<'_> {
         fit::fit(note, self.shape)
     }
 
-    /// Something of the lost, what was not found first.
+    /// The first gap that is not filled yet, else the first one.
     fn any_lost(&self) -> Option<usize> {
         let lost = &self.tree.lost;
         lost.iter().position(|lost| !lost.found).or((!lost.is_empty()).then_some(0))
     }
 
-    /// What the table's rows look like, where it has not enough of them left to tell.
+    /// Infers the usual types of the table's columns from the orphans, if the table has too few
+    /// rows left.
     fn looks<'s>(
         &self,
         orphans: &[u32],
@@ -457,7 +465,7 @@ impl Bereft<'_> {
         if enough { looks } else { Looks { of: None, ..looks } }
     }
 
-    /// Ranges of rowids that were lost and not found, without what was adopted.
+    /// The lost ranges of rowids, without the ranges of assigned orphans.
     pub(super) fn gaps(&self, survey: &Survey) -> Vec<(i64, i64)> {
         if self.shape.without_rowid {
             return Vec::new();
@@ -490,9 +498,9 @@ impl Bereft<'_> {
     }
 }
 
-impl BereftIndex<'_> {
-    /// Whether its entries begin with the keys of the table with that number and are not just as its
-    /// rows.
+impl DamagedIndex<'_> {
+    /// Whether its entries begin with the key of the table with that number, and differ from the
+    /// table's rows.
     fn has_keys_of(&self, number: usize, table: &Shape) -> bool {
         self.shape.is_some_and(|shape| {
             let field = |(at, part): (usize, &Part)| *part == Part::Field(at);
@@ -502,7 +510,7 @@ impl BereftIndex<'_> {
         })
     }
 
-    /// Whether a page of an index's b-tree could be one that this index lost.
+    /// Whether this index could have lost an index page with that summary.
     fn could_have(&self, note: &Note, tables: &[Shape]) -> bool {
         if self.tree.lost.is_empty() {
             return false;

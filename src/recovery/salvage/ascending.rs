@@ -1,8 +1,8 @@
-//! What of a sequence that should ascend still does: the rest is damaged.
+//! Longest increasing subsequence. Values outside it count as damaged.
 
-/// Of each value whether it is in the longest run that ascends, one of them if there are more.
+/// For each value, whether it is in the longest increasing subsequence (one of the longest).
 pub(super) fn longest(values: &[i64]) -> Vec<bool> {
-    // Patience sorting: the last value of the best run of each length, and each one's forerunner.
+    // Patience sorting: the best last value of each length, and the predecessor of each value.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(values.len());
     for (place, value) in values.iter().enumerate() {
@@ -29,7 +29,7 @@ mod tests {
     use super::longest;
 
     #[test]
-    fn one_that_stands_out_is_left_out() {
+    fn a_value_out_of_order_is_left_out() {
         for (values, kept) in [
             (&[1, 2, 3][..], &[true, true, true][..]),
             (&[1, 900, 3, 4], &[true, false, true, true]),

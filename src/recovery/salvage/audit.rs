@@ -1,11 +1,11 @@
-//! How much is wrong with a file's structure, to tell whether a WAL is its own.
+//! Counts the structural faults of a file with and without its WAL, to detect a foreign WAL.
 //!
-//! A WAL that belongs to another file, or to this one when it was another, is well summed and
-//! makes b-trees lead nowhere. SQLite would take it; here the file alone is believed where it is
-//! sound, or much sounder, without.
+//! A WAL of another file, or of an older version of this one, has valid checksums, but its frames
+//! break the b-trees. SQLite would use it. The salvager ignores the WAL if the file is sound, or
+//! much sounder, without it.
 //!
-//! A page of the WAL that is none in itself is no such fault: it was damaged before it was
-//! written, by whomever, and says nothing of what else the WAL holds. It is a loss of that page.
+//! A page of the WAL that does not parse was damaged before it was written. It is a loss of that
+//! page, and says nothing about the rest of the WAL, so it does not count.
 
 use super::geometry::Geometry;
 use super::pages::Pages;
@@ -14,13 +14,13 @@ use super::tree::{Owner, Owners, Walk};
 use super::{Snapshot, free, schema};
 use crate::engine::{Result, Task};
 
-/// Whether a file with so many faults with its WAL, and so many without, is better read without.
+/// Whether a file is better read without its WAL, by the number of faults with it and without it.
 pub(super) fn is_better_without(with: u64, without: u64) -> bool {
     with > 0 && (without == 0 || without.saturating_mul(2) < with)
 }
 
-/// Counts pages that b-trees lack, unless they are in the WAL and damaged in themselves, and pages
-/// of b-trees that nothing leads to.
+/// Counts the pages that b-trees lack, except damaged pages of the WAL, and the b-tree pages
+/// without a reference.
 ///
 /// # Errors
 /// `task`'s.

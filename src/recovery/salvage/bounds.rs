@@ -1,9 +1,9 @@
-//! Which rowids the children of a table's interior page may have.
+//! Computes the ranges of rowids of the children of a table's interior page.
 //!
-//! That is what the page's keys say, as far as they ascend. But a key may be damaged and still do
-//! so, or the whole page be of another time than its children. So a child that is not between its
-//! keys is believed where it joins the child before or after it without a gap, and of others it is
-//! told where between their neighbours they are. Pure.
+//! The page's divider keys give the ranges, as far as they ascend. A damaged key may still be in
+//! ascending order, and the whole page may be older or newer than its children. So a child outside
+//! of its keys is accepted if its rowids join those of the child before or after it without a gap.
+//! For any other such child, [`Bounds::hole`] is the range between its neighbours. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use super::ascending;
 use super::survey::{Is, Note};
 use crate::format::Kind;
 
-/// A child as the page has it.
+/// A child of the interior page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Child {
     pub(super) page: u32,
-    /// Its greatest rowid, by the page; the last child has none.
+    /// Its divider key: its greatest rowid. The last child has none.
     pub(super) key: Option<i64>,
-    /// What is noted of the page that is there.
+    /// The summary of the child page.
     pub(super) note: Note,
 }
 
@@ -30,17 +30,17 @@ impl Child {
 /// Least and greatest rowid.
 pub(super) type Range = (i64, i64);
 
-/// What a child may have.
+/// The rowids that a child may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
-    /// By its keys.
+    /// The range between its divider keys.
     pub(super) range: Range,
-    /// Where between the children that are in their places the rows of one are that is not.
+    /// For a child outside of its range: the range between the neighbours inside theirs.
     pub(super) hole: Option<Range>,
 }
 
-/// The bounds of a page's children, whose own are `low` and `high`. `is_in` tells whether a child's
-/// rowids are in a range.
+/// The bounds of the children of a page whose own range is `low` to `high`. `is_in` returns whether
+/// a child's rowids are in a range.
 pub(super) fn of(
     children: &[Child],
     (low, high): Range,
@@ -58,10 +58,11 @@ pub(super) fn of(
         })
         .collect();
     let at = |taken: &[Option<Range>], place: usize| taken.get(place).copied().flatten();
-    // The order of a torn page's pointers is of another time than the children.
+    // The pointers of a torn page are older or newer than its children, so their order says
+    // nothing.
     let keys_ascend = keys.iter().zip(children).all(|(key, child)| *key == child.key);
     let mut all: BTreeMap<i64, i64> = taken.iter().flatten().copied().collect();
-    // Of those that are not in their places, the ones that would be between some others.
+    // The children outside of their ranges that lie between two accepted children.
     let displaced: Vec<bool> = children
         .iter()
         .zip(&taken)
@@ -70,7 +71,7 @@ pub(super) fn of(
         })
         .collect();
     let all_displaced = displaced.iter().filter(|it| **it).count();
-    // What is taken behind a child that is looked at does not change before it is.
+    // The loop changes the range of a child only when it reaches that child.
     let free = holes(&taken, (low, high));
     let mut from = low;
     for (((place, child), free), displaced) in children.iter().enumerate().zip(free).zip(displaced)
@@ -87,7 +88,7 @@ pub(super) fn of(
             next.has_rows() && child.note.high.checked_add(1) == Some(next.note.low)
         });
         let joins = follows || precedes;
-        // One damaged key puts a child out of one of its bounds only.
+        // One damaged key puts a child outside of only one of its two bounds.
         let begins = bounds.get(place).is_some_and(|it| child.note.low >= it.range.0);
         let ends = child.key.is_none_or(|key| key == child.note.high);
         let explained = lone && (!in_order || begins || ends || joins);
@@ -95,7 +96,7 @@ pub(super) fn of(
         if let (Some(bounds), Some(hole)) = (bounds.get_mut(place), hole) {
             bounds.hole = Some(hole);
             if joins {
-                // Of a leaf nothing says where it should end.
+                // No key gives the end of a leaf that is outside of its keys.
                 let end = if is_leaf(child) { child.note.high } else { hole.1 };
                 bounds.range = (hole.0, end);
                 let interval = interval(child, bounds.range);
@@ -105,7 +106,7 @@ pub(super) fn of(
                 }
             }
         }
-        // Rowids that stand out by so little that no neighbour has them are rather right than the key.
+        // If the rowids overlap no sibling, they are more likely right than the divider key.
         if let (Some(own), Some(bounds)) = (at(&taken, place), bounds.get_mut(place))
             && !child.note.is_in(bounds.range)
         {
@@ -119,7 +120,7 @@ pub(super) fn of(
         }
         from = at(&taken, place).map_or(from, |(_, end)| from.max(end.saturating_add(1)));
     }
-    // Where no key says where the rows end of a child that is not there, the next one's begin.
+    // A missing child without a divider key ends where the next child begins.
     let free = holes(&taken, (low, high));
     for (((bounds, key), taken), free) in bounds.iter_mut().zip(&keys).zip(&taken).zip(free) {
         let narrowed = (bounds.range.0.max(free.0), bounds.range.1.min(free.1));
@@ -130,8 +131,8 @@ pub(super) fn of(
     bounds
 }
 
-/// The keys that are in the page's own range and ascend. Those that are the greatest rowid of their
-/// child come before others.
+/// The divider keys that are in the page's own range and ascend. A key that equals its child's
+/// greatest rowid is preferred to other keys.
 fn believed(children: &[Child], (low, high): Range) -> Vec<Option<i64>> {
     let in_range = |child: &Child| child.key.filter(|key| (low..=high).contains(key));
     let mut keys: Vec<Option<i64>> = children.iter().map(in_range).collect();
@@ -155,7 +156,7 @@ fn believed(children: &[Child], (low, high): Range) -> Vec<Option<i64>> {
     keys
 }
 
-/// Leaves those of the longest run that ascends.
+/// Keeps only the keys of the longest increasing subsequence.
 fn keep_ascending(keys: &mut [Option<i64>]) {
     let known: Vec<i64> = keys.iter().flatten().copied().collect();
     let mut ascend = ascending::longest(&known).into_iter();
@@ -164,7 +165,7 @@ fn keep_ascending(keys: &mut [Option<i64>]) {
     }
 }
 
-/// What the keys say.
+/// The range of each child by the keys.
 fn by_keys(keys: &[Option<i64>], (low, high): Range) -> impl Iterator<Item = Range> {
     let mut ends = Vec::with_capacity(keys.len());
     let mut end = high;
@@ -184,14 +185,14 @@ fn is_leaf(child: &Child) -> bool {
     child.note.is == Is::Tree(Kind::TableLeaf)
 }
 
-/// What a child that is in its place takes of the page's rowids. Behind an interior page's last key
-/// there are more rows.
+/// The rowids that an accepted child occupies. An interior child may have rows after its last key,
+/// so it occupies its range to the end.
 fn interval(child: &Child, (low, high): Range) -> Range {
     let end = if is_leaf(child) { child.note.high.min(high) } else { high };
     (child.note.low.max(low), end)
 }
 
-/// The rowids that are not `taken` around those of `note`, if none of those is.
+/// The free range around the rowids of `note`. `None` if one of those rowids is `taken`.
 fn around(taken: &BTreeMap<i64, i64>, note: &Note, (low, high): Range) -> Option<Range> {
     let before = taken.range(..=note.high).next_back().map(|(_, &end)| end);
     let after = taken.range(note.high..).find(|(start, _)| **start > note.high);
@@ -200,7 +201,7 @@ fn around(taken: &BTreeMap<i64, i64>, note: &Note, (low, high): Range) -> Option
     note.is_in((from, end)).then_some((from, end))
 }
 
-/// Of each child the rowids between those that the children before and after it have taken.
+/// For each child, the range between the accepted children before and after it.
 fn holes(taken: &[Option<Range>], (low, high): Range) -> Vec<Range> {
     let mut from = low;
     let mut holes: Vec<Range> = Vec::with_capacity(taken.len());
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn of_keys_that_do_not_ascend_the_one_is_damaged_that_is_not_its_childs() {
+    fn of_keys_that_do_not_ascend_the_one_that_differs_from_its_childs_last_rowid_is_damaged() {
         let children = [
             leaf(Some(10), 1, 10),
             leaf(Some(20), 11, 20),
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_that_joins_nothing_is_told_its_hole() {
+    fn a_leaf_that_joins_no_sibling_has_a_hole() {
         let children = [leaf(Some(10), 1, 10), leaf(Some(15), 17, 19), leaf(None, 30, 40)];
         assert_eq!(bounds(&children)[1], Bounds { range: (11, 15), hole: Some((11, 29)) });
         let children = [leaf(Some(10), 1, 10), leaf(Some(15), 7, 9), leaf(None, 30, 40)];

@@ -1,22 +1,22 @@
-//! Overflow chains: the rest of records that are longer than their page has room for.
+//! Overflow chains: the overflow pages of records that do not fit on their b-tree page.
 //!
-//! A chain counts if and only if
+//! A chain is valid if and only if
 //!
-//! 1. it has as many pages as the record's length asks for, the last of which links to none (or
-//!    to whatever, where all else is as it must be: nobody follows that link),
-//! 2. none of them is a b-tree's page or was zeroed (the last of a BLOB may be nothing but zeros, if
-//!    no other page was zeroed, or there are zeros before it, too), and
-//! 3. none of them is another record's, or that record's chain is the less likely one.
+//! 1. it has as many pages as the record's length requires, and the last one has no link (a wrong
+//!    last link is accepted if the rest of the chain is as it must be: SQLite never follows it),
+//! 2. none of its pages is a b-tree page or was zeroed (the last page of a BLOB may be all zeros,
+//!    if no other page was zeroed, or zeros precede it), and
+//! 3. none of its pages belongs to another record, unless that record's chain is less likely.
 //!
-//! An overflow page does not say whose it is. What two chains that share a page are told apart by,
-//! and what tells that two pages have changed places, is how SQLite allocates: as a rule one page
-//! after the other, and with zeros behind the content of the last.
+//! An overflow page does not name its record. How SQLite allocates decides which of two chains owns
+//! a shared page, and whether two pages were swapped: the pages of a chain usually follow each
+//! other in the file, and zeros follow the content of the last one.
 //!
-//! In a file without any such fault a chain is believed, however odd. And a chain that is whole where
-//! it is, and whose pages no other has, is never exchanged with another.
+//! In a file without any such fault every complete chain is accepted. The pages of a chain that is
+//! valid in place, and that no other chain has, are never swapped.
 //!
-//! Links are taken from the survey, so that a broken chain costs no reading. Memory: one record,
-//! two bits a page, and what is contested.
+//! The survey has the links, so a broken chain costs no reads. Memory: one record, two bits a page,
+//! and an entry a contested page.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,63 +30,64 @@ use crate::format::Cell;
 /// The longest record that SQLite makes.
 const LONGEST: u64 = 1_000_000_000;
 
-/// Zeros before a last page that has nothing else, from which on they are content.
+/// The least number of zeros before an all-zero last page that make the page part of the content.
 const ZEROS: usize = 8;
 
-/// The most pages that are noted as odd, of each kind.
+/// Maximum number of suspicious pages that are kept, of each kind.
 const MOST_ODD: usize = 10_000;
 
-/// Follows chains.
+/// Follows and reads overflow chains.
 pub(super) struct Chains<'a> {
     pages: &'a Pages<'a>,
     survey: &'a Survey,
-    /// Links that may still be followed: many cells may claim one long chain.
+    /// The number of links that may still be followed: many damaged cells may claim one long chain.
     budget: u64,
     found: Vec<u32>,
-    /// Pages of records that were read.
+    /// Pages of the records that were read.
     taken: Bits,
     clues: Clues,
 }
 
-/// What is known of all chains together.
+/// The facts that follow from all chains together.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Clues {
-    /// Of pages that more than one chain has: how likely the likeliest is, and how many are so.
+    /// For each page in several chains: the best likelihood, and the number of chains that have it.
     contested: HashMap<u32, (u8, u32)>,
-    /// Pages that have changed places.
+    /// Pairs of swapped pages, in both directions.
     swapped: HashMap<u32, u32>,
-    /// Where chains lead to a page of a b-tree.
+    /// B-tree pages to which a chain leads.
     pub(super) broken_at: Vec<u32>,
-    /// Last pages with something behind the content, though chains end with zeros there as a rule,
-    /// whose bytes are another page's, too.
+    /// Last pages with bytes behind the content that are copies of another page. Set only if almost
+    /// all chains of the file end with zeros.
     copies: HashSet<u32>,
     /// Pages were zeroed.
     zeroed: bool,
-    /// Some chain is none, or pages have changed places: others may look whole and be none, too.
+    /// A chain is broken, or pages were swapped: a chain that looks complete may be wrong, too.
     suspicious: bool,
 }
 
-/// What one look at all chains finds.
+/// The result of one pass over all chains.
 #[derive(Default)]
 struct Looked {
-    /// Complete chains.
+    /// The number of complete chains.
     all: usize,
-    /// Of those that do not end where their records do: the last page, and where it should end.
+    /// Chains whose content does not end where the record does: how the chain ends, its last page,
+    /// and where the content should end on it.
     ends: Vec<(End, u32, i64)>,
-    /// Pages that more than one complete chain has.
+    /// Pages in more than one complete chain.
     contested: HashMap<u32, (u8, u32)>,
-    /// Where chains lead to a page of a b-tree.
+    /// B-tree pages to which a chain leads.
     broken_at: Vec<u32>,
-    /// Last pages that link on, with what they link to.
+    /// Last pages that have a link, and the link.
     link_on: Vec<(u32, u32)>,
-    /// Pages before the last that do not.
-    end_early: HashSet<u32>,
+    /// Pages before the last one that have no link.
     any_broken: bool,
 }
 
 impl Looked {
-    /// Last pages that may have changed places: each ends where the other should; or what links to
-    /// the page after another that links to none is that one.
+    /// Pairs of pages that may have been swapped: either the content of each ends where that of the
+    /// other should, or one is a last page with a link to the page after the other, which ends its
+    /// chain too early.
     fn exchanged(&self, survey: &Survey) -> HashMap<u32, u32> {
         let partner = |one: &(End, u32, i64)| {
             let mut others = self.ends.iter().filter(|other| {
@@ -113,7 +114,7 @@ impl Bits {
         Self(vec![0; count as usize / 64 + 1])
     }
 
-    /// Sets a page's bit, and answers whether it was set.
+    /// Sets a page's bit, and returns whether it was set before.
     fn set(&mut self, page: u32) -> bool {
         let Some(word) = self.0.get_mut(page as usize / 64) else { return true };
         let was = *word >> (page % 64) & 1 == 1;
@@ -129,24 +130,24 @@ impl Bits {
 /// How the last page of a chain ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Zeros behind the content, whose last byte is none.
+    /// The last byte of the content is not zero, and only zeros follow it.
     Exact,
     /// Zeros where content should be.
     Short,
-    /// Something behind the content.
+    /// Bytes other than zero behind the content.
     Dirty,
 }
 
-/// What a record's chain is.
+/// The state of a record's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Payload {
-    /// Its record is whole, as far as can be told.
+    /// The record is complete, and no sign of damage was found.
     Whole,
-    /// It is complete, but something about it is odd: text in it must be text.
+    /// The chain is complete but suspicious: the record counts only if its text is valid text.
     Odd,
-    /// Its last page has only so many zeros: they must be BLOBs'.
+    /// The last page is all zeros, this many of them content: they must belong to BLOBs.
     Zeros(usize),
-    /// It does not count.
+    /// The chain is not valid.
     Broken,
 }
 
@@ -157,8 +158,8 @@ impl<'a> Chains<'a> {
         Self { pages, survey, budget, found: Vec::new(), taken: Bits::new(count), clues }
     }
 
-    /// Puts the whole payload of `cell` into `payload`, if its chain counts. Its pages are the
-    /// record's then.
+    /// Reads the whole payload of `cell` into `payload`, if its chain is valid. The chain's pages
+    /// then belong to this record.
     pub(super) fn payload(
         &mut self,
         cell: &Cell<'_>,
@@ -195,7 +196,7 @@ impl<'a> Chains<'a> {
         }
         let in_order = self.found.windows(2).all(follows);
         if rest == 0 && !self.clues.suspicious && !self.clues.zeroed {
-            // Whatever is odd about it: somebody has stored that.
+            // Without any damage to overflow pages, an unusual chain is what was stored.
             return Payload::Whole;
         }
         if rest == 0 && last == Is::Nothing {
@@ -209,7 +210,7 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// The page whose bytes are those of `page`: another one, where the two have changed places.
+    /// The page that has the content of `page`: its partner, if the two were swapped.
     fn actual(&self, page: u32) -> u32 {
         self.clues.swapped.get(&page).copied().unwrap_or(page)
     }
@@ -218,7 +219,7 @@ impl<'a> Chains<'a> {
         self.survey.note(self.actual(page))
     }
 
-    /// Lists the pages of a cell's chain, as far as it goes; whether it is complete.
+    /// Collects the pages of a cell's chain. Returns whether the chain is complete.
     fn follow(&mut self, cell: &Cell<'_>, owners: &Owners) -> bool {
         self.found.clear();
         if cell.length > LONGEST {
@@ -249,7 +250,7 @@ impl<'a> Chains<'a> {
             next = link;
         }
         let in_order = self.found.windows(2).all(follows);
-        // A link to no page at all is damaged, and nobody's.
+        // A link beyond the end of the database leads to no chain: only the link is damaged.
         let likely = match self.end(cell) {
             End::Exact => in_order || next > self.pages.layout.count,
             End::Short => next > self.pages.layout.count,
@@ -264,18 +265,18 @@ impl<'a> Chains<'a> {
         sorted.windows(2).all(|pair| pair.first() != pair.last())
     }
 
-    /// Whether a page that is all zeros may be the last of the chain that was followed up to it.
+    /// Whether an all-zero page may be the last page of the chain so far.
     fn may_be_zeros(&self, cell: &Cell<'_>, page: u32) -> bool {
         let usable = self.pages.layout.usable;
         let zeros_before = match self.found.last() {
-            // The place of the last byte that is not zero.
+            // `high` is the offset of the page's last byte that is not zero.
             Some(&last) => self.note(last).high < i64::try_from(usable - ZEROS).unwrap_or(0),
             None => cell.local.iter().rev().take(ZEROS).all(|byte| *byte == 0),
         };
         (zeros_before || !self.clues.zeroed) && self.pages.read(page).is_some()
     }
 
-    /// Where on its last page the content of the chain that was followed ends.
+    /// The offset at which the content of the chain should end on its last page.
     fn content_end(&self, cell: &Cell<'_>) -> i64 {
         let a_page = (self.pages.layout.usable - 4) as u64;
         let rest = (cell.length - cell.local.len() as u64) % a_page;
@@ -291,7 +292,7 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// How likely it is that page number `place` of the chain that was followed is its own.
+    /// How likely page number `place` of the chain belongs to it. Comparable between chains.
     fn likelihood(&self, place: usize, end: End, owners: &Owners) -> u8 {
         let before = place.checked_sub(1).and_then(|before| self.found.get(before..=place));
         let link = before.map_or(4, |pair| if follows(pair) { 6 } else { 0 });
@@ -300,8 +301,8 @@ impl<'a> Chains<'a> {
         2 * likely + u8::from(!self.has_better(place, owners))
     }
 
-    /// Whether the page before number `place` of the chain that was followed could just as well
-    /// lead to the page right after it, which no other chain has.
+    /// Whether the page before number `place` of the chain could as well link to the page that
+    /// follows it in the file, which no other chain has.
     fn has_better(&self, place: usize, owners: &Owners) -> bool {
         let before = place.checked_sub(1).and_then(|before| self.found.get(before..=place));
         let Some(&[last, next]) = before else { return false };
@@ -316,9 +317,9 @@ impl<'a> Chains<'a> {
         other == 0
     }
 
-    /// Looks at the chains of all records on `leaves`, to tell those that are wrong. That pages
-    /// have changed places is thought of only where others are known to be `misplaced`: chains
-    /// can look odd and be right. So it is with pages that were `zeroed`.
+    /// Follows the chains of all records on `leaves`, to detect wrong ones. Swapped pages are
+    /// looked for only if other pages are known to be `misplaced`, because an unusual chain can be
+    /// right. Likewise all-zero pages count as damaged only if pages were `zeroed`.
     ///
     /// # Errors
     /// `task`'s.
@@ -379,7 +380,7 @@ impl<'a> Chains<'a> {
         Ok(chains.clues)
     }
 
-    /// Looks at all chains once; their pages are taken then.
+    /// Follows all chains once, and marks their pages as taken.
     fn look(&mut self, owners: &Owners, leaves: &[u32], task: &dyn Task) -> Result<Looked> {
         let mut looked = Looked::default();
         self.each(owners, leaves, task, |chains, cell, complete| {
@@ -419,9 +420,9 @@ impl<'a> Chains<'a> {
         Ok(looked)
     }
 
-    /// Those of `pairs` of pages that have changed places for certain. No chain that is whole where
-    /// it is has one of them: each chain that does is broken without the exchange, or does not end
-    /// where its record's length says, and is whole with it.
+    /// The `pairs` of pages that were provably swapped. No chain that is valid in place contains
+    /// one of them. Each chain that does contain one is broken without the swap, or does not end
+    /// where its record's length requires, and is valid with it.
     fn proved(
         &mut self,
         mut pairs: HashMap<u32, u32>,
@@ -464,13 +465,14 @@ impl<'a> Chains<'a> {
         Ok(proved)
     }
 
-    /// Whether the complete chain that was followed links to none and ends where its record does.
+    /// Whether the complete chain has no further link and ends where its record does.
     fn is_whole(&self, cell: &Cell<'_>) -> bool {
         self.found.last().is_some_and(|&last| self.note(last).low == 0)
             && self.end(cell) == End::Exact
     }
 
-    /// Tells `cell` each cell that has a chain, which was followed, and whether it is complete.
+    /// Calls `each` with each cell that has a chain, after following it, and whether the chain is
+    /// complete.
     fn each(
         &mut self,
         owners: &Owners,
@@ -495,12 +497,12 @@ impl<'a> Chains<'a> {
     }
 }
 
-/// Whether the second of two pages is the one after the first.
+/// Whether the second of two pages follows the first in the file.
 fn follows(pair: &[u32]) -> bool {
     matches!(pair, [one, two] if one.checked_add(1) == Some(*two))
 }
 
-/// Those of `some` pages whose bytes another overflow page has.
+/// The pages among `some` that have the same bytes as another overflow page.
 fn copies(pages: &Pages<'_>, survey: &Survey, some: impl Iterator<Item = u32>) -> HashSet<u32> {
     let mut alike: HashMap<(i64, i64), Vec<u32>> = HashMap::new();
     for page in some {
@@ -521,7 +523,7 @@ fn copies(pages: &Pages<'_>, survey: &Survey, some: impl Iterator<Item = u32>) -
     copies
 }
 
-/// Overflow pages of which each links to the page after the other: they have changed places.
+/// Pairs of overflow pages that each link to the page after the other: they were swapped.
 fn crossed(survey: &Survey) -> HashMap<u32, u32> {
     let mut crossed = HashMap::new();
     for (page, note) in survey.iter() {

@@ -1,12 +1,16 @@
-//! Tables whose root, or only page, is rather another table's.
+//! Resolves two tables claiming one root page.
 //!
-//! A root has nothing above it that says which rowids it may hold: whatever was written over it
-//! looks like the table's rows if only the types agree. A table's only page is given up where the
-//! same bytes are in another b-tree with a better right to them, where another table lost just
-//! such a page, or where they are another table's only page as well and this table's indexes
-//! know none of the rows; a whole table where its records are rather like those of another that
-//! lost all of them. A WITHOUT ROWID table's only page is also given up where it rather has the
-//! entries of an index that lost all of them.
+//! No parent gives the range of a root's rowids. So a page that was written over a root looks like
+//! the table's rows if the column types agree. A table gives up its only page if
+//!
+//! - another b-tree has the same bytes in a better-proven place,
+//! - another table has lost exactly such a page, or
+//! - the bytes are also the only page of another table, and this table's indexes have none of the
+//!   rows.
+//!
+//! A table gives up all of its pages if its records fit another table better which has lost all of
+//! its own. A WITHOUT ROWID table also gives up its only page if the page looks like the entries of
+//! an index that has lost all of its own.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +24,7 @@ use super::target::{IndexShape, Shape};
 use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
 
-/// Takes pages from the tables that have no right to them.
+/// Takes pages from the tables that they do not belong to.
 pub(super) fn settle(
     pages: &Pages<'_>,
     survey: &Survey,
@@ -51,8 +55,8 @@ pub(super) fn settle(
                 continue;
             }
             let Owner::Tree(owner) = owners.get(page) else { continue };
-            // An index on all columns (that the rows had when they were written) has the same
-            // entries as a WITHOUT ROWID table has rows.
+            // An index on all columns that a WITHOUT ROWID table's rows have stores the same
+            // records as the table.
             let mirrors = |(index, of): &IndexTree<'_>| {
                 let all = |of: &IndexShape| of.parts.len() == usize::from(note.fields.1);
                 index.root == page && of.is_some_and(|of| of.table == place && all(of))
@@ -64,8 +68,8 @@ pub(super) fn settle(
             let root = other.and_then(|other| trees.get(other)).is_some_and(|it| it.root == page);
             let points = |shape: &Shape| fit::fit(note, shape);
             let theirs = other.and_then(|other| shapes.get(other)).and_then(points);
-            // Where it is one of several pages it belongs there if it begins or ends just as its place
-            // asks; that it could be there is no reason to give up a root that is whole.
+            // A page of a multi-page tree belongs there if its first or last rowid is just what its
+            // parent requires. That it merely fits there is no reason to give up an intact root.
             let joins = other.and_then(|other| trees.get(other)).is_none_or(|other| {
                 let mut placed = other.placed.iter().filter(|it| it.page == page);
                 !other.table || placed.all(|it| it.low != i64::MIN && it.low == note.low)
@@ -93,7 +97,7 @@ pub(super) fn settle(
             if other.root == tree.root || other.table != tree.table {
                 return false;
             }
-            // Then what is there is this table's.
+            // The two pages were swapped: the place of the lost page has this table's rows.
             let exact = |lost: &Lost| {
                 let replaced = leads_to(pages, survey, lost.page, shape);
                 replaced && lost.leaf && note.low >= lost.low && note.high == lost.high
@@ -102,7 +106,7 @@ pub(super) fn settle(
             (points > mine && other.pages.is_empty() && leads_to(pages, survey, other.root, shape))
                 || (single && other.table && points >= mine && other.lost.iter().any(exact))
         });
-        // Rows that are all shorter than the table's are rather an index's entries.
+        // Records with fewer fields than the table's rows are more likely an index's entries.
         let short = shape.without_rowid && usize::from(note.fields.1) < shape.fields.len();
         let entries = indexes.iter().any(|(index, of)| {
             index.pages.is_empty() && of.is_some_and(|of| fit::index_fits(&note, of, shapes))
@@ -126,7 +130,7 @@ pub(super) fn settle(
     }
 }
 
-/// Whether a page has rows that could be a table's, or a child that has.
+/// Whether a page, or one of its children, has rows that could be the table's.
 fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> bool {
     let has = |note: Note| {
         note.is_filled(if shape.without_rowid { Kind::IndexLeaf } else { Kind::TableLeaf })
@@ -140,9 +144,10 @@ fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> boo
     page.children().any(|(child, _)| has(survey.note(child)))
 }
 
-/// Marks orphans that are copies of other pages as free: of one in its place; or of one that is free
-/// itself, where another was `expected` (else it may be free because the page was moved from there).
-/// Answers those that were in the places of others: a b-tree leads to their rows, which no table gets.
+/// Marks an orphan as free if it is a copy of a page that is in a b-tree, or of a free page and
+/// another page was `expected` in the orphan's place (otherwise the page may have been moved from
+/// there to the orphan's place). Returns the copies in whose place another page was expected: their
+/// rows go to `lost_and_found`.
 pub(super) fn set_copies_aside(
     pages: &Pages<'_>,
     survey: &Survey,

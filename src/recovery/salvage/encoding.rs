@@ -1,5 +1,5 @@
-//! A database's text encoding, by the texts themselves: each text that only one encoding can have is
-//! a vote for it.
+//! A database's text encoding, by the texts themselves: each text that only one encoding can have
+//! is a vote for it.
 //!
 //! Any thread; reads up to 2 MiB. Memory: one page's fields.
 
@@ -7,7 +7,7 @@ use super::Source;
 use crate::engine::{Overlay, is_whole, sample};
 use crate::format::{Kind, Page, Value, record};
 
-/// Texts that are looked at.
+/// Maximum number of texts that vote.
 const MOST: u32 = 50_000;
 
 /// How many texts are in UTF-8, UTF-16le and UTF-16be.
@@ -18,7 +18,7 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// Looks at the texts on a sample of a file's whole leaves.
+    /// Counts the texts on a sample of a file's undamaged leaves.
     pub(super) fn of(source: Source<'_>, overlay: &Overlay, page_size: u32, reserved: u8) -> Self {
         let mut texts = Self::default();
         sample(source.database, |offset, bytes| {
@@ -58,8 +58,8 @@ impl Texts {
         }
     }
 
-    /// The encoding (1, 2 or 3) with the most votes, those of `witnesses` among them; 0 where there
-    /// is no vote.
+    /// The encoding (1, 2 or 3) with the most votes, including those of `witnesses`. 0 without a
+    /// vote.
     pub(super) fn best(&self, witnesses: &[u8]) -> u8 {
         let mut best = 0;
         let mut most = 0;
@@ -74,8 +74,9 @@ impl Texts {
     }
 }
 
-/// The encoding that a text must have. Nobody stores a NUL in text that means nothing; of the two
-/// orders of bytes the one is right whose characters are of one script.
+/// The encoding of a text, if only one is plausible. Applications rarely store NUL in text, so a
+/// NUL byte excludes UTF-8, and a NUL character excludes that byte order. Of two possible byte
+/// orders, the right one has more characters of one script (the same high byte).
 fn encoding(text: &[u8]) -> Option<u8> {
     if text.is_empty() {
         return None;
@@ -118,7 +119,7 @@ mod tests {
             assert!(matches!(encoding(&units(u16::to_le_bytes)), Some(2)), "{text}");
             assert!(matches!(encoding(&units(u16::to_be_bytes)), Some(3)), "{text}");
         }
-        // Characters of which each has another high byte may be of either.
+        // Characters with different high bytes are plausible in both byte orders.
         let units = |of: fn(u16) -> [u8; 2]| -> Vec<u8> {
             "数据库的文本编码".encode_utf16().flat_map(of).collect()
         };

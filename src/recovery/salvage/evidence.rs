@@ -1,14 +1,14 @@
-//! What the indexes say of a page that could be a table's: an index has each row's rowid (or key),
-//! and some of its values.
+//! Decides by index entries whether a page holds rows of a table. An index has the rowid (or key)
+//! of each row, and some of its values.
 //!
-//! An index agrees with a row by chance, too, where a column has few values. So agreement counts
-//! by what it tells, in bits: the rarer the entry's key in the index, the more. An index that leaves
-//! no row out also tells which rows there are not: if it is whole, all that it does not have, else
-//! those whose entries would be on the pages that it has left.
-//! And a page whose records are not in a WITHOUT ROWID table's order is not that table's.
+//! If a column has few values, an index agrees with a row by chance. So agreement is weighted in
+//! bits of information: the rarer the entry's key in the index, the more bits. An index that is not
+//! partial also proves that rows do not exist: an intact one excludes every row without an entry; a
+//! damaged one excludes the rows whose entries would be on its remaining pages. And a page whose
+//! records are not in the order of a WITHOUT ROWID table does not belong to that table.
 //!
-//! Memory: of each page that is asked about [`ROWS`] rows' sums, and their keys in each index that
-//! is not whole.
+//! Memory: for each page in question, the hashes of [`ROWS`] rows, and their keys in each index
+//! that has lost pages.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,36 +22,37 @@ use super::target::{IndexShape, Part, Shape};
 use super::tree::Tree;
 use crate::format::{Cell, SortKey, Value, record};
 
-/// Rows of a page that are looked up.
+/// Maximum number of rows of a page that are looked up.
 const ROWS: usize = 16;
 
-/// Rows with one rowid or key that are looked up: copies of a page are few.
+/// Maximum number of rows with the same rowid or key that are looked up: a page has few copies.
 const MOST_ALIKE: usize = 64;
 
-/// Bits that make rows a table's own: one page in 65,536 agrees that much by chance.
+/// Bits from which rows are confirmed: one page in 65,536 agrees that much by chance.
 const CERTAIN: u32 = 16;
 
-/// Bits for a key that is not made of small numbers only: nobody else's row would have it.
+/// Additional bits for a key that has more than small numbers: a row of another table is unlikely
+/// to have it.
 const SPECIAL: u32 = 3;
 
-/// Counters of how often keys are in an index; keys that share one count as the same.
+/// Number of counters of an index's keys. Keys that share a counter count as equal.
 const COUNTERS: usize = 4096;
 
-/// What a table's indexes say of a page.
+/// The verdict of a table's indexes on a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Verdict {
-    /// They have rows of it.
+    /// Confirmed: the indexes have the page's rows.
     Own {
-        /// One of them has most of those that were asked about.
+        /// One index has most of the rows that were looked up.
         mostly: bool,
     },
-    /// They have its rowids with other values, or not at all.
+    /// Contradicted: the indexes have the page's rowids with other values, or lack them.
     Others {
-        /// How many of them.
+        /// The number of indexes that contradict.
         by: u32,
     },
-    /// None has any of its rows, while one that seems whole has rows of other pages that were asked
-    /// about.
+    /// No index has any of the page's rows, while an index that seems intact has rows of other
+    /// pages in question.
     Missing,
 }
 
@@ -65,10 +66,10 @@ impl Verdict {
     }
 }
 
-/// Pages and the tables, by their places, that they could be of.
+/// The number of a table, and a page that could hold its rows.
 pub(super) type Question = (usize, u32);
 
-/// The indexes of a file, as witnesses.
+/// The indexes of a file that can be queried.
 pub(super) struct Evidence<'a> {
     pages: &'a Pages<'a>,
     survey: &'a Survey,
@@ -79,47 +80,47 @@ pub(super) struct Evidence<'a> {
 struct Index<'a> {
     shape: &'a IndexShape,
     tree: &'a Tree,
-    /// What it does not have is not in its table.
+    /// The index has an entry for every row of its table: not partial, and no page lost.
     whole: bool,
 }
 
-/// What the indexes say of a page so far.
+/// The score of a page in question.
 #[derive(Default)]
 struct Tally {
-    /// Rows of the page, and those of them that are asked about.
+    /// The number of rows on the page, and the number that are looked up.
     rows: u64,
     asked: u32,
     agreeing: u32,
     contradicting: u32,
     bits: u32,
-    /// By the index that is being read: rows that it has, those that it has not or otherwise, and
-    /// the keys of those that agree.
+    /// For the index that is being read: the rows that it has, the rows that it contradicts or
+    /// lacks, and the keys of the rows that agree.
     named: u32,
     denied: u32,
     keys: Vec<(usize, bool)>,
-    /// An index has most of the rows that are asked about.
+    /// An index has most of the rows that are looked up.
     mostly: bool,
-    /// Indexes that contradict more rows than they have.
+    /// The number of indexes that contradict most of the rows.
     against: u32,
-    /// Indexes that seem whole, and have only rows of other pages.
+    /// The number of indexes that seem intact and have only rows of other pages.
     silent: u32,
 }
 
-/// A row that is asked about.
+/// A row that is looked up.
 struct Row {
     page: u32,
-    /// The sums of its fields.
+    /// The hashes of its fields.
     sums: Vec<u64>,
-    /// Its keys in the indexes that are not whole, by their places.
+    /// Its keys in the indexes that have lost pages, by the index's number.
     keys: Vec<(usize, SortKey)>,
-    /// The index that is being read has it.
+    /// The index that is being read has an entry for it.
     named: bool,
 }
 
-/// The rows by their table and the sum of their rowid or key.
+/// The rows by their table and the hash of their rowid or key.
 type Rows = HashMap<(usize, u64), Vec<Row>>;
 
-/// What is asked of the indexes at once.
+/// The rows of one query, which reads each index once.
 #[derive(Default)]
 pub(super) struct Asked {
     rows: Rows,
@@ -127,7 +128,7 @@ pub(super) struct Asked {
 }
 
 impl<'a> Evidence<'a> {
-    /// The witnesses: each index with its b-tree.
+    /// Takes each index with its b-tree.
     pub(super) fn new(
         pages: &'a Pages<'a>,
         survey: &'a Survey,
@@ -146,12 +147,12 @@ impl<'a> Evidence<'a> {
         Self { pages, survey, shapes, indexes: indexes.filter_map(index).collect() }
     }
 
-    /// How many indexes of a table can be asked.
+    /// The number of a table's indexes that can be queried.
     pub(super) fn witnesses(&self, table: usize) -> usize {
         self.indexes.iter().filter(|index| index.shape.table == table).count()
     }
 
-    /// Asks about pages.
+    /// Returns the verdict on each page in question. A page without evidence has no verdict.
     pub(super) fn ask(&self, questions: &[Question]) -> HashMap<Question, Verdict> {
         let mut asked = Asked::default();
         let mut unsorted = Vec::new();
@@ -171,12 +172,12 @@ impl<'a> Evidence<'a> {
             });
         }
         let mut verdicts = self.judge(asked);
-        // The page contradicts it itself.
+        // The page's own order contradicts the table.
         verdicts.extend(unsorted.into_iter().map(|it| (it, Verdict::Others { by: 1 })));
         verdicts
     }
 
-    /// Asks about one row of a table as well, under a number in place of its page's.
+    /// Adds one row of a table to the query, under `number` in place of its page.
     pub(super) fn ask_about(&self, asked: &mut Asked, (table, number): Question, row: &Cell<'_>) {
         let mut fields = Vec::new();
         if let Some(shape) = self.shapes.get(table)
@@ -226,7 +227,7 @@ impl<'a> Evidence<'a> {
         asked.tallies.entry((table, page)).or_default().asked += 1;
     }
 
-    /// Answers what was asked.
+    /// Runs the query.
     pub(super) fn judge(&self, asked: Asked) -> HashMap<Question, Verdict> {
         let Asked { mut rows, mut tallies } = asked;
         let tables: HashSet<usize> = tallies.keys().map(|(table, _)| *table).collect();
@@ -239,7 +240,7 @@ impl<'a> Evidence<'a> {
         tallies.into_iter().filter_map(verdict).collect()
     }
 
-    /// Lets one index say what it has of the rows.
+    /// Reads one index, and scores the rows by its entries.
     fn hear(
         &self,
         place: usize,
@@ -250,7 +251,7 @@ impl<'a> Evidence<'a> {
         let table = index.shape.table;
         let Some(shape) = self.shapes.get(table) else { return };
         let parts = &index.shape.parts;
-        // Where in an entry that is which tells the row.
+        // The positions of the rowid or key in an entry.
         let identity: Option<Vec<usize>> = if shape.without_rowid {
             let at = |field| parts.iter().position(|part| *part == Part::Field(field));
             (0..shape.key_fields).map(at).collect()
@@ -282,7 +283,8 @@ impl<'a> Evidence<'a> {
                     let Some(tally) = tallies.get_mut(&(table, row.page)) else { continue };
                     tally.named += 1;
                     row.named = true;
-                    // That there is such a rowid tells little; that there is such a key, something.
+                    // An equal rowid alone is weak evidence. An equal key of a WITHOUT ROWID table
+                    // counts as agreement.
                     match agrees(parts, entry, &row.sums).or(shape.without_rowid.then_some(true)) {
                         Some(true) => {
                             tally.agreeing += 1;
@@ -300,7 +302,7 @@ impl<'a> Evidence<'a> {
                 && let Some(at) = row.keys.iter().position(|(of, _)| *of == place)
             {
                 let (_, key) = row.keys.swap_remove(at);
-                unnamed.push(Unnamed { key, page: row.page, told: false });
+                unnamed.push(Unnamed { key, page: row.page, reported: false });
             }
         }
         let entries = (index.tree.pages.as_slice(), index.shape.descending.as_slice());
@@ -314,21 +316,21 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// What was heard of one index's entries.
+/// The statistics of one index's entries.
 struct Heard {
-    /// How many there are, and with which keys.
+    /// The number of entries, in all and by key.
     total: u32,
     counters: Vec<u32>,
-    /// All of them could be read.
+    /// All entries could be read, and the index is intact.
     whole: bool,
 }
 
 impl Heard {
-    /// Tells all pages of the table that were asked about what follows.
+    /// Updates the score of each of the table's pages in question.
     fn conclude(&self, tallies: &mut [&mut Tally]) {
         let knows_some = tallies.iter().any(|tally| tally.named > 0);
-        // Of an index that has lost most of its entries without a trace (its root was written over)
-        // nothing follows from what it does not have.
+        // An index whose root was overwritten may have lost most of its entries without a trace.
+        // A missing entry in such an index proves nothing.
         let rows: u64 = tallies.iter().map(|tally| tally.rows).sum();
         let denies = self.whole && u64::from(self.total) * 2 >= rows;
         for tally in tallies {
@@ -354,7 +356,7 @@ impl Tally {
         if self.contradicting > self.agreeing {
             Some(Verdict::Others { by: self.against.max(1) })
         } else if self.contradicting * 8 <= self.agreeing && self.bits >= CERTAIN {
-            // One row of many may have been damaged.
+            // A few of the rows may be damaged.
             Some(Verdict::Own { mostly: self.mostly })
         } else if self.silent > 0 && self.agreeing == 0 {
             Some(Verdict::Missing)
@@ -364,8 +366,8 @@ impl Tally {
     }
 }
 
-/// Whether an entry has the values of a row; none if the row is too old for all of them, or they
-/// are computed.
+/// Whether an entry has the values of a row. `None` if the row has none of those fields: it is
+/// older than the columns, or the values are computed.
 fn agrees(parts: &[Part], entry: &[Value<'_>], sums: &[u64]) -> Option<bool> {
     let own = parts.iter().zip(entry).filter_map(|(part, value)| match part {
         Part::Field(field) => Some((sums.get(*field)?, value)),
@@ -374,8 +376,8 @@ fn agrees(parts: &[Part], entry: &[Value<'_>], sums: &[u64]) -> Option<bool> {
     own.map(|(&own, value)| own == sum(value)).reduce(|all, one| all && one)
 }
 
-/// Tells `row` the rowid and the fields of records that are all on `page`: of at most `most`.
-/// Whether it could tell all of those.
+/// Calls `row` with the rowid and the fields of at most `most` records of `page`. Skips records
+/// with overflow pages and unreadable ones. Returns whether it skipped none.
 fn records(
     pages: &Pages<'_>,
     page: u32,
@@ -398,7 +400,7 @@ fn records(
     all
 }
 
-/// Whether a value is unlikely to be in two rows of different tables.
+/// Whether two tables are unlikely to have rows with this same value.
 fn is_special(value: &Value<'_>) -> bool {
     match value {
         Value::Null => false,
@@ -412,13 +414,13 @@ fn sum_of<'v>(values: impl Iterator<Item = &'v Value<'v>>) -> u64 {
     values.fold(0, |all, value| all.rotate_left(7) ^ sum(value))
 }
 
-/// Tells values apart well enough.
+/// A hash of a value. Numbers that compare equal have equal hashes.
 fn sum(value: &Value<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     match value {
         Value::Null => 0_u8.hash(&mut hasher),
         Value::Integer(integer) => (1_u8, integer).hash(&mut hasher),
-        // A column's whole numbers may be stored in either way.
+        // SQLite may store a whole number of a REAL column as an integer.
         #[expect(clippy::cast_possible_truncation, reason = "it saturates, and then differs")]
         Value::Real(real) if *real == (*real as i64) as f64 => {
             (1_u8, *real as i64).hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! Whether what is noted of pages could be a table's records.
+//! Whether the records of a page could be rows of a table, by their number of fields and types.
 
 use super::leaf;
 use super::pages::Pages;
@@ -6,21 +6,21 @@ use super::survey::Note;
 use super::target::{Affinity, IndexShape, Part, Shape};
 use crate::format::record::{self, Class};
 
-/// One record in so many may be damaged on a page that is not.
+/// On a page without structural damage, at most one record in this many may be damaged.
 const FEW: usize = 8;
 
-/// How well a page's records fit a table: none if one of them cannot be a row of it. Between
-/// tables that fit, the greater number fits better.
+/// How well a page's records fit a table; a greater number fits better. `None` if one of the
+/// records cannot be a row of the table.
 pub(super) fn fit(note: &Note, shape: &Shape) -> Option<u32> {
     let (least, most) = (usize::from(note.fields.0), usize::from(note.fields.1));
     if most == 0 {
-        // Nothing is known but that there are records.
+        // The records could not be read: their types are unknown.
         return Some(0);
     }
     if least < shape.least_fields || most > shape.fields.len() {
         return None;
     }
-    // Rows with all fields fit better than rows that would have to be older than a column.
+    // A record with fewer fields has to be older than the table's last column.
     let mut points = if least == shape.fields.len() { 4 } else { 0 };
     for (column, field) in shape.fields.iter().enumerate() {
         let seen = |class| note.types.seen(column, class);
@@ -84,21 +84,21 @@ pub(super) fn record_fits(fields: &[crate::format::Value<'_>], shape: &Shape) ->
     }
     fields.iter().zip(&shape.fields).all(|(value, field)| match value {
         Value::Null => field.rowid_alias || !field.not_null,
-        // What is stored in its place is never read. These two take no room, as NULL does.
+        // SQLite never reads the stored value of a rowid alias. 0 and 1 have no content, like NULL.
         _ if field.rowid_alias => matches!(value, Value::Integer(0 | 1)),
         Value::Integer(_) | Value::Real(_) => field.affinity != Affinity::Text,
         Value::Text(_) | Value::Blob(_) => true,
     })
 }
 
-/// Whether most of a page's records could be a table's: a damaged one of them does not make the
-/// page another's.
+/// Whether most of a page's records could be rows of a table: a damaged record does not disprove
+/// that the page is the table's.
 pub(super) fn most_fit(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
     most(pages, number, |note| fit(note, shape).is_some())
 }
 
-/// Whether a page's records are in the order of a WITHOUT ROWID table's, no two with one key, but for
-/// some that may be damaged.
+/// Whether a page's records are in the order of a WITHOUT ROWID table, with unique keys. A few may
+/// be damaged.
 pub(super) fn is_sorted(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
     let Some(bytes) = pages.read(number) else { return false };
     let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };
@@ -114,8 +114,8 @@ pub(super) fn is_sorted(pages: &Pages<'_>, number: u32, shape: &Shape) -> bool {
 }
 
 /// Whether most of a page's records are what is looked for, each by a note of it alone: more than
-/// half of a page that is damaged; of one on which everything is in its place all but one, or one in
-/// [`FEW`], whose types a flipped bit may have changed and no length.
+/// half of a page that is damaged; of one on which everything is in its place all but one, or one
+/// in [`FEW`], whose types a flipped bit may have changed and no length.
 pub(super) fn most(pages: &Pages<'_>, number: u32, fits: impl Fn(&Note) -> bool) -> bool {
     let Some(bytes) = pages.read(number) else { return false };
     let Some(page) = leaf::open(&bytes, pages.layout.usable, number == 1) else { return false };

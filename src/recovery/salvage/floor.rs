@@ -1,13 +1,12 @@
-//! The floor: tables that SQLite itself reads to their end, and that its check of the whole file
-//! faults nowhere, indexes included. They come out exactly so.
+//! The floor: tables that SQLite itself reads to their end, and in which its check of the whole
+//! file finds no fault, indexes included. The salvage keeps them exactly.
 //!
-//! SQLite copies their rows and the entries of their indexes as they are ([`super::target`]),
-//! under neutral declarations, so that a sound table needs nothing of its application. No
-//! likelihood touches them, and their pages are no other b-tree's: the walks begin after they
-//! have been given theirs. SQLite's own tables have their pages for good, too; their rows are put
-//! where SQLite makes these tables.
+//! SQLite copies their rows and index entries byte for byte ([`super::target`]), under neutral
+//! declarations, so a sound table needs no function or collation of its application. No heuristic
+//! changes them. They own their pages before the walks begin, so no other b-tree gets one. SQLite's
+//! own tables (`sqlite_…`) keep their pages, too; their rows go into the tables that SQLite makes.
 //!
-//! Thread: the salvage's. May call: `original`, `neutral`.
+//! Runs on the salvage's thread. May call: `original`, `neutral`.
 
 use super::forest;
 use super::geometry::Geometry;

@@ -1,6 +1,6 @@
-//! Every b-tree that the schema names, walked from its root.
+//! Walks every b-tree of the schema from its root.
 //!
-//! The tables' numbers among the owners are their places plus 1; the indexes' follow.
+//! The owner number of a table is its place plus 1. The numbers of the indexes follow.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use super::tree::{Owner, Owners, Tree, Walk};
 use crate::engine::{Result, Task};
 use crate::format::Kind;
 
-/// What the walks need.
+/// The input of the walks.
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
     pub(super) pages: &'a Pages<'a>,
@@ -26,19 +26,19 @@ pub(super) struct Ground<'a> {
     pub(super) task: &'a dyn Task,
 }
 
-/// An index's b-tree, with what its entries look like, where that is known.
+/// An index's b-tree, and the layout of its entries if known.
 pub(super) type IndexTree<'a> = (Tree, Option<&'a IndexShape>);
 
-/// Pages that are known to have changed places.
+/// Pages that are known to be in a wrong place.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
-    /// Leaves that are in places of tables whose they are not.
+    /// Leaves in the b-tree of a table they do not belong to.
     pub(super) not_theirs: HashSet<Question>,
-    /// Where tables' roots are, by the tables' places.
+    /// The page of each moved root, by the table's place.
     pub(super) roots: HashMap<usize, u32>,
 }
 
-/// The number that a table has among the owners.
+/// The owner number of a table.
 pub(super) fn number(table: usize) -> u32 {
     u32::try_from(table).unwrap_or(u32::MAX / 2).saturating_add(1)
 }
@@ -74,8 +74,7 @@ impl<'a> Ground<'a> {
         (self.shapes.len()..).zip(roots).map(walk).collect()
     }
 
-    /// Walks what interior pages of tables lead to that nothing leads to, as far as it is nobody's:
-    /// whose they are is not known.
+    /// Walks the b-trees below interior table pages that have no owner. Their tables are unknown.
     ///
     /// # Errors
     /// The task's.
@@ -93,7 +92,7 @@ impl<'a> Ground<'a> {
         let above = Above::find(pages, survey, owners);
         let mut owners = owners.clone();
         let mut trees = Vec::new();
-        // Those that are led to come after: what leads to them may not mean them.
+        // Pages with a parent come last: the parent's pointer may be wrong.
         let (led_to, tops): (Vec<u32>, Vec<u32>) =
             pages_above.into_iter().partition(|&page| above.knows(page));
         for top in tops.into_iter().chain(led_to) {
@@ -110,7 +109,7 @@ impl<'a> Ground<'a> {
         Ok(trees)
     }
 
-    /// Walks those tables again of which more is known.
+    /// Walks the tables with moved pages again.
     ///
     /// # Errors
     /// The task's.
@@ -161,7 +160,7 @@ impl<'a> Ground<'a> {
     ) -> Result<Tree> {
         let Self { pages, survey, shapes, task, .. } = self;
         let fits = |_: u32, note: &Note| {
-            // Of a damaged page the entries that are left may still be the index's.
+            // A damaged page may still have entries of the index.
             !note.sound || shape.is_none_or(|shape| fit::index_fits(note, shape, shapes))
         };
         Walk { pages, survey, owners, task, number, fits: &fits, descending: &[] }.tree(root, false)

@@ -1,6 +1,6 @@
-//! The freelist: pages whose content is no longer the database's.
+//! The freelist: pages whose content is no longer part of the database.
 //!
-//! A page that a b-tree needs, and that is what it must be, is not free whatever the list says.
+//! A page that a b-tree references, and that fits there, is not free even if the freelist has it.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use super::tree::{Owner, Owners};
 use crate::format::freelist::Trunk;
 use crate::format::number;
 
-/// Marks the pages on the freelist that begins at `first`, of `count` pages by the header. Where
-/// not all of them are found, or there is no header, also those that any page which could be a
-/// trunk names. A trunk may name all pages that the database had: the file may have been cut.
-/// Whether all were found on the list: if not, of other pages nobody knows whether they are free.
+/// Marks the pages of the freelist as free. The header has its first trunk and its number of pages.
+/// If pages of the list are missing, or there is no header, this also marks the leaves of every
+/// page that could be a trunk. The file may have been truncated, so a trunk may name any page that
+/// the database had. Returns whether the list was complete: if not, other pages may be free, too.
 pub(super) fn mark(
     pages: &Pages<'_>,
     survey: &Survey,
@@ -37,8 +37,8 @@ pub(super) fn mark(
                 }
             }
         }
-        // A trunk keeps the numbers of pages that it gave away behind those that it counts: of
-        // one whose count is damaged only as many are free as the header misses.
+        // Behind its counted leaves a trunk still has the numbers of pages that were taken from it.
+        // If the trunk's count is damaged, the header's count limits how many of them are free.
         for page in damaged {
             let missing = u64::from(count).saturating_sub(marked + 1);
             remains(pages, of, page, missing, owners, &mut marked);
@@ -55,8 +55,8 @@ pub(super) fn mark(
     false
 }
 
-/// Pages of b-trees that the freelist names, too, as far as it is whole: one of the two is of
-/// another time.
+/// B-tree pages that the freelist has, too, up to its first damaged trunk: the b-tree or the
+/// freelist is out of date.
 pub(super) fn named(pages: &Pages<'_>, owners: &Owners, geometry: &Geometry) -> HashSet<u32> {
     let of = u32::try_from(geometry.pages).unwrap_or(u32::MAX);
     let mut next = geometry.freelist().map_or(0, |(first, _)| first);
@@ -70,8 +70,7 @@ pub(super) fn named(pages: &Pages<'_>, owners: &Owners, geometry: &Geometry) -> 
     named
 }
 
-/// Marks a trunk whose count is damaged and, of the pages that it names, at most as many as are
-/// missing.
+/// Marks a trunk whose count is damaged, and at most `missing` of the pages that it names.
 fn remains(
     pages: &Pages<'_>,
     of: u32,
@@ -87,7 +86,7 @@ fn remains(
     mark_all(&trunk, page, owners, marked);
 }
 
-/// Marks a trunk and the pages that it names, and answers the next trunk.
+/// Marks a trunk and the pages that it names. Returns the next trunk.
 fn trunk(
     pages: &Pages<'_>,
     of: u32,

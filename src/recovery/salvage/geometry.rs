@@ -1,10 +1,10 @@
 //! What a damaged file's format is: page size, reserved bytes, text encoding, auto-vacuum.
 //!
-//! Its header is one witness. The others are its WAL's header, a snapshot, and the pages: a page that
-//! comes out whole under a format is a vote for it, a text that only one encoding can have is a vote
-//! for that. One flipped bit of the header is believed against no page. What is in the header and
-//! has no other witness (where the free pages begin, the user's version) counts where the rest of it
-//! is a header.
+//! Its header is one witness. The others are its WAL's header, a snapshot, and the pages: a page
+//! that comes out whole under a format is a vote for it, a text that only one encoding can have is
+//! a vote for that. One flipped bit of the header is believed against no page. What is in the
+//! header and has no other witness (where the free pages begin, the user's version) counts where
+//! the rest of it is a header.
 //!
 //! Cost, whatever the file's size: 4 MiB of it and 1,024 pages of the WAL are read.
 

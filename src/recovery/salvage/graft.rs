@@ -1,9 +1,9 @@
-//! Roots of tables that have changed places with another page.
+//! Finds the roots of tables that were swapped with another page.
 //!
-//! Nothing leads to a root but the schema, so one that has changed places is an interior page that
-//! nothing leads to, in a place where something else was expected: another page of a b-tree, or of
-//! an overflow chain. It is the table's that lost its root, or has just that something for its only
-//! page, if no other table could as well be it.
+//! Only the schema references a root. So a swapped root is an interior page without a parent, in a
+//! place where another page was expected: of a b-tree, or of an overflow chain. It belongs to the
+//! table that lost its root, or whose only page is the one that was expected there, if no other
+//! table fits as well.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,29 +16,29 @@ use super::survey::{Is, Note, Survey};
 use super::tree::{Lost, Owner, Owners, Tree};
 use crate::format::Kind;
 
-/// Leaves that the indexes are asked about.
+/// Number of leaves for which the indexes are queried.
 const ASKED: usize = 4;
 
-/// Times that they are asked: all of them are read each time.
+/// Maximum number of queries: each reads all indexes of the table.
 const MOST_QUESTIONS: usize = 64;
 
-/// A table's indexes have the rows.
+/// Points if the table's indexes have the rows.
 const CERTAIN: u32 = 2;
 
-/// What is in the root's place is just what was expected where the root is.
+/// Points if the page in the root's place is exactly the one expected in the page's place.
 const EXACT: u32 = 1;
 
-/// Where the roots of tables are, by the tables' places.
+/// The page of each swapped root, by the table's place.
 pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
     let Scene { survey, owners, shapes, places, evidence, .. } = *scene;
-    let bereft: Vec<usize> = (0..shapes.len()).filter(|&it| is_bereft(places, it)).collect();
+    let without_root: Vec<usize> = (0..shapes.len()).filter(|&it| lacks_root(places, it)).collect();
     let tops: Vec<&Tree> = places.rootless.iter().filter(|top| !top.pages.is_empty()).collect();
-    if bereft.is_empty() || tops.is_empty() {
+    if without_root.is_empty() || tops.is_empty() {
         return HashMap::new();
     }
     let expected = Expected::find(scene, &tops);
     let roots: HashSet<u32> =
-        bereft.iter().filter_map(|&table| Some(shapes.get(table)?.root)).collect();
+        without_root.iter().filter_map(|&table| Some(shapes.get(table)?.root)).collect();
     let has_page =
         |table: usize| places.tables.get(table).is_some_and(|tree| !tree.pages.is_empty());
     let mut asked = 0;
@@ -51,12 +51,13 @@ pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
         if asked >= MOST_QUESTIONS || here.is_nothing() {
             continue;
         }
-        for &table in &bereft {
+        for &table in &without_root {
             let Some(shape) = shapes.get(table) else { continue };
             if shape.root == top.root || fit::fit(&note, shape).is_none() {
                 continue;
             }
-            // What such a page leads to may be free as well, and the table's only page its own.
+            // If the freelist is incomplete, a free interior page may have only free children, and
+            // the table's only page may be right.
             if here.free && !scene.all_free && has_page(table) {
                 continue;
             }
@@ -67,7 +68,7 @@ pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
                 Some(Verdict::Own { .. }) => CERTAIN + points,
                 Some(Verdict::Missing) | None => points,
             };
-            // A table's only page may well be its own, if it is not missing where the root is.
+            // A table's only page may be right, unless it is missing in the place of this page.
             let missing = || here.misses(&survey.note(shape.root)) && !has_copy(scene, top.root);
             if points == 0 && has_page(table) && !missing() {
                 continue;
@@ -84,13 +85,13 @@ pub(super) fn find(scene: &Scene<'_>) -> HashMap<usize, u32> {
     best_of_table.into_iter().filter_map(agreed).collect()
 }
 
-/// What is expected in the places where tops of b-trees are.
+/// The content that is expected in the places of b-tree tops (interior pages without a parent).
 struct Expected<'a> {
-    /// By page: pages of the b-trees of tables with rowids.
+    /// Lost pages of rowid tables, by page number.
     lost: HashMap<u32, Vec<&'a Lost>>,
-    /// Pages of other b-trees.
+    /// Places of lost pages of other b-trees.
     of_index: HashSet<u32>,
-    /// Pages that overflow chains lead to.
+    /// Places to which overflow chains lead.
     in_chains: HashSet<u32>,
 }
 
@@ -127,11 +128,11 @@ impl<'a> Expected<'a> {
     }
 }
 
-/// What is expected in one place.
+/// The content that is expected in one place.
 struct Here<'a> {
-    /// Pages of the b-trees of tables with rowids.
+    /// Lost pages of rowid tables.
     lost: &'a [&'a Lost],
-    /// One of another b-tree.
+    /// A page of another b-tree.
     of_index: bool,
     /// The root of a table that has lost it.
     root: bool,
@@ -144,10 +145,10 @@ impl Here<'_> {
         self.lost.is_empty() && !(self.of_index || self.root || self.overflow || self.free)
     }
 
-    /// How well a page that is in another place would do here; none if it would not.
+    /// How well a page from another place fits here. `None` if it does not.
     fn points(&self, note: &Note) -> Option<u32> {
         let leaf = note.is_filled(Kind::TableLeaf);
-        // Free pages hold whatever they once did. What leads to pages that are not free is none.
+        // A free page may have any old content, but not be all zeros.
         let free = self.free && note.is != Is::Nothing;
         if free || self.lost.iter().any(|lost| lost.is_just(note)) {
             return Some(EXACT);
@@ -162,8 +163,8 @@ impl Here<'_> {
         could_be.then_some(0)
     }
 
-    /// Whether a leaf that is in another place has rows as were lost here, and not only some of
-    /// those of a page above the leaves.
+    /// Whether a leaf from another place fits a leaf that was lost here. A lost interior page does
+    /// not count: its range would fit many leaves.
     fn misses(&self, note: &Note) -> bool {
         note.is_filled(Kind::TableLeaf)
             && self.lost.iter().any(|lost| lost.leaf && note.is_in((lost.low, lost.high)))
@@ -180,7 +181,7 @@ fn has_copy(scene: &Scene<'_>, page: u32) -> bool {
     survey.iter().any(alike)
 }
 
-/// Those tops of b-trees that overflow chains lead to.
+/// The b-tree tops to which overflow chains lead.
 fn in_chains(pages: &Pages<'_>, survey: &Survey, tops: &HashSet<u32>) -> HashSet<u32> {
     let mut found = HashSet::new();
     for (page, note) in survey.iter() {
@@ -196,8 +197,8 @@ fn in_chains(pages: &Pages<'_>, survey: &Survey, tops: &HashSet<u32>) -> HashSet
     found
 }
 
-/// Whether nothing but the root's page is a table's, if that.
-fn is_bereft(places: Places<'_>, table: usize) -> bool {
+/// Whether a rowid table has no page, or only its root page.
+fn lacks_root(places: Places<'_>, table: usize) -> bool {
     places.tables.get(table).is_some_and(|tree| {
         tree.table
             && !tree.settled
@@ -205,7 +206,7 @@ fn is_bereft(places: Places<'_>, table: usize) -> bool {
     })
 }
 
-/// What a table's indexes say of some leaves of a b-tree: that they are its if one is.
+/// The verdict of a table's indexes on some leaves of a b-tree. One confirmed leaf is enough.
 fn says(evidence: &Evidence<'_>, table: usize, tree: &Tree) -> Option<Verdict> {
     let step = tree.pages.len().div_ceil(ASKED).max(1);
     let questions: Vec<Question> =
@@ -215,7 +216,7 @@ fn says(evidence: &Evidence<'_>, table: usize, tree: &Tree) -> Option<Verdict> {
     own.or_else(|| verdicts.into_iter().next())
 }
 
-/// The likeliest of what was heard of, as long as it is one.
+/// The candidate with the most points, and whether another one has as many.
 #[derive(Clone, Copy, Default)]
 struct Best {
     points: u32,

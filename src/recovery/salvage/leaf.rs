@@ -1,5 +1,5 @@
-//! Which cells of a page hold a record: all of them on a sound page; of a damaged one those that
-//! are whole by themselves and fit between the others.
+//! Finds the cells of a page that hold a record: all cells of a sound page. On a damaged page, the
+//! cells that parse and do not contradict the others.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,18 +8,18 @@ use super::pointers;
 use crate::format::record::{self, Class};
 use crate::format::{Cell, Kind, Page, header, number};
 
-/// Bytes that a disk writes at once, if anything.
+/// The smallest unit that a disk writes atomically, in bytes.
 const SECTOR: usize = 512;
 
-/// Cells that tell with others what a page's count of them must be.
+/// The least number of readable cells that prove a corrected cell count.
 const FEWEST_CELLS: usize = 3;
 
-/// Pointers that lead nowhere from which on a page may be torn.
+/// The least number of wrong cell pointers from which a page may be torn.
 const FEWEST_BAD: usize = 3;
 
-/// The page that `bytes` are. Where its header's kind or count of cells is damaged, and there is
-/// one other by which the page is sound, that is it; or by which most cells are, where by its own
-/// count it is no page at all.
+/// Parses `bytes` as a page. If the page is not sound, this tries the kinds and cell counts that
+/// differ by one bit, and takes the one that makes the page sound. If the page does not parse with
+/// its own cell count, it takes the count with the most readable cells.
 pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>> {
     let page = Page::parse(bytes, usable, first);
     if page.is_some_and(|page| is_sound(&page)) {
@@ -29,7 +29,7 @@ pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>>
     let flag = *bytes.get(at)?;
     let count = usize::from(number::u16_at(bytes, at + 3)?);
     for kind in [Kind::TableLeaf, Kind::IndexLeaf, Kind::TableInterior, Kind::IndexInterior] {
-        // One bit: a page that is nothing else must not be taken for one by chance.
+        // One bit only: other content must not become a b-tree page by chance.
         if (kind.flag() ^ flag).count_ones() > 1 {
             continue;
         }
@@ -59,7 +59,7 @@ pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>>
     page
 }
 
-/// Whether a page is as SQLite keeps it.
+/// Whether all cells of a page parse, ascend, and account for its bytes.
 fn is_sound(page: &Page<'_>) -> bool {
     let mut taken = 0;
     let mut last = None;
@@ -75,33 +75,33 @@ fn is_sound(page: &Page<'_>) -> bool {
     page.accounts_for(taken)
 }
 
-/// The cells of a page that can be taken.
+/// The readable cells of a page.
 #[derive(Debug)]
 pub(super) struct Cells<'a> {
     /// In the page's order.
     pub(super) cells: Vec<Cell<'a>>,
-    /// Cells with records that are not taken for the page's rows: they overlap others, or their
-    /// rowids stand out of the order.
+    /// Cells with a record that is not accepted: they overlap other cells, or their rowid is out of
+    /// order.
     pub(super) aside: Vec<Aside<'a>>,
-    /// Cells in their place, all on the page, with records that do not add up.
+    /// Cells in their place, without overflow pages, whose record is not valid.
     pub(super) misfits: Vec<Cell<'a>>,
-    /// Where cells begin that the page's pointers no longer lead to.
+    /// The offsets of cells that were found without a pointer.
     pub(super) mended: Vec<usize>,
-    /// Where a cell begins that is of two times.
+    /// The offset of a cell that a torn write has cut.
     pub(super) torn: Option<usize>,
-    /// Everything on the page is as SQLite keeps it.
+    /// The page has no fault.
     pub(super) sound: bool,
 }
 
-/// A cell that stands out of its page.
+/// A cell that contradicts the other cells of its page.
 #[derive(Debug)]
 pub(super) struct Aside<'a> {
     pub(super) cell: Cell<'a>,
-    /// The rowid that it must have had, where its neighbours leave one only.
+    /// The rowid that it must have had, if its neighbours leave only one.
     pub(super) rowid: Option<i64>,
 }
 
-/// Looks at the cells of a page that has records.
+/// Finds the cells of a page with records.
 pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
     let mut cells = Vec::with_capacity(page.cells);
     let mut taken = 0;
@@ -112,7 +112,7 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
     let mut bad = Vec::new();
     for index in 0..page.cells {
         let Some(cell) = page.cell(index).filter(Cell::is_record).or_else(|| {
-            // A record that adds up, where the next cell begins: its length was what was damaged.
+            // A valid record up to the beginning of the next cell: only the length is damaged.
             damaged = true;
             page.cell_by_record(index)
         }) else {
@@ -151,17 +151,17 @@ pub(super) fn cells<'a>(page: &Page<'a>) -> Cells<'a> {
     Cells { cells, aside, misfits, mended: Vec::new(), torn, sound }
 }
 
-/// The classes of a cell's fields; nothing where the record's header is not all on the page.
+/// The classes of a cell's fields. `None` if the record's header continues on an overflow page.
 pub(super) fn classes(cell: &Cell<'_>, field: impl FnMut(usize, Class)) -> Option<usize> {
     record::classes(cell.local, cell.length, field)
 }
 
-/// Of cells that overlap keeps those that join others without a gap on more sides: a damaged
-/// pointer leads into the middle of a cell.
+/// Resolves overlapping cells: the cell that joins others without a gap on more sides stays. A
+/// damaged pointer leads into the middle of a cell, where nothing joins.
 fn disentangle(cells: &mut Vec<Cell<'_>>, page: &Page<'_>) {
     let mut places: Vec<(usize, usize)> = cells.iter().map(|it| (it.at, it.at + it.size)).collect();
     places.sort_unstable();
-    // Two pointers to one cell: it is one cell.
+    // Two pointers to one cell count as one cell.
     places.dedup();
     let mut ends: Vec<usize> = places.iter().map(|&(_, end)| end).collect();
     ends.sort_unstable();
@@ -197,8 +197,8 @@ fn disentangle(cells: &mut Vec<Cell<'_>>, page: &Page<'_>) {
     }
 }
 
-/// Where on a page whose sectors were written at two times the cell begins that is of both. The
-/// page's pointers are all of one time, and lead nowhere on one side of some sector's edge.
+/// The offset of the cell that a torn write has cut. On a torn page some sectors are newer than
+/// others. All pointers are of one version, so those to one side of a sector boundary are wrong.
 fn torn(cells: &[Cell<'_>], bad: &[usize]) -> Option<usize> {
     let (&first, &last) = (bad.iter().min()?, bad.iter().max()?);
     if bad.len() < FEWEST_BAD {
@@ -214,11 +214,11 @@ fn torn(cells: &[Cell<'_>], bad: &[usize]) -> Option<usize> {
     crossing(before, behind).or_else(|| crossing(after, in_front))
 }
 
-/// Keeps the longest run of ascending rowids: what stands out of it is damaged, and is the answer.
+/// Keeps the longest run of ascending rowids. Returns the other cells, whose rowids are damaged.
 fn keep_ascending<'a>(cells: &mut Vec<Cell<'a>>, page: &Page<'a>) -> Vec<Aside<'a>> {
     let rowids: Vec<i64> = cells.iter().map(|cell| cell.rowid).collect();
     let kept = ascending::longest(&rowids);
-    // Cells that cannot be read have a place in the order, too.
+    // Unreadable cells have a place in the order, too.
     let index = |place| Some((page.pointer(place)?, place));
     let index: HashMap<usize, usize> = (0..page.cells).filter_map(index).collect();
     let all = std::mem::take(cells);

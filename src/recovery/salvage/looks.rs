@@ -1,19 +1,19 @@
-//! What the rows of a table look like that lost its root, told from the orphans themselves.
+//! Infers the usual column types of a table that lost its root, from the orphan pages.
 //!
-//! Nothing that such a table still has tells what its rows look like, and the declared types are
-//! patient: a column without one takes everything. But two pages whose rowids overlap cannot both
-//! be of one b-tree. So the orphans that fit best are believed first, what overlaps them and fits
-//! less is another table's, or was deleted; and what most of the rest have in common is what the
-//! table's rows look like. Orphans that fit equally well and overlap are one table's and others'; where
-//! many do, those that happen to overlap none may be either's, too.
+//! Such a table has no rows left, and its declared types barely constrain the values (no type means
+//! BLOB affinity, which accepts anything). But two pages with overlapping rowids cannot both belong
+//! to one b-tree. So the orphans that fit best are accepted first. An orphan that overlaps them and
+//! fits less belongs to another table, or was deleted. The types that most of the rest have in
+//! common are the table's. If orphans fit equally well and overlap, only some of them belong to the
+//! table. If many do so, the orphans that overlap no other are doubtful, too.
 //!
-//! Memory: 4 bytes for each orphan that is another's or contested.
+//! Memory: 4 bytes for each orphan that is rejected or contested.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::survey::Note;
 
-/// One in so many orphans that overlap others makes all of them doubtful.
+/// If one orphan in this many overlaps another, all of them are contested.
 const MANY: usize = 4;
 
 /// An orphan that could be a table's, and how well it fits.
@@ -24,18 +24,18 @@ pub(super) struct Candidate {
     pub(super) points: u32,
 }
 
-/// What was found.
+/// The inferred types.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// What is noted of the pages that are most likely the table's, and of how many rows.
+    /// The summary of the pages that are most likely the table's, and their number of rows.
     pub(super) of: Option<(Note, u64)>,
-    /// Pages that are not the table's.
+    /// Pages that do not belong to the table.
     pub(super) others: HashSet<u32>,
-    /// Pages of which some are the table's and some are not.
+    /// Pages that may belong to the table, but cannot all do so.
     pub(super) contested: HashSet<u32>,
 }
 
-/// Ranges of rowids that do not overlap: the greatest of each by its least.
+/// Disjoint ranges of rowids: the last rowid of each by its first.
 #[derive(Default)]
 struct Ranges(BTreeMap<i64, i64>);
 
@@ -58,7 +58,7 @@ impl Ranges {
     }
 }
 
-/// Looks at a table's candidates.
+/// Infers the types from a table's candidates.
 pub(super) fn find(mut candidates: Vec<Candidate>) -> Looks {
     let mut looks = Looks::default();
     candidates.sort_by_key(|it| (std::cmp::Reverse(it.points), it.note.low));
@@ -74,9 +74,9 @@ pub(super) fn find(mut candidates: Vec<Candidate>) -> Looks {
             }
         }
         let level = kept.get(first..).unwrap_or_default();
-        // The one of those so far that reaches furthest, in the order of their least rowids.
+        // The candidate so far with the greatest last rowid, in the order of first rowids.
         let mut furthest: Option<&Candidate> = None;
-        // A damaged rowid makes a page reach far.
+        // A damaged rowid can make the range of a page too large.
         for candidate in level.iter().filter(|it| it.note.sound) {
             if let Some(other) = furthest.filter(|it| it.note.high >= candidate.note.low) {
                 looks.contested.extend([other.page, candidate.page]);
@@ -90,7 +90,7 @@ pub(super) fn find(mut candidates: Vec<Candidate>) -> Looks {
     if looks.contested.len() * MANY >= kept.len() && !looks.contested.is_empty() {
         looks.contested.extend(kept.iter().map(|it| it.page));
     }
-    // The best half.
+    // The best-fitting half of the rows.
     let rows = |some: &[Candidate]| some.iter().map(|it| u64::from(it.note.cells)).sum::<u64>();
     let all = rows(&kept);
     let mut best = 0;

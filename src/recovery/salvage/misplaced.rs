@@ -1,16 +1,15 @@
-//! Leaves that a table's b-tree leads to and that could be the table's, but are another's.
+//! Finds leaves in the wrong b-tree: the leaf fits the table, but belongs to another one.
 //!
-//! Where two tables have rows of one kind, and rowids from 1 on, a page of the one is not noticed
-//! in a place of the other's by its rowids being out of range. Two things still tell:
+//! If two tables have similar rows and rowids from 1 on, the rowids of a swapped leaf are in range.
+//! Such a leaf is detected in other ways:
 //!
-//! * An interior page has the greatest rowid of each child, and SQLite changes it only when pages
-//!   are split or joined: as a rule a leaf ends just there, and the next begins right behind it.
-//!   A leaf that does not, and would so in another place, belongs there.
-//! * The indexes of the table have its rowids with other values.
+//! * An interior page has a divider key for each child, and SQLite changes the key only when pages
+//!   are split or merged. Usually a leaf ends exactly at its key, and the next one begins right
+//!   after it. A leaf that does not, and would in another place, belongs to that place.
+//! * The indexes of the table have the leaf's rowids with other values.
+//! * An orphan page fits the place exactly, and the leaf does not.
 //!
-//! And a page that nothing leads to may be just what is missing in the place.
-//!
-//! Only leaves that do not end as expected are looked at. Memory: what a b-tree notes of those.
+//! Only leaves that do not end at their divider key are examined. Memory: [`Tree::placed`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,13 +20,13 @@ use super::survey::{Key, Note};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Placed, Tree};
 
-/// Pages that the indexes are asked about.
+/// Maximum number of pages for which the indexes are queried.
 const MOST_QUESTIONS: usize = 20_000;
 
-/// Other leaves of a table that its indexes are asked about, to see whether they are its.
+/// Number of other leaves of a table for which its indexes are queried, to test the indexes.
 const WITNESSED: usize = 4;
 
-/// A leaf and the place where it is.
+/// A leaf and its place in the b-tree.
 #[derive(Clone, Copy)]
 struct Leaf {
     table: usize,
@@ -36,24 +35,24 @@ struct Leaf {
 }
 
 impl Leaf {
-    /// What the indexes of its table say of it.
+    /// The verdict of its table's indexes on it.
     fn says(&self, verdicts: &HashMap<Question, Verdict>) -> Option<Verdict> {
         verdicts.get(&(self.table, self.at.page)).copied()
     }
 
-    /// In how many ways it joins what is around its place: 2 if it begins and ends as it must.
+    /// The number of ends at which it meets the bounds of its place: 0, 1 or 2.
     fn joins(&self) -> u32 {
         Joins::of(&self.note, self.at).map_or(0, Joins::count)
     }
 
-    /// Whether it is the last of its table, as far as can be told: it begins as it must, and nothing
-    /// says where it has to end.
+    /// Whether it seems to be the last leaf of its table: it begins at its bound, and no divider
+    /// key gives its end.
     fn is_last(&self) -> bool {
         self.at.high == i64::MAX && self.joins() > 0
     }
 }
 
-/// What a leaf has of what a place asks for.
+/// At which ends a leaf meets the bounds of a place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Joins {
     begins: bool,
@@ -61,7 +60,7 @@ struct Joins {
 }
 
 impl Joins {
-    /// None where a leaf cannot be in a place.
+    /// `None` if the leaf's rowids are outside of the place's range.
     fn of(note: &Note, place: Placed) -> Option<Self> {
         let Placed { low, high, .. } = place;
         let joins = Self {
@@ -76,7 +75,7 @@ impl Joins {
     }
 }
 
-/// The pages, each with the place of the table that has it.
+/// The misplaced leaves, each with the number of the table that has it.
 pub(super) fn find(scene: &Scene<'_>) -> HashSet<Question> {
     let Scene { survey, places, evidence, .. } = *scene;
     let mut leaves = Vec::new();
@@ -93,13 +92,13 @@ pub(super) fn find(scene: &Scene<'_>) -> HashSet<Question> {
     misplaced
 }
 
-/// Leaves whose rows the indexes of their table do not have.
+/// Leaves that the indexes of their table contradict.
 ///
-/// Where a page is the one that an index expects another of, it may be the index that is in
-/// another's place. So two indexes have to say so, or one that has the rows of other leaves of the
-/// table; or another table's indexes have to have the rows, that are known to be right likewise. Of
-/// a table whose indexes say nothing it is enough that another's have the rows and has lost just
-/// those, if the leaf neither begins nor ends as it must.
+/// The index itself may be in the wrong place. So a contradiction counts only if two indexes agree
+/// on it, or if the one index has the rows of other leaves of the table, or if another table's
+/// indexes have the rows and are proven in the same way. If the table's indexes give no verdict, it
+/// is enough that another table's indexes have the rows, that this table has lost just those, and
+/// that the leaf meets neither bound of its place.
 fn disowned(
     scene: &Scene<'_>,
     leaves: &[Leaf],
@@ -121,7 +120,7 @@ fn disowned(
                     || is_right(leaf.table)
                     || (0..tables.len()).any(|it| claims(it) && is_right(it))
             }
-            // The same rows may be in two tables, one of which has lost them.
+            // Two tables may have the same rows, and one of them may have lost its copy.
             Some(Verdict::Missing) | None => tables.iter().enumerate().any(|(table, tree)| {
                 let missed = |lost: &Lost| {
                     survey.note(lost.page).is_something() && leaf.note.is_in((lost.low, lost.high))
@@ -137,7 +136,7 @@ fn disowned(
     disowned
 }
 
-/// Whether the indexes of a table have the rows of some of its leaves, but for one.
+/// Whether the indexes of a table have the rows of one of its leaves other than `but`.
 fn agrees(table: usize, but: u32, tables: &[Tree], evidence: &Evidence<'_>) -> bool {
     let pages = tables.get(table).map_or(&[][..], |tree| &tree.pages);
     let others = pages.iter().filter(|page| **page != but);
@@ -146,7 +145,7 @@ fn agrees(table: usize, but: u32, tables: &[Tree], evidence: &Evidence<'_>) -> b
     evidence.ask(&questions).values().any(|verdict| verdict.is_own())
 }
 
-/// The leaves that could be another table's, for all whose they could be.
+/// The leaves that could also belong to another table, with each of their possible tables.
 fn questions(leaves: &[Leaf], shapes: &[Shape]) -> Vec<Question> {
     let mut questions = Vec::new();
     for leaf in leaves {
@@ -166,15 +165,15 @@ fn questions(leaves: &[Leaf], shapes: &[Shape]) -> Vec<Question> {
     questions
 }
 
-/// Leaves that would end as they must in another place, whose leaf does not.
+/// Leaves that would end exactly at the bound of another place, whose own leaf does not.
 fn exchanged(
     scene: &Scene<'_>,
     leaves: &[Leaf],
     verdicts: &HashMap<Question, Verdict>,
 ) -> HashSet<Question> {
     let Scene { survey, shapes, places, .. } = *scene;
-    // Places by where they end: those that have lost what was there, and those that have another
-    // leaf than that.
+    // Places by their last rowid: `true` for a lost leaf's, `false` for one whose leaf ends
+    // elsewhere.
     let mut by_end: HashMap<i64, Vec<(usize, Placed, bool)>> = HashMap::new();
     let rootless = places.rootless.iter().map(|tree| (usize::MAX, tree));
     let trees = places.tables.iter().enumerate().chain(rootless);
@@ -205,7 +204,7 @@ fn exchanged(
         let (Some(&(table, place, lost)), None) = (others.next(), others.next()) else { continue };
         let Some(there) = Joins::of(&leaf.note, place) else { continue };
         let clearly = there.begins && !here.begins && place.low != leaf.at.low;
-        // What is in that place, in this one.
+        // How the page in that place would fit into this one.
         let back = Joins::of(&survey.note(place.page), leaf.at);
         let in_return = back.is_some_and(|back| {
             back.ends || (leaf.at.high == i64::MAX && back.begins && !here.begins)
@@ -219,7 +218,7 @@ fn exchanged(
     exchanged
 }
 
-/// Leaves that neither begin nor end as they must, while a page does both that nothing leads to.
+/// Leaves that meet neither bound of their place, while an orphan page meets both.
 fn displacing(
     scene: &Scene<'_>,
     leaves: &[Leaf],
@@ -243,8 +242,8 @@ fn displacing(
     displacing
 }
 
-/// Leaves whose bytes another leaf has that is in its place, or any other page that is not in
-/// another's place where the indexes do not have their rows.
+/// Leaves that are a copy of another leaf which fits its own place better. A leaf whose rows the
+/// indexes contradict may also be a copy of any other page that is not itself in a wrong place.
 fn copied(
     scene: &Scene<'_>,
     leaves: &[Leaf],
@@ -266,16 +265,16 @@ fn copied(
         }
         let is_free = owners.get(page) == Owner::Free;
         let in_tree = matches!(owners.get(page), Owner::Tree(_));
-        // One that ends as it must is not among the leaves that do not.
+        // `leaves` lacks leaves that end at their bound: such a page has no entry here.
         let there = likely.iter().find(|leaf| leaf.at.page == page);
         let others = likely.iter().filter(|leaf| leaf.at.page != page && !is_own(leaf));
-        // Two tables may have the same rows, and as many of them in front.
+        // The last leaves of two tables may have the same rows.
         let others = others.filter(|leaf| !leaf.is_last() || is_others(leaf));
         for leaf in others {
             let better = in_tree
                 && there.is_none_or(|there| is_own(there) || there.joins() > leaf.joins())
                 || (!expected.contains(&page) && is_others(leaf));
-            // A free page may be a copy from when a page was moved; unless the table misses some.
+            // A free page may be left over from moving the leaf, unless the table misses a page.
             let better = better && (!is_free || is_missed(scene, leaf.table));
             if better && pages.are_same(leaf.at.page, page) {
                 copied.insert((leaf.table, leaf.at.page));
@@ -285,7 +284,7 @@ fn copied(
     copied
 }
 
-/// Whether a page that nothing leads to could be a table's.
+/// Whether an orphan page could belong to a table.
 fn is_missed(scene: &Scene<'_>, table: usize) -> bool {
     let Some(shape) = scene.shapes.get(table) else { return false };
     scene.orphans().any(|(_, note)| fit::fit(note, shape).is_some())

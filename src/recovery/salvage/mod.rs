@@ -1,22 +1,25 @@
-//! The salvager: what can be read of a damaged database file, into a new database.
+//! The salvager: reads what can be read of a damaged database file into a new database.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`snapshot`] | a saved copy of a file's schema and root pages, as data |
-//! | [`target`] | the new database that rows are put into |
+//! | [`target`] | the new database |
 //! | [`report`] | what was saved and what was not |
 //!
-//! Two rules stand above what is only likely. Tables that SQLite reads to their end, and that its
-//! check of the whole file faults nowhere, are carried over by SQLite as they are (`floor`): no
-//! likelihood touches them, nothing else gets their pages, and nothing of their application is
-//! needed. And a row that can be read and has no table is in `lost_and_found`.
+//! Two rules take precedence over every heuristic:
 //!
-//! It never invents a row: values of a salvaged row are exactly what the file held.
-//! Memory: 52 bytes a page for the survey and the b-trees, and what the target takes, whatever the
-//! file's size (its page cache, SQLite's sorter): 82 MB for a log of 420 MB, so about 200 MB for
-//! one of 10 GB. What is lost, orphaned, contested or does not end where the page above says comes
-//! on top, some bytes for each page of it.
-//! Thread: whichever calls; the source is used by that thread alone.
+//! - A table that SQLite reads to its end, and in which SQLite's check of the whole file finds no
+//!   fault, is copied by SQLite itself (`floor`). No heuristic changes it, no other b-tree gets its
+//!   pages, and it needs no function or collation of the application.
+//! - A readable row without a table goes to `lost_and_found`.
+//!
+//! The salvager never invents a row: the values of a salvaged row are exactly those in the file.
+//!
+//! Memory: 52 bytes a page for the survey and the b-trees, plus a fixed amount for the target (page
+//! cache, SQLite's sorter): 82 MB for a log of 420 MB, so about 200 MB for one of 10 GB. Each page
+//! that is lost, orphaned, contested, or does not end at its divider key takes some more bytes.
+//!
+//! Runs on the caller's thread, which alone uses the source.
 
 mod absent;
 mod adopt;
@@ -56,7 +59,7 @@ use std::path::Path;
 pub use report::{Salvage, SchemaSource, SuspectRow, TableSalvage};
 pub use snapshot::{SchemaEntry, Snapshot};
 
-use self::adopt::{Bereft, BereftIndex};
+use self::adopt::{DamagedIndex, DamagedTable};
 use self::chain::Chains;
 use self::evidence::{Evidence, Question};
 use self::floor::Floor;
@@ -72,11 +75,11 @@ use self::target::{Limits, Target};
 use self::tree::{Owners, Tree};
 use crate::engine::{Result, Storage, Task};
 
-/// Times of which pages of one b-tree are told apart.
+/// Maximum number of passes that drop stale leaves: the versions of pages in one b-tree.
 const MOST_TIMES: usize = 4;
 
-/// A damaged database: its file and, where there is one that belongs to it, its WAL. Nobody
-/// writes to either meanwhile.
+/// A damaged database: its file, and its WAL if it has one. Neither is written to during the
+/// salvage.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
     /// The database file.
@@ -91,16 +94,16 @@ impl std::fmt::Debug for Source<'_> {
     }
 }
 
-/// What helps a salvage.
+/// Options of a salvage.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Schema and root pages as they were when the file was sound, for what the file itself no
-    /// longer tells.
+    /// Schema and root pages from a time when the file was sound. Used for the parts of the schema
+    /// that the file has lost.
     pub snapshot: Option<Snapshot>,
 }
 
-/// Reads what can be read of `source` into a new database at `target`, which must not exist.
-/// On an error what was written of it is removed.
+/// Reads what can be read of `source` into a new database at `target`, which must not exist. After
+/// an error the incomplete file is removed.
 ///
 /// # Errors
 /// `task`'s; those of writing the target (`SQLITE_FULL`, `SQLITE_CANTOPEN`);
@@ -131,7 +134,7 @@ pub fn salvage(
     }
     let made = Salvager { pages: &pages, geometry: &geometry, options, task }.run(target);
     if made.is_err() {
-        // What is half done is nobody's; that it cannot be removed is no reason to say less.
+        // An incomplete file is of no use. The salvage's error matters more than a failed removal.
         let _ = std::fs::remove_file(target);
     }
     made
@@ -145,7 +148,7 @@ struct Salvager<'a> {
 }
 
 impl Salvager<'_> {
-    /// Finds pages that have changed places, and walks the tables again that it is about.
+    /// Finds pages in wrong places, and walks their tables again.
     fn put_in_place(
         &self,
         ground: Ground<'_>,
@@ -156,7 +159,7 @@ impl Salvager<'_> {
     ) -> Result<Moved> {
         let Self { pages, geometry, .. } = *self;
         let Ground { survey, shapes, .. } = ground;
-        // A free page may have been any page once.
+        // A free page may have old content of any table.
         let without_free = |owners: &Owners| {
             let mut owners = owners.clone();
             let all_free = free::mark(pages, survey, &mut owners, geometry);
@@ -185,7 +188,7 @@ impl Salvager<'_> {
             if outdated.is_empty() {
                 break;
             }
-            // What was there once may have kept other pages out that were there at another time.
+            // Without its stale leaves, a table may get leaves of another version: repeat.
             moved.not_theirs.extend(outdated);
             ground.tables_again(&moved, owners, trees)?;
         }
@@ -219,7 +222,7 @@ impl Salvager<'_> {
         let mut trees = ground.tables(&mut owners)?;
         let roots = schema.entries.iter().filter(|it| it.kind == "index" && it.root != 0);
         let indexes = ground.indexes(&mut owners, roots.map(|entry| entry.root))?;
-        // What is settled lacks nothing that its indexes could be asked for.
+        // A settled table is complete, so its indexes need not be queried.
         let is_settled = |table: usize| trees.get(table).is_some_and(|tree| tree.settled);
         let witnesses = indexes
             .iter()
@@ -228,7 +231,7 @@ impl Salvager<'_> {
         let evidence = Evidence::new(pages, &survey, &shapes, witnesses);
         contest::settle(pages, &survey, &mut owners, &shapes, &mut trees, &indexes, &evidence);
         let moved = self.put_in_place(ground, &mut owners, &mut trees, &indexes, &evidence)?;
-        // What is carried over has its chains.
+        // Tables that SQLite copies itself need no chains here.
         let read = trees.iter().enumerate().filter(|(place, _)| floor.rows(*place).is_none());
         let leaves: Vec<u32> = read.flat_map(|(_, tree)| tree.pages.iter().copied()).collect();
         let all = trees.iter().chain(indexes.iter().map(|(tree, _)| tree));
@@ -242,19 +245,25 @@ impl Salvager<'_> {
         free::mark(pages, &survey, &mut owners, geometry);
 
         let seen = |tree: &Tree| Note::of_all(tree.pages.iter().map(|&page| survey.note(page)));
-        let mut tables: Vec<Bereft<'_>> = shapes
+        let mut tables: Vec<DamagedTable<'_>> = shapes
             .iter()
             .zip(&mut trees)
             .enumerate()
             .map(|(place, (shape, tree))| {
                 let rows = tree.pages.iter().map(|&page| u64::from(survey.note(page).cells)).sum();
                 let seen = seen(tree).map(|seen| (seen, rows));
-                Bereft { number: forest::number(place), shape, tree, seen, adopted: Vec::new() }
+                DamagedTable {
+                    number: forest::number(place),
+                    shape,
+                    tree,
+                    seen,
+                    adopted: Vec::new(),
+                }
             })
             .collect();
-        let bereft: Vec<BereftIndex<'_>> = indexes
+        let damaged_indexes: Vec<DamagedIndex<'_>> = indexes
             .iter()
-            .map(|(tree, shape)| BereftIndex { tree, shape: *shape, seen: seen(tree) })
+            .map(|(tree, shape)| DamagedIndex { tree, shape: *shape, seen: seen(tree) })
             .collect();
         let copies = contest::set_copies_aside(pages, &survey, &mut owners, &lost);
         let orphans = {
@@ -273,7 +282,7 @@ impl Salvager<'_> {
                 belongs: &belongs,
                 evidence: &evidence,
             };
-            adopt::adopt(&known, &mut owners, &mut tables, &bereft)
+            adopt::adopt(&known, &mut owners, &mut tables, &damaged_indexes)
         };
 
         let mut rows = Rows::new(pages, &survey, clues.clone(), header.encoding);

@@ -1,9 +1,8 @@
-//! Leaves that a table had once.
+//! Finds stale leaves, which only an out-of-date interior page references.
 //!
-//! An interior page that is of another time than the rest leads to leaves as they were then. Since
-//! then they were freed, so the freelist names them, and the table's indexes do not have their rows
-//! but those of pages that nothing leads to any more. Where no index says so, the page above counts
-//! and not the freelist, which may be of another time as well.
+//! Stale leaves were freed after that interior page was written. So the freelist has them, and the
+//! table's indexes have the rows of orphan pages instead of theirs. Without a verdict of an index
+//! the interior page is trusted and not the freelist, which may be out of date, too.
 
 use std::collections::HashSet;
 
@@ -12,11 +11,11 @@ use super::fit;
 use super::scene::Scene;
 use super::survey::Note;
 
-/// Pages of each kind that a table's indexes are asked about.
+/// Maximum number of leaves, and of orphans, for which a table's indexes are queried.
 const MOST_QUESTIONS: usize = 10_000;
 
-/// The pages, each with the place of the table that has it; `named_free` are those of b-trees that
-/// the freelist names.
+/// The stale leaves, each with the number of the table that has it. `named_free` are the b-tree
+/// pages that the freelist has.
 pub(super) fn find(scene: &Scene<'_>, named_free: &HashSet<u32>) -> HashSet<Question> {
     let Scene { shapes, places, evidence, .. } = *scene;
     let mut outdated = HashSet::new();

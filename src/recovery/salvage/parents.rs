@@ -1,7 +1,8 @@
-//! What is above a page that no root leads to.
+//! Finds the parents of a page that is reachable from no root.
 //!
-//! The pointer map of an auto-vacuum file names the page above every page, up to the root, though
-//! that page may be lost. In other files it is found from above: memory, an entry for each orphan.
+//! The pointer map of an auto-vacuum file has the parent of every page, up to the root, even if the
+//! parent is lost. In other files the orphan interior pages have the parents. Memory: an entry for
+//! each orphan.
 
 use std::collections::HashMap;
 
@@ -12,21 +13,21 @@ use super::tree::{Owner, Owners};
 use crate::format::Kind;
 use crate::format::ptrmap::{self, Entry};
 
-/// Levels that are climbed.
+/// Maximum number of levels to climb.
 const HIGHEST: usize = 20;
 
-/// What the map says.
+/// The owner of a page by the pointer map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Belongs {
-    /// Nothing, or nothing that can be true.
+    /// No entry, or an impossible one.
     Unknown,
-    /// It is free.
+    /// The page is free.
     Free,
-    /// It is of the b-tree with that root.
+    /// The page belongs to the b-tree with that root.
     To(u32),
 }
 
-/// What the pointer map says of a page of a b-tree.
+/// The owner of a b-tree page by the pointer map.
 pub(super) fn of(pages: &Pages<'_>, page: u32) -> Belongs {
     let mut at = page;
     for _ in 0..HIGHEST {
@@ -50,11 +51,11 @@ fn entry(pages: &Pages<'_>, page: u32) -> Option<Entry> {
     ptrmap::entry(bytes.get(..layout.usable).unwrap_or(&bytes), map, page)
 }
 
-/// The pages above orphans that are orphans themselves.
+/// The parents of orphans that are orphans themselves.
 pub(super) struct Above(HashMap<u32, u32>);
 
 impl Above {
-    /// Looks for them.
+    /// Collects the children of all orphan interior pages.
     pub(super) fn find(pages: &Pages<'_>, survey: &Survey, owners: &Owners) -> Self {
         let mut above = HashMap::new();
         for (page, note) in survey.iter() {
@@ -75,12 +76,12 @@ impl Above {
         Self(above)
     }
 
-    /// Whether a page above `page` is known.
+    /// Whether a parent of `page` is known.
     pub(super) fn knows(&self, page: u32) -> bool {
         self.0.contains_key(&page)
     }
 
-    /// The highest page above `page` that is known; itself if there is none.
+    /// The topmost known ancestor of `page`, or `page` itself.
     pub(super) fn top(&self, page: u32) -> u32 {
         let mut at = page;
         for _ in 0..HIGHEST {
@@ -93,7 +94,7 @@ impl Above {
     }
 }
 
-/// Whether both are kinds of one b-tree.
+/// Whether pages of both kinds can be in one b-tree.
 fn matches(one: Kind, other: Kind) -> bool {
     one.is_table() == other.is_table()
 }

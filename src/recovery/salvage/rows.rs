@@ -1,4 +1,4 @@
-//! Puts the records of pages into the new database.
+//! Extracts the records of pages, and inserts them into the new database.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,10 +14,11 @@ use super::tree::Owners;
 use crate::engine::{Result, Task};
 use crate::format::{Cell, Value, record};
 
-/// Records with text that is text from which on one without is odd.
+/// The least number of records with valid text on a page that make a record with invalid text
+/// suspicious.
 const FEWEST_PLAIN: usize = 4;
 
-/// Pages with records that no pointer led to whose indexes are asked about them.
+/// Maximum number of pages whose records without a pointer are checked against the indexes.
 const MOST_MENDED: usize = 1_000;
 
 /// Why a record is in `lost_and_found`.
@@ -28,52 +29,52 @@ pub(super) struct Rows<'a> {
     pages: &'a Pages<'a>,
     chains: Chains<'a>,
     payload: Vec<u8>,
-    /// As the header has it.
+    /// The text encoding by the header.
     encoding: u8,
-    /// Pages, and places on them, of records that an index has with other values.
+    /// Page and offset of each record that an index contradicts.
     convicted: HashSet<(u32, usize)>,
 }
 
-/// A record off a page.
+/// A record of a page.
 pub(super) struct Record<'f, 'v> {
     pub(super) rowid: Option<i64>,
     pub(super) fields: &'f [Value<'v>],
-    /// It is on a damaged page, and something about it tells that it is damaged itself.
+    /// The record is on a damaged page, and has a sign of damage itself.
     pub(super) doubtful: bool,
-    /// What a damaged pointer leads to, on a page all of whose rows are known.
+    /// A damaged pointer leads to it, and all rows of the page are known without it.
     extra: bool,
-    /// The one rowid that it can have had, where its own is damaged.
+    /// The one rowid that it can have had, if its own is damaged.
     possible: Option<i64>,
-    /// Its bytes, where one of its types is damaged for certain, and how many fields each of the
-    /// page's records has.
+    /// The bytes of a record with a reserved serial type, and the number of fields of the page's
+    /// records.
     reserved: Option<(&'f [u8], Option<usize>)>,
 }
 
 /// Called with each record.
 type OnRecord<'a> = dyn FnMut(&Record<'_, '_>) -> Result<()> + 'a;
 
-/// What there is on a page beside records.
+/// The content of a page other than its readable records.
 pub(super) struct Rest {
-    /// Cells that are beyond reading.
+    /// The number of unreadable cells.
     lost: u64,
-    /// The page is as SQLite keeps it.
+    /// The page has no fault.
     sound: bool,
-    /// Records that do not add up, with their rowids.
+    /// Records that are not valid, with their rowids.
     misfits: Vec<(Option<i64>, Vec<u8>)>,
-    /// The fields of each of the page's other records, where all have as many; none of a page that
-    /// is damaged so much that a record may be anything.
+    /// The number of fields of the page's other records, if it is the same for all. `None` on a
+    /// badly damaged page.
     fields: Option<usize>,
 }
 
-/// A table that rows are put into.
+/// The table that the rows are inserted into.
 pub(super) struct Into<'a> {
-    /// Its place among the target's tables.
+    /// The table's place among those of the target.
     pub(super) place: usize,
     pub(super) shape: &'a Shape,
-    /// Pages with rowids that are not theirs, with the range that is.
+    /// Pages with rowids outside of their range, and that range.
     pub(super) outlying: HashMap<u32, (i64, i64)>,
     pub(super) account: &'a mut TableSalvage,
-    /// Asked before every row: what a schema has its rows compute may take long.
+    /// Asked before every row, because the schema's expressions may run long.
     pub(super) task: &'a dyn Task,
 }
 
@@ -88,7 +89,7 @@ impl<'a> Rows<'a> {
         Self { pages, chains, payload: Vec::new(), encoding, convicted: HashSet::new() }
     }
 
-    /// Holds those records of `damaged` pages for doubtful that no pointer led to, and that the
+    /// Marks records of `damaged` pages as doubtful that were found without a pointer and that the
     /// indexes contradict.
     pub(super) fn doubt(&mut self, evidence: &Evidence<'_>, damaged: &[Question]) {
         let mut asked = Asked::default();
@@ -119,8 +120,8 @@ impl<'a> Rows<'a> {
         self.convicted = convicted.map(|(_, place)| place).collect();
     }
 
-    /// Tells `on_record` each record of a page, of which `shape` is the table's, if that is known;
-    /// answers what else there is.
+    /// Calls `on_record` with each record of a page, and returns the rest of the page. `shape` is
+    /// the layout of the page's table, if known.
     pub(super) fn each(
         &mut self,
         number: u32,
@@ -191,10 +192,9 @@ impl<'a> Rows<'a> {
         Ok(rest)
     }
 
-    /// Where the one record of a damaged page begins whose text is none, while that of the others
-    /// is.
+    /// The offset of the only record of a damaged page that has invalid text.
     fn odd(&self, found: &Cells<'_>, shape: Option<&Shape>) -> Option<usize> {
-        // Whatever is stored of a generated column is computed anew.
+        // The target computes generated columns again, so their stored values do not matter.
         let is_generated = |column: usize| {
             shape.and_then(|shape| shape.fields.get(column)).is_some_and(|field| field.generated)
         };
@@ -214,7 +214,7 @@ impl<'a> Rows<'a> {
         odd.filter(|_| plain >= FEWEST_PLAIN)
     }
 
-    /// Whether a value is not text that nobody would write. Only of UTF-8 it can be told.
+    /// Whether a value is not invalid text: not UTF-8, or with a NUL. UTF-16 is not checked.
     fn is_plain(&self, field: &Value<'_>) -> bool {
         match field {
             Value::Text(text) if self.encoding <= 1 => {
@@ -224,7 +224,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Puts a page's records into a table.
+    /// Inserts a page's records into a table. Returns the number of rows.
     pub(super) fn put(
         &mut self,
         number: u32,
@@ -247,7 +247,7 @@ impl<'a> Rows<'a> {
                 account.records_lost += u64::from(!extra);
                 return target.lost(root, number, rowid, fields, DOUBTFUL);
             }
-            // What SQLite reads of a record that is put right is not lost either.
+            // The row as SQLite reads it from a mended record goes to lost_and_found.
             let mended = match (possible, reserved) {
                 (Some(_), _) => {
                     fit::record_fits(fields, shape)
@@ -298,7 +298,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The fields of each record, where all have as many and few are damaged.
+/// The number of fields of each record, if all have the same number and few are damaged.
 fn fields_of_all(found: &Cells<'_>) -> Option<usize> {
     if found.torn.is_some() || found.misfits.len() > found.cells.len() {
         return None;
@@ -308,12 +308,14 @@ fn fields_of_all(found: &Cells<'_>) -> Option<usize> {
     counts.all(|count| count == first).then_some(first)
 }
 
-/// Puts a record that does not add up into its table. Whether that was so:
+/// Repairs a record that is not valid, and inserts it into its table. Returns whether it did. There
+/// are two ways:
 ///
-/// * One field alone may have made it so whose value is known without it: a rowid's alias, which is
-///   stored as NULL, or a generated column, which must be computed to just what is stored.
-/// * One bit of its header makes it a row like the page's others, of so many `fields`, and no other
-///   bit does.
+/// * The serial type of one field is damaged, and its value follows from the rest: a rowid alias,
+///   which is stored as NULL, or a generated column, whose computed value must equal the stored
+///   bytes.
+/// * Exactly one bit of the header makes the record a row with `count` fields, like the page's
+///   other records.
 fn mend(
     record: &[u8],
     rowid: Option<i64>,

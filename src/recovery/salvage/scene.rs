@@ -1,4 +1,4 @@
-//! What is known of a file's b-trees when pages are looked for that are in wrong places.
+//! The input of the passes that look for pages in wrong places.
 
 use super::evidence::Evidence;
 use super::forest::IndexTree;
@@ -12,27 +12,27 @@ use crate::format::Kind;
 #[derive(Clone, Copy)]
 pub(super) struct Places<'a> {
     pub(super) tables: &'a [Tree],
-    /// What interior pages lead to that nothing leads to.
+    /// B-trees below interior pages without a parent.
     pub(super) rootless: &'a [Tree],
     pub(super) indexes: &'a [IndexTree<'a>],
 }
 
 impl Places<'_> {
-    /// What the tables and indexes have lost.
+    /// The lost pages of the tables and indexes.
     pub(super) fn lost(&self) -> impl Iterator<Item = &Lost> {
         let indexes = self.indexes.iter().map(|(tree, _)| tree);
         self.tables.iter().chain(indexes).flat_map(|tree| &tree.lost)
     }
 }
 
-/// Everything.
+/// Read-only view of the walked b-trees.
 #[derive(Clone, Copy)]
 pub(super) struct Scene<'a> {
     pub(super) pages: &'a Pages<'a>,
     pub(super) survey: &'a Survey,
-    /// With the free pages marked.
+    /// The owners, with the free pages marked.
     pub(super) owners: &'a Owners,
-    /// No other page is free.
+    /// The freelist was complete: no other page is free.
     pub(super) all_free: bool,
     pub(super) shapes: &'a [Shape],
     pub(super) places: Places<'a>,
@@ -40,7 +40,7 @@ pub(super) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// Leaves of tables that nothing leads to.
+    /// Orphan table leaves.
     pub(super) fn orphans(&self) -> impl Iterator<Item = (u32, &'a Note)> {
         let owners = self.owners;
         self.survey.iter().filter(move |(page, note)| {

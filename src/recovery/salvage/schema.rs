@@ -1,4 +1,4 @@
-//! The schema of a damaged file: from its own b-tree, from pages that were its, from a snapshot.
+//! Finds the schema of a damaged file: in its own b-tree, on orphan pages, in a snapshot.
 
 use super::SchemaSource;
 use super::chain::{Chains, Clues, Payload};
@@ -12,25 +12,25 @@ use crate::engine::{Result, Task};
 use crate::format::record::{self, Class};
 use crate::format::{Kind, Value, sql};
 
-/// The most entries that are taken: far more than anybody has, and SQLite takes a minute to make so
-/// many tables (four times that for twice as many).
+/// Maximum number of entries, far above that of real schemas. SQLite takes a minute to make so many
+/// tables (four times that for twice as many).
 const MOST: usize = 20_000;
 
-/// A schema, as far as it could be found.
+/// The schema that was found.
 #[derive(Debug, Default)]
 pub(super) struct Schema {
     pub(super) entries: Vec<SchemaEntry>,
     pub(super) from: SchemaSource,
-    /// The file's own schema table was whole.
+    /// The file's own schema table was intact.
     pub(super) whole: bool,
-    /// Nothing is missing of it, as far as can be told: the tables are all that there were.
+    /// No entry seems to be missing: the database had no other tables.
     pub(super) complete: bool,
 }
 
-/// Finds the schema. Its b-tree is number 0 among the owners.
+/// Finds the schema. The owner number of its b-tree is 0.
 ///
-/// Where the file and the snapshot have the same schema version, the snapshot is what the file
-/// says without damage.
+/// If the file and the snapshot have the same schema cookie, the snapshot is the file's schema
+/// without damage.
 ///
 /// # Errors
 /// `task`'s.
@@ -98,8 +98,8 @@ fn is_schema(note: &Note) -> bool {
             && ![Class::Real, Class::Integer, Class::Blob].into_iter().any(|class| seen(4, class))
 }
 
-/// The entry with the one name that most of it says: of a table there are three of it, and of
-/// anything else two, of which the statement's counts.
+/// Resolves a damaged name by a majority of its copies. A table's entry has the name three times.
+/// Any other entry has it twice, and the one in the statement wins.
 fn agreeing(mut entry: SchemaEntry) -> SchemaEntry {
     let Some(name) = entry.sql.as_deref().and_then(sql::name_made) else { return entry };
     let said = name.unquoted();
@@ -125,12 +125,12 @@ struct Reader<'a> {
     chains: Chains<'a>,
     encoding: u8,
     entries: Vec<(i64, SchemaEntry)>,
-    /// Every record that was seen is an entry.
+    /// Every record so far was an entry.
     whole: bool,
 }
 
 impl Reader<'_> {
-    /// The entries in their order, each object once.
+    /// The entries by rowid, each object once.
     fn entries(&mut self) -> Vec<SchemaEntry> {
         let mut found = std::mem::take(&mut self.entries);
         found.sort_by_key(|(rowid, _)| *rowid);
@@ -144,7 +144,7 @@ impl Reader<'_> {
         entries
     }
 
-    /// Takes a page's entries; whether all of its records are ones.
+    /// Reads a page's entries. Returns whether all of its records are entries.
     fn page(&mut self, number: u32, owners: &Owners) -> bool {
         let usable = self.pages.layout.usable;
         let Some(bytes) = self.pages.read(number) else { return false };
@@ -172,10 +172,10 @@ impl Reader<'_> {
         all
     }
 
-    /// The entry that a record is, if it is one that SQLite writes.
+    /// A record as a schema entry, if SQLite could have written it.
     fn entry(&self, fields: &[Value<'_>]) -> Option<SchemaEntry> {
         let &[kind, name, table, root, sql] = fields else { return None };
-        // A type that is damaged makes text a BLOB of the same bytes.
+        // A damaged serial type can make text a BLOB with the same bytes.
         let text = |value| match value {
             Value::Text(bytes) | Value::Blob(bytes) => Some(self.text(bytes)),
             _ => None,
@@ -203,8 +203,8 @@ impl Reader<'_> {
         (plausible && created).then(|| agreeing(entry))
     }
 
-    /// Text, with a sign in place of characters that are damaged: a type's name with one is still
-    /// better than no table.
+    /// Decodes text, with U+FFFD in place of damaged characters. A damaged type name is better than
+    /// no table.
     fn text(&self, bytes: &[u8]) -> String {
         let units = |of: fn([u8; 2]) -> u16| {
             let units = bytes.chunks_exact(2).map(|pair| of(pair.try_into().unwrap_or_default()));

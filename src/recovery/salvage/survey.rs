@@ -1,6 +1,6 @@
-//! One look at every page, in the file's order: what each is, in 40 bytes.
+//! Reads every page once, in the file's order, and keeps a summary of 40 bytes of each.
 //!
-//! Memory: a note a page, so 100 MB for a file of 10 GB with pages of 4 KiB.
+//! Memory: 100 MB for a file of 10 GB with pages of 4 KiB.
 
 use super::leaf;
 use super::pages::Pages;
@@ -10,13 +10,13 @@ use crate::format::number::u32_at;
 use crate::format::record::Class;
 use crate::format::{Kind, Page, lock_page};
 
-/// Columns whose types are noted.
+/// Number of columns whose types are in a summary.
 const COLUMNS: usize = 12;
 
-/// What a page is.
+/// The class of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Is {
-    /// It cannot be read, is not there, or all its bytes are zero.
+    /// Unreadable, beyond the end of the file, or all zeros.
     Nothing,
     /// A page of a b-tree.
     Tree(Kind),
@@ -27,20 +27,20 @@ pub(super) enum Is {
 /// See [`Note::key`].
 pub(super) type Key = (u16, i64, i64, (u16, u16));
 
-/// What is noted of a page.
+/// The summary of a page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Note {
     pub(super) is: Is,
-    /// Everything on it is as SQLite keeps it. Of [`Is::Other`]: it could be a freelist's trunk.
+    /// The page has no fault. For [`Is::Other`]: it could be a freelist trunk.
     pub(super) sound: bool,
     /// Some of its rows have overflow pages.
     pub(super) overflows: bool,
-    /// Cells that can be read.
+    /// Number of readable cells.
     pub(super) cells: u16,
-    /// Least and most fields of a record.
+    /// Least and greatest number of fields of a record.
     pub(super) fields: (u16, u16),
-    /// Least and greatest rowid or key. Of [`Is::Other`]: the page it links to if it is one of
-    /// overflow, and the place of its last byte that is not zero.
+    /// Least and greatest rowid or key. For [`Is::Other`]: the link of an overflow page, and the
+    /// offset of the last byte that is not zero.
     pub(super) low: i64,
     /// See [`Self::low`].
     pub(super) high: i64,
@@ -59,12 +59,12 @@ impl Types {
         }
     }
 
-    /// Whether a value of `class` was seen in `column`; none where the column is not noted.
+    /// Whether a value of `class` was seen in `column`. `false` beyond the first [`COLUMNS`].
     pub(super) fn seen(self, column: usize, class: Class) -> bool {
         column < COLUMNS && self.0 & (1 << (5 * column + class as usize)) != 0
     }
 
-    /// In how many columns something was seen that `other` has not.
+    /// The number of columns with a type that `other` lacks.
     fn columns_beyond(self, other: Self) -> u32 {
         let strange = self.0 & !other.0;
         (0..COLUMNS).map(|column| u32::from(strange >> (5 * column) & 0x1f != 0)).sum()
@@ -85,7 +85,7 @@ impl Note {
         types: Types(0),
     };
 
-    /// What is noted of several pages together.
+    /// The combined summary of several pages.
     pub(super) fn of_all(notes: impl Iterator<Item = Self>) -> Option<Self> {
         notes.filter(|note| note.cells > 0).reduce(|all, note| Self {
             fields: (all.fields.0.min(note.fields.0), all.fields.1.max(note.fields.1)),
@@ -96,16 +96,16 @@ impl Note {
         })
     }
 
-    /// In how many columns a page has types that others, whose notes together are `others`, have
-    /// not; another number of fields is strange, too, but for rows before all others: they may be
-    /// older than a column.
+    /// The number of columns with types that `others`, the combined summary of other pages, lack.
+    /// A different number of fields counts as one more, except for fewer fields in rows before all
+    /// others: those may be older than a column.
     pub(super) fn strangeness(&self, others: &Self) -> u32 {
         let fewer = self.fields.0 < others.fields.0 && self.high >= others.low;
         let fields = fewer || self.fields.1 > others.fields.1;
         self.types.columns_beyond(others.types) + u32::from(fields)
     }
 
-    /// How much a page is like others, whose notes together are `others`.
+    /// How similar a page is to `others`, the combined summary of other pages.
     pub(super) fn likeness(&self, others: &Self) -> u32 {
         3 * (COLUMNS as u32 + 1 - self.strangeness(others))
     }
@@ -115,7 +115,7 @@ impl Note {
         self.low >= low && self.high <= high
     }
 
-    /// Whether it is another kind of page than a b-tree's, or a sound one.
+    /// Whether the page has content that is not a damaged b-tree page.
     pub(super) fn is_something(&self) -> bool {
         match self.is {
             Is::Nothing => false,
@@ -124,12 +124,12 @@ impl Note {
         }
     }
 
-    /// What pages with the same bytes agree in.
+    /// A key that is equal for pages with the same bytes.
     pub(super) fn key(&self) -> Key {
         (self.cells, self.low, self.high, self.fields)
     }
 
-    /// Whether it is a leaf of a table's or an index's b-tree with something on it.
+    /// Whether the page is a b-tree page of that kind with at least one cell.
     pub(super) fn is_filled(&self, kind: Kind) -> bool {
         self.is == Is::Tree(kind) && self.cells > 0
     }

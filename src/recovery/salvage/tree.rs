@@ -1,16 +1,17 @@
-//! Which pages a b-tree's root leads to, as far as they are what they must be.
+//! Walks a b-tree from its root, and validates each page.
 //!
-//! Each child of a table's page must hold rowids between its neighbours' keys (or, where a key is
-//! damaged, between the neighbours), and records that could be rows of that table; each child of a WITHOUT ROWID table's records between its
-//! neighbours', as far as their order is known. One that does not is not this table's page, whatever led to it
-//! (it was swapped, copied over, used again); what should have been there is noted as [`Lost`].
-//! All leaves of a b-tree are equally far from its root: what is not is another's, too.
+//! A child page of a rowid table must have rowids between its divider keys (or, if a key is
+//! damaged, between its neighbours), and records that could be rows of that table. A child page of
+//! a WITHOUT ROWID table must have records between its divider records, as far as their order is
+//! known. A page that does not is not this table's: it was swapped, overwritten or reused. The
+//! missing page is recorded as [`Lost`]. All leaves of a b-tree have the same depth, so a leaf at
+//! another depth is not this table's, either.
 //!
-//! Pages of a hostile file may lead to each other in any way: how often a page that leads nowhere is
-//! looked at again is bounded, and so are all visits together.
+//! Pages of a hostile file may reference each other in any way. The number of visits is bounded,
+//! for each page without a valid child and for all pages together.
 //!
-//! Memory: 4 bytes a page for owners, 4 for the lists of leaves, 24 for a leaf that does not end
-//! where the page above says, and what is lost.
+//! Memory: 4 bytes a page for owners, 4 for the lists of leaves, 24 for each leaf that does not end
+//! at its divider key, and the lost pages.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -22,29 +23,29 @@ use super::survey::{Is, Note, Survey};
 use crate::engine::{Result, Task};
 use crate::format::{Kind, Page, record};
 
-/// Levels that a b-tree of SQLite's can have.
+/// Maximum depth of an SQLite b-tree.
 const DEEPEST: usize = 20;
 
-/// Times that an interior page may turn out to lead nowhere: in a sound file none does once, and in
-/// others all might lead to each other.
+/// Maximum number of visits of an interior page without a valid child. A sound file has no such
+/// page. In a hostile file all pages may reference each other.
 const MOST_DEAD_ENDS: u8 = 16;
 
-/// Who has which page.
+/// The owner of each page.
 #[derive(Debug, Clone)]
 pub(super) struct Owners {
     of: Vec<u32>,
     /// Pages whose owner is certain.
     settled: Vec<u64>,
-    /// How often an interior page was found to lead nowhere.
+    /// How often an interior page had no valid child.
     dead_ends: HashMap<u32, u8>,
-    /// Visits that all walks together may still make.
+    /// The number of visits that all walks together may still make.
     visits: u64,
 }
 
 /// A page's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// Nobody is known.
+    /// Unclaimed.
     None,
     /// It is free.
     Free,
@@ -61,14 +62,14 @@ impl Owners {
         Self { of: vec![0; count as usize], settled, dead_ends: HashMap::new(), visits }
     }
 
-    /// Counts a walk's visit; whether it may still make it.
+    /// Counts a visit. Returns whether the walk may make it.
     fn visit(&mut self, page: u32) -> bool {
         let left = self.visits.checked_sub(1);
         self.visits = left.unwrap_or(0);
         left.is_some() && self.dead_ends.get(&page).is_none_or(|&times| times < MOST_DEAD_ENDS)
     }
 
-    /// Gives back an interior page that leads nowhere.
+    /// Releases an interior page without a valid child.
     fn is_dead_end(&mut self, page: u32) {
         self.set(page, Owner::None);
         let times = self.dead_ends.entry(page).or_default();
@@ -85,7 +86,7 @@ impl Owners {
         }
     }
 
-    /// Gives a page to its owner for good.
+    /// Sets a page's owner permanently.
     pub(super) fn settle(&mut self, page: u32, owner: Owner) {
         self.set(page, owner);
         let place = (page as usize).wrapping_sub(1);
@@ -99,7 +100,7 @@ impl Owners {
         self.settled.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
     }
 
-    /// Takes everything from an owner.
+    /// Releases all pages of an owner.
     pub(super) fn release(&mut self, owner: Owner) {
         for page in 1..=u32::try_from(self.of.len()).unwrap_or(u32::MAX) {
             if self.get(page) == owner {
@@ -108,7 +109,7 @@ impl Owners {
         }
     }
 
-    /// Sets a page's owner, unless that is certain already.
+    /// Sets a page's owner, unless the owner is settled.
     pub(super) fn set(&mut self, page: u32, owner: Owner) {
         if self.is_settled(page) {
             return;
@@ -125,21 +126,21 @@ impl Owners {
     }
 }
 
-/// Pages that a b-tree should have and that are not what they must be.
+/// A page, or a subtree, that a b-tree should have and that was not found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
     /// Least rowid that was there.
     pub(super) low: i64,
     /// Greatest.
     pub(super) high: i64,
-    /// It was one leaf; else whatever a page above the leaves led to.
+    /// A single leaf; otherwise it may be a subtree.
     pub(super) leaf: bool,
-    /// The page's number.
+    /// The number of the page that was expected.
     pub(super) page: u32,
-    /// Where between its neighbours the page that is there has its rowids, if it has: the keys may
-    /// be what is damaged.
+    /// The range between the neighbours that contains the rowids of the page that is there now:
+    /// the divider keys may be damaged instead of the page.
     pub(super) hole: Option<Range>,
-    /// It was found elsewhere.
+    /// An orphan was assigned to this gap.
     pub(super) found: bool,
 }
 
@@ -150,8 +151,8 @@ impl Lost {
         Self { low, high, leaf: false, page: root, hole: None, found: false }
     }
 
-    /// Whether a leaf ends just where what was there did, or begins so where nothing says where
-    /// that ended.
+    /// Whether a leaf ends exactly where the lost leaf ended. If no divider key gives that end:
+    /// whether it begins where the lost leaf began.
     pub(super) fn is_just(&self, leaf: &Note) -> bool {
         let ends = match self.high {
             i64::MAX => leaf.low == self.low,
@@ -161,13 +162,13 @@ impl Lost {
     }
 }
 
-/// A leaf of a table and the place where it is.
+/// A leaf of a table and the bounds of its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) page: u32,
     /// Least rowid that may be there.
     pub(super) low: i64,
-    /// Greatest, by the page above; [`i64::MAX`] where none says so.
+    /// Greatest rowid by the divider key; [`i64::MAX`] without one.
     pub(super) high: i64,
 }
 
@@ -179,12 +180,12 @@ pub(super) struct Tree {
     pub(super) table: bool,
     /// Pages with records, leaves in the b-tree's order.
     pub(super) pages: Vec<u32>,
-    /// Those leaves of a table whose greatest rowid is not what the page above says.
+    /// Leaves of a table whose greatest rowid is not their divider key.
     pub(super) placed: Vec<Placed>,
-    /// Those with rowids outside their place, which are damaged.
+    /// Leaves of a table with rowids outside of their range.
     pub(super) outlying: Vec<Placed>,
     pub(super) lost: Vec<Lost>,
-    /// SQLite reads it and finds no fault: nothing is taken from it, or given to it.
+    /// SQLite reads it without a fault: it keeps its pages, and gets no others.
     pub(super) settled: bool,
 }
 
@@ -198,24 +199,24 @@ pub(super) struct Walk<'a> {
     pub(super) number: u32,
     /// Whether a page's records could be this b-tree's.
     pub(super) fits: &'a dyn Fn(u32, &Note) -> bool,
-    /// Of each field that the records are sorted by, whether that is descending; empty where that
-    /// is not known, and for tables with rowids.
+    /// For each field of the sort key, whether it is descending. Empty if that is unknown, and for
+    /// rowid tables.
     pub(super) descending: &'a [bool],
 }
 
 /// A b-tree that is being walked.
 struct Growing {
     tree: Tree,
-    /// The pages that are its beside those of its records.
+    /// Its interior pages.
     above: Vec<u32>,
-    /// Its leaves by their distance from the root.
+    /// The number of its leaves by depth.
     leaves: [u32; DEEPEST],
-    /// That of the leaves, if it is known.
+    /// The depth of the leaves, if it is known.
     height: Option<usize>,
 }
 
 impl Growing {
-    /// The distance that most leaves have, if others have another.
+    /// The depth of most leaves, if the leaves are at different depths.
     fn height_of_most(&self) -> Option<usize> {
         let most = (0..DEEPEST).max_by_key(|&depth| self.leaves.get(depth))?;
         let uneven = self.leaves.iter().filter(|&&leaves| leaves > 0).count() > 1;
@@ -223,18 +224,18 @@ impl Growing {
     }
 }
 
-/// What a page may hold.
+/// The bounds of a page's rows.
 #[derive(Clone, Copy)]
 struct Between<'k> {
     /// Least and greatest rowid.
     low: i64,
     high: i64,
-    /// The records before and after, as far as they are known.
+    /// The divider records before and after the page, if known.
     after: Option<&'k [u8]>,
     before: Option<&'k [u8]>,
 }
 
-/// What a page turned out to be.
+/// The result of visiting a page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
     Leaf,
@@ -242,19 +243,19 @@ enum Found {
     Nothing,
 }
 
-/// What an interior page leads to.
+/// The children of an interior page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Children {
-    /// A page of this b-tree, and whatever else.
+    /// At least one belongs to this b-tree.
     Found,
-    /// Pages of which none is this b-tree's.
+    /// None belongs to this b-tree.
     Others,
-    /// Pages that are not there any more.
+    /// All of them are zeroed or unreadable.
     Gone,
 }
 
 impl Walk<'_> {
-    /// Walks the b-tree at `root`, that of a `table` with rowids or another one.
+    /// Walks the b-tree at `root`; `table`: of a rowid table.
     ///
     /// # Errors
     /// The task's.
@@ -340,10 +341,10 @@ impl Walk<'_> {
         growing.above.push(number);
         let lost_before = growing.tree.lost.len();
         let children = self.children(growing, number, between, depth)?;
-        // What is left of a b-tree of records may be those of the pages above.
+        // Interior pages of an index b-tree have records, which may be all that is left.
         let is_all_there_is = children == Children::Gone && kind == Kind::IndexInterior;
         if children != Children::Found && !(is_all_there_is && note.cells > 0) {
-            // Another b-tree's page, which may still claim it.
+            // The page belongs to another b-tree, which may claim it later.
             growing.tree.lost.truncate(lost_before);
             self.owners.is_dead_end(number);
             return Ok(Found::Nothing);
@@ -354,7 +355,7 @@ impl Walk<'_> {
         Ok(Found::Interior)
     }
 
-    /// Whether a page's rowids are in a range; of a leaf one may be damaged, or one of eight.
+    /// Whether a page's rowids are in a range. On a leaf, one rowid or one in eight may be damaged.
     fn is_in(&self, number: u32, note: &Note, range: Range) -> bool {
         if note.is_in(range) || note.is != Is::Tree(Kind::TableLeaf) || note.cells < 3 {
             return note.is_in(range);
@@ -368,7 +369,7 @@ impl Walk<'_> {
         outlying == 1 || outlying * 8 <= cells.len()
     }
 
-    /// Whether most of a page's records are between their neighbours.
+    /// Whether most of a page's records are between the divider records.
     fn in_order(&self, number: u32, between: Between<'_>) -> bool {
         if self.descending.is_empty() || (between.after.is_none() && between.before.is_none()) {
             return true;
@@ -393,8 +394,8 @@ impl Walk<'_> {
             && between.before.is_none_or(|before| order(before).is_none_or(Ordering::is_le))
     }
 
-    /// The records of an interior page's cells that part its children, as far as they are on the
-    /// page; none in place of those that stand out of their order.
+    /// The divider records of an interior page. `None` in place of a record that is out of order or
+    /// continues on an overflow page.
     fn dividers<'p>(&self, page: &Page<'p>, between: Between<'_>) -> Vec<Option<&'p [u8]>> {
         if self.descending.is_empty() {
             return Vec::new();
@@ -470,7 +471,7 @@ impl Walk<'_> {
             Found::Leaf | Found::Interior => Children::Found,
         };
         if level == Found::Leaf {
-            // All children of a page are of one level.
+            // All children of a page are at the same depth.
             for lost in growing.tree.lost.iter_mut().skip(lost_before) {
                 lost.leaf = true;
             }

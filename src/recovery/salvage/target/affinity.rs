@@ -1,4 +1,4 @@
-//! Affinities: which a declared type has, and which values a column of one can hold
+//! Affinities: the affinity of a declared type, and the values that a column with it can hold
 //! (<https://sqlite.org/datatype3.html>, 3.1). Pure.
 
 use super::statement::Encoding;
@@ -7,11 +7,11 @@ use crate::format::Value;
 /// A column's affinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Affinity {
-    /// Whatever was given.
+    /// Stores every value unchanged.
     Blob,
-    /// Text, unless it is a BLOB or NULL.
+    /// Converts numbers to text.
     Text,
-    /// Numbers where they look like ones.
+    /// Converts text that looks like a number.
     Numeric,
     /// As numeric.
     Integer,
@@ -20,7 +20,7 @@ pub enum Affinity {
 }
 
 impl Affinity {
-    /// Of a declared type; `strict` in a STRICT table, where `ANY` is no number.
+    /// The affinity of a declared type. In a `strict` table `ANY` converts nothing.
     pub(in crate::recovery) fn of_type(declared: &str, strict: bool) -> Self {
         let declared = declared.to_ascii_uppercase();
         let has = |part: &str| declared.contains(part);
@@ -39,7 +39,7 @@ impl Affinity {
         }
     }
 
-    /// A type that has it.
+    /// A type name with this affinity.
     pub(in crate::recovery) fn declared(self) -> &'static str {
         match self {
             Self::Blob => "BLOB",
@@ -50,8 +50,8 @@ impl Affinity {
         }
     }
 
-    /// Whether `value` can be stored in such a column and be the same afterwards. SQLite writes
-    /// no other value there, so one that is there all the same belongs elsewhere.
+    /// Whether such a column stores `value` unchanged. SQLite writes no other value there, so a
+    /// record with another value belongs to another table.
     pub(super) fn keeps(self, value: Value<'_>, encoding: Encoding) -> bool {
         match (self, value) {
             (Self::Blob, _) | (_, Value::Null | Value::Blob(_)) => true,
@@ -81,7 +81,7 @@ fn is_number(text: &[u8], encoding: Encoding) -> bool {
     }
 }
 
-/// The ASCII character of a code unit, or a byte that is none.
+/// The ASCII character of a UTF-16 code unit; 0xff for any other.
 fn ascii(unit: &[u8], low: usize, high: usize) -> u8 {
     match (unit.get(low), unit.get(high)) {
         (Some(&low), Some(0)) => low,

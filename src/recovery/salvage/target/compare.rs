@@ -1,13 +1,14 @@
-//! What the damaged file's indexes tell of rows: which are missing, which were changed.
+//! Compares the salvaged rows with the damaged file's indexes: detects missing and changed rows.
 //!
-//! An entry is evidence by itself, however much of its b-tree is gone: it says that a row with
-//! this rowid had these values. It may still be wrong, being on a damaged page; so one that could
-//! not be an entry of its index (by number of fields, types, NOT NULL) is not heard, nor is one of
-//! a UNIQUE index whose key another row has.
-//! Of an index on expressions only the plain columns are compared: what a function answers may
+//! An index entry proves that a row with its rowid had its values, however much of the index's
+//! b-tree is lost. But the entry may be damaged. So an entry that its index could not have (by
+//! number of fields, types, NOT NULL) does not count, and neither does an entry of a UNIQUE index
+//! whose key another row has.
+//!
+//! Of an index on expressions only the plain columns are compared: the result of a function may
 //! differ between versions.
 //!
-//! Memory: none that grows; rowids are kept in a temporary table.
+//! Memory: constant; rowids are kept in a temporary table.
 
 use std::iter;
 
@@ -21,25 +22,25 @@ use crate::format::Value;
 use crate::recovery::salvage::SchemaEntry;
 use crate::recovery::salvage::report::{SuspectRow, TableSalvage};
 
-/// How many rowids and suspects a report names.
+/// Maximum number of rowids, and of suspects, in a report.
 const NAMED: usize = 10_000;
 
-/// Entries between two questions to the task.
+/// Entries between two calls of [`Task::go_on`].
 const INTERVAL: u64 = 1_000;
 
-/// What a comparison reads.
+/// The input of a comparison.
 pub(super) struct Comparison<'a> {
     pub(super) connection: &'a Connection,
     pub(super) encoding: Encoding,
     pub(super) tables: &'a [Table],
     pub(super) schema: &'a [SchemaEntry],
-    /// The table of rows without one, where there is one: what is in it is not missing.
+    /// The name of the `lost_and_found` table, if it has rows: those rows are not missing.
     pub(super) lost_and_found: Option<&'a str>,
     pub(super) indexes: &'a dyn IndexSource,
 }
 
 impl Comparison<'_> {
-    /// Fills in what the indexes tell of each table.
+    /// Adds the result for each table to its report.
     ///
     /// # Errors
     /// Those of reading the new file; `task`'s.
@@ -79,7 +80,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Compares one index's entries with the rows; answers whether there was any.
+    /// Compares one index's entries with the rows. Returns whether the index had a usable entry.
     fn index(
         &self,
         fill: &Fill,
@@ -96,7 +97,7 @@ impl Comparison<'_> {
             columns.join(", "),
             fill.table.is_identified()
         ))?;
-        // An application's collation is not known here: then there is none to ask.
+        // Without the application's collation the statement fails, and the query is skipped.
         let mut row_with = key.unique_condition().and_then(|condition| {
             prepare(&format!("SELECT 1 FROM main.{table} WHERE {condition}")).ok()
         });
@@ -157,7 +158,7 @@ impl Comparison<'_> {
         Ok(heard)
     }
 
-    /// Reports the rowids that were collected, and forgets them.
+    /// Moves the collected rowids to the report.
     fn missing(&self, table: &Table, report: &mut TableSalvage) -> Result<()> {
         let sql = self.connection.sql()?;
         if let Some(lost) = self.lost_and_found {
@@ -180,7 +181,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// The key of the new index of that name. None if there is none.
+    /// The key of the new index `index`. `None` if that index was not made.
     fn key(&self, fill: &Fill, index: &str) -> Result<Option<Key>> {
         let sql = self.connection.sql()?;
         let list = "SELECT \"unique\" AND NOT partial FROM pragma_index_list(?1) WHERE name = ?2";
@@ -223,7 +224,7 @@ struct Key {
 
 /// A part of an index's key.
 struct Part {
-    /// None where it is computed.
+    /// The column; `None` for a computed part.
     column: Option<String>,
     affinity: Affinity,
     not_null: bool,
@@ -237,7 +238,7 @@ impl Part {
 }
 
 impl Key {
-    /// Whether these can be the key of an entry.
+    /// Whether an entry can have these values as its key.
     fn can_be(&self, values: &[Value<'_>], encoding: Encoding) -> bool {
         values.len() == self.parts.len()
             && values.iter().zip(&self.parts).all(|(&value, part)| {
@@ -245,7 +246,8 @@ impl Key {
             })
     }
 
-    /// An SQL condition with a parameter for each part, true of the one row that can have a key.
+    /// An SQL condition with a parameter for each part, which holds for the one row with that key.
+    /// `None` unless the index is UNIQUE and has no computed part.
     fn unique_condition(&self) -> Option<String> {
         if !self.unique {
             return None;

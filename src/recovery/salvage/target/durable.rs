@@ -1,4 +1,4 @@
-//! Makes a finished file survive a loss of power.
+//! Makes a finished file durable.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -7,11 +7,10 @@ use rusqlite::ffi;
 
 use crate::engine::{self, Error, Result};
 
-/// Syncs the file and, where that can be done, its directory. Nobody else has the file open: it is
-/// closed and has never been anybody's.
+/// Syncs the file and, where the system can, its directory. No connection has the file open.
 ///
 /// # Errors
-/// The system's, as `SQLITE_IOERR_FSYNC`.
+/// The operating system's, as `SQLITE_IOERR_FSYNC`.
 pub(super) fn sync(path: &Path) -> Result<()> {
     let failed =
         |error: std::io::Error| Error::sqlite(ffi::SQLITE_IOERR_FSYNC, error.to_string()).at(path);

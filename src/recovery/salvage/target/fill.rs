@@ -1,4 +1,4 @@
-//! Puts records into a table as they are: every value exactly, the rowid too, or not at all.
+//! Inserts records into a table, with every value and the rowid unchanged, or not at all.
 
 use std::iter;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::format::{Owned, Value, record};
 /// A table of the new database, being filled.
 #[derive(Debug)]
 pub(super) struct Fill {
-    /// The table's name for now.
+    /// The table's temporary name.
     pub(super) name: String,
     pub(super) table: Arc<Described>,
     encoding: Encoding,
@@ -27,7 +27,8 @@ impl Fill {
         Self { name, table: Arc::new(table), encoding, insert: None, lookup: None }
     }
 
-    /// Inserts a record; one that is older than a column gets what SQLite reads there.
+    /// Inserts a record. A record that is older than a column gets the value that SQLite reads
+    /// there.
     ///
     /// # Errors
     /// Those of writing the file.
@@ -93,7 +94,7 @@ impl Fill {
             };
             insert.run(parameters(&table, rowid, fields))
         } else {
-            // Bound as bytes and cast, which keeps what binding it as text would not.
+            // Binding as a BLOB and CAST keep bytes that binding as text would change.
             let sql = insert_sql(&self.name, &table, fields, Some(self.encoding));
             let encoding = self.encoding;
             let bytes = parameters(&table, rowid, fields).map(|value| match value {
@@ -112,8 +113,8 @@ impl Fill {
         }
     }
 
-    /// Inserts a record that is known, but for its field number `odd` of which there is the content;
-    /// not if a generated column is not computed to what the record has of it.
+    /// Inserts a repaired record. Only the stored bytes are known of its field number `odd`. The
+    /// record is refused if a generated column is computed to another value than the record has.
     ///
     /// # Errors
     /// Those of writing the file.
@@ -153,8 +154,8 @@ impl Fill {
         Ok(Inserted::Refused("a generated column was something else".to_owned()))
     }
 
-    /// Whether an error says that the rowid or the WITHOUT ROWID key is taken. The primary key of
-    /// a rowid table that is not the rowid's alias is a constraint like any other.
+    /// Whether an error reports a duplicate rowid or WITHOUT ROWID key. A rowid table's primary key
+    /// that is not the rowid alias is a constraint like any other.
     fn is_duplicate(&self, error: &Error) -> bool {
         match error.errcode {
             ffi::SQLITE_CONSTRAINT_ROWID => true,
@@ -165,8 +166,8 @@ impl Fill {
         }
     }
 
-    /// Whether the row with that rowid or key has the same values. Of a row from before a column
-    /// was added only the fields that it has are compared.
+    /// Whether the existing row with that rowid or key has the same values. If the record is older
+    /// than a column, only the fields that it has are compared.
     fn has_same(
         &mut self,
         connection: &Connection,
@@ -206,7 +207,7 @@ impl Fill {
         let key = fields.iter().take(self.table.key_fields);
         match rowid {
             Some(rowid) => lookup.each(iter::once(Value::Integer(rowid)), &mut look),
-            // A key that cannot be bound as it is cannot be looked up: it counts as another.
+            // A key that cannot be bound unchanged cannot be looked up, and counts as different.
             None if key.clone().any(
                 |value| matches!(value, Value::Text(text) if !self.encoding.binds_as_is(text)),
             ) =>
@@ -218,7 +219,7 @@ impl Fill {
     }
 }
 
-/// What is bound: the rowid, then the fields that are not derived.
+/// The values to bind: the rowid, then the fields that are not derived.
 fn parameters<'v>(
     table: &Described,
     rowid: Option<i64>,
@@ -233,7 +234,8 @@ fn parameters<'v>(
     rowid.map(Value::Integer).into_iter().chain(given)
 }
 
-/// `OR ABORT` overrides what the table's own constraints ask for: one could replace or roll back.
+/// The INSERT statement. `OR ABORT` overrides the table's own conflict clauses, which could replace
+/// a row or roll back.
 fn insert_sql(
     name: &str,
     table: &Described,
@@ -261,8 +263,8 @@ fn insert_sql(
     )
 }
 
-/// The stored fields of a row that is told by its rowid or key. A key's own collations apply: a
-/// row that they call the same is the one in the way.
+/// Selects the stored fields of the row with a rowid or key. The key's own collations apply: a row
+/// that is equal by them is the one that conflicts.
 pub(super) fn lookup_sql(name: &str, table: &Described) -> String {
     let columns: Vec<String> = table.fields.iter().map(|field| quoted(&field.name)).collect();
     format!(
@@ -273,7 +275,7 @@ pub(super) fn lookup_sql(name: &str, table: &Described) -> String {
     )
 }
 
-/// The same value byte for byte. A REAL column's whole numbers are stored as integers.
+/// Whether two values are identical. A REAL column stores whole numbers as integers.
 pub(in crate::recovery) fn is_same(stored: Value<'_>, given: Value<'_>) -> bool {
     match (stored, given) {
         (Value::Real(stored), Value::Real(given)) => stored.to_bits() == given.to_bits(),
@@ -285,7 +287,7 @@ pub(in crate::recovery) fn is_same(stored: Value<'_>, given: Value<'_>) -> bool 
     }
 }
 
-/// A row that the table does not take costs that row; anything else ends the salvage.
+/// If the table refuses the row, only that row is lost. Any other error ends the salvage.
 fn refusal(error: Error) -> Result<Inserted> {
     match error.class() {
         Class::Row => Ok(Inserted::Refused(error.message)),

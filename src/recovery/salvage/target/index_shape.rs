@@ -1,7 +1,7 @@
-//! What the entries of the damaged file's indexes look like, asked of SQLite: each index is made
-//! on the empty tables and taken away again.
+//! The layouts of index entries in the damaged file, as SQLite reports them: each index is created
+//! on the empty tables and rolled back.
 //!
-//! Thread: the connection's. May call: the engine.
+//! Runs on the connection's thread. May call: the engine.
 
 use rusqlite::ffi;
 
@@ -11,29 +11,28 @@ use crate::engine::{Connection, Result};
 use crate::format::sql::Makes;
 use crate::recovery::salvage::SchemaEntry;
 
-/// What the entries of an index look like, for telling whose an orphan entry is, and which row an
-/// entry is of.
+/// The layout of an index's entries: assigns orphan entries to an index, and entries to rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexShape {
     /// Its root page in the damaged file.
     pub root: u32,
-    /// The place of its table among the target's.
+    /// The place of its table among those of the target.
     pub table: usize,
-    /// What the fields of an entry are, in their order.
+    /// The fields of an entry, in their order.
     pub parts: Vec<Part>,
-    /// By what the entries are sorted: of the first fields, up to one with a collation other than
-    /// BINARY, whether the order is descending.
+    /// For each field of the sort key, whether it is descending. Ends before the first field with a
+    /// collation other than BINARY.
     pub descending: Vec<bool>,
-    /// It leaves rows out.
+    /// A partial index (with a WHERE clause).
     pub partial: bool,
 }
 
-/// What a field of an index's entry is.
+/// The source of a field of an index entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// That field of the row's record.
     Field(usize),
-    /// The rowid, by whatever name.
+    /// The rowid, or its alias.
     Rowid,
     /// The value of an expression, or of a virtual column.
     Computed,
@@ -59,7 +58,7 @@ pub(super) fn describe_all(
         }
         let describe = || {
             sql.execute_batch("SAVEPOINT description")?;
-            // A constraint's index is there already.
+            // CREATE TABLE has made a constraint's index already.
             let made = match entry.sql {
                 Some(_) => schema::run(connection, entry, &[Makes::Index, Makes::UniqueIndex]),
                 None => Ok(()),
@@ -70,14 +69,14 @@ pub(super) fn describe_all(
         };
         let shape = match (describe(), entry.sql.as_deref()) {
             (Err(error), Some(statement)) if error.errcode & 0xff == ffi::SQLITE_ERROR => {
-                // It may name what only the application knows.
+                // The statement may name a function or collation that only the application has.
                 application::stand_in_for(connection, statement, Answer::Error, describe)
             }
             (outcome, _) => outcome,
         };
         match shape {
             Ok(shape) => shapes.extend(shape),
-            // It will be said when the index is made for good.
+            // The later CREATE INDEX reports the error.
             Err(error) if schema::is_of_statement(&error) => {}
             Err(error) => return Err(error),
         }
@@ -85,7 +84,7 @@ pub(super) fn describe_all(
     Ok(shapes)
 }
 
-/// Describes an index that there is; none if there is none of that name.
+/// Describes an existing index. `None` if there is no index of that name.
 fn describe(
     connection: &Connection,
     entry: &SchemaEntry,

@@ -1,8 +1,8 @@
-//! The indexes that statements made. A UNIQUE one that rows stand in the way of gets its way: the
-//! later rows, by rowid or key, move to `lost_and_found`.
+//! Creates the indexes of CREATE INDEX statements. Rows that violate a UNIQUE index are moved to
+//! `lost_and_found`; of rows with the same key, the first by rowid or primary key stays.
 //!
-//! Each is made in a transaction of its own: SQLite rolls back the whole of one in which a statement
-//! that writes is interrupted (<https://sqlite.org/c3ref/interrupt.html>).
+//! Each index has a transaction of its own, because SQLite rolls back the whole transaction when a
+//! write is interrupted (<https://sqlite.org/c3ref/interrupt.html>).
 
 use std::iter;
 
@@ -20,7 +20,7 @@ use crate::format::sql::{self, Makes, Token};
 use crate::recovery::salvage::SchemaEntry;
 use crate::recovery::salvage::report::TableSalvage;
 
-/// What making the indexes reads and writes.
+/// The input of [`Self::make`].
 pub(super) struct Making<'a> {
     pub(super) connection: &'a Connection,
     pub(super) encoding: Encoding,
@@ -31,7 +31,7 @@ pub(super) struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// Makes the indexes of `schema`; answers the statements that failed.
+    /// Creates the indexes of `schema`. Returns an error text for each statement that failed.
     ///
     /// # Errors
     /// Those of writing the file; `task`'s.
@@ -76,7 +76,7 @@ impl Making<'_> {
     }
 }
 
-/// What making way for a UNIQUE index reads and writes.
+/// Moves the rows that violate a UNIQUE index.
 struct Way<'a> {
     connection: &'a Connection,
     encoding: Encoding,
@@ -85,8 +85,8 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Moves the rows away whose key an earlier row has; answers of which table they were, and how
-    /// many.
+    /// Moves the rows whose key an earlier row has. Returns the table's place, and the number of
+    /// rows.
     fn make(&mut self, entry: &SchemaEntry) -> Result<Option<(usize, u64)>> {
         let of_table = |table: &Table| table.entry.name.eq_ignore_ascii_case(&entry.table);
         let (Some(sql_text), Some(place)) =
@@ -99,7 +99,7 @@ impl Way<'_> {
         };
         let fill = &table.fill;
         let sql = self.connection.sql()?;
-        // SQLite tells what the keys are of the same index without UNIQUE.
+        // SQLite reports the key columns of the same index without UNIQUE.
         let twin = SchemaEntry { sql: Some(keys.not_unique.clone()), ..entry.clone() };
         schema::run(self.connection, &twin, &[Makes::Index])?;
         let partition = self.partition(&entry.name, &keys)?;
@@ -132,7 +132,7 @@ impl Way<'_> {
         Ok(Some((place, moved)))
     }
 
-    /// The key's parts as SQL, each with its collation.
+    /// The parts of the key as SQL, each with its collation.
     fn partition(&self, index: &str, keys: &Keys<'_>) -> Result<Vec<String>> {
         let mut statement = self.connection.sql()?.prepare(
             "SELECT cid, name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno",
@@ -148,7 +148,7 @@ impl Way<'_> {
                 (_, Some(column), _) => quoted(&column),
                 (_, None, Some(part)) => format!("({part})"),
                 (_, None, None) => {
-                    return Err(Error::sqlite(ffi::SQLITE_ERROR, "the key cannot be told"));
+                    return Err(Error::sqlite(ffi::SQLITE_ERROR, "the key has no column"));
                 }
             };
             let collation: String = row.get(2)?;
@@ -157,7 +157,7 @@ impl Way<'_> {
         Ok(partition)
     }
 
-    /// Moves the rows that the temporary table names, and answers how many.
+    /// Moves the rows that the temporary table names. Returns their number.
     fn move_rows(&mut self, fill: &Fill, root: u32, identity: usize, index: &str) -> Result<u64> {
         let prepare = |sql: &str| Statement::prepare(self.connection, self.encoding, sql);
         let mut later = prepare("SELECT * FROM temp.later")?;
@@ -193,7 +193,7 @@ impl Way<'_> {
     }
 }
 
-/// What tells a row from all others, as SQL.
+/// The columns that identify a row, as SQL.
 fn identity(fill: &Fill) -> Vec<String> {
     match &fill.table.rowid {
         Some(rowid) => vec![quoted(rowid)],
@@ -256,7 +256,7 @@ mod tests {
     use super::Keys;
 
     #[test]
-    fn the_parts_of_a_key_are_told_apart() {
+    fn the_parts_of_a_key_are_separated() {
         let keys = Keys::of(
             "CREATE UNIQUE INDEX \"a(b\" ON t(a DESC, coalesce(b, ','), /* , */ c COLLATE x ASC) \
              WHERE (a > ')') -- all",

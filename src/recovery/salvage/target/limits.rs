@@ -1,11 +1,11 @@
-//! What a damaged file's schema may make SQLite do.
+//! Bounds the work that a damaged file's schema may cause.
 //!
-//! Its statements may say anything: a generated column or an index on an expression that is
-//! gigabytes for every row, a view without an end as the content of a full-text index. So what
-//! they compute is bounded by what the file holds, never by time: values by its longest record, the
-//! new file by its size, and steps of SQLite's virtual machine by its size, too
-//! (<https://sqlite.org/limits.html>). What goes beyond costs the row or the object, not the
-//! salvage; only a new file that grows beyond all measure does.
+//! Its statements may say anything: a generated column of gigabytes in every row, an index on such
+//! an expression, an endless view as the content of a full-text index. So their results are bounded
+//! by the damaged file, never by time: values by its longest record; the new file, and the steps of
+//! SQLite's virtual machine, by its size (<https://sqlite.org/limits.html>). If a statement exceeds
+//! a bound, its row or object is lost. Only if the new file grows beyond its bound, the salvage
+//! fails.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -14,26 +14,29 @@ use rusqlite::ffi;
 
 use crate::engine::{Connection, Result};
 
-/// Bytes beyond a record's that its table's expressions may need.
+/// Bytes by which a value of a table's expressions may exceed the longest record.
 const FOR_ROWS: u64 = 64 << 10;
 
-/// Bytes beyond a record's that an index over many may need: the list of all rows with a word.
+/// Bytes by which a value of an index over many rows may exceed the longest record: full-text
+/// indexes have a list of all rows with a word.
 const FOR_INDEXES: u64 = 16 << 20;
 
-/// Bytes of a LIKE or GLOB pattern: with the text's they count by their product.
+/// Bytes of a LIKE or GLOB pattern. Its cost is the product of the lengths of pattern and text.
 const PATTERN: c_int = 1_000;
 
-/// Bytes and steps that any schema may take.
+/// Bytes and steps that any schema may take, whatever the file's size.
 const BYTES: u64 = 64 << 20;
 const STEPS: u64 = 100_000_000;
 
-/// Bytes of the new file for each of the damaged one: one table may have all its indexes made anew.
+/// Bytes of the new file for each byte of the damaged one: a table whose indexes are all lost has
+/// them created again.
 const BYTES_FOR_EACH: u64 = 64;
 
-/// Steps for each byte: a row takes some ten bytes, and some hundred steps for each index.
+/// Steps for each byte of the damaged file: a row takes some ten bytes, and some hundred steps for
+/// each index.
 const STEPS_FOR_EACH: u64 = 1_000;
 
-/// One statement takes at most this part of the steps that are left.
+/// One statement takes at most one part in this many of the remaining steps.
 const PART: u64 = 4;
 
 /// The bounds of one salvage.
@@ -45,19 +48,19 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those for a file of `bytes`, whose longest record (or statement of the schema) has
-    /// `longest`.
+    /// The bounds for a file of `bytes` bytes, whose longest record (or statement of the schema)
+    /// has `longest` bytes.
     pub fn of(bytes: u64, longest: u64) -> Self {
         let steps = STEPS.saturating_add(bytes.saturating_mul(STEPS_FOR_EACH));
         Self { bytes, longest, steps: Cell::new(steps) }
     }
 
-    /// Bounds a connection that puts in rows.
+    /// Bounds a connection that inserts rows.
     pub(super) fn set_for_rows(&self, connection: &Connection, page_size: u32) -> Result<()> {
         self.set(connection, FOR_ROWS, page_size)
     }
 
-    /// Bounds a connection that makes indexes.
+    /// Bounds a connection that creates indexes.
     pub(super) fn set_for_indexes(&self, connection: &Connection, page_size: u32) -> Result<()> {
         self.set(connection, FOR_INDEXES, page_size)
     }
@@ -66,7 +69,7 @@ impl Limits {
         let longest = self.longest.min(self.bytes).saturating_mul(4).saturating_add(beyond);
         let length = c_int::try_from(longest).unwrap_or(c_int::MAX);
         for (limit, value) in [
-            // SQLite takes no more than its own maximum.
+            // SQLite reduces a limit to its own maximum.
             (ffi::SQLITE_LIMIT_LENGTH, length),
             (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN),
             (ffi::SQLITE_LIMIT_ATTACHED, 0),
@@ -85,7 +88,7 @@ impl Limits {
         self.steps.get() / PART
     }
 
-    /// Takes note of steps that a statement has taken.
+    /// Subtracts the steps that a statement has taken.
     pub(super) fn took(&self, steps: u64) {
         self.steps.set(self.steps.get().saturating_sub(steps));
     }

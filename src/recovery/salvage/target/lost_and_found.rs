@@ -164,8 +164,8 @@ impl LostAndFound {
         Ok(())
     }
 
-    /// Runs `work`, which may add rows, in a transaction of its own: if it fails, the table is as it
-    /// was.
+    /// Runs `work`, which may add rows, in a transaction of its own: if it fails, the table is as
+    /// it was.
     ///
     /// # Errors
     /// `work`'s; SQLite's.

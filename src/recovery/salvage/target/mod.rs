@@ -1,29 +1,29 @@
-//! The new database that rows are put into.
+//! The new database of a salvage.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `schema` | the tables, made from their own statements |
-//! | `shadow` | virtual tables' own tables, asked of their modules |
-//! | `shape` | what their records look like |
-//! | `index_shape` | what the entries of the damaged file's indexes look like |
-//! | `carried` | tables that SQLite copies as they are |
-//! | `affinity` | which values a column keeps as they are |
-//! | `fill` | putting records into a table |
-//! | `lost_and_found` | the table of records that belong to none |
+//! | `schema` | the tables, created by their own statements |
+//! | `shadow` | shadow tables, as the virtual tables' modules create them |
+//! | `shape` | the layouts of the tables' records |
+//! | `index_shape` | the layouts of index entries in the damaged file |
+//! | `carried` | tables that SQLite copies byte for byte |
+//! | `affinity` | the values that a column stores unchanged |
+//! | `fill` | inserting records into a table |
+//! | `lost_and_found` | the table of records without a table |
 //! | `sequences` | AUTOINCREMENT |
-//! | `indexes` | the indexes, and rows in the way of a UNIQUE one |
-//! | `compare` | what the damaged file's indexes tell of the rows |
-//! | `virtual_tables` | putting them back, full-text indexes anew |
-//! | `module` | what the modules of virtual tables are to a salvage |
-//! | `rtree` | R-Trees whose nodes are damaged |
-//! | `limits` | what a schema's statements may take |
+//! | `indexes` | the indexes, and rows that violate a UNIQUE one |
+//! | `compare` | comparing the rows with the damaged file's indexes |
+//! | `virtual_tables` | restoring virtual tables, rebuilding full-text indexes |
+//! | `module` | the kinds of virtual table modules |
+//! | `rtree` | R-Trees with damaged nodes |
+//! | `limits` | bounds of a schema's statements |
 //! | `transaction` | transactions of the new file |
-//! | `watch` | ending a statement that runs long |
+//! | `watch` | cancelling a statement that runs long |
 //! | `durable` | syncing the finished file |
 //! | `statement` | one prepared statement, bound with stored values |
 //!
-//! Thread: whichever calls, one at a time. May call: the engine. Memory: the page cache
-//! (`CACHE`), one record, and what SQLite's sorter takes.
+//! Any thread, one at a time. May call: the engine. Memory: the page cache (`CACHE`), one record,
+//! and SQLite's sorter.
 
 mod affinity;
 mod carried;
@@ -70,12 +70,13 @@ use crate::recovery::neutral;
 /// Page cache while filling, in KiB.
 const CACHE: i64 = 32 << 10;
 
-/// A database being filled: one connection, which nobody else can look over the shoulder of. The
-/// rows are one transaction, and what is made of them others, so that an index that cannot be made
-/// costs no row. `finish` makes it durable. Dropped before, it leaves its file to whoever named it.
+/// A database being filled, through one connection with an exclusive lock. The rows are one
+/// transaction. The indexes have transactions of their own, so that an index that fails costs no
+/// row. `finish` makes the file durable. If the target is dropped before, its file stays, and the
+/// caller has to remove it.
 #[derive(Debug)]
 pub struct Target {
-    // Statements go before the connection that they belong to.
+    // Declared first: the statements must be finalized before their connection closes.
     tables: Vec<Table>,
     lost: LostAndFound,
     connection: Connection,
@@ -89,24 +90,24 @@ pub struct Target {
     carried: Carried,
 }
 
-/// What became of a row.
+/// The result of inserting a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inserted {
-    /// It is in its table.
+    /// The row is in its table.
     Yes,
-    /// The table has a row with the same rowid or key; `same` if it is the same byte for byte.
+    /// The table has another row with the same rowid or key.
     Duplicate {
-        /// Whether nothing is lost by leaving it out.
+        /// The two rows are identical byte for byte.
         same: bool,
     },
-    /// The table does not take it: the reason.
+    /// The table refuses the row, for this reason.
     Refused(String),
 }
 
-/// How the b-trees of a target's indexes in the damaged file are walked, to compare them.
+/// Walks the b-trees of the indexes in the damaged file.
 pub trait IndexSource {
-    /// Calls `entry` with the fields of each readable entry of the index b-tree at `root`. An
-    /// entry that is not wholly readable is left out.
+    /// Calls `entry` with the fields of each readable entry of the index b-tree at `root`. Skips
+    /// entries that are not completely readable.
     ///
     /// # Errors
     /// `entry`'s, which ends the walk.
@@ -114,25 +115,25 @@ pub trait IndexSource {
 }
 
 impl Target {
-    /// Makes the database at `path`, which must not exist, with the tables of `schema`; of
-    /// `header` everything but its schema is used. Statements that fail are kept for the report;
-    /// what they may compute is within `limits`.
+    /// Creates the database at `path`, which must not exist, with the tables of `schema`. Uses
+    /// everything of `header` except its schema. Statements that fail go into the report; `limits`
+    /// bound what statements may compute.
     ///
     /// # Errors
-    /// Those of making and writing a file, of which nothing is left then; `SQLITE_CANTOPEN` if
-    /// there is one already, which is left alone.
+    /// Those of creating and writing the file, which is then removed; `SQLITE_CANTOPEN` if a file
+    /// exists, which is not changed.
     pub fn create(
         path: &Path,
         header: &Snapshot,
         schema: &[SchemaEntry],
         limits: Limits,
     ) -> Result<Self> {
-        // SQLite would open a file that is there already.
+        // SQLite would open an existing file.
         Likeness::private()
             .create(path)
             .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
         Self::fill_new(path, header, schema, limits).map_err(|error| {
-            // It is empty, and the error that is told is the reason.
+            // The file has no rows yet. The original error is returned, not that of the removal.
             let _ = std::fs::remove_file(path);
             error.at(path)
         })
@@ -167,22 +168,22 @@ impl Target {
         })
     }
 
-    /// The tables that hold rows, in the schema's order. Their places are the numbers that
-    /// [`Self::insert`] takes.
+    /// The tables with rows, in the schema's order. [`Self::insert`] takes a table's place in it.
     pub fn shapes(&self) -> &[Shape] {
         &self.shapes
     }
 
-    /// The indexes of the damaged file, as far as they can be made.
+    /// The indexes of the damaged file that could be described.
     pub fn index_shapes(&self) -> &[IndexShape] {
         &self.index_shapes
     }
 
-    /// Puts a record into table number `table` of [`Self::shapes`]. `rowid` is none for WITHOUT
-    /// ROWID tables. A record may have fewer fields than the table (added columns get their
-    /// defaults), but not fewer than [`Shape::least_fields`]; of more, the row is refused. So is
-    /// one with a value that its column would change: SQLite has not written it there. Generated
-    /// columns and a rowid's alias are computed anew, whatever their fields hold.
+    /// Inserts a record into table number `table` of [`Self::shapes`]. `rowid` is `None` for
+    /// WITHOUT ROWID tables. A record may have fewer fields than the table (added columns get their
+    /// defaults), but not fewer than [`Shape::least_fields`]. The row is refused if it has more
+    /// fields than the table, or a value that its column's affinity would change, because SQLite
+    /// cannot have written it there. SQLite computes generated columns and a rowid alias; their
+    /// fields are ignored.
     ///
     /// # Errors
     /// Those of writing the file.
@@ -198,9 +199,9 @@ impl Target {
         }
     }
 
-    /// [`Self::insert`] of a record that was damaged, of whose field number `odd` (a rowid's alias,
-    /// or a generated column) only the stored content may be known: the row is taken only if every
-    /// generated column that it was stored with is computed to just that.
+    /// [`Self::insert`] of a repaired record. Of its field number `odd` (a rowid alias or a
+    /// generated column) only the stored bytes are known. The row is refused unless every generated
+    /// column is computed to the value that the record has.
     ///
     /// # Errors
     /// Those of writing the file.
@@ -217,10 +218,10 @@ impl Target {
         }
     }
 
-    /// Puts a record that belongs nowhere into `lost_and_found` (or `lost_and_found_0`, … where
-    /// the schema has such a table), which has the columns of `.recover`'s and the reason:
-    /// `rootpgno`, `pgno`, `nfield`, `id`, `reason`, `c0`, `c1`, …. Text that is half a UTF-16 character too long is put there
-    /// as a BLOB, and of more fields than a table can have columns the last ones are left out.
+    /// Inserts a record without a table into `lost_and_found` (or `lost_and_found_0`, … if the
+    /// schema has a table of that name). The table has the columns of `.recover`, and the reason:
+    /// `rootpgno`, `pgno`, `nfield`, `id`, `reason`, `c0`, `c1`, …. UTF-16 text with an odd number
+    /// of bytes becomes a BLOB. Fields beyond the maximum number of columns are left out.
     ///
     /// # Errors
     /// Those of writing the file.
@@ -236,11 +237,11 @@ impl Target {
         self.lost.add(&self.connection, self.encoding, row)
     }
 
-    /// Everything that is not a row: AUTOINCREMENT sequences, indexes (a UNIQUE one that rows
-    /// stand in the way of has the later ones moved to `lost_and_found`), views, triggers, virtual
-    /// tables, whose full-text indexes are rebuilt from their content; statistics; compares
-    /// `tables` (by place in [`Self::shapes`]) with the indexes of the damaged file and fills in
-    /// what they tell; commits and syncs.
+    /// Finishes the database: creates AUTOINCREMENT sequences, indexes (rows that violate a UNIQUE
+    /// one move to `lost_and_found`), views, triggers, virtual tables (full-text indexes are
+    /// rebuilt from their content) and statistics. Compares the rows with the indexes of the
+    /// damaged file, and adds the result to `tables` (by place in [`Self::shapes`]). Commits and
+    /// syncs.
     ///
     /// # Errors
     /// Those of writing the file; `task`'s.
@@ -255,8 +256,8 @@ impl Target {
         finished.map_err(|error| error.at(&path))
     }
 
-    /// [`Self::finish`], with everything in its place: on an error the statements still go before
-    /// their connection.
+    /// [`Self::finish`], without taking fields out of `self`: also after an error the statements
+    /// are finalized before their connection closes.
     fn complete(
         &mut self,
         path: &Path,
@@ -265,7 +266,7 @@ impl Target {
         task: &dyn Task,
     ) -> Result<Finished> {
         let mut errors = std::mem::take(&mut self.schema_errors);
-        // What its statement could not make is there all the same.
+        // SQLite has copied a carried table even if its statement failed.
         errors.retain(|error| {
             let of = error.strip_prefix("table ").and_then(|rest| rest.split_once(": "));
             !of.is_some_and(|(name, _)| self.carried.has(name))
@@ -308,7 +309,7 @@ impl Target {
 
         let mut rebuilt = Vec::new();
         if !virtual_tables.is_empty() {
-            // Only a connection that reads the schema anew sees them.
+            // Only a connection that reads the schema from the file sees the virtual tables.
             self.connection = open(path)?;
             limits.set_for_indexes(&self.connection, self.page_size)?;
             let derived = virtual_tables::derive(
@@ -333,7 +334,8 @@ impl Target {
     }
 }
 
-/// Opens the file for filling: nobody else has it open, and what is half done is thrown away.
+/// Opens the file for filling. No other connection has it open, and an incomplete file is
+/// discarded, so it is not synced.
 fn open(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -351,8 +353,8 @@ fn open(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Gives the empty file the format that `header` tells of, and begins the transaction. Its journal
-/// is in memory: it holds nothing of a file that began empty, but lets one statement fail alone.
+/// Gives the empty file the format of `header`, and begins the transaction. The journal is in
+/// memory: it lets a statement fail without ending the transaction.
 fn format(connection: &Connection, encoding: Encoding, header: &Snapshot) -> Result<()> {
     let mut reserved = std::ffi::c_int::from(header.reserved);
     // SAFETY: the connection is open, and this file control reads and writes one int.
@@ -381,13 +383,14 @@ fn format(connection: &Connection, encoding: Encoding, header: &Snapshot) -> Res
     Ok(())
 }
 
-/// What [`Target::finish`] did.
+/// The result of [`Target::finish`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finished {
     /// Rows in `lost_and_found`.
     pub lost_and_found: u64,
-    /// Virtual tables whose index was rebuilt, R-Trees that were made anew among them.
+    /// Virtual tables whose index was rebuilt, R-Trees included.
     pub rebuilt: Vec<String>,
-    /// What of the schema could not be made again, or not wholly: `table t: reason`, `index i: …`.
+    /// Objects of the schema that could not be created, or not completely: `table t: reason`,
+    /// `index i: …`.
     pub schema_errors: Vec<String>,
 }

@@ -1,15 +1,15 @@
-//! R-Trees: their nodes are the data. One whose nodes are damaged is made anew of the entries that
-//! are certain; what is not goes to `lost_and_found`, and how much is said.
+//! R-Trees with damaged nodes, which are primary data. The R-Tree is created again from the entries
+//! that are certain. The other entries go to `lost_and_found`, and their number is reported.
 //!
-//! The shadow table `_node` holds pages of cells, each an id and its coordinates; `_rowid` says in
-//! which leaf an id is, and holds the auxiliary columns; `_parent` leads from node to node
+//! The shadow table `_node` holds nodes of cells, each an id and its coordinates. `_rowid` has the
+//! leaf of each id, and the auxiliary columns. `_parent` has the parent of each node
 //! (<https://sqlite.org/rtree.html>, 7.1). Cells of inner nodes look like those of leaves, so an
-//! entry is certain where both agree: the cell is in the node that `_rowid` says, or in one that
-//! the first node leads to as a leaf while `_rowid` has the id, or has lost entries. A cell outside
-//! the box that the node above has for its node is none.
+//! entry is certain only if two tables agree: its cell is in the node that `_rowid` gives, or in a
+//! node that is a leaf of the tree below the first node, and `_rowid` has the id or has lost
+//! entries. A cell outside of its node's bounding box is invalid.
 //!
-//! Of a geopoly table `_rowid` holds the shapes, which say where the cells are: each shape that is
-//! one is an entry.
+//! In a geopoly table `_rowid` has the shapes, from which the coordinates follow: each valid shape
+//! is an entry.
 //!
 //! Memory: one node; entries are collected in a temporary table.
 
@@ -21,19 +21,19 @@ use super::statement::{Encoding, Statement, quoted};
 use crate::engine::{Connection, Error, Result};
 use crate::format::Value;
 
-/// The least bytes of a node that SQLite takes: those of a database with pages of 512.
+/// Minimum size of a node in bytes: that of a database with pages of 512 bytes.
 const LEAST_NODE: i64 = 512 - 64;
 
-/// Bytes of a node with the most cells, 51, that SQLite makes, of the smallest kind.
+/// Size in bytes of a node with 51 cells, SQLite's maximum, of one dimension.
 const CELLS_OF_ONE_DIMENSION: i64 = 4 + 51 * 16;
 
-/// The deepest R-Tree that SQLite takes.
+/// Maximum depth of an R-Tree.
 const DEEPEST: i64 = 40;
 
 /// Why an entry is in `lost_and_found`.
 const UNCERTAIN: &str = "the coordinates of this entry of the R-Tree are lost";
 
-/// What making an R-Tree anew reads and writes.
+/// The input of [`RTree::rebuild`].
 pub(super) struct RTree<'a> {
     pub(super) connection: &'a Connection,
     pub(super) encoding: Encoding,
@@ -45,10 +45,10 @@ pub(super) struct RTree<'a> {
     pub(super) root: u32,
 }
 
-/// What SQLite's own check finds wrong; none if nothing.
+/// The faults that SQLite's `rtreecheck` reports; `None` if there are none.
 ///
 /// # Errors
-/// SQLite's, if it cannot even check.
+/// SQLite's, if the check cannot run.
 pub(super) fn check(connection: &Connection, name: &str) -> Result<Option<String>> {
     let verdict: String =
         connection.sql()?.query_row("SELECT rtreecheck('main', ?1)", [name], |row| row.get(0))?;
@@ -56,7 +56,8 @@ pub(super) fn check(connection: &Connection, name: &str) -> Result<Option<String
 }
 
 impl RTree<'_> {
-    /// Makes it anew, in the caller's transaction. Answers how many entries were not certain.
+    /// Creates the R-Tree again, in the caller's transaction. Returns the number of entries that
+    /// were not certain.
     ///
     /// # Errors
     /// SQLite's.
@@ -77,13 +78,13 @@ impl RTree<'_> {
         )?;
         let size = match size.filter(|&size| size >= LEAST_NODE) {
             Some(size) => size,
-            // None is left: an empty one of a size that SQLite takes on any page.
+            // No node is left: an empty one gets a size that SQLite accepts with any page size.
             None => {
                 let page: i64 = sql.query_row("PRAGMA page_size", [], |row| row.get(0))?;
                 (page - 64).clamp(LEAST_NODE, CELLS_OF_ONE_DIMENSION)
             }
         };
-        // SQLite needs a first node even to tell the columns.
+        // Without a first node SQLite cannot even list the columns.
         sql.execute(
             &format!(
                 "INSERT INTO main.{nodes}(nodeno, data) VALUES (1, zeroblob(?1))
@@ -126,7 +127,7 @@ impl RTree<'_> {
                 let Value::Integer(id) = row.value(0) else {
                     return Ok(true);
                 };
-                // As the record is stored: the rowid's alias is NULL in it.
+                // As in the stored record, the rowid alias is NULL.
                 let rest = (1..2 + auxiliary).map(|at| row.value(at));
                 let fields: Vec<Value<'_>> = iter::once(Value::Null).chain(rest).collect();
                 let row =
@@ -145,8 +146,7 @@ impl RTree<'_> {
         Ok(uncertain)
     }
 
-    /// Collects the entries that are certain, in a temporary table: id, coordinates, auxiliary
-    /// columns.
+    /// Collects the certain entries in a temporary table: id, coordinates, auxiliary columns.
     fn certain(&self, coordinates: usize, integers: bool, auxiliary: usize) -> Result<()> {
         let sql = self.connection.sql()?;
         let shadow = |which: &str| quoted(&format!("{}_{which}", self.name));
@@ -173,9 +173,9 @@ impl RTree<'_> {
 
         self.drop_strays(coordinates)?;
 
-        // Certain: both say so; or, where there is nothing that only `_rowid` has, the cell is in
-        // a node that is certainly a leaf and the id is nowhere else.
-        // Nor is one certain whose ends are the wrong way round; the R-Tree would refuse it.
+        // An entry is certain if `_node` and `_rowid` agree. Without auxiliary columns, which only
+        // `_rowid` has, it is also certain if its cell is in a proven leaf and the id is nowhere
+        // else. An entry with a minimum above its maximum is not: the R-Tree would refuse it.
         let ordered = list(coordinates / 2, &|at| format!(" AND x{} <= x{}", 2 * at, 2 * at + 1));
         let aux = list(auxiliary, &|at| format!(", a{at}"));
         sql.execute_batch(&format!(
@@ -195,8 +195,9 @@ impl RTree<'_> {
                     GROUP BY id HAVING count(*) = 1"
             ))?;
         }
-        // A leaf by its place under the first node, which alone knows the tree's depth: an entry of
-        // `_rowid` with another node is no reason against it, nor is none where some are lost.
+        // A node is a leaf if its depth below the first node is the tree's depth, which the first
+        // node has. Its entries count even if `_rowid` gives another node for the id, or lacks the
+        // id after losing entries.
         let first: Option<Vec<u8>> = sql.query_row(
             &format!("SELECT max(data) FROM main.{nodes} WHERE nodeno = 1"),
             [],
@@ -230,9 +231,9 @@ impl RTree<'_> {
         Ok(())
     }
 
-    /// Drops cells that say nothing, so that they stand in no other's way: the same cell again,
-    /// and one outside the box that the node above has for its node (a node's lost end reads as
-    /// cells of id 0). A box is believed if most of the node's cells are in it.
+    /// Drops invalid cells, so that they do not conflict with valid ones: duplicates, and cells
+    /// outside of their node's bounding box (the zeroed end of a node reads as cells with id 0). A
+    /// bounding box is trusted if it contains most of the node's cells.
     fn drop_strays(&self, coordinates: usize) -> Result<()> {
         let list = |count: usize, item: &dyn Fn(usize) -> String| {
             (0..count).map(item).collect::<Vec<_>>().join("")
@@ -268,7 +269,7 @@ fn cells_of(node: &[u8], coordinates: usize) -> impl Iterator<Item = (i64, &[u8]
         _ => 0,
     };
     let cells = node.get(4..).unwrap_or_default().chunks_exact(8 + 4 * coordinates);
-    // A count that the node has no room for is not to be believed.
+    // A count that exceeds the node's size is damaged.
     let believed = if count <= cells.len() { count } else { 0 };
     cells.take(believed).filter_map(|cell| {
         let (id, coordinates) = cell.split_first_chunk::<8>()?;

@@ -1,8 +1,8 @@
-//! The tables of the new database: made from their own statements, empty, in the schema's order.
+//! Creates the tables of the new database by their own statements, empty, in the schema's order.
 //!
-//! Tables whose names SQL cannot make (`sqlite_sequence`, `sqlite_stat1`, …) are filled under a
-//! stand-in's name and get their own at the end. Virtual tables are left to the end, too: their
-//! shadow tables are ordinary ones.
+//! Tables whose names CREATE TABLE refuses (`sqlite_sequence`, `sqlite_stat1`, …) are filled under
+//! a temporary name, and renamed at the end. Virtual tables are created at the end, too: until then
+//! their shadow tables are ordinary tables.
 
 use std::collections::HashMap;
 
@@ -321,8 +321,8 @@ pub(super) fn rename(connection: &Connection, tables: &[Table]) -> Result<()> {
     })
 }
 
-/// Carries out the statements of views and triggers; answers those that failed. None fires:
-/// triggers are off on this connection.
+/// Creates the views and triggers. Returns an error text for each statement that failed. No trigger
+/// fires: triggers are off on this connection.
 ///
 /// # Errors
 /// Those of writing the file.
@@ -387,7 +387,7 @@ pub(super) fn put_in_order(connection: &Connection, schema: &[SchemaEntry]) -> R
     })
 }
 
-/// Runs `change`, which may write the schema as a table; the schema is read anew afterwards.
+/// Runs `change`, which may write to `sqlite_schema`. SQLite reads the schema again afterwards.
 ///
 /// # Errors
 /// `change`'s; SQLite's.
@@ -399,7 +399,7 @@ pub(super) fn writable(connection: &Connection, change: impl FnOnce() -> Result<
     changed
 }
 
-/// Whether an error is the statement's own, and not the file's or the machine's.
+/// Whether an error is caused by the statement, and not by the file or the system.
 pub(super) fn is_of_statement(error: &Error) -> bool {
     matches!(
         error.errcode & 0xff,
@@ -413,7 +413,7 @@ pub(super) fn is_of_statement(error: &Error) -> bool {
     )
 }
 
-/// A name that nothing of the schema has, and no earlier stand-in.
+/// A name that neither the schema nor an earlier temporary table has.
 fn free_name(schema: &[SchemaEntry], earlier: &[Table]) -> String {
     let taken = |name: &String| {
         schema.iter().any(|entry| entry.name.eq_ignore_ascii_case(name))

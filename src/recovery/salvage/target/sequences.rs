@@ -1,11 +1,11 @@
-//! AUTOINCREMENT: the next rowid of each table is as it was, and beyond every row that there is.
+//! AUTOINCREMENT: the next rowid of each table is as before the damage, or beyond its last row.
 
 use super::schema::{Afterwards, Table};
 use super::statement::quoted;
 use crate::engine::{Connection, Result};
 
-/// Puts the salvaged rows of `sqlite_sequence` into it, each as it is, or raised. Inserting the tables' rows has filled it
-/// with what these rows ask for at least.
+/// Puts the salvaged rows of `sqlite_sequence` into it, each as it is, or raised. Inserting the
+/// tables' rows has filled it with what these rows ask for at least.
 ///
 /// # Errors
 /// Those of writing the file.

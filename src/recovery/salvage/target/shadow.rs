@@ -1,8 +1,8 @@
-//! Virtual tables' own tables, asked of their modules: a module makes the same tables again for
-//! the same arguments. So a damaged statement of one can be had anew, and one that is lost made as
-//! an empty virtual table has it.
+//! Shadow tables, as the virtual table's module creates them. For the same arguments a module
+//! creates the same tables. So the module gives the statement of a shadow table if the file's is
+//! damaged, and the rows of an empty virtual table if the shadow table is lost.
 //!
-//! Thread: whichever calls. May call: the engine. Memory: the rows of an empty virtual table.
+//! Any thread. May call: the engine. Memory: the rows of an empty virtual table.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::engine::{Connection, Result};
 use crate::format::sql::{self, Makes, unquoted};
 use crate::recovery::salvage::SchemaEntry;
 
-/// A table of a virtual table's own, as it is when that has no rows.
+/// A shadow table of an empty virtual table.
 #[derive(Debug)]
 pub(super) struct Shadow {
     pub(super) name: String,
@@ -26,12 +26,12 @@ pub(super) struct Shadow {
 }
 
 impl Shadow {
-    /// Its name without the virtual table's.
+    /// The part of its name after the virtual table's name and `_`.
     pub(super) fn suffix(&self, virtual_table: &str) -> &str {
         self.name.get(virtual_table.len() + 1..).unwrap_or_default()
     }
 
-    /// Whether the one that is there has another statement.
+    /// Whether the existing shadow table has another statement.
     ///
     /// # Errors
     /// SQLite's.
@@ -42,7 +42,7 @@ impl Shadow {
         Ok(connection.sql()?.query_row(same, (&self.name, statement), |row| row.get(0))?)
     }
 
-    /// Makes it.
+    /// Creates the shadow table, with its rows.
     ///
     /// # Errors
     /// SQLite's.
@@ -59,7 +59,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// Gives the one that is there the module's statement. Its records stay as they are.
+    /// Gives the existing shadow table the module's statement. Its records do not change.
     ///
     /// # Errors
     /// SQLite's.
@@ -72,21 +72,22 @@ impl Shadow {
         })
     }
 
-    /// Makes it in the place of the one that is there, if there is one.
+    /// Replaces the existing shadow table, if there is one.
     ///
     /// # Errors
     /// SQLite's.
-    pub(super) fn make_anew(&self, connection: &Connection) -> Result<()> {
+    pub(super) fn remake(&self, connection: &Connection) -> Result<()> {
         let drop = format!("DROP TABLE IF EXISTS main.{}", quoted(&self.name));
         connection.sql()?.execute_batch(&drop)?;
         self.make(connection)
     }
 }
 
-/// The tables that the virtual table `of` makes, in a database with pages of that size.
+/// The shadow tables that the virtual table `of` has in a database with pages of that size.
 ///
 /// # Errors
-/// SQLite's, if it cannot be made: its module is not there, its arguments are none.
+/// SQLite's, if the virtual table cannot be created: its module is unknown, its arguments are not
+/// valid.
 pub(super) fn all(schema: &[SchemaEntry], of: &SchemaEntry, page_size: u32) -> Result<Vec<Shadow>> {
     // A full-text table may ask the table of its content for the columns.
     made(&[], of, page_size).or_else(|error| {

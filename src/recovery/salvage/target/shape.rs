@@ -1,6 +1,6 @@
-//! What a table's records look like, asked of SQLite and not of the table's SQL.
+//! The layout of a table's records, as SQLite reports it, not parsed from the table's SQL.
 //!
-//! Thread: the connection's. May call: the engine.
+//! Runs on the connection's thread. May call: the engine.
 
 use rusqlite::params;
 
@@ -9,7 +9,7 @@ use super::statement::{Encoding, Statement, quoted};
 use crate::engine::{Connection, Result};
 use crate::format::{Owned, Value};
 
-/// What a table's records look like, for telling whose an orphan record is.
+/// The layout of a table's records. It assigns orphan records to a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// The table.
@@ -25,8 +25,8 @@ pub struct Shape {
     pub least_fields: usize,
     /// How many of the first fields are the key of a WITHOUT ROWID table; 0 of others.
     pub key_fields: usize,
-    /// By what a WITHOUT ROWID table's rows are sorted: of the first fields, up to one with a
-    /// collation other than BINARY, whether the order is descending.
+    /// For each field of a WITHOUT ROWID table's key, whether it is descending. Ends before the
+    /// first field with a collation other than BINARY.
     pub descending: Vec<bool>,
 }
 
@@ -52,21 +52,21 @@ pub(super) struct Described {
     pub(super) without_rowid: bool,
     /// The stored fields in their order.
     pub(super) fields: Vec<Field>,
-    /// Of each field: it is computed from others, or the same column again.
+    /// For each field, whether it is generated, or repeats a column.
     pub(super) derived: Vec<bool>,
-    /// Of each field, what SQLite reads where a record is older than its column.
+    /// For each field, the value that SQLite reads if a record is older than the column.
     pub(super) absent: Vec<Owned>,
-    /// Fields of the key that tells rows of a WITHOUT ROWID table apart; 0 of others.
+    /// The number of fields in the primary key of a WITHOUT ROWID table; 0 for rowid tables.
     pub(super) key_fields: usize,
     pub(super) least_fields: usize,
     /// See [`Shape::descending`].
     pub(super) descending: Vec<bool>,
-    /// The name by which SQL can set the rowid. None where columns have taken all of its names,
-    /// and for WITHOUT ROWID tables.
+    /// The name by which SQL can set the rowid. `None` if columns have all of its names, and for
+    /// WITHOUT ROWID tables.
     pub(super) rowid: Option<String>,
-    /// All names of columns, virtual ones among them.
+    /// The names of all columns, virtual ones included.
     pub(super) columns: Vec<String>,
-    /// Which field is the rowid's alias.
+    /// The field of the rowid alias.
     pub(super) rowid_alias: Option<usize>,
 }
 

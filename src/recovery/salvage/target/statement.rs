@@ -93,7 +93,7 @@ pub(in crate::recovery) struct Statement {
     encoding: Encoding,
 }
 
-/// The row that a statement stands on.
+/// The current row of a statement.
 #[derive(Debug)]
 pub(in crate::recovery) struct Row<'a> {
     raw: NonNull<ffi::sqlite3_stmt>,
@@ -104,7 +104,7 @@ impl Statement {
     /// Prepares the first statement of `sql`.
     ///
     /// # Errors
-    /// SQLite's; `SQLITE_ERROR` if there is none.
+    /// SQLite's; `SQLITE_ERROR` if `sql` has no statement.
     pub(in crate::recovery) fn prepare(
         connection: &Connection,
         encoding: Encoding,
@@ -133,7 +133,7 @@ impl Statement {
             .ok_or_else(|| Error::sqlite(ffi::SQLITE_ERROR, "there is no statement"))
     }
 
-    /// Runs a statement that answers no rows.
+    /// Runs a statement that returns no rows.
     ///
     /// # Errors
     /// SQLite's.
@@ -144,7 +144,7 @@ impl Statement {
         self.each(values, |_| Ok(false))
     }
 
-    /// Runs the statement and hands `row` each row until it answers false.
+    /// Runs the statement, and calls `row` with each row until it returns `false`.
     ///
     /// # Errors
     /// SQLite's; `row`'s.
@@ -153,8 +153,8 @@ impl Statement {
         values: impl Iterator<Item = Value<'v>>,
         mut row: impl FnMut(&Row<'_>) -> Result<bool>,
     ) -> Result<()> {
-        /// Resets the statement even if `row` unwinds. What was bound is never looked at again:
-        /// every run binds all parameters anew.
+        /// Resets the statement even if `row` unwinds. Bindings may stay: every run binds all
+        /// parameters.
         struct Reset(NonNull<ffi::sqlite3_stmt>);
         impl Drop for Reset {
             fn drop(&mut self) {

@@ -1,8 +1,8 @@
-//! Transactions of the new file: what fails leaves nothing behind.
+//! Transactions and savepoints of the new file: a failure is rolled back.
 
 use crate::engine::{Connection, Result};
 
-/// Runs `work` in a savepoint of the transaction that there is.
+/// Runs `work` in a savepoint of the current transaction.
 ///
 /// # Errors
 /// `work`'s; SQLite's.

@@ -1,25 +1,30 @@
-//! Virtual tables: put back without running their modules, whose shadow tables are there already;
-//! a shadow table that is missing is made anew, empty. Afterwards what an index can be derived from
-//! anew is.
+//! Restores virtual tables. Their schema entries are written without running their modules, because
+//! the salvaged shadow tables exist already. A missing shadow table is created empty. Afterwards
+//! each index that can be derived from content is rebuilt if necessary.
 //!
-//! | module | its index |
+//! | module | index |
 //! |---|---|
-//! | `fts5`, `fts4`, `fts3` | kept, where nothing of its own tables and of its content was lost and it is sound; else rebuilt from the content, its own or another table's; where that fails, in derived tables that are made anew |
-//! | the same without content (`content=''`) | kept as it was salvaged, if it is sound |
-//! | `rtree`, `rtree_i32` | its nodes are the data: checked, and made anew of what is certain |
-//! | `geopoly` | checked, and made anew of its shapes |
-//! | others | kept as they were salvaged |
+//! | `fts5`, `fts4`, `fts3` | kept if sound and complete, else rebuilt from its content |
+//! | … without content (`content=''`) | kept if sound |
+//! | `rtree`, `rtree_i32` | checked, else created again from the certain entries |
+//! | `geopoly` | checked, else created again from its shapes |
+//! | others | kept as salvaged |
 //!
-//! An index of external content may leave rows out on purpose. Where it does, it is rebuilt of the
-//! rows that it held, as far as that is known, and says so where it is not.
+//! A full-text index is complete if no row of its shadow tables and of its content was lost. The
+//! content is the table's own or another table. If the rebuild fails, it is repeated with new
+//! shadow tables for the derived data.
 //!
-//! One whose index is damaged and follows from nothing is emptied: the rows of its tables go to
-//! `lost_and_found`.
+//! An index of external content may leave rows out on purpose. It is then rebuilt from the rows
+//! that it held. If the list of those rows is damaged, the report says so.
 //!
-//! One that cannot be opened all the same (its tokenizer is unknown, its statement damaged) is left
-//! out of the schema: every check of the file would fail by it, and no statement can use it. Its
-//! own tables stay as ordinary ones, and the error that says so has its statement. One whose
-//! *module* is unknown stays: no check minds it, and the application may have the module.
+//! A virtual table whose index is damaged and cannot be derived is emptied: the rows of its shadow
+//! tables go to `lost_and_found`.
+//!
+//! A virtual table that still cannot be opened (its tokenizer is unknown, its statement damaged) is
+//! left out of the schema: every check of the file would fail because of it, and no statement could
+//! use it. Its shadow tables stay as ordinary tables, and the reported error has its statement. A
+//! virtual table with an unknown *module* stays: checks ignore it, and the application may have the
+//! module.
 
 use std::iter;
 use std::path::Path;
@@ -43,7 +48,7 @@ use crate::format::sql::{self, Makes};
 use crate::health::{Content, FullText};
 use crate::recovery::salvage::{SchemaEntry, TableSalvage};
 
-/// Why a row of a virtual table's own table is in `lost_and_found`.
+/// The reason in `lost_and_found` for a row of a shadow table.
 const EMPTIED: &str = "the virtual table was damaged and is emptied";
 
 /// The virtual tables of `schema`.
@@ -58,13 +63,13 @@ fn among(schema: &[SchemaEntry]) -> impl Iterator<Item = &SchemaEntry> {
 #[derive(Debug)]
 pub(super) struct PutBack<'s> {
     entry: &'s SchemaEntry,
-    /// One of its own tables that hold what follows from nothing was lost.
-    bereft: bool,
+    /// A shadow table with primary (non-derivable) data was lost.
+    lost_data: bool,
 }
 
-/// Writes the virtual tables into the schema and answers them, and makes those of their own tables
-/// that are missing; what cannot be put back is said in `errors`. They exist for connections that
-/// are opened afterwards.
+/// Writes the virtual tables into the schema, creates their missing shadow tables, and returns the
+/// virtual tables. Adds a text to `errors` for each one that cannot be restored. Only connections
+/// that are opened afterwards see the virtual tables.
 ///
 /// # Errors
 /// Those of writing the file.
@@ -90,7 +95,7 @@ pub(super) fn put_back<'s>(
             errors.push(format!("table {}: there is one of that name", entry.name));
             continue;
         }
-        let bereft = make_missing(connection, schema, entry, errors)?;
+        let lost_data = make_missing(connection, schema, entry, errors)?;
         schema::writable(connection, || {
             sql.execute(
                 "INSERT INTO main.sqlite_schema(type, name, tbl_name, rootpage, sql)
@@ -99,13 +104,13 @@ pub(super) fn put_back<'s>(
             )?;
             Ok(())
         })?;
-        put_back.push(PutBack { entry, bereft });
+        put_back.push(PutBack { entry, lost_data });
     }
     Ok(put_back)
 }
 
-/// Makes those of a virtual table's own tables that the schema has lost; answers whether one of
-/// them held what follows from nothing.
+/// Creates the missing shadow tables of a virtual table. Returns whether one of them held primary
+/// (non-derivable) data.
 fn make_missing(
     connection: &Connection,
     schema: &[SchemaEntry],
@@ -113,8 +118,8 @@ fn make_missing(
     errors: &mut Vec<String>,
 ) -> Result<bool> {
     let sql = connection.sql()?;
-    let mut bereft = false;
-    // One that its module does not make is looked at in the end.
+    let mut lost_data = false;
+    // If the module cannot create the virtual table, a later check of the table reports it.
     for shadow in shadow::all(schema, entry, page_size(connection)?).unwrap_or_default() {
         let there: bool = sql.query_row(
             "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE)",
@@ -127,9 +132,9 @@ fn make_missing(
         match in_savepoint(connection, || shadow.make(connection)) {
             Ok(()) if Module::of(entry).derives(shadow.suffix(&entry.name)) => {}
             Ok(()) => {
-                bereft = true;
+                lost_data = true;
                 errors.push(format!(
-                    "table {}: its own table {} was lost, and is made anew without rows",
+                    "table {}: its own table {} was lost, and is now empty",
                     entry.name, shadow.name
                 ));
             }
@@ -139,15 +144,15 @@ fn make_missing(
             Err(error) => return Err(error),
         }
     }
-    Ok(bereft)
+    Ok(lost_data)
 }
 
 fn page_size(connection: &Connection) -> Result<u32> {
     Ok(connection.sql()?.query_row("PRAGMA page_size", [], |row| row.get(0))?)
 }
 
-/// Whether SQLite can read the entry in a schema, as one statement that makes this table: one that
-/// it cannot read makes the whole file unreadable.
+/// Checks that SQLite can parse the entry as a statement that creates this table. An entry that it
+/// cannot parse would make the whole file unreadable.
 fn is_readable(entry: &SchemaEntry) -> Result<()> {
     let scratch = Connection::open(Path::new(":memory:"), OpenFlags::default(), Duration::ZERO)?;
     let sql = scratch.sql()?;
@@ -172,15 +177,15 @@ fn is_readable(entry: &SchemaEntry) -> Result<()> {
     }
 }
 
-/// What [`derive`](fn@derive) did.
+/// The result of [`derive`](fn@derive).
 #[derive(Debug, Default)]
 pub(super) struct Derived {
     pub(super) rebuilt: Vec<String>,
     pub(super) errors: Vec<String>,
 }
 
-/// Rebuilds the indexes that can be derived from content, and looks at those that cannot. The
-/// connection was opened after [`put_back`]'s was closed.
+/// Rebuilds the indexes that can be derived from content, and checks the others. The connection was
+/// opened after that of [`put_back`] was closed.
 ///
 /// # Errors
 /// Those of writing the file; `task`'s.
@@ -203,7 +208,7 @@ pub(super) fn derive(
     let total = tables.len() as u64;
     for (done, table) in (0..).zip(tables) {
         task.stage(Stage { name: "full-text", done, total });
-        // What came over whole follows from nothing, and needs no module that is known here.
+        // A virtual table that SQLite copied whole is kept, even if its module is unknown here.
         if !is_carried(schema, table.entry, carried) || deriving.is_damaged(table.entry)? {
             deriving.table(table)?;
         }
@@ -212,7 +217,7 @@ pub(super) fn derive(
     Ok(deriving.derived)
 }
 
-/// Whether all of a virtual table's own tables were carried over, and so was what its index is of.
+/// Whether SQLite copied all shadow tables of a virtual table, and the content of its index.
 fn is_carried(schema: &[SchemaEntry], entry: &SchemaEntry, carried: &Carried) -> bool {
     let mut own = schema
         .iter()
@@ -226,12 +231,12 @@ fn is_carried(schema: &[SchemaEntry], entry: &SchemaEntry, carried: &Carried) ->
     own.peek().is_some() && own.all(|it| carried.has(&it.name)) && content_is_carried
 }
 
-/// Which of a full-text table's derived tables are made anew before a rebuild.
+/// The derived shadow tables of a full-text table that are replaced before a rebuild.
 #[derive(Debug, Clone, Copy)]
-enum Anew {
-    /// Those that are not as the module makes them.
+enum Replaced {
+    /// Those that are not as the module creates them.
     Different,
-    /// All but its settings.
+    /// All except the settings.
     Index,
     All,
 }
@@ -240,7 +245,7 @@ struct Deriving<'a> {
     connection: &'a Connection,
     encoding: Encoding,
     schema: &'a [SchemaEntry],
-    /// What became of the tables that hold rows.
+    /// The reports of the tables with rows.
     report: &'a [TableSalvage],
     page_size: u32,
     lost: &'a mut LostAndFound,
@@ -250,16 +255,16 @@ struct Deriving<'a> {
 }
 
 impl Deriving<'_> {
-    fn table(&mut self, &PutBack { entry, bereft }: &PutBack<'_>) -> Result<()> {
+    fn table(&mut self, &PutBack { entry, lost_data }: &PutBack<'_>) -> Result<()> {
         let (connection, name) = (self.connection, &entry.name);
         let (limits, task) = (self.limits, self.task);
         let module = Module::of(entry);
-        let done = watched(connection, limits, task, || self.look_after(entry, bereft));
+        let done = watched(connection, limits, task, || self.look_after(entry, lost_data));
         let reason = match done {
             Err(error) if is_of_table(&error) => error.message,
             done => return done,
         };
-        // Where it was deriving that failed, what was salvaged may be sound.
+        // If the rebuild failed, the salvaged index may still be sound.
         let derives = matches!(module, Module::FullText { content: true, .. });
         let is_sound = || watched(connection, limits, task, || check_full_text(connection, entry));
         let outcome = if derives && is_ok(is_sound())? {
@@ -277,13 +282,13 @@ impl Deriving<'_> {
         Ok(())
     }
 
-    /// Does what a virtual table's module asks for.
-    fn look_after(&mut self, entry: &SchemaEntry, bereft: bool) -> Result<()> {
+    /// Rebuilds or checks a virtual table, by its module.
+    fn look_after(&mut self, entry: &SchemaEntry, lost_data: bool) -> Result<()> {
         match Module::of(entry) {
             Module::FullText { content: true, five } => self.rebuild(entry, five),
             Module::RTree { kind } => self.tree(entry, kind),
-            // Its tables refer to each other, which no check sees.
-            Module::FullText { content: false, .. } if bereft => {
+            // Its shadow tables reference each other, which no check verifies.
+            Module::FullText { content: false, .. } if lost_data => {
                 Err(Error::sqlite(ffi::SQLITE_CORRUPT_VTAB, "it is no longer complete"))
             }
             Module::FullText { content: false, .. } | Module::Other => {
@@ -292,8 +297,9 @@ impl Deriving<'_> {
         }
     }
 
-    /// Whether the module finds damage, or cannot use its own tables. It may not be known here, or
-    /// what its statement asks for: then it takes no such statement anywhere, and says nothing.
+    /// Whether the module reports damage, or cannot use the shadow tables. If the module, or
+    /// something that the statement needs, is unknown here, no virtual table can be created by that
+    /// statement, and the answer is `false`.
     fn is_damaged(&self, entry: &SchemaEntry) -> Result<bool> {
         let check = || check_full_text(self.connection, entry);
         match watched(self.connection, self.limits, self.task, check) {
@@ -306,7 +312,7 @@ impl Deriving<'_> {
         }
     }
 
-    /// What was salvaged of a table; none if it is not there.
+    /// The report of a table; `None` if it has none.
     fn salvaged(&self, table: &str) -> Option<&TableSalvage> {
         self.report.iter().find(|it| it.name.eq_ignore_ascii_case(table))
     }
@@ -315,14 +321,14 @@ impl Deriving<'_> {
         self.salvaged(table).is_some_and(TableSalvage::is_whole)
     }
 
-    /// Whether a full-text table's own tables, and its content, are as they were in the damaged
-    /// file, and its index is sound: then there is nothing to derive.
+    /// Whether a full-text table's shadow tables and its content are complete, and its index is
+    /// sound. Then it needs no rebuild.
     fn is_to_be_kept(&self, index: &FullText, shadows: &[Shadow]) -> Result<bool> {
         let is_whole = !shadows.is_empty()
             && shadows.iter().all(|shadow| self.is_whole(&shadow.name))
             && match index.content() {
                 Content::Own => true,
-                // What a view shows may have been lost.
+                // A view has no report: the tables that it selects from may have lost rows.
                 Content::External(content) => self.is_whole(content),
                 Content::None => false,
             };
@@ -336,8 +342,8 @@ impl Deriving<'_> {
         }
     }
 
-    /// Lists the rows that an index of external content holds, in a temporary table, and answers
-    /// whether it leaves rows out. Those of which the list was lost count as held.
+    /// Lists the rows that an index of external content holds, in a temporary table. Returns
+    /// whether the index leaves rows out. Rows in the gaps of a damaged list count as held.
     fn leaves_rows_out(&self, index: &FullText, name: &str) -> Result<bool> {
         let (Content::External(content), Some(list)) = (index.content(), index.list_of_held())
         else {
@@ -372,11 +378,11 @@ impl Deriving<'_> {
         }
     }
 
-    /// Rebuilds a full-text index, unless it is to be kept; one that leaves rows out, of the rows
-    /// that it held.
+    /// Rebuilds a full-text index, unless it is to be kept. An index that leaves rows out is
+    /// rebuilt from the rows that it held.
     fn rebuild(&mut self, entry: &SchemaEntry, five: bool) -> Result<()> {
         let name = quoted(&entry.name);
-        // None of them where the module does not take the statement, which the rebuild says.
+        // Empty if the module refuses the statement; the rebuild then reports that.
         let shadows = shadow::all(self.schema, entry, self.page_size).unwrap_or_default();
         let mut rebuild = format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')");
         let index = FullText::of(&entry.name, entry.sql.as_deref().unwrap_or_default());
@@ -402,9 +408,9 @@ impl Deriving<'_> {
         done.and(Ok(self.connection.sql()?.execute_batch(dropped)?))
     }
 
-    /// Runs the statements that rebuild a full-text index: in the tables that are there, as far as
-    /// they are those that its module makes (a rebuild may not mind what a query does); if that
-    /// fails, in new ones; and if that fails, without its settings.
+    /// Runs the statements that rebuild a full-text index. The first attempt keeps the shadow
+    /// tables that are as the module creates them (a rebuild may accept a table that a query does
+    /// not). If it fails, the derived shadow tables are replaced; if that fails, the settings, too.
     fn rebuild_by(
         &mut self,
         entry: &SchemaEntry,
@@ -414,16 +420,16 @@ impl Deriving<'_> {
     ) -> Result<()> {
         let (connection, module) = (self.connection, Module::of(entry));
         if five {
-            // FTS5 does not open a table without the version of its index's format, not
-            // even to rebuild it. The rebuilt index has the one that is written here.
+            // FTS5 opens no table without the format version of its index, not even for a rebuild.
+            // The rebuilt index has the version that is written here.
             let config = quoted(&format!("{}_config", entry.name));
             rebuild = format!(
                 "INSERT OR REPLACE INTO main.{config}(k, v) VALUES ('version', 4); {rebuild}"
             );
         }
         let sql = connection.sql()?;
-        // Of a content table whose statement is damaged the module's is the right one; where the rows
-        // are not those of it, the check says so, which a rebuild does not.
+        // If the statement of a content table is damaged, the module's is the right one. If the
+        // rows do not fit it, the check detects that; a rebuild does not.
         let mut odd = Vec::new();
         for shadow in shadows.iter().filter(|it| !module.derives(it.suffix(&entry.name))) {
             if shadow.differs(connection)? {
@@ -431,21 +437,21 @@ impl Deriving<'_> {
             }
         }
         let mut done = Ok(());
-        for tables in [Anew::Different, Anew::Index, Anew::All] {
-            let mut anew = Vec::new();
+        for tables in [Replaced::Different, Replaced::Index, Replaced::All] {
+            let mut replaced = Vec::new();
             for shadow in shadows {
                 let suffix = shadow.suffix(&entry.name);
                 let holds_settings = suffix.eq_ignore_ascii_case("config");
                 let wanted = match tables {
-                    Anew::Different => !holds_settings && shadow.differs(connection)?,
-                    Anew::Index => !holds_settings,
-                    Anew::All => true,
+                    Replaced::Different => !holds_settings && shadow.differs(connection)?,
+                    Replaced::Index => !holds_settings,
+                    Replaced::All => true,
                 };
-                anew.extend((wanted && module.derives(suffix)).then_some(shadow));
+                replaced.extend((wanted && module.derives(suffix)).then_some(shadow));
             }
             disconnect(connection)?;
             let outcome = atomically(connection, || {
-                anew.iter().try_for_each(|shadow| shadow.make_anew(connection))?;
+                replaced.iter().try_for_each(|shadow| shadow.remake(connection))?;
                 odd.iter().try_for_each(|shadow| shadow.declare(connection))?;
                 sql.execute_batch(&rebuild)?;
                 if odd.is_empty() { Ok(()) } else { check(connection, &entry.name) }
@@ -455,7 +461,7 @@ impl Deriving<'_> {
                     done = Ok(());
                     break;
                 }
-                // The first reason is the damage.
+                // The first error has the cause.
                 Err(error) if is_of_table(&error) => done = done.and(Err(error)),
                 Err(error) => return Err(error),
             }
@@ -465,7 +471,7 @@ impl Deriving<'_> {
         Ok(())
     }
 
-    /// Looks at an R-Tree, and makes it anew if it is damaged.
+    /// Checks an R-Tree, and creates it again if it is damaged.
     fn tree(&mut self, entry: &SchemaEntry, kind: Kind) -> Result<()> {
         let (connection, encoding, name) = (self.connection, self.encoding, &entry.name);
         let damage = match rtree::check(connection, name) {
@@ -489,9 +495,9 @@ impl Deriving<'_> {
         Ok(())
     }
 
-    /// Makes those of a virtual table's own tables anew that do not hold its content. Where it has
-    /// none, all of them, whose rows go to `lost_and_found`. Nothing is changed if it is not sound
-    /// then.
+    /// Empties a virtual table's shadow tables, except those with its content. Without content, the
+    /// rows of all shadow tables go to `lost_and_found`. If the table is not sound afterwards, the
+    /// change is rolled back.
     fn empty(&mut self, entry: &SchemaEntry) -> Result<()> {
         let (connection, encoding, module) = (self.connection, self.encoding, Module::of(entry));
         let has_content = matches!(module, Module::FullText { content: true, .. });
@@ -504,7 +510,7 @@ impl Deriving<'_> {
                 if !has_content {
                     move_rows(connection, encoding, &shadow.name, root, lost)?;
                 }
-                shadow.make_anew(connection)?;
+                shadow.remake(connection)?;
             }
             check(connection, &entry.name)
         })
@@ -529,10 +535,10 @@ impl Deriving<'_> {
     }
 }
 
-/// SQLite's own check of one virtual table, as every check of the file runs it.
+/// SQLite's integrity check of one virtual table.
 ///
 /// # Errors
-/// What it finds; SQLite's.
+/// `SQLITE_CORRUPT_VTAB` with the check's report; SQLite's.
 fn check(connection: &Connection, table: &str) -> Result<()> {
     let pragma = format!("PRAGMA main.integrity_check('{}')", table.replace('\'', "''"));
     let verdict: String = connection.sql()?.query_row(&pragma, [], |row| row.get(0))?;
@@ -549,7 +555,8 @@ fn check_full_text(connection: &Connection, entry: &SchemaEntry) -> Result<()> {
     }
 }
 
-/// Whether it went well, where it was the statement itself that failed if not.
+/// Whether `outcome` is a success. An error of the one virtual table is `false`; others are
+/// returned.
 fn is_ok(outcome: Result<()>) -> Result<bool> {
     match outcome {
         Ok(()) => Ok(true),
@@ -558,14 +565,14 @@ fn is_ok(outcome: Result<()>) -> Result<bool> {
     }
 }
 
-/// Whether an error says something of one virtual table only. A module that reads a damaged length
-/// asks for more memory than SQLite ever hands out.
+/// Whether an error concerns one virtual table only. That includes `SQLITE_NOMEM`: a module that
+/// reads a damaged length requests more memory than SQLite ever allocates.
 fn is_of_table(error: &Error) -> bool {
     schema::is_of_statement(error) || error.errcode & 0xff == ffi::SQLITE_NOMEM
 }
 
-/// Lets the modules forget the tables that they know: what they hold open is in the way of making
-/// those anew.
+/// Disconnects the modules from their tables. A connected module keeps shadow tables open, which
+/// then cannot be dropped.
 fn disconnect(connection: &Connection) -> Result<()> {
     schema::writable(connection, || Ok(()))
 }
@@ -593,7 +600,7 @@ fn move_rows(
         return Ok(());
     };
     let fields = columns.iter().map(|(name, _, alias)| {
-        // Its record has nothing there.
+        // The stored record has NULL for the rowid alias.
         if *alias && !without_rowid { "NULL".to_owned() } else { quoted(name) }
     });
     let rowid = if without_rowid { "NULL" } else { "rowid" };

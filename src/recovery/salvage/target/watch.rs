@@ -1,5 +1,5 @@
-//! Lets a task end a statement that runs long: an index being built, a full-text index rebuilt. One
-//! that takes more steps than it may is ended, too.
+//! Interrupts a statement that runs long (CREATE INDEX, a full-text rebuild) when the task is
+//! cancelled, or when the statement exceeds its number of steps.
 
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
@@ -10,19 +10,20 @@ use rusqlite::ffi;
 use super::limits::Limits;
 use crate::engine::{Connection, Error, Result, Task};
 
-/// Instructions of SQLite's virtual machine between two questions: some milliseconds.
+/// Instructions of SQLite's virtual machine between two calls of [`Task::go_on`]: some
+/// milliseconds.
 const INTERVAL: c_int = 100_000;
 
 struct Asked<'t> {
     task: &'t dyn Task,
-    /// Times that were asked, and that may be.
+    /// The number of calls so far, and their maximum.
     times: u64,
     most: u64,
     reason: Option<Error>,
 }
 
-/// Runs `work`; when `task` does not go on, the statement that runs is interrupted and the task's
-/// reason is the error.
+/// Runs `work`. When `task` is cancelled, the running statement is interrupted, and the result is
+/// the task's error.
 ///
 /// # Errors
 /// `work`'s; `task`'s; `SQLITE_TOOBIG` if it takes more steps than `limits` have left for it.
@@ -32,7 +33,7 @@ pub(in crate::recovery) fn watched<R>(
     task: &dyn Task,
     work: impl FnOnce() -> Result<R>,
 ) -> Result<R> {
-    /// Takes the handler away before what it points to goes, even if `work` unwinds.
+    /// Removes the progress handler while its data is alive, even if `work` unwinds.
     struct Handler<'a>(*mut ffi::sqlite3, PhantomData<&'a Connection>);
     impl Drop for Handler<'_> {
         fn drop(&mut self) {
@@ -43,11 +44,11 @@ pub(in crate::recovery) fn watched<R>(
     task.go_on()?;
     let most = limits.allowance() / INTERVAL as u64;
     let mut asked = Asked { task, times: 0, most, reason: None };
-    let told: *mut Asked<'_> = &raw mut asked;
+    let state: *mut Asked<'_> = &raw mut asked;
     let handler: Handler<'_> = Handler(connection.raw(), PhantomData);
-    // SAFETY: the connection is open; `asked` outlives the handler, which is taken away below,
-    // and is not touched meanwhile but by it.
-    unsafe { ffi::sqlite3_progress_handler(handler.0, INTERVAL, Some(ask), told.cast()) };
+    // SAFETY: the connection is open; `asked` outlives the handler, which is removed below, and
+    // only the handler uses it until then.
+    unsafe { ffi::sqlite3_progress_handler(handler.0, INTERVAL, Some(ask), state.cast()) };
     let outcome = work();
     drop(handler);
     limits.took(asked.times * INTERVAL as u64);
@@ -57,10 +58,10 @@ pub(in crate::recovery) fn watched<R>(
     }
 }
 
-unsafe extern "C" fn ask(told: *mut c_void) -> c_int {
-    // SAFETY: `watched` registered this pointer, and takes the handler away before it ends. Its
-    // lifetime does not outlast `watched`'s frame, on whose thread this runs.
-    let asked = unsafe { &mut *told.cast::<Asked<'_>>() };
+unsafe extern "C" fn ask(state: *mut c_void) -> c_int {
+    // SAFETY: `watched` registered this pointer, and removes the handler before it ends. The
+    // reference does not outlive `watched`'s frame, on whose thread this runs.
+    let asked = unsafe { &mut *state.cast::<Asked<'_>>() };
     asked.times += 1;
     if asked.times > asked.most {
         let steps = asked.most * INTERVAL as u64;
@@ -70,7 +71,7 @@ unsafe extern "C" fn ask(told: *mut c_void) -> c_int {
         asked.reason = Some(Error::sqlite(ffi::SQLITE_TOOBIG, message));
         return 1;
     }
-    // A panic must not unwind through SQLite; it ends the statement.
+    // A panic must not unwind through SQLite: it interrupts the statement.
     let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| asked.task.go_on()));
     match answer {
         Ok(Ok(())) => 0,
