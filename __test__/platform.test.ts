@@ -61,7 +61,15 @@ test('it says what the system and the folder are, and answers each question', (t
   for (const { name, question, answer } of all) t.true(question !== '' && answer !== '', name)
   if (process.platform === 'linux') {
     const names = all.map(({ name }) => name)
-    for (const name of ['ofdConflict', 'ofdQuestion', 'posixOwner', 'folderSync', 'emptyFiles', 'mapSeen', 'renameOver'])
+    for (const name of [
+      'ofdConflict',
+      'ofdQuestion',
+      'posixOwner',
+      'folderSync',
+      'emptyFiles',
+      'mapSeen',
+      'renameOver',
+    ])
       t.true(names.includes(name), name)
     t.deepEqual(
       all.filter(({ usual }) => !usual),

@@ -33,7 +33,8 @@ async function carryOut(given, terminal, signal) {
   }
   try {
     // It throws: every command names the cause in the same words.
-    if (source !== undefined && !mayBeOpened(source)) await require('../../index.js').check(source, { kind: 'quick', signal })
+    if (source !== undefined && !mayBeOpened(source))
+      await require('../../index.js').check(source, { kind: 'quick', signal })
     const run = given.platform ? require('./platform.js').platform : commands[command]()
     return await run(given, terminal, signal)
   } catch (error) {

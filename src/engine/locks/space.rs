@@ -900,6 +900,51 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_of_this_process_that_is_not_the_spaces_is_seen() {
+        const SHM_READER: libc::off_t = 123;
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let inode = inode(writable(&path).as_raw_fd()).unwrap();
+        let (own, foreign) = (writable(&path), read_only(&path));
+        let seen = |spare: Option<&std::fs::File>| {
+            space.is_shared_with_process(inode, spare.map(AsRawFd::as_raw_fd))
+        };
+        let foreign_lock = |kind, start, length| {
+            posix(foreign.as_raw_fd(), Request::Set, &mut flock(kind, start, length)).unwrap();
+        };
+        assert!(!seen(None) && !seen(Some(&own)), "there is no lock");
+        foreign_lock(READ, SHARED_FIRST, 510);
+        assert!(!seen(None), "no descriptor to ask by");
+        assert!(seen(Some(&own)), "before the space's first request");
+        set(&space, &own, READ, SHARED_FIRST, 510).unwrap();
+        assert!(seen(None), "through the space's description");
+        foreign_lock(UNLOCK, 0, 0);
+        assert!(!seen(None), "its own locks have no owner");
+        // Another owner's lock comes first in the system's order, and does not hide one on another byte.
+        let other = writable(&path);
+        let other_lock = &mut flock(READ, 0x4000_0000, 1);
+        ofd(other.as_raw_fd(), Request::Set, other_lock, Commands::OFD).unwrap();
+        assert!(!seen(None));
+        foreign_lock(READ, SHM_READER, 1);
+        assert!(seen(None));
+        // The close of any descriptor of the file drops it: what the sign warns of.
+        drop(read_only(&path));
+        assert!(!seen(None));
+        let _ = close(&space, own);
+    }
+
+    #[test]
+    fn a_space_on_posix_locks_cannot_know_whose_they_are() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands { set: -1, ..Commands::OFD });
+        let own = writable(&path);
+        set(&space, &own, READ, SHARED_FIRST, 510).unwrap();
+        let inode = inode(own.as_raw_fd()).unwrap();
+        assert!(!space.is_shared_with_process(inode, Some(own.as_raw_fd())));
+        let _ = close(&space, own);
+    }
+
+    #[test]
     fn a_file_is_alone_unless_another_owner_has_a_lock_anywhere_on_it() {
         let (_directory, path) = file();
         let (space, other) = (LockSpace::new(Commands::OFD), LockSpace::new(Commands::OFD));
