@@ -309,3 +309,48 @@ ofd('what cannot be protected is told', (t) => {
   const refused = play(`DatabaseSync.prototype.loadExtension = () => { throw new Error('${forbidden}') }; ${script}`)
   t.deepEqual(refused.seen, [{ protected: false, reason: forbidden }, 'posix', forbidden])
 })
+
+const linux = process.platform === 'linux' && info.lockKind === 'ofd' ? test : test.skip
+
+linux('its locks give another SQLite away where descriptors cannot be listed', (t) => {
+  const inside = mkdtempSync(path.join(folder, 'no-list-'))
+  const program = `
+    const fs = require('node:fs')
+    const { spawnSync } = require('node:child_process')
+    const fusion = require(${JSON.stringify(root)})
+    const { DatabaseSync } = require('node:sqlite')
+    const open = (file) => {
+      try { new fusion.DatabaseSync(file, { foreignHandles: 'error' }).close(); return 'opened' } catch (error) { return error.code }
+    }
+    const stranger = (file) => spawnSync(process.execPath, ['--no-warnings', '--eval',
+      "const db = new (require('node:sqlite').DatabaseSync)(process.argv[1]);" +
+      "try { db.exec('BEGIN IMMEDIATE; COMMIT'); console.log('writes') } catch (error) { console.log(error.errcode) }",
+      file], { encoding: 'utf8' }).stdout.trim()
+    const seen = [fusion.engineInfo().foreignCheck]
+    const other = new DatabaseSync('x.db')
+    other.exec('PRAGMA journal_mode = wal; CREATE TABLE t (a)')
+    seen.push(open('x.db'), open('y.db'))
+    const writer = new DatabaseSync('z.db')
+    const held = Array.from({ length: 3 }, () => new fusion.DatabaseSync('z.db', { foreignHandles: 'ignore' }))
+    for (const db of held) db.prepare('SELECT * FROM sqlite_schema').all()
+    writer.exec('BEGIN IMMEDIATE; CREATE TABLE t (a)')
+    for (const db of held) db.close()
+    seen.push(stranger('z.db'), fusion.engineInfo().deferredCloses > 0)
+    writer.exec('COMMIT')
+    writer.close()
+    new fusion.DatabaseSync('z.db').close()
+    seen.push(stranger('z.db'), fusion.engineInfo().deferredCloses)
+    other.close()
+    seen.push(open('x.db'), fusion.engineInfo().deferredCloses)
+    console.log(JSON.stringify(seen))`
+  const script = 'cd "$1" && mount -t tmpfs tmpfs /proc || exit 77; exec "$2" --no-warnings --eval "$3"'
+  const args = ['-m', 'sh', '-c', script, 'sh', inside, process.execPath, program]
+  const { status, stdout, stderr, error } = spawnSync('unshare', args, { encoding: 'utf8', timeout: 60_000 })
+  if (error !== undefined || status === 77 || /^unshare/.test(stderr)) {
+    t.log(`not tried: this user may not mount: ${stderr.trim()}`)
+    return t.pass()
+  }
+  const found = 'ERR_FUSION_FOREIGN_SQLITE'
+  // The descriptor of the open that was refused waits for the other SQLite's close.
+  t.deepEqual(JSON.parse(stdout), ['impossible', found, 'opened', '5', true, 'writes', 1, 'opened', 0], stderr)
+})

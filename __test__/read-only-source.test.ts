@@ -1,11 +1,13 @@
 // A database in a place where nothing can be written: it is checked, backed up and recovered from there,
 // and is as it was afterwards.
 
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { chmodSync, chownSync, closeSync, copyFileSync, mkdirSync, openSync } from 'node:fs'
 import { readFileSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import path from 'node:path'
+import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
 import { DatabaseSync } from '../index.js'
 import { isRoot, operate } from './helpers/operate.ts'
@@ -162,16 +164,63 @@ if (process.platform !== 'win32') {
     for (const state of STATES) {
       const at = folder(t)
       const file = make(t, at, state)
-      // SQLite makes a -shm to read a -wal, and leaves it.
-      const list = () => readdirSync(at).filter((name) => !name.endsWith('-shm'))
+      const list = () => readdirSync(at).toSorted()
       const names = list()
-      const bytes = names.map((name) => hash(path.join(at, name)))
+      // Readers note in a -shm what they read.
+      const bytes = names.filter((name) => !name.endsWith('-shm')).map((name) => hash(path.join(at, name)))
       const [recovered] = await operate(undefined, [['recover', file, { to: path.join(folder(t), 'to.db') }]])
       t.is(recovered.error, undefined, state.name)
       t.deepEqual(list(), names, state.name)
-      const after = names.map((name) => hash(path.join(at, name)))
+      const after = names.filter((name) => !name.endsWith('-shm')).map((name) => hash(path.join(at, name)))
       t.deepEqual(after, bytes, state.name)
     }
+  })
+}
+
+if (process.platform !== 'win32') {
+  test('nothing is made next to a -wal without a -shm, by a check, info or a recovery', async (t) => {
+    const at = folder(t)
+    chmodSync(at, 0o777)
+    const state = STATES.find(({ files }) => files.length === 2)!
+    const file = make(t, at, state)
+    const before = seen(at)
+    const to = path.join(folder(t), 'rescued.db')
+    const answers = await operate(undefined, [
+      ['check', file],
+      ['fileInfo', file],
+      ['recover', file, { to }],
+    ])
+    t.deepEqual(
+      answers.map(({ error }) => error),
+      [undefined, undefined, undefined],
+    )
+    t.deepEqual(seen(at), before)
+    const db = new DatabaseSync(to, { readOnly: true })
+    t.is(db.prepare('SELECT count(*) n FROM t').get()!.n, ROWS)
+    db.close()
+  })
+
+  test('a database without a -shm that a process holds for itself is waited for', async (t) => {
+    const at = folder(t)
+    const file = path.join(at, 'held.db')
+    const program = `
+      const db = new (require(process.argv[1]).DatabaseSync)(process.argv[2])
+      db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = wal; CREATE TABLE t (a)')
+      console.log('holds it')
+      process.stdin.resume().on('end', () => db.close())`
+    const index = fileURLToPath(new URL('../index.js', import.meta.url))
+    const holder = spawn(process.execPath, ['-e', program, index, file], { timeout: 60_000 })
+    t.teardown(() => holder.kill('SIGKILL'))
+    await once(holder.stdout, 'data')
+    t.deepEqual(readdirSync(at).toSorted(), ['held.db', 'held.db-wal'])
+    const [checked] = await operate(undefined, [['check', file, { kind: 'quick' }]])
+    t.deepEqual(
+      checked.value.findings.map(({ type }: { type: string }) => type),
+      ['locked'],
+    )
+    t.deepEqual(readdirSync(at).toSorted(), ['held.db', 'held.db-wal'])
+    holder.stdin.end()
+    await once(holder, 'exit')
   })
 }
 

@@ -157,3 +157,22 @@ test('a full disk, and one without inodes', (t) => {
   )
   t.is(inodes?.reason, 'noInodes', inodes?.message)
 })
+
+test('a limit on the length of files', (t) => {
+  if (process.platform === 'win32') return t.pass('Windows has none')
+  const file = path.join(folder(t), 'x.db')
+  // Units of 512 or 1,024 bytes, as the shell has them. Node ignores SIGXFSZ, so that the write fails.
+  const { reason, system, message } = inProcess(
+    t,
+    `const db = new HardenedDatabase(${JSON.stringify(file)}, { startupCheck: 'off' })
+     db.exec('CREATE TABLE t (a)')
+     for (let row = 0; row < 100; row++) db.prepare('INSERT INTO t VALUES (zeroblob(100000))').run()`,
+    { limits: 'ulimit -f 1000' },
+  )
+  t.is(reason, 'fileTooLarge', message)
+  t.is(system, 'EFBIG')
+  t.regex(message, /ulimit -f/)
+  const db = new HardenedDatabase(file)
+  t.true(Number(db.prepare('SELECT count(*) n FROM t').get()!.n) > 0, 'what was committed before is there')
+  db.close()
+})

@@ -31,6 +31,7 @@ const { Connection } = require('./prepared.js')
 const { channel, publish, trace } = require('./queries.js')
 const { ints } = require('./report.js')
 const { makeStatement } = require('./statement-sync.js')
+const { warnOfNetwork } = require('./network.js')
 
 /** Libraries recognise node:sqlite's objects by this symbol. Ours stand in for them. */
 const kSqliteType = Symbol.for('sqlite-type')
@@ -228,6 +229,8 @@ class Database {
       // Node has process.permission under its permission model only.
       if (allowExtension && process.permission !== undefined) throw extensionsForbidden()
       checkForeign(number, foreignHandles)
+      // A hardened database refuses such a file system, or was allowed to use it.
+      if (opener === binding.open) warnOfNetwork(number)
     } catch (error) {
       binding.close(number)
       throw error

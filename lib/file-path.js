@@ -5,8 +5,9 @@
 
 const { isAbsolute, resolve } = require('node:path')
 const { fileURLToPath, pathToFileURL } = require('node:url')
-const { invalidArgType, invalidArgValue } = require('./errors.js')
+const { invalidArgType, invalidArgValue, invalidState } = require('./errors.js')
 const { databasePath } = require('./options.js')
+const { shown } = require('./shown.js')
 
 /** A `file:` URI of SQLite's that names no file: nothing in it is of a directory. */
 const WITHOUT_FILE = /^file:(\/\/[^/]*)?(:memory:|[^?#]*\?[^#]*\b(mode=memory|vfs=))/
@@ -64,13 +65,35 @@ function fileOf(path) {
   }
 }
 
+/** What does for a database without a file what an operation does for a file. */
+const INSTEAD = {
+  check: "db.prepare('PRAGMA integrity_check').all() checks it",
+  backup: "await backup(db, path), the module's function, copies it into a file",
+  restore: 'db.deserialize(bytes) replaces its content, and a backup is opened as a database of its own',
+  recover: 'nothing of it is on a disk that could be damaged; open a copy of it that was saved',
+}
+
+/** What `operation` of a database in memory, or of a temporary one, throws. */
+function withoutFile(operation) {
+  return invalidState(
+    `the database is in memory, or a temporary one, and has no file, so that ${operation}() has nothing to work on: ` +
+      `${INSTEAD[operation]}`,
+  )
+}
+
 /** The file that the argument `name` names; throws where it names none. */
 function filePath(path, name = 'path') {
   const resolved = resolvedPath(path, name)
   if (typeof resolved !== 'string') throw invalidArgValue(`The "${name}" argument must be a path in UTF-8.`)
   const file = fileOf(resolved)
   if (file !== null) return file
+  if (resolved === '' || resolved === ':memory:' || (WITHOUT_FILE.test(resolved) && !resolved.includes('vfs='))) {
+    throw invalidArgType(
+      `The "${name}" argument must be the path of a file: ${shown(JSON.stringify(resolved))} names a database in memory ` +
+        'or a temporary one, which only its own connection can read. backup(db, path) copies it into a file.',
+    )
+  }
   throw invalidArgType(`The "${name}" argument must be the path or the file: URL of a file, without parameters.`)
 }
 
-module.exports = { fileOf, filePath, resolvedPath }
+module.exports = { fileOf, filePath, resolvedPath, withoutFile }

@@ -7,7 +7,7 @@ const { Schedule, backupFile, restoreFile } = require('./backups.js')
 const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
-const { filePath, resolvedPath } = require('./file-path.js')
+const { filePath, resolvedPath, withoutFile } = require('./file-path.js')
 const { kClosable, kClose, kNumber, kOpen, kSetting, kStartup, kTransactionEnded } = require('./internal.js')
 const { logOptions, openingArguments } = require('./log-options.js')
 const { binding, process } = require('./native.js')
@@ -284,7 +284,7 @@ class HardenedDatabase extends DatabaseSync {
   check(options) {
     let checking
     try {
-      checking = checkFile(this.#file(), options, this.#closing.signal)
+      checking = checkFile(this.#file('check'), options, this.#closing.signal)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -305,11 +305,11 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   async backup(path, options) {
-    return backupFile(this.#file(), path, options, this.#options.busyTimeout)
+    return backupFile(this.#file('backup'), path, options, this.#options.busyTimeout)
   }
 
   async restore(from, options) {
-    const file = this.#file()
+    const file = this.#file('restore')
     from = filePath(from, 'from')
     const log = this.#openLog()
     this.#refuseInTransaction()
@@ -330,17 +330,15 @@ class HardenedDatabase extends DatabaseSync {
   }
 
   async recover(options) {
-    const file = this.#file()
+    const file = this.#file('recover')
     this.#refuseInTransaction()
     return recoverFile(file, options, true, this.#options.keepCopies)
   }
 
-  /** The path of the file. */
-  #file() {
+  /** The path of the file that `operation` is about. */
+  #file(operation) {
     const file = this.location()
-    if (file === null) {
-      throw invalidState('the database is in memory and has no file; backup(db, path) of the module copies it')
-    }
+    if (file === null) throw withoutFile(operation)
     return file
   }
 

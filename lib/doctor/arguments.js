@@ -13,7 +13,7 @@ const help = { type: 'boolean', short: 'h', default: false }
 
 /**
  * By name: what it is for, its operands (those in brackets may be left out), its options for
- * `parseArgs` and what they are for.
+ * `parseArgs` and what they are for. An option may replace the operands.
  */
 const commands = {
   doctor: {
@@ -34,7 +34,14 @@ const commands = {
   info: {
     purpose: 'who has a database open, and what can be said of it without changing it',
     operands: ['FILE'],
-    options: {},
+    options: {
+      platform: {
+        type: 'boolean',
+        default: false,
+        operands: ['[FOLDER]'],
+        purpose: 'what the system answers in FOLDER (the current one unless given), for a report',
+      },
+    },
   },
   backup: {
     purpose: 'copy a database that may be in use; DEST is FILE.backup unless given',
@@ -75,8 +82,15 @@ const commands = {
   },
 }
 
-function synopsis(name) {
-  return ['fusion-sqlite', name, ...commands[name].operands, '[options]'].join(' ')
+function synopsis(name, flag) {
+  const { operands, options } = commands[name]
+  const own = flag === undefined ? operands : [`--${flag}`, ...options[flag].operands]
+  return ['fusion-sqlite', name, ...own, '[options]'].join(' ')
+}
+
+/** The option that replaces the operands of the command `name`, or undefined. */
+function replacing(name) {
+  return Object.keys(commands[name].options).find((flag) => commands[name].options[flag].operands !== undefined)
 }
 
 /** The text of `--help`, for one command or for all. */
@@ -90,7 +104,9 @@ function usage(name) {
     }
     lines.push('', 'fusion-sqlite COMMAND --help lists the options of a command.')
   } else {
-    lines.push(`Usage: ${synopsis(name)}`, '', `${name}: ${commands[name].purpose}.`, '')
+    lines.push(`Usage: ${synopsis(name)}`)
+    if (replacing(name) !== undefined) lines.push(`       ${synopsis(name, replacing(name))}`)
+    lines.push('', `${name}: ${commands[name].purpose}.`, '')
     for (const [flag, { value, purpose }] of Object.entries(commands[name].options)) {
       option(value === undefined ? `--${flag}` : `--${flag} ${value}`, purpose)
     }
@@ -133,7 +149,7 @@ function parse(argv) {
     const hint = existsSync(name) ? `; to check the file of that name: fusion-sqlite doctor ${name}` : ''
     throw new UsageError(`there is no command ${name}${hint}`)
   }
-  const { operands: wanted, options } = commands[name]
+  const { options } = commands[name]
   let parsed
   try {
     parsed = parseArgs({ args: rest, allowPositionals: true, options: { ...options, json, help } })
@@ -144,9 +160,11 @@ function parse(argv) {
   const { positionals } = parsed
   const { help: helpIsWanted, ...values } = parsed.values
   if (helpIsWanted) return { help: usage(name) }
+  const flag = parsed.values[replacing(name)] ? replacing(name) : undefined
+  const wanted = flag === undefined ? commands[name].operands : options[flag].operands
   const least = wanted.filter((operand) => !operand.startsWith('[')).length
   if (positionals.length < least || positionals.length > wanted.length || positionals.includes('')) {
-    throw new UsageError(`usage: ${synopsis(name)}`)
+    throw new UsageError(`usage: ${synopsis(name, flag)}`)
   }
   return {
     ...values,

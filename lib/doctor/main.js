@@ -1,8 +1,7 @@
 'use strict'
 
-// `npx fusion-sqlite COMMAND …`: takes the command line apart, carries the command out, and ends
-// with an exit code that a script can go by. Whatever a command does, it does through the package's
-// public functions.
+// `npx fusion-sqlite COMMAND …`: parses the command line, runs the command, and ends with an exit code for
+// scripts. A command uses a database only through the package's public functions.
 
 const { version } = require('../../package.json')
 const { shownJson } = require('../shown.js')
@@ -25,19 +24,21 @@ const commands = {
 async function carryOut(given, terminal, signal) {
   const { command, operands } = given
   // A database that is to be restored need not be there.
-  const source = operands[command === 'restore' ? 1 : 0]
-  const message = whyNoDatabase(source)
+  const source = given.platform ? undefined : operands[command === 'restore' ? 1 : 0]
+  const message = source === undefined ? undefined : whyNoDatabase(source)
   if (message !== undefined) {
     terminal.complain(message)
     return { exitCode: exitCodes.NO_INPUT, error: { message } }
   }
   try {
     // It throws: every command names the cause in the same words.
-    if (!mayBeOpened(source)) await require('../../index.js').check(source, { kind: 'quick', signal })
-    return await commands[command]()(given, terminal, signal)
+    if (source !== undefined && !mayBeOpened(source))
+      await require('../../index.js').check(source, { kind: 'quick', signal })
+    const run = given.platform ? require('./platform.js').platform : commands[command]()
+    return await run(given, terminal, signal)
   } catch (error) {
     if (signal.aborted) {
-      terminal.complain(`cancelled; ${operands[0]} is as it was`)
+      terminal.complain(source === undefined ? 'cancelled' : `cancelled; ${operands[0]} is as it was`)
       return { exitCode: exitCodes.INTERRUPTED, error: { message: 'cancelled' } }
     }
     terminal.complain(error instanceof UsageError ? error.message : `${command} failed: ${error?.message ?? error}`)

@@ -118,8 +118,9 @@ pub fn system_name(errno: i32) -> Option<&'static str> {
         };
     }
     #[cfg(unix)]
-    return name!(EACCES EBADF EBUSY EDQUOT EEXIST EFBIG EINVAL EIO EISDIR ELOOP EMFILE ENAMETOOLONG
-        ENFILE ENODEV ENOENT ENOLCK ENOMEM ENOSPC ENOTDIR ENXIO EPERM EROFS ESTALE ETXTBSY);
+    return name!(EACCES EAGAIN EBADF EBUSY EDQUOT EEXIST EFBIG EINVAL EIO EISDIR ELOOP EMFILE
+        ENAMETOOLONG ENFILE ENODEV ENOENT ENOLCK ENOMEM ENOSPC ENOSYS ENOTDIR ENOTSUP ENOTTY ENXIO
+        EPERM EROFS ESTALE ETXTBSY);
     #[cfg(not(unix))]
     {
         let _ = errno;
@@ -787,4 +788,38 @@ fn ownership(_: &Path) -> (String, String) {
 /// The system's error of the call that failed last on this thread.
 pub(super) fn last_errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// An error of a write as the VFS notes it, explained.
+    fn write_failed(errno: i32, errcode: c_int) -> Error {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Error { errno, ..Error::sqlite(errcode, "disk I/O error") };
+        explain(error, &folder.path().join("app.db"))
+    }
+
+    #[test]
+    fn a_limit_of_this_user_or_process_is_no_full_disk_and_no_faulty_one() {
+        for (errno, cause, what_to_do) in [
+            (libc::EDQUOT, Cause::Quota, "quota raised"),
+            (libc::EFBIG, Cause::FileTooLarge, "ulimit -f"),
+            (libc::ENOSPC, Cause::DiskFull, "Free some"),
+            (libc::EIO, Cause::Io, "log"),
+        ] {
+            for errcode in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_FULL, ffi::SQLITE_CANTOPEN] {
+                // A file that fails to be opened for EIO is said to be refused, with the name.
+                if errno == libc::EIO && errcode != ffi::SQLITE_IOERR_WRITE {
+                    continue;
+                }
+                let error = write_failed(errno, errcode);
+                assert_eq!(error.cause, Some(cause), "{errcode} {}", error.message);
+                assert!(error.message.contains(what_to_do), "{}", error.message);
+                assert_eq!((error.errcode, error.errno), (errcode, errno));
+            }
+        }
+        assert_eq!((Cause::Quota.name(), system_name(libc::EDQUOT)), ("quota", Some("EDQUOT")));
+    }
 }

@@ -5,9 +5,11 @@
 //! (<https://sqlite.org/wal.html>, "all processes using a database must be on the same host
 //! computer"). `statfs` reports it; only `/proc`'s list of mounts is opened. Any thread.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::{Error, Result};
 
@@ -52,6 +54,38 @@ pub fn describe(path: &Path) -> String {
     match FileSystem::of(path) {
         Ok(file_system) => format!("file system {file_system}"),
         Err(error) => format!("file system unknown: {error}"),
+    }
+}
+
+/// What the system reports of the file system of `path`, from which [`FileSystem`] is derived.
+pub(super) fn signs(path: &Path) -> String {
+    platform::signs(path).unwrap_or_else(|error| error.to_string())
+}
+
+/// The network file system of the open file at `path`, at the first open in this process on its `device`,
+/// which is one mount's.
+pub fn new_network(path: &Path, device: u64) -> Option<FileSystem> {
+    static LOOKED_AT: Devices = Devices(Mutex::new(BTreeSet::new()));
+    LOOKED_AT.new_network(device, || FileSystem::of(path))
+}
+
+/// The devices whose file system is known.
+struct Devices(Mutex<BTreeSet<u64>>);
+
+impl Devices {
+    fn new_network(
+        &self,
+        device: u64,
+        look: impl FnOnce() -> io::Result<FileSystem>,
+    ) -> Option<FileSystem> {
+        let mut devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if devices.contains(&device) {
+            return None;
+        }
+        // A failed look is repeated at the next open.
+        let found = look().ok()?;
+        devices.insert(device);
+        found.network.then_some(found)
     }
 }
 
@@ -168,19 +202,28 @@ mod platform {
         "v9fs",
     ];
 
-    /// `f_type`'s type differs between C libraries; the magic numbers have 32 bits.
     pub(super) fn file_system(path: &Path) -> io::Result<FileSystem> {
+        Ok(named(magic(path)?, type_of(path)))
+    }
+
+    pub(super) fn signs(path: &Path) -> io::Result<String> {
+        let mounted = type_of(path);
+        let mounted = mounted.as_deref().unwrap_or("nothing that is listed");
+        Ok(format!("statfs {:#x}, mounted as {mounted}", magic(path)?))
+    }
+
+    /// `f_type`'s type differs between C libraries; the magic numbers have 32 bits.
+    fn magic(path: &Path) -> io::Result<u32> {
         let c_path = CString::new(path.as_os_str().as_bytes())?;
         let mut stat = MaybeUninit::<libc::statfs>::uninit();
         // SAFETY: the path is NUL-terminated; statfs fills the whole structure when it succeeds,
         // and only then is it read.
-        let magic = unsafe {
+        unsafe {
             if libc::statfs(c_path.as_ptr(), stat.as_mut_ptr()) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            stat.assume_init().f_type as u32
-        };
-        Ok(named(magic, type_of(path)))
+            Ok(stat.assume_init().f_type as u32)
+        }
     }
 
     /// The file system with this `f_type` whose mount has this type. Either may say that it is
@@ -292,6 +335,12 @@ mod platform {
     use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
 
+    pub(super) fn signs(path: &Path) -> io::Result<String> {
+        let FileSystem { name, network } = file_system(path)?;
+        let local = if network { "without" } else { "with" };
+        Ok(format!("f_fstypename {name}, {local} MNT_LOCAL"))
+    }
+
     #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
     pub(super) fn file_system(path: &Path) -> io::Result<FileSystem> {
         let c_path = CString::new(path.as_os_str().as_bytes())?;
@@ -328,7 +377,17 @@ mod platform {
     const DRIVE_REMOTE: u32 = 4;
     const LONGEST: u32 = 32_768;
 
+    pub(super) fn signs(path: &Path) -> io::Result<String> {
+        drive_type(path).map(|drive| format!("GetDriveType {drive}"))
+    }
+
     pub(super) fn file_system(path: &Path) -> io::Result<FileSystem> {
+        let network = drive_type(path)? == DRIVE_REMOTE;
+        let name = if network { "remote drive" } else { "drive" };
+        Ok(FileSystem { name: name.to_owned(), network })
+    }
+
+    fn drive_type(path: &Path) -> io::Result<u32> {
         let wide: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
         let mut root = vec![0_u16; LONGEST as usize];
         // SAFETY: both strings are NUL-terminated and live during the calls; the buffer is as
@@ -342,9 +401,7 @@ mod platform {
         if drive == DRIVE_NO_ROOT_DIR {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let network = drive == DRIVE_REMOTE;
-        let name = if network { "remote drive" } else { "drive" };
-        Ok(FileSystem { name: name.to_owned(), network })
+        Ok(drive)
     }
 }
 
@@ -364,5 +421,31 @@ mod platform {
 
     pub(super) fn file_system(_: &Path) -> io::Result<FileSystem> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn signs(_: &Path) -> io::Result<String> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str, network: bool) -> io::Result<FileSystem> {
+        Ok(FileSystem { name: name.to_owned(), network })
+    }
+
+    #[test]
+    fn a_network_is_reported_once_for_each_mount() {
+        let devices = Devices(Mutex::new(BTreeSet::new()));
+        let failed = || Err(io::Error::from_raw_os_error(5));
+        assert_eq!(devices.new_network(1, failed), None);
+        let name = |found: Option<FileSystem>| found.map(|it| it.name);
+        assert_eq!(name(devices.new_network(1, || of("nfs", true))).as_deref(), Some("nfs"));
+        assert_eq!(devices.new_network(1, || of("nfs", true)), None);
+        assert_eq!(devices.new_network(2, || of("ext4", false)), None);
+        let virtiofs = devices.new_network(3, || of("virtiofs", true));
+        assert_eq!(name(virtiofs).as_deref(), Some("virtiofs"));
     }
 }

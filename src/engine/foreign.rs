@@ -8,12 +8,19 @@
 //! Each close of a descriptor looks for one, too, and is deferred if it finds one.
 //!
 //! # How it is detected
+//! By locks first: `F_OFD_GETLK` names this process as the owner of a POSIX lock on the file. This
+//! package's own locks have no owner there, so the lock is another copy's. That is certain, and costs
+//! a few system calls, however many files are open. A connection in WAL mode that has read holds such a
+//! lock. A connection without a lock, or whose lock another process's lock hides, is found by its
+//! descriptors.
+//!
 //! The descriptors that this package does not know ([`super::descriptors`]) are compared by `fstat`: no
 //! file is opened. A descriptor on the database, its `-wal` or its `-shm` is another SQLite's if
 //! * neither this copy nor a protected Node's opened it ([`super::locks::hooks`]), and
 //! * it was opened with `O_NOFOLLOW`, as SQLite has opened all files since 3.39, or for reading
 //!   and writing. `fs.readFile`, `fs.cp` and streams do neither, so a copy in flight is no SQLite.
-//!   Systems that do not report `O_NOFOLLOW` (macOS) miss a copy of SQLite that only reads.
+//!   Systems that do not report `O_NOFOLLOW` (macOS) miss a copy of SQLite that only reads and holds
+//!   no lock.
 //!
 //! Every open looks. A close looks, too, unless nothing can be lost: the kernel says that no one
 //! else has a lock on the file at this moment (`F_OFD_GETLK`: one call, whatever else is open),
@@ -120,6 +127,7 @@ mod platform {
     use super::super::descriptors::{self, Descriptors};
     use super::super::locks::hooks::{BUNDLED, CHANGING, NODES, Opened};
     use super::super::locks::space::Inode;
+    use super::super::locks::{self, LockKind};
     use super::{Deferred, FRESH, FileId, ForeignSqlite, PathBuf, io};
 
     /// Descriptors that may be parked. Reached only by who opened as many at one time.
@@ -220,11 +228,25 @@ mod platform {
         Ok(found)
     }
 
+    /// Whether another SQLite of this process has a lock on `inode`. `spare` is a descriptor of it,
+    /// where this package may have none open.
+    fn is_locked_here(inode: Inode, spare: Option<RawFd>) -> bool {
+        let found = locks::kind() == LockKind::Ofd && BUNDLED.is_shared_with_process(inode, spare);
+        if found {
+            *clear() = None;
+        }
+        found
+    }
+
     fn clear() -> MutexGuard<'static, Option<Instant>> {
         CLEAR.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn find(files: &[(PathBuf, FileId)]) -> io::Result<Option<ForeignSqlite>> {
+        let is_locked = |id: &FileId| is_locked_here((id.device, id.inode), None);
+        if let Some((file, _)) = files.iter().find(|(_, id)| is_locked(id)) {
+            return Ok(Some(ForeignSqlite { file: file.clone() }));
+        }
         let of = |inode: Inode| {
             files.iter().find(|(_, id)| (id.device, id.inode) == inode).map(|(path, _)| path)
         };
@@ -249,7 +271,7 @@ mod platform {
     /// Whether closing `fd`, a descriptor on `inode`, would drop another SQLite's locks. Closes what
     /// was parked for others that have gone. Not to be called while [`CHANGING`] is held.
     ///
-    /// Says no where descriptors cannot be listed: they would be kept for ever.
+    /// Where descriptors cannot be listed the locks that there are at the moment say it.
     pub(crate) fn would_lose_locks(fd: RawFd, inode: Inode) -> bool {
         let waiting: Vec<Inode> =
             parked().iter().map(|it| it.opened.inode).chain(BUNDLED.idle()).collect();
@@ -257,9 +279,17 @@ mod platform {
         if waiting.is_empty() && is_clear() && BUNDLED.is_alone(fd) {
             return false;
         }
-        let Ok(foreign) = foreign_files(|it| it == inode || waiting.contains(&it)) else {
-            return false;
-        };
+        // None that waits for another file's sake is to be looked after.
+        if waiting.iter().all(|it| *it == inode) && is_locked_here(inode, Some(fd)) {
+            return true;
+        }
+        let foreign = foreign_files(|it| it == inode || waiting.contains(&it));
+        let foreign = foreign.unwrap_or_else(|_| {
+            let mut files = waiting.clone();
+            files.push(inode);
+            files.retain(|it| is_locked_here(*it, (*it == inode).then_some(fd).or(parked_on(*it))));
+            files
+        });
         for inode in waiting {
             if !foreign.contains(&inode) {
                 release(inode);
@@ -280,6 +310,11 @@ mod platform {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         parked.push(Parked { fd, opened });
         true
+    }
+
+    /// A parked descriptor of `inode`.
+    fn parked_on(inode: Inode) -> Option<RawFd> {
+        parked().iter().find(|it| it.opened.inode == inode).map(|it| it.fd.as_raw_fd())
     }
 
     /// Closes what is kept of `inode`.

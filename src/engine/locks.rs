@@ -127,6 +127,13 @@ pub(super) fn is_locked_by_others(file: (u64, u64), start: i64, length: i64) -> 
     }
 }
 
+/// Whether open-file-description locks hold in `directory`, or why not: the question that
+/// [`install`] asks of the folders for temporary files.
+#[cfg(unix)]
+pub(super) fn hold_in(directory: &std::path::Path) -> Result<(), String> {
+    unix::probe_in(directory)
+}
+
 /// Probes for open-file-description locks and installs them. Called once, before the first
 /// connection is opened.
 pub(super) fn install() {
@@ -194,7 +201,7 @@ mod unix {
     }
 
     /// Two descriptions must conflict, and the close of a third must change nothing.
-    fn probe_in(directory: &Path) -> Result<(), String> {
+    pub(super) fn probe_in(directory: &Path) -> Result<(), String> {
         let [holder, other, foreign] =
             scratch(directory).map_err(|error| format!("no temporary file: {error}"))?;
         space::try_write_lock(holder.as_raw_fd(), Commands::OFD)

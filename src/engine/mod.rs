@@ -33,6 +33,7 @@ mod overlay;
 mod ownership;
 mod page_size;
 mod place;
+mod platform;
 mod profile;
 mod reader;
 mod reads;
@@ -65,7 +66,7 @@ pub use error_log::{Logged, recent as error_log};
 pub use file::DatabaseFile;
 pub use file_id::{FileId, Presence, hard_links, replaced as file_moved};
 pub use file_mount::is_mount_root;
-pub use file_system::{FileSystem, describe as describe_file_system};
+pub use file_system::{FileSystem, describe as describe_file_system, new_network};
 pub use foreign::{
     Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
 };
@@ -88,6 +89,7 @@ pub use overlay::Overlay;
 pub use ownership::try_own;
 pub use page_size::{Votes, guess_format, is_whole, sample};
 pub use place::Place;
+pub use platform::{Answer, Topic, ask as ask_platform};
 pub use profile::{Extent, Profile, Synchronous, check_length};
 pub use reader::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};

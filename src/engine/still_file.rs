@@ -1,11 +1,15 @@
-//! A database in WAL mode that this process may only read, where SQLite could make neither the `-wal`
-//! nor the `-shm` that it takes for that: on a read-only mount, in the folder of another user.
+//! A database in WAL mode that SQLite cannot read without making something next to it that stays: one
+//! that this process may only read, where SQLite could make neither the `-wal` nor the `-shm` that it
+//! takes for that (on a read-only mount, in the folder of another user), and one with a `-wal` and no
+//! `-shm`, which SQLite would make and leave (a copy, what is left of a crash).
 //!
 //! A [`StillFile`] is the file with the committed frames of its `-wal` over it, as SQLite reads the
 //! two. It makes nothing next to the file, writes nothing and takes no lock, so that it sees no
 //! consistent state while another process writes: what was read counts only if
-//! [`StillFile::is_current`] says so afterwards. It is used only where SQLite itself cannot read the
-//! file. Where a `-shm` can be read, SQLite can: then it takes locks, and reads one state.
+//! [`StillFile::is_current`] says so afterwards. It is used only where SQLite itself would have to make
+//! something. Where a `-shm` can be read, SQLite need not: then it takes locks, and reads one state. Who
+//! has a database in WAL mode open without a `-shm` holds its lock (`PRAGMA locking_mode = EXCLUSIVE`):
+//! then SQLite waits for that.
 //!
 //! The file is read through SQLite's handle, so that no lock of this process is dropped; SQLite takes
 //! none on a `-wal`. Any thread, one at a time. Memory: one entry a page of the WAL.
@@ -20,6 +24,7 @@ use super::live_file::Handle;
 use super::rolled_back::journal_path;
 use super::{
     Connection, Error, FileId, Overlaid, PrivateFile, Result, Storage, Unwatched, Wal, beside,
+    locks,
 };
 
 /// Where a header says how the file is to be read, and what it says of one in WAL mode
@@ -58,6 +63,16 @@ impl Marks {
     }
 }
 
+/// Whether a process, this one included, has a lock on the database.
+fn is_locked(file: FileId) -> bool {
+    let file = (file.device, file.inode);
+    #[cfg(unix)]
+    if locks::descriptor(file).is_some() {
+        return true;
+    }
+    locks::is_locked_by_others(file, 0, 0)
+}
+
 /// See the module.
 pub struct StillFile {
     /// Owns what the handle points to. It only reads.
@@ -73,21 +88,24 @@ impl std::fmt::Debug for StillFile {
 }
 
 impl StillFile {
-    /// The database at `path`; none where SQLite can read it without making anything.
+    /// The database at `path`; none where SQLite can read it without making anything that stays.
     ///
     /// # Errors
     /// SQLite's; those of reading.
     pub fn open(path: &Path) -> Result<Option<Self>> {
-        if !is_read_only(path) {
-            return Ok(None);
-        }
         let (wal, shm) = (Wal::path(path), beside(path, "-shm"));
-        if wal.exists() && access(&shm, READ).is_ok() {
+        let may_write = !is_read_only(path);
+        // Windows notes the time of a write when the writer closes the file.
+        let would_leave_index = cfg!(unix) && wal.exists() && !shm.exists();
+        if may_write && !would_leave_index || wal.exists() && access(&shm, READ).is_ok() {
             return Ok(None);
         }
         let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
         let database = Handle::of(&connection, ffi::SQLITE_FCNTL_FILE_POINTER)?
             .ok_or_else(|| Error::fusion("ERR_INVALID_STATE", "the database has no file"))?;
+        if may_write && connection.file().is_none_or(|file| is_locked(file.id)) {
+            return Ok(None);
+        }
         let marks = Marks::of(path);
         let mut version = [0];
         database.read_at(&mut version, READ_VERSION_AT)?;

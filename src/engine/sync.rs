@@ -51,6 +51,23 @@ pub fn sync_folder_of(path: &Path) -> Result<()> {
     }
 }
 
+/// What the system's calls answer that [`sync`] and [`sync_piece`] make: name, name for people, answer.
+pub(super) fn each(file: &File) -> Vec<(&'static str, &'static str, io::Result<()>)> {
+    if cfg!(target_vendor = "apple") {
+        vec![
+            ("fullFsync", "F_FULLFSYNC of a file", file.sync_all()),
+            ("fsync", "fsync of a file", plain(file)),
+        ]
+    } else if cfg!(unix) {
+        vec![
+            ("fsync", "fsync of a file", file.sync_all()),
+            ("fdatasync", "fdatasync of a file", file.sync_data()),
+        ]
+    } else {
+        vec![("flush", "FlushFileBuffers of a file", file.sync_all())]
+    }
+}
+
 /// `full`, or `plain` where the file system does not have it.
 fn full_or_plain(
     full: impl FnOnce() -> io::Result<()>,

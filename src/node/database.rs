@@ -30,7 +30,8 @@ use super::session;
 use super::sharing::{Entered, Sharing};
 use super::value::{boolean, null};
 use crate::engine::{
-    Class, Connection, DatabaseFile, Error, Presence, Turn, during, errstr, explain, utc,
+    Class, Connection, DatabaseFile, Error, Presence, Turn, during, errstr, explain, new_network,
+    utc,
 };
 
 /// Raw callbacks by name.
@@ -41,6 +42,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"close", callback!(close)),
     (c"exec", callback!(exec)),
     (c"location", callback!(location)),
+    (c"newNetwork", callback!(network)),
     (c"isTransaction", callback!(is_transaction)),
     (c"finalizeStatements", callback!(finalize_statements)),
     (c"giveUp", callback!(give_up)),
@@ -1001,6 +1003,19 @@ fn location(call: &Call<'_>) -> Outcome<sys::napi_value> {
         };
         if file.is_empty() { null(call.env) } else { text(call.env, file.to_bytes()) }
     })
+}
+
+/// `newNetwork(database)`: the network file system that the database is on, the first time that one
+/// is opened in this process on its mount; else undefined.
+fn network(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    let found = with_connection(call.env, call.number(0)?, |connection| {
+        let device = connection.file().map(|file| file.id.device);
+        Ok(device.and_then(|device| new_network(connection.path(), device)))
+    })?;
+    match found {
+        Some(file_system) => text(call.env, file_system.name.as_bytes()),
+        None => call.undefined(),
+    }
 }
 
 /// `isTransaction(database)`.

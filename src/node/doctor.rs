@@ -1,18 +1,19 @@
-//! What the doctor shows: facts of a file, and its page map.
+//! What the doctor shows: facts of a file and of the system, and a file's page map.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::task::{Work, arguments};
-use crate::engine::{Error, Result, Task};
+use crate::engine::{self, Error, Result, Task};
 use crate::health;
 use crate::health::page_map::{Known, Options, OwnerKind};
 use crate::recovery::salvage::SchemaEntry;
 use crate::recovery::snapshot_file;
 
 /// Tasks by name.
-pub const WORKS: &[(&str, Work)] = &[("fileInfo", file_info), ("pageMap", page_map)];
+pub const WORKS: &[(&str, Work)] =
+    &[("fileInfo", file_info), ("pageMap", page_map), ("platform", platform)];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,6 +25,22 @@ struct Arguments {
 fn file_info(text: &str, _: &dyn Task) -> Result<String> {
     let Arguments { path, keep_copies } = arguments(text)?;
     write(&health::file_info(&path, keep_copies)?)
+}
+
+#[derive(Deserialize)]
+struct PlatformArguments {
+    folder: PathBuf,
+    topic: String,
+}
+
+/// Task `platform`: the [`engine::Answer`]s about a topic.
+fn platform(text: &str, _: &dyn Task) -> Result<String> {
+    let PlatformArguments { folder, topic } = arguments(text)?;
+    let known = engine::Topic::ALL.iter().find(|(name, _)| *name == topic);
+    let (_, topic) = known.ok_or_else(|| {
+        Error::fusion("ERR_FUSION_INTERNAL", format!("there is no topic {topic}"))
+    })?;
+    write(&engine::ask_platform(&folder, *topic)?)
 }
 
 #[derive(Deserialize)]

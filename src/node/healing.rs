@@ -653,7 +653,10 @@ impl Database {
         let Some((errcode, _)) = &exception.sqlite else {
             return Err(thrown);
         };
-        let error = Error::sqlite(*errcode, exception.message.clone());
+        let mut error = Error::sqlite(*errcode, exception.message.clone());
+        if let Some((cause, errno)) = exception.system {
+            (error.cause, error.errno) = (Some(cause), errno);
+        }
         let class = error.class();
         if error.errcode == ffi::SQLITE_CONSTRAINT_COMMITHOOK
             && let Some(refused) = self.take_refusal()

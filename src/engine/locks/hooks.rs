@@ -138,6 +138,14 @@ impl SqliteCopy {
         self.space.request(fd, libc::F_GETLK, &mut lock).is_ok() && lock.l_type != space::UNLOCK
     }
 
+    /// Whether this process has POSIX locks on `file` that are not this copy's: see
+    /// [`LockSpace::is_shared_with_process`]. `spare` is a descriptor of it, where this copy may have
+    /// none open.
+    pub(crate) fn is_shared_with_process(&self, file: Inode, spare: Option<RawFd>) -> bool {
+        let own = || self.opened().files.iter().find(|(_, it)| it.inode == file).map(|(fd, _)| *fd);
+        self.space.is_shared_with_process(file, spare.or_else(own))
+    }
+
     /// Descriptors that this copy opened and that are open, and those that its space keeps.
     pub(crate) fn descriptors(&self) -> Descriptors {
         let mut descriptors = self.opened().descriptors.clone();

@@ -60,15 +60,33 @@ pub(super) const WRITE: c_short = libc::F_WRLCK as c_short;
 pub(super) const UNLOCK: c_short = libc::F_UNLCK as c_short;
 const FROM_START: c_short = libc::SEEK_SET as c_short;
 
+/// What SQLite locks, start and length: of a database the pending, the reserved and the shared bytes
+/// (<https://sqlite.org/lockingv3.html>), of a `-shm` eight locks and the dead man's switch
+/// (<https://sqlite.org/walformat.html#wal_locks>).
+const LOCKED: [(libc::off_t, libc::off_t); 12] = [
+    (0x4000_0000, 1),
+    (0x4000_0001, 1),
+    (0x4000_0002, 510),
+    (120, 1),
+    (121, 1),
+    (122, 1),
+    (123, 1),
+    (124, 1),
+    (125, 1),
+    (126, 1),
+    (127, 1),
+    (128, 1),
+];
+
 /// How often a waiting request tries again.
 const POLL: Duration = Duration::from_millis(1);
 
 /// A `errno` value.
-pub(super) type Errno = c_int;
+pub(in crate::engine) type Errno = c_int;
 
 /// What the table asks the system: a test replaces it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Commands {
+pub(in crate::engine) struct Commands {
     /// The `fcntl` commands that lock an open file description.
     set: c_int,
     get: c_int,
@@ -81,11 +99,11 @@ pub(super) struct Commands {
 impl Commands {
     /// Linux since 3.15, and XNU, where the numbers are others.
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-    pub(super) const OFD: Self =
+    pub(in crate::engine) const OFD: Self =
         Self { set: libc::F_OFD_SETLK, get: libc::F_OFD_GETLK, inode, identifies };
     /// No other system has them. No command has this number: EINVAL.
     #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-    pub(super) const OFD: Self = Self { set: -1, get: -1, inode, identifies };
+    pub(in crate::engine) const OFD: Self = Self { set: -1, get: -1, inode, identifies };
 }
 
 /// On macOS all empty files of a FAT volume have one inode number, and get their own with their
@@ -237,6 +255,37 @@ impl LockSpace {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this process has POSIX locks on `file` that are not this space's: those of another
+    /// SQLite, which the close of a descriptor would drop. The system says so exactly, in one question
+    /// or a dozen, whatever else is open. One that another process's lock hides is not seen: of
+    /// several on one byte the system names the first.
+    ///
+    /// `spare` is a descriptor of the file, for one that has no members yet. False where it cannot be
+    /// known: where locks of this space may be POSIX locks, too.
+    pub(super) fn is_shared_with_process(&self, file: Inode, spare: Option<RawFd>) -> bool {
+        let table = self.table();
+        let listed = table.files.get(&file).map(|listed| &listed.file);
+        let listed = listed.or_else(|| table.idle.iter().find(|it| it.inode == file)).cloned();
+        drop(table);
+        let locks = listed.as_deref().map(File::locks);
+        let fd = match (locks.as_deref(), spare) {
+            (Some(Locks::Description(canonical)), _) => canonical.fd,
+            (Some(Locks::Undecided) | None, Some(spare)) if (self.commands.identifies)(spare) => {
+                spare
+            }
+            _ => return false,
+        };
+        let own = std::process::id();
+        let is_own = |(start, length): (libc::off_t, libc::off_t)| {
+            in_the_way(fd, start, length, self.commands)
+                .map(|found| found.map(|it| u32::try_from(it.process) == Ok(own)))
+        };
+        match is_own((0, 0)) {
+            Ok(Some(false)) => LOCKED.iter().any(|range| is_own(*range) == Ok(Some(true))),
+            answer => answer == Ok(Some(true)),
+        }
+    }
+
     /// Whether only this space holds locks on the file of `fd` at this moment: no other
     /// process, and no other SQLite of this one. `false` where it cannot be known.
     pub(super) fn is_alone(&self, fd: RawFd) -> bool {
@@ -248,8 +297,7 @@ impl LockSpace {
             Some(Locks::Posix) => return false,
             Some(Locks::Undecided) | None => fd,
         };
-        let mut lock = flock(WRITE, 0, 0);
-        ofd(fd, Request::Get, &mut lock, self.commands).is_ok() && lock.l_type == UNLOCK
+        in_the_way(fd, 0, 0, self.commands) == Ok(None)
     }
 
     /// The descriptor that holds the locks of `file`, if one does. It stays open as long as the
@@ -583,8 +631,41 @@ fn may_be_unsupported(error: Errno) -> bool {
     [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP].contains(&error)
 }
 
+/// A lock that keeps another owner from a write lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct InTheWay {
+    /// The process that has a POSIX lock; -1 for an open file description's, and 0 for a process that
+    /// this one's namespace does not have.
+    pub(in crate::engine) process: libc::pid_t,
+}
+
+/// The first lock in the system's order that keeps the description of `fd` from a write lock on
+/// `length` bytes from `start` on (0: to the file's end).
+pub(in crate::engine) fn in_the_way(
+    fd: RawFd,
+    start: libc::off_t,
+    length: libc::off_t,
+    commands: Commands,
+) -> Result<Option<InTheWay>, Errno> {
+    let mut lock = flock(WRITE, start, length);
+    ofd(fd, Request::Get, &mut lock, commands)?;
+    Ok((lock.l_type != UNLOCK).then_some(InTheWay { process: lock.l_pid }))
+}
+
+/// A POSIX lock for writing on the whole file, and whether the system answers a question about such
+/// locks: for [`crate::engine::platform`].
+pub(in crate::engine) fn try_posix(fd: RawFd) -> (Result<(), Errno>, Result<(), Errno>) {
+    let question = posix(fd, Request::Get, &mut flock(WRITE, 0, 0));
+    (question, posix(fd, Request::Set, &mut flock(WRITE, 0, 0)))
+}
+
+/// Whether a file has one inode number for its whole life where `fd` is.
+pub(in crate::engine) fn has_identity(fd: RawFd) -> bool {
+    identifies(fd)
+}
+
 /// A write lock on the whole file, for the probe.
-pub(super) fn try_write_lock(fd: RawFd, commands: Commands) -> Result<(), Errno> {
+pub(in crate::engine) fn try_write_lock(fd: RawFd, commands: Commands) -> Result<(), Errno> {
     ofd(fd, Request::Set, &mut flock(WRITE, 0, 0), commands)
 }
 
@@ -816,6 +897,51 @@ mod tests {
         set(&space, &alone, WRITE, 0, 1).unwrap();
         assert_eq!(close(&space, alone), Closing::Last(file));
         assert_eq!((space.idle().len(), seen(&path, 0, 0)), (0, UNLOCK));
+    }
+
+    #[test]
+    fn a_lock_of_this_process_that_is_not_the_spaces_is_seen() {
+        const SHM_READER: libc::off_t = 123;
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands::OFD);
+        let inode = inode(writable(&path).as_raw_fd()).unwrap();
+        let (own, foreign) = (writable(&path), read_only(&path));
+        let seen = |spare: Option<&std::fs::File>| {
+            space.is_shared_with_process(inode, spare.map(AsRawFd::as_raw_fd))
+        };
+        let foreign_lock = |kind, start, length| {
+            posix(foreign.as_raw_fd(), Request::Set, &mut flock(kind, start, length)).unwrap();
+        };
+        assert!(!seen(None) && !seen(Some(&own)), "there is no lock");
+        foreign_lock(READ, SHARED_FIRST, 510);
+        assert!(!seen(None), "no descriptor to ask by");
+        assert!(seen(Some(&own)), "before the space's first request");
+        set(&space, &own, READ, SHARED_FIRST, 510).unwrap();
+        assert!(seen(None), "through the space's description");
+        foreign_lock(UNLOCK, 0, 0);
+        assert!(!seen(None), "its own locks have no owner");
+        // Another owner's lock comes first in the system's order, and does not hide one on another byte.
+        let other = writable(&path);
+        let other_lock = &mut flock(READ, 0x4000_0000, 1);
+        ofd(other.as_raw_fd(), Request::Set, other_lock, Commands::OFD).unwrap();
+        assert!(!seen(None));
+        foreign_lock(READ, SHM_READER, 1);
+        assert!(seen(None));
+        // The close of any descriptor of the file drops it: what the sign warns of.
+        drop(read_only(&path));
+        assert!(!seen(None));
+        let _ = close(&space, own);
+    }
+
+    #[test]
+    fn a_space_on_posix_locks_cannot_know_whose_they_are() {
+        let (_directory, path) = file();
+        let space = LockSpace::new(Commands { set: -1, ..Commands::OFD });
+        let own = writable(&path);
+        set(&space, &own, READ, SHARED_FIRST, 510).unwrap();
+        let inode = inode(own.as_raw_fd()).unwrap();
+        assert!(!space.is_shared_with_process(inode, Some(own.as_raw_fd())));
+        let _ = close(&space, own);
     }
 
     #[test]
