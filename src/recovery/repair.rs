@@ -881,7 +881,7 @@ fn is_something(salvage: &Salvage) -> bool {
 fn unrecoverable(path: &Path, reason: &str, steps: &[Step]) -> Error {
     let backups: Vec<_> = steps.iter().map(|step| step.detail.as_str()).collect();
     let backups = if backups.is_empty() {
-        "there is no backup in its directory".to_owned()
+        "no backup was found".to_owned()
     } else {
         backups.join("; ")
     };
