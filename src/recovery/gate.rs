@@ -1,26 +1,26 @@
-//! The gate: a repair's result is compared with what SQLite itself can read of the original.
+//! The gate: compares a repair's result with what SQLite itself can read of the original.
 //!
-//! A *version* is what SQLite reads as one row: table, rowid, values. The rule is a set inclusion:
+//! A *version* is what SQLite reads as one row: table, rowid, values. Three rules must hold:
 //!
 //! 1. Every version is in its table of the result, or in `lost_and_found`.
-//! 2. Of a table that SQLite reads to its end, and whose b-trees (indexes included) its check of
-//!    the whole file faults nowhere, every version is in the table,
-//!    and nothing else.
-//! 3. Every object of `sqlite_schema` is there with its own text.
+//! 2. If SQLite reads a table to its end, and its check of the whole file finds no fault in the
+//!    table's b-trees (indexes included), the table of the result has every version and no other
+//!    row.
+//! 3. The result has every object of `sqlite_schema` with the same text.
 //!
 //! SQLite reads the original as an image ([`super::original`]), under each header that may be the
-//! right one; the one with which it faults the fewest pages counts. Where it reads no table,
-//! nothing is proven. Values are compared as SQLite reads them on both sides: type and bits.
+//! right one. The header with the fewest faulty pages counts. If SQLite reads no table, nothing is
+//! proven. Values are compared as SQLite reads them on both sides: by type and bits.
 //!
-//! After an error a scan goes on behind it: at the next rowid, or, where a page cannot be read, at
-//! the next key of the table's interior pages.
+//! After an error a scan continues at the next rowid. If a page cannot be read, it continues at the
+//! next key of the table's interior pages.
 //!
-//! [`compare`] can put versions of damaged tables that are nowhere into `lost_and_found`
-//! ([`Missing::Keep`]), with the reason; what it then reports is found there by another look.
+//! With [`Missing::Keep`], [`compare`] adds versions of damaged tables that the result lacks to
+//! `lost_and_found`, with the reason. It then compares again, and reports that result.
 //!
 //! Memory: SQLite's page caches; hashes of the versions in `lost_and_found` and of tables without
-//! rowids go into a temporary database; 16 bytes for each damaged table's interior key.
-//! Thread: whichever calls.
+//! rowids, in a temporary database; 16 bytes for each interior key of a damaged table.
+//! Runs on the caller's thread.
 
 use std::collections::HashSet;
 use std::fs;
@@ -51,10 +51,10 @@ use crate::format::{Page, Value};
 const AS_READ: &str =
     "SQLite reads this row of the damaged table, where no row of the result is it";
 
-/// What the tables of rows without a table are called, up to a number.
+/// The name of `lost_and_found` tables, without a number.
 const LOST_AND_FOUND: &str = "lost_and_found";
 
-/// Versions between two questions to the task.
+/// Versions between two calls of [`Task::go_on`].
 const INTERVAL: u64 = 1_000;
 
 /// What is done with a version of a damaged table that the result has nowhere.

@@ -880,11 +880,8 @@ fn is_something(salvage: &Salvage) -> bool {
 
 fn unrecoverable(path: &Path, reason: &str, steps: &[Step]) -> Error {
     let backups: Vec<_> = steps.iter().map(|step| step.detail.as_str()).collect();
-    let backups = if backups.is_empty() {
-        "there is no backup in its directory".to_owned()
-    } else {
-        backups.join("; ")
-    };
+    let backups =
+        if backups.is_empty() { "no backup was found".to_owned() } else { backups.join("; ") };
     Error::fusion(
         "ERR_FUSION_UNRECOVERABLE",
         format!(

@@ -1,9 +1,8 @@
-//! A table of a damaged file, row by row, as far as SQLite reads it.
+//! Reads a table of a damaged file row by row, as far as SQLite can.
 //!
-//! After an error a scan goes on behind it. A table with rowids is read leaf by leaf from there on:
-//! the keys of its interior pages say which rowids a leaf has. In a leaf, the row that cannot be
-//! read is left out. Then a table is read backwards: that is another way to its pages, which may
-//! have rows that are out of order.
+//! After an error the scan continues behind it. A rowid table is read leaf by leaf from there on:
+//! the keys of its interior pages give the range of each leaf. In a leaf, the unreadable row is
+//! skipped. Then the table is read backwards, which reaches rows that are out of order.
 //!
 //! Memory: 8 bytes for each key of the interior pages, once there was an error.
 
@@ -16,17 +15,17 @@ use super::salvage::target::{Encoding, Row, Statement};
 use crate::engine::{Connection, Result};
 use crate::format::{Kind, Page, Value};
 
-/// How a row is come by.
+/// The direction of the scan that reads a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
-    /// On the way through the table.
+    /// Forwards.
     First,
-    /// On the way back, on which most rows are met again.
+    /// Backwards, which reads most rows a second time.
     Again,
 }
 
-/// Called with a row: its rowid, if it has one, and its stored fields, which are the row's columns
-/// from the number on.
+/// Called with a row: its rowid, if it has one, and its stored fields, which are the columns from
+/// that number on.
 pub(super) type OnRow<'a> = dyn FnMut(Option<i64>, &Row<'_>, usize, Look) -> Result<()> + 'a;
 
 /// A table with rowids that SQLite has open.
@@ -41,7 +40,7 @@ pub(super) struct RowidSource<'a> {
     pub(super) root: u32,
 }
 
-/// Reads what SQLite reads of `table`; returns whether that is all of it.
+/// Reads the rows of `table` that SQLite can read. Returns whether those are all rows.
 ///
 /// # Errors
 /// `on_row`'s; of reading, those that are not about the file.
@@ -63,7 +62,7 @@ pub(super) fn rows(
     }
 }
 
-/// Reads what SQLite reads of a table with rowids; returns whether that is all of it.
+/// [`rows`] for a rowid table.
 ///
 /// # Errors
 /// As [`rows`].

@@ -58,7 +58,7 @@ impl<'a> Tried<'a> {
         }
     }
 
-    /// The pages of `page_size` bytes of which something could not be read.
+    /// The pages of `page_size` bytes with an unreadable sector.
     pub(super) fn lost_pages(&self, page_size: u32) -> Vec<u32> {
         let size = u64::from(page_size.max(1));
         let number = |sector: &u64| u32::try_from(sector * SECTOR as u64 / size + 1);
@@ -68,10 +68,10 @@ impl<'a> Tried<'a> {
         pages
     }
 
-    /// The same, once everything was read.
+    /// Reads the whole storage, and returns [`Self::lost_pages`].
     ///
     /// # Errors
-    /// `task`'s; the system's, where it does not say how long the file is.
+    /// `task`'s; the operating system's, if the file's size is unknown.
     pub(super) fn lost_pages_of_all(&self, page_size: u32, task: &dyn Task) -> Result<Vec<u32>> {
         let mut buffer = vec![0; CHUNK];
         let (mut done, total) = (0, self.size()?);
@@ -90,7 +90,7 @@ impl<'a> Tried<'a> {
         self.state.borrow_mut().failure.get_or_insert(error);
     }
 
-    /// Fills `buffer`, in ever smaller pieces, with zeros for what cannot be read.
+    /// Fills `buffer` with ever smaller reads, and with zeros for unreadable sectors.
     fn piece_by_piece(&self, buffer: &mut [u8], offset: u64) -> usize {
         let sector = offset / SECTOR as u64;
         if buffer.len() <= SECTOR && self.state.borrow().lost.contains(&sector) {
@@ -140,7 +140,7 @@ impl Storage for Tried<'_> {
                 return Ok(read);
             }
         }
-        // The length is the system's to say, and not a matter of what can be read.
+        // The operating system gives the length, whether the bytes are readable or not.
         let left = self.storage.size()?.saturating_sub(offset);
         let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         Ok(self.piece_by_piece(buffer.get_mut(..count).unwrap_or_default(), offset))
@@ -153,11 +153,11 @@ mod tests {
 
     use super::*;
 
-    /// So many bytes, each its offset's, of which some sectors cannot be read.
+    /// `length` bytes that follow from their offsets, with some unreadable sectors.
     struct Failing {
         length: usize,
         bad: Vec<u64>,
-        /// Reads that fail first, wherever.
+        /// The number of reads that fail first, at any offset.
         first: Cell<u32>,
     }
 

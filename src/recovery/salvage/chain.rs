@@ -81,6 +81,7 @@ struct Looked {
     /// Last pages that have a link, and the link.
     link_on: Vec<(u32, u32)>,
     /// Pages before the last one that have no link.
+    end_early: HashSet<u32>,
     any_broken: bool,
 }
 

@@ -1,12 +1,12 @@
-//! What a damaged file's format is: page size, reserved bytes, text encoding, auto-vacuum.
+//! Determines a damaged file's format: page size, reserved bytes, text encoding, auto-vacuum.
 //!
-//! Its header is one witness. The others are its WAL's header, a snapshot, and the pages: a page
-//! that comes out whole under a format is a vote for it, a text that only one encoding can have is
-//! a vote for that. One flipped bit of the header is believed against no page. What is in the
-//! header and has no other witness (where the free pages begin, the user's version) counts where
-//! the rest of it is a header.
+//! The header is one witness. The others are the WAL's header, a snapshot, and the pages: a page
+//! that is sound under a format is a vote for it, and a text that only one encoding can have is a
+//! vote for that encoding. A flipped bit of the header never outweighs the pages. Header fields
+//! without another witness (the first freelist trunk, the user version) count if the rest is a
+//! valid header.
 //!
-//! Cost, whatever the file's size: 4 MiB of it and 1,024 pages of the WAL are read.
+//! Cost, whatever the file's size: it reads 4 MiB of the file and 1,024 pages of the WAL.
 
 use super::encoding::Texts;
 use super::pages::{Layout, Pages, start_of};
@@ -16,7 +16,7 @@ use crate::format::ptrmap::{self, Entry};
 use crate::format::{Header, header, is_page_size, number, wal};
 use crate::recovery::original::Format;
 
-/// The signs of [`believable`] that make a header.
+/// The least number of valid fields ([`believable`]) that make a header.
 const ENOUGH: usize = 4;
 
 /// The latest format of schemas.
@@ -26,18 +26,18 @@ const SCHEMA_FORMAT: u32 = 4;
 #[derive(Debug)]
 pub(in crate::recovery) struct Geometry {
     pub(in crate::recovery) layout: Layout,
-    /// The header, if the file has one that can be believed.
+    /// The header, if it is valid enough.
     header: Option<Header>,
-    /// Everything but the schema.
+    /// The format as a snapshot with an empty schema.
     pub(super) as_snapshot: Snapshot,
-    /// Pages that the database has, or had by its header.
+    /// The number of pages of the database, by its header if that has more.
     pub(super) pages: u64,
 }
 
 /// A format that a file may have, with the header that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::recovery) struct Candidate {
-    /// Who says so.
+    /// The source of the format.
     pub(in crate::recovery) by: Witness,
     /// Bytes a page.
     pub(in crate::recovery) page_size: u32,
@@ -47,12 +47,12 @@ pub(in crate::recovery) struct Candidate {
     pub(in crate::recovery) header: [u8; header::SIZE],
 }
 
-/// Who says what a file's format is.
+/// The source of a candidate format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::recovery) enum Witness {
     /// The file's own header, unchanged.
     Header,
-    /// All that there is together: pages, texts, WAL, header, snapshot.
+    /// All witnesses together: pages, texts, WAL, header, snapshot.
     Pages,
     /// The snapshot.
     Snapshot,

@@ -1,8 +1,8 @@
-//! The damaged file's pages, by number: from its WAL where that has a newer one, else from the
-//! file.
+//! The damaged file's pages, by number: the newest frame of the WAL if there is one, else the page
+//! of the file.
 //!
-//! A page that cannot be read is that page's loss only. Memory: [`BLOCKS`] blocks of [`BLOCK`]
-//! bytes, and one entry for each page that the WAL holds.
+//! A read error loses only the page that it concerns. Memory: [`BLOCKS`] blocks of [`BLOCK`] bytes,
+//! and one entry for each page in the WAL.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,20 +13,20 @@ use std::rc::Rc;
 use super::Source;
 use crate::engine::{Error, Overlay, PageImage, Result, Storage};
 
-/// Bytes that are read at once: whole pages, of whatever size.
+/// Bytes read at once: a multiple of every page size.
 const BLOCK: usize = 1 << 16;
 
-/// Blocks that are kept.
+/// Number of blocks in the cache.
 const BLOCKS: usize = 64;
 
-/// What a damaged file's pages are like.
+/// Size and number of a damaged file's pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::recovery) struct Layout {
     /// Bytes a page.
     pub(super) page_size: u32,
-    /// Bytes of a page that are SQLite's.
+    /// Usable bytes a page, without the reserved ones.
     pub(in crate::recovery) usable: usize,
-    /// Pages that are there, in the file or in the WAL.
+    /// The number of pages in the file and the WAL.
     pub(in crate::recovery) count: u32,
 }
 

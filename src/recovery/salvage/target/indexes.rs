@@ -148,7 +148,8 @@ impl Way<'_> {
                 (_, Some(column), _) => quoted(&column),
                 (_, None, Some(part)) => format!("({part})"),
                 (_, None, None) => {
-                    return Err(Error::sqlite(ffi::SQLITE_ERROR, "the key has no column"));
+                    let message = "the index has more key columns than its statement";
+                    return Err(Error::sqlite(ffi::SQLITE_ERROR, message));
                 }
             };
             let collation: String = row.get(2)?;
