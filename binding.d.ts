@@ -46,7 +46,7 @@ export interface EngineInfo {
 
 /**
  * The newest 256 messages of SQLite's error log in this process, oldest first: "file unlinked
- * while open", pages found corrupt, statements prepared anew.
+ * while open", pages found corrupt, statements re-prepared.
  */
 export declare function errorLog(): Array<LoggedMessage>
 
