@@ -57,7 +57,7 @@ pub fn describe(path: &Path) -> String {
     }
 }
 
-/// What the system itself says of the file system of `path`: by which [`FileSystem`] is told.
+/// What the system itself says of the file system of `path`: what [`FileSystem`] follows from.
 pub(super) fn signs(path: &Path) -> String {
     platform::signs(path).unwrap_or_else(|error| error.to_string())
 }
@@ -82,7 +82,7 @@ impl Devices {
         if devices.contains(&device) {
             return None;
         }
-        // One that cannot be told now may be another time.
+        // What the system does not answer now it may answer another time.
         let found = look().ok()?;
         devices.insert(device);
         found.network.then_some(found)
