@@ -33,9 +33,9 @@ export interface EngineInfo {
   /** Why the last attempt to change it failed; null if none was made. */
   nodeSqliteLocksReason?: string | null
   /**
-   * How another SQLite with the same file open is looked for: by this process's descriptors, or
-   * not at all, because they cannot be listed. Not "needed" on Windows, where locks belong to
-   * handles.
+   * How another SQLite with the same file open is looked for: by its locks and this process's
+   * descriptors, or, where those cannot be listed ("impossible"), by its locks alone. Not "needed"
+   * on Windows, where locks belong to handles.
    */
   foreignCheck: 'descriptors' | 'impossible' | 'not needed'
   /** Descriptors that are kept open because their close would drop another SQLite's locks. */

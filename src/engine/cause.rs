@@ -795,14 +795,14 @@ mod tests {
     use super::*;
 
     /// An error of a write as the VFS notes it, explained.
-    fn write_failed(errno: i32, errcode: c_int) -> Error {
-        let folder = tempfile::tempdir().unwrap();
+    fn write_failed(folder: &Path, errno: i32, errcode: c_int) -> Error {
         let error = Error { errno, ..Error::sqlite(errcode, "disk I/O error") };
-        explain(error, &folder.path().join("app.db"))
+        explain(error, &folder.join("app.db"))
     }
 
     #[test]
     fn a_limit_of_this_user_or_process_is_no_full_disk_and_no_faulty_one() {
+        let folder = tempfile::tempdir().unwrap();
         for (errno, cause, what_to_do) in [
             (libc::EDQUOT, Cause::Quota, "quota raised"),
             (libc::EFBIG, Cause::FileTooLarge, "ulimit -f"),
@@ -814,7 +814,7 @@ mod tests {
                 if errno == libc::EIO && errcode != ffi::SQLITE_IOERR_WRITE {
                     continue;
                 }
-                let error = write_failed(errno, errcode);
+                let error = write_failed(folder.path(), errno, errcode);
                 assert_eq!(error.cause, Some(cause), "{errcode} {}", error.message);
                 assert!(error.message.contains(what_to_do), "{}", error.message);
                 assert_eq!((error.errcode, error.errno), (errcode, errno));

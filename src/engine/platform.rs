@@ -331,9 +331,9 @@ impl Asked {
             let flags = libc::O_NOFOLLOW;
             let file = OpenOptions::new().read(true).custom_flags(flags).open(&moved)?;
             // SAFETY: F_GETFL takes no argument and touches no memory.
-            let told = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+            let reported = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
             let question = "O_NOFOLLOW is reported of a descriptor (F_GETFL)";
-            self.yes("noFollow", question, told >= 0 && told & flags != 0);
+            self.yes("noFollow", question, reported >= 0 && reported & flags != 0);
             let listed = foreign::is_possible();
             self.yes("descriptors", "the descriptors of the process can be listed", listed);
         }
