@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::task::{Work, arguments};
-use crate::engine::{Error, Result, Task};
+use crate::engine::{Error, Result, Task, canonicalize};
 use crate::health;
 use crate::health::page_map::{Known, Options, OwnerKind};
 use crate::recovery::salvage::SchemaEntry;
@@ -41,7 +41,7 @@ fn page_map(text: &str, task: &dyn Task) -> Result<String> {
 
 /// The b-trees that the snapshot beside the database knows of.
 fn known(path: &Path) -> Vec<Known> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let path = canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let entries = snapshot_file::load(&path).map(|snapshot| snapshot.schema).unwrap_or_default();
     entries
         .into_iter()

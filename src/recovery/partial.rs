@@ -7,21 +7,21 @@
 //!
 //! The folder, and not the file, is held: SQLite locks the file itself.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use crate::engine::{Error, Likeness, Result, try_own};
+use crate::engine::{Error, Likeness, Owned, Result, beside, remove_left_lock, try_own};
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
     /// Held while the folder is.
-    _held: Option<File>,
+    _held: Owned,
 }
 
 /// The folder that `path` lies in.
@@ -87,23 +87,21 @@ fn prefix(target: &Path) -> String {
 }
 
 /// Makes the folder at `path`, and holds it.
-fn make(path: &Path, like: Likeness) -> io::Result<Option<File>> {
+fn make(path: &Path, like: Likeness) -> io::Result<Owned> {
     like.create_folder(path)?;
     hold(path)?.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Holds the folder at `path`; none if another operation does. Windows does not open folders.
-fn hold(path: &Path) -> io::Result<Option<Option<File>>> {
-    if cfg!(windows) {
-        return Ok(Some(None));
-    }
-    let folder = File::open(path)?;
-    if !try_own(&folder)? {
-        return Ok(None);
-    }
+/// What the name of a folder's lock file ends with. It lies beside the folder, so that the folder can
+/// be removed while it is held.
+const LOCK: &str = ".lock";
+
+/// Holds the folder at `path`; none if another operation does.
+fn hold(path: &Path) -> io::Result<Option<Owned>> {
+    let Some(owned) = try_own(path, &beside(path, LOCK))? else { return Ok(None) };
     // Its holder may have removed it between the open and the hold.
     fs::metadata(path)?;
-    Ok(Some(Some(folder)))
+    Ok(Some(owned))
 }
 
 /// Removes the folders of operations on `target` that are over.
@@ -113,14 +111,20 @@ fn sweep(target: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        // What is no folder is not this module's, and a FIFO must not be opened.
-        let is_folder = entry.file_type().is_ok_and(|it| it.is_dir());
-        if !is_folder || !entry.file_name().to_string_lossy().starts_with(&prefix) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with(&prefix) {
             continue;
         }
         let path = entry.path();
-        // The hold is kept until the folder is gone. On Windows a file that is open stays, and
-        // its folder with it.
+        // What is no folder is not this module's, and a FIFO must not be opened.
+        if !entry.file_type().is_ok_and(|it| it.is_dir()) {
+            if cfg!(windows) && name.ends_with(LOCK) {
+                remove_left_lock(&path);
+            }
+            continue;
+        }
+        // The hold is kept until the folder is gone.
         if let Ok(Some(_held)) = hold(&path) {
             drop(fs::remove_dir_all(&path));
         }
@@ -149,7 +153,7 @@ mod tests {
 
         let second = Partial::new(&target, &target).unwrap();
         assert!(used.file("copy").exists() && other.exists());
-        assert!(!left.exists() || cfg!(windows));
+        assert!(!left.exists());
         drop((used, second));
         assert_eq!(folders(&target), 1);
     }

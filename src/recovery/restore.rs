@@ -22,7 +22,6 @@
 //! A database that is not there is made: the copy is renamed to its name. One whose header SQLite
 //! cannot make anything of is written to as a repair does it ([`super::write_back`]).
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -473,7 +472,8 @@ fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task
     }
     // Not by a link, which would fail where somebody makes the file at this moment: cut off before
     // its other name is gone, it leaves a database with two.
-    fs::rename(&made, database).map_err(|error| system(ffi::SQLITE_CANTOPEN, database, &error))?;
+    engine::rename(&made, database)
+        .map_err(|error| system(ffi::SQLITE_CANTOPEN, database, &error))?;
     sync_folder_of(database)?;
     Ok(pages)
 }
