@@ -247,7 +247,7 @@ fn checkpoint(connection: &Connection) -> Result<bool> {
 /// No process can open the database while this lives: its file has SQLite's pending lock, which
 /// connections that have it open in WAL mode do not take.
 enum ShutOut<'a> {
-    Lock(#[expect(dead_code, reason = "held until it is dropped")] PendingLock),
+    Lock(#[cfg_attr(unix, expect(dead_code, reason = "held until it is dropped"))] PendingLock),
     /// Through SQLite, which has the shared lock, as each connection that has read in WAL mode.
     Sqlite {
         database: &'a Handle<'a>,
