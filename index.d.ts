@@ -1378,7 +1378,10 @@ export function backupFile(
 /** Which of a database's files. */
 export type DatabaseFileRole = 'database' | 'wal' | 'shm' | 'journal'
 
-/** Which processes have a database open. Null where the system does not report it: everywhere but on Linux. */
+/**
+ * Which processes have a database open. Null where the system does not report it: processes on Windows, locks
+ * everywhere but on Linux. `command` is the command line, on macOS the path of the program.
+ */
 export interface FileHolders {
   processes: { pid: number; command: string; thisProcess: boolean; files: DatabaseFileRole[] }[] | null
   /**

@@ -33,7 +33,9 @@ function meaning({ file, standsFor, exclusive }) {
 }
 
 /** Prints who has the file open and which locks they hold. */
-function showHolders(terminal, { processes, locks, unknown }) {
+function showHolders(terminal, { processes, locks: known, unknown }) {
+  // macOS lists processes, not locks.
+  const locks = known ?? []
   if (processes === null) {
     terminal.fact('open in', unknown ?? 'unknown')
     return

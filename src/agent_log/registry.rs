@@ -4,7 +4,6 @@
 //! Any thread. A log lives while a handle does, and until what was accepted through it is
 //! written; another open of the same file meanwhile starts a new one.
 
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
@@ -19,7 +18,7 @@ use super::shared::Shared;
 use super::stats::{Stats, WalStatus};
 use super::{table, thread};
 use crate::checkpoint;
-use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved, shown};
+use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved};
 
 /// Logs whose writer has not ended, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
@@ -179,6 +178,10 @@ pub fn flush_until(deadline: Instant) -> Vec<String> {
 fn flush_at_exit() {
     #[cfg(unix)]
     {
+        use std::io::Write;
+
+        use crate::engine::shown;
+
         extern "C" fn at_exit() {
             drop(std::panic::catch_unwind(|| {
                 for sentence in flush_all() {

@@ -17,7 +17,7 @@ pub(super) fn free_inodes(path: &Path) -> Option<u64> {
     platform::free_inodes(path)
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(target_vendor = "apple")))]
 mod platform {
     use std::ffi::CString;
     use std::io;
@@ -44,6 +44,38 @@ mod platform {
         // and only then is it read.
         unsafe {
             if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(stat.assume_init())
+        }
+    }
+}
+
+/// `statfs`: Darwin's `statvfs` counts blocks in 32 bits, which is wrong from 16 TiB on.
+#[cfg(target_vendor = "apple")]
+mod platform {
+    use std::ffi::CString;
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+        let stat = ask(path)?;
+        Ok(stat.f_bavail.saturating_mul(u64::from(stat.f_bsize)))
+    }
+
+    pub(super) fn free_inodes(path: &Path) -> Option<u64> {
+        Some(ask(path).ok().filter(|stat| stat.f_files > 0)?.f_ffree)
+    }
+
+    fn ask(path: &Path) -> io::Result<libc::statfs> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let mut stat = MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: the path is NUL-terminated; statfs fills the whole structure when it succeeds,
+        // and only then is it read.
+        unsafe {
+            if libc::statfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
                 return Err(io::Error::last_os_error());
             }
             Ok(stat.assume_init())

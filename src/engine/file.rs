@@ -45,7 +45,7 @@ impl DatabaseFile {
     /// Stands in for the file of a database that has none. Not registered.
     pub fn in_memory() -> Arc<Self> {
         Arc::new(Self {
-            id: FileId { device: 0, inode: 0 },
+            id: FileId { device: 0, inode: 0, upper: 0 },
             made: Mutex::default(),
             path: PathBuf::from(":memory:"),
             turn: Turn::default(),

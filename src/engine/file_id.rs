@@ -24,6 +24,8 @@ pub struct FileId {
     pub device: u64,
     /// Inode, or file index.
     pub inode: u64,
+    /// The upper half of a file's number of 128 bits, as ReFS has them; else 0.
+    pub upper: u64,
 }
 
 /// Where a path leads, compared with a file that was opened through it.
@@ -145,7 +147,7 @@ pub(super) fn check_one_name(path: &Path) -> Result<()> {
 fn stat(path: &Path) -> io::Result<(FileId, u64)> {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path)?;
-    let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+    let id = FileId { device: metadata.dev(), inode: metadata.ino(), upper: 0 };
     Ok((id, metadata.nlink()))
 }
 
@@ -167,8 +169,22 @@ fn stat(path: &Path) -> io::Result<(FileId, u64)> {
         index_high: u32,
         index_low: u32,
     }
+    /// `FILE_ID_INFO`; the number is 16 bytes, the lowest first.
+    #[repr(C)]
+    struct Wide {
+        volume: u64,
+        id: [u8; 16],
+    }
+    /// `FileIdInfo` of `FILE_INFO_BY_HANDLE_CLASS`.
+    const FILE_ID_INFO: i32 = 18;
     #[link(name = "kernel32")]
     unsafe extern "system" {
+        fn GetFileInformationByHandleEx(
+            file: RawHandle,
+            class: i32,
+            information: *mut Wide,
+            size: u32,
+        ) -> i32;
         fn GetFileInformationByHandle(file: RawHandle, information: *mut Information) -> i32;
     }
     const SHARE_EVERYTHING: u32 = 7;
@@ -188,9 +204,54 @@ fn stat(path: &Path) -> io::Result<(FileId, u64)> {
         }
         information.assume_init()
     };
-    let id = FileId {
-        device: u64::from(information.volume),
-        inode: u64::from(information.index_high) << 32 | u64::from(information.index_low),
+    let mut wide = MaybeUninit::<Wide>::uninit();
+    // SAFETY: the handle is open; the function fills the whole structure, whose size it is given,
+    // when it succeeds, and only then is it read.
+    let wide = unsafe {
+        let size = size_of::<Wide>() as u32;
+        let file = file.as_raw_handle();
+        (GetFileInformationByHandleEx(file, FILE_ID_INFO, wide.as_mut_ptr(), size) != 0)
+            .then(|| wide.assume_init())
     };
+    let index = u64::from(information.index_high) << 32 | u64::from(information.index_low);
+    let id = windows_id(wide.map(|it| (it.volume, it.id)), information.volume, index);
     Ok((id, u64::from(information.links)))
+}
+
+/// Identity on Windows: by volume and number of 128 bits, which is the file's own on ReFS, too; by
+/// the 32 bits of the volume and the 64 bits of the file index where the file system has no such
+/// number (FAT, some network drives), or says that it does not know the file's.
+#[cfg(any(windows, test))]
+fn windows_id(wide: Option<(u64, [u8; 16])>, volume: u32, index: u64) -> FileId {
+    let known = wide.filter(|(_, id)| *id != [0; 16] && *id != [0xFF; 16]);
+    match known {
+        Some((device, id)) => {
+            let number = u128::from_le_bytes(id);
+            FileId { device, inode: number as u64, upper: (number >> 64) as u64 }
+        }
+        None => FileId { device: u64::from(volume), inode: index, upper: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_files_are_told_apart_by_all_of_their_number() {
+        let number = |first, last| {
+            let mut id = [0; 16];
+            (id[0], id[15]) = (first, last);
+            id
+        };
+        let of = |id| windows_id(Some((1 << 40, id)), 7, 9);
+        assert_eq!(of(number(3, 0)), FileId { device: 1 << 40, inode: 3, upper: 0 });
+        // Two files of ReFS whose numbers end alike.
+        assert_ne!(of(number(3, 1)), of(number(3, 2)));
+        assert_eq!(of(number(3, 1)), FileId { device: 1 << 40, inode: 3, upper: 1 << 56 });
+        let narrow = FileId { device: 7, inode: 9, upper: 0 };
+        for unknown in [None, Some((5, [0; 16])), Some((5, [0xFF; 16]))] {
+            assert_eq!(windows_id(unknown, 7, 9), narrow);
+        }
+    }
 }

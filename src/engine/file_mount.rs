@@ -7,7 +7,7 @@ use std::path::Path;
 /// Whether `path` leads to a file that is a mount's root. Where the system does not say, it is not.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn is_mount_root(path: &Path) -> bool {
-    let Ok(path) = std::fs::canonicalize(path) else { return false };
+    let Ok(path) = super::canonicalize(path) else { return false };
     linux::by_statx(&path).unwrap_or_else(|| {
         let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
         linux::is_listed(&mounts, &path)

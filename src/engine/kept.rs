@@ -23,6 +23,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::rename::{is_in_use, rename};
 use super::{
     Error, Likeness, Overlaid, PrivateFile, Result, Storage, Task, Wal, beside, stamp, sync,
     sync_folder_of,
@@ -155,12 +156,12 @@ impl KeptCopy {
         let mut copy = Self::free(database, kind, &time);
         if let Some(wal) = wal {
             let name = Wal::path(&copy.path);
-            fs::rename(wal, &name)?;
+            rename(wal, &name)?;
             copy.wal = Some(name);
         }
-        if let Err(error) = fs::rename(made, &copy.path) {
+        if let Err(error) = rename(made, &copy.path) {
             if let (Some(from), Some(to)) = (wal, &copy.wal) {
-                drop(fs::rename(to, from));
+                drop(rename(to, from));
             }
             return Err(error);
         }
@@ -204,7 +205,7 @@ impl KeptCopy {
         {
             return;
         }
-        if fs::rename(&self.path, &name).is_err() {
+        if rename(&self.path, &name).is_err() {
             if let Some(to) = &wal {
                 drop(fs::remove_file(to));
             }
@@ -371,9 +372,14 @@ pub fn removable(database: &Path, keep: u32) -> Vec<KeptCopy> {
 /// copy of that kind. Returns its name: that of one with the same bytes, if there is one.
 ///
 /// # Errors
-/// The system's.
+/// The system's; `SQLITE_BUSY` on Windows, which renames no file that is open, where it is.
 pub fn put_wal_aside(database: &Path, wal: &Path, kind: KeptKind) -> Result<PathBuf> {
     let failed = |error: io::Error| {
+        if is_in_use(&error) {
+            let message = "the -wal could not be renamed, because a program has it open. Close the \
+                           database everywhere";
+            return Error::sqlite(ffi::SQLITE_BUSY, message).at(database);
+        }
         let message = format!("the -wal could not be renamed: {error}");
         Error::sqlite(ffi::SQLITE_IOERR, message).at(database)
     };
@@ -387,7 +393,7 @@ pub fn put_wal_aside(database: &Path, wal: &Path, kind: KeptKind) -> Result<Path
             if is_database { Wal::path(&copy.path) } else { copy.path }
         }
     };
-    fs::rename(wal, &aside).map_err(failed)?;
+    rename(wal, &aside).map_err(failed)?;
     // The new name survives loss of power, or the old one does: either is a whole WAL.
     drop(sync_folder_of(&aside));
     Ok(aside)

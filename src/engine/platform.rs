@@ -249,31 +249,18 @@ impl Asked {
     }
 
     fn ownership(&mut self, folder: &Folder) -> io::Result<()> {
-        let (file, path) = folder.file("file")?;
-        let second = again(&path)?;
-        self.owned("fileOwner", "a file held by one open at a time (flock)", &file, &second);
-        if cfg!(unix) {
-            let folder = &folder.0;
-            let (first, second) = (File::open(folder)?, File::open(folder)?);
-            self.owned(
-                "folderOwner",
-                "a folder held by one open at a time (flock)",
-                &first,
-                &second,
-            );
-        }
-        Ok(())
-    }
-
-    fn owned(&mut self, name: &'static str, question: &'static str, first: &File, second: &File) {
-        let answers = super::try_own(first).and_then(|one| Ok((one, super::try_own(second)?)));
+        let lock = folder.path("lock");
+        let answers = super::try_own(&folder.0, &lock)
+            .and_then(|first| Ok((first.is_some(), first, super::try_own(&folder.0, &lock)?)));
         let answer = match &answers {
-            Ok((true, false)) => "yes".to_owned(),
-            Ok((true, true)) => "no: both may hold it".to_owned(),
-            Ok((false, _)) => "no: not even the first may".to_owned(),
+            Ok((true, _, None)) => "yes".to_owned(),
+            Ok((true, _, Some(_))) => "no: both may hold it".to_owned(),
+            Ok((false, ..)) => "no: not even the first may".to_owned(),
             Err(error) => named(error),
         };
-        self.note(name, question, answer, matches!(answers, Ok((true, false))));
+        let usual = matches!(answers, Ok((true, _, None)));
+        self.note("folderOwner", "a folder locked by one operation at a time", answer, usual);
+        Ok(())
     }
 
     fn syncs(&mut self, folder: &Folder) -> io::Result<()> {

@@ -204,14 +204,19 @@ pub fn roll_back(path: &Path, until: Instant, task: &dyn Task) -> Result<Option<
 
 /// `path` as a URI with `immutable=1` (<https://sqlite.org/uri.html>).
 fn immutable(path: &Path) -> PathBuf {
+    immutable_uri(path.as_os_str().as_encoded_bytes(), cfg!(windows))
+}
+
+/// The same of a path's bytes. On Windows, as `winFullPathname` reads it: `file:///C:/a.db`,
+/// `file:////server/share/a.db`, and with the backslashes of a path that begins with `\\?\`.
+fn immutable_uri(path: &[u8], is_windows: bool) -> PathBuf {
+    let is_plain = path.starts_with(br"\\?\");
     let mut uri = String::from("file:");
-    let text = path.as_os_str().as_encoded_bytes();
-    #[cfg(windows)]
-    let text = &text.iter().map(|b| if *b == b'\\' { b'/' } else { *b }).collect::<Vec<_>>()[..];
-    if cfg!(windows) {
-        uri.push('/');
+    if is_windows {
+        uri.push_str(if path.starts_with(br"\\") && !is_plain { "//" } else { "///" });
     }
-    for byte in text {
+    for byte in path {
+        let byte = if is_windows && !is_plain && *byte == b'\\' { &b'/' } else { byte };
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
                 uri.push(char::from(*byte));
@@ -221,4 +226,23 @@ fn immutable(path: &Path) -> PathBuf {
     }
     uri.push_str("?immutable=1");
     PathBuf::from(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_immutable_file_has_a_uri_that_sqlite_reads_as_its_path() {
+        for (path, is_windows, uri) in [
+            ("/data/my a.db", false, "file:/data/my%20a.db"),
+            (r"/data/a\b?.db", false, "file:/data/a%5Cb%3F.db"),
+            (r"C:\data\a.db", true, "file:///C%3A/data/a.db"),
+            (r"\\server\share\a.db", true, "file:////server/share/a.db"),
+            (r"\\?\C:\data\a.db", true, "file:///%5C%5C%3F%5CC%3A%5Cdata%5Ca.db"),
+        ] {
+            let expected = PathBuf::from(format!("{uri}?immutable=1"));
+            assert_eq!(immutable_uri(path.as_bytes(), is_windows), expected);
+        }
+    }
 }

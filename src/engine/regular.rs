@@ -4,6 +4,7 @@
 //! [`open_file`] is the one way to read a file that is not read through SQLite, and [`open_descriptor`]
 //! is beneath it and beneath SQLite's own opens. Any thread.
 
+#[cfg(unix)]
 use std::ffi::CStr;
 use std::fs::{File, Metadata};
 use std::path::Path;

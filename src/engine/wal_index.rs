@@ -250,7 +250,7 @@ fn checkpoint(connection: &Connection) -> Result<bool> {
 /// While this lives no process can open the database: this has SQLite's PENDING lock on the file.
 /// Connections that have the file open in WAL mode do not need that lock.
 enum ShutOut<'a> {
-    Lock(#[expect(dead_code, reason = "held until it is dropped")] PendingLock),
+    Lock(#[cfg_attr(unix, expect(dead_code, reason = "held until it is dropped"))] PendingLock),
     /// Through SQLite, which has the SHARED lock, like each connection that has read in WAL mode.
     Sqlite {
         database: &'a Handle<'a>,

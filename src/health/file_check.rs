@@ -406,7 +406,7 @@ impl Alone {
 /// `path` as SQLite resolves it: on unix without symbolic links.
 pub(super) fn resolved(path: &Path) -> std::io::Result<PathBuf> {
     #[cfg(unix)]
-    return std::fs::canonicalize(path);
+    return crate::engine::canonicalize(path);
     #[cfg(not(unix))]
     return std::fs::metadata(path).and_then(|_| std::path::absolute(path));
 }

@@ -1,8 +1,11 @@
 //! Who has a database open, and which of SQLite's locks they hold.
 //!
-//! Linux tells it under `/proc` (proc(5)): every process's descriptors, to be compared by `stat`,
-//! and the locks that were taken through each. Nothing of the database is opened. Elsewhere it
-//! cannot be known. Any thread.
+//! Linux has it under `/proc` (proc(5)): every process's descriptors, to be compared by `stat`,
+//! and the locks that were taken through each. macOS has the descriptors ([`libproc`]). Nothing of
+//! the database is opened. Elsewhere it cannot be known. Any thread.
+
+#[cfg(any(target_os = "macos", test))]
+mod libproc;
 
 use std::path::Path;
 
@@ -40,7 +43,8 @@ impl Role {
 pub struct Holder {
     /// Its number.
     pub pid: u32,
-    /// Its command line, at most 200 characters; empty where the system does not tell.
+    /// Its command line, at most 200 characters, or on macOS the path of its program; empty where it
+    /// has ended.
     pub command: String,
     /// It is the process that asks.
     pub this_process: bool,
@@ -130,7 +134,28 @@ pub fn meanings(file: Role, exclusive: bool, first: u64, last: u64) -> Vec<&'sta
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// That so many processes refused to be looked into, for a person.
+#[cfg(any(target_os = "linux", target_os = "macos", test))]
+fn unseen(processes: u32) -> Option<String> {
+    (processes > 0).then(|| {
+        format!(
+            "{processes} processes of other users could not be looked into; run it as root to see \
+             them"
+        )
+    })
+}
+
+#[cfg(target_os = "macos")]
+mod platform {
+    use super::libproc::{self, system::System};
+    use super::{FileId, Holders, Role};
+
+    pub(super) fn holders(files: &[(Role, FileId)]) -> Holders {
+        libproc::holders(&System, files, std::process::id())
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 mod platform {
     use super::{FileId, Holders, Role};
 
@@ -149,7 +174,7 @@ mod platform {
     use std::io::ErrorKind;
     use std::path::Path;
 
-    use super::{FileId, HeldLock, Holder, Holders, Role, meanings};
+    use super::{FileId, HeldLock, Holder, Holders, Role, meanings, unseen};
 
     /// Of a command line that is shown.
     const LONGEST_COMMAND: usize = 200;
@@ -162,7 +187,7 @@ mod platform {
                 return Holders { processes: None, locks: None, unknown };
             }
         };
-        let (mut processes, mut locks, mut unseen) = (Vec::new(), Vec::new(), 0_u32);
+        let (mut processes, mut locks, mut refused) = (Vec::new(), Vec::new(), 0_u32);
         for entry in entries.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
@@ -170,7 +195,7 @@ mod platform {
             match open_files(&entry.path(), pid, files, &mut locks) {
                 Ok(open) if open.is_empty() => {}
                 Ok(open) => processes.push(holder(pid, open)),
-                Err(ErrorKind::PermissionDenied) => unseen += 1,
+                Err(ErrorKind::PermissionDenied) => refused += 1,
                 // It has ended meanwhile.
                 Err(_) => {}
             }
@@ -193,13 +218,7 @@ mod platform {
             }
         }
         processes.sort_by_key(|process| process.pid);
-        let unknown = (unseen > 0).then(|| {
-            format!(
-                "{unseen} processes of other users could not be looked into; run it as root to \
-                 see them"
-            )
-        });
-        Holders { processes: Some(processes), locks: Some(locks), unknown }
+        Holders { processes: Some(processes), locks: Some(locks), unknown: unseen(refused) }
     }
 
     /// Whether the kernel's list means a lock that is known with its owner.

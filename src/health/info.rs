@@ -14,7 +14,7 @@ use super::holders::{Holders, holders};
 use super::page_map::Pages;
 use crate::engine::{
     self, Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal,
-    beside, hard_links, is_mount_root, lock_kind,
+    beside, canonicalize, hard_links, is_mount_root, lock_kind,
 };
 
 /// How long a locked file is waited for.
@@ -159,7 +159,7 @@ pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
     let cannot = |error: std::io::Error| {
         Error::sqlite(rusqlite::ffi::SQLITE_CANTOPEN, error.to_string()).at(path)
     };
-    let path = &path.canonicalize().map_err(cannot)?;
+    let path = &canonicalize(path).map_err(cannot)?;
     let metadata = std::fs::metadata(path).map_err(cannot)?;
     if !metadata.is_file() {
         return Err(cannot(std::io::Error::other("it is not a file")));

@@ -65,10 +65,25 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
         )
         .at(path));
     }
-    // Renamed while `alone` keeps everybody out; SQLite finds no WAL at its name from here on.
-    let aside = engine::put_wal_aside(path, &wal, KeptKind::StaleWal)?;
-    drop(alone);
-    Ok(aside)
+    // SQLite finds no WAL at its name from here on.
+    renamed(alone, cfg!(not(windows)), || engine::put_wal_aside(path, &wal, KeptKind::StaleWal))
+}
+
+/// Renames the WAL that `alone` has open, while `alone` keeps others out: wherever the system
+/// renames an open file. Windows does not, so that it is closed there, and the rename fails if another
+/// connection has opened the file since.
+fn renamed<T>(
+    alone: T,
+    can_be_open: bool,
+    rename: impl FnOnce() -> Result<PathBuf>,
+) -> Result<PathBuf> {
+    let _held = if can_be_open {
+        Some(alone)
+    } else {
+        drop(alone);
+        None
+    };
+    rename()
 }
 
 /// Whether another process has one of the files open. A process that has the file open which was
@@ -77,4 +92,25 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
 fn is_used_by_others(path: &Path) -> bool {
     let holders = holders(path).processes.unwrap_or_default();
     holders.iter().any(|holder| !holder.this_process)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn a_wal_is_closed_before_it_is_renamed_where_the_system_asks_for_it() {
+        for can_be_open in [true, false] {
+            let connection = Rc::new(());
+            let open = Rc::downgrade(&connection);
+            let aside = renamed(connection, can_be_open, || {
+                assert_eq!(open.strong_count() == 1, can_be_open);
+                Ok(PathBuf::from("aside"))
+            });
+            assert_eq!(aside.unwrap(), Path::new("aside"));
+            assert_eq!(open.strong_count(), 0);
+        }
+    }
 }

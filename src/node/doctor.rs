@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::task::{Work, arguments};
-use crate::engine::{self, Error, Result, Task};
+use crate::engine::{self, Error, Result, Task, canonicalize};
 use crate::health;
 use crate::health::page_map::{Known, Options, OwnerKind};
 use crate::recovery::salvage::SchemaEntry;
@@ -58,7 +58,7 @@ fn page_map(text: &str, task: &dyn Task) -> Result<String> {
 
 /// The b-trees in the saved schema snapshot of the database.
 fn known(path: &Path) -> Vec<Known> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let path = canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let entries = snapshot_file::load(&path).map(|snapshot| snapshot.schema).unwrap_or_default();
     entries
         .into_iter()

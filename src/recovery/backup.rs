@@ -26,7 +26,8 @@ use super::copy::copy;
 use super::partial::{Partial, directory, system};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
-    Class, Connection, DatabaseFile, Error, FileId, Reader, Result, Task, is_read_only,
+    Class, Connection, DatabaseFile, Error, FileId, Reader, Result, Task, canonicalize,
+    is_read_only,
 };
 use crate::health::{self, Finding, Health, Kind};
 
@@ -200,12 +201,12 @@ fn damaged(health: Health) -> Outcome {
 
 /// `target` without symbolic links, whether the file exists or not.
 pub(super) fn resolved(target: &Path) -> Result<PathBuf> {
-    if let Ok(resolved) = fs::canonicalize(target) {
+    if let Ok(resolved) = canonicalize(target) {
         return Ok(resolved);
     }
     let folder = directory(target);
     let folder =
-        fs::canonicalize(folder).map_err(|error| system(ffi::SQLITE_CANTOPEN, target, &error))?;
+        canonicalize(folder).map_err(|error| system(ffi::SQLITE_CANTOPEN, target, &error))?;
     match target.file_name() {
         Some(name) => Ok(folder.join(name)),
         None => Err(Error::sqlite(ffi::SQLITE_CANTOPEN, "the path names no file").at(target)),

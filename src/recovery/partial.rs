@@ -8,21 +8,21 @@
 //!
 //! The lock is on the folder and not on the file, because SQLite locks the file itself.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use crate::engine::{Error, Likeness, Result, try_own};
+use crate::engine::{Error, Likeness, Owned, Result, beside, remove_left_lock, try_own};
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
-    /// The lock on the folder; `None` on Windows.
-    _held: Option<File>,
+    /// The lock on the folder.
+    _held: Owned,
 }
 
 /// The folder that `path` lies in.
@@ -89,24 +89,21 @@ fn prefix(target: &Path) -> String {
 }
 
 /// Makes the folder at `path`, and locks it.
-fn make(path: &Path, like: Likeness) -> io::Result<Option<File>> {
+fn make(path: &Path, like: Likeness) -> io::Result<Owned> {
     like.create_folder(path)?;
     hold(path)?.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Locks the folder at `path`. The outer `None`: another operation has the lock. The inner `None`:
-/// there is no lock, because Windows does not open folders.
-fn hold(path: &Path) -> io::Result<Option<Option<File>>> {
-    if cfg!(windows) {
-        return Ok(Some(None));
-    }
-    let folder = File::open(path)?;
-    if !try_own(&folder)? {
-        return Ok(None);
-    }
+/// The ending of the name of a folder's lock file (Windows). The file is next to the folder, so that
+/// the folder can be removed while it is locked.
+const LOCK: &str = ".lock";
+
+/// Locks the folder at `path`; `None` if another operation has the lock.
+fn hold(path: &Path) -> io::Result<Option<Owned>> {
+    let Some(owned) = try_own(path, &beside(path, LOCK))? else { return Ok(None) };
     // The previous owner may have removed the folder between the open and the lock.
     fs::metadata(path)?;
-    Ok(Some(Some(folder)))
+    Ok(Some(owned))
 }
 
 /// Removes the folders that operations on `target` have left.
@@ -116,14 +113,20 @@ fn sweep(target: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        // Only folders are this module's. A FIFO must not be opened.
-        let is_folder = entry.file_type().is_ok_and(|it| it.is_dir());
-        if !is_folder || !entry.file_name().to_string_lossy().starts_with(&prefix) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with(&prefix) {
             continue;
         }
         let path = entry.path();
-        // The lock is kept until the folder is removed. On Windows a folder with an open file
-        // stays.
+        // Only folders are this module's. A FIFO must not be opened.
+        if !entry.file_type().is_ok_and(|it| it.is_dir()) {
+            if cfg!(windows) && name.ends_with(LOCK) {
+                remove_left_lock(&path);
+            }
+            continue;
+        }
+        // The lock is kept until the folder is removed.
         if let Ok(Some(_held)) = hold(&path) {
             drop(fs::remove_dir_all(&path));
         }
@@ -152,7 +155,7 @@ mod tests {
 
         let second = Partial::new(&target, &target).unwrap();
         assert!(used.file("copy").exists() && other.exists());
-        assert!(!left.exists() || cfg!(windows));
+        assert!(!left.exists());
         drop((used, second));
         assert_eq!(folders(&target), 1);
     }

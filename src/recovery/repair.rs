@@ -125,7 +125,7 @@ pub type Found<'a> = &'a mut dyn FnMut(&Health);
 /// After an error the file is unchanged.
 pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task) -> Result<Report> {
     let started = Instant::now();
-    let path = fs::canonicalize(path)
+    let path = engine::canonicalize(path)
         .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
     let mut repair =
         Repair { path, options, started, steps: Vec::new(), before: None, found, task };
@@ -140,7 +140,7 @@ pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task)
 /// a file exists at `to`.
 pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) -> Result<Report> {
     let started = Instant::now();
-    let path = &fs::canonicalize(path)
+    let path = &engine::canonicalize(path)
         .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
     let to = &resolved(to)?;
     let taken = || {
@@ -194,7 +194,7 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
     match fs::hard_link(&made.database, to) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(taken()),
-        Err(_) => fs::rename(&made.database, to)
+        Err(_) => engine::rename(&made.database, to)
             .map_err(|error| system(ffi::SQLITE_CANTOPEN, to, &error))?,
     }
     sync_folder_of(to)?;

@@ -22,7 +22,6 @@
 //! If there is no database at the path, the copy is renamed to that path. If SQLite cannot read the
 //! database's header, the content is written as in a repair ([`super::write_back`]).
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -475,7 +474,8 @@ fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task
     }
     // Not by a hard link, though it would fail if another process makes the file at this moment: a
     // power loss before the first name is removed would leave a database with two names.
-    fs::rename(&made, database).map_err(|error| system(ffi::SQLITE_CANTOPEN, database, &error))?;
+    engine::rename(&made, database)
+        .map_err(|error| system(ffi::SQLITE_CANTOPEN, database, &error))?;
     sync_folder_of(database)?;
     Ok(pages)
 }

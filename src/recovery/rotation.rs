@@ -12,7 +12,7 @@
 //! A lock on the folder keeps two processes from rotating in it at the same time.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,12 @@ use std::time::Duration;
 use rusqlite::ffi;
 
 use super::partial::{directory, system};
-use crate::engine::{Error, Result, Task, beside, not_a_file, sync_folder_of, try_own};
+use crate::engine::{
+    Error, Owned, Result, Task, beside, not_a_file, rename, sync_folder_of, try_own,
+};
+
+/// The lock of a folder's rotations, where the folder itself cannot be locked.
+const LOCK: &str = ".fusion-sqlite-rotation.lock";
 
 /// The pause between two attempts to lock the folder.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -129,9 +134,9 @@ pub(super) fn rotate(new: &Path, path: &Path, keep: u32, task: &dyn Task) -> Res
     let crowded = (0..).zip(&existing).take_while(|(at, (number, _))| at == number);
     let crowded: Vec<_> = crowded.map(|(_, generation)| generation).collect();
     for (number, old) in crowded.into_iter().rev() {
-        rename(old, &named(path, number.saturating_add(1)))?;
+        give_name(old, &named(path, number.saturating_add(1)))?;
     }
-    rename(new, path)?;
+    give_name(new, path)?;
     sync_folder_of(path)?;
     let mut kept = Vec::new();
     for (number, old) in numbered(path).into_iter().filter(|(number, _)| *number > 0) {
@@ -147,23 +152,21 @@ pub(super) fn rotate(new: &Path, path: &Path, keep: u32, task: &dyn Task) -> Res
     Ok(kept)
 }
 
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|error| system(ffi::SQLITE_IOERR, to, &error))
+fn give_name(from: &Path, to: &Path) -> Result<()> {
+    rename(from, to).map_err(|error| system(ffi::SQLITE_IOERR, to, &error))
 }
 
 /// Locks the folder of `path` against other rotations, which take milliseconds.
-fn hold(path: &Path, task: &dyn Task) -> Result<Option<File>> {
-    if cfg!(windows) {
-        return Ok(None);
-    }
+fn hold(path: &Path, task: &dyn Task) -> Result<Owned> {
     let folder = directory(path);
     let failed = |error| system(ffi::SQLITE_CANTOPEN, folder, &error);
-    let folder_file = File::open(folder).map_err(failed)?;
-    while !try_own(&folder_file).map_err(failed)? {
+    loop {
+        if let Some(owned) = try_own(folder, &folder.join(LOCK)).map_err(failed)? {
+            return Ok(owned);
+        }
         task.go_on()?;
         std::thread::sleep(PAUSE);
     }
-    Ok(Some(folder_file))
 }
 
 #[cfg(test)]
@@ -255,6 +258,35 @@ mod tests {
         ] {
             assert_eq!(number(name, OsStr::new(found)), expected, "{found}");
         }
+    }
+
+    #[test]
+    fn a_rotation_waits_for_the_one_that_is_under_way_and_can_be_cancelled() {
+        use std::sync::Mutex;
+
+        /// Ends the first rotation, or the second one's wait for it.
+        struct Other(Mutex<Option<Owned>>, bool);
+        impl Task for Other {
+            fn stage(&self, _: crate::engine::Stage) {}
+            fn go_on(&self) -> Result<()> {
+                let ended = self.0.lock().unwrap().take();
+                if self.1 || ended.is_none() {
+                    return Err(Error::fusion("ABORT_ERR", "it is cancelled"));
+                }
+                Ok(())
+            }
+        }
+        let folder = Folder::new();
+        folder.add("a", 2);
+        let new = folder.0.path().join("new");
+        fs::write(&new, "b").unwrap();
+        let first = || Mutex::new(Some(hold(&folder.path(), &Unwatched).unwrap()));
+        let cancelled = rotate(&new, &folder.path(), 2, &Other(first(), true)).unwrap_err();
+        assert_eq!(cancelled.code, "ABORT_ERR");
+        assert_eq!(folder.contents(), owned(&[("x.backup", "a")]));
+        rotate(&new, &folder.path(), 2, &Other(first(), false)).unwrap();
+        assert_eq!(folder.contents(), owned(&[("x.backup", "b"), ("x.backup.1", "a")]));
+        assert!(!folder.0.path().join(LOCK).exists());
     }
 
     #[test]

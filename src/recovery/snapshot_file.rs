@@ -30,7 +30,7 @@ use super::partial::{Partial, system};
 use super::reader::{self, Encoding};
 use super::salvage::{SchemaEntry, Snapshot};
 use crate::engine::{
-    Connection, Error, Likeness, Result, beside, errstr, not_a_file, open_file, sync,
+    Connection, Error, Likeness, Result, beside, errstr, not_a_file, open_file, rename, sync,
 };
 use crate::health::{self, Note};
 
@@ -136,7 +136,7 @@ fn put(database: &Path, content: &Content) -> Result<()> {
         .and_then(|()| file.write_all(body.as_bytes()))
         .and_then(|()| sync(&file))
         .map_err(failed)?;
-    fs::rename(&new, &target).map_err(failed)
+    rename(&new, &target).map_err(failed)
 }
 
 /// Takes a snapshot of the main database of `connection`. Inside a transaction it is the snapshot
