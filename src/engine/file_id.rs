@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_files_are_told_apart_by_all_of_their_number() {
+    fn a_windows_file_is_identified_by_all_of_its_number() {
         let number = |first, last| {
             let mut id = [0; 16];
             (id[0], id[15]) = (first, last);
