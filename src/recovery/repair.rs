@@ -31,7 +31,8 @@
 //!
 //! A process that dies during a repair leaves a work folder, which the next operation removes, and
 //! at most a transaction that SQLite rolls back: a repair begins with that ([`engine::roll_back`]).
-//! An error removes the files that this repair made, the copies of step 2 included.
+//! An error removes the files that this repair made, the copies of step 2 included. Only after an
+//! error of the disk in step 7 those copies stay.
 //!
 //! Runs on the caller's thread, and blocks it on locks and on the disk.
 

@@ -130,7 +130,8 @@ pub fn restore(
         }
     }
     let header = reader::header(&source)?;
-    // The backup API ends at once for an empty source, before it has taken the write lock.
+    // With an empty source the first step of a backup, which should only take the lock, is also
+    // the last one.
     if header.is_empty {
         return Err(Error::fusion(
             "ERR_FUSION_RESTORE_EMPTY",

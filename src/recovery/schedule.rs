@@ -1,9 +1,9 @@
 //! Decides when an automatic backup is due: one schedule a file for the whole process.
 //!
-//! A log with a backup schedule calls [`Due::ask`] now and then. A backup is due when the newest
-//! one, of any process, is older than the interval, and a transaction was committed since. SQLite
-//! counts the commits of all processes in the wal-index ([`LiveFile::commits`]). If this process
-//! has made no backup yet, or there is no WAL, the modification times of the files decide.
+//! A connection with automatic backups calls [`Due::ask`] now and then. A backup is due when the
+//! newest one, of any process, is older than the interval, and a transaction was committed since.
+//! SQLite counts the commits of all processes in the wal-index ([`LiveFile::commits`]). If this
+//! process has made no backup yet, or there is no WAL, the modification times of the files decide.
 //!
 //! Any thread. The state of a file is dropped with its last connection.
 

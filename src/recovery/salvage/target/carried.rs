@@ -1,12 +1,12 @@
-//! Tables that are carried over as they are: their rows and their indexes' entries, by SQLite
-//! itself, under neutral declarations (`recovery::neutral`).
+//! Tables that SQLite itself copies byte for byte, rows and index entries, under neutral
+//! declarations (`recovery::neutral`).
 //!
 //! `INSERT INTO x SELECT * FROM y` between tables of one declaration copies records byte for byte
 //! (the transfer optimisation, `xferOptimization` in `sqlite3.c`). A table without an INTEGER
 //! PRIMARY KEY is copied by its rowids, which that optimisation does not keep.
 //!
-//! What is carried has a stand-in's name until the end. Then its b-trees become those of the
-//! object that the schema has, or that object's entry is written with its own text.
+//! A copied object has a temporary name until the end. Then its b-trees become those of the
+//! schema's object, or that object's schema entry is written with its own text.
 
 use std::collections::HashSet;
 
@@ -22,10 +22,10 @@ use crate::recovery::neutral::{self, NeutralTable};
 use crate::recovery::original::{Format, ORIGINAL, Original};
 use crate::recovery::salvage::SchemaEntry;
 
-/// What is carried.
+/// The copied tables.
 #[derive(Debug, Default)]
 pub(super) struct Carried {
-    /// What the stand-ins' names begin with.
+    /// The prefix of the temporary names.
     prefix: String,
     tables: Vec<CarriedTable>,
     /// The names of all carried tables and indexes, in lower case.
@@ -40,7 +40,7 @@ struct CarriedTable {
 }
 
 impl Carried {
-    /// Nothing yet, of `schema`.
+    /// No table yet; the prefix is one that no name of `schema` has.
     pub(super) fn new(schema: &[SchemaEntry]) -> Self {
         let is_taken = |prefix: &String| {
             let starts = |name: &str| {
@@ -58,7 +58,7 @@ impl Carried {
         self.names.contains(&name.to_ascii_lowercase())
     }
 
-    /// The name that an object has for now, by its place in the schema.
+    /// The temporary name of an object, by its place in the schema.
     fn stand_in(&self, place: usize) -> String {
         format!("{}{place}", self.prefix)
     }
@@ -151,7 +151,7 @@ fn copy(
     Ok(rows as u64)
 }
 
-/// Whether a table that SQLite meets this over is one that it cannot read.
+/// Whether an error means that SQLite cannot read the table.
 fn is_of_the_table(error: &crate::engine::Error) -> bool {
     schema::is_of_statement(error) || error.errcode & 0xff == ffi::SQLITE_IOERR
 }
@@ -162,7 +162,7 @@ fn set_attached(connection: &Connection, count: std::ffi::c_int) {
     unsafe { ffi::sqlite3_limit(connection.raw(), ffi::SQLITE_LIMIT_ATTACHED, count) };
 }
 
-/// Gives what was carried its own name and text, in the caller's transaction.
+/// Gives the copied objects their own names and texts, in the caller's transaction.
 ///
 /// # Errors
 /// Those of writing the file.
@@ -182,7 +182,7 @@ pub(super) fn put_in_place(connection: &Connection, carried: &Carried) -> Result
         }
         Ok(())
     })?;
-    // What is left under stand-ins' names are the empty b-trees of the objects that were there.
+    // The temporary names now have the empty b-trees of the schema's objects.
     let mut left = sql.prepare(
         "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, length(?1)) = ?1",
     )?;
@@ -217,8 +217,8 @@ fn put_one_in_place(sql: &rusqlite::Connection, stand_in: &str, entry: &SchemaEn
     Ok(())
 }
 
-/// Has AUTOINCREMENT go on behind a table's rows where `sqlite_sequence` has lost its entry, or has
-/// an older one.
+/// Raises the table's entry in `sqlite_sequence` to its last rowid, if the entry is lost or out of
+/// date.
 fn continue_sequence(
     connection: &Connection,
     carried: &Carried,

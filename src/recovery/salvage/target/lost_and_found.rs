@@ -1,5 +1,5 @@
-//! The table of the rows that belong to no table, with the columns that `.recover` of SQLite's
-//! shell gives it, and one for the reason why a row is in it.
+//! The table of rows without a table. It has the columns that `.recover` of SQLite's shell gives
+//! it, and one for the reason why a row is in it.
 
 use std::iter;
 
@@ -33,7 +33,7 @@ pub(in crate::recovery) struct LostRow<'a> {
 #[derive(Debug)]
 pub(in crate::recovery) struct LostAndFound {
     name: String,
-    /// Columns that it has, or is to have at once.
+    /// The number of field columns, or the number to create the table with.
     width: usize,
     exists: bool,
     /// By number of fields.
@@ -42,7 +42,8 @@ pub(in crate::recovery) struct LostAndFound {
 }
 
 impl LostAndFound {
-    /// A name that nothing of the schema has, and columns for the widest table's fields.
+    /// A table that is not created yet: with a name that no object has, and columns for the widest
+    /// table's fields.
     pub(in crate::recovery) fn new<'n>(
         taken: impl Iterator<Item = &'n str> + Clone,
         width: usize,
@@ -61,7 +62,7 @@ impl LostAndFound {
         }
     }
 
-    /// Goes on with the table of this name, if it is one of `names`, those of the database.
+    /// Continues with the existing table of this name, if it is one of `names`, the database's.
     ///
     /// # Errors
     /// SQLite's.
@@ -80,8 +81,8 @@ impl LostAndFound {
         Ok(())
     }
 
-    /// Adds a row. Of more fields than a table can have columns the last ones are left out;
-    /// `nfield` has their number.
+    /// Adds a row. Fields beyond the maximum number of columns are left out; `nfield` has the
+    /// number of all fields.
     ///
     /// # Errors
     /// SQLite's.
@@ -106,7 +107,7 @@ impl LostAndFound {
         let odd =
             |value: &Value<'_>| matches!(value, Value::Text(text) if !encoding.binds_as_is(text));
         if fields.iter().any(odd) {
-            // Half a code unit is no text that SQLite keeps; its bytes are.
+            // SQLite drops an odd last byte of UTF-16 text. A BLOB keeps it.
             let values = fields.iter().map(|&value| match value {
                 Value::Text(text) if odd(&value) => Value::Blob(text),
                 value => value,
@@ -164,8 +165,8 @@ impl LostAndFound {
         Ok(())
     }
 
-    /// Runs `work`, which may add rows, in a transaction of its own: if it fails, the table is as
-    /// it was.
+    /// Runs `work`, which may add rows, in a transaction of its own. If it fails, the table is
+    /// unchanged.
     ///
     /// # Errors
     /// `work`'s; SQLite's.
@@ -183,12 +184,12 @@ impl LostAndFound {
         outcome
     }
 
-    /// Lets go of the connection; another may come.
+    /// Finalizes the statements, so that the connection can be replaced.
     pub(in crate::recovery) fn forget_statements(&mut self) {
         self.inserts.clear();
     }
 
-    /// Its name, if it has rows.
+    /// The table's name, if it has rows.
     pub(in crate::recovery) fn name(&self) -> Option<&str> {
         self.exists.then_some(self.name.as_str())
     }

@@ -1,12 +1,11 @@
-//! What a virtual table's module is to a salvage. Pure.
+//! The kinds of virtual table modules that a salvage distinguishes. Pure.
 
 use std::collections::HashSet;
 
 use crate::format::sql::{self, Makes, Token, unquoted};
 use crate::recovery::salvage::SchemaEntry;
 
-/// What the names of the tables end with in which these modules keep a virtual table
-/// (<https://sqlite.org/vtab.html#shadow_tables>).
+/// The suffixes of these modules' shadow tables (<https://sqlite.org/vtab.html#shadow_tables>).
 const SUFFIXES: [&str; 11] = [
     "data", "idx", "content", "docsize", "config", "segments", "segdir", "stat", "node", "rowid",
     "parent",
@@ -79,7 +78,7 @@ impl Module {
         }
     }
 
-    /// Whether what the virtual table's own table of that suffix holds follows from other tables.
+    /// Whether the content of the shadow table with that suffix can be derived from other tables.
     pub(super) fn derives(self, suffix: &str) -> bool {
         matches!(self, Self::FullText { content: true, .. })
             && !suffix.eq_ignore_ascii_case("content")
