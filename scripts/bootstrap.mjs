@@ -140,7 +140,7 @@ export function isUpToDate(addon) {
 export function ensureAddon() {
   const addon = builtAddon()
   if (addon && isUpToDate(addon)) return
-  requireCommand('cargo', ['--version'], 'install Rust 1.88 or newer')
+  requireCommand('cargo', ['--version'], 'install Rust 1.89 or newer')
   if (!windows) requireCommand(process.env.CC ?? 'cc', ['--version'], 'install a C compiler')
   console.log('building the addon (release) …')
   const started = Date.now()

@@ -30,7 +30,7 @@ function answers(command, args) {
 /** Cargo's options and environment for a standard library that is installed, or else built. */
 function standardLibrary(triple) {
   const sysroot = spawnSync('rustc', ['--print', 'sysroot'], { encoding: 'utf8' }).stdout?.trim()
-  if (!sysroot) throw new SetupError('rustc is missing: install Rust 1.88 or newer')
+  if (!sysroot) throw new SetupError('rustc is missing: install Rust 1.89 or newer')
   const rustlib = path.join(sysroot, 'lib', 'rustlib')
   if (existsSync(path.join(rustlib, triple, 'lib'))) return { args: [], env: {} }
   if (existsSync(path.join(rustlib, 'src', 'rust', 'library', 'std'))) {
