@@ -1,27 +1,26 @@
 //! One transaction's worth of rows on one connection.
 //!
-//! The statements are prepared once. Values are bound where they lie in the arena. Who opens
-//! and commits the transaction is the caller's business: the writer its own, a JavaScript
-//! thread the one it is in.
+//! The statements are prepared once. Values are bound in place, from the arena. The caller opens
+//! and commits the transaction: the writer its own, a JavaScript thread the one it has open.
 //!
-//! Rows whose COMMIT had an unknown outcome are looked for first, under the write lock, so that no
-//! row is written twice: see [`Statements::write`].
+//! If the outcome of an earlier COMMIT is unknown, its rows are looked up first, under the write
+//! lock, so that no row is written twice: see [`Statements::write`].
 //!
-//! A row that SQLite refuses is rejected alone: its statement is rolled back, the transaction
-//! goes on. Where a trigger's `RAISE(ROLLBACK)` ends the whole transaction, or its `RAISE(FAIL)`
-//! leaves the refused row in the table, the caller begins a new one and writes the batch again
-//! without the rows that are known to be refused.
+//! If SQLite refuses a row, only that row is rejected: its statement is rolled back, and the
+//! transaction goes on. A trigger's `RAISE(ROLLBACK)` ends the whole transaction, and its
+//! `RAISE(FAIL)` leaves the refused row in the table; in both cases the caller begins a new
+//! transaction and writes the batch again without the rows that were refused.
 //!
-//! Rows are refused for what they are, never for what the schema is:
+//! A row is rejected only for its own values, never for a fault of the schema:
 //!
-//! | `sqlite3_step` says | it is |
+//! | `sqlite3_step` returns | cause |
 //! |---|---|
 //! | CONSTRAINT*, TOOBIG, MISMATCH | the row's fault |
-//! | done, and no row was inserted into a table: `RAISE(IGNORE)`, `ON CONFLICT IGNORE` | the row's fault |
-//! | ERROR, and the INSERT can be prepared: an expression of the schema fails for the row's values | the row's fault |
+//! | DONE without an inserted row: `RAISE(IGNORE)`, `ON CONFLICT IGNORE` | the row's fault |
+//! | ERROR, and the INSERT can be prepared: an expression fails for the values | the row's fault |
 //! | ERROR, and the INSERT cannot be prepared | the schema's fault: the batch is kept |
-//! | CONSTRAINT_NOTNULL, and the table has a NOT NULL column that no entry has a value for | the schema's fault |
-//! | anything of the change counter's statement | no row's fault: the batch is kept |
+//! | CONSTRAINT_NOTNULL of a column that no entry has a value for | the schema's fault |
+//! | any error of the change counter's statement | no row's fault: the batch is kept |
 
 use std::ffi::{CStr, c_int};
 use std::ptr;
@@ -39,8 +38,8 @@ pub(super) struct Statement(*mut ffi::sqlite3_stmt);
 
 /// The statements of appending, prepared on one connection.
 ///
-/// Not tied to the connection's lifetime by a borrow, because both live in one struct of the
-/// writer; closing the connection first is prevented by the order of that struct's fields.
+/// They do not borrow the connection, because the writer keeps both in one struct; the order of
+/// that struct's fields drops the statements before the connection.
 pub(super) struct Statements {
     insert: Statement,
     bump: Option<Statement>,
@@ -50,13 +49,13 @@ pub(super) struct Statements {
 pub(super) enum Written {
     /// Every row of the batch has an outcome; the transaction is open.
     All,
-    /// A row's refusal ended the transaction: begin again, with the same outcomes.
+    /// A refused row ended the transaction: begin a new one and pass the same outcomes.
     TransactionEnded,
-    /// A refused row is in the table: roll back and begin again, with the same outcomes.
+    /// A refused row is in the table: roll back, begin again and pass the same outcomes.
     LeftBehind,
 }
 
-/// Outcomes by row; `None` where it is not known yet.
+/// Outcomes by row; `None` for a row without one yet.
 pub(super) type Outcomes = Vec<Option<RowOutcome>>;
 
 impl Statement {
@@ -95,7 +94,7 @@ impl Statement {
         }
     }
 
-    /// The number in the one row that it answers.
+    /// The number in the single row of the result.
     pub fn number(&self, connection: &Connection) -> Result<i64> {
         // SAFETY: as in `run`; nothing is bound.
         unsafe {
@@ -153,8 +152,8 @@ impl Drop for Statement {
 }
 
 impl Statements {
-    /// Prepares them, in the write transaction that is open on `connection`, and makes the table
-    /// where [`table`] says so.
+    /// Prepares the statements in the write transaction that is open on `connection`, and creates
+    /// the table where [`table`] requires it.
     ///
     /// # Errors
     /// `ERR_FUSION_SCHEMA`; SQLite's.
@@ -166,11 +165,11 @@ impl Statements {
     /// Inserts the rows of `batch` that have no outcome yet, within the transaction that is open
     /// on `connection`, and bumps the change counter if any row was inserted.
     ///
-    /// Rows of a COMMIT whose outcome is unknown are not inserted again if they are there.
+    /// Rows of a COMMIT whose outcome is unknown are not inserted again if the table has them.
     ///
     /// # Errors
-    /// `ERR_FUSION_COMMIT_UNKNOWN`, `ERR_FUSION_SCHEMA`; any that is not a single row's fault. The
-    /// caller rolls back.
+    /// `ERR_FUSION_COMMIT_UNKNOWN`, `ERR_FUSION_SCHEMA`; each error that is not a single row's
+    /// fault. The caller rolls back.
     pub fn write(
         &self,
         connection: &Connection,
@@ -256,8 +255,8 @@ impl Statements {
         if changes(connection) == 0 && !table::is_view(connection)? {
             return Err(Error::sqlite(
                 ffi::SQLITE_CONSTRAINT_TRIGGER,
-                "agentLogEntries ignored the row: a trigger by RAISE(IGNORE), or a constraint by ON \
-                 CONFLICT IGNORE",
+                "agentLogEntries ignored the row: a trigger by RAISE(IGNORE), or a constraint by \
+                 ON CONFLICT IGNORE",
             )
             .at(connection.path()));
         }
@@ -277,13 +276,13 @@ impl Statements {
     }
 }
 
-/// Rows that the statement before inserted, and did not take back.
+/// Rows that the last statement inserted and did not roll back.
 fn changes(connection: &Connection) -> i64 {
     // SAFETY: the connection is open and used by this thread alone.
     unsafe { ffi::sqlite3_changes64(connection.raw()) }
 }
 
-/// Whether `error`, of the INSERT, is for what its row is: see the module's table.
+/// Whether `error`, of the INSERT, is the row's fault: see the module's table.
 ///
 /// # Errors
 /// `ERR_FUSION_SCHEMA` where the schema is at fault.
@@ -298,7 +297,7 @@ fn is_rows_fault(connection: &Connection, shared: &Shared, error: &Error) -> Res
     Ok(error.class() == Class::Row)
 }
 
-/// What is found under the id that a row was given.
+/// What the table has under the id that a row was given.
 #[derive(PartialEq, Eq)]
 enum Found {
     Itself,
@@ -306,17 +305,17 @@ enum Found {
     Nothing,
 }
 
-/// Whether the transaction of `unknown` was committed, by the rows of `batch` that it wrote. The
-/// caller holds the write lock, so that the answer stays true.
+/// Whether the transaction of `unknown` was committed, judged by the rows of `batch` that it
+/// wrote. The caller holds the write lock, so that the answer stays true.
 ///
-/// * A row with its id and its values is there: yes. A transaction is committed as a whole, so
-///   that others which are not there were deleted since.
+/// * The table has a row with its id and its values: yes. A transaction is committed as a whole,
+///   so its missing rows were deleted since.
 /// * The ids belong to other rows: no. Ids are given under the write lock.
-/// * There are none, and `sqlite_sequence` says that the ids were never used, or, where the table
-///   has no AUTOINCREMENT, there is none as high: no.
+/// * The table has no row with these ids, and every id that was ever used is lower: no. The
+///   highest used id is the one in `sqlite_sequence`, or `max(rowid)` without AUTOINCREMENT.
 ///
 /// # Errors
-/// `ERR_FUSION_COMMIT_UNKNOWN` where none of these holds; SQLite's.
+/// `ERR_FUSION_COMMIT_UNKNOWN` in every other case; SQLite's.
 fn was_committed(connection: &Connection, batch: &Batch, unknown: &Unknown) -> Result<bool> {
     let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
     let sql = connection.sql()?;
@@ -327,7 +326,7 @@ fn was_committed(connection: &Connection, batch: &Batch, unknown: &Unknown) -> R
         )
         .map_err(at);
     let mut select = match select {
-        // The INSERT can be prepared: what it writes to has no rowids to look for.
+        // The INSERT can be prepared, the SELECT cannot: the table has no rowids to look up.
         Err(error) if error.errcode == ffi::SQLITE_ERROR => {
             return Err(commit_unknown(&unknown.error));
         }

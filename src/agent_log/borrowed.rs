@@ -1,20 +1,20 @@
 //! Rows written inside a transaction that belongs to the caller.
 //!
-//! A thread that holds the write lock cannot wait for the writer, which waits for that lock. So
-//! its barrier takes the queue over and writes the rows on its own connection, as part of its
-//! transaction. They are *lent* until that transaction's fate is known:
+//! A thread that holds the write lock cannot wait for the writer, because the writer waits for that
+//! lock. So its barrier empties the queue and writes the rows on its own connection, as part of its
+//! transaction. The rows are *lent* until that transaction ends:
 //!
-//! | SQLite says | the lent rows |
+//! | SQLite calls | the lent rows |
 //! |---|---|
 //! | xCommit | are settled: receipts are given |
 //! | xRollback | go back to the front of the queue |
 //! | xRollbackTo(n) | go back if they were written after savepoint `n` was opened |
 //! | xRelease(n) | belong to the savepoint around `n` from now on |
 //!
-//! SQLite tells exactly this, savepoints included, to a virtual table that takes part in the
-//! transaction (<https://sqlite.org/vtab.html#xsavepoint>), and to nobody else; so the rows are
-//! accompanied by a write to an eponymous virtual table that stores nothing. It is registered on
-//! a connection when that connection first needs it.
+//! SQLite makes these calls, savepoints included, only to a virtual table that takes part in the
+//! transaction (<https://sqlite.org/vtab.html#xsavepoint>). So each write of rows also writes to an
+//! eponymous virtual table that stores nothing. The table is registered on a connection when that
+//! connection first needs it.
 //!
 //! Runs on the thread that owns the connection.
 
@@ -30,11 +30,12 @@ use crate::engine::{Connection, Error, Result};
 
 const MODULE: &CStr = c"fusion_sqlite_watch";
 
-/// What one connection has borrowed from one log.
+/// The rows of one log that one connection has written in its transaction.
 #[derive(Debug)]
 pub struct Borrowed {
     watch: Arc<Watch>,
-    /// Of the connection that the table is registered on: another may be in its place.
+    /// Generation of the connection that has the virtual table. A reopened connection has another
+    /// generation, and no table.
     generation: u32,
 }
 
@@ -51,7 +52,7 @@ impl std::fmt::Debug for Watch {
 
 #[derive(Default)]
 struct State {
-    /// Savepoints open in the transaction, as far as the virtual table was told.
+    /// Open savepoints of the transaction, as reported to the virtual table.
     depth: c_int,
     lent: Vec<Lent>,
 }
@@ -71,8 +72,9 @@ impl Borrowed {
         connection: &Connection,
         borrowed: &mut Option<Self>,
     ) -> Result<()> {
-        // While this connection may write, the writer has no batch: what is not queued is settled,
-        // or part of this transaction already. A database without Fusion's tables comes here too.
+        // While this connection may write, the writer has no batch: an entry that is not queued is
+        // settled, or is part of this transaction already. This also runs for a database without
+        // Fusion's tables.
         if !shared.queue.has_queued() {
             return Ok(());
         }
@@ -87,8 +89,8 @@ impl Borrowed {
                 &borrowed.insert(Self { watch, generation }).watch
             }
         };
-        // Takes the write lock if the transaction did not have it, before the queue is taken:
-        // from here on the writer cannot be in the middle of a batch for long.
+        // Takes the write lock, if the transaction does not have it, before the queue is emptied:
+        // without the lock the writer cannot keep a batch for long.
         execute(connection, "INSERT INTO fusion_sqlite_watch VALUES (NULL)")?;
         let depth = watch.lock().depth;
         execute(connection, "SAVEPOINT fusion_sqlite_rows")?;
@@ -125,8 +127,7 @@ impl Borrowed {
     }
 }
 
-/// In a transaction of its own: how a database without a file, and so without a writer, is
-/// served.
+/// Writes in a transaction of its own: for a database without a file, which has no writer.
 fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
     let batch = shared.queue.take_all();
     let mut outcomes = Outcomes::new();
@@ -146,7 +147,7 @@ fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
             if !outcomes.is_empty() {
                 shared.queue.lock().stats.batches += 1;
             }
-            shared.tell(shared.queue.settle(batch, complete(outcomes), &shared.options));
+            shared.deliver(shared.queue.settle(batch, complete(outcomes), &shared.options));
             Ok(())
         }
         Err(error) => {
@@ -175,11 +176,11 @@ impl Watch {
         }
         for Lent { batch, outcomes, .. } in lent {
             let queue = &self.shared.queue;
-            self.shared.tell(queue.settle(batch, outcomes, &self.shared.options));
+            self.shared.deliver(queue.settle(batch, outcomes, &self.shared.options));
         }
     }
 
-    /// Savepoint `savepoint` and what is inside it was rolled back; -1 is the transaction.
+    /// Savepoint `savepoint` and those inside it were rolled back; -1 is the transaction.
     fn rolled_back_to(&self, savepoint: c_int) {
         let mut state = self.lock();
         state.depth = savepoint + 1;
@@ -222,7 +223,7 @@ fn register(shared: &Arc<Shared>, connection: &Connection) -> Result<Arc<Watch>>
 }
 
 unsafe extern "C" fn release_context(context: *mut c_void) {
-    // SAFETY: the pointer that `register` made of an Arc, given back once.
+    // SAFETY: the pointer that `register` made of an Arc; released once.
     drop(unsafe { Arc::from_raw(context.cast::<Watch>()) });
 }
 
@@ -284,7 +285,7 @@ unsafe extern "C" fn connect(
 }
 
 unsafe extern "C" fn disconnect(table: *mut ffi::sqlite3_vtab) -> c_int {
-    // SAFETY: the box that `connect` made, given back once.
+    // SAFETY: the box that `connect` made; freed once.
     drop(unsafe { Box::from_raw(table.cast::<Table>()) });
     ffi::SQLITE_OK
 }
@@ -300,14 +301,13 @@ unsafe extern "C" fn open_cursor(
     _: *mut ffi::sqlite3_vtab,
     cursor: *mut *mut ffi::sqlite3_vtab_cursor,
 ) -> c_int {
-    // SAFETY: the out-pointer is SQLite's; a zeroed cursor is what SQLite asks for, it fills in
-    // the table itself.
+    // SAFETY: the out-pointer is SQLite's; SQLite expects a zeroed cursor and sets its table.
     unsafe { *cursor = Box::into_raw(Box::new(std::mem::zeroed::<ffi::sqlite3_vtab_cursor>())) };
     ffi::SQLITE_OK
 }
 
 unsafe extern "C" fn close_cursor(cursor: *mut ffi::sqlite3_vtab_cursor) -> c_int {
-    // SAFETY: the box that `open_cursor` made, given back once.
+    // SAFETY: the box that `open_cursor` made; freed once.
     drop(unsafe { Box::from_raw(cursor) });
     ffi::SQLITE_OK
 }
@@ -343,7 +343,7 @@ unsafe extern "C" fn rowid(_: *mut ffi::sqlite3_vtab_cursor, _: *mut ffi::sqlite
     ffi::SQLITE_OK
 }
 
-/// A write stores nothing: that the table takes part in the transaction is its whole effect.
+/// Stores nothing: its only effect is that the table takes part in the transaction.
 unsafe extern "C" fn update(
     _: *mut ffi::sqlite3_vtab,
     _: c_int,

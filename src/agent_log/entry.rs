@@ -1,17 +1,17 @@
 //! A batch of entries: one arena of bytes.
 //!
-//! An entry is its six column values in the order of [`Field`], one after the other, and the values
-//! of the further columns that the log's options name:
+//! An entry is its six column values in the order of [`Field`], followed by the values of the
+//! additional columns that the log's options name:
 //!
 //! | offset | size | content |
 //! |---|---|---|
 //! | 0 | 6 × 4 | length in bytes of each value, native byte order; `u32::MAX` means NULL |
-//! | 24 | 4 | length in bytes of the further values together; `u32::MAX` means none |
+//! | 24 | 4 | total length in bytes of the additional values; `u32::MAX` means none |
 //! | 28 | sum of the lengths | the values, UTF-8, without terminators |
-//! | | | the further values: kind ([`Kind`], 1 byte), length (4 bytes), content |
+//! | | | the additional values: kind ([`Kind`], 1 byte), length (4 bytes), content |
 //!
-//! Entries follow each other without padding. The arena is filled on a JavaScript thread and
-//! read on the writer, which binds the values where they lie: text is copied once, out of V8.
+//! Entries follow each other without padding. A JavaScript thread fills the arena. The writer reads
+//! it and binds the values in place: text is copied once, out of V8.
 
 use std::ops::Range;
 
@@ -65,11 +65,11 @@ pub struct Entries {
     rows: usize,
     /// Start of the entry that is being written; `bytes.len()` between entries.
     open: usize,
-    /// Where each field's value lies that was given last.
+    /// Range of the value that each field was given last.
     latest: [Option<(usize, usize)>; 6],
 }
 
-/// What a further column's value is, in the arena.
+/// Type of an additional column's value, in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// No content.
@@ -82,7 +82,7 @@ pub enum Kind {
     Text = 3,
 }
 
-/// A further column's value.
+/// An additional column's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
     /// NULL
@@ -95,7 +95,7 @@ pub enum Value<'a> {
     Text(&'a [u8]),
 }
 
-/// Values of further columns, in the order in which the options name those.
+/// Values of the additional columns, in the order of the options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct More<'a>(&'a [u8]);
 
@@ -126,7 +126,7 @@ impl<'a> Iterator for More<'a> {
 pub struct Entry<'a> {
     /// By [`Field`]; `None` is NULL.
     pub values: [Option<&'a [u8]>; 6],
-    /// Of the further columns.
+    /// Values of the additional columns.
     pub more: More<'a>,
 }
 
@@ -144,12 +144,12 @@ impl Entries {
         self.rows
     }
 
-    /// Whether there are none.
+    /// Whether the arena has no entry.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Bytes in the arena, headers included: what counts against a queue's limit.
+    /// Bytes in the arena, headers included, which count against the queue's limit.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
     }
@@ -177,7 +177,7 @@ impl Entries {
     /// Appends the value of `field` by letting `write` extend the arena.
     ///
     /// # Errors
-    /// Those of `write`, and a value of 4 GiB or more, which SQLite could not hold anyway.
+    /// Those of `write`.
     pub fn value<E>(
         &mut self,
         field: Field,
@@ -194,8 +194,8 @@ impl Entries {
         Ok(())
     }
 
-    /// Appends the value of the next further column, after those of all fields, by letting `write`
-    /// extend the arena by its content.
+    /// Appends the value of the next additional column, after those of all fields. `write` extends
+    /// the arena by its content.
     ///
     /// # Errors
     /// Those of `write`.
@@ -228,7 +228,7 @@ impl Entries {
         }
     }
 
-    /// Appends the value that `field` had when it was last given, in an entry of this arena.
+    /// Appends the value that `field` was given last in this arena.
     pub fn repeat(&mut self, field: Field) {
         let latest = self.latest.get(field as usize).copied().flatten();
         let Some((start, end)) = latest.filter(|(_, end)| *end <= self.bytes.len()) else { return };
@@ -249,13 +249,13 @@ impl Entries {
         self.open = self.bytes.len();
     }
 
-    /// Takes the entry that was begun, and not finished, out again.
+    /// Removes the entry that was begun and not finished.
     pub fn abandon(&mut self) {
         self.bytes.truncate(self.open);
         self.latest = [None; 6];
     }
 
-    /// Appends one entry whose values are at hand, without further columns.
+    /// Appends one entry without additional columns.
     pub fn push(&mut self, values: [Option<&[u8]>; 6]) {
         self.copy(&Entry { values, more: More::default() });
     }

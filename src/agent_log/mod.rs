@@ -7,18 +7,19 @@
 //! ```text
 //!  JavaScript threads          writer thread, one per file
 //!  ------------------          ---------------------------------------------
-//!  Entries ──▶ Queue ────────▶ take a turn ▶ BEGIN IMMEDIATE ▶ take a batch ▶
-//!                              look at the schema ▶ insert rows ▶ bump change counter ▶ COMMIT ▶
+//!  Entries ──▶ Queue ────────▶ take the write gate ▶ BEGIN IMMEDIATE ▶ take a batch ▶
+//!                              read the schema cookie ▶ insert rows ▶ bump change counter ▶
+//!                              COMMIT ▶
 //!  Reply   ◀────────────────── settle receipts ▶ checkpoint if due
 //! ```
 //!
-//! What holds everywhere in here:
+//! Invariants of this room:
 //!
-//! 1. An accepted entry is in exactly one place: the queue, the batch of the transaction under
-//!    way, the database, or the hands of whoever took it back.
+//! 1. An accepted entry is in exactly one place: the queue, the batch of the open transaction, the
+//!    database, or the caller that took it back.
 //! 2. The queue is first in, first out; a batch that failed goes back to its front.
-//! 3. A batch leaves the queue only once the write lock is held, so that a thread which holds
-//!    that lock itself can always take the queue over ([`Log::write_on`]).
+//! 3. A batch leaves the queue only under the write lock, so that a thread which holds that lock
+//!    can always empty the queue ([`Log::write_on`]).
 //! 4. A receipt is settled after COMMIT, never before.
 
 mod batch;

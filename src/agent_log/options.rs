@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::checkpoint::Policy;
 use crate::engine::Profile;
 
-/// How long the process's end may be delayed.
+/// How long the end of the process may be delayed.
 pub const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How a log writes. The first handle of a file decides for all of them.
@@ -18,26 +18,27 @@ pub struct Options {
     pub batch_rows: usize,
     /// Bytes that close a batch.
     pub batch_bytes: usize,
-    /// How long an entry that nobody waits for may wait for company.
+    /// How long an entry that no call waits for may stay queued, so that others join its batch.
     pub linger: Duration,
-    /// The same while a call waits: a floor, beyond the end of the turn that appended.
+    /// How long entries that a call waits for stay queued at least, counted from the first of
+    /// them. They also wait for the end of the turn that appended them.
     pub awaited_linger: Duration,
     /// Bytes that may be queued.
     pub queue_bytes: usize,
-    /// How long a call that waits is kept waiting by failures.
+    /// How long attempts may fail before a waiting call gets the error.
     pub retry_deadline: Duration,
-    /// The counter that each transaction increases; none: no counter.
+    /// The counter that each transaction increases; `None`: no counter.
     pub change_counter: Option<ChangeCounter>,
     /// Columns of the table that entries have values for, besides those of
     /// [`Field`](super::Field).
     pub columns: Arc<[String]>,
-    /// Whether the table is made where it is missing, whatever else the schema holds.
+    /// Whether a missing table is created, whatever else the schema holds.
     pub create_table: bool,
     /// When to checkpoint.
     pub checkpoints: Policy,
-    /// Whether the file is repaired when it is found damaged.
+    /// Whether the writer repairs a damaged file.
     pub repair: bool,
-    /// How many spare copies of what a repair replaced are kept.
+    /// How many copies of files that a repair replaced are kept.
     pub keep_copies: u32,
 }
 
@@ -46,11 +47,12 @@ pub struct Options {
 pub struct ChangeCounter {
     /// Its key.
     pub key: String,
-    /// Whether a schema without `__meta` is a fault. Otherwise there is no counter then.
+    /// Whether a schema without `__meta` is an error. If not, such a schema has no counter.
     pub required: bool,
 }
 
-/// Two that name the same key do not contradict each other: the first handle's demand counts.
+/// Compares the keys only: options of two handles that differ in `required` do not conflict, the
+/// first handle's counts.
 impl PartialEq for ChangeCounter {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key

@@ -1,21 +1,21 @@
-//! The bounded hand-over from JavaScript threads to the writer, and who waits for what.
+//! The bounded queue between JavaScript threads and the writer, and the calls that wait for it.
 //!
-//! Everything here is under one mutex, held for moving pointers and for copying single entries,
-//! never across a call into SQLite. The writer sleeps in [`Queue::sleep`], threads that wait for
-//! the writer sleep on [`Queue::progress`]. Replies are called without the mutex.
+//! One mutex guards all of it. The mutex is held while pointers move and single entries are
+//! copied, never across a call into SQLite. The writer sleeps in [`Queue::sleep`], threads that
+//! wait for the writer sleep on [`Queue::progress`]. Replies are called without the mutex.
 //!
 //! When a batch is due, the first that applies:
 //!
-//! | what is queued | due |
+//! | queued | due |
 //! |---|---|
-//! | a whole batch; anything, while a thread stands still for it or the log is closing | at once |
-//! | entries that a caller waits for, or a barrier, and a turn of JavaScript has ended since | after `awaited_linger` |
-//! | entries that a caller waits for, in a turn that goes on | after [`LONGEST_TURN`] |
-//! | anything else | after `linger` |
+//! | a whole batch; any entry, while a thread blocks for it or the log is closing | at once |
+//! | awaited entries whose turn of JavaScript has ended; a barrier | after `awaited_linger` |
+//! | awaited entries whose turn goes on | after [`LONGEST_TURN`], or `awaited_linger` if longer |
+//! | any other entry | after `linger` |
 //!
-//! So the callers that one turn resumes share a batch, a lone one waits for nothing, and what is
-//! appended while the writer commits is its next batch. The writer is woken only where it would
-//! sleep past that moment.
+//! So the callers that one turn resumes share a batch, a single caller does not wait for others,
+//! and the entries appended during a commit are the next batch. The writer is woken only if it
+//! would sleep past the moment at which a batch is due.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,14 +28,14 @@ use super::stats::Stats;
 use crate::checkpoint;
 use crate::engine::Error;
 
-/// Entries that nobody waits for share an arena up to this size.
+/// Entries that no call waits for share an arena up to this size in bytes.
 const SHARED_ARENA: usize = 256 << 10;
 
 /// How long entries that a caller waits for may wait for the end of the turn that appended them.
-/// A turn that calculates for seconds holds nothing back, nor does one whose end is not reported.
+/// It bounds the delay by a turn that calculates for seconds, or whose end is not reported.
 pub(super) const LONGEST_TURN: Duration = Duration::from_millis(10);
 
-/// How long a thread stands still at a time.
+/// How long a thread blocks at a time.
 const SLICE: Duration = Duration::from_millis(50);
 
 /// A row that was not stored, and why.
@@ -47,7 +47,7 @@ pub struct Rejection {
     pub error: Error,
 }
 
-/// What became of the entries of one append call.
+/// The result of one append call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Rows committed.
@@ -60,8 +60,8 @@ pub struct Receipt {
     pub last_id: Option<i64>,
 }
 
-/// Outcome of an append call. On failure the receipt tells what was committed before it; the
-/// other entries are kept, in the queue or with whoever took them back.
+/// Outcome of an append call. On failure the receipt has the rows that were committed before it;
+/// the other entries are kept, in the queue or by the caller that took them back.
 pub type Answer = Result<Receipt, (Error, Receipt)>;
 
 /// Takes the outcome of an append call, on any thread.
@@ -70,13 +70,13 @@ pub type Reply = Box<dyn FnOnce(Answer) + Send>;
 /// Answer to a barrier.
 pub(super) type BarrierReply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// Answer to a checkpoint that somebody asked for.
+/// Answer to a requested checkpoint.
 pub(super) type CheckpointReply = Box<dyn FnOnce(Result<checkpoint::Outcome, Error>) + Send>;
 
-/// Why nothing was taken.
+/// Why the queue accepted no entry of a call.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The queue is full; later it will not be.
+    /// The queue is full until the writer has committed.
     Full {
         /// Bytes in the queue.
         queued: usize,
@@ -85,7 +85,7 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
-    /// The entries alone exceed the limit: they can never be taken in one piece.
+    /// The entries alone exceed the limit: one call can never append all of them.
     TooLarge {
         /// Bytes that were offered.
         offered: usize,
@@ -108,7 +108,7 @@ pub(super) struct Chunk {
     ticket: Option<Ticket>,
 }
 
-/// Somebody who waits until `target` rows are settled.
+/// A call that waits until `target` rows are settled.
 struct Barrier {
     target: u64,
     since: Instant,
@@ -122,12 +122,12 @@ struct Ticket {
     thread: ThreadId,
 }
 
-/// Which of those who wait.
+/// Selects waiting calls.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// Since this moment, or before; none: for however long.
+    /// Those that began to wait at this moment or before; `None`: at any time.
     pub before: Option<Instant>,
-    /// On this thread; none: on any.
+    /// Those of this thread; `None`: of any thread.
     pub thread: Option<ThreadId>,
 }
 
@@ -138,48 +138,48 @@ impl Waiting {
     }
 }
 
-/// What is not settled of a log whose file is another one's by now, and who waits for it.
+/// Unsettled entries of a log whose file was replaced, and the barriers that wait for them.
 pub(super) struct Left {
     batch: Batch,
     barriers: Vec<Barrier>,
 }
 
-/// What became of one row within a transaction.
+/// The outcome of one row within a transaction.
 #[derive(Debug, Clone)]
 pub(super) enum RowOutcome {
     Inserted(i64),
     Rejected(Error),
 }
 
-/// The chunks of a transaction, in order; of the last one perhaps only the first entries.
+/// The chunks of a transaction, in order. The last chunk may reach beyond the batch's limits.
 #[derive(Default)]
 pub(super) struct Batch {
     pub chunks: Vec<Chunk>,
-    /// At most so many rows belong to this batch.
+    /// The batch has at most this many rows.
     pub limit_rows: usize,
     /// The batch ends with the row that reaches this many bytes.
     pub limit_bytes: usize,
-    /// Its first rows may have been committed already.
+    /// The failed COMMIT that may have stored the batch's first rows.
     pub unknown: Option<Unknown>,
 }
 
-/// A COMMIT that failed in such a way that it may have taken place all the same: its frames may
-/// be in the WAL, for SQLite to find when the index is next built anew.
+/// A failed COMMIT that may have stored its rows: its frames may be in the WAL, where SQLite finds
+/// them when it next rebuilds the WAL-index.
 pub(super) struct Unknown {
-    /// What the transaction made of the rows; one for each.
+    /// The outcome of each row in the transaction.
     pub outcomes: Vec<RowOutcome>,
-    /// Why it failed.
+    /// Why COMMIT failed.
     pub error: Error,
 }
 
-/// What a finished batch leaves to be told, outside the mutex.
+/// Replies and events that a finished batch leaves to deliver outside the mutex.
 #[derive(Default)]
 pub(super) struct Settled {
     replies: Vec<(Reply, Answer)>,
     barriers: Vec<(BarrierReply, Result<(), Error>)>,
-    /// Rejected rows that nobody waits for, with their values.
+    /// Rejected rows that no call waits for, with their values.
     pub unawaited: Vec<(Entries, Error)>,
-    /// The queue fell below half its limit after it had refused something.
+    /// The queue fell to half its limit after it had refused entries.
     pub relieved: bool,
 }
 
@@ -187,9 +187,9 @@ pub(super) struct Settled {
 pub(super) enum Next {
     /// Write a batch.
     Commit,
-    /// Carry out a checkpoint that somebody asked for.
+    /// Carry out a requested checkpoint.
     Checkpoint(checkpoint::Mode, CheckpointReply),
-    /// Nothing is due before this moment; `None`: before something happens.
+    /// Sleep until this moment, or until woken; `None`: until woken.
     Wait(Option<Instant>),
     /// Close the connection and end.
     Stop,
@@ -198,7 +198,7 @@ pub(super) enum Next {
 #[derive(Default)]
 pub(super) struct State {
     chunks: VecDeque<Chunk>,
-    /// Rows and bytes accepted and not settled: queued, or in a transaction under way.
+    /// Rows and bytes accepted and not settled: queued, or in an open transaction.
     pub rows: usize,
     pub bytes: usize,
     /// Rows and bytes in `chunks`.
@@ -208,45 +208,45 @@ pub(super) struct State {
     settled: u64,
     /// The writer has taken a batch and not settled it or given it back.
     pub batch_open: bool,
-    /// Since when somebody waits for what is queued.
+    /// When the first call began to wait for queued entries.
     awaited_since: Option<Instant>,
-    /// A turn that appended some of that has ended, or what waits is not a turn.
+    /// A turn that appended awaited entries has ended, or a barrier waits.
     turn_ended: bool,
-    /// A thread stands still until the queue is written: no linger.
+    /// Threads that block until the queue is written: no linger.
     urgent: u32,
     barriers: Vec<Barrier>,
     checkpoints: VecDeque<(checkpoint::Mode, CheckpointReply)>,
-    /// Set by the writer: not before this moment, because the last attempt failed.
+    /// Set by the writer after a failed attempt: no attempt before this moment.
     pub retry_at: Option<Instant>,
-    /// Since when attempts have failed, and the last failure.
+    /// When the current run of failed attempts began, and the last error.
     pub failing: Option<(Instant, Error)>,
-    /// The failure that ended writing: for good, unless it was damage and the file is restored.
+    /// The error that stopped writing: for good, unless it was damage and the file is restored.
     pub stopped: Option<Error>,
     /// The last handle is gone: write what is queued, then end.
     pub closing: bool,
     thread: Thread,
     /// The writer has ended for good.
     pub ended: bool,
-    /// Who wants to be told of that.
+    /// Called when the writer has ended for good.
     pub when_ended: Vec<BarrierReply>,
-    /// Something of the WAL changed that the checkpoint policy wants to look at.
+    /// The WAL has changed: the checkpoint policy has to decide again.
     pub look_at_wal: bool,
-    /// The first rows of the queue may have been committed already.
+    /// The failed COMMIT that may have stored the first rows of the queue.
     unknown: Option<Unknown>,
     refusing: bool,
     spare: Vec<Entries>,
     pub stats: Stats,
 }
 
-/// The writer's thread, for those that have work for it.
+/// State of the writer's thread, which decides how to wake it.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Thread {
-    /// There is none: it was not started yet, or ended because there was nothing to do.
+    /// No thread: it was not started yet, or it ended because it had no work.
     #[default]
     Resting,
-    /// It looks at the queue before it sleeps.
+    /// It reads the queue before it sleeps.
     Awake,
-    /// It looks at the queue at this moment; `None`: when it is notified.
+    /// It reads the queue at this moment; `None`: when it is notified.
     Asleep(Option<Instant>),
 }
 
@@ -280,14 +280,14 @@ impl Queue {
         }
     }
 
-    /// Has `start` called, on any thread and without the mutex, when the writer's thread is needed
-    /// and there is none.
+    /// Registers `start`, which is called on any thread and without the mutex whenever work
+    /// arrives and the writer has no thread.
     pub fn start_with(&self, start: impl Fn() + Send + Sync + 'static) {
-        // A queue is given its writer once.
+        // A queue gets its writer once.
         drop(self.start.set(Box::new(start)));
     }
 
-    /// Has the writer look at the queue at `due` at the latest; `None`: at once.
+    /// Makes the writer read the queue at `due` at the latest; `None`: at once.
     pub fn wake(&self, mut state: MutexGuard<'_, State>, due: Option<Instant>) {
         match state.thread {
             Thread::Awake => {}
@@ -308,7 +308,7 @@ impl Queue {
         }
     }
 
-    /// The writer sleeps until it is woken, or until `until`.
+    /// Called by the writer: sleeps until it is woken, or until `until`.
     pub fn sleep<'a>(
         &self,
         mut state: MutexGuard<'a, State>,
@@ -330,7 +330,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts one entry that nobody waits for: `entry` is copied into the queue's own arena.
+    /// Accepts one entry that no call waits for: `entry` is copied into the queue's own arena.
     pub fn push_one(&self, entry: &Entries, options: &Options) -> Result<(), Refusal> {
         let mut state = self.lock();
         state.admit(entry.byte_len(), options)?;
@@ -372,13 +372,13 @@ impl Queue {
         options: &Options,
     ) -> Result<Entries, Refusal> {
         let mut state = self.lock();
-        // Under the lock that takes the entries: nobody answers who comes after the stop.
+        // Under the mutex that accepts the entries: calls accepted after the stop get no reply.
         if let Some(error) = &state.stopped {
             return Err(Refusal::Stopped(Box::new(error.clone())));
         }
         state.admit(entries.byte_len(), options)?;
         if entries.is_empty() {
-            // Nothing to wait for, and nothing that would ever wake the writer.
+            // An empty batch never wakes the writer, so the reply is given here.
             drop(state);
             reply(Ok(Receipt::default()));
             return Ok(entries);
@@ -408,7 +408,7 @@ impl Queue {
         Ok(spare)
     }
 
-    /// The turn of JavaScript has ended in which entries were appended that a caller waits for.
+    /// A turn of JavaScript that appended awaited entries has ended.
     pub fn turn_ended(&self, options: &Options) {
         let mut state = self.lock();
         if state.awaited_since.is_some() && !std::mem::replace(&mut state.turn_ended, true) {
@@ -417,7 +417,7 @@ impl Queue {
         }
     }
 
-    /// Has `reply` called once everything accepted before this call is settled.
+    /// Calls `reply` once every entry accepted before this call is settled.
     pub fn barrier(&self, reply: BarrierReply) {
         let mut state = self.lock();
         if let Some(error) = state.stopped.clone().filter(|_| state.rows > 0) {
@@ -437,8 +437,8 @@ impl Queue {
         self.wake(state, None);
     }
 
-    /// Stands still until everything accepted before this call is settled, or `timeout` passed.
-    /// Calls `meanwhile` now and then, without the mutex.
+    /// Blocks until every entry accepted before this call is settled, or `timeout` passed. Calls
+    /// `meanwhile` at intervals, without the mutex.
     pub fn flush(&self, timeout: Duration, meanwhile: &dyn Fn()) -> Result<(), Error> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
@@ -469,7 +469,7 @@ impl Queue {
                         state.rows,
                     ),
                 );
-                // What is in the way, for a program.
+                // The cause's codes, for programs.
                 break Err(match &state.failing {
                     Some((_, Error { errcode, errstr, .. })) => {
                         Error { errcode: *errcode, errstr: errstr.clone(), ..late }
@@ -479,19 +479,20 @@ impl Queue {
             };
             if std::mem::take(&mut calls) {
                 self.wake(state, None);
-                // It may be done already.
+                // The mutex was released: the target may be reached.
                 state = self.lock();
                 continue;
             }
             state = self.await_progress(state, left, meanwhile);
-            // The system may have refused a thread.
+            // The system may have refused to start a thread.
             calls = state.thread == Thread::Resting;
         };
         state.urgent -= 1;
         outcome
     }
 
-    /// Waits for progress, for at most `left`, and calls `meanwhile` where there was none for a while.
+    /// Waits for progress, for at most `left`. Calls `meanwhile` if there was no progress within
+    /// [`SLICE`].
     pub fn await_progress<'a>(
         &'a self,
         state: MutexGuard<'a, State>,
@@ -523,22 +524,22 @@ impl Queue {
         self.wake(state, None);
     }
 
-    /// Has the writer look at the WAL.
+    /// Makes the writer apply the checkpoint policy.
     pub fn look_at_wal(&self) {
         let mut state = self.lock();
         state.look_at_wal = true;
         self.wake(state, None);
     }
 
-    /// The last handle is gone: what is queued is written, then the writer ends.
+    /// The last handle was released: the writer writes the queue, then ends.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closing = true;
         self.wake(state, None);
     }
 
-    /// Takes everything that is queued, to be written on another connection or handed back.
-    /// Waits out a transaction of the writer that is under way: it is bounded.
+    /// Takes the whole queue, to write it on another connection or to return it to the caller.
+    /// Waits for the end of the writer's open transaction, whose size is bounded.
     pub fn take_all(&self) -> Batch {
         let mut state = self.lock();
         while state.batch_open {
@@ -547,9 +548,10 @@ impl Queue {
         state.take(usize::MAX, usize::MAX)
     }
 
-    /// Takes a batch for the transaction that is open. [`State::batch_open`] holds until it is
-    /// settled or given back. Empty while earlier entries are lent: a ROLLBACK releases SQLite's
-    /// lock before it gives them back, and what came after them must not overtake them.
+    /// Takes a batch for the writer's open transaction. [`State::batch_open`] is set until the
+    /// batch is settled or given back. The batch is empty while earlier entries are lent: a
+    /// ROLLBACK releases SQLite's lock before it gives them back, and later entries must not
+    /// overtake them.
     pub fn take_batch(&self, rows: usize, bytes: usize) -> Batch {
         let mut state = self.lock();
         if state.is_lent() {
@@ -574,11 +576,11 @@ impl Queue {
         self.progress.notify_all();
     }
 
-    /// Settles a batch whose transaction has committed: row by row as `outcomes` says. What
-    /// lies beyond them goes back to the front.
+    /// Settles a batch whose transaction has committed: each row by its outcome. Rows without an
+    /// outcome go back to the front of the queue.
     pub fn settle(&self, batch: Batch, outcomes: Vec<RowOutcome>, options: &Options) -> Settled {
         let now = Instant::now();
-        let mut told = Settled::default();
+        let mut completions = Settled::default();
         let mut done = Vec::new();
         let mut rest = Vec::new();
         let (mut rows, mut bytes, mut inserted, mut rejected) = (0, 0, 0, 0);
@@ -608,7 +610,7 @@ impl Queue {
                         rejected += 1;
                         let mut alone = Entries::default();
                         alone.copy(&entry);
-                        told.unawaited.push((alone, error));
+                        completions.unawaited.push((alone, error));
                     }
                 }
                 chunk.position = next;
@@ -638,7 +640,7 @@ impl Queue {
         state.settled += rows as u64;
         for mut chunk in done {
             if let Some(ticket) = chunk.ticket.take() {
-                told.replies.push((ticket.reply, Ok(ticket.receipt)));
+                completions.replies.push((ticket.reply, Ok(ticket.receipt)));
             }
             if state.spare.len() < 4 {
                 chunk.entries.clear();
@@ -646,20 +648,20 @@ impl Queue {
             }
         }
         state.batch_open = false;
-        state.finish(&mut told, options);
-        // Its entries may have been lent, and the writer waiting for their fate.
+        state.finish(&mut completions, options);
+        // If the batch was lent, the writer waits for its transaction to end.
         if state.queued_rows > 0 {
             self.wake(state, None);
         } else {
             drop(state);
         }
         self.progress.notify_all();
-        told
+        completions
     }
 
-    /// Forgets a batch that was handed back to the caller; calls that wait for it are told.
+    /// Discards a batch that was returned to the caller; calls that wait for it get an error.
     pub fn forget(&self, batch: Batch, options: &Options) -> Settled {
-        let mut told = Settled::default();
+        let mut completions = Settled::default();
         let mut state = self.lock();
         let mut unknown = batch.unknown.as_ref().map_or(0, |unknown| unknown.outcomes.len());
         for mut chunk in batch.chunks {
@@ -679,30 +681,30 @@ impl Queue {
                         "the entries were taken back by takePending() before they were committed",
                     )
                 };
-                told.replies.push((ticket.reply, Err((error, ticket.receipt))));
+                completions.replies.push((ticket.reply, Err((error, ticket.receipt))));
             }
         }
-        state.finish(&mut told, options);
+        state.finish(&mut completions, options);
         drop(state);
         self.progress.notify_all();
-        told
+        completions
     }
 
-    /// Gives up everything that is queued, to be written to another file, with those who wait for
-    /// it. What is lent to a transaction stays until that is over.
+    /// Removes all queued entries and their waiting calls, to write them to another file. Entries
+    /// lent to a transaction stay until it ends.
     pub fn leave(&self) -> Left {
         let mut state = self.lock();
         while state.batch_open {
             state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let mut batch = state.take(usize::MAX, usize::MAX);
-        // Whatever was stored, it is not in the other file.
+        // Rows that the failed COMMIT may have stored are not in the other file.
         batch.unknown = None;
         for chunk in &batch.chunks {
             let rows = chunk.rows_left();
             state.rows = state.rows.saturating_sub(rows);
             state.bytes = state.bytes.saturating_sub(chunk.bytes_left());
-            // Not settled: a flush that waits for them fails.
+            // They leave unsettled: a flush that waits for them fails.
             state.accepted -= rows as u64;
         }
         let barriers = std::mem::take(&mut state.barriers);
@@ -712,9 +714,9 @@ impl Queue {
         Left { batch, barriers }
     }
 
-    /// Takes over what another log has left, behind what is queued.
+    /// Appends the entries and barriers that another log gave up to the end of this queue.
     pub fn take_over(&self, left: Left, options: &Options) -> Settled {
-        let mut told = Settled::default();
+        let mut completions = Settled::default();
         let mut state = self.lock();
         for chunk in left.batch.chunks {
             state.add(chunk.rows_left(), chunk.bytes_left());
@@ -724,19 +726,19 @@ impl Queue {
         for barrier in left.barriers {
             state.barriers.push(Barrier { target, ..barrier });
         }
-        state.finish(&mut told, options);
+        state.finish(&mut completions, options);
         let stopped = state.stopped.clone();
         drop(state);
         if let Some(error) = stopped {
             let failed = self.fail_waiting(&error, &Waiting::default());
-            told.replies.extend(failed.replies);
-            told.barriers.extend(failed.barriers);
+            completions.replies.extend(failed.replies);
+            completions.barriers.extend(failed.barriers);
         }
         self.wake(self.lock(), None);
-        told
+        completions
     }
 
-    /// Stands still until everything is settled that does not wait for a lock, or `deadline`.
+    /// Blocks until every entry that does not wait for a lock is settled, or until `deadline`.
     pub fn flush_unlocked(&self, deadline: Instant) {
         let mut state = self.lock();
         let target = state.accepted;
@@ -745,7 +747,7 @@ impl Queue {
         let mut state = self.lock();
         while state.settled < target && state.stopped.is_none() && state.failing.is_none() {
             if state.is_lent() && !state.batch_open {
-                // To a transaction, which has the lock.
+                // The transaction with the lent entries has the lock.
                 break;
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
@@ -756,25 +758,25 @@ impl Queue {
         state.urgent -= 1;
     }
 
-    /// Whether something is queued, and not lent or in a batch.
+    /// Whether entries are queued: lent entries and those in a batch do not count.
     pub fn has_queued(&self) -> bool {
         self.lock().queued_rows > 0
     }
 
-    /// Takes the checkpoints that were asked for and will not be carried out.
+    /// Removes the requested checkpoints, which the writer will not carry out.
     pub fn take_checkpoints(&self) -> Vec<CheckpointReply> {
         self.lock().checkpoints.drain(..).map(|(_, reply)| reply).collect()
     }
 
-    /// Answers those who are `waiting` that it failed. The entries stay.
+    /// Answers the calls selected by `waiting` with `error`. The entries stay queued.
     pub fn fail_waiting(&self, error: &Error, waiting: &Waiting) -> Settled {
-        let mut told = Settled::default();
+        let mut completions = Settled::default();
         let mut state = self.lock();
         for chunk in &mut state.chunks {
             if let Some(ticket) =
                 chunk.ticket.take_if(|ticket| waiting.includes(chunk.since, ticket.thread))
             {
-                told.replies.push((ticket.reply, Err((error.clone(), ticket.receipt))));
+                completions.replies.push((ticket.reply, Err((error.clone(), ticket.receipt))));
             }
         }
         let (failed, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.barriers)
@@ -782,26 +784,26 @@ impl Queue {
             .partition(|barrier| waiting.includes(barrier.since, barrier.thread));
         state.barriers = rest;
         for barrier in failed {
-            told.barriers.push((barrier.reply, Err(error.clone())));
+            completions.barriers.push((barrier.reply, Err(error.clone())));
         }
         state.await_rest();
         drop(state);
         self.progress.notify_all();
-        told
+        completions
     }
 }
 
-/// Nobody can tell whether the rows were committed.
+/// `ERR_FUSION_COMMIT_UNKNOWN`: neither the file nor the WAL shows whether the rows were committed.
 pub(super) fn commit_unknown(cause: &Error) -> Error {
     cause.clone().explained(
         "ERR_FUSION_COMMIT_UNKNOWN",
-        "COMMIT failed, and it cannot be told whether the entries were stored all the same: look \
-         for them before they are appended again. They are kept, takePending() hands them back.",
+        "COMMIT failed, and the entries may or may not be stored: look for them in the table \
+         before you append them again. They are kept; takePending() returns them.",
     )
 }
 
 impl State {
-    /// Refuses what exceeds the limit, or comes too late.
+    /// Refuses entries that exceed the limit, or that come after the log was closed.
     fn admit(&mut self, bytes: usize, options: &Options) -> Result<(), Refusal> {
         let limit = options.queue_bytes;
         if self.closing {
@@ -817,7 +819,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether the queue is refusing entries, for the first to be told of it.
+    /// Notes that the queue refuses entries. `true` for the first refusal since it last had room.
     pub fn start_refusing(&mut self) -> bool {
         !std::mem::replace(&mut self.refusing, true)
     }
@@ -835,15 +837,15 @@ impl State {
         self.queued_rows >= options.batch_rows || self.queued_bytes >= options.batch_bytes
     }
 
-    /// Whether entries are part of a transaction of a JavaScript thread, whose fate is not known.
-    /// Asked by the writer, while it has no batch itself.
+    /// Whether entries are part of a JavaScript thread's open transaction. Correct only while the
+    /// writer has no batch.
     fn is_lent(&self) -> bool {
         self.rows > self.queued_rows
     }
 
     fn take(&mut self, limit_rows: usize, limit_bytes: usize) -> Batch {
         let unknown = self.unknown.take();
-        // Rows whose fate is one stay together.
+        // The rows of a COMMIT with an unknown outcome stay in one batch.
         let (limit_rows, limit_bytes) = match &unknown {
             Some(unknown) => (limit_rows.max(unknown.outcomes.len()), usize::MAX),
             None => (limit_rows, limit_bytes),
@@ -860,7 +862,7 @@ impl State {
         }
         self.queued_rows = self.queued_rows.saturating_sub(rows);
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
-        // What is appended later in the same turn waits for its end.
+        // Entries that the same turn appends later wait for its end.
         self.turn_ended &= !self.chunks.is_empty();
         self.await_rest();
         batch
@@ -870,12 +872,12 @@ impl State {
         self.queued_rows += chunk.rows_left();
         self.queued_bytes += chunk.bytes_left();
         self.chunks.push_front(chunk);
-        // It was due before.
+        // The chunk was due before it was taken.
         self.turn_ended = true;
         self.await_rest();
     }
 
-    /// Recomputes since when somebody waits for what is queued.
+    /// Recomputes [`Self::awaited_since`].
     fn await_rest(&mut self) {
         let append = self.chunks.iter().find(|chunk| chunk.ticket.is_some());
         let barrier = self.barriers.first();
@@ -884,15 +886,15 @@ impl State {
         self.awaited_since = [append, barrier].into_iter().flatten().min();
     }
 
-    /// When what a call waits for is due.
+    /// When the awaited entries are due.
     fn awaited_due(&self, options: &Options) -> Option<Instant> {
         let linger = options.awaited_linger;
         let patience = if self.turn_ended { linger } else { linger.max(LONGEST_TURN) };
         self.awaited_since.map(|since| since + patience)
     }
 
-    /// Whether there is nothing to do before something happens. The writer's thread ends then, and
-    /// the next call of [`Queue::wake`] starts another.
+    /// Whether the writer has no work until it is woken. Its thread then ends, and the next call of
+    /// [`Queue::wake`] starts another.
     pub fn rest(&mut self) -> bool {
         let has_work = self.queued_rows > 0 && !self.is_lent() && self.stopped.is_none();
         let idle = !has_work && !self.closing && !self.look_at_wal && self.checkpoints.is_empty();
@@ -917,22 +919,22 @@ impl State {
         self.thread = Thread::Resting;
     }
 
-    /// Answers barriers that are reached, and notices relief.
-    fn finish(&mut self, told: &mut Settled, options: &Options) {
+    /// Answers the barriers that are reached, and detects that a full queue has room again.
+    fn finish(&mut self, completions: &mut Settled, options: &Options) {
         let settled = self.settled;
         let (reached, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.barriers)
             .into_iter()
             .partition(|barrier| barrier.target <= settled);
         self.barriers = waiting;
-        told.barriers.extend(reached.into_iter().map(|barrier| (barrier.reply, Ok(()))));
+        completions.barriers.extend(reached.into_iter().map(|barrier| (barrier.reply, Ok(()))));
         self.await_rest();
         if self.refusing && self.bytes <= options.queue_bytes / 2 {
             self.refusing = false;
-            told.relieved = true;
+            completions.relieved = true;
         }
     }
 
-    /// What is to be done at `now`.
+    /// What the writer has to do at `now`.
     pub fn next(&mut self, now: Instant, options: &Options) -> Next {
         if self.stopped.is_some() {
             return if self.closing { Next::Stop } else { Next::Wait(None) };
@@ -958,7 +960,7 @@ impl State {
 }
 
 impl Settled {
-    /// Whether it has nothing for those who wait.
+    /// Whether no waiting call gets an answer.
     pub fn is_empty(&self) -> bool {
         self.replies.is_empty() && self.barriers.is_empty()
     }

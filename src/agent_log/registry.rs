@@ -1,8 +1,8 @@
 //! One log per database file for the whole process: the map from file identity to log, and the
-//! handles through which JavaScript threads use one.
+//! handles through which JavaScript threads use a log.
 //!
-//! Any thread. A log lives while a handle does, and until what was accepted through it is
-//! written; another open of the same file meanwhile starts a new one.
+//! Any thread. A log lives until its last handle is released and every accepted entry is written.
+//! An open of the same file in between starts a new log.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,14 +20,14 @@ use super::{table, thread};
 use crate::checkpoint;
 use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved};
 
-/// Logs whose writer has not ended, closing ones included, with their number of handles.
+/// Logs whose writer has not ended, including closing logs, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
 
 fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A handle on a file's log. Dropping it does not wait; what was accepted is still written.
+/// A handle on a file's log. Dropping it does not wait; accepted entries are still written.
 pub struct Log {
     shared: Arc<Shared>,
     id: u64,
@@ -40,9 +40,9 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// A handle on the log of `file`, whose writer is started if there is none. `options` count
-/// for the first handle; a later one gets what the first one set, or, where it `insists` on its
-/// own, an error if they differ.
+/// A handle on the log of `file`; starts the log if the file has no open one. The log uses the
+/// `options` of its first handle. If a later handle `insists` on its options, it gets an error
+/// where they differ.
 ///
 /// # Errors
 /// `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_THREAD`.
@@ -58,7 +58,7 @@ pub fn open(
     let mut logs = running();
     let found = logs
         .iter_mut()
-        // Not by the id: the inode may be another file's by now, where no connection held the first.
+        // Not by the id: if no connection held the file open, its inode may have been reused.
         .find(|(shared, _)| Arc::ptr_eq(&shared.file, file) && !shared.queue.lock().closing);
     let shared = if let Some((shared, handles)) = found {
         if insists && shared.options != options {
@@ -74,7 +74,7 @@ pub fn open(
         Arc::clone(shared)
     } else {
         let shared = Arc::new(Shared::new(Arc::clone(file), options));
-        // Before the writer looks at the file: it may have something to tell at once.
+        // Before the writer starts: it may emit an event at once.
         shared.listen(id, listener);
         thread::start(&shared, forget)?;
         logs.push((Arc::clone(&shared), 1));
@@ -84,8 +84,8 @@ pub fn open(
     Ok(Log { shared, id, closed: false })
 }
 
-/// The log of a database without a file: no writer, no other handles. What is appended is
-/// queued until [`Log::write_on`] writes it.
+/// The log of a database without a file: no writer, no other handles. Entries stay queued until
+/// [`Log::write_on`] writes them.
 pub fn open_in_memory(options: Options, listener: Arc<dyn Listener>) -> Log {
     let shared = Arc::new(Shared::new(DatabaseFile::in_memory(), options));
     shared.listen(0, listener);
@@ -97,16 +97,16 @@ fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
-/// The file `id` has been repaired or restored: a log of it in this process that had stopped
-/// because it was damaged goes on, with the entries that are still queued.
+/// The file `id` was repaired or restored: a log in this process that its damage had stopped goes
+/// on, with the entries that are still queued.
 pub fn resume(id: FileId) {
     for shared in logs_of(id) {
         shared.resume();
     }
 }
 
-/// A connection of this process has noticed that the path of the file `id` leads elsewhere: its log
-/// stops, if it has not.
+/// A connection of this process detected that the path of the file `id` leads to another file: the
+/// log stops.
 pub fn replaced(id: FileId, error: &Error) {
     for shared in logs_of(id) {
         shared.stop(error);
@@ -118,23 +118,23 @@ fn logs_of(id: FileId) -> Vec<Arc<Shared>> {
     logs.into_iter().filter(|shared| shared.file.id == id).collect()
 }
 
-/// Has `end` called when the process ends, on the thread that ends it, before the logs are waited
-/// for: it ends transactions for which they would wait in vain.
+/// Registers `end`, which is called when the process ends, on the thread that ends it, before
+/// [`flush_all`] waits for the logs: it ends transactions that would block the writers.
 pub fn at_end(end: fn()) {
     BEFORE_END.get_or_init(|| end);
 }
 
 static BEFORE_END: OnceLock<fn()> = OnceLock::new();
 
-/// When the process's end has waited long enough: [`END_DEADLINE`] after it began.
+/// The moment at which the end of the process stops waiting: [`END_DEADLINE`] after it began.
 fn end_deadline() -> Instant {
     static DEADLINE: OnceLock<Instant> = OnceLock::new();
     *DEADLINE.get_or_init(|| Instant::now() + END_DEADLINE)
 }
 
-/// The process ends, and JavaScript may still run: waits until every log has written what it can
-/// write. What waits for a lock is left to [`flush_all`], because a transaction that JavaScript may
-/// yet commit is not rolled back.
+/// The process ends, and JavaScript may still run: waits until every log has written the entries
+/// that do not wait for a lock. The others are left to [`flush_all`], because a transaction that
+/// JavaScript may still commit is not rolled back.
 pub fn flush_unlocked() {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     for shared in logs {
@@ -142,9 +142,9 @@ pub fn flush_unlocked() {
     }
 }
 
-/// The process ends, and no JavaScript runs any more: rolls back what it left open, and waits until
-/// every log has written what it accepted, for at most [`END_DEADLINE`] after the end began. Returns a
-/// sentence for each log that has not.
+/// The process ends, and no JavaScript runs any more: rolls back open transactions, and waits until
+/// every log has written its entries, for at most [`END_DEADLINE`] after the end began. Returns a
+/// sentence for each log with unwritten entries.
 pub fn flush_all() -> Vec<String> {
     if let Some(end) = BEFORE_END.get() {
         end();
@@ -152,7 +152,8 @@ pub fn flush_all() -> Vec<String> {
     flush_until(end_deadline())
 }
 
-/// The same until `deadline`, for a thread that ends.
+/// Waits until every log has written its entries, or until `deadline`, for a thread that ends.
+/// Returns a sentence for each log with unwritten entries.
 pub fn flush_until(deadline: Instant) -> Vec<String> {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     let mut lost = Vec::new();
@@ -173,8 +174,8 @@ pub fn flush_until(deadline: Instant) -> Vec<String> {
     lost
 }
 
-/// Has the process's end wait for its logs. Node runs JavaScript's `exit` listeners on the main
-/// thread only, where this package may not even be loaded: a worker may be its only user.
+/// Makes the end of the process wait for its logs. Node runs JavaScript's `exit` listeners on the
+/// main thread only, and this package may be loaded in a worker only.
 fn flush_at_exit() {
     #[cfg(unix)]
     {
@@ -185,7 +186,7 @@ fn flush_at_exit() {
         extern "C" fn at_exit() {
             drop(std::panic::catch_unwind(|| {
                 for sentence in flush_all() {
-                    // Nothing is left to be reported to but the person at the terminal.
+                    // No JavaScript runs any more: stderr is the only place left to report to.
                     drop(writeln!(std::io::stderr(), "fusion-sqlite: {}", shown(&sentence)));
                 }
             }));
@@ -195,7 +196,7 @@ fn flush_at_exit() {
         // unloaded, and the threads it waits for run until this returns.
         REGISTER.call_once(|| unsafe {
             libc::atexit(at_exit);
-            // Bun ends by quick_exit(), which runs none of atexit()'s functions.
+            // Bun ends with quick_exit(), which does not run atexit()'s functions.
             #[cfg(target_os = "linux")]
             {
                 unsafe extern "C" {
@@ -207,44 +208,44 @@ fn flush_at_exit() {
     }
 }
 
-/// How a log stands that a transaction of one of its own threads keeps from writing.
+/// State of a log whose writer waits for a transaction of one of this process's threads.
 #[derive(Debug, Clone, Copy)]
 pub struct LockedOut {
-    /// Calls waited for it, and have been answered.
+    /// Calls that waited for the log were answered with the error.
     pub told: bool,
-    /// It has lasted for as long as was asked.
+    /// Writing has failed for at least the given patience.
     pub lasts: bool,
 }
 
 impl Log {
-    /// Accepts one entry that nobody waits for.
+    /// Accepts one entry that no call waits for.
     ///
     /// # Errors
-    /// Why it was not taken.
+    /// Why the entry was not accepted.
     pub fn append_one(&self, entry: &Entries) -> std::result::Result<(), Refusal> {
         self.check_open()?;
         let taken = self.shared.queue.push_one(entry, &self.shared.options);
         if let Err(Refusal::Full { .. }) = &taken {
-            self.shared.tell_refusal();
+            self.shared.report_refusal();
         }
         taken
     }
 
-    /// Accepts the entries of a call that waits for `reply`, and returns an empty arena. Where
-    /// they are refused `reply` is dropped.
+    /// Accepts the entries of a call that waits for `reply`, and returns an empty arena. If the
+    /// entries are refused, `reply` is dropped.
     ///
     /// # Errors
-    /// Why nothing was taken.
+    /// Why no entry was accepted.
     pub fn append(&self, entries: Entries, reply: Reply) -> std::result::Result<Entries, Refusal> {
         self.check_open()?;
         let taken = self.shared.queue.push_batch(entries, reply, &self.shared.options);
         if let Err(Refusal::Full { .. }) = &taken {
-            self.shared.tell_refusal();
+            self.shared.report_refusal();
         }
         taken
     }
 
-    /// The turn of JavaScript has ended in which [`Self::append`] was called.
+    /// A turn of JavaScript that called [`Self::append`] has ended.
     pub fn turn_ended(&self) {
         self.shared.queue.turn_ended(&self.shared.options);
     }
@@ -253,21 +254,21 @@ impl Log {
         if self.closed { Err(Refusal::Closed) } else { Ok(()) }
     }
 
-    /// Has `reply` called once everything accepted so far is settled.
+    /// Calls `reply` once every entry accepted so far is settled.
     pub fn barrier(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         self.shared.queue.barrier(Box::new(reply));
     }
 
-    /// Waits until everything accepted so far is settled.
+    /// Blocks until every entry accepted so far is settled.
     ///
     /// # Errors
-    /// `ERR_FUSION_FLUSH_TIMEOUT`, or why the writer has stopped; the entries are kept.
+    /// `ERR_FUSION_FLUSH_TIMEOUT`, or the error that stopped the writer; the entries are kept.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         self.shared.queue.flush(timeout, &|| ())
     }
 
-    /// The same, and calls `meanwhile` now and then: for a thread whose event loop stands still,
-    /// and which has connections that the writer may have to wait for.
+    /// As [`Self::flush`], and calls `meanwhile` at intervals: for a JavaScript thread, whose
+    /// blocked event loop may have connections that the writer has to wait for.
     ///
     /// # Errors
     /// As [`Self::flush`].
@@ -275,7 +276,7 @@ impl Log {
         self.shared.queue.flush(timeout, meanwhile)
     }
 
-    /// Writes everything queued on `connection`, inside the transaction that is open there.
+    /// Writes all queued entries on `connection`, inside its open transaction.
     ///
     /// # Errors
     /// SQLite's; the entries are then queued as before.
@@ -283,20 +284,20 @@ impl Log {
         Borrowed::write(&self.shared, connection, borrowed)
     }
 
-    /// Takes back everything that was accepted and is not committed. Calls that wait for some of
-    /// it are told.
+    /// Takes back all entries that were accepted and are not committed. Calls that wait for such an
+    /// entry get an error.
     pub fn take_pending(&self) -> Vec<Entries> {
         let batch = self.shared.queue.take_all();
         let pending = copies(&batch);
-        self.shared.tell(self.shared.queue.forget(batch, &self.shared.options));
+        self.shared.deliver(self.shared.queue.forget(batch, &self.shared.options));
         pending
     }
 
-    /// Looks, on the connection through which it was opened, whether the table is there already: then
-    /// `create_table` never makes it, should a migration take it away before the first entry.
+    /// Notes whether the table exists when the log is opened. If it does, `create_table` never
+    /// creates it again, even if a migration drops it before the first entry.
     pub fn look_for_table(&self, connection: &Connection) {
         let shared = &self.shared;
-        // A schema that cannot be read is reported when it is written to.
+        // An unreadable schema is reported by the first write.
         if shared.options.create_table
             && table::kind_of(connection, table::TABLE).is_ok_and(|kind| kind.is_some())
         {
@@ -323,7 +324,8 @@ impl Log {
         &self.shared.options
     }
 
-    /// Figures, rows and bytes queued, the WAL's status, and the failure that lasts, if one does.
+    /// Figures, rows and bytes queued, the WAL's status, and the current failure: whether it
+    /// stopped the log, and the error.
     pub fn stats(&self) -> (Stats, usize, usize, WalStatus, Option<(bool, Error)>) {
         let state = self.shared.queue.lock();
         let failure = match (&state.stopped, &state.failing) {
@@ -336,8 +338,8 @@ impl Log {
         (stats, rows, bytes, self.shared.wal().clone(), failure)
     }
 
-    /// Gives the handle up. The last one lets the writer end once the queue is written; `true`
-    /// says that this was the last.
+    /// Releases the handle. Returns `true` for the last handle, after which the writer ends once
+    /// the queue is written.
     pub fn release(&mut self) -> bool {
         if std::mem::replace(&mut self.closed, true) {
             return false;
@@ -357,8 +359,8 @@ impl Log {
         true
     }
 
-    /// Has `reply` called once the writer has ended, after the last handle was released: with the
-    /// failure that had stopped it for good, if one had.
+    /// Calls `reply` once the writer has ended, after the last handle was released: with the error
+    /// that had stopped it for good, if any.
     pub fn when_ended(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.queue.lock();
         if state.ended {
@@ -369,37 +371,36 @@ impl Log {
         state.when_ended.push(Box::new(reply));
     }
 
-    /// Tells everybody who waits that writing failed, and the listeners; the entries stay queued.
+    /// Answers every waiting call with `error` and emits it; the entries stay queued.
     pub fn fail_waiting(&self, error: &Error) {
-        self.shared.tell(self.shared.queue.fail_waiting(error, &Waiting::default()));
+        self.shared.deliver(self.shared.queue.fail_waiting(error, &Waiting::default()));
         self.shared.emit(&Event::Error(error.clone()));
     }
 
-    /// Whether something was accepted and is not settled: queued, in a batch, or lent.
+    /// Whether accepted entries are not settled: queued, in a batch, or lent.
     pub fn has_pending(&self) -> bool {
         self.shared.queue.lock().rows > 0
     }
 
-    /// Whether the path of the log's file was found to lead elsewhere.
+    /// Whether the log stopped because the path of its file leads to another file.
     pub fn is_displaced(&self) -> bool {
         let state = self.shared.queue.lock();
         state.stopped.as_ref().is_some_and(|error| error.class() == Class::Replaced)
     }
 
-    /// Moves everything that was accepted and is not committed to `next`, behind what is queued
-    /// there, with those who wait for it. This log has stopped then. Where both are handles on one
-    /// log, whose file is at its path again, that log goes on.
+    /// Moves all queued entries and their waiting calls to the end of `next`'s queue, and stops
+    /// this log. If both are handles on one log, whose file is at its path again, that log goes on.
     pub fn move_to(&self, next: &Log) {
         if Arc::ptr_eq(&self.shared, &next.shared) {
             return self.shared.go_on(Class::Replaced);
         }
         let left = self.shared.queue.leave();
-        next.shared.tell(next.shared.queue.take_over(left, &next.shared.options));
+        next.shared.deliver(next.shared.queue.take_over(left, &next.shared.options));
         self.shared.stop(&file_moved(&self.shared.file.path));
     }
 
-    /// A transaction that thread `thread` has open keeps the writer from writing, as `error` says:
-    /// reports it to those of that thread who have waited for as long as `patience`.
+    /// An open transaction of thread `thread` blocks the writer: answers with `error` the calls of
+    /// that thread that have waited for `patience` or longer.
     pub fn report_own_transaction(
         &self,
         thread: ThreadId,
@@ -411,17 +412,18 @@ impl Log {
         let waiting = Waiting { before, thread: Some(thread) };
         let settled = self.shared.queue.fail_waiting(error, &waiting);
         let told = !settled.is_empty();
-        self.shared.tell(settled);
+        self.shared.deliver(settled);
         LockedOut { told, lasts: before.zip(failed).is_some_and(|(before, since)| since <= before) }
     }
 
-    /// Whether something is queued.
+    /// Whether entries are queued.
     pub fn has_queued(&self) -> bool {
         self.shared.queue.has_queued()
     }
 
-    /// Waits until the writer has ended, after the last handle was released. `true` says that it
-    /// has, and left the file in order. Calls `meanwhile` as [`Self::flush_while`] does.
+    /// Waits until the writer has ended, after the last handle was released. Returns `true` if it
+    /// ended in time and was not stopped by an error. Calls `meanwhile` as [`Self::flush_while`]
+    /// does.
     pub fn wait_ended(&self, timeout: Duration, meanwhile: &dyn Fn()) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.queue.lock();

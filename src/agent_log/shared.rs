@@ -1,8 +1,8 @@
-//! A log as its handles and its writer share it: the file, the options, the queue, what is known
-//! of the WAL, and who listens.
+//! The part of a log that its handles and its writer share: the file, the options, the queue, the
+//! state of the WAL, and the listeners.
 //!
-//! Any thread. Listeners and replies are called with no lock held. What stops writing for good,
-//! and what lets it go on after all, is in here; what makes that necessary is the writer's to say.
+//! Any thread. Listeners and replies are called with no lock held. This module stops writing for
+//! good and resumes it; the writer decides when that is necessary.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,11 @@ use super::queue::{Queue, Settled, Waiting};
 use super::stats::WalStatus;
 use crate::engine::{Class, DatabaseFile, Error};
 
-/// A process has hundreds of databases open at times, and writes to few of them.
+/// After this time without work the writer's thread ends: a process may have hundreds of databases
+/// open and write to few of them.
 const REST_AFTER: Duration = Duration::from_secs(30);
 
-/// Listeners that are held; also where a reply panics.
+/// Holds the listeners and releases them on drop, also if a reply panics.
 struct Held(Vec<Arc<dyn Listener>>);
 
 impl Held {
@@ -37,14 +38,14 @@ impl Drop for Held {
     }
 }
 
-/// A log as its handles and its writer share it.
+/// The part of a log that its handles and its writer share.
 pub(super) struct Shared {
     pub file: Arc<DatabaseFile>,
     pub options: Options,
     pub queue: Queue,
     /// See [`Self::knows_table`].
     table_seen: AtomicBool,
-    /// How long the writer's thread goes on without anything to do.
+    /// How long the writer's thread stays without work.
     pub rest_after: Duration,
     wal: Mutex<WalStatus>,
     listeners: Mutex<Vec<(u64, Arc<dyn Listener>)>>,
@@ -72,8 +73,8 @@ impl Shared {
         self.table_seen.store(true, Ordering::Release);
     }
 
-    /// Whether the table was there once. It is never made after that: who took it away is about to
-    /// bring it back.
+    /// Whether the table existed at some time. After that it is never created: the migration that
+    /// dropped it is about to create it again.
     pub fn knows_table(&self) -> bool {
         self.table_seen.load(Ordering::Acquire) || self.queue.lock().stats.rows > 0
     }
@@ -100,9 +101,9 @@ impl Shared {
         self.listeners().iter().map(|(_, listener)| Arc::clone(listener)).collect()
     }
 
-    /// Tells what a settled batch left to be told. Rejections first: a flush that resolves has
-    /// told of them, and once it has, nothing may keep the process alive to hear more.
-    pub fn tell(&self, mut settled: Settled) {
+    /// Delivers the replies and events of a settled batch. Rejections first: after a flush has
+    /// resolved, nothing may keep the process alive to receive them.
+    pub fn deliver(&self, mut settled: Settled) {
         for (entries, error) in std::mem::take(&mut settled.unawaited) {
             self.emit(&Event::Rejected(entries, Arc::clone(&self.options.columns), error));
         }
@@ -120,7 +121,8 @@ impl Shared {
         self.queue.lock().stopped.is_some()
     }
 
-    /// Ends writing for good: entries stay, each waiting call gets the error. The first reason counts.
+    /// Stops writing for good: entries stay, each waiting call gets the error. The first error
+    /// counts.
     pub fn stop(&self, error: &Error) {
         let mut state = self.queue.lock();
         if state.stopped.is_some() {
@@ -128,39 +130,39 @@ impl Shared {
         }
         state.stopped = Some(error.clone());
         drop(state);
-        // The event first, so that whoever is told of a failed append knows the reason.
+        // The event first: a program that gets the error of an append has seen the reason.
         self.emit(&match error.class() {
             Class::Replaced => Event::Replaced(error.clone()),
             Class::Corrupt => Event::Corrupt(error.clone()),
             _ => Event::Error(error.clone()),
         });
-        self.tell(self.queue.fail_waiting(error, &Waiting::default()));
+        self.deliver(self.queue.fail_waiting(error, &Waiting::default()));
         for reply in self.queue.take_checkpoints() {
             reply(Err(error.clone()));
         }
     }
 
-    /// The file has been repaired or restored: writing that damage had stopped goes on, with the
+    /// The file was repaired or restored: a log that its damage had stopped goes on, with the
     /// entries that are still queued.
     pub fn resume(&self) {
         self.go_on(Class::Corrupt);
     }
 
-    /// What had stopped writing, an error of this class, is over.
+    /// Resumes writing if an error of this class had stopped it.
     pub fn go_on(&self, class: Class) {
         let mut state = self.queue.lock();
         if state.stopped.as_ref().is_some_and(|error| error.class() == class) {
             state.stopped = None;
             state.failing = None;
             state.retry_at = None;
-            // What the WAL holds was left alone meanwhile.
+            // The WAL was not checkpointed meanwhile.
             state.look_at_wal = true;
             self.queue.wake(state, None);
         }
     }
 
-    /// Tells listeners once that the queue is full, until it has room again.
-    pub fn tell_refusal(&self) {
+    /// Emits `Backpressure(true)`, once until the queue has room again.
+    pub fn report_refusal(&self) {
         if self.queue.lock().start_refusing() {
             self.emit(&Event::Backpressure(true));
         }

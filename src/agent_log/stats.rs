@@ -1,5 +1,5 @@
-//! Figures of one log, for people and for decisions. Plain data, under the mutex of whoever keeps
-//! it: [`Stats`] the queue's, [`WalStatus`] one of its own.
+//! Figures of one log, for people and for decisions. Plain data: the queue's mutex guards
+//! [`Stats`], a mutex of its own guards [`WalStatus`].
 
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ impl Latency {
         self.max = self.max.max(time);
     }
 
-    /// The duration that `share` (0 to 1) of all did not exceed, to a quarter of an octave.
+    /// The duration that a `share` (0 to 1) of all did not exceed, to a quarter of an octave.
     pub fn quantile(&self, share: f64) -> Duration {
         let mut left = (self.count as f64 * share).ceil().max(1.0) as u64;
         if self.count == 0 {
@@ -60,7 +60,7 @@ impl Latency {
     }
 }
 
-/// What one log has done since it was opened.
+/// Figures of one log since it was opened.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     /// Transactions committed.
@@ -79,18 +79,18 @@ pub struct Stats {
     pub refused: u64,
     /// Entries handed back by `take_pending`.
     pub taken_back: u64,
-    /// BEGIN to COMMIT, a transaction.
+    /// Time from BEGIN to COMMIT, counted by transaction.
     pub commit: Latency,
-    /// Acceptance to COMMIT, a row.
+    /// Time from acceptance to COMMIT, counted by row.
     pub append: Latency,
 }
 
-/// What is known of the WAL and its checkpoints.
+/// State of the WAL and its checkpoints.
 #[derive(Debug, Clone, Default)]
 pub struct WalStatus {
     /// Frames after the last commit or checkpoint.
     pub frames: u32,
-    /// How many of them the last checkpoint found in the database.
+    /// How many of them are in the database, after the last checkpoint.
     pub backfilled: u32,
     /// Size of the file, in bytes.
     pub bytes: u64,
@@ -100,7 +100,7 @@ pub struct WalStatus {
     pub completed: [u64; 4],
     /// Checkpoints that a reader, a writer or another checkpointer prevented.
     pub prevented: u64,
-    /// Since when they have been, without one that completed.
+    /// The first prevented checkpoint since the last completed one.
     pub prevented_since: Option<SystemTime>,
     /// Checkpoints that failed.
     pub failed: u64,

@@ -1,17 +1,17 @@
-//! The schema that entries are written to: the table's SQL, what is prepared on it, when it is
-//! made, and what it lacks.
+//! The schema that entries are written to: the table's SQL, the statements prepared on it, when
+//! the table is created, and the faults that prevent writing.
 //!
-//! Everything here happens inside a write transaction, so that the schema cannot change between the
-//! look at it and the rows. The table is made where one of these holds, and no connection of this
-//! file's log has met the table before:
+//! All of it runs inside a write transaction, so that the schema cannot change between the check of
+//! the schema and the rows. The table is created if no connection of this file's log has seen it
+//! before, and one of these holds:
 //!
 //! * the database never had a schema;
-//! * the option `create_table` asks for it, and there is no table or view of that name.
+//! * the option `create_table` is set, and the schema has no table or view of that name.
 //!
-//! A table that was there once and is gone is in the hands of a migration, which a new table would
-//! be in the way of.
+//! A table that existed and is gone was dropped by a migration. A new table would block that
+//! migration, so none is created.
 //!
-//! The thread that owns the connection.
+//! Runs on the thread that owns the connection.
 
 use std::ffi::{CString, c_void};
 use std::ptr;
@@ -23,7 +23,7 @@ use super::entry::Field;
 use super::shared::Shared;
 use crate::engine::{Connection, Error, Result, SQLITE_ERROR};
 
-/// The table as it is made: Fusion's, without the reference to `tasks`.
+/// SQL that creates the table: Fusion's schema, without the reference to `tasks`.
 pub const SCHEMA: &str = "\
 CREATE TABLE IF NOT EXISTS agentLogEntries (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -38,8 +38,8 @@ CREATE INDEX IF NOT EXISTS idxAgentLogEntriesTaskIdTimestamp ON agentLogEntries(
 CREATE INDEX IF NOT EXISTS idxAgentLogEntriesTaskIdType ON agentLogEntries(taskId, type);
 ";
 
-/// Increases the counter under key `?1` to the time in milliseconds, or by one where that is more.
-/// One statement, so that nothing comes between its read and its write.
+/// Sets the counter under key `?1` to the time in milliseconds, or to its value plus one if that is
+/// more. One statement, so that no other write comes between its read and its write.
 pub const BUMP: &str = "INSERT INTO main.__meta (key, value) \
     VALUES (?1, CAST(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) AS TEXT)) \
     ON CONFLICT (key) DO UPDATE \
@@ -47,7 +47,7 @@ pub const BUMP: &str = "INSERT INTO main.__meta (key, value) \
 
 pub(super) const TABLE: &str = "agentLogEntries";
 
-/// The INSERT of an entry; parameters in the order of the fields, then of the further columns.
+/// The INSERT of an entry; parameters in the order of the fields, then of the additional columns.
 pub(super) fn insert(connection: &Connection, shared: &Shared) -> Result<Statement> {
     let sql = insert_sql(&shared.options.columns);
     let mut prepared = prepare(connection, &sql);
@@ -60,10 +60,10 @@ pub(super) fn insert(connection: &Connection, shared: &Shared) -> Result<Stateme
     prepared.map_err(|error| insert_fault(connection, shared, error))
 }
 
-/// What a failure of [`insert`]'s statement means: whether it can be prepared still.
+/// Called after [`insert`]'s statement failed: checks that it can still be prepared.
 ///
 /// # Errors
-/// `ERR_FUSION_SCHEMA` where it cannot, so that no row is at fault; SQLite's.
+/// `ERR_FUSION_SCHEMA` if it cannot: the schema is at fault, not the row; SQLite's.
 pub(super) fn check(connection: &Connection, shared: &Shared) -> Result<()> {
     match prepare(connection, &insert_sql(&shared.options.columns)) {
         Ok(_) => Ok(()),
@@ -71,11 +71,11 @@ pub(super) fn check(connection: &Connection, shared: &Shared) -> Result<()> {
     }
 }
 
-/// What `error` means, which says that a column must not be NULL: whether an entry can have a value
-/// for each such column.
+/// Called after a NOT NULL constraint failed with `error`: checks that an entry can have a value
+/// for each NOT NULL column without a default.
 ///
 /// # Errors
-/// `ERR_FUSION_SCHEMA` where it cannot, so that no row is at fault; SQLite's.
+/// `ERR_FUSION_SCHEMA` if it cannot: the schema is at fault, not the row; SQLite's.
 pub(super) fn check_required(
     connection: &Connection,
     shared: &Shared,
@@ -83,7 +83,7 @@ pub(super) fn check_required(
 ) -> Result<()> {
     let names = || {
         let mut select = connection.sql()?.prepare(
-            // A rowid has a value without being given one.
+            // SQLite chooses the value of an INTEGER PRIMARY KEY.
             "SELECT name FROM pragma_table_info(?1, 'main') \
              WHERE \"notnull\" AND dflt_value IS NULL AND NOT (pk > 0 AND upper(type) = 'INTEGER')",
         )?;
@@ -120,13 +120,13 @@ pub(super) fn bump(connection: &Connection, shared: &Shared) -> Result<Option<St
     prepare(connection, BUMP).map(Some).map_err(counter_fault)
 }
 
-/// Whether there is a table `__meta`. Asked for each append of a database in memory: a statement that
-/// cannot be prepared would cost ten times as much.
+/// Whether the schema has a table `__meta`. This runs for each append to a database in memory:
+/// preparing a statement that fails would cost ten times as much.
 fn has_meta(connection: &Connection) -> Result<bool> {
     refresh(connection)?;
     let none: *mut c_void = ptr::null_mut();
     // SAFETY: the connection is open and used by this thread alone; the names are NUL-terminated;
-    // nothing is asked for but whether the table exists.
+    // the column name and the out-pointers may be null.
     let rc = unsafe {
         ffi::sqlite3_table_column_metadata(
             connection.raw(),
@@ -147,11 +147,11 @@ fn has_meta(connection: &Connection) -> Result<bool> {
     }
 }
 
-/// Has the connection know the schema as the file has it. What is prepared does not compare the two;
-/// what runs does.
+/// Makes the connection read the file's current schema. Preparing a statement does not compare the
+/// schema cookie with the file's, running one does.
 fn refresh(connection: &Connection) -> Result<()> {
     if connection.file().is_none() {
-        // No other thread can change it.
+        // No other connection can change the schema.
         return Ok(());
     }
     let sql = "SELECT 1 FROM main.sqlite_schema LIMIT 1";
@@ -159,25 +159,26 @@ fn refresh(connection: &Connection) -> Result<()> {
     read.map(drop).map_err(|error| Error::from(error).at(connection.path()))
 }
 
-/// A failure of the change counter. It is no row's fault, and no row is written without it.
+/// Explains an error of the change counter. It is no row's fault, and no row is written without
+/// the counter.
 pub(super) fn counter_fault(error: Error) -> Error {
     if !is_schema_error(&error) && error.errcode & 0xff != ffi::SQLITE_CONSTRAINT {
         return error;
     }
     error.explained(
         "ERR_FUSION_SCHEMA",
-        "Log entries cannot be written, because the change counter in __meta (key, value) cannot be \
-         increased. They are kept, and written once it can be; a database without such a counter is \
-         opened with changeCounter: null.",
+        "Log entries cannot be written, because the change counter in __meta (key, value) cannot \
+         be increased. They are kept, and written once it can be; a database without such a \
+         counter is opened with changeCounter: null.",
     )
 }
 
-/// Reads the number by which SQLite counts the changes of the schema.
+/// The statement that reads the schema cookie.
 pub(super) fn cookie(connection: &Connection) -> Result<Statement> {
     Statement::prepare(connection, c"PRAGMA main.schema_version")
 }
 
-/// Whether SQLite found something in a statement or in the schema that it could not make sense of.
+/// Whether `error` is SQLITE_ERROR: an error in a statement or in the schema.
 fn is_schema_error(error: &Error) -> bool {
     error.code == SQLITE_ERROR && error.errcode & 0xff == ffi::SQLITE_ERROR
 }
@@ -216,7 +217,7 @@ pub(super) fn kind_of(connection: &Connection, name: &str) -> Result<Option<Stri
     found.map_err(|error| Error::from(error).at(connection.path()))
 }
 
-/// Whether [`insert`]'s rows go to a view: what triggers make of them is not known then.
+/// Whether [`insert`]'s rows go to a view: then triggers decide which rows are stored.
 pub(super) fn is_view(connection: &Connection) -> Result<bool> {
     Ok(kind_of(connection, TABLE)?.is_some_and(|kind| kind == "view"))
 }
@@ -277,7 +278,8 @@ fn insert_fault(connection: &Connection, shared: &Shared, error: Error) -> Error
 fn triggers(connection: &Connection) -> Vec<String> {
     let names = || {
         let mut select = connection.sql().ok()?.prepare(
-            "SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE",
+            "SELECT name FROM main.sqlite_schema \
+             WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE",
         );
         let rows = select.as_mut().ok()?.query_map([TABLE], |row| row.get(0)).ok()?;
         rows.collect::<rusqlite::Result<_>>().ok()

@@ -1,13 +1,12 @@
-//! The thread that a file's writer runs on: its start, what wakes it from outside the queue, its
+//! The thread of a file's writer: its start, the callbacks that wake it from outside the queue, its
 //! rest and its end.
 //!
-//! A writer with nothing to do for a while ends its thread, and with it its connection; whatever
-//! wakes the writer starts another. Between the two the log is as it was: its handles are open, what
-//! it kept is kept.
+//! A writer without work for a while closes its connection and ends its thread; the next call that
+//! wakes the writer starts another thread. Meanwhile the log stays open with all of its state.
 //!
-//! A panic of the writer is caught, puts the batch back and stops the log: nothing dies quietly.
-//! When the writer ends for good, everybody is answered who still waits for that, and `at_end` is
-//! called, so that the list of running logs forgets this one.
+//! A panic of the writer is caught: the batch goes back to the queue, and the log stops with an
+//! error. When the writer ends for good, `at_end` removes the log from the list of running logs,
+//! and every call that still waits is answered.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,7 +23,7 @@ type AtEnd = fn(&Arc<Shared>);
 /// Gives `shared` its writer, and starts it.
 ///
 /// # Errors
-/// `ERR_FUSION_THREAD` where the system gives no thread.
+/// `ERR_FUSION_THREAD` if the system refuses to start a thread.
 pub(super) fn start(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
     attend(shared);
     let weak = Arc::downgrade(shared);
@@ -61,8 +60,8 @@ fn spawn(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
         })
 }
 
-/// The writer was needed and has no thread. Entries are kept, and the next call tries again; those
-/// who wait are answered. `again`: so they were before.
+/// The system refused to start the writer's thread. Entries are kept, waiting calls get the error,
+/// and the next call tries again. `again`: the previous start failed too and was reported.
 fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) {
     let mut state = shared.queue.lock();
     state.not_started();
@@ -74,7 +73,7 @@ fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) 
     if !again {
         shared.emit(&Event::Error(error.clone()));
     }
-    shared.tell(shared.queue.fail_waiting(error, &Waiting::default()));
+    shared.deliver(shared.queue.fail_waiting(error, &Waiting::default()));
     for reply in shared.queue.take_checkpoints() {
         reply(Err(error.clone()));
     }
@@ -84,8 +83,8 @@ fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) 
     }
 }
 
-/// Has the file report on its WAL and on its connections, until the log is gone or another one of
-/// the same file takes its place.
+/// Subscribes the log to events of the file's WAL and connections, until the log is dropped or
+/// another log of the same file replaces the subscription.
 fn attend(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     shared.file.wal.set_wake(
@@ -107,7 +106,7 @@ fn attend(shared: &Arc<Shared>) {
     })));
 }
 
-/// Runs the writer until it ends in order, or rests.
+/// Runs the writer until it ends or rests; restarts it after a panic.
 fn supervise(shared: &Shared) -> Finish {
     let mut writer = Writer::new(shared);
     loop {
@@ -118,12 +117,12 @@ fn supervise(shared: &Shared) -> Finish {
         shared.stop(&Error::fusion(
             "ERR_FUSION_WRITER_PANIC",
             "the log's writer met a defect of fusion-sqlite and has stopped; entries are kept, \
-             takePending() takes them back. Please report it with the process's standard error.",
+             takePending() returns them. Please report it with the process's standard error.",
         ));
     }
 }
 
-/// Answers those who wait for the writer's end, or came too late.
+/// Answers the calls that wait for the writer's end, and checkpoints requested too late.
 fn take_leave(shared: &Shared) {
     let mut state = shared.queue.lock();
     state.ended = true;
@@ -134,7 +133,7 @@ fn take_leave(shared: &Shared) {
     for reply in waiting {
         reply(stopped.clone().map_or(Ok(()), Err));
     }
-    // Asked for between the writer's last look at the queue and its end.
+    // Requested after the writer last read the queue.
     for reply in shared.queue.take_checkpoints() {
         reply(Err(Error::fusion("ERR_INVALID_STATE", "database is not open")));
     }
@@ -170,7 +169,7 @@ mod tests {
     }
 
     impl Fixture {
-        /// A log whose writer rests as soon as it has nothing to do.
+        /// A log whose writer rests as soon as it has no work.
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let mut options = Options { change_counter: None, ..Options::default() };
@@ -187,7 +186,8 @@ mod tests {
             Self { _folder: folder, connection, shared }
         }
 
-        /// Waits until the writer has no thread, and makes sure that it has left nothing to do.
+        /// Waits until the writer has no thread; asserts that the WAL is empty and its connection
+        /// closed.
         fn rests(&self) {
             until(|| self.shared.queue.lock().is_resting());
             assert!(self.shared.file.has_one_connection());
@@ -233,7 +233,7 @@ mod tests {
         for _ in 0..3 {
             fixture.rests();
             fixture.connection.sql().unwrap().execute("INSERT INTO other VALUES (1)", []).unwrap();
-            // It takes note of the commit before the call returns.
+            // The commit is counted before the call returns.
             until(|| fixture.shared.wal().completed.iter().sum::<u64>() > 0);
         }
         fixture.rests();

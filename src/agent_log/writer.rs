@@ -1,34 +1,35 @@
-//! The writer: commits a file's log entries and cares for its WAL, on a thread of its own.
+//! The writer: commits a file's log entries and checkpoints its WAL, on a thread of its own.
 //!
-//! | state | leaves it when |
+//! | state | ends when |
 //! |---|---|
-//! | waiting | a batch is due, a checkpoint is due or asked for, the last handle is gone; nothing was to be done for 30 s |
+//! | waiting | a batch or a checkpoint is due, the last handle is released, or 30 s without work |
 //! | committing | the transaction is committed, or failed |
-//! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
-//! | healing | a fresh connection has found the file sound, or damaged |
-//! | repairing (damaged file) | it is repaired, by whomever, or cannot be |
-//! | resting | anything wakes it: the thread has ended, and the next one begins at waiting |
-//! | stopped (replaced file, or one that is not repaired) | never, unless the damaged file is repaired or restored: entries are kept to be taken back |
-//! | ending | the queue is empty, or has failed for the whole retry deadline |
+//! | pausing | this process releases the write lock, or a jittered pause is over |
+//! | healing | a check has found the file sound, or damaged |
+//! | repairing (damaged file) | the file is repaired, here or by another process, or cannot be |
+//! | resting (no thread) | a call wakes the writer: a new thread begins at waiting |
+//! | stopped (file replaced, or damaged and not repaired) | the file is repaired or restored |
+//! | ending | the queue is empty, or writing has failed for the whole retry deadline |
 //!
-//! [`Writer`] goes from one to the next. What it does in each, and what it remembers for the next
-//! time, is in a module of its own:
+//! A stopped writer keeps its entries for `takePending()`.
+//!
+//! [`Writer`] moves between the states. Each module owns one task and its memory:
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`transaction`] | the batch under way, from BEGIN to its receipts |
+//! | [`transaction`] | the current batch, from BEGIN to its receipts |
 //! | [`streak`] | when the write lock is left to other processes |
-//! | [`wal`] | what is known of the WAL, its checkpoints and their events |
-//! | [`mender`] | healing a wedge, repairing damage |
-//! | [`failures`] | pauses, and what those who wait are told |
-//! | [`schema`] | the schema that is kept for a repair |
-//! | [`connection`] | the connection all of them use |
-//! | [`doubt`] | the check of a file that is suspected |
+//! | [`wal`] | the state of the WAL, its checkpoints and their events |
+//! | [`mender`] | reopening stale connections, repairing damage |
+//! | [`failures`] | pauses between attempts, and the errors that waiting calls get |
+//! | [`schema`] | the copy of the schema that a repair uses |
+//! | [`connection`] | the connection that all of them use |
+//! | [`doubt`] | the check of a file that may be damaged |
 //!
-//! A failure is answered by its class (`engine::Class`). One that may come from a wedge, or says
-//! that the file is damaged, is seen to by the mender; what is left of it stops the writer if it
-//! says that the file is damaged, or another one, and is retried otherwise: transient ones at
-//! once, disk ones slowly on a fresh connection.
+//! The class of an error (`engine::Class`) decides what follows. The mender handles an error that a
+//! stale connection may have caused, or that reports damage. An error that remains stops the writer
+//! if the file is damaged or replaced. Any other error is retried: a transient one at once, a disk
+//! error slowly and on a fresh connection.
 
 mod connection;
 mod doubt;
@@ -62,8 +63,8 @@ pub(super) struct Writer<'a> {
     failures: Failures<'a>,
     schema: Schema<'a>,
     look_at_wal: Option<Instant>,
-    /// After a commit the writer sleeps no longer than a turn may last. So the next append, which
-    /// the receipt makes likely, need not wake it to have its clock started.
+    /// Until this moment the writer sleeps no longer than a turn of JavaScript may last. A receipt
+    /// makes another append likely, and that append then need not wake the writer.
     attentive_until: Option<Instant>,
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Writer<'a> {
 enum Step {
     Next(Next),
     LookAtWal,
-    /// There was nothing to do for a while.
+    /// There was no work for [`Shared::rest_after`].
     Rest,
 }
 
@@ -80,7 +81,7 @@ enum Step {
 pub(super) enum Finish {
     /// For good.
     Ended,
-    /// Until there is something to do.
+    /// Until there is work.
     Resting,
 }
 
@@ -94,14 +95,14 @@ impl<'a> Writer<'a> {
             mender: Mender::new(shared),
             failures: Failures::new(shared),
             schema: Schema::new(shared),
-            // A WAL left by an earlier process is looked at soon.
+            // An earlier process may have left a WAL.
             look_at_wal: Some(Instant::now()),
             attentive_until: None,
         }
     }
 
-    /// Runs until the last handle is gone and the queue is empty, or never will be; or until there
-    /// was nothing to do for [`Shared::rest_after`].
+    /// Runs until the last handle is released and the queue is empty or writing has stopped, or
+    /// until there was no work for [`Shared::rest_after`].
     pub fn run(&mut self) -> Finish {
         loop {
             match self.wait() {
@@ -120,7 +121,7 @@ impl<'a> Writer<'a> {
                 }
                 Step::Rest => {
                     self.let_go_of_file();
-                    // Unless something has come in between.
+                    // Unless work has arrived meanwhile.
                     if self.shared.queue.lock().rest() {
                         return Finish::Resting;
                     }
@@ -129,8 +130,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Leaves nothing under way after a panic: the transaction, if one was open, goes with the
-    /// connection, and its batch back to the queue.
+    /// Cleans up after a panic: closing the connection rolls back an open transaction, and its
+    /// batch goes back to the queue.
     pub fn abandon(&mut self) {
         drop(catch_unwind(AssertUnwindSafe(|| self.own.close())));
         self.transactions.abandon();
@@ -149,7 +150,7 @@ impl<'a> Writer<'a> {
                 Next::Wait(due) => due,
                 next => return Step::Next(next),
             };
-            // Nothing is done to a file that is damaged or replaced.
+            // A damaged or replaced file is not checkpointed.
             let look = self.look_at_wal.filter(|_| state.stopped.is_none());
             if look.is_some_and(|look| look <= now) {
                 return Step::LookAtWal;
@@ -166,12 +167,12 @@ impl<'a> Writer<'a> {
 
     fn commit(&mut self) -> Result<()> {
         let settled = self.transactions.run(&mut self.own, &mut self.failures)?;
-        // Before anybody who waits can ask for the state.
+        // Before a reply is delivered: its caller may read the state.
         self.failures.are_over();
         self.wal.committed();
         self.mender.confirm();
         self.attentive_until = Some(Instant::now() + LONGEST_TURN);
-        self.shared.tell(settled);
+        self.shared.deliver(settled);
         Ok(())
     }
 
@@ -182,10 +183,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Heals or repairs what `error` came from. `Ok`: try again.
+    /// Reopens a stale connection or repairs the file, if that caused `error`. `Ok`: try again.
     ///
     /// # Errors
-    /// What is left to be answered.
+    /// The error that remains.
     fn mend(&mut self, error: Error) -> Result<()> {
         let Err(error) = self.mender.heal(&mut self.own, error) else {
             return Ok(());
@@ -196,7 +197,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Answers for an error that could neither be healed nor repaired.
+    /// Stops the writer or schedules a retry, for an error that remains after [`Self::mend`].
     fn answer(&mut self, error: Error) {
         let class = error.class();
         if matches!(class, Class::Corrupt | Class::Replaced)
@@ -204,8 +205,9 @@ impl<'a> Writer<'a> {
         {
             return self.shared.stop(&error);
         }
-        // A fresh connection next time: whatever made this one fail is not carried along. Unless
-        // it has a WAL open that no other connection can open any more, or waits for another schema.
+        // The next attempt gets a fresh connection, without the state that made this one fail. Two
+        // connections stay: one with a deleted WAL that no other connection can open, and one that
+        // waits for the schema to change.
         if class != Class::Transient
             && error.code != "ERR_FUSION_WAL_LOST"
             && error.code != "ERR_FUSION_SCHEMA"
@@ -215,7 +217,7 @@ impl<'a> Writer<'a> {
         self.failures.answer(&error, self.mender.next_repair());
     }
 
-    /// Looks at the WAL, and checkpoints if the policy says so.
+    /// Applies the checkpoint policy to the WAL.
     fn care_for_wal(&mut self) {
         let file = &self.shared.file;
         let now = Instant::now();
@@ -229,7 +231,7 @@ impl<'a> Writer<'a> {
             return;
         }
         if let Err(error) = doubt::settle(file) {
-            // Nothing is done to the file until the doubt is settled.
+            // The file is not checkpointed until it has passed the check.
             self.look_at_wal = Some(now + self.failures.pause_before_check());
             return self.doubted(error);
         }
@@ -242,26 +244,25 @@ impl<'a> Writer<'a> {
         let look_again = match due {
             Ok(mode) => {
                 drop(self.checkpoint(mode));
-                // What remains to be done, if anything, is decided afresh.
+                // The policy decides again what remains to be done.
                 Some(now + Duration::from_millis(1))
             }
             Err(look_again) => {
-                // The file has just been used, or checkpointed, without a complaint.
+                // The file has just been used or checkpointed without an error.
                 self.schema.keep_if_due(&self.own, now);
                 file.wal.set_asleep(look_again.is_none());
                 look_again.map(|time| now + time)
             }
         };
         self.look_at_wal = [look_again, heed_again].into_iter().flatten().min();
-        // What waits for another schema is tried for on this connection.
+        // Entries that wait for the schema to change are retried on this connection.
         let has_entries = self.shared.queue.lock().rows > 0;
         if self.look_at_wal.is_none() && self.wal.is_idle(now) && !has_entries {
             self.let_go_of_file();
         }
     }
 
-    /// Closes the connection, for as long as there is nothing to do: its descriptors are needed
-    /// elsewhere.
+    /// Closes the connection while there is no work, to free its file descriptors.
     fn let_go_of_file(&mut self) {
         let is_in_order = !self.shared.is_stopped();
         if is_in_order && self.own.get().is_some() {
@@ -270,8 +271,8 @@ impl<'a> Writer<'a> {
         self.own.close_at_end(is_in_order && self.shared.file.has_one_connection());
     }
 
-    /// Sees to damage that another connection of this process met. Answers when to look again, if
-    /// that was only just done.
+    /// Checks and repairs the file if another connection of this process reported damage. Returns
+    /// when to check again, if the last check was too recent.
     fn heed_damage(&mut self, now: Instant) -> Option<Instant> {
         match self.mender.heed(&mut self.own, now) {
             Ok(again) => again,
@@ -283,18 +284,18 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The file could not be checked, or did not pass.
+    /// The check of the file failed, or found damage.
     fn doubted(&mut self, error: Error) {
         match error.class() {
             Class::Corrupt | Class::Replaced => self.failed(error),
-            // Told with the batch or the checkpoint that it is in the way of.
+            // Reported by the next batch or checkpoint, which it blocks.
             _ => self.failures.count(),
         }
     }
 
     fn checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
         let shared = self.shared;
-        // Counted before: a commit during the checkpoint may be what the restart is undone by.
+        // Read before the checkpoint: a commit during it may follow the restart of the WAL.
         let commits = shared.file.wal.commits();
         let started = Instant::now();
         let mut result = wal::checkpoint(shared, &mut self.own, mode);
@@ -303,20 +304,20 @@ impl<'a> Writer<'a> {
         }
         if result.is_ok() {
             self.mender.confirm();
-            // The file was written to: what is known of it is brought up to date.
+            // The checkpoint wrote to the file: its recorded state is updated.
             drop(shared.file.check_beside());
         }
         self.wal.record(&result, commits, started);
         result
     }
 
-    /// Leaves the file as a clean shutdown should: WAL in the database, connection closed.
+    /// Leaves the file as after a clean shutdown: WAL checkpointed, connection closed.
     fn end(&mut self) {
         if !self.shared.is_stopped() && wal::size(&self.shared.file.path) > 0 {
             drop(self.checkpoint(Mode::Truncate));
         }
-        // The checkpoint may have found damage. The WAL at the path of a file that is gone from it may
-        // be another's.
+        // The checkpoint may have found damage. If the file is no longer at its path, the WAL there
+        // may belong to another file.
         let is_in_order = !self.shared.is_stopped() && self.shared.file.check_identity().is_ok();
         if is_in_order && !self.shared.file.is_suspect() {
             self.schema.keep_if_stale(&self.own);

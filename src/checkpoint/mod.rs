@@ -17,13 +17,13 @@ pub use policy::{Policy, Situation, decide};
 /// How far a checkpoint goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Copies what it can without waiting for anybody.
+    /// Copies as many frames as possible without waiting for readers or writers.
     Passive,
-    /// Waits for nobody here, but copies everything or reports busy.
+    /// Copies all frames, or reports busy after the connection's busy timeout (the writer's is 0).
     Full,
     /// As `Full`, and the next commit starts the WAL from its beginning.
     Restart,
-    /// As `Restart`, and the WAL file is cut to nothing.
+    /// As `Restart`, and the WAL file is truncated to 0 bytes.
     Truncate,
 }
 
@@ -74,7 +74,7 @@ impl Mode {
 /// and leaves them almost nothing to do under that lock.
 ///
 /// # Errors
-/// SQLite's, except that being prevented is no error but [`Outcome::busy`].
+/// SQLite's. A checkpoint that a lock prevented is not an error: see [`Outcome::busy`].
 pub fn run(connection: &Connection, mode: Mode) -> Result<Outcome> {
     let passive = step(connection, Mode::Passive)?;
     if mode == Mode::Passive {

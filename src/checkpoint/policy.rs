@@ -1,22 +1,23 @@
-//! What to do about the WAL: a pure function of what is known about it.
+//! Which checkpoint is due: a pure function of the state of the WAL.
 //!
 //! | situation, the first that applies | action |
 //! |---|---|
 //! | nothing in the WAL file | none |
-//! | the file exceeds its limit, is not idle, and was not restarted since the last commit | RESTART |
+//! | the file exceeds its limit, is not idle, not restarted since the last commit | RESTART |
 //! | the file is idle, or was last truncated `interval` ago | TRUNCATE |
-//! | `due_frames` or more are not in the database | PASSIVE |
+//! | `due_frames` or more frames are not in the database | PASSIVE |
 //! | otherwise | none |
 //!
-//! RESTART and TRUNCATE pass their turn for a pause after a checkpoint was prevented, and PASSIVE
-//! passes it until the WAL has grown by `due_frames` again.
+//! After a checkpoint was prevented, RESTART and TRUNCATE are skipped for a pause, and PASSIVE is
+//! skipped until the WAL has grown by `due_frames` again.
 //!
-//! Why once: RESTART does not shorten the file, the commit after it does.
+//! RESTART runs once for each commit: it does not shorten the file, the next commit does.
 //!
-//! Why TRUNCATE waits for idleness: cutting the file makes the next commits grow it again. Why
-//! a prevented RESTART is retried after a pause: whoever prevents it (a long read) will go on doing
-//! so for a while, and the attempt takes the write lock from the writers of other processes. A
-//! PASSIVE attempt costs nobody anything.
+//! TRUNCATE waits for idleness, because the next commits have to grow a truncated file again.
+//!
+//! A prevented RESTART is retried only after a pause. The reader that prevents it usually reads on
+//! for a while, and each attempt takes the write lock from the writers of other processes. A
+//! PASSIVE attempt takes no lock that a reader or a writer waits for.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use super::Mode;
 /// Pause after a checkpoint that was prevented, while the WAL is growing.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The same for a WAL that is short and only waits to be truncated: nothing presses.
+/// The pause for a WAL that is neither oversized nor due: truncating it is not urgent.
 const IDLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The figures of the policy.
@@ -37,7 +38,7 @@ pub struct Policy {
     pub limit_bytes: u64,
     /// Time without a commit after which the WAL is truncated.
     pub idle: Duration,
-    /// The WAL is truncated at the latest this long after the last time it was.
+    /// The longest time between two truncations of the WAL.
     pub interval: Duration,
 }
 
@@ -69,11 +70,12 @@ pub struct Situation {
     pub idle: Duration,
     /// Time since the WAL was last truncated, or since the start.
     pub since_truncate: Duration,
-    /// Time since a checkpoint was prevented, if the last one was.
+    /// Time since the last checkpoint, if it was prevented.
     pub since_prevented: Option<Duration>,
 }
 
-/// What to do, and otherwise after which time to look again (`None`: when something happens).
+/// The checkpoint that is due. If none is: the time after which to decide again, where `None`
+/// means after the next commit.
 pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Duration>> {
     if situation.wal_bytes == 0 {
         return Err(None);
@@ -92,7 +94,7 @@ pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Dur
             return Ok(Mode::Truncate);
         }
     }
-    // A WAL that is shorter than before was started afresh.
+    // A WAL with fewer frames than before was restarted.
     let grown = match situation.frames.checked_sub(situation.frames_at_last) {
         Some(grown) => grown,
         None => situation.frames,
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_wal_wakes_nobody() {
+    fn an_empty_wal_needs_no_checkpoint() {
         let empty = Situation { frames: 0, wal_bytes: 0, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &empty), Err(None));
     }

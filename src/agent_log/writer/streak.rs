@@ -1,16 +1,16 @@
-//! Turns at writing among processes.
+//! Fairness of the write lock between processes.
 //!
-//! SQLite's write lock has no queue: who finds it taken sleeps and tries again. A writer that
-//! commits batch after batch leaves the others no more than the moments between two of its
-//! transactions, and one that waits longer after each try gets fewer of them than the others. So
-//! writers try again after the same short pause, and one that has gone on for [`LONGEST`] while
-//! others want the lock stands back for [`STAND_BACK`], in which each of them tries at least once.
+//! SQLite's write lock has no queue: a process that finds it taken sleeps and tries again. A writer
+//! that commits batch after batch leaves the others only the moments between its transactions, and
+//! a process that backs off after each try gets fewer of them. So all writers retry after the same
+//! short pause, and one that has committed for [`LONGEST`] while others want the lock leaves it
+//! alone for [`STAND_BACK`], in which each of the others tries at least once.
 //!
-//! Nothing is shared between processes: one that is stopped or killed holds no other up, and a
-//! program that knows nothing of this gets in as well. What others want is seen by meeting them: a
-//! process that has the file for itself never stands back.
+//! The processes share no state for this: a stopped or killed process blocks no other, and a
+//! program without this package gets the lock too. A writer learns of others only by finding the
+//! lock taken: a process that is alone never stands back.
 //!
-//! The writer's thread. Calls of this process that wait have their own precedence
+//! The writer's thread. Waiting calls of this process have their own precedence
 //! ([`crate::engine::Turn`]).
 
 use std::time::{Duration, Instant};
@@ -18,18 +18,18 @@ use std::time::{Duration, Instant};
 /// How long one process commits batch after batch while others wait.
 const LONGEST: Duration = Duration::from_millis(10);
 
-/// How long it leaves the lock alone then: twice the longest pause of those that try for it.
+/// How long it then leaves the lock alone: twice the longest pause between two tries of the others.
 const STAND_BACK: Duration = Duration::from_millis(2);
 
-/// How long it takes others to want the lock after they were met.
+/// How long others are assumed to want the lock after it was last found taken.
 const COMPANY: Duration = Duration::from_millis(250);
 
-/// The batches that this process has committed without another's in between, as far as it knows.
+/// The run of batches that this process has committed since it last found the lock taken.
 #[derive(Debug, Default)]
 pub(super) struct Streak {
-    /// When it began, and when its last batch was committed.
+    /// When the run began, and when its last batch was committed.
     run: Option<(Instant, Instant)>,
-    /// When another process was last met.
+    /// When another process last had the lock.
     met: Option<Instant>,
 }
 
@@ -46,7 +46,7 @@ impl Streak {
         self.run = Some((since, now));
     }
 
-    /// Whether others commit to the file, too.
+    /// Whether other processes commit to the file too.
     pub fn in_company(&self, now: Instant) -> bool {
         self.met.is_some_and(|met| now.saturating_duration_since(met) < COMPANY)
     }
@@ -55,7 +55,7 @@ impl Streak {
     pub fn stand_back(&mut self, now: Instant) -> Option<Duration> {
         let (since, last) = self.run?;
         if now.saturating_duration_since(last) >= STAND_BACK {
-            // It was left alone for long enough.
+            // The lock was already free for long enough.
             self.run = None;
             return None;
         }

@@ -1,7 +1,7 @@
-//! The care of the WAL: what the writer remembers of it between checkpoints, when the next one is
-//! due, and what one has come to. The writer's thread.
+//! Checkpoints of the WAL: the state between two checkpoints, when the next one is due, and its
+//! result. The writer's thread.
 //!
-//! [`checkpoint::decide`] is the policy. What others may see of it is in [`Shared::wal`].
+//! [`checkpoint::decide`] is the policy. [`Shared::wal`] has the state that other threads read.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,28 +15,29 @@ use crate::engine::{Class, Error, Result, Wal};
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
 
-/// Where several processes commit, one leaves checkpoints to the others for so many times as long
-/// as its last one took. The one that checkpoints commits nothing meanwhile, and finds the next
-/// checkpoint due when it is done: the others would go on while it does the work for all of them.
+/// If several processes commit, one leaves PASSIVE checkpoints to the others for this many times
+/// the duration of its last checkpoint. While it checkpoints it commits nothing, and the others'
+/// commits make the next checkpoint due: without a pause it would do the work of all processes.
 const OTHERS_SHARE: u32 = 3;
 
-/// The shortest time between two events that tell of a prevented checkpoint.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two events that report a prevented checkpoint.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct WalCare<'a> {
     shared: &'a Shared,
     last_commit: Instant,
     seen_commits: u32,
-    /// The WAL was restarted when the file had seen so many commits.
+    /// The file's number of commits when the WAL was restarted.
     restarted_at: Option<u32>,
     last_truncate: Instant,
     last_prevented: Option<Instant>,
-    /// Until then a checkpoint that is due is left to other processes that commit, too.
+    /// Until this moment a checkpoint that is due is left to other processes that commit.
     others_until: Instant,
     frames_at_last: u32,
-    told_prevented: Option<Instant>,
-    /// The failure that was last told: a full disk fails each checkpoint, many times a second.
-    told_failure: Option<i32>,
+    prevented_reported: Option<Instant>,
+    /// Error code of the last reported failure, which is reported once: with a full disk
+    /// checkpoints fail many times a second.
+    failure_reported: Option<i32>,
 }
 
 impl<'a> WalCare<'a> {
@@ -51,8 +52,8 @@ impl<'a> WalCare<'a> {
             last_prevented: None,
             others_until: now,
             frames_at_last: 0,
-            told_prevented: None,
-            told_failure: None,
+            prevented_reported: None,
+            failure_reported: None,
         }
     }
 
@@ -62,12 +63,13 @@ impl<'a> WalCare<'a> {
         self.shared.file.wal.committed_without();
     }
 
-    /// Whether the last commit is so long ago that the WAL is truncated.
+    /// Whether the time since the last commit has reached the policy's `idle`.
     pub fn is_idle(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_commit) >= self.shared.options.checkpoints.idle
     }
 
-    /// Looks at the WAL: the checkpoint that is due, or after which time to look again.
+    /// Updates the state of the WAL. Returns the checkpoint that is due, or the time after which to
+    /// call this again.
     pub fn look(&mut self, now: Instant) -> std::result::Result<Mode, Option<Duration>> {
         let shared = self.shared;
         let commits = shared.file.wal.commits();
@@ -95,26 +97,26 @@ impl<'a> WalCare<'a> {
         checkpoint::decide(&shared.options.checkpoints, &situation)
     }
 
-    /// When the next PASSIVE checkpoint is this process's again, if it is not yet.
+    /// How long PASSIVE checkpoints are still left to other processes, if they are.
     pub fn left_to_others(&self, now: Instant) -> Option<Duration> {
         self.others_until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Takes note of what a checkpoint has come to, and tells of it. It began at `started`, when
-    /// the file had seen `commits`. A file that is damaged or replaced stops the log.
+    /// Records and reports the result of a checkpoint that began at `started`, when the file's
+    /// number of commits was `commits`. Damage or a replaced file stops the log.
     pub fn record(&mut self, result: &Result<Outcome>, commits: u32, started: Instant) {
         let now = Instant::now();
         self.others_until = now + now.saturating_duration_since(started) * OTHERS_SHARE;
         match result {
             Ok(outcome) => {
                 self.note(*outcome, commits, now);
-                self.told_failure = None;
-                self.tell(*outcome, now);
+                self.failure_reported = None;
+                self.report(*outcome, now);
             }
             Err(error) => {
                 self.shared.wal().failed += 1;
                 self.last_prevented = Some(now);
-                self.tell_failure(error);
+                self.report_failure(error);
             }
         }
     }
@@ -145,15 +147,16 @@ impl<'a> WalCare<'a> {
         shared.file.wal.set_frames(outcome.frames);
     }
 
-    /// Tells of resets, and of prevented checkpoints now and then.
-    fn tell(&mut self, outcome: Outcome, now: Instant) {
+    /// Emits an event for each checkpoint that reset the WAL, for prevented checkpoints at most one
+    /// each [`REPORT_EVERY`], and for the first that completes after a prevented one.
+    fn report(&mut self, outcome: Outcome, now: Instant) {
         if outcome.busy {
-            if self.told_prevented.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+            if self.prevented_reported.is_some_and(|at| now.duration_since(at) < REPORT_EVERY) {
                 return;
             }
-            self.told_prevented = Some(now);
+            self.prevented_reported = Some(now);
         } else {
-            let was_prevented = self.told_prevented.take().is_some();
+            let was_prevented = self.prevented_reported.take().is_some();
             if outcome.mode == Mode::Passive && !was_prevented {
                 return;
             }
@@ -161,17 +164,17 @@ impl<'a> WalCare<'a> {
         self.shared.emit(&Event::Checkpoint(outcome));
     }
 
-    fn tell_failure(&mut self, error: &Error) {
+    fn report_failure(&mut self, error: &Error) {
         if matches!(error.class(), Class::Corrupt | Class::Replaced) {
             self.shared.stop(error);
-        } else if self.told_failure.replace(error.errcode) != Some(error.errcode) {
+        } else if self.failure_reported.replace(error.errcode) != Some(error.errcode) {
             self.shared.emit(&Event::Error(error.clone()));
         }
     }
 }
 
-/// Checkpoints a file that is sound: a checkpoint is what makes damage by a replaced file, or by a
-/// WAL that is not its own, permanent.
+/// Checkpoints the file after [`OwnConnection::sound`] has checked it: a checkpoint to a replaced
+/// file, or of another file's WAL, would make the damage permanent.
 pub(super) fn checkpoint(
     shared: &Shared,
     own: &mut OwnConnection<'_>,
@@ -191,13 +194,13 @@ pub(super) fn checkpoint(
         if !outcome.busy || attempts == RESET_ATTEMPTS {
             return Ok(outcome);
         }
-        // Perhaps a commit of this process was under way, which is over in a moment.
+        // A commit of this process may be running, which ends in a moment.
         turn.abandon();
         expectation.wait(Duration::from_millis(1));
     }
 }
 
-/// Size of the file's WAL, by `stat`; 0 where there is none.
+/// Size of the file's WAL in bytes, by `stat`; 0 if it has no WAL.
 pub(super) fn size(database: &Path) -> u64 {
     std::fs::metadata(Wal::path(database)).map_or(0, |metadata| metadata.len())
 }
