@@ -1,5 +1,5 @@
-//! What a log tells, and to whom. Events leave on whichever thread met what they tell of, most on
-//! the writer's; a [`Listener`] passes them on and returns.
+//! Events of a log and their listeners. An event is emitted on the thread that detected its cause,
+//! usually the writer's. A [`Listener`] forwards the event and returns.
 
 use std::sync::Arc;
 
@@ -9,42 +9,43 @@ use crate::engine::{Error, Remedy};
 use crate::health::Health;
 use crate::recovery::Report;
 
-/// What a log tells its listeners.
+/// An event of a log.
 #[derive(Debug)]
 pub enum Event {
-    /// Writing failed; the entries are kept and it is tried again.
+    /// Writing failed. The entries are kept, and the writer tries again.
     Error(Error),
-    /// The file is damaged and is not repaired; writing has stopped, the entries are kept.
+    /// The file is damaged and is not repaired. Writing has stopped; the entries are kept.
     Corrupt(Error),
-    /// The file is damaged and is about to be repaired: what was found.
+    /// The file is damaged, and its repair is about to start. Holds the result of the check.
     Recovering(Health),
-    /// The file is repaired, and writing goes on: the account of it.
+    /// The file is repaired, and writing goes on. Holds the report of the repair.
     Recovered(Box<Report>),
-    /// Connections to the file were wedged, by this error, and work again.
+    /// Connections to the file had a stale `-wal` or `-shm` and work again. Holds the error that
+    /// showed it, and the remedy.
     Healed(Error, Remedy),
-    /// Connections of this process to the file are to be opened anew: those that are in no
-    /// transaction are to be closed at once, because the others wait for it.
+    /// Connections of this process to the file must be reopened. A connection without an open
+    /// transaction must be closed at once: opening waits until all stale connections are closed.
     Reopen,
-    /// The write lock is another connection's, and has been for a while: a thread whose own it is
-    /// is to report that.
+    /// Another connection has held the write lock for a while. If it belongs to this process, its
+    /// thread reports that.
     LockedOut,
-    /// The path leads to another file, or to none; writing has stopped, the entries are kept.
+    /// The path leads to another file, or to no file. Writing has stopped; the entries are kept.
     Replaced(Error),
-    /// A checkpoint reset the WAL, or was prevented.
+    /// A checkpoint reset the WAL, or a reader, writer or checkpointer blocked it.
     Checkpoint(checkpoint::Outcome),
-    /// A row without a waiting call was rejected; the columns are the further ones of the log.
+    /// A row without a waiting call was rejected. Holds the names of the log's additional columns.
     Rejected(Entries, Arc<[String]>, Error),
     /// The queue refused entries (`true`), or has room again (`false`).
     Backpressure(bool),
 }
 
-/// Takes events. Called on any thread, never with a lock held; must not wait.
+/// Receives events. Called on any thread, never with a lock held; must not block.
 pub trait Listener: Send + Sync {
-    /// Takes one event.
+    /// Receives one event.
     fn event(&self, event: &Event);
 
-    /// Replies that belong together follow, until [`Self::release`]: the callers that one
-    /// transaction answers go on in one turn, and what they append next is one batch again.
+    /// The replies of one transaction follow, until [`Self::release`]. Delivered in one JavaScript
+    /// turn, they let the entries that the callers append next share a batch.
     fn hold(&self) {}
 
     /// Ends a [`Self::hold`].

@@ -1,8 +1,8 @@
-//! One log per database file for the whole process: the map from file identity to log, and the
-//! handles through which JavaScript threads use one.
+//! One log per database file for the whole process: the list of running logs, and the handles
+//! through which JavaScript threads use them.
 //!
-//! Any thread. A log lives while a handle does, and until what was accepted through it is
-//! written; another open of the same file meanwhile starts a new one.
+//! Any thread. A log lives until its last handle is closed and its accepted entries are written.
+//! An open of the same file after that close starts a new log.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,14 +21,14 @@ use super::{table, thread};
 use crate::checkpoint;
 use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved, shown};
 
-/// Logs whose writer has not ended, closing ones included, with their number of handles.
+/// Logs whose writer has not ended, closing logs included, each with its number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
 
 fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A handle on a file's log. Dropping it does not wait; what was accepted is still written.
+/// A handle on a file's log. Dropping it does not wait; the accepted entries are still written.
 pub struct Log {
     shared: Arc<Shared>,
     id: u64,
@@ -41,9 +41,8 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// A handle on the log of `file`, whose writer is started if there is none. `options` count
-/// for the first handle; a later one gets what the first one set, or, where it `insists` on its
-/// own, an error if they differ.
+/// Opens a handle on the log of `file`. The first handle starts the writer and sets the options. A
+/// later handle gets those options; if it `insists` on its own and they differ, it gets an error.
 ///
 /// # Errors
 /// `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_THREAD`.
@@ -59,7 +58,8 @@ pub fn open(
     let mut logs = running();
     let found = logs
         .iter_mut()
-        // Not by the id: the inode may be another file's by now, where no connection held the first.
+        // Not compared by file id: if no connection kept the first file open, its inode may have been
+        // reused for another file.
         .find(|(shared, _)| Arc::ptr_eq(&shared.file, file) && !shared.queue.lock().closing);
     let shared = if let Some((shared, handles)) = found {
         if insists && shared.options != options {
@@ -75,7 +75,7 @@ pub fn open(
         Arc::clone(shared)
     } else {
         let shared = Arc::new(Shared::new(Arc::clone(file), options));
-        // Before the writer looks at the file: it may have something to tell at once.
+        // Registered before the writer starts: the writer may emit an event at once.
         shared.listen(id, listener);
         thread::start(&shared, forget)?;
         logs.push((Arc::clone(&shared), 1));
@@ -85,8 +85,8 @@ pub fn open(
     Ok(Log { shared, id, closed: false })
 }
 
-/// The log of a database without a file: no writer, no other handles. What is appended is
-/// queued until [`Log::write_on`] writes it.
+/// Opens the log of a database without a file. It has no writer and no other handles. Entries stay
+/// queued until [`Log::write_on`] writes them.
 pub fn open_in_memory(options: Options, listener: Arc<dyn Listener>) -> Log {
     let shared = Arc::new(Shared::new(DatabaseFile::in_memory(), options));
     shared.listen(0, listener);
@@ -98,16 +98,16 @@ fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
-/// The file `id` has been repaired or restored: a log of it in this process that had stopped
-/// because it was damaged goes on, with the entries that are still queued.
+/// Resumes the logs of the file `id` after its repair or restore, if corruption had stopped them.
+/// Entries that are still queued are written.
 pub fn resume(id: FileId) {
     for shared in logs_of(id) {
         shared.resume();
     }
 }
 
-/// A connection of this process has noticed that the path of the file `id` leads elsewhere: its log
-/// stops, if it has not.
+/// Stops the logs of the file `id`. A connection of this process has detected that the file's path
+/// leads elsewhere.
 pub fn replaced(id: FileId, error: &Error) {
     for shared in logs_of(id) {
         shared.stop(error);
@@ -119,23 +119,23 @@ fn logs_of(id: FileId) -> Vec<Arc<Shared>> {
     logs.into_iter().filter(|shared| shared.file.id == id).collect()
 }
 
-/// Has `end` called when the process ends, on the thread that ends it, before the logs are waited
-/// for: it ends transactions for which they would wait in vain.
+/// Sets `end`, which [`flush_all`] calls first, on the thread that ends the process. It rolls back
+/// open transactions for which the logs would wait in vain.
 pub fn at_end(end: fn()) {
     BEFORE_END.get_or_init(|| end);
 }
 
 static BEFORE_END: OnceLock<fn()> = OnceLock::new();
 
-/// When the process's end has waited long enough: [`END_DEADLINE`] after it began.
+/// Until when the end of the process waits: [`END_DEADLINE`] after the first call.
 fn end_deadline() -> Instant {
     static DEADLINE: OnceLock<Instant> = OnceLock::new();
     *DEADLINE.get_or_init(|| Instant::now() + END_DEADLINE)
 }
 
-/// The process ends, and JavaScript may still run: waits until every log has written what it can
-/// write. What waits for a lock is left to [`flush_all`], because a transaction that JavaScript may
-/// yet commit is not rolled back.
+/// Waits until every log has written the entries that wait for no lock. For the end of the process
+/// while JavaScript may still run: it may yet commit a transaction that holds the lock, so no
+/// transaction is rolled back. [`flush_all`] writes the rest.
 pub fn flush_unlocked() {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     for shared in logs {
@@ -143,9 +143,9 @@ pub fn flush_unlocked() {
     }
 }
 
-/// The process ends, and no JavaScript runs any more: rolls back what it left open, and waits until
-/// every log has written what it accepted, for at most [`END_DEADLINE`] after the end began. Returns a
-/// sentence for each log that has not.
+/// Waits until every log has written its accepted entries, at most until [`END_DEADLINE`] after the
+/// end of the process began. No JavaScript runs any more, so open transactions are rolled back
+/// first ([`at_end`]). Returns a sentence for each log with unwritten entries.
 pub fn flush_all() -> Vec<String> {
     if let Some(end) = BEFORE_END.get() {
         end();
@@ -153,7 +153,8 @@ pub fn flush_all() -> Vec<String> {
     flush_until(end_deadline())
 }
 
-/// The same until `deadline`, for a thread that ends.
+/// Waits until every log has written its accepted entries, or until `deadline`. For the end of a
+/// thread; rolls nothing back. Returns a sentence for each log with unwritten entries.
 pub fn flush_until(deadline: Instant) -> Vec<String> {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     let mut lost = Vec::new();
@@ -174,15 +175,15 @@ pub fn flush_until(deadline: Instant) -> Vec<String> {
     lost
 }
 
-/// Has the process's end wait for its logs. Node runs JavaScript's `exit` listeners on the main
-/// thread only, where this package may not even be loaded: a worker may be its only user.
+/// Makes the end of the process wait for its logs. Node runs `exit` listeners of JavaScript on the
+/// main thread only, which may not have loaded this package: a worker may be its only user.
 fn flush_at_exit() {
     #[cfg(unix)]
     {
         extern "C" fn at_exit() {
             drop(std::panic::catch_unwind(|| {
                 for sentence in flush_all() {
-                    // Nothing is left to be reported to but the person at the terminal.
+                    // No JavaScript is left to receive an event, so stderr gets the report.
                     drop(writeln!(std::io::stderr(), "fusion-sqlite: {}", shown(&sentence)));
                 }
             }));
@@ -192,7 +193,7 @@ fn flush_at_exit() {
         // unloaded, and the threads it waits for run until this returns.
         REGISTER.call_once(|| unsafe {
             libc::atexit(at_exit);
-            // Bun ends by quick_exit(), which runs none of atexit()'s functions.
+            // Bun ends with quick_exit(), which does not run the functions of atexit().
             #[cfg(target_os = "linux")]
             {
                 unsafe extern "C" {
@@ -204,20 +205,20 @@ fn flush_at_exit() {
     }
 }
 
-/// How a log stands that a transaction of one of its own threads keeps from writing.
+/// Result of [`Log::report_own_transaction`].
 #[derive(Debug, Clone, Copy)]
 pub struct LockedOut {
-    /// Calls waited for it, and have been answered.
+    /// Calls or barriers of that thread were waiting, and got the error.
     pub told: bool,
-    /// It has lasted for as long as was asked.
+    /// The writer has failed for at least the given patience.
     pub lasts: bool,
 }
 
 impl Log {
-    /// Accepts one entry that nobody waits for.
+    /// Accepts one entry without a waiting call.
     ///
     /// # Errors
-    /// Why it was not taken.
+    /// Why it was refused.
     pub fn append_one(&self, entry: &Entries) -> std::result::Result<(), Refusal> {
         self.check_open()?;
         let taken = self.shared.queue.push_one(entry, &self.shared.options);
@@ -227,11 +228,11 @@ impl Log {
         taken
     }
 
-    /// Accepts the entries of a call that waits for `reply`, and returns an empty arena. Where
-    /// they are refused `reply` is dropped.
+    /// Accepts the entries of a call that waits for `reply`, and returns an empty arena. If the
+    /// entries are refused, `reply` is dropped.
     ///
     /// # Errors
-    /// Why nothing was taken.
+    /// Why the entries were refused.
     pub fn append(&self, entries: Entries, reply: Reply) -> std::result::Result<Entries, Refusal> {
         self.check_open()?;
         let taken = self.shared.queue.push_batch(entries, reply, &self.shared.options);
@@ -241,7 +242,7 @@ impl Log {
         taken
     }
 
-    /// The turn of JavaScript has ended in which [`Self::append`] was called.
+    /// The JavaScript turn of a call of [`Self::append`] has ended.
     pub fn turn_ended(&self) {
         self.shared.queue.turn_ended(&self.shared.options);
     }
@@ -250,12 +251,12 @@ impl Log {
         if self.closed { Err(Refusal::Closed) } else { Ok(()) }
     }
 
-    /// Has `reply` called once everything accepted so far is settled.
+    /// Calls `reply` once all entries accepted so far are settled.
     pub fn barrier(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         self.shared.queue.barrier(Box::new(reply));
     }
 
-    /// Waits until everything accepted so far is settled.
+    /// Blocks until all entries accepted so far are settled.
     ///
     /// # Errors
     /// `ERR_FUSION_FLUSH_TIMEOUT`, or why the writer has stopped; the entries are kept.
@@ -263,8 +264,8 @@ impl Log {
         self.shared.queue.flush(timeout, &|| ())
     }
 
-    /// The same, and calls `meanwhile` now and then: for a thread whose event loop stands still,
-    /// and which has connections that the writer may have to wait for.
+    /// As [`Self::flush`], and calls `meanwhile` now and then. For a thread that blocks its event
+    /// loop and has connections that the writer may have to wait for.
     ///
     /// # Errors
     /// As [`Self::flush`].
@@ -272,16 +273,16 @@ impl Log {
         self.shared.queue.flush(timeout, meanwhile)
     }
 
-    /// Writes everything queued on `connection`, inside the transaction that is open there.
+    /// Writes all queued entries on `connection`, inside the transaction that is open there.
     ///
     /// # Errors
-    /// SQLite's; the entries are then queued as before.
+    /// SQLite's. The entries are queued as before.
     pub fn write_on(&self, connection: &Connection, borrowed: &mut Option<Borrowed>) -> Result<()> {
         Borrowed::write(&self.shared, connection, borrowed)
     }
 
-    /// Takes back everything that was accepted and is not committed. Calls that wait for some of
-    /// it are told.
+    /// Removes all entries that were accepted and are not committed, and returns them. Calls that
+    /// wait for them get `ERR_FUSION_TAKEN_BACK` or `ERR_FUSION_COMMIT_UNKNOWN`.
     pub fn take_pending(&self) -> Vec<Entries> {
         let batch = self.shared.queue.take_all();
         let pending = copies(&batch);
@@ -289,11 +290,11 @@ impl Log {
         pending
     }
 
-    /// Looks, on the connection through which it was opened, whether the table is there already: then
-    /// `create_table` never makes it, should a migration take it away before the first entry.
+    /// Records whether the schema already has the table. If so, `create_table` never creates it, even
+    /// if a migration drops it before the first entry. `connection` is the one that opened the log.
     pub fn look_for_table(&self, connection: &Connection) {
         let shared = &self.shared;
-        // A schema that cannot be read is reported when it is written to.
+        // A schema that cannot be read is reported at the first write.
         if shared.options.create_table
             && table::kind_of(connection, table::TABLE).is_ok_and(|kind| kind.is_some())
         {
@@ -301,7 +302,7 @@ impl Log {
         }
     }
 
-    /// Asks the writer for a checkpoint.
+    /// Requests a checkpoint from the writer.
     pub fn checkpoint(
         &self,
         mode: checkpoint::Mode,
@@ -320,7 +321,8 @@ impl Log {
         &self.shared.options
     }
 
-    /// Figures, rows and bytes queued, the WAL's status, and the failure that lasts, if one does.
+    /// Statistics, unsettled rows and bytes, the WAL's status, and the current failure, if any. The
+    /// flag of the failure is `true` if it has stopped the writer.
     pub fn stats(&self) -> (Stats, usize, usize, WalStatus, Option<(bool, Error)>) {
         let state = self.shared.queue.lock();
         let failure = match (&state.stopped, &state.failing) {
@@ -333,8 +335,8 @@ impl Log {
         (stats, rows, bytes, self.shared.wal().clone(), failure)
     }
 
-    /// Gives the handle up. The last one lets the writer end once the queue is written; `true`
-    /// says that this was the last.
+    /// Closes the handle. Returns whether it was the log's last one: the writer then ends once the
+    /// queue is written.
     pub fn release(&mut self) -> bool {
         if std::mem::replace(&mut self.closed, true) {
             return false;
@@ -354,8 +356,8 @@ impl Log {
         true
     }
 
-    /// Has `reply` called once the writer has ended, after the last handle was released: with the
-    /// failure that had stopped it for good, if one had.
+    /// Calls `reply` once the writer has ended, after the last handle was released. The result is the
+    /// failure that had stopped the writer, if one had.
     pub fn when_ended(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.queue.lock();
         if state.ended {
@@ -366,26 +368,26 @@ impl Log {
         state.when_ended.push(Box::new(reply));
     }
 
-    /// Tells everybody who waits that writing failed, and the listeners; the entries stay queued.
+    /// Fails all waiting calls and barriers with `error`, and emits it. The entries stay queued.
     pub fn fail_waiting(&self, error: &Error) {
         self.shared.tell(self.shared.queue.fail_waiting(error, &Waiting::default()));
         self.shared.emit(&Event::Error(error.clone()));
     }
 
-    /// Whether something was accepted and is not settled: queued, in a batch, or lent.
+    /// Whether accepted entries are unsettled: queued, in a batch, or lent.
     pub fn has_pending(&self) -> bool {
         self.shared.queue.lock().rows > 0
     }
 
-    /// Whether the path of the log's file was found to lead elsewhere.
+    /// Whether the log has stopped because its file's path leads elsewhere.
     pub fn is_displaced(&self) -> bool {
         let state = self.shared.queue.lock();
         state.stopped.as_ref().is_some_and(|error| error.class() == Class::Replaced)
     }
 
-    /// Moves everything that was accepted and is not committed to `next`, behind what is queued
-    /// there, with those who wait for it. This log has stopped then. Where both are handles on one
-    /// log, whose file is at its path again, that log goes on.
+    /// Moves all entries that were accepted and are not committed to the end of the queue of `next`,
+    /// with their waiting calls and barriers, and stops this log. If both are handles on one log, its
+    /// file is at its path again, and that log resumes.
     pub fn move_to(&self, next: &Log) {
         if Arc::ptr_eq(&self.shared, &next.shared) {
             return self.shared.go_on(Class::Replaced);
@@ -395,8 +397,8 @@ impl Log {
         self.shared.stop(&file_moved(&self.shared.file.path));
     }
 
-    /// A transaction that thread `thread` has open keeps the writer from writing, as `error` says:
-    /// reports it to those of that thread who have waited for as long as `patience`.
+    /// Reports that an open transaction of `thread` blocks the writer. Calls and barriers of that
+    /// thread that have waited for at least `patience` get `error`.
     pub fn report_own_transaction(
         &self,
         thread: ThreadId,
@@ -412,13 +414,13 @@ impl Log {
         LockedOut { told, lasts: before.zip(failed).is_some_and(|(before, since)| since <= before) }
     }
 
-    /// Whether something is queued.
+    /// Whether entries are queued.
     pub fn has_queued(&self) -> bool {
         self.shared.queue.has_queued()
     }
 
-    /// Waits until the writer has ended, after the last handle was released. `true` says that it
-    /// has, and left the file in order. Calls `meanwhile` as [`Self::flush_while`] does.
+    /// Waits until the writer has ended, after the last handle was released. Returns whether it has
+    /// ended and no failure had stopped it. Calls `meanwhile` as [`Self::flush_while`] does.
     pub fn wait_ended(&self, timeout: Duration, meanwhile: &dyn Fn()) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.queue.lock();
