@@ -551,7 +551,7 @@ impl Queue {
     }
 
     /// Takes a batch for the writer's open transaction. [`State::batch_open`] is set until the
-    /// batch is settled or given back. The batch is empty while earlier entries are lent: a ROLLBACK
+    /// batch is settled or given back. It is empty while earlier entries are lent: a ROLLBACK
     /// releases SQLite's lock before it gives them back, and later entries must not overtake them.
     pub fn take_batch(&self, rows: usize, bytes: usize) -> Batch {
         let mut state = self.lock();

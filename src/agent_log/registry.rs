@@ -58,8 +58,8 @@ pub fn open(
     let mut logs = running();
     let found = logs
         .iter_mut()
-        // Not compared by file id: if no connection kept the first file open, its inode may have been
-        // reused for another file.
+        // Not compared by file id: if no connection kept the first file open, its inode may have
+        // been reused for another file.
         .find(|(shared, _)| Arc::ptr_eq(&shared.file, file) && !shared.queue.lock().closing);
     let shared = if let Some((shared, handles)) = found {
         if insists && shared.options != options {
@@ -290,8 +290,8 @@ impl Log {
         pending
     }
 
-    /// Records whether the schema already has the table. If so, `create_table` never creates it, even
-    /// if a migration drops it before the first entry. `connection` is the one that opened the log.
+    /// Records whether the schema already has the table. If so, `create_table` never creates it,
+    /// even if a migration drops it before the first entry. `connection` opened the log.
     pub fn look_for_table(&self, connection: &Connection) {
         let shared = &self.shared;
         // A schema that cannot be read is reported at the first write.
@@ -356,8 +356,8 @@ impl Log {
         true
     }
 
-    /// Calls `reply` once the writer has ended, after the last handle was released. The result is the
-    /// failure that had stopped the writer, if one had.
+    /// Calls `reply` once the writer has ended, after the last handle was released. The result is
+    /// the failure that had stopped the writer, if one had.
     pub fn when_ended(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.queue.lock();
         if state.ended {
@@ -385,9 +385,9 @@ impl Log {
         state.stopped.as_ref().is_some_and(|error| error.class() == Class::Replaced)
     }
 
-    /// Moves all entries that were accepted and are not committed to the end of the queue of `next`,
-    /// with their waiting calls and barriers, and stops this log. If both are handles on one log, its
-    /// file is at its path again, and that log resumes.
+    /// Moves all accepted, uncommitted entries to the end of the queue of `next`, with their
+    /// waiting calls and barriers, and stops this log. If both are handles on one log, its file is
+    /// at its path again, and that log resumes.
     pub fn move_to(&self, next: &Log) {
         if Arc::ptr_eq(&self.shared, &next.shared) {
             return self.shared.go_on(Class::Replaced);

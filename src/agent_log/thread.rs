@@ -107,7 +107,7 @@ fn attend(shared: &Arc<Shared>) {
     })));
 }
 
-/// Runs the writer until it ends or rests. After a panic the writer runs again, with the log stopped.
+/// Runs the writer until it ends or rests. After a panic it runs again, with the log stopped.
 fn supervise(shared: &Shared) -> Finish {
     let mut writer = Writer::new(shared);
     loop {
