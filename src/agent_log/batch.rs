@@ -1,19 +1,20 @@
 //! One transaction's worth of rows on one connection.
 //!
-//! The statements are prepared once. Values are bound from the arena without a copy. The caller
-//! opens and commits the transaction: the writer its own, a JavaScript thread its current one.
+//! The statements are prepared once. Values are bound where they lie in the arena. Who opens
+//! and commits the transaction is the caller's business: the writer its own, a JavaScript
+//! thread the one it is in.
 //!
-//! Rows whose COMMIT had an unknown outcome are looked up first, under the write lock, so that no
+//! Rows whose COMMIT had an unknown outcome are looked for first, under the write lock, so that no
 //! row is written twice: see [`Statements::write`].
 //!
-//! A row that SQLite refuses is rejected alone: SQLite rolls back its INSERT, and the transaction
-//! goes on. If a trigger's `RAISE(ROLLBACK)` ends the transaction, or its `RAISE(FAIL)` leaves the
-//! refused row in the table, the caller begins a new transaction and writes the batch again without
-//! the rows that are known to be refused.
+//! A row that SQLite refuses is rejected alone: its statement is rolled back, the transaction
+//! goes on. Where a trigger's `RAISE(ROLLBACK)` ends the whole transaction, or its `RAISE(FAIL)`
+//! leaves the refused row in the table, the caller begins a new one and writes the batch again
+//! without the rows that are known to be refused.
 //!
-//! A row is rejected only for its values, never for the schema:
+//! Rows are refused for what they are, never for what the schema is:
 //!
-//! | `sqlite3_step` returns | cause |
+//! | `sqlite3_step` says | it is |
 //! |---|---|
 //! | CONSTRAINT*, TOOBIG, MISMATCH | the row's fault |
 //! | done, and no row was inserted into a table: `RAISE(IGNORE)`, `ON CONFLICT IGNORE` | the row's fault |
@@ -94,7 +95,7 @@ impl Statement {
         }
     }
 
-    /// The integer in the first column of the first row it returns.
+    /// The number in the one row that it answers.
     pub fn number(&self, connection: &Connection) -> Result<i64> {
         // SAFETY: as in `run`; nothing is bound.
         unsafe {
@@ -152,8 +153,8 @@ impl Drop for Statement {
 }
 
 impl Statements {
-    /// Prepares them in the write transaction that is open on `connection`. Creates the table if
-    /// [`table`] says so.
+    /// Prepares them, in the write transaction that is open on `connection`, and makes the table
+    /// where [`table`] says so.
     ///
     /// # Errors
     /// `ERR_FUSION_SCHEMA`; SQLite's.
@@ -165,11 +166,11 @@ impl Statements {
     /// Inserts the rows of `batch` that have no outcome yet, within the transaction that is open
     /// on `connection`, and bumps the change counter if any row was inserted.
     ///
-    /// Rows of a COMMIT with an unknown outcome are not inserted again if the table holds them.
+    /// Rows of a COMMIT whose outcome is unknown are not inserted again if they are there.
     ///
     /// # Errors
-    /// `ERR_FUSION_COMMIT_UNKNOWN`, `ERR_FUSION_SCHEMA`; SQLite's, unless a row's values caused it.
-    /// The caller rolls back.
+    /// `ERR_FUSION_COMMIT_UNKNOWN`, `ERR_FUSION_SCHEMA`; any that is not a single row's fault. The
+    /// caller rolls back.
     pub fn write(
         &self,
         connection: &Connection,
@@ -205,7 +206,7 @@ impl Statements {
                     continue;
                 }
                 let result = self.insert_row(connection, shared, &entry);
-                // RAISE(FAIL) in an AFTER INSERT trigger leaves the row in the table.
+                // After RAISE(FAIL) in a trigger that fires after the INSERT.
                 let left_behind = result.is_err() && changes(connection) > 0;
                 match result {
                     Ok(()) => {
@@ -276,16 +277,16 @@ impl Statements {
     }
 }
 
-/// Rows that the last statement changed and did not roll back.
+/// Rows that the statement before inserted, and did not take back.
 fn changes(connection: &Connection) -> i64 {
     // SAFETY: the connection is open and used by this thread alone.
     unsafe { ffi::sqlite3_changes64(connection.raw()) }
 }
 
-/// Whether the values of the row caused `error` of its INSERT: see the module's table.
+/// Whether `error`, of the INSERT, is for what its row is: see the module's table.
 ///
 /// # Errors
-/// `ERR_FUSION_SCHEMA` if the schema caused it.
+/// `ERR_FUSION_SCHEMA` where the schema is at fault.
 fn is_rows_fault(connection: &Connection, shared: &Shared, error: &Error) -> Result<bool> {
     if error.errcode & 0xff == ffi::SQLITE_ERROR {
         table::check(connection, shared)?;
@@ -297,7 +298,7 @@ fn is_rows_fault(connection: &Connection, shared: &Shared, error: &Error) -> Res
     Ok(error.class() == Class::Row)
 }
 
-/// What the table holds under the id that the row was assigned.
+/// What is found under the id that a row was given.
 #[derive(PartialEq, Eq)]
 enum Found {
     Itself,
@@ -305,17 +306,17 @@ enum Found {
     Nothing,
 }
 
-/// Whether the transaction of `unknown` was committed, judged by the rows of `batch` that it wrote.
-/// The caller holds the write lock, so the answer stays true.
+/// Whether the transaction of `unknown` was committed, by the rows of `batch` that it wrote. The
+/// caller holds the write lock, so that the answer stays true.
 ///
-/// * The table holds a row with that id and those values: yes. A COMMIT stores all rows of its
-///   transaction, so the missing ones were deleted since.
-/// * The ids belong to rows with other values: no. Ids are assigned under the write lock.
-/// * No row has one of the ids, and the ids were never used: no. The largest id ever used is in
-///   `sqlite_sequence`; for a table without AUTOINCREMENT, its largest rowid counts.
+/// * A row with its id and its values is there: yes. A transaction is committed as a whole, so
+///   that others which are not there were deleted since.
+/// * The ids belong to other rows: no. Ids are given under the write lock.
+/// * There are none, and `sqlite_sequence` says that the ids were never used, or, where the table
+///   has no AUTOINCREMENT, there is none as high: no.
 ///
 /// # Errors
-/// `ERR_FUSION_COMMIT_UNKNOWN` if none of these rules decides; SQLite's.
+/// `ERR_FUSION_COMMIT_UNKNOWN` where none of these holds; SQLite's.
 fn was_committed(connection: &Connection, batch: &Batch, unknown: &Unknown) -> Result<bool> {
     let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
     let sql = connection.sql()?;

@@ -1,19 +1,20 @@
 //! Rows written inside a transaction that belongs to the caller.
 //!
-//! A thread that holds the write lock cannot wait for the writer, because the writer waits for that
-//! lock. So its barrier takes the queue and writes the rows on its own connection, as part of its
-//! transaction. The rows are *lent* until that transaction ends:
+//! A thread that holds the write lock cannot wait for the writer, which waits for that lock. So
+//! its barrier takes the queue over and writes the rows on its own connection, as part of its
+//! transaction. They are *lent* until that transaction's fate is known:
 //!
-//! | SQLite calls | the lent rows |
+//! | SQLite says | the lent rows |
 //! |---|---|
-//! | xCommit | are settled: receipts are delivered |
+//! | xCommit | are settled: receipts are given |
 //! | xRollback | go back to the front of the queue |
 //! | xRollbackTo(n) | go back if they were written after savepoint `n` was opened |
-//! | xRelease(n) | belong to the savepoint around `n` from then on |
+//! | xRelease(n) | belong to the savepoint around `n` from now on |
 //!
-//! SQLite reports savepoints only to a virtual table that takes part in the transaction
-//! (<https://sqlite.org/vtab.html#xsavepoint>). So each write of lent rows also writes to an
-//! eponymous virtual table that stores nothing. It is registered on a connection at the first use.
+//! SQLite tells exactly this, savepoints included, to a virtual table that takes part in the
+//! transaction (<https://sqlite.org/vtab.html#xsavepoint>), and to nobody else; so the rows are
+//! accompanied by a write to an eponymous virtual table that stores nothing. It is registered on
+//! a connection when that connection first needs it.
 //!
 //! Runs on the thread that owns the connection.
 
@@ -29,12 +30,11 @@ use crate::engine::{Connection, Error, Result};
 
 const MODULE: &CStr = c"fusion_sqlite_watch";
 
-/// The rows of one log that one connection has written in its open transaction.
+/// What one connection has borrowed from one log.
 #[derive(Debug)]
 pub struct Borrowed {
     watch: Arc<Watch>,
-    /// Generation of the connection on which the table is registered. A reopened connection has
-    /// another.
+    /// Of the connection that the table is registered on: another may be in its place.
     generation: u32,
 }
 
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Watch {
 
 #[derive(Default)]
 struct State {
-    /// Savepoints open in the transaction, as SQLite has reported them to the virtual table.
+    /// Savepoints open in the transaction, as far as the virtual table was told.
     depth: c_int,
     lent: Vec<Lent>,
 }
@@ -71,8 +71,8 @@ impl Borrowed {
         connection: &Connection,
         borrowed: &mut Option<Self>,
     ) -> Result<()> {
-        // While this connection may write, the writer has no batch: entries that are not queued are
-        // settled, or part of this transaction. A database without agentLogEntries comes here too.
+        // While this connection may write, the writer has no batch: what is not queued is settled,
+        // or part of this transaction already. A database without Fusion's tables comes here too.
         if !shared.queue.has_queued() {
             return Ok(());
         }
@@ -87,8 +87,8 @@ impl Borrowed {
                 &borrowed.insert(Self { watch, generation }).watch
             }
         };
-        // Takes the write lock, if the transaction did not have it, before the queue is taken. From
-        // here on the writer can only be settling its last batch, or giving it back.
+        // Takes the write lock if the transaction did not have it, before the queue is taken:
+        // from here on the writer cannot be in the middle of a batch for long.
         execute(connection, "INSERT INTO fusion_sqlite_watch VALUES (NULL)")?;
         let depth = watch.lock().depth;
         execute(connection, "SAVEPOINT fusion_sqlite_rows")?;
@@ -125,8 +125,8 @@ impl Borrowed {
     }
 }
 
-/// Writes the queue in a transaction of its own. Used for a database without a file, which has no
-/// writer.
+/// In a transaction of its own: how a database without a file, and so without a writer, is
+/// served.
 fn write_alone(shared: &Shared, connection: &Connection) -> Result<()> {
     let batch = shared.queue.take_all();
     let mut outcomes = Outcomes::new();
@@ -179,7 +179,7 @@ impl Watch {
         }
     }
 
-    /// Savepoint `savepoint` was rolled back, with those inside it; -1 is the whole transaction.
+    /// Savepoint `savepoint` and what is inside it was rolled back; -1 is the transaction.
     fn rolled_back_to(&self, savepoint: c_int) {
         let mut state = self.lock();
         state.depth = savepoint + 1;
@@ -343,7 +343,7 @@ unsafe extern "C" fn rowid(_: *mut ffi::sqlite3_vtab_cursor, _: *mut ffi::sqlite
     ffi::SQLITE_OK
 }
 
-/// Stores nothing: the write makes the table take part in the transaction.
+/// A write stores nothing: that the table takes part in the transaction is its whole effect.
 unsafe extern "C" fn update(
     _: *mut ffi::sqlite3_vtab,
     _: c_int,

@@ -1,5 +1,5 @@
-//! Events of a log and their listeners. An event is emitted on the thread that detected its cause,
-//! usually the writer's. A [`Listener`] forwards the event and returns.
+//! What a log tells, and to whom. Events leave on whichever thread met what they tell of, most on
+//! the writer's; a [`Listener`] passes them on and returns.
 
 use std::sync::Arc;
 
@@ -9,43 +9,42 @@ use crate::engine::{Error, Remedy};
 use crate::health::Health;
 use crate::recovery::Report;
 
-/// An event of a log.
+/// What a log tells its listeners.
 #[derive(Debug)]
 pub enum Event {
-    /// Writing failed. The entries are kept, and the writer tries again.
+    /// Writing failed; the entries are kept and it is tried again.
     Error(Error),
-    /// The file is damaged and is not repaired. Writing has stopped; the entries are kept.
+    /// The file is damaged and is not repaired; writing has stopped, the entries are kept.
     Corrupt(Error),
-    /// The file is damaged, and its repair is about to start. Holds the result of the check.
+    /// The file is damaged and is about to be repaired: what was found.
     Recovering(Health),
-    /// The file is repaired, and writing goes on. Holds the report of the repair.
+    /// The file is repaired, and writing goes on: the account of it.
     Recovered(Box<Report>),
-    /// Connections to the file had a stale `-wal` or `-shm` and work again. Holds the error that
-    /// showed it, and the remedy.
+    /// Connections to the file were wedged, by this error, and work again.
     Healed(Error, Remedy),
-    /// Connections of this process to the file must be reopened. A connection without an open
-    /// transaction must be closed at once: opening waits until all stale connections are closed.
+    /// Connections of this process to the file are to be opened anew: those that are in no
+    /// transaction are to be closed at once, because the others wait for it.
     Reopen,
-    /// Another connection has held the write lock for a while. If it belongs to this process, its
-    /// thread reports that.
+    /// The write lock is another connection's, and has been for a while: a thread whose own it is
+    /// is to report that.
     LockedOut,
-    /// The path leads to another file, or to no file. Writing has stopped; the entries are kept.
+    /// The path leads to another file, or to none; writing has stopped, the entries are kept.
     Replaced(Error),
-    /// A checkpoint reset the WAL, or a reader, writer or checkpointer blocked it.
+    /// A checkpoint reset the WAL, or was prevented.
     Checkpoint(checkpoint::Outcome),
-    /// A row without a waiting call was rejected. Holds the names of the log's additional columns.
+    /// A row without a waiting call was rejected; the columns are the further ones of the log.
     Rejected(Entries, Arc<[String]>, Error),
     /// The queue refused entries (`true`), or has room again (`false`).
     Backpressure(bool),
 }
 
-/// Receives events. Called on any thread, never with a lock held; must not block.
+/// Takes events. Called on any thread, never with a lock held; must not wait.
 pub trait Listener: Send + Sync {
-    /// Receives one event.
+    /// Takes one event.
     fn event(&self, event: &Event);
 
-    /// The replies of one transaction follow, until [`Self::release`]. Delivered in one JavaScript
-    /// turn, they let the entries that the callers append next share a batch.
+    /// Replies that belong together follow, until [`Self::release`]: the callers that one
+    /// transaction answers go on in one turn, and what they append next is one batch again.
     fn hold(&self) {}
 
     /// Ends a [`Self::hold`].

@@ -1,8 +1,8 @@
 //! Batched appends to `agentLogEntries`. Knows the engine, not Node.
 //!
-//! A JavaScript thread encodes entries ([`Entries`]) and passes them to the file's one [`Log`], a
-//! bounded queue with a writer thread. The writer groups queued entries into transactions, reports
-//! the outcomes through callbacks, and checkpoints the WAL between transactions.
+//! A JavaScript thread encodes entries ([`Entries`]) and hands them to the file's one [`Log`],
+//! which is a bounded queue and a writer thread. The writer groups what is queued into
+//! transactions, answers through callbacks, and checkpoints the WAL between transactions.
 //!
 //! ```text
 //!  JavaScript threads          writer thread, one per file
@@ -12,13 +12,13 @@
 //!  Reply   ◀────────────────── settle receipts ▶ checkpoint if due
 //! ```
 //!
-//! Invariants of this module:
+//! What holds everywhere in here:
 //!
-//! 1. An accepted entry is in exactly one place: the queue, the batch of the open transaction, the
-//!    database, or the result of [`Log::take_pending`].
+//! 1. An accepted entry is in exactly one place: the queue, the batch of the transaction under
+//!    way, the database, or the hands of whoever took it back.
 //! 2. The queue is first in, first out; a batch that failed goes back to its front.
-//! 3. A batch leaves the queue only while its transaction holds the write lock. So a thread that
-//!    holds that lock can always take the queue ([`Log::write_on`]).
+//! 3. A batch leaves the queue only once the write lock is held, so that a thread which holds
+//!    that lock itself can always take the queue over ([`Log::write_on`]).
 //! 4. A receipt is settled after COMMIT, never before.
 
 mod batch;

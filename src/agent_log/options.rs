@@ -1,4 +1,4 @@
-//! Options of a log: plain data, fixed when the file's first handle is opened. Any thread.
+//! How a log writes: plain data, fixed when the file's first handle is opened. Any thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::checkpoint::Policy;
 use crate::engine::Profile;
 
-/// How long pending entries may delay the end of the process.
+/// How long the process's end may be delayed.
 pub const END_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Options of a log. The first handle of a file sets them for all handles.
+/// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Settings of the writer's connection.
@@ -18,27 +18,26 @@ pub struct Options {
     pub batch_rows: usize,
     /// Bytes that close a batch.
     pub batch_bytes: usize,
-    /// How long an entry without a waiting call may stay queued, so that others join its batch.
+    /// How long an entry that nobody waits for may wait for company.
     pub linger: Duration,
-    /// The same for the entries of a waiting call, counted from the append. Their batch starts no
-    /// earlier than this, and not before the JavaScript turn ends (which is awaited for 10 ms).
+    /// The same while a call waits: a floor, beyond the end of the turn that appended.
     pub awaited_linger: Duration,
     /// Bytes that may be queued.
     pub queue_bytes: usize,
-    /// How long failures in a row may last before a waiting call gets the error.
+    /// How long a call that waits is kept waiting by failures.
     pub retry_deadline: Duration,
-    /// The counter that each transaction increments; `None`: no counter.
+    /// The counter that each transaction increases; none: no counter.
     pub change_counter: Option<ChangeCounter>,
-    /// Additional columns of the table, after those of [`Field`](super::Field), for which entries
-    /// have values.
+    /// Columns of the table that entries have values for, besides those of
+    /// [`Field`](super::Field).
     pub columns: Arc<[String]>,
-    /// Whether a missing table is created, whatever else the schema holds.
+    /// Whether the table is made where it is missing, whatever else the schema holds.
     pub create_table: bool,
     /// When to checkpoint.
     pub checkpoints: Policy,
-    /// Whether a damaged file is repaired.
+    /// Whether the file is repaired when it is found damaged.
     pub repair: bool,
-    /// How many copies of each kind are kept of the files that repairs replaced.
+    /// How many spare copies of what a repair replaced are kept.
     pub keep_copies: u32,
 }
 
@@ -47,11 +46,11 @@ pub struct Options {
 pub struct ChangeCounter {
     /// Its key.
     pub key: String,
-    /// Whether a schema without `__meta` is an error. If not, no counter is incremented then.
+    /// Whether a schema without `__meta` is a fault. Otherwise there is no counter then.
     pub required: bool,
 }
 
-/// Equal if the keys are equal: `required` of the first handle counts.
+/// Two that name the same key do not contradict each other: the first handle's demand counts.
 impl PartialEq for ChangeCounter {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key

@@ -1,22 +1,21 @@
-//! The bounded queue from JavaScript threads to the writer, with the append calls and barriers that
-//! wait for it.
+//! The bounded hand-over from JavaScript threads to the writer, and who waits for what.
 //!
-//! One mutex guards all state. It is held while pointers are moved and single entries are copied,
-//! never across a call into SQLite. The writer sleeps in [`Queue::sleep`]; threads that wait for
+//! Everything here is under one mutex, held for moving pointers and for copying single entries,
+//! never across a call into SQLite. The writer sleeps in [`Queue::sleep`], threads that wait for
 //! the writer sleep on [`Queue::progress`]. Replies are called without the mutex.
 //!
-//! When a batch is due (the first row that applies):
+//! When a batch is due, the first that applies:
 //!
 //! | what is queued | due |
 //! |---|---|
-//! | a whole batch; any entry, while a thread blocks in a flush or the log is closing | at once |
-//! | entries of a waiting call, or a barrier, and the JavaScript turn has ended since | after `awaited_linger` |
-//! | entries of a waiting call, in a JavaScript turn that has not ended | after [`LONGEST_TURN`] |
-//! | any other entry | after `linger` |
+//! | a whole batch; anything, while a thread stands still for it or the log is closing | at once |
+//! | entries that a caller waits for, or a barrier, and a turn of JavaScript has ended since | after `awaited_linger` |
+//! | entries that a caller waits for, in a turn that goes on | after [`LONGEST_TURN`] |
+//! | anything else | after `linger` |
 //!
-//! So the calls that one turn resumes share a batch, a single call is not delayed, and entries
-//! appended during a commit form the next batch. The writer is woken only if it would otherwise
-//! sleep past the moment at which a batch is due.
+//! So the callers that one turn resumes share a batch, a lone one waits for nothing, and what is
+//! appended while the writer commits is its next batch. The writer is woken only where it would
+//! sleep past that moment.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -29,14 +28,14 @@ use super::stats::Stats;
 use crate::checkpoint;
 use crate::engine::Error;
 
-/// Entries without a waiting call share an arena up to this size, in bytes.
+/// Entries that nobody waits for share an arena up to this size.
 const SHARED_ARENA: usize = 256 << 10;
 
-/// How long the entries of a waiting call stay queued while the JavaScript turn that appended them
-/// goes on. The limit covers a turn that computes for seconds, and one whose end is never reported.
+/// How long entries that a caller waits for may wait for the end of the turn that appended them.
+/// A turn that calculates for seconds holds nothing back, nor does one whose end is not reported.
 pub(super) const LONGEST_TURN: Duration = Duration::from_millis(10);
 
-/// How long a blocked thread waits before it calls `meanwhile` again.
+/// How long a thread stands still at a time.
 const SLICE: Duration = Duration::from_millis(50);
 
 /// A row that was not stored, and why.
@@ -48,36 +47,36 @@ pub struct Rejection {
     pub error: Error,
 }
 
-/// Outcome of the entries of one append call.
+/// What became of the entries of one append call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Rows committed.
     pub committed: u64,
     /// Rows rejected, in the order of their index.
     pub rejected: Vec<Rejection>,
-    /// Smallest `id` assigned.
+    /// Smallest `id` given.
     pub first_id: Option<i64>,
-    /// Largest `id` assigned.
+    /// Largest `id` given.
     pub last_id: Option<i64>,
 }
 
-/// Outcome of an append call. On failure the receipt lists the rows committed before the failure.
-/// The other entries are kept: in the queue, or by the caller of `take_pending`.
+/// Outcome of an append call. On failure the receipt tells what was committed before it; the
+/// other entries are kept, in the queue or with whoever took them back.
 pub type Answer = Result<Receipt, (Error, Receipt)>;
 
 /// Takes the outcome of an append call, on any thread.
 pub type Reply = Box<dyn FnOnce(Answer) + Send>;
 
-/// Called once with the outcome of a barrier.
+/// Answer to a barrier.
 pub(super) type BarrierReply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// Called once with the outcome of a requested checkpoint.
+/// Answer to a checkpoint that somebody asked for.
 pub(super) type CheckpointReply = Box<dyn FnOnce(Result<checkpoint::Outcome, Error>) + Send>;
 
-/// Why the queue refused the entries of a call.
+/// Why nothing was taken.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The queue is full. A later call may succeed.
+    /// The queue is full; later it will not be.
     Full {
         /// Bytes in the queue.
         queued: usize,
@@ -86,7 +85,7 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
-    /// The entries of this one call exceed the limit: the queue can never accept them together.
+    /// The entries alone exceed the limit: they can never be taken in one piece.
     TooLarge {
         /// Bytes that were offered.
         offered: usize,
@@ -99,17 +98,17 @@ pub enum Refusal {
     Closed,
 }
 
-/// Entries that were accepted together.
+/// Entries that were handed over together.
 pub(super) struct Chunk {
     pub entries: Entries,
-    /// Position of the first entry without an outcome.
+    /// The first entry that is not settled.
     pub position: Position,
     /// When the first of them was accepted.
     pub since: Instant,
     ticket: Option<Ticket>,
 }
 
-/// A caller that waits until `target` rows are settled.
+/// Somebody who waits until `target` rows are settled.
 struct Barrier {
     target: u64,
     since: Instant,
@@ -123,12 +122,12 @@ struct Ticket {
     thread: ThreadId,
 }
 
-/// Selects waiting calls and barriers.
+/// Which of those who wait.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// Waiting since this moment or longer; `None`: all of them.
+    /// Since this moment, or before; none: for however long.
     pub before: Option<Instant>,
-    /// Called on this thread; `None`: on any thread.
+    /// On this thread; none: on any.
     pub thread: Option<ThreadId>,
 }
 
@@ -139,21 +138,20 @@ impl Waiting {
     }
 }
 
-/// The unsettled entries of a log whose path now leads to another file, and the barriers that wait
-/// for them.
+/// What is not settled of a log whose file is another one's by now, and who waits for it.
 pub(super) struct Left {
     batch: Batch,
     barriers: Vec<Barrier>,
 }
 
-/// Outcome of one row within a transaction.
+/// What became of one row within a transaction.
 #[derive(Debug, Clone)]
 pub(super) enum RowOutcome {
     Inserted(i64),
     Rejected(Error),
 }
 
-/// The chunks of a transaction, in order. The transaction may end within the last chunk.
+/// The chunks of a transaction, in order; of the last one perhaps only the first entries.
 #[derive(Default)]
 pub(super) struct Batch {
     pub chunks: Vec<Chunk>,
@@ -161,27 +159,27 @@ pub(super) struct Batch {
     pub limit_rows: usize,
     /// The batch ends with the row that reaches this many bytes.
     pub limit_bytes: usize,
-    /// Set if its first rows may have been committed already.
+    /// Its first rows may have been committed already.
     pub unknown: Option<Unknown>,
 }
 
-/// A COMMIT that returned an error and may have happened nevertheless. Its frames may be in the
-/// WAL, where SQLite finds them at the next rebuild of the WAL index.
+/// A COMMIT that failed in such a way that it may have taken place all the same: its frames may
+/// be in the WAL, for SQLite to find when the index is next built anew.
 pub(super) struct Unknown {
-    /// The outcome of each row in that transaction.
+    /// What the transaction made of the rows; one for each.
     pub outcomes: Vec<RowOutcome>,
-    /// The error of COMMIT.
+    /// Why it failed.
     pub error: Error,
 }
 
-/// The replies and events of a finished batch. They are delivered outside the mutex.
+/// What a finished batch leaves to be told, outside the mutex.
 #[derive(Default)]
 pub(super) struct Settled {
     replies: Vec<(Reply, Answer)>,
     barriers: Vec<(BarrierReply, Result<(), Error>)>,
-    /// Rejected rows without a waiting call, with their values.
+    /// Rejected rows that nobody waits for, with their values.
     pub unawaited: Vec<(Entries, Error)>,
-    /// The queue had refused entries, and is now at most half full.
+    /// The queue fell below half its limit after it had refused something.
     pub relieved: bool,
 }
 
@@ -189,9 +187,9 @@ pub(super) struct Settled {
 pub(super) enum Next {
     /// Write a batch.
     Commit,
-    /// Carry out a requested checkpoint.
+    /// Carry out a checkpoint that somebody asked for.
     Checkpoint(checkpoint::Mode, CheckpointReply),
-    /// Nothing is due before this moment; `None`: until the queue is notified.
+    /// Nothing is due before this moment; `None`: before something happens.
     Wait(Option<Instant>),
     /// Close the connection and end.
     Stop,
@@ -210,41 +208,40 @@ pub(super) struct State {
     settled: u64,
     /// The writer has taken a batch and not settled it or given it back.
     pub batch_open: bool,
-    /// Since when a call or a barrier waits for queued entries.
+    /// Since when somebody waits for what is queued.
     awaited_since: Option<Instant>,
-    /// The JavaScript turn that appended them has ended, or a barrier waits.
+    /// A turn that appended some of that has ended, or what waits is not a turn.
     turn_ended: bool,
-    /// Number of threads that block until the queue is written. While it is not 0, nothing lingers.
+    /// A thread stands still until the queue is written: no linger.
     urgent: u32,
     barriers: Vec<Barrier>,
     checkpoints: VecDeque<(checkpoint::Mode, CheckpointReply)>,
-    /// Set by the writer after a failed attempt: the next attempt starts no earlier.
+    /// Set by the writer: not before this moment, because the last attempt failed.
     pub retry_at: Option<Instant>,
     /// Since when attempts have failed, and the last failure.
     pub failing: Option<(Instant, Error)>,
-    /// The failure that stopped writing. Writing resumes only if the failure was corruption and the
-    /// file is repaired or restored, or if the file is at its path again.
+    /// The failure that ended writing: for good, unless it was damage and the file is restored.
     pub stopped: Option<Error>,
-    /// The last handle is closed: the writer writes the queue, then ends.
+    /// The last handle is gone: write what is queued, then end.
     pub closing: bool,
     thread: Thread,
     /// The writer has ended for good.
     pub ended: bool,
-    /// Called when the writer has ended.
+    /// Who wants to be told of that.
     pub when_ended: Vec<BarrierReply>,
-    /// The WAL has changed: the writer evaluates the checkpoint policy.
+    /// Something of the WAL changed that the checkpoint policy wants to look at.
     pub look_at_wal: bool,
-    /// Set if the first rows of the queue may have been committed already.
+    /// The first rows of the queue may have been committed already.
     unknown: Option<Unknown>,
     refusing: bool,
     spare: Vec<Entries>,
     pub stats: Stats,
 }
 
-/// State of the writer's thread, for callers that have work for it.
+/// The writer's thread, for those that have work for it.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Thread {
-    /// No thread: it has not been started, or has ended because there was nothing to do.
+    /// There is none: it was not started yet, or ended because there was nothing to do.
     #[default]
     Resting,
     /// It looks at the queue before it sleeps.
@@ -283,14 +280,14 @@ impl Queue {
         }
     }
 
-    /// Sets `start`, which is called when the writer is needed and has no thread. It is called on
-    /// any thread, without the mutex.
+    /// Has `start` called, on any thread and without the mutex, when the writer's thread is needed
+    /// and there is none.
     pub fn start_with(&self, start: impl Fn() + Send + Sync + 'static) {
-        // `start` is set once for each queue.
+        // A queue is given its writer once.
         drop(self.start.set(Box::new(start)));
     }
 
-    /// Makes the writer look at the queue at `due` at the latest; `None`: at once.
+    /// Has the writer look at the queue at `due` at the latest; `None`: at once.
     pub fn wake(&self, mut state: MutexGuard<'_, State>, due: Option<Instant>) {
         match state.thread {
             Thread::Awake => {}
@@ -333,7 +330,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts one entry without a waiting call. `entry` is copied into the queue's own arena.
+    /// Accepts one entry that nobody waits for: `entry` is copied into the queue's own arena.
     pub fn push_one(&self, entry: &Entries, options: &Options) -> Result<(), Refusal> {
         let mut state = self.lock();
         state.admit(entry.byte_len(), options)?;
@@ -365,9 +362,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Accepts the entries of a waiting call; `reply` is called once they are settled. The caller
-    /// reports the end of its JavaScript turn with [`Self::turn_ended`]. Returns an empty arena for
-    /// the next call.
+    /// Accepts the entries of a call that waits; `reply` is called once they are settled. The
+    /// caller reports the end of its turn, see [`Self::turn_ended`]. Returns an empty arena for the
+    /// next call.
     pub fn push_batch(
         &self,
         entries: Entries,
@@ -375,13 +372,13 @@ impl Queue {
         options: &Options,
     ) -> Result<Entries, Refusal> {
         let mut state = self.lock();
-        // Checked under the mutex that accepts the entries: after a stop, no reply is ever called.
+        // Under the lock that takes the entries: nobody answers who comes after the stop.
         if let Some(error) = &state.stopped {
             return Err(Refusal::Stopped(Box::new(error.clone())));
         }
         state.admit(entries.byte_len(), options)?;
         if entries.is_empty() {
-            // No row would ever wake the writer, so the reply is called here.
+            // Nothing to wait for, and nothing that would ever wake the writer.
             drop(state);
             reply(Ok(Receipt::default()));
             return Ok(entries);
@@ -411,7 +408,7 @@ impl Queue {
         Ok(spare)
     }
 
-    /// The JavaScript turn of a [`Self::push_batch`] has ended.
+    /// The turn of JavaScript has ended in which entries were appended that a caller waits for.
     pub fn turn_ended(&self, options: &Options) {
         let mut state = self.lock();
         if state.awaited_since.is_some() && !std::mem::replace(&mut state.turn_ended, true) {
@@ -420,7 +417,7 @@ impl Queue {
         }
     }
 
-    /// Calls `reply` once all entries accepted before this call are settled.
+    /// Has `reply` called once everything accepted before this call is settled.
     pub fn barrier(&self, reply: BarrierReply) {
         let mut state = self.lock();
         if let Some(error) = state.stopped.clone().filter(|_| state.rows > 0) {
@@ -440,8 +437,8 @@ impl Queue {
         self.wake(state, None);
     }
 
-    /// Blocks until all entries accepted before this call are settled, or `timeout` has passed.
-    /// Calls `meanwhile` every [`SLICE`] without progress, without the mutex.
+    /// Stands still until everything accepted before this call is settled, or `timeout` passed.
+    /// Calls `meanwhile` now and then, without the mutex.
     pub fn flush(&self, timeout: Duration, meanwhile: &dyn Fn()) -> Result<(), Error> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
@@ -472,7 +469,7 @@ impl Queue {
                         state.rows,
                     ),
                 );
-                // The SQLite code of the cause, so that a program can act on it.
+                // What is in the way, for a program.
                 break Err(match &state.failing {
                     Some((_, Error { errcode, errstr, .. })) => {
                         Error { errcode: *errcode, errstr: errstr.clone(), ..late }
@@ -482,19 +479,19 @@ impl Queue {
             };
             if std::mem::take(&mut calls) {
                 self.wake(state, None);
-                // The writer may have finished since.
+                // It may be done already.
                 state = self.lock();
                 continue;
             }
             state = self.await_progress(state, left, meanwhile);
-            // The system may have refused to start a thread.
+            // The system may have refused a thread.
             calls = state.thread == Thread::Resting;
         };
         state.urgent -= 1;
         outcome
     }
 
-    /// Waits for progress, at most for `left`. Calls `meanwhile` after [`SLICE`] without progress.
+    /// Waits for progress, for at most `left`, and calls `meanwhile` where there was none for a while.
     pub fn await_progress<'a>(
         &'a self,
         state: MutexGuard<'a, State>,
@@ -512,7 +509,7 @@ impl Queue {
         self.lock()
     }
 
-    /// Requests a checkpoint from the writer.
+    /// Asks the writer for a checkpoint.
     pub fn request_checkpoint(&self, mode: checkpoint::Mode, reply: CheckpointReply) {
         let mut state = self.lock();
         let refused = state.stopped.clone().or_else(|| {
@@ -526,22 +523,22 @@ impl Queue {
         self.wake(state, None);
     }
 
-    /// Makes the writer evaluate the checkpoint policy.
+    /// Has the writer look at the WAL.
     pub fn look_at_wal(&self) {
         let mut state = self.lock();
         state.look_at_wal = true;
         self.wake(state, None);
     }
 
-    /// The last handle is closed: the writer writes the queue, then ends.
+    /// The last handle is gone: what is queued is written, then the writer ends.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closing = true;
         self.wake(state, None);
     }
 
-    /// Takes all queued entries, to write them on another connection or to return them to the
-    /// caller. Waits for the writer's current transaction, whose duration is bounded.
+    /// Takes everything that is queued, to be written on another connection or handed back.
+    /// Waits out a transaction of the writer that is under way: it is bounded.
     pub fn take_all(&self) -> Batch {
         let mut state = self.lock();
         while state.batch_open {
@@ -550,9 +547,9 @@ impl Queue {
         state.take(usize::MAX, usize::MAX)
     }
 
-    /// Takes a batch for the writer's open transaction. [`State::batch_open`] is set until the
-    /// batch is settled or given back. It is empty while earlier entries are lent: a ROLLBACK
-    /// releases SQLite's lock before it gives them back, and later entries must not overtake them.
+    /// Takes a batch for the transaction that is open. [`State::batch_open`] holds until it is
+    /// settled or given back. Empty while earlier entries are lent: a ROLLBACK releases SQLite's
+    /// lock before it gives them back, and what came after them must not overtake them.
     pub fn take_batch(&self, rows: usize, bytes: usize) -> Batch {
         let mut state = self.lock();
         if state.is_lent() {
@@ -563,7 +560,7 @@ impl Queue {
         batch
     }
 
-    /// Puts an uncommitted batch back at the front of the queue.
+    /// Puts a batch that was not committed back where it was.
     pub fn give_back(&self, batch: Batch) {
         let mut state = self.lock();
         for chunk in batch.chunks.into_iter().rev() {
@@ -577,11 +574,11 @@ impl Queue {
         self.progress.notify_all();
     }
 
-    /// Settles a batch whose transaction has committed: the n-th row gets the n-th outcome. Rows
-    /// without an outcome go back to the front of the queue.
+    /// Settles a batch whose transaction has committed: row by row as `outcomes` says. What
+    /// lies beyond them goes back to the front.
     pub fn settle(&self, batch: Batch, outcomes: Vec<RowOutcome>, options: &Options) -> Settled {
         let now = Instant::now();
-        let mut completions = Settled::default();
+        let mut told = Settled::default();
         let mut done = Vec::new();
         let mut rest = Vec::new();
         let (mut rows, mut bytes, mut inserted, mut rejected) = (0, 0, 0, 0);
@@ -611,7 +608,7 @@ impl Queue {
                         rejected += 1;
                         let mut alone = Entries::default();
                         alone.copy(&entry);
-                        completions.unawaited.push((alone, error));
+                        told.unawaited.push((alone, error));
                     }
                 }
                 chunk.position = next;
@@ -641,7 +638,7 @@ impl Queue {
         state.settled += rows as u64;
         for mut chunk in done {
             if let Some(ticket) = chunk.ticket.take() {
-                completions.replies.push((ticket.reply, Ok(ticket.receipt)));
+                told.replies.push((ticket.reply, Ok(ticket.receipt)));
             }
             if state.spare.len() < 4 {
                 chunk.entries.clear();
@@ -649,20 +646,20 @@ impl Queue {
             }
         }
         state.batch_open = false;
-        state.finish(&mut completions, options);
-        // If these entries were lent, the writer waits for the end of that transaction.
+        state.finish(&mut told, options);
+        // Its entries may have been lent, and the writer waiting for their fate.
         if state.queued_rows > 0 {
             self.wake(state, None);
         } else {
             drop(state);
         }
         self.progress.notify_all();
-        completions
+        told
     }
 
-    /// Removes a batch whose entries are returned to the caller. Its waiting calls get an error.
+    /// Forgets a batch that was handed back to the caller; calls that wait for it are told.
     pub fn forget(&self, batch: Batch, options: &Options) -> Settled {
-        let mut completions = Settled::default();
+        let mut told = Settled::default();
         let mut state = self.lock();
         let mut unknown = batch.unknown.as_ref().map_or(0, |unknown| unknown.outcomes.len());
         for mut chunk in batch.chunks {
@@ -682,30 +679,30 @@ impl Queue {
                         "the entries were taken back by takePending() before they were committed",
                     )
                 };
-                completions.replies.push((ticket.reply, Err((error, ticket.receipt))));
+                told.replies.push((ticket.reply, Err((error, ticket.receipt))));
             }
         }
-        state.finish(&mut completions, options);
+        state.finish(&mut told, options);
         drop(state);
         self.progress.notify_all();
-        completions
+        told
     }
 
-    /// Removes all queued entries, to write them to another file, with their waiting calls and
-    /// barriers. Entries lent to a transaction stay until it ends.
+    /// Gives up everything that is queued, to be written to another file, with those who wait for
+    /// it. What is lent to a transaction stays until that is over.
     pub fn leave(&self) -> Left {
         let mut state = self.lock();
         while state.batch_open {
             state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let mut batch = state.take(usize::MAX, usize::MAX);
-        // The uncertain COMMIT was to this file: the other file does not hold its rows.
+        // Whatever was stored, it is not in the other file.
         batch.unknown = None;
         for chunk in &batch.chunks {
             let rows = chunk.rows_left();
             state.rows = state.rows.saturating_sub(rows);
             state.bytes = state.bytes.saturating_sub(chunk.bytes_left());
-            // They do not count as settled: a flush that waits for them fails.
+            // Not settled: a flush that waits for them fails.
             state.accepted -= rows as u64;
         }
         let barriers = std::mem::take(&mut state.barriers);
@@ -715,9 +712,9 @@ impl Queue {
         Left { batch, barriers }
     }
 
-    /// Appends the entries and barriers that another log has left.
+    /// Takes over what another log has left, behind what is queued.
     pub fn take_over(&self, left: Left, options: &Options) -> Settled {
-        let mut completions = Settled::default();
+        let mut told = Settled::default();
         let mut state = self.lock();
         for chunk in left.batch.chunks {
             state.add(chunk.rows_left(), chunk.bytes_left());
@@ -727,20 +724,19 @@ impl Queue {
         for barrier in left.barriers {
             state.barriers.push(Barrier { target, ..barrier });
         }
-        state.finish(&mut completions, options);
+        state.finish(&mut told, options);
         let stopped = state.stopped.clone();
         drop(state);
         if let Some(error) = stopped {
             let failed = self.fail_waiting(&error, &Waiting::default());
-            completions.replies.extend(failed.replies);
-            completions.barriers.extend(failed.barriers);
+            told.replies.extend(failed.replies);
+            told.barriers.extend(failed.barriers);
         }
         self.wake(self.lock(), None);
-        completions
+        told
     }
 
-    /// Blocks until all accepted entries are settled, until the writer fails (a lock held elsewhere
-    /// counts as a failure), or until `deadline`.
+    /// Stands still until everything is settled that does not wait for a lock, or `deadline`.
     pub fn flush_unlocked(&self, deadline: Instant) {
         let mut state = self.lock();
         let target = state.accepted;
@@ -749,7 +745,7 @@ impl Queue {
         let mut state = self.lock();
         while state.settled < target && state.stopped.is_none() && state.failing.is_none() {
             if state.is_lent() && !state.batch_open {
-                // A transaction of a JavaScript thread has them, and the write lock.
+                // To a transaction, which has the lock.
                 break;
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
@@ -760,25 +756,25 @@ impl Queue {
         state.urgent -= 1;
     }
 
-    /// Whether the queue holds entries that are neither lent nor in a batch.
+    /// Whether something is queued, and not lent or in a batch.
     pub fn has_queued(&self) -> bool {
         self.lock().queued_rows > 0
     }
 
-    /// Removes the requested checkpoints, which will not be carried out.
+    /// Takes the checkpoints that were asked for and will not be carried out.
     pub fn take_checkpoints(&self) -> Vec<CheckpointReply> {
         self.lock().checkpoints.drain(..).map(|(_, reply)| reply).collect()
     }
 
-    /// Fails the calls and barriers that `waiting` selects. Their entries stay queued.
+    /// Answers those who are `waiting` that it failed. The entries stay.
     pub fn fail_waiting(&self, error: &Error, waiting: &Waiting) -> Settled {
-        let mut completions = Settled::default();
+        let mut told = Settled::default();
         let mut state = self.lock();
         for chunk in &mut state.chunks {
             if let Some(ticket) =
                 chunk.ticket.take_if(|ticket| waiting.includes(chunk.since, ticket.thread))
             {
-                completions.replies.push((ticket.reply, Err((error.clone(), ticket.receipt))));
+                told.replies.push((ticket.reply, Err((error.clone(), ticket.receipt))));
             }
         }
         let (failed, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.barriers)
@@ -786,26 +782,26 @@ impl Queue {
             .partition(|barrier| waiting.includes(barrier.since, barrier.thread));
         state.barriers = rest;
         for barrier in failed {
-            completions.barriers.push((barrier.reply, Err(error.clone())));
+            told.barriers.push((barrier.reply, Err(error.clone())));
         }
         state.await_rest();
         drop(state);
         self.progress.notify_all();
-        completions
+        told
     }
 }
 
-/// The error of entries whose COMMIT had an unknown outcome.
+/// Nobody can tell whether the rows were committed.
 pub(super) fn commit_unknown(cause: &Error) -> Error {
     cause.clone().explained(
         "ERR_FUSION_COMMIT_UNKNOWN",
-        "COMMIT failed, and it is unknown whether the entries were stored. Look for them in \
-         agentLogEntries before you append them again. They are kept; takePending() returns them.",
+        "COMMIT failed, and it cannot be told whether the entries were stored all the same: look \
+         for them before they are appended again. They are kept, takePending() hands them back.",
     )
 }
 
 impl State {
-    /// Refuses entries that exceed the limit, or that arrive after the log was closed.
+    /// Refuses what exceeds the limit, or comes too late.
     fn admit(&mut self, bytes: usize, options: &Options) -> Result<(), Refusal> {
         let limit = options.queue_bytes;
         if self.closing {
@@ -821,7 +817,7 @@ impl State {
         Ok(())
     }
 
-    /// Records that the queue refuses entries. `true` for the first refusal since it last had room.
+    /// Whether the queue is refusing entries, for the first to be told of it.
     pub fn start_refusing(&mut self) -> bool {
         !std::mem::replace(&mut self.refusing, true)
     }
@@ -839,15 +835,15 @@ impl State {
         self.queued_rows >= options.batch_rows || self.queued_bytes >= options.batch_bytes
     }
 
-    /// Whether entries are part of an open transaction of a JavaScript thread. Valid only while the
-    /// writer has no batch itself.
+    /// Whether entries are part of a transaction of a JavaScript thread, whose fate is not known.
+    /// Asked by the writer, while it has no batch itself.
     fn is_lent(&self) -> bool {
         self.rows > self.queued_rows
     }
 
     fn take(&mut self, limit_rows: usize, limit_bytes: usize) -> Batch {
         let unknown = self.unknown.take();
-        // The rows of one uncertain COMMIT stay in one batch.
+        // Rows whose fate is one stay together.
         let (limit_rows, limit_bytes) = match &unknown {
             Some(unknown) => (limit_rows.max(unknown.outcomes.len()), usize::MAX),
             None => (limit_rows, limit_bytes),
@@ -864,7 +860,7 @@ impl State {
         }
         self.queued_rows = self.queued_rows.saturating_sub(rows);
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
-        // Entries appended later in the same turn wait for its end.
+        // What is appended later in the same turn waits for its end.
         self.turn_ended &= !self.chunks.is_empty();
         self.await_rest();
         batch
@@ -874,12 +870,12 @@ impl State {
         self.queued_rows += chunk.rows_left();
         self.queued_bytes += chunk.bytes_left();
         self.chunks.push_front(chunk);
-        // The chunk was due when it was taken.
+        // It was due before.
         self.turn_ended = true;
         self.await_rest();
     }
 
-    /// Recomputes `awaited_since` from the queued calls and barriers.
+    /// Recomputes since when somebody waits for what is queued.
     fn await_rest(&mut self) {
         let append = self.chunks.iter().find(|chunk| chunk.ticket.is_some());
         let barrier = self.barriers.first();
@@ -888,15 +884,15 @@ impl State {
         self.awaited_since = [append, barrier].into_iter().flatten().min();
     }
 
-    /// When the entries of waiting calls and barriers are due.
+    /// When what a call waits for is due.
     fn awaited_due(&self, options: &Options) -> Option<Instant> {
         let linger = options.awaited_linger;
         let patience = if self.turn_ended { linger } else { linger.max(LONGEST_TURN) };
         self.awaited_since.map(|since| since + patience)
     }
 
-    /// Whether the writer has nothing to do. If so, its thread ends, and the next call of
-    /// [`Queue::wake`] starts another.
+    /// Whether there is nothing to do before something happens. The writer's thread ends then, and
+    /// the next call of [`Queue::wake`] starts another.
     pub fn rest(&mut self) -> bool {
         let has_work = self.queued_rows > 0 && !self.is_lent() && self.stopped.is_none();
         let idle = !has_work && !self.closing && !self.look_at_wal && self.checkpoints.is_empty();
@@ -921,22 +917,22 @@ impl State {
         self.thread = Thread::Resting;
     }
 
-    /// Completes the barriers that are reached, and detects the end of back-pressure.
-    fn finish(&mut self, completions: &mut Settled, options: &Options) {
+    /// Answers barriers that are reached, and notices relief.
+    fn finish(&mut self, told: &mut Settled, options: &Options) {
         let settled = self.settled;
         let (reached, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.barriers)
             .into_iter()
             .partition(|barrier| barrier.target <= settled);
         self.barriers = waiting;
-        completions.barriers.extend(reached.into_iter().map(|barrier| (barrier.reply, Ok(()))));
+        told.barriers.extend(reached.into_iter().map(|barrier| (barrier.reply, Ok(()))));
         self.await_rest();
         if self.refusing && self.bytes <= options.queue_bytes / 2 {
             self.refusing = false;
-            completions.relieved = true;
+            told.relieved = true;
         }
     }
 
-    /// What the writer has to do at `now`.
+    /// What is to be done at `now`.
     pub fn next(&mut self, now: Instant, options: &Options) -> Next {
         if self.stopped.is_some() {
             return if self.closing { Next::Stop } else { Next::Wait(None) };
@@ -962,7 +958,7 @@ impl State {
 }
 
 impl Settled {
-    /// Whether it holds no reply, neither to a call nor to a barrier.
+    /// Whether it has nothing for those who wait.
     pub fn is_empty(&self) -> bool {
         self.replies.is_empty() && self.barriers.is_empty()
     }

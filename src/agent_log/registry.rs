@@ -1,8 +1,8 @@
-//! One log per database file for the whole process: the list of running logs, and the handles
-//! through which JavaScript threads use them.
+//! One log per database file for the whole process: the map from file identity to log, and the
+//! handles through which JavaScript threads use one.
 //!
-//! Any thread. A log lives until its last handle is closed and its accepted entries are written.
-//! An open of the same file after that close starts a new log.
+//! Any thread. A log lives while a handle does, and until what was accepted through it is
+//! written; another open of the same file meanwhile starts a new one.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,14 +21,14 @@ use super::{table, thread};
 use crate::checkpoint;
 use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved, shown};
 
-/// Logs whose writer has not ended, closing logs included, each with its number of handles.
+/// Logs whose writer has not ended, closing ones included, with their number of handles.
 static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
 
 fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A handle on a file's log. Dropping it does not wait; the accepted entries are still written.
+/// A handle on a file's log. Dropping it does not wait; what was accepted is still written.
 pub struct Log {
     shared: Arc<Shared>,
     id: u64,
@@ -41,8 +41,9 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// Opens a handle on the log of `file`. The first handle starts the writer and sets the options. A
-/// later handle gets those options; if it `insists` on its own and they differ, it gets an error.
+/// A handle on the log of `file`, whose writer is started if there is none. `options` count
+/// for the first handle; a later one gets what the first one set, or, where it `insists` on its
+/// own, an error if they differ.
 ///
 /// # Errors
 /// `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_THREAD`.
@@ -58,8 +59,7 @@ pub fn open(
     let mut logs = running();
     let found = logs
         .iter_mut()
-        // Not compared by file id: if no connection kept the first file open, its inode may have
-        // been reused for another file.
+        // Not by the id: the inode may be another file's by now, where no connection held the first.
         .find(|(shared, _)| Arc::ptr_eq(&shared.file, file) && !shared.queue.lock().closing);
     let shared = if let Some((shared, handles)) = found {
         if insists && shared.options != options {
@@ -75,7 +75,7 @@ pub fn open(
         Arc::clone(shared)
     } else {
         let shared = Arc::new(Shared::new(Arc::clone(file), options));
-        // Registered before the writer starts: the writer may emit an event at once.
+        // Before the writer looks at the file: it may have something to tell at once.
         shared.listen(id, listener);
         thread::start(&shared, forget)?;
         logs.push((Arc::clone(&shared), 1));
@@ -85,8 +85,8 @@ pub fn open(
     Ok(Log { shared, id, closed: false })
 }
 
-/// Opens the log of a database without a file. It has no writer and no other handles. Entries stay
-/// queued until [`Log::write_on`] writes them.
+/// The log of a database without a file: no writer, no other handles. What is appended is
+/// queued until [`Log::write_on`] writes it.
 pub fn open_in_memory(options: Options, listener: Arc<dyn Listener>) -> Log {
     let shared = Arc::new(Shared::new(DatabaseFile::in_memory(), options));
     shared.listen(0, listener);
@@ -98,16 +98,16 @@ fn forget(shared: &Arc<Shared>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
-/// Resumes the logs of the file `id` after its repair or restore, if corruption had stopped them.
-/// Entries that are still queued are written.
+/// The file `id` has been repaired or restored: a log of it in this process that had stopped
+/// because it was damaged goes on, with the entries that are still queued.
 pub fn resume(id: FileId) {
     for shared in logs_of(id) {
         shared.resume();
     }
 }
 
-/// Stops the logs of the file `id`. A connection of this process has detected that the file's path
-/// leads elsewhere.
+/// A connection of this process has noticed that the path of the file `id` leads elsewhere: its log
+/// stops, if it has not.
 pub fn replaced(id: FileId, error: &Error) {
     for shared in logs_of(id) {
         shared.stop(error);
@@ -119,23 +119,23 @@ fn logs_of(id: FileId) -> Vec<Arc<Shared>> {
     logs.into_iter().filter(|shared| shared.file.id == id).collect()
 }
 
-/// Sets `end`, which [`flush_all`] calls first, on the thread that ends the process. It rolls back
-/// open transactions for which the logs would wait in vain.
+/// Has `end` called when the process ends, on the thread that ends it, before the logs are waited
+/// for: it ends transactions for which they would wait in vain.
 pub fn at_end(end: fn()) {
     BEFORE_END.get_or_init(|| end);
 }
 
 static BEFORE_END: OnceLock<fn()> = OnceLock::new();
 
-/// Until when the end of the process waits: [`END_DEADLINE`] after the first call.
+/// When the process's end has waited long enough: [`END_DEADLINE`] after it began.
 fn end_deadline() -> Instant {
     static DEADLINE: OnceLock<Instant> = OnceLock::new();
     *DEADLINE.get_or_init(|| Instant::now() + END_DEADLINE)
 }
 
-/// Waits until every log has written the entries that wait for no lock. For the end of the process
-/// while JavaScript may still run: it may yet commit a transaction that holds the lock, so no
-/// transaction is rolled back. [`flush_all`] writes the rest.
+/// The process ends, and JavaScript may still run: waits until every log has written what it can
+/// write. What waits for a lock is left to [`flush_all`], because a transaction that JavaScript may
+/// yet commit is not rolled back.
 pub fn flush_unlocked() {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     for shared in logs {
@@ -143,9 +143,9 @@ pub fn flush_unlocked() {
     }
 }
 
-/// Waits until every log has written its accepted entries, at most until [`END_DEADLINE`] after the
-/// end of the process began. No JavaScript runs any more, so open transactions are rolled back
-/// first ([`at_end`]). Returns a sentence for each log with unwritten entries.
+/// The process ends, and no JavaScript runs any more: rolls back what it left open, and waits until
+/// every log has written what it accepted, for at most [`END_DEADLINE`] after the end began. Returns a
+/// sentence for each log that has not.
 pub fn flush_all() -> Vec<String> {
     if let Some(end) = BEFORE_END.get() {
         end();
@@ -153,8 +153,7 @@ pub fn flush_all() -> Vec<String> {
     flush_until(end_deadline())
 }
 
-/// Waits until every log has written its accepted entries, or until `deadline`. For the end of a
-/// thread; rolls nothing back. Returns a sentence for each log with unwritten entries.
+/// The same until `deadline`, for a thread that ends.
 pub fn flush_until(deadline: Instant) -> Vec<String> {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     let mut lost = Vec::new();
@@ -175,15 +174,15 @@ pub fn flush_until(deadline: Instant) -> Vec<String> {
     lost
 }
 
-/// Makes the end of the process wait for its logs. Node runs `exit` listeners of JavaScript on the
-/// main thread only, which may not have loaded this package: a worker may be its only user.
+/// Has the process's end wait for its logs. Node runs JavaScript's `exit` listeners on the main
+/// thread only, where this package may not even be loaded: a worker may be its only user.
 fn flush_at_exit() {
     #[cfg(unix)]
     {
         extern "C" fn at_exit() {
             drop(std::panic::catch_unwind(|| {
                 for sentence in flush_all() {
-                    // No JavaScript is left to receive an event, so stderr gets the report.
+                    // Nothing is left to be reported to but the person at the terminal.
                     drop(writeln!(std::io::stderr(), "fusion-sqlite: {}", shown(&sentence)));
                 }
             }));
@@ -193,7 +192,7 @@ fn flush_at_exit() {
         // unloaded, and the threads it waits for run until this returns.
         REGISTER.call_once(|| unsafe {
             libc::atexit(at_exit);
-            // Bun ends with quick_exit(), which does not run the functions of atexit().
+            // Bun ends by quick_exit(), which runs none of atexit()'s functions.
             #[cfg(target_os = "linux")]
             {
                 unsafe extern "C" {
@@ -205,20 +204,20 @@ fn flush_at_exit() {
     }
 }
 
-/// Result of [`Log::report_own_transaction`].
+/// How a log stands that a transaction of one of its own threads keeps from writing.
 #[derive(Debug, Clone, Copy)]
 pub struct LockedOut {
-    /// Calls or barriers of that thread were waiting, and got the error.
+    /// Calls waited for it, and have been answered.
     pub told: bool,
-    /// The writer has failed for at least the given patience.
+    /// It has lasted for as long as was asked.
     pub lasts: bool,
 }
 
 impl Log {
-    /// Accepts one entry without a waiting call.
+    /// Accepts one entry that nobody waits for.
     ///
     /// # Errors
-    /// Why it was refused.
+    /// Why it was not taken.
     pub fn append_one(&self, entry: &Entries) -> std::result::Result<(), Refusal> {
         self.check_open()?;
         let taken = self.shared.queue.push_one(entry, &self.shared.options);
@@ -228,11 +227,11 @@ impl Log {
         taken
     }
 
-    /// Accepts the entries of a call that waits for `reply`, and returns an empty arena. If the
-    /// entries are refused, `reply` is dropped.
+    /// Accepts the entries of a call that waits for `reply`, and returns an empty arena. Where
+    /// they are refused `reply` is dropped.
     ///
     /// # Errors
-    /// Why the entries were refused.
+    /// Why nothing was taken.
     pub fn append(&self, entries: Entries, reply: Reply) -> std::result::Result<Entries, Refusal> {
         self.check_open()?;
         let taken = self.shared.queue.push_batch(entries, reply, &self.shared.options);
@@ -242,7 +241,7 @@ impl Log {
         taken
     }
 
-    /// The JavaScript turn of a call of [`Self::append`] has ended.
+    /// The turn of JavaScript has ended in which [`Self::append`] was called.
     pub fn turn_ended(&self) {
         self.shared.queue.turn_ended(&self.shared.options);
     }
@@ -251,12 +250,12 @@ impl Log {
         if self.closed { Err(Refusal::Closed) } else { Ok(()) }
     }
 
-    /// Calls `reply` once all entries accepted so far are settled.
+    /// Has `reply` called once everything accepted so far is settled.
     pub fn barrier(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         self.shared.queue.barrier(Box::new(reply));
     }
 
-    /// Blocks until all entries accepted so far are settled.
+    /// Waits until everything accepted so far is settled.
     ///
     /// # Errors
     /// `ERR_FUSION_FLUSH_TIMEOUT`, or why the writer has stopped; the entries are kept.
@@ -264,8 +263,8 @@ impl Log {
         self.shared.queue.flush(timeout, &|| ())
     }
 
-    /// As [`Self::flush`], and calls `meanwhile` now and then. For a thread that blocks its event
-    /// loop and has connections that the writer may have to wait for.
+    /// The same, and calls `meanwhile` now and then: for a thread whose event loop stands still,
+    /// and which has connections that the writer may have to wait for.
     ///
     /// # Errors
     /// As [`Self::flush`].
@@ -273,16 +272,16 @@ impl Log {
         self.shared.queue.flush(timeout, meanwhile)
     }
 
-    /// Writes all queued entries on `connection`, inside the transaction that is open there.
+    /// Writes everything queued on `connection`, inside the transaction that is open there.
     ///
     /// # Errors
-    /// SQLite's. The entries are queued as before.
+    /// SQLite's; the entries are then queued as before.
     pub fn write_on(&self, connection: &Connection, borrowed: &mut Option<Borrowed>) -> Result<()> {
         Borrowed::write(&self.shared, connection, borrowed)
     }
 
-    /// Removes all entries that were accepted and are not committed, and returns them. Calls that
-    /// wait for them get `ERR_FUSION_TAKEN_BACK` or `ERR_FUSION_COMMIT_UNKNOWN`.
+    /// Takes back everything that was accepted and is not committed. Calls that wait for some of
+    /// it are told.
     pub fn take_pending(&self) -> Vec<Entries> {
         let batch = self.shared.queue.take_all();
         let pending = copies(&batch);
@@ -290,11 +289,11 @@ impl Log {
         pending
     }
 
-    /// Records whether the schema already has the table. If so, `create_table` never creates it,
-    /// even if a migration drops it before the first entry. `connection` opened the log.
+    /// Looks, on the connection through which it was opened, whether the table is there already: then
+    /// `create_table` never makes it, should a migration take it away before the first entry.
     pub fn look_for_table(&self, connection: &Connection) {
         let shared = &self.shared;
-        // A schema that cannot be read is reported at the first write.
+        // A schema that cannot be read is reported when it is written to.
         if shared.options.create_table
             && table::kind_of(connection, table::TABLE).is_ok_and(|kind| kind.is_some())
         {
@@ -302,7 +301,7 @@ impl Log {
         }
     }
 
-    /// Requests a checkpoint from the writer.
+    /// Asks the writer for a checkpoint.
     pub fn checkpoint(
         &self,
         mode: checkpoint::Mode,
@@ -321,8 +320,7 @@ impl Log {
         &self.shared.options
     }
 
-    /// Statistics, unsettled rows and bytes, the WAL's status, and the current failure, if any. The
-    /// flag of the failure is `true` if it has stopped the writer.
+    /// Figures, rows and bytes queued, the WAL's status, and the failure that lasts, if one does.
     pub fn stats(&self) -> (Stats, usize, usize, WalStatus, Option<(bool, Error)>) {
         let state = self.shared.queue.lock();
         let failure = match (&state.stopped, &state.failing) {
@@ -335,8 +333,8 @@ impl Log {
         (stats, rows, bytes, self.shared.wal().clone(), failure)
     }
 
-    /// Closes the handle. Returns whether it was the log's last one: the writer then ends once the
-    /// queue is written.
+    /// Gives the handle up. The last one lets the writer end once the queue is written; `true`
+    /// says that this was the last.
     pub fn release(&mut self) -> bool {
         if std::mem::replace(&mut self.closed, true) {
             return false;
@@ -356,8 +354,8 @@ impl Log {
         true
     }
 
-    /// Calls `reply` once the writer has ended, after the last handle was released. The result is
-    /// the failure that had stopped the writer, if one had.
+    /// Has `reply` called once the writer has ended, after the last handle was released: with the
+    /// failure that had stopped it for good, if one had.
     pub fn when_ended(&self, reply: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.queue.lock();
         if state.ended {
@@ -368,26 +366,26 @@ impl Log {
         state.when_ended.push(Box::new(reply));
     }
 
-    /// Fails all waiting calls and barriers with `error`, and emits it. The entries stay queued.
+    /// Tells everybody who waits that writing failed, and the listeners; the entries stay queued.
     pub fn fail_waiting(&self, error: &Error) {
         self.shared.tell(self.shared.queue.fail_waiting(error, &Waiting::default()));
         self.shared.emit(&Event::Error(error.clone()));
     }
 
-    /// Whether accepted entries are unsettled: queued, in a batch, or lent.
+    /// Whether something was accepted and is not settled: queued, in a batch, or lent.
     pub fn has_pending(&self) -> bool {
         self.shared.queue.lock().rows > 0
     }
 
-    /// Whether the log has stopped because its file's path leads elsewhere.
+    /// Whether the path of the log's file was found to lead elsewhere.
     pub fn is_displaced(&self) -> bool {
         let state = self.shared.queue.lock();
         state.stopped.as_ref().is_some_and(|error| error.class() == Class::Replaced)
     }
 
-    /// Moves all accepted, uncommitted entries to the end of the queue of `next`, with their
-    /// waiting calls and barriers, and stops this log. If both are handles on one log, its file is
-    /// at its path again, and that log resumes.
+    /// Moves everything that was accepted and is not committed to `next`, behind what is queued
+    /// there, with those who wait for it. This log has stopped then. Where both are handles on one
+    /// log, whose file is at its path again, that log goes on.
     pub fn move_to(&self, next: &Log) {
         if Arc::ptr_eq(&self.shared, &next.shared) {
             return self.shared.go_on(Class::Replaced);
@@ -397,8 +395,8 @@ impl Log {
         self.shared.stop(&file_moved(&self.shared.file.path));
     }
 
-    /// Reports that an open transaction of `thread` blocks the writer. Calls and barriers of that
-    /// thread that have waited for at least `patience` get `error`.
+    /// A transaction that thread `thread` has open keeps the writer from writing, as `error` says:
+    /// reports it to those of that thread who have waited for as long as `patience`.
     pub fn report_own_transaction(
         &self,
         thread: ThreadId,
@@ -414,13 +412,13 @@ impl Log {
         LockedOut { told, lasts: before.zip(failed).is_some_and(|(before, since)| since <= before) }
     }
 
-    /// Whether entries are queued.
+    /// Whether something is queued.
     pub fn has_queued(&self) -> bool {
         self.shared.queue.has_queued()
     }
 
-    /// Waits until the writer has ended, after the last handle was released. Returns whether it has
-    /// ended and no failure had stopped it. Calls `meanwhile` as [`Self::flush_while`] does.
+    /// Waits until the writer has ended, after the last handle was released. `true` says that it
+    /// has, and left the file in order. Calls `meanwhile` as [`Self::flush_while`] does.
     pub fn wait_ended(&self, timeout: Duration, meanwhile: &dyn Fn()) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.queue.lock();

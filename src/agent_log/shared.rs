@@ -1,8 +1,8 @@
-//! The state of a log that its handles and its writer share: the file, the options, the queue, the
-//! WAL's status, and the listeners.
+//! A log as its handles and its writer share it: the file, the options, the queue, what is known
+//! of the WAL, and who listens.
 //!
-//! Any thread. Listeners and replies are called with no lock held. [`Shared::stop`] stops writing
-//! and [`Shared::go_on`] resumes it; the callers decide when.
+//! Any thread. Listeners and replies are called with no lock held. What stops writing for good,
+//! and what lets it go on after all, is in here; what makes that necessary is the writer's to say.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,10 @@ use super::queue::{Queue, Settled, Waiting};
 use super::stats::WalStatus;
 use crate::engine::{Class, DatabaseFile, Error};
 
-/// Ends idle writer threads: a process may have hundreds of databases open and write to few.
+/// A process has hundreds of databases open at times, and writes to few of them.
 const REST_AFTER: Duration = Duration::from_secs(30);
 
-/// Listeners that are held until this is dropped, also if a reply panics.
+/// Listeners that are held; also where a reply panics.
 struct Held(Vec<Arc<dyn Listener>>);
 
 impl Held {
@@ -37,14 +37,14 @@ impl Drop for Held {
     }
 }
 
-/// The shared state of a log.
+/// A log as its handles and its writer share it.
 pub(super) struct Shared {
     pub file: Arc<DatabaseFile>,
     pub options: Options,
     pub queue: Queue,
     /// See [`Self::knows_table`].
     table_seen: AtomicBool,
-    /// How long the writer's thread waits idle before it ends.
+    /// How long the writer's thread goes on without anything to do.
     pub rest_after: Duration,
     wal: Mutex<WalStatus>,
     listeners: Mutex<Vec<(u64, Arc<dyn Listener>)>>,
@@ -67,13 +67,13 @@ impl Shared {
         self.wal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that the schema has the table.
+    /// Notes that the schema has the table.
     pub fn see_table(&self) {
         self.table_seen.store(true, Ordering::Release);
     }
 
-    /// Whether the schema has ever had the table. If so, the log never creates it: a migration that
-    /// dropped it is about to create it.
+    /// Whether the table was there once. It is never made after that: who took it away is about to
+    /// bring it back.
     pub fn knows_table(&self) -> bool {
         self.table_seen.load(Ordering::Acquire) || self.queue.lock().stats.rows > 0
     }
@@ -100,8 +100,8 @@ impl Shared {
         self.listeners().iter().map(|(_, listener)| Arc::clone(listener)).collect()
     }
 
-    /// Delivers the events and replies of a settled batch. Rejections come first: once a flush has
-    /// resolved, the process may end, so its rejected rows must have been reported before.
+    /// Tells what a settled batch left to be told. Rejections first: a flush that resolves has
+    /// told of them, and once it has, nothing may keep the process alive to hear more.
     pub fn tell(&self, mut settled: Settled) {
         for (entries, error) in std::mem::take(&mut settled.unawaited) {
             self.emit(&Event::Rejected(entries, Arc::clone(&self.options.columns), error));
@@ -115,12 +115,12 @@ impl Shared {
         }
     }
 
-    /// Whether writing has stopped.
+    /// Whether writing has ended for good.
     pub fn is_stopped(&self) -> bool {
         self.queue.lock().stopped.is_some()
     }
 
-    /// Stops writing. Entries stay queued; each waiting call gets `error`. The first error counts.
+    /// Ends writing for good: entries stay, each waiting call gets the error. The first reason counts.
     pub fn stop(&self, error: &Error) {
         let mut state = self.queue.lock();
         if state.stopped.is_some() {
@@ -128,7 +128,7 @@ impl Shared {
         }
         state.stopped = Some(error.clone());
         drop(state);
-        // The event comes first, so that the cause is known when a waiting append fails.
+        // The event first, so that whoever is told of a failed append knows the reason.
         self.emit(&match error.class() {
             Class::Replaced => Event::Replaced(error.clone()),
             Class::Corrupt => Event::Corrupt(error.clone()),
@@ -140,26 +140,26 @@ impl Shared {
         }
     }
 
-    /// Resumes writing after a repair or restore of the file, if corruption had stopped it. Entries
-    /// that are still queued are written.
+    /// The file has been repaired or restored: writing that damage had stopped goes on, with the
+    /// entries that are still queued.
     pub fn resume(&self) {
         self.go_on(Class::Corrupt);
     }
 
-    /// Resumes writing, if an error of this class had stopped it.
+    /// What had stopped writing, an error of this class, is over.
     pub fn go_on(&self, class: Class) {
         let mut state = self.queue.lock();
         if state.stopped.as_ref().is_some_and(|error| error.class() == class) {
             state.stopped = None;
             state.failing = None;
             state.retry_at = None;
-            // A stopped writer does not checkpoint, so the WAL may be due.
+            // What the WAL holds was left alone meanwhile.
             state.look_at_wal = true;
             self.queue.wake(state, None);
         }
     }
 
-    /// Emits [`Event::Backpressure`] for the first refusal since the queue last had room.
+    /// Tells listeners once that the queue is full, until it has room again.
     pub fn tell_refusal(&self) {
         if self.queue.lock().start_refusing() {
             self.emit(&Event::Backpressure(true));

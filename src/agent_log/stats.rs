@@ -1,5 +1,5 @@
-//! Statistics of one log. Plain data, guarded by the mutex of their owner: the queue's mutex guards
-//! [`Stats`], and [`WalStatus`] has its own.
+//! Figures of one log, for people and for decisions. Plain data, under the mutex of whoever keeps
+//! it: [`Stats`] the queue's, [`WalStatus`] one of its own.
 
 use std::time::{Duration, SystemTime};
 
@@ -100,7 +100,7 @@ pub struct WalStatus {
     pub completed: [u64; 4],
     /// Checkpoints that a reader, a writer or another checkpointer prevented.
     pub prevented: u64,
-    /// Time of the first such checkpoint since the last one that completed.
+    /// Since when they have been, without one that completed.
     pub prevented_since: Option<SystemTime>,
     /// Checkpoints that failed.
     pub failed: u64,

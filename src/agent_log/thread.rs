@@ -1,12 +1,13 @@
-//! The thread of a file's writer: its start, its wake-ups from outside the queue, its rest and its
-//! end.
+//! The thread that a file's writer runs on: its start, what wakes it from outside the queue, its
+//! rest and its end.
 //!
-//! A writer that is idle for a while closes its connection and ends its thread; the next wake-up
-//! starts another. Meanwhile the log's handles stay open, and its entries are kept.
+//! A writer with nothing to do for a while ends its thread, and with it its connection; whatever
+//! wakes the writer starts another. Between the two the log is as it was: its handles are open, what
+//! it kept is kept.
 //!
-//! A panic of the writer is caught: its batch goes back to the queue, and the log stops with
-//! `ERR_FUSION_WRITER_PANIC`. When the writer ends for good, `at_end` removes the log from the list
-//! of running logs, and all callers that wait for the end get their reply.
+//! A panic of the writer is caught, puts the batch back and stops the log: nothing dies quietly.
+//! When the writer ends for good, everybody is answered who still waits for that, and `at_end` is
+//! called, so that the list of running logs forgets this one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use crate::engine::{self, Error, Remedy, Result};
 
 type AtEnd = fn(&Arc<Shared>);
 
-/// Starts the writer of `shared`.
+/// Gives `shared` its writer, and starts it.
 ///
 /// # Errors
-/// `ERR_FUSION_THREAD` if the system refuses to start a thread.
+/// `ERR_FUSION_THREAD` where the system gives no thread.
 pub(super) fn start(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
     attend(shared);
     let weak = Arc::downgrade(shared);
@@ -60,9 +61,8 @@ fn spawn(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
         })
 }
 
-/// Handles a writer thread that could not be started. Entries are kept, and the next call tries
-/// again; waiting calls get the error. `again`: the attempt before failed as well, so no event is
-/// emitted.
+/// The writer was needed and has no thread. Entries are kept, and the next call tries again; those
+/// who wait are answered. `again`: so they were before.
 fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) {
     let mut state = shared.queue.lock();
     state.not_started();
@@ -84,8 +84,8 @@ fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) 
     }
 }
 
-/// Subscribes to the file's reports on its WAL and on its connections, until the log is dropped or
-/// another log of the same file subscribes.
+/// Has the file report on its WAL and on its connections, until the log is gone or another one of
+/// the same file takes its place.
 fn attend(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     shared.file.wal.set_wake(
@@ -107,7 +107,7 @@ fn attend(shared: &Arc<Shared>) {
     })));
 }
 
-/// Runs the writer until it ends or rests. After a panic it runs again, with the log stopped.
+/// Runs the writer until it ends in order, or rests.
 fn supervise(shared: &Shared) -> Finish {
     let mut writer = Writer::new(shared);
     loop {
@@ -123,7 +123,7 @@ fn supervise(shared: &Shared) -> Finish {
     }
 }
 
-/// Replies to the callers that wait for the writer's end, and refuses late checkpoint requests.
+/// Answers those who wait for the writer's end, or came too late.
 fn take_leave(shared: &Shared) {
     let mut state = shared.queue.lock();
     state.ended = true;
@@ -134,7 +134,7 @@ fn take_leave(shared: &Shared) {
     for reply in waiting {
         reply(stopped.clone().map_or(Ok(()), Err));
     }
-    // Requested after the writer last looked at the queue.
+    // Asked for between the writer's last look at the queue and its end.
     for reply in shared.queue.take_checkpoints() {
         reply(Err(Error::fusion("ERR_INVALID_STATE", "database is not open")));
     }
@@ -187,7 +187,7 @@ mod tests {
             Self { _folder: folder, connection, shared }
         }
 
-        /// Waits until the writer has no thread, and asserts that it left no connection and no WAL.
+        /// Waits until the writer has no thread, and makes sure that it has left nothing to do.
         fn rests(&self) {
             until(|| self.shared.queue.lock().is_resting());
             assert!(self.shared.file.has_one_connection());

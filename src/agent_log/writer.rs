@@ -1,34 +1,34 @@
-//! The writer: commits a file's log entries and checkpoints its WAL, on a thread of its own.
+//! The writer: commits a file's log entries and cares for its WAL, on a thread of its own.
 //!
 //! | state | leaves it when |
 //! |---|---|
-//! | waiting | a batch is due, a checkpoint is due or requested, the last handle is closed, or the writer was idle for 30 s |
-//! | committing | the transaction is committed, or has failed |
+//! | waiting | a batch is due, a checkpoint is due or asked for, the last handle is gone; nothing was to be done for 30 s |
+//! | committing | the transaction is committed, or failed |
 //! | pausing | SQLite's lock is released in this process, or a jittered pause is over |
 //! | healing | a fresh connection has found the file sound, or damaged |
-//! | repairing (damaged file) | this process or another has repaired the file, or the repair failed |
-//! | resting | the queue is woken: the thread has ended, and the next one begins at waiting |
-//! | stopped (replaced file, or a damaged one that is not repaired) | the damaged file is repaired or restored, or the replaced file is at its path again; until then the entries are kept |
+//! | repairing (damaged file) | it is repaired, by whomever, or cannot be |
+//! | resting | anything wakes it: the thread has ended, and the next one begins at waiting |
+//! | stopped (replaced file, or one that is not repaired) | never, unless the damaged file is repaired or restored: entries are kept to be taken back |
 //! | ending | the queue is empty, or has failed for the whole retry deadline |
 //!
-//! [`Writer`] makes the transitions. What it does in each state, and what it keeps between them, is
-//! in these modules:
+//! [`Writer`] goes from one to the next. What it does in each, and what it remembers for the next
+//! time, is in a module of its own:
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`transaction`] | the batch under way, from BEGIN to its receipts |
 //! | [`streak`] | when the write lock is left to other processes |
-//! | [`wal`] | the WAL's status, its checkpoints and their events |
-//! | [`mender`] | reopening after a stale `-wal` or `-shm`, repairing damage |
-//! | [`failures`] | pauses between attempts, and the errors of waiting calls |
-//! | [`schema`] | the copy of the schema that is kept for a repair |
-//! | [`connection`] | the connection that all of them use |
-//! | [`doubt`] | the check of a file that may be damaged |
+//! | [`wal`] | what is known of the WAL, its checkpoints and their events |
+//! | [`mender`] | healing a wedge, repairing damage |
+//! | [`failures`] | pauses, and what those who wait are told |
+//! | [`schema`] | the schema that is kept for a repair |
+//! | [`connection`] | the connection all of them use |
+//! | [`doubt`] | the check of a file that is suspected |
 //!
-//! The class of an error (`engine::Class`) decides what follows. The mender handles an error that a
-//! stale `-wal` or `-shm` may have caused, or that reports corruption. If the error remains and
-//! says that the file is damaged or replaced, the writer stops. Other errors are retried: transient
-//! ones at once, others slowly on a fresh connection.
+//! A failure is answered by its class (`engine::Class`). One that may come from a wedge, or says
+//! that the file is damaged, is seen to by the mender; what is left of it stops the writer if it
+//! says that the file is damaged, or another one, and is retried otherwise: transient ones at
+//! once, disk ones slowly on a fresh connection.
 
 mod connection;
 mod doubt;
@@ -62,16 +62,16 @@ pub(super) struct Writer<'a> {
     failures: Failures<'a>,
     schema: Schema<'a>,
     look_at_wal: Option<Instant>,
-    /// Until then the writer sleeps no longer than [`LONGEST_TURN`] at a time. A receipt makes the
-    /// next append likely, and that append then need not wake the writer to have its timeout set.
+    /// After a commit the writer sleeps no longer than a turn may last. So the next append, which
+    /// the receipt makes likely, need not wake it to have its clock started.
     attentive_until: Option<Instant>,
 }
 
-/// Why the writer woke up.
+/// What woke the writer.
 enum Step {
     Next(Next),
     LookAtWal,
-    /// It was idle for [`Shared::rest_after`].
+    /// There was nothing to do for a while.
     Rest,
 }
 
@@ -94,14 +94,14 @@ impl<'a> Writer<'a> {
             mender: Mender::new(shared),
             failures: Failures::new(shared),
             schema: Schema::new(shared),
-            // An earlier process may have left a WAL to checkpoint.
+            // A WAL left by an earlier process is looked at soon.
             look_at_wal: Some(Instant::now()),
             attentive_until: None,
         }
     }
 
-    /// Runs until the last handle is closed and the queue is written, or cannot be; or until the
-    /// writer was idle for [`Shared::rest_after`].
+    /// Runs until the last handle is gone and the queue is empty, or never will be; or until there
+    /// was nothing to do for [`Shared::rest_after`].
     pub fn run(&mut self) -> Finish {
         loop {
             match self.wait() {
@@ -120,7 +120,7 @@ impl<'a> Writer<'a> {
                 }
                 Step::Rest => {
                     self.let_go_of_file();
-                    // Work may have arrived meanwhile.
+                    // Unless something has come in between.
                     if self.shared.queue.lock().rest() {
                         return Finish::Resting;
                     }
@@ -129,8 +129,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Cleans up after a panic: closes the connection, which rolls an open transaction back, and
-    /// puts its batch back into the queue.
+    /// Leaves nothing under way after a panic: the transaction, if one was open, goes with the
+    /// connection, and its batch back to the queue.
     pub fn abandon(&mut self) {
         drop(catch_unwind(AssertUnwindSafe(|| self.own.close())));
         self.transactions.abandon();
@@ -149,7 +149,7 @@ impl<'a> Writer<'a> {
                 Next::Wait(due) => due,
                 next => return Step::Next(next),
             };
-            // A damaged or replaced file is not checkpointed.
+            // Nothing is done to a file that is damaged or replaced.
             let look = self.look_at_wal.filter(|_| state.stopped.is_none());
             if look.is_some_and(|look| look <= now) {
                 return Step::LookAtWal;
@@ -166,7 +166,7 @@ impl<'a> Writer<'a> {
 
     fn commit(&mut self) -> Result<()> {
         let settled = self.transactions.run(&mut self.own, &mut self.failures)?;
-        // Before the replies: a caller that got its receipt may ask for the state.
+        // Before anybody who waits can ask for the state.
         self.failures.are_over();
         self.wal.committed();
         self.mender.confirm();
@@ -182,10 +182,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Removes the cause of `error`, by reopening the connection or by a repair. `Ok`: try again.
+    /// Heals or repairs what `error` came from. `Ok`: try again.
     ///
     /// # Errors
-    /// The error that remains.
+    /// What is left to be answered.
     fn mend(&mut self, error: Error) -> Result<()> {
         let Err(error) = self.mender.heal(&mut self.own, error) else {
             return Ok(());
@@ -196,7 +196,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Handles an error that neither a fresh connection nor a repair removed: stops or retries.
+    /// Answers for an error that could neither be healed nor repaired.
     fn answer(&mut self, error: Error) {
         let class = error.class();
         if matches!(class, Class::Corrupt | Class::Replaced)
@@ -204,9 +204,8 @@ impl<'a> Writer<'a> {
         {
             return self.shared.stop(&error);
         }
-        // The next attempt uses a fresh connection, in case this one is the cause. Kept open: a
-        // connection to a deleted WAL, which no other can open, and one whose schema refuses
-        // entries.
+        // A fresh connection next time: whatever made this one fail is not carried along. Unless
+        // it has a WAL open that no other connection can open any more, or waits for another schema.
         if class != Class::Transient
             && error.code != "ERR_FUSION_WAL_LOST"
             && error.code != "ERR_FUSION_SCHEMA"
@@ -216,7 +215,7 @@ impl<'a> Writer<'a> {
         self.failures.answer(&error, self.mender.next_repair());
     }
 
-    /// Evaluates the checkpoint policy, and checkpoints if it says so.
+    /// Looks at the WAL, and checkpoints if the policy says so.
     fn care_for_wal(&mut self) {
         let file = &self.shared.file;
         let now = Instant::now();
@@ -230,7 +229,7 @@ impl<'a> Writer<'a> {
             return;
         }
         if let Err(error) = doubt::settle(file) {
-            // The file is neither written nor checkpointed until a check has succeeded.
+            // Nothing is done to the file until the doubt is settled.
             self.look_at_wal = Some(now + self.failures.pause_before_check());
             return self.doubted(error);
         }
@@ -243,25 +242,26 @@ impl<'a> Writer<'a> {
         let look_again = match due {
             Ok(mode) => {
                 drop(self.checkpoint(mode));
-                // The policy decides again whether more is due.
+                // What remains to be done, if anything, is decided afresh.
                 Some(now + Duration::from_millis(1))
             }
             Err(look_again) => {
-                // The file has just been read or checkpointed without an error.
+                // The file has just been used, or checkpointed, without a complaint.
                 self.schema.keep_if_due(&self.own, now);
                 file.wal.set_asleep(look_again.is_none());
                 look_again.map(|time| now + time)
             }
         };
         self.look_at_wal = [look_again, heed_again].into_iter().flatten().min();
-        // Entries that the schema refuses are tried again on this connection.
+        // What waits for another schema is tried for on this connection.
         let has_entries = self.shared.queue.lock().rows > 0;
         if self.look_at_wal.is_none() && self.wal.is_idle(now) && !has_entries {
             self.let_go_of_file();
         }
     }
 
-    /// Closes the connection of an idle log, to free its file descriptors.
+    /// Closes the connection, for as long as there is nothing to do: its descriptors are needed
+    /// elsewhere.
     fn let_go_of_file(&mut self) {
         let is_in_order = !self.shared.is_stopped();
         if is_in_order && self.own.get().is_some() {
@@ -270,8 +270,8 @@ impl<'a> Writer<'a> {
         self.own.close_at_end(is_in_order && self.shared.file.has_one_connection());
     }
 
-    /// Handles damage that another connection of this process has reported. Returns when to look
-    /// again, if that was done only recently.
+    /// Sees to damage that another connection of this process met. Answers when to look again, if
+    /// that was only just done.
     fn heed_damage(&mut self, now: Instant) -> Option<Instant> {
         match self.mender.heed(&mut self.own, now) {
             Ok(again) => again,
@@ -283,18 +283,18 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Handles a check of the file that found damage, or could not be carried out.
+    /// The file could not be checked, or did not pass.
     fn doubted(&mut self, error: Error) {
         match error.class() {
             Class::Corrupt | Class::Replaced => self.failed(error),
-            // Reported by the batch or the checkpoint that it blocks.
+            // Told with the batch or the checkpoint that it is in the way of.
             _ => self.failures.count(),
         }
     }
 
     fn checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
         let shared = self.shared;
-        // Read before the checkpoint: a commit during it ends the effect of a RESTART.
+        // Counted before: a commit during the checkpoint may be what the restart is undone by.
         let commits = shared.file.wal.commits();
         let started = Instant::now();
         let mut result = wal::checkpoint(shared, &mut self.own, mode);
@@ -303,20 +303,20 @@ impl<'a> Writer<'a> {
         }
         if result.is_ok() {
             self.mender.confirm();
-            // The checkpoint wrote to the file: refresh what is recorded of it.
+            // The file was written to: what is known of it is brought up to date.
             drop(shared.file.check_beside());
         }
         self.wal.record(&result, commits, started);
         result
     }
 
-    /// Shuts down cleanly: checkpoints the WAL into the database, and closes the connection.
+    /// Leaves the file as a clean shutdown should: WAL in the database, connection closed.
     fn end(&mut self) {
         if !self.shared.is_stopped() && wal::size(&self.shared.file.path) > 0 {
             drop(self.checkpoint(Mode::Truncate));
         }
-        // The checkpoint may have found damage. If the file has left its path, the WAL there may be
-        // another file's.
+        // The checkpoint may have found damage. The WAL at the path of a file that is gone from it may
+        // be another's.
         let is_in_order = !self.shared.is_stopped() && self.shared.file.check_identity().is_ok();
         if is_in_order && !self.shared.file.is_suspect() {
             self.schema.keep_if_stale(&self.own);

@@ -1,8 +1,8 @@
 //! When and how the WAL is checkpointed (<https://sqlite.org/wal.html#checkpointing>).
 //!
-//! [`policy`] is pure and decides; [`run`] checkpoints on the thread that owns the connection: the
-//! file's writer, between two of its transactions. Connections of JavaScript threads do not
-//! checkpoint in their commits.
+//! [`policy`] decides and is pure; [`run`] carries out, on the thread that owns the connection:
+//! the file's writer, between two of its transactions. No connection of a JavaScript thread
+//! checkpoints inside its commits.
 
 mod policy;
 
@@ -17,21 +17,20 @@ pub use policy::{Policy, Situation, decide};
 /// How far a checkpoint goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Copies the frames that no reader or writer blocks, without a wait.
+    /// Copies what it can without waiting for anybody.
     Passive,
-    /// Copies all frames under the write lock, or reports busy. Waits only as long as the busy
-    /// timeout of the connection.
+    /// Waits for nobody here, but copies everything or reports busy.
     Full,
     /// As `Full`, and the next commit starts the WAL from its beginning.
     Restart,
-    /// As `Restart`, and the WAL file is truncated to zero bytes.
+    /// As `Restart`, and the WAL file is cut to nothing.
     Truncate,
 }
 
 /// What a checkpoint did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// The requested mode.
+    /// The mode that was asked for.
     pub mode: Mode,
     /// A reader, a writer or another checkpointer prevented it from completing.
     pub busy: bool,
@@ -71,11 +70,11 @@ impl Mode {
 
 /// Checkpoints the main database of `connection`.
 ///
-/// The other modes hold the write lock while they copy. So a PASSIVE checkpoint comes first, which
-/// leaves them few frames to copy under that lock.
+/// The modes beyond `Passive` hold the write lock while they copy, so a passive pass goes first
+/// and leaves them almost nothing to do under that lock.
 ///
 /// # Errors
-/// SQLite's. A checkpoint that others prevented is not an error, but [`Outcome::busy`].
+/// SQLite's, except that being prevented is no error but [`Outcome::busy`].
 pub fn run(connection: &Connection, mode: Mode) -> Result<Outcome> {
     let passive = step(connection, Mode::Passive)?;
     if mode == Mode::Passive {

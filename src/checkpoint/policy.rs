@@ -1,22 +1,22 @@
-//! The checkpoint policy: a pure function of the WAL's state.
+//! What to do about the WAL: a pure function of what is known about it.
 //!
-//! | state of the WAL file (the first row that applies) | action |
+//! | situation, the first that applies | action |
 //! |---|---|
-//! | empty | none |
-//! | larger than its limit, not idle, and not restarted since the last commit | RESTART |
-//! | idle, or last truncated `interval` ago | TRUNCATE |
+//! | nothing in the WAL file | none |
+//! | the file exceeds its limit, is not idle, and was not restarted since the last commit | RESTART |
+//! | the file is idle, or was last truncated `interval` ago | TRUNCATE |
 //! | `due_frames` or more are not in the database | PASSIVE |
 //! | otherwise | none |
 //!
-//! After a prevented checkpoint, RESTART and TRUNCATE are skipped for a pause, and PASSIVE is
-//! skipped until the WAL has grown by `due_frames` again.
+//! RESTART and TRUNCATE pass their turn for a pause after a checkpoint was prevented, and PASSIVE
+//! passes it until the WAL has grown by `due_frames` again.
 //!
-//! Why RESTART happens once per commit: it does not shorten the file; the next commit does.
+//! Why once: RESTART does not shorten the file, the commit after it does.
 //!
-//! Why TRUNCATE waits until the file is idle: the next commits would have to extend the file again.
-//! Why a prevented RESTART is retried after a pause: the reader that blocks it is likely to go on
-//! for a while, and each attempt takes the write lock from other processes. A PASSIVE attempt
-//! blocks no reader and no writer.
+//! Why TRUNCATE waits for idleness: cutting the file makes the next commits grow it again. Why
+//! a prevented RESTART is retried after a pause: whoever prevents it (a long read) will go on doing
+//! so for a while, and the attempt takes the write lock from the writers of other processes. A
+//! PASSIVE attempt costs nobody anything.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use super::Mode;
 /// Pause after a checkpoint that was prevented, while the WAL is growing.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The same for a short WAL that is only to be truncated, which is not urgent.
+/// The same for a WAL that is short and only waits to be truncated: nothing presses.
 const IDLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The figures of the policy.
@@ -52,28 +52,28 @@ impl Default for Policy {
     }
 }
 
-/// The state of the WAL at one moment.
+/// What is known about the WAL at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Situation {
     /// Frames in the WAL.
     pub frames: u32,
-    /// How many of them are known to be copied into the database.
+    /// How many of them are known to be in the database.
     pub backfilled: u32,
     /// Frames that the last checkpoint, completed or not, found.
     pub frames_at_last: u32,
     /// Size of the WAL file.
     pub wal_bytes: u64,
-    /// The WAL was restarted, and this process knows of no commit since.
+    /// It was restarted, and this process knows of no commit since.
     pub restarted: bool,
     /// Time since the last commit that this process knows of.
     pub idle: Duration,
     /// Time since the WAL was last truncated, or since the start.
     pub since_truncate: Duration,
-    /// Time since the last checkpoint, if it was prevented.
+    /// Time since a checkpoint was prevented, if the last one was.
     pub since_prevented: Option<Duration>,
 }
 
-/// Returns the checkpoint to make, or after which time to decide again (`None`: after a commit).
+/// What to do, and otherwise after which time to look again (`None`: when something happens).
 pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Duration>> {
     if situation.wal_bytes == 0 {
         return Err(None);
@@ -92,7 +92,7 @@ pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Dur
             return Ok(Mode::Truncate);
         }
     }
-    // Fewer frames than before: the WAL was restarted.
+    // A WAL that is shorter than before was started afresh.
     let grown = match situation.frames.checked_sub(situation.frames_at_last) {
         Some(grown) => grown,
         None => situation.frames,
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_wal_needs_no_wake_up() {
+    fn an_empty_wal_wakes_nobody() {
         let empty = Situation { frames: 0, wal_bytes: 0, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &empty), Err(None));
     }

@@ -1,7 +1,7 @@
 //! The writer's own connection: opened when it is needed, closed when it is stale or has failed.
 //!
-//! Used by the writer's thread alone. Only the connection that [`OwnConnection::sound`] returns may
-//! write or checkpoint.
+//! Used by the writer's thread alone. Only what comes from [`OwnConnection::sound`] may write or
+//! checkpoint.
 
 use std::time::{Duration, Instant};
 
@@ -14,24 +14,24 @@ use crate::agent_log::shared::Shared;
 use crate::agent_log::table;
 use crate::engine::{self, Connection, Error, Profile, Result};
 
-/// How often [`Event::Reopen`] is emitted again while stale connections are open.
-const REOPEN_AGAIN: Duration = Duration::from_millis(50);
+/// How often connections that are to be opened anew are told so, while they are waited for.
+const TELL_AGAIN: Duration = Duration::from_millis(50);
 
-/// How often entries that the schema refused are tried again while the schema does not change. The
-/// cause may be content: a trigger of `__meta` may depend on rows.
+/// How often entries are tried that the schema refused, while it stays the same: what made it refuse
+/// them may be content, such as a trigger of `__meta` looks at.
 const REFUSED_AGAIN: Duration = Duration::from_secs(2);
-/// How long a COMMIT waits for readers if the file has a rollback journal. Its PENDING lock keeps
-/// new readers out meanwhile; without the wait, overlapping readers would block it for good.
+/// How long a COMMIT waits for readers where the file has a rollback journal. While it waits no
+/// new reader begins; without that, readers that overlap would keep it out for good.
 const DRAIN: Duration = Duration::from_millis(100);
 
 /// Fields drop in order: statements before their connection.
 struct Open {
-    /// Prepared for the schema with the schema cookie `cookie`.
+    /// Prepared for the schema that `cookie` counts.
     statements: Option<Statements>,
     cookie: i64,
-    /// Reads the schema cookie.
+    /// Reads that number.
     reads_cookie: Statement,
-    /// Why the schema with that cookie refuses entries, and since when.
+    /// Why entries cannot be written while the schema is that of `cookie`, and since when.
     refused: Option<(Error, Instant)>,
     connection: Connection,
 }
@@ -51,26 +51,26 @@ impl<'a> OwnConnection<'a> {
         self.open.as_ref().map(|open| &open.connection)
     }
 
-    /// The connection and its prepared statements, after [`Self::prepare`].
+    /// The connection and what is prepared on it, after [`Self::prepare`].
     pub fn prepared(&self) -> Option<(&Connection, &Statements)> {
         let open = self.open.as_ref()?;
         Some((&open.connection, open.statements.as_ref()?))
     }
 
-    /// Whether the connection has a WAL open that is no longer the file's.
+    /// Whether it belongs to a WAL that is the file's no longer.
     pub fn is_stale(&self) -> bool {
         self.get().is_some_and(Connection::is_stale)
     }
 
-    /// Returns the connection, if the file may be written to and checkpointed: its path still leads
-    /// to it, and a check has found it sound if there was reason to doubt it.
+    /// The connection, if the file may be written to and checkpointed: its path still leads to
+    /// it, and where there was reason to doubt it, it has been checked.
     pub fn sound(&mut self) -> Result<&Connection> {
         let file = &self.shared.file;
         self.let_go();
         if self.open.is_none() {
-            // A missing or replaced file gets its own error, not that of a failed open.
+            // A file that is gone is not one that cannot be opened at the moment.
             file.check_identity()?;
-            // Opening would create a new -wal if the old one was deleted while others have it open.
+            // Opening makes a -wal where one was deleted under others, who have it open still.
             file.check_beside()?;
         }
         let connection = self.opened()?;
@@ -80,8 +80,8 @@ impl<'a> OwnConnection<'a> {
         Ok(connection)
     }
 
-    /// As [`Self::sound`], and fails while the schema still refuses entries. Takes no write lock,
-    /// so it can be called often.
+    /// As [`Self::sound`], unless the schema refuses entries still: asked without the write lock, so
+    /// that it can be asked often.
     pub fn ready_to_write(&mut self) -> Result<()> {
         self.sound()?;
         if let Some(open) = &mut self.open
@@ -97,8 +97,8 @@ impl<'a> OwnConnection<'a> {
         Ok(())
     }
 
-    /// Prepares the log's statements, if the schema has changed since. Called in the write
-    /// transaction that runs them: until its end no other connection can change the schema.
+    /// Prepares the log's statements, if the schema is another one than they were prepared for. In
+    /// the write transaction that they are for: from here to its end the schema stays as it is.
     pub fn prepare(&mut self) -> Result<()> {
         if let Some(open) = &mut self.open {
             let cookie = open.reads_cookie.number(&open.connection)?;
@@ -106,14 +106,14 @@ impl<'a> OwnConnection<'a> {
                 open.statements = None;
                 open.cookie = cookie;
                 open.statements = Some(Statements::prepare(&open.connection, self.shared)?);
-                // Preparing may have created the table, which changes the cookie.
+                // The table may have been made, and is not there after a rollback.
                 open.cookie = open.reads_cookie.number(&open.connection)?;
             }
         }
         Ok(())
     }
 
-    /// Records that the schema refuses entries.
+    /// Entries could not be written, because of the schema.
     pub fn refuse(&mut self, error: &Error) {
         if let Some(open) = &mut self.open {
             open.statements = None;
@@ -126,8 +126,8 @@ impl<'a> OwnConnection<'a> {
         self.opened()?.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     }
 
-    /// Closes a stale connection, after a JavaScript thread detected that its `-wal` or `-shm` is
-    /// no longer the file's. The process reopens the file once all stale connections are closed.
+    /// Closes a connection that is stale: a JavaScript thread noticed the wedge first. Others of
+    /// this process wait for that, and for one another.
     pub fn let_go(&mut self) {
         if self.is_stale() {
             self.close();
@@ -135,13 +135,12 @@ impl<'a> OwnConnection<'a> {
         }
     }
 
-    /// Closes the connection, if one is open. An open transaction is rolled back.
+    /// Closes the connection, if one is open; a transaction goes with it.
     pub fn close(&mut self) {
         self.open = None;
     }
 
-    /// Closes the connection. If the file `is_in_order` and has no other connection, SQLite
-    /// checkpoints and deletes the WAL.
+    /// Closes it for good. The file's last connection then leaves no WAL, if it `is_in_order`.
     pub fn close_at_end(&mut self, is_in_order: bool) {
         if let Some(open) = self.open.take() {
             if is_in_order {
@@ -154,7 +153,7 @@ impl<'a> OwnConnection<'a> {
     fn opened(&mut self) -> Result<&Connection> {
         if self.open.is_none() {
             let file = &self.shared.file;
-            // Without SQLITE_OPEN_CREATE: a deleted file must not be created empty.
+            // No CREATE: a file that has vanished must not come back empty.
             let connection = self.open_in_turn()?;
             if connection.file().is_none_or(|opened| opened.id != file.id) {
                 return Err(engine::file_moved(&file.path));
@@ -172,15 +171,15 @@ impl<'a> OwnConnection<'a> {
         }
     }
 
-    /// Opens the file. Waits for this process's stale connections to close, for as long as the
-    /// profile says. A connection in a transaction cannot be closed at the first [`Event::Reopen`],
-    /// and the end of its transaction emits nothing, so the event is emitted repeatedly.
+    /// Opens the file, and waits as long as the profile says for those of this process's
+    /// connections that are stale. One in a transaction could not be closed when all were told: it
+    /// is told again and again, because the end of a transaction tells nobody.
     fn open_in_turn(&self) -> Result<Connection> {
         let file = &self.shared.file;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let profile = &self.shared.options.profile;
         let deadline = Instant::now() + profile.busy_timeout.min(engine::PATIENCE);
-        let briefly = Profile { busy_timeout: REOPEN_AGAIN, ..profile.clone() };
+        let briefly = Profile { busy_timeout: TELL_AGAIN, ..profile.clone() };
         while file.is_being_reopened() {
             match Connection::open_hardened(&file.path, flags, &briefly) {
                 Err(error) if error.code == "ERR_FUSION_WEDGED" && Instant::now() < deadline => {

@@ -1,4 +1,4 @@
-//! Checks a file marked as possibly damaged before it is written to. The writer's thread.
+//! Doubt about a file: a reason to check it before anything is done to it. The writer's thread.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::engine::{DatabaseFile, Error, Result, Unwatched};
 use crate::health;
 
-/// Checks the file, if it is marked as possibly damaged.
+/// Checks the file, if there is reason to doubt it.
 ///
 /// # Errors
-/// The damage that the check found, or why it could not be carried out. The mark then remains.
+/// What the check found, or why it could not be carried out. Either way the doubt remains.
 pub(super) fn settle(file: &DatabaseFile) -> Result<()> {
     if !file.take_suspicion() {
         return Ok(());
@@ -24,8 +24,8 @@ pub(super) fn settle(file: &DatabaseFile) -> Result<()> {
     Ok(())
 }
 
-/// Runs a quick check of the whole file, which does not compare indexes with tables. Joins a check
-/// of the file that is already running.
+/// Looks through the whole file, but does not compare indexes with tables. A check of the file
+/// that is under way for somebody else answers for this one.
 fn check(path: &Path) -> Result<()> {
     let health = health::check_within(path, health::Kind::Quick, Duration::ZERO, &Unwatched)?;
     if health.is_locked() {
@@ -39,8 +39,8 @@ fn check(path: &Path) -> Result<()> {
     Err(Error::sqlite(
         rusqlite::ffi::SQLITE_CORRUPT,
         format!(
-            "the file is damaged, or its -wal belongs to another file. Nothing has been written to \
-             it: {}",
+            "the file is damaged, or the -wal beside it belongs to another one. Nothing has been \
+             written to it: {}",
             health.summary()
         ),
     )

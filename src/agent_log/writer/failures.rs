@@ -1,9 +1,9 @@
-//! Consecutive failures: how long the writer pauses after each, and when waiting calls fail.
+//! Failures in a row: how long the writer pauses after each, and what they mean to those who wait.
 //!
-//! Transient failures are retried at once and then with growing pauses, others slowly. Waiting
-//! calls get the error once failures have lasted for the whole retry deadline; listeners get one
-//! event for each kind of failure. A schema that refuses entries is tried often, because a try
-//! costs one read, and reported soon, because a longer wait seldom helps. The writer's thread.
+//! Transient ones are retried at once and then with growing pauses, others slowly. Whoever waits
+//! is told once failures have lasted for the whole retry deadline, and the listeners once for each
+//! kind. A schema that refuses entries is another matter: trying costs a read, and more waiting does
+//! not help, so it is tried often and told soon. The writer's thread.
 
 use std::time::{Duration, Instant};
 
@@ -14,48 +14,48 @@ use crate::agent_log::queue::Waiting;
 use crate::agent_log::shared::Shared;
 use crate::engine::{Class, Error, Expectation};
 
-/// The shortest and the longest pause after a transient failure.
+/// The shortest and the longest pause before a failure that will be over in a moment is met again.
 const BRIEFLY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
-/// The pauses between tries for a lock of another process, while processes pass the lock around:
-/// the first, which is the longest, and the shortest.
+/// The pauses between tries for a lock that another process has: the first, which is the longest of
+/// a lock that is passed around, and the shortest.
 const LOCK_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_micros(100));
 
-/// After this much waiting the pause between tries is half the first one.
+/// After so much waiting the pause between tries is half the first one.
 const HALF_PATIENCE: Duration = Duration::from_millis(8);
 
-/// A lock that was unavailable for this long is not passed around: one transaction holds it.
+/// A lock that was not had for so long is not passed around: one transaction has it.
 const LONG_HELD: Duration = Duration::from_millis(250);
 
 /// The longest pause before such a lock is tried for again.
 const LONG_HELD_PAUSE: Duration = Duration::from_millis(20);
 
-/// The shortest and the longest pause after a failure that is not transient.
+/// The same after a failure that will not be over in a moment.
 const SLOWLY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// The shortest and the longest pause before a check that could not be carried out is tried again.
+/// The same before a check that could not be carried out.
 const UNCHECKED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
-/// The pause between two looks whether a schema that refuses entries has changed.
+/// The pause before it is looked whether a schema that refused entries is another one by now.
 const SCHEMA: Duration = Duration::from_millis(100);
 
-/// How long the schema may refuse entries before waiting calls fail: a migration of several
+/// How long the schema may refuse entries before who waits for them is told: a migration of several
 /// transactions may be under way.
 const MIGRATION: Duration = Duration::from_millis(300);
-/// How often [`Event::LockedOut`] asks threads whether they hold the write lock.
+/// How often threads are asked whether it is they who hold the lock.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Failures<'a> {
     shared: &'a Shared,
     in_a_row: u32,
-    /// Since when the writer tries to get the write lock.
+    /// Since when the lock is tried for.
     waiting_since: Option<Instant>,
-    /// The last failure was a lock whose release has already been waited for.
+    /// The last one has been waited out already.
     waited: bool,
-    /// The failure last emitted: its code and, if the schema refuses entries, its message. The same
-    /// failure is not emitted again before a commit or a different failure.
-    reported: Option<(i32, Option<String>)>,
-    /// When [`Event::LockedOut`] was last emitted.
+    /// The one that was last told, by its code, and of the schema by what it says; told once until
+    /// something else happens.
+    told: Option<(i32, Option<String>)>,
+    /// When threads were last asked whether it is they who hold the lock.
     asked: Option<Instant>,
     random: u64,
 }
@@ -68,13 +68,13 @@ impl<'a> Failures<'a> {
             in_a_row: 0,
             waiting_since: None,
             waited: false,
-            reported: None,
+            told: None,
             asked: None,
             random,
         }
     }
 
-    /// Counts a failure.
+    /// Counts one.
     pub fn count(&mut self) {
         self.in_a_row = self.in_a_row.saturating_add(1);
     }
@@ -82,14 +82,14 @@ impl<'a> Failures<'a> {
     /// A transaction has committed.
     pub fn are_over(&mut self) {
         self.in_a_row = 0;
-        self.reported = None;
+        self.told = None;
         let mut state = self.shared.queue.lock();
         state.failing = None;
         state.retry_at = None;
     }
 
-    /// Waits until this process releases the lock, or for a pause. Returns whether this process
-    /// released it.
+    /// Waits for the release of the lock that another holds. Whether it was released in this
+    /// process.
     pub fn wait_out(&mut self, expectation: Expectation<'_>) -> bool {
         let waited = self.waiting_since.get_or_insert_with(Instant::now).elapsed();
         let pause = self.spread(lock_pause(waited));
@@ -97,17 +97,17 @@ impl<'a> Failures<'a> {
         expectation.wait(pause)
     }
 
-    /// The writer got the lock.
+    /// The lock was had.
     pub fn has_lock(&mut self) {
         self.waiting_since = None;
     }
 
-    /// How long to wait before a check that could not be carried out is tried again.
+    /// How long to wait for the next try of a check that could not be carried out.
     pub fn pause_before_check(&mut self) -> Duration {
         self.pause(UNCHECKED)
     }
 
-    /// Handles a failure that is retried, no earlier than `not_before`.
+    /// Answers for a failure after which it is tried again, in no case before `not_before`.
     pub fn answer(&mut self, error: &Error, not_before: Option<Instant>) {
         let class = error.class();
         let now = Instant::now();
@@ -144,9 +144,9 @@ impl<'a> Failures<'a> {
             self.asked = Some(now);
             self.shared.emit(&Event::LockedOut);
         }
-        let reported = Some((error.errcode, is_schema.then(|| error.message.clone())));
-        if (class != Class::Transient || overdue) && self.reported != reported {
-            self.reported = reported;
+        let told = Some((error.errcode, is_schema.then(|| error.message.clone())));
+        if (class != Class::Transient || overdue) && self.told != told {
+            self.told = told;
             self.shared.emit(&Event::Error(error.clone()));
         }
         let patience = if is_schema { MIGRATION.min(deadline) } else { deadline };
@@ -156,14 +156,14 @@ impl<'a> Failures<'a> {
         }
     }
 
-    /// A pause that doubles with each consecutive failure, from `first` to `longest`. It is drawn
-    /// at random from the upper half of that, so that processes that collided do not collide again.
+    /// A pause that doubles with each failure in a row, from `first` to `longest`, and is drawn
+    /// from its upper half, so that processes which collided once do not collide again.
     fn pause(&mut self, (first, longest): (Duration, Duration)) -> Duration {
         self.spread(first.saturating_mul(1 << self.in_a_row.min(16)).min(longest))
     }
 
     fn spread(&mut self, full: Duration) -> Duration {
-        // xorshift64: the quality of the randomness does not matter.
+        // xorshift64: any spread will do.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -171,8 +171,8 @@ impl<'a> Failures<'a> {
     }
 }
 
-/// The pause before the next try for a lock after `waited`. A process that has waited longer tries
-/// more often, so chance does not keep a process waiting for long.
+/// The pause before the next try for a lock that was tried for since `waited`. Who has waited
+/// longer tries more often: so no process is left behind for long by chance.
 fn lock_pause(waited: Duration) -> Duration {
     if waited >= LONG_HELD {
         return (waited / 16).min(LONG_HELD_PAUSE);

@@ -1,11 +1,11 @@
-//! Handles an error that reports corruption.
+//! What is done about an error that says the file is damaged.
 //!
-//! If a fresh connection finds the file sound, the old one had a stale `-wal` or `-shm`
-//! ([`DatabaseFile::heal`]). The writer reopens the file and writes the batch, which is back in the
-//! queue. Damage is repaired if [`Options::repair`] is set: meanwhile the log accepts entries and
-//! keeps them queued. An error that remains stops the writer; all entries are kept.
+//! Where a fresh connection finds it sound, the writer's connection was merely wedged
+//! ([`DatabaseFile::heal`]): it is opened anew, and the batch, which never left the queue, is
+//! written on that. Damage is repaired where [`Options::repair`] says so: entries wait meanwhile,
+//! and go on being accepted. What is left after both stops the writer, with everything kept.
 //!
-//! The writer's thread. A repair runs on it until it ends, or until the log is closed.
+//! The writer's thread; a repair runs on it as long as somebody needs it.
 //!
 //! [`DatabaseFile::heal`]: crate::engine::DatabaseFile::heal
 //! [`Options::repair`]: crate::agent_log::Options::repair
@@ -21,27 +21,26 @@ use crate::engine::{self, Class, Error, Remedy, Result, Stage, Task, shown};
 use crate::health::Health;
 use crate::recovery::{Outcome, Reason, repair};
 
-/// How many repairs are made without a commit in between.
+/// How often in a row the file may be found damaged without a commit in between.
 const REPAIR_ATTEMPTS: u32 = 3;
 
-/// The pause between two repairs, if the first found no damage, or failed because the disk was full
-/// or the file locked. Each begins with a check of the whole file.
+/// The pause between two repairs, where the first has failed for want of room or of a lock, or
+/// found nothing. Each begins with a check of the whole file.
 const REPAIR_PAUSE: Duration = Duration::from_secs(15);
 
-/// How long a repair waits for a lock at a time. Then the writer handles its waiting calls, and
-/// repairs again after [`REPAIR_PAUSE`].
+/// How long a repair waits for a lock at a time. Then the writer looks after those who wait for
+/// it, and repairs again after [`REPAIR_PAUSE`].
 const REPAIR_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Mender<'a> {
     shared: &'a Shared,
-    /// The file was reopened after a stale `-wal` or `-shm`, and no commit or checkpoint has
-    /// succeeded since.
+    /// A wedge was seen to, and nothing written or checkpointed since.
     healing: bool,
     /// Repairs since the last commit.
     repairs: u32,
-    /// When the last repair failed, and its error, if another attempt may succeed.
+    /// The last repair that may yet succeed, and why it did not.
     failed_repair: Option<(Instant, Error)>,
-    /// When damage that another connection reported was last examined.
+    /// When damage that another connection met was last looked into.
     heeded: Option<Instant>,
 }
 
@@ -50,7 +49,7 @@ impl<'a> Mender<'a> {
         Self { shared, healing: false, repairs: 0, failed_repair: None, heeded: None }
     }
 
-    /// A commit or a checkpoint has succeeded: reopening the file, or its repair, helped.
+    /// The writer has written or checkpointed: what was seen to is in order.
     pub fn confirm(&mut self) {
         self.repairs = 0;
         self.is_healed();
@@ -61,26 +60,26 @@ impl<'a> Mender<'a> {
         self.failed_repair.as_ref().map(|(at, _)| *at + REPAIR_PAUSE)
     }
 
-    /// Closes the connection if a stale `-wal` or `-shm` may have caused `error`. The file is then
-    /// checked before the next connection writes. `Ok`: try again.
+    /// Sees to a wedge, if `error` may come from one: drops the connection, and has the next one
+    /// checked before anything is written. `Ok`: try again.
     ///
     /// # Errors
-    /// `error`, if that was not the cause or reopening has not helped; another error of the file.
+    /// What is left to be answered for: `error`, where there was no wedge, or this did not help.
     pub fn heal(&mut self, own: &mut OwnConnection<'_>, error: Error) -> Result<()> {
         let file = &self.shared.file;
         if !file.may_be_wedge(&error) {
             return Err(error);
         }
         if self.healing {
-            // The file was already reopened, and no commit has succeeded since.
+            // Seen to already, without a commit since.
             file.members.give_up();
             return Err(error);
         }
-        // The prepared statements only prevent closing, so they may stay for now.
+        // What is prepared stands in the way of closing, but of nothing else.
         match file.heal(own.get(), engine::PATIENCE) {
             Ok(remedy) => {
                 own.close();
-                // The whole file is checked before the next write.
+                // The whole file is looked through before anything is written.
                 file.suspect();
                 if remedy != Remedy::IndexRebuilt {
                     self.shared.emit(&Event::Reopen);
@@ -89,11 +88,10 @@ impl<'a> Mender<'a> {
                 self.healing = true;
                 Ok(())
             }
-            // The file was replaced, or is busy: that error is the one to report.
+            // It is another file, or a busy one: that is to be said then.
             Err(other) if other.class() != Class::Corrupt => {
                 if other.code == "ERR_FUSION_WAL_LOST" {
-                    // A connection of a JavaScript thread may still have that WAL open, and save
-                    // it.
+                    // A JavaScript thread may have the connection that can save it.
                     self.shared.emit(&Event::Reopen);
                 }
                 Err(other)
@@ -102,10 +100,10 @@ impl<'a> Mender<'a> {
         }
     }
 
-    /// Repairs the file, if `error` reports corruption and the options allow a repair.
+    /// Repairs the file, if `error` says that it is damaged and the options say so.
     ///
     /// # Errors
-    /// `error`, if the file was not repaired; the repair's error, if it has to be tried again.
+    /// What is left to be answered: `error`, or why the repair has to be tried again.
     pub fn repair(&mut self, own: &mut OwnConnection<'_>, error: Error) -> Result<()> {
         self.repair_for(Reason::Damage, own, error)
     }
@@ -129,11 +127,11 @@ impl<'a> Mender<'a> {
             return Err(failure.clone());
         }
         self.failed_repair = None;
-        // Its locks would block the repair, and its page cache is of no use.
+        // Its locks would be in the way, and what it knows of the file is of no use.
         own.close();
-        let mut announced = false;
-        let mut announce = |found: &Health| {
-            announced = true;
+        let mut told = false;
+        let mut tell = |found: &Health| {
+            told = true;
             shared.emit(&Event::Recovering(found.clone()));
         };
         let options = repair::Options {
@@ -143,11 +141,11 @@ impl<'a> Mender<'a> {
             ..repair::Options::default()
         };
         let task = WhileNeeded { shared, closing_since: OnceLock::new() };
-        let repaired = repair::repair(&shared.file.path, &options, &mut announce, &task);
+        let repaired = repair::repair(&shared.file.path, &options, &mut tell, &task);
         match repaired {
             Ok(report) => {
                 self.repairs += 1;
-                // The repair has checked the file, so the marks are removed.
+                // Whatever was doubted has been looked at.
                 shared.file.take_damage_met();
                 shared.file.take_suspicion();
                 if report.outcome == Outcome::Healthy {
@@ -156,21 +154,19 @@ impl<'a> Mender<'a> {
                     self.healing = false;
                     shared.file.members.dismiss();
                 }
-                // If the file was sound, the connection was the cause: it is reopened, without
-                // events.
-                if announced {
+                // Where nothing was wrong it was the connection, which is opened anew.
+                if told {
                     shared.emit(&Event::Recovered(Box::new(report)));
                 }
                 Ok(())
             }
-            // In use, disk full, or a failed read: the file is unchanged, so another attempt is
-            // made.
+            // In use, no room, or a failed read: the file is as it was, and the next attempt repairs it.
             Err(failure) if failure.class().passes() => {
                 self.failed_repair = Some((Instant::now(), failure.clone()));
                 Err(failure)
             }
             Err(failure) if failure.class() == Class::Replaced => Err(failure),
-            // A full-text index that a repair does not rebuild on its own. The file is sound.
+            // A full-text index that is not rebuilt unasked. The file is sound.
             Err(failure) if failure.class() == Class::Index && reason == Reason::VirtualTable => {
                 self.repairs += 1;
                 Ok(())
@@ -178,20 +174,21 @@ impl<'a> Mender<'a> {
             Err(failure) => {
                 let message =
                     format!("{}. It was not repaired: {}", error.message, failure.message);
-                // If the repair would have lost rows, the details hold the comparison.
+                // Where a repair would have lost rows, the comparison is in them.
                 let details = failure.details;
                 Err(Error { message: shown(&message).into_owned(), details, ..error })
             }
         }
     }
 
-    /// Checks and repairs the file after another connection of this process has reported damage.
-    /// The damaged file may be another one that the connection had attached. If a stale `-wal` or
-    /// `-shm` may be the cause, the file is reopened first, so that the repair reads the file's own
-    /// pages. Returns when to look again, if that was done only recently.
+    /// Has the file looked through, and repaired, where another connection of this process met
+    /// damage. It need not be this file that is damaged: that connection may have attached another
+    /// one. Where it may be a wedge, that is seen to first, so that the repair sees what is in the
+    /// file.
+    /// Answers when to look again, if that was only just done.
     ///
     /// # Errors
-    /// The error that remains.
+    /// What is left to be answered.
     pub fn heed(&mut self, own: &mut OwnConnection<'_>, now: Instant) -> Result<Option<Instant>> {
         let file = &self.shared.file;
         if !self.shared.options.repair {
@@ -207,7 +204,7 @@ impl<'a> Mender<'a> {
         let repairs = self.repairs;
         let met = "a connection of this process found it damaged";
         let error = Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path);
-        // A stale -wal or -shm is no cause of a damaged index of a virtual table.
+        // An index of a virtual table is damaged in the file, or not at all.
         let (healed, reason) = if file.is_suspect() {
             (self.heal(own, error.clone()), Reason::Damage)
         } else {
@@ -217,16 +214,16 @@ impl<'a> Mender<'a> {
             Err(error) if error.class() != Class::Corrupt => Err(error),
             Ok(()) | Err(_) => self.repair_for(reason, own, error),
         };
-        // Does not count as a repair: the report may be wrong, or be about another file.
+        // It may have been nothing, and says nothing of this connection's next commit.
         self.repairs = repairs;
         if seen_to.as_ref().is_err_and(|error| error.class().passes()) {
-            // If only an index is damaged, no other mark makes the writer look again.
+            // Nobody else looks again where only an index is damaged.
             file.index_damage_met();
         }
         seen_to.map(|()| None)
     }
 
-    /// Records that the reopened connection works.
+    /// The connection works: a wedge that was seen to is healed.
     fn is_healed(&mut self) {
         if std::mem::take(&mut self.healing) {
             self.shared.file.members.confirm();
@@ -234,7 +231,7 @@ impl<'a> Mender<'a> {
     }
 }
 
-/// Lets a repair go on while the log is open, and for [`END_DEADLINE`] after it was closed with
+/// A repair goes on while somebody needs it: the log is open, or was closed only just now with
 /// entries in its queue.
 struct WhileNeeded<'a> {
     shared: &'a Shared,

@@ -1,5 +1,5 @@
-//! The copy of the schema that the writer keeps next to the database, for a repair
-//! ([`snapshot_file`]). The writer's thread, after the file was used without an error.
+//! The schema that the writer keeps beside the file, for a repair ([`snapshot_file`]). The
+//! writer's thread, when the file has just been used without a complaint.
 //!
 //! [`snapshot_file`]: crate::recovery::snapshot_file
 
@@ -23,14 +23,14 @@ impl<'a> Schema<'a> {
         Self { shared, keeper: Keeper::default() }
     }
 
-    /// Saves the schema, if it may have changed and was not compared recently.
+    /// Keeps it, if it may have changed and was not looked at lately.
     pub fn keep_if_due(&mut self, own: &OwnConnection<'_>, now: Instant) {
         if self.has_been_written_to() && self.keeper.is_due(self.shared.file.wal.commits(), now) {
             self.keep(own);
         }
     }
 
-    /// Saves the schema, if it may have changed, and the note that the file was found sound.
+    /// Keeps it, if it may have changed, and notes that the file was found sound.
     pub fn keep_if_stale(&mut self, own: &OwnConnection<'_>) {
         let file = &self.shared.file;
         if self.keeper.is_stale(file.wal.commits()) || self.keeper.lacks_note(&file.path) {
@@ -38,19 +38,19 @@ impl<'a> Schema<'a> {
         }
     }
 
-    /// Removes the saved note that the file was found sound, because it may be damaged.
+    /// The file is not in order: nothing beside it says that it is.
     pub fn doubt(&self) {
-        // If the folder cannot be written to, no note was written there either.
+        // What cannot be written cannot have been written.
         drop(snapshot_file::doubt(&self.shared.file.path));
     }
 
-    /// Whether this process has committed to the file.
+    /// Whether this process has committed to it.
     fn has_been_written_to(&self) -> bool {
         self.shared.file.wal.commits() > 0
     }
 
-    /// Saves the schema. If the writer has no connection, a temporary one reads it: a connection
-    /// that stays open would prevent a change of journal mode.
+    /// On a connection that is closed again where there is no other: one that stays would be in
+    /// the way of a change of journal mode.
     fn keep(&mut self, own: &OwnConnection<'_>) {
         let file = &self.shared.file;
         if file.is_suspect() {
@@ -60,9 +60,9 @@ impl<'a> Schema<'a> {
         if let Some(connection) = own.get() {
             return self.look(connection, commits);
         }
-        // If other connections of the process hold locks, SQLite keeps the file descriptor of a
-        // closed connection, and reuses it for the next one with the same flags: the writer's. A
-        // file without a WAL may have left WAL mode, so it is opened read-only.
+        // SQLite keeps the descriptor of a connection that is closed while others of the process
+        // have locks, and gives it to the next one with the same flags: the writer's. A file
+        // without a WAL may not be in WAL mode any more, and is left as it is.
         let flags = if Wal::path(&file.path).exists() {
             OpenFlags::SQLITE_OPEN_READ_WRITE
         } else {
@@ -75,8 +75,7 @@ impl<'a> Schema<'a> {
         }
     }
 
-    /// Saves the schema read on `connection`, if the file is one that this package writes to. A
-    /// file of another application, which this process only reads, gets no file next to it.
+    /// Another application's file that this process only looks into gets no file next to it.
     fn look(&mut self, connection: &Connection, commits: u32) {
         let is_ours = self.has_been_written_to()
             || snapshot_file::path(&self.shared.file.path).exists()

@@ -1,12 +1,12 @@
-//! One transaction: takes a batch from the queue, writes, commits and settles it.
+//! One transaction: a batch is taken from the queue, written, committed and settled.
 //!
-//! A batch that is not committed goes back to the front of the queue. Before and after each
-//! transaction the writer verifies that the `-wal` and `-shm` it has open are still the file's: a
-//! commit to deleted ones is invisible to other connections and is lost.
+//! A batch that is not committed goes back where it was. Before and after each transaction the
+//! writer makes sure that the `-wal` and `-shm` it has open are still the file's, since a commit
+//! in others is seen by nobody.
 //!
-//! The writer's thread. In WAL mode it never waits inside SQLite (its busy timeout is 0). It waits
-//! on the file's turn, where a release of the write lock in this process wakes it. With a rollback
-//! journal a COMMIT waits briefly for readers.
+//! The writer's thread. In WAL mode it never waits inside SQLite (its busy timeout is 0): waiting
+//! is done on the file's turn, where a release in this process wakes it. With a rollback journal a
+//! COMMIT waits briefly for readers.
 
 use std::time::Instant;
 
@@ -20,9 +20,9 @@ use crate::engine::{self, Class, Error, Result};
 
 pub(super) struct Transactions<'a> {
     shared: &'a Shared,
-    /// The batch of the open transaction. Stored here, so that a panic does not lose it.
+    /// The batch of the transaction under way: here, so that a panic does not lose it.
     batch: Option<Batch>,
-    /// How many rows are still to be written one by one, because COMMIT refused them together.
+    /// So many rows are still to be written one by one, because together they failed at COMMIT.
     alone: usize,
     streak: Streak,
 }
@@ -32,8 +32,8 @@ impl<'a> Transactions<'a> {
         Self { shared, batch: None, alone: 0, streak: Streak::default() }
     }
 
-    /// Runs one transaction. Returns `Ok` also if there was nothing to write. If another connection
-    /// holds the lock, waits for its release before it returns the error.
+    /// Carries one out. `Ok` also where nothing was left to write. A lock that another holds is
+    /// waited out before the error is returned.
     pub fn run(
         &mut self,
         own: &mut OwnConnection<'_>,
@@ -60,7 +60,7 @@ impl<'a> Transactions<'a> {
         self.batch = Some(shared.queue.take_batch(rows, shared.options.batch_bytes));
         let written = self.write(own);
         if own.get().is_some_and(|connection| !connection.is_autocommit()) {
-            // Only after a failure. After some errors SQLite has already rolled back.
+            // Only after a failure; SQLite may have rolled back by itself already.
             drop(own.execute("ROLLBACK"));
         }
         drop(turn);
@@ -86,12 +86,12 @@ impl<'a> Transactions<'a> {
         }
     }
 
-    /// Whether other processes commit to the file as well.
+    /// Whether other processes commit to the file, too.
     pub fn in_company(&self, now: Instant) -> bool {
         self.streak.in_company(now)
     }
 
-    /// Gives back the batch of a transaction that panicked.
+    /// Gives the batch back that a panic has left.
     pub fn abandon(&mut self) {
         if let Some(batch) = self.batch.take() {
             self.shared.queue.give_back(batch);
@@ -104,7 +104,7 @@ impl<'a> Transactions<'a> {
         let shared = self.shared;
         loop {
             let Some(batch) = self.batch.as_ref().filter(|batch| !batch.chunks.is_empty()) else {
-                // Without a row to write, a missing table is not created.
+                // Without a row the table is not made.
                 return Ok(Vec::new());
             };
             own.prepare()?;
@@ -131,7 +131,7 @@ impl<'a> Transactions<'a> {
                 }
                 Err(error)
             }
-            // COMMIT checks deferred constraints, and does not report which row violates them.
+            // A deferred constraint speaks up only now, and does not say which row broke it.
             Err(error) if error.class() == Class::Row => {
                 own.execute("ROLLBACK")?;
                 if outcomes.len() == 1 {
@@ -144,7 +144,7 @@ impl<'a> Transactions<'a> {
         }
     }
 
-    /// Verifies that the last COMMIT wrote to the file's own WAL.
+    /// That what was just committed is in the file's own WAL.
     fn is_kept(&self, own: &OwnConnection<'_>) -> Result<()> {
         if own.is_stale() {
             return Err(Error::stale().at(&self.shared.file.path));
@@ -152,8 +152,8 @@ impl<'a> Transactions<'a> {
         self.shared.file.check_beside()
     }
 
-    /// Records that the COMMIT of the rows in `self.batch` returned an error and may have happened
-    /// nevertheless. The next attempt looks them up before it writes them.
+    /// The COMMIT of the rows in `self.batch` failed, and may have taken place all the same: they
+    /// are looked for before they are written again.
     fn doubt(&mut self, outcomes: Outcomes, error: &Error) {
         if let Some(batch) = &mut self.batch {
             let outcomes = complete(outcomes);

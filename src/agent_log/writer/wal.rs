@@ -1,7 +1,7 @@
-//! The writer's checkpoints: what it records of the WAL between them, when the next one is due, and
-//! their results. The writer's thread.
+//! The care of the WAL: what the writer remembers of it between checkpoints, when the next one is
+//! due, and what one has come to. The writer's thread.
 //!
-//! [`checkpoint::decide`] is the policy. [`Shared::wal`] publishes the status to other threads.
+//! [`checkpoint::decide`] is the policy. What others may see of it is in [`Shared::wal`].
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,32 +12,31 @@ use crate::agent_log::shared::Shared;
 use crate::checkpoint::{self, Mode, Outcome, Situation};
 use crate::engine::{Class, Error, Result, Wal};
 
-/// How often a checkpoint that needs the write lock is tried before it counts as prevented.
+/// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
 const RESET_ATTEMPTS: u32 = 8;
 
-/// If several processes commit, each leaves checkpoints to the others for this many times the
-/// duration of its last one. A process commits nothing while it checkpoints, and the next
-/// checkpoint is due when it has finished: without this rule one process would do the work of all.
+/// Where several processes commit, one leaves checkpoints to the others for so many times as long
+/// as its last one took. The one that checkpoints commits nothing meanwhile, and finds the next
+/// checkpoint due when it is done: the others would go on while it does the work for all of them.
 const OTHERS_SHARE: u32 = 3;
 
-/// The shortest time between two events of prevented checkpoints.
-const EMIT_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two events that tell of a prevented checkpoint.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct WalCare<'a> {
     shared: &'a Shared,
     last_commit: Instant,
     seen_commits: u32,
-    /// The file's number of commits at the last RESTART.
+    /// The WAL was restarted when the file had seen so many commits.
     restarted_at: Option<u32>,
     last_truncate: Instant,
     last_prevented: Option<Instant>,
-    /// Until then a due checkpoint is left to other processes that commit.
+    /// Until then a checkpoint that is due is left to other processes that commit, too.
     others_until: Instant,
     frames_at_last: u32,
-    /// When a prevented checkpoint was last emitted.
-    emitted_prevented: Option<Instant>,
-    /// The failure last emitted. A full disk fails each checkpoint, many times a second.
-    emitted_failure: Option<i32>,
+    told_prevented: Option<Instant>,
+    /// The failure that was last told: a full disk fails each checkpoint, many times a second.
+    told_failure: Option<i32>,
 }
 
 impl<'a> WalCare<'a> {
@@ -52,8 +51,8 @@ impl<'a> WalCare<'a> {
             last_prevented: None,
             others_until: now,
             frames_at_last: 0,
-            emitted_prevented: None,
-            emitted_failure: None,
+            told_prevented: None,
+            told_failure: None,
         }
     }
 
@@ -63,12 +62,12 @@ impl<'a> WalCare<'a> {
         self.shared.file.wal.committed_without();
     }
 
-    /// Whether the last commit is so long ago that the policy truncates the WAL.
+    /// Whether the last commit is so long ago that the WAL is truncated.
     pub fn is_idle(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_commit) >= self.shared.options.checkpoints.idle
     }
 
-    /// Evaluates the policy. Returns the checkpoint that is due, or after which time to look again.
+    /// Looks at the WAL: the checkpoint that is due, or after which time to look again.
     pub fn look(&mut self, now: Instant) -> std::result::Result<Mode, Option<Duration>> {
         let shared = self.shared;
         let commits = shared.file.wal.commits();
@@ -96,26 +95,26 @@ impl<'a> WalCare<'a> {
         checkpoint::decide(&shared.options.checkpoints, &situation)
     }
 
-    /// For how long PASSIVE checkpoints are still left to other processes; `None`: no longer.
+    /// When the next PASSIVE checkpoint is this process's again, if it is not yet.
     pub fn left_to_others(&self, now: Instant) -> Option<Duration> {
         self.others_until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Records the result of a checkpoint, and emits it. The checkpoint began at `started`, when
-    /// the file's number of commits was `commits`. A damaged or replaced file stops the log.
+    /// Takes note of what a checkpoint has come to, and tells of it. It began at `started`, when
+    /// the file had seen `commits`. A file that is damaged or replaced stops the log.
     pub fn record(&mut self, result: &Result<Outcome>, commits: u32, started: Instant) {
         let now = Instant::now();
         self.others_until = now + now.saturating_duration_since(started) * OTHERS_SHARE;
         match result {
             Ok(outcome) => {
                 self.note(*outcome, commits, now);
-                self.emitted_failure = None;
-                self.emit_outcome(*outcome, now);
+                self.told_failure = None;
+                self.tell(*outcome, now);
             }
             Err(error) => {
                 self.shared.wal().failed += 1;
                 self.last_prevented = Some(now);
-                self.emit_failure(error);
+                self.tell_failure(error);
             }
         }
     }
@@ -146,15 +145,15 @@ impl<'a> WalCare<'a> {
         shared.file.wal.set_frames(outcome.frames);
     }
 
-    /// Emits each reset of the WAL, and prevented checkpoints at most once per [`EMIT_EVERY`].
-    fn emit_outcome(&mut self, outcome: Outcome, now: Instant) {
+    /// Tells of resets, and of prevented checkpoints now and then.
+    fn tell(&mut self, outcome: Outcome, now: Instant) {
         if outcome.busy {
-            if self.emitted_prevented.is_some_and(|at| now.duration_since(at) < EMIT_EVERY) {
+            if self.told_prevented.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
                 return;
             }
-            self.emitted_prevented = Some(now);
+            self.told_prevented = Some(now);
         } else {
-            let was_prevented = self.emitted_prevented.take().is_some();
+            let was_prevented = self.told_prevented.take().is_some();
             if outcome.mode == Mode::Passive && !was_prevented {
                 return;
             }
@@ -162,17 +161,17 @@ impl<'a> WalCare<'a> {
         self.shared.emit(&Event::Checkpoint(outcome));
     }
 
-    fn emit_failure(&mut self, error: &Error) {
+    fn tell_failure(&mut self, error: &Error) {
         if matches!(error.class(), Class::Corrupt | Class::Replaced) {
             self.shared.stop(error);
-        } else if self.emitted_failure.replace(error.errcode) != Some(error.errcode) {
+        } else if self.told_failure.replace(error.errcode) != Some(error.errcode) {
             self.shared.emit(&Event::Error(error.clone()));
         }
     }
 }
 
-/// Checkpoints, if the file is sound. A checkpoint would make the damage permanent if the file was
-/// replaced, or if the WAL is another file's.
+/// Checkpoints a file that is sound: a checkpoint is what makes damage by a replaced file, or by a
+/// WAL that is not its own, permanent.
 pub(super) fn checkpoint(
     shared: &Shared,
     own: &mut OwnConnection<'_>,
@@ -192,13 +191,13 @@ pub(super) fn checkpoint(
         if !outcome.busy || attempts == RESET_ATTEMPTS {
             return Ok(outcome);
         }
-        // A commit of this process may hold the lock, and release it soon.
+        // Perhaps a commit of this process was under way, which is over in a moment.
         turn.abandon();
         expectation.wait(Duration::from_millis(1));
     }
 }
 
-/// Size of the file's WAL in bytes, by `stat`; 0 if there is no WAL.
+/// Size of the file's WAL, by `stat`; 0 where there is none.
 pub(super) fn size(database: &Path) -> u64 {
     std::fs::metadata(Wal::path(database)).map_or(0, |metadata| metadata.len())
 }
