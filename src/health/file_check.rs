@@ -1,16 +1,16 @@
-//! A database file as a whole: what a look through its pages alone cannot tell.
+//! The check of a whole database file, beyond what its pages show.
 //!
-//! | found | told by |
+//! | finding | detected by |
 //! |---|---|
-//! | the WAL was deleted | a `-shm` without a `-wal`: SQLite removes the `-shm` first, and makes the `-wal` first |
+//! | the WAL was deleted | a `-shm` without a `-wal`: SQLite deletes the `-shm` first, and creates the `-wal` first |
 //! | the file was replaced | this process has another file open by the same path |
-//! | the file was cut short | pages that are neither in it nor in its WAL |
-//! | the WAL is not its own | damage that is gone once the file is read without its WAL, and a contradiction between the two ([`foreign_wal`]) |
-//! | nothing says whose the WAL is | the same damage without a contradiction |
-//! | a transaction was cut off | a hot rollback journal; the database is read through it |
+//! | the file was cut short | pages that are neither in the file nor in its WAL |
+//! | the WAL is another file's | damage that disappears when the file is read without its WAL, and a contradiction between the two ([`foreign_wal`]) |
+//! | the owner of the WAL is unknown | the same damage without a contradiction |
+//! | a transaction was interrupted | a hot rollback journal; the database is read as a rollback would leave it |
 //!
-//! Nothing is written, checkpointed, rolled back or recovered for good: [`Access`] says how the
-//! file is opened.
+//! The check does not write, checkpoint, roll back or recover: [`Access`] says how the file is
+//! opened.
 //!
 //! Called on the thread of the check.
 
@@ -31,22 +31,22 @@ use crate::engine::{
     Task, Wal, advise, beside, check_length, open_file, or_failed, refused_side_file,
 };
 
-/// How long SQLite waits at a time; between two the task is asked.
+/// How long SQLite waits for a lock at a time. The task is asked in between whether to go on.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Pages that are copied at a time.
+/// Pages copied in one step of the backup API.
 const PAGES: std::ffi::c_int = 1000;
 
-/// What every connection of a check is told first. None of it reads the file.
+/// The first statements on each connection of a check. None of them reads the file.
 const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
                         PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON";
 
-/// Checks the file at `path`, an absolute path without symbolic links. Somebody may hold it for as
-/// long as `patience`.
+/// Checks the file at `path`, an absolute path without symbolic links. While the file is locked,
+/// waits at most for `patience`.
 ///
 /// # Errors
-/// `task`'s; what is neither damage nor contention: no such file, no permission, a read that
-/// fails.
+/// `task`'s; errors that are neither damage nor contention: no such file, no permission, a failed
+/// read.
 pub(super) fn examine(
     path: &Path,
     kind: Kind,
@@ -102,8 +102,8 @@ fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     Ok(health)
 }
 
-/// Whether the pages of the file do not make a database. A full-text index or an index that is
-/// merely out of step says nothing of where the pages came from.
+/// Whether the pages of the file do not form a database. Damage in a full-text index, or an index
+/// whose entries differ from its table's rows, does not show that pages come from another file.
 pub(super) fn is_broken(health: &Health) -> bool {
     health.findings.iter().any(|finding| {
         matches!(
@@ -120,7 +120,7 @@ pub(super) fn is_broken(health: &Health) -> bool {
     })
 }
 
-/// SQLite's lines about a finding that is damage.
+/// SQLite's lines of a finding that may be damage.
 pub(super) fn lines_of(finding: &Finding) -> &[String] {
     match finding {
         Finding::IndexDamage { lines, .. }
@@ -144,7 +144,7 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
     }
 }
 
-/// Looks again while the file is locked, for as long as `patience` lasts.
+/// Repeats `look` while the file is locked, at most for `patience`.
 fn patiently(
     patience: Duration,
     task: &dyn Task,
@@ -157,19 +157,19 @@ fn patiently(
         if !health.is_locked() || Instant::now() >= deadline {
             return Ok(health);
         }
-        // Not every kind of lock is one that SQLite waits for.
+        // SQLite's busy handler does not wait for every kind of lock.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Contention, while connections of this process have another `-wal` or `-shm` open than those
-/// beside the file. SQLite maps the `-shm` once a process: whoever opens the file now reads the
-/// new WAL by the old one's index, and finds damage that is none.
+/// Returns `SQLITE_BUSY` while connections of this process have a `-wal` or `-shm` open that is no
+/// longer at its path. SQLite maps the `-shm` once for each process. So a new connection would read
+/// the new WAL with the index of the old one, and report false damage.
 fn left_behind(path: &Path) -> Option<Error> {
     let file = DatabaseFile::opened(FileId::of(path).ok()?)?;
     (file.is_being_reopened() || file.check_beside().is_err()).then(|| {
-        let message = "the files beside the database (-wal, -shm) were replaced while it was open, \
-                       and connections of this process still have the old ones";
+        let message = "the -wal or -shm of the database was replaced while it was open, and \
+                       connections of this process still have the old one open";
         Error::sqlite(ffi::SQLITE_BUSY, message).at(path)
     })
 }
@@ -189,7 +189,7 @@ fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     }
     .map_err(|error| advise(error, path))?;
     if !connection.is_current() {
-        // Another connection has written since: another look is due.
+        // Another connection has written since, so the result may mix two versions.
         let error = Error::sqlite(ffi::SQLITE_BUSY, "a transaction began during the check");
         return inspect::unreadable(path, kind, error.at(path));
     }
@@ -199,11 +199,11 @@ fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     Ok(health.judged())
 }
 
-/// A private copy of a database with a rollback journal, where looking through the file itself
-/// would keep everybody from committing for as long as the check takes. SQLite makes it, in its
-/// folder for temporary files, without a name. None in WAL mode, where readers block no
-/// writer; through a hot journal, behind which no other connection writes; and of a file that SQLite cannot copy,
-/// which is soon looked through.
+/// Copies a database that has a rollback journal. A check of the file itself would hold a SHARED
+/// lock, and no connection could commit during the check. The copy is an unnamed temporary database
+/// of SQLite. Returns `None` in WAL mode, where readers do not block writers; with a hot journal,
+/// while which no other connection writes; and if SQLite cannot copy the file, because a check of
+/// such a file is short.
 fn copied(
     connection: &Reader,
     path: &Path,
@@ -212,7 +212,7 @@ fn copied(
 ) -> Result<Option<Connection>> {
     let is_in_the_way = connection.takes_locks()
         && matches!(connection.is_wal(), Ok(false))
-        // The copy of an empty database is not empty.
+        // The copy of an empty database would not be empty.
         && connection.extent().is_ok_and(|extent| extent.pages > 0);
     if !is_in_the_way {
         return Ok(None);
@@ -234,7 +234,7 @@ fn copied(
     }
 }
 
-/// As [`look`], where `copy` is of what `connection` has open.
+/// As [`look`], on `copy`, a copy of the database that `connection` has open.
 fn look_at_copy(
     connection: &Connection,
     copy: &Connection,
@@ -249,25 +249,25 @@ fn look_at_copy(
     Ok(health.judged())
 }
 
-/// What proves that the WAL is another file's.
+/// Returns the proof that the WAL belongs to another file, if there is one.
 fn foreign(path: &Path, task: &dyn Task) -> Result<Option<String>> {
     let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, SLICE)?;
     connection.checkpoint_on_close(false);
     execute(&connection, SETTINGS)?;
-    // SQLite opens the WAL at the first read. It may well fail, which is why this is asked.
+    // SQLite opens the WAL at the first read. The read may fail, as the WAL and the file mismatch.
     drop(execute(&connection, "BEGIN; SELECT count(*) FROM sqlite_schema"));
     foreign_wal::proof(&connection, task)
 }
 
-/// The file as it is without its WAL. No lock is taken, so that a checkpoint meanwhile may show
-/// damage that is none: that keeps a WAL where it is.
+/// Checks the file without its WAL. Takes no lock, so a concurrent checkpoint may cause a false
+/// report of damage. Its only effect is that the WAL is kept.
 pub(super) fn without_wal(path: &Path, task: &dyn Task) -> Result<Health> {
     let connection = Reader::without_wal(path, SLICE)?;
     execute(&connection, SETTINGS)?;
     look(&connection, Kind::Quick, task)
 }
 
-/// What is missing from the file, and what SQLite says of the rest.
+/// Detects missing pages, and runs SQLite's checks.
 pub(super) fn look(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
     let truncated = truncated(connection)?;
     let mut health = inspect(connection, kind, task)?;
@@ -277,8 +277,9 @@ pub(super) fn look(connection: &Connection, kind: Kind, task: &dyn Task) -> Resu
     Ok(health.judged())
 }
 
-/// Whether pages are missing. SQLite refuses a file that is shorter than its header says, unless
-/// it is told that the schema is being repaired; then it tells what the rest is good for.
+/// Detects missing pages. SQLite refuses to read a file that is shorter than its header says,
+/// unless `PRAGMA writable_schema` is on. So this sets the pragma, and SQLite checks the remaining
+/// pages.
 fn truncated(connection: &Connection) -> Result<Option<Finding>> {
     let finding = |extent: Extent, lines: Vec<String>| Finding::Truncated {
         missing_pages: extent.missing,
@@ -294,7 +295,7 @@ fn truncated(connection: &Connection) -> Result<Option<Finding>> {
             return Ok(Some(finding(extent, vec![line])));
         }
         Err(error) if error.class() == Class::Corrupt => error,
-        // Whatever it is, it is found again where it is sorted.
+        // `inspect` meets the same error, and classifies it.
         Err(_) => return Ok(None),
     };
     match connection.extent_by_header()? {
@@ -313,15 +314,15 @@ pub(super) fn replaced(path: &Path) -> Option<Finding> {
     let is_shared = others.iter().any(|file| file.id != id && file.may_have_left());
     is_shared.then(|| Finding::Replaced {
         lines: vec![
-            "this process has another file open by the same path: it was replaced, and the -wal \
-             beside it belongs to the old one"
+            "this process has another file open by the same path: the file was replaced, and the \
+             -wal next to it belongs to the old file"
                 .to_owned(),
         ],
     })
 }
 
-/// Whether the WAL was deleted, and commits with it. To be asked before the file is opened:
-/// opening makes a new WAL.
+/// Detects that the WAL was deleted, and commits with it. Must be called before the file is opened:
+/// opening creates a new WAL.
 pub fn deleted_wal(path: &Path) -> Option<Finding> {
     let shm = beside(path, "-shm");
     if !shm.exists() || Wal::path(path).exists() {
@@ -331,20 +332,20 @@ pub fn deleted_wal(path: &Path) -> Option<Finding> {
         // The file is in no WAL mode, and asking for more would roll its journal back.
         return None;
     }
-    // The index tells how much was lost, unless somebody is still using it.
+    // The WAL index holds the number of lost frames, unless a connection still has it open.
     let frames = match Alone::with(path) {
         Ok(Some(alone)) if !alone.is_wal() => return None,
         Ok(Some(_alone)) => frames_only_in_wal(&shm),
-        // It is looked for again by the next check.
+        // A failed read: the next check tries again.
         Err(error) if error.class() == Class::Io => return None,
         Ok(None) | Err(_) => None,
     };
     (frames != Some(0)).then_some(Finding::WalDeleted { frames })
 }
 
-/// Frames that the WAL's index lists, and that no checkpoint has put into the file
-/// (<https://sqlite.org/walformat.html#the_wal_index_header>). None where it does not tell. It is
-/// read plainly: nobody has it open, see [`Alone`].
+/// Frames listed in the WAL index that no checkpoint has copied into the file
+/// (<https://sqlite.org/walformat.html#the_wal_index_header>). `None` if the index header is
+/// invalid. Read as a plain file, because no connection has it open: see [`Alone`].
 fn frames_only_in_wal(shm: &Path) -> Option<u64> {
     const HEADER: usize = 48;
     const IS_INIT: usize = 12;
@@ -364,24 +365,23 @@ fn frames_only_in_wal(shm: &Path) -> Option<u64> {
     Some(word(MX_FRAME)?.saturating_sub(word(BACKFILLED)?))
 }
 
-/// A connection to a WAL database that proves, by SQLite's exclusive lock on the file, that
-/// nobody else has it open, in this process or another, and keeps it so while it lives. It reads
-/// the WAL, but does not use the `-shm`, and neither checkpoints nor removes anything when it is
-/// closed.
+/// The only connection to a WAL database, in this process and all others. It holds SQLite's
+/// EXCLUSIVE lock on the file, so no other connection can open it meanwhile. It reads the WAL
+/// without the `-shm`, and neither checkpoints nor deletes a file when it is closed.
 pub(super) struct Alone {
     pub connection: Connection,
 }
 
 impl Alone {
-    /// None where somebody has the file open.
+    /// Opens it; `None` if another connection has the file open.
     ///
     /// # Errors
-    /// SQLite's; damage is none.
+    /// SQLite's, except corruption, which the caller's check reports.
     pub fn with(path: &Path) -> Result<Option<Self>> {
         let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
         connection.checkpoint_on_close(false);
         execute(&connection, SETTINGS)?;
-        // Before the first read: then SQLite takes the lock in order to open the WAL.
+        // Set before the first read, so that SQLite takes the lock when it opens the WAL.
         execute(&connection, "PRAGMA locking_mode = EXCLUSIVE")?;
         let read = connection
             .sql()?
@@ -394,7 +394,7 @@ impl Alone {
         }
     }
 
-    /// Whether the file is in WAL mode, or does not tell.
+    /// Whether the file is in WAL mode. Also `true` if its mode cannot be read.
     fn is_wal(&self) -> bool {
         let mode = self.connection.sql().map_or(None, |sql| {
             sql.pragma_query_value(Some("main"), "journal_mode", |row| row.get::<_, String>(0)).ok()
@@ -411,7 +411,7 @@ pub(super) fn resolved(path: &Path) -> std::io::Result<PathBuf> {
     return std::fs::metadata(path).and_then(|_| std::path::absolute(path));
 }
 
-/// Size of a file, by `stat`; 0 where there is none.
+/// Size of a file in bytes, by `stat`; 0 if there is no such file.
 pub(super) fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a database, as data.
+//! The findings of a check, as data.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,160 +20,159 @@ pub enum Kind {
     Full,
 }
 
-/// What a check found. As JSON it has its [`Health::summary`], too, as `text`.
+/// The result of a check. Its JSON has [`Health::summary`] as an additional field `text`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
     /// The file.
     pub path: PathBuf,
-    /// What was done.
+    /// The kind of the check.
     pub kind: Kind,
-    /// Nothing was found that is damage ([`Finding::is_damage`]), and the check was carried out.
+    /// The check was carried out, and no finding is damage ([`Finding::is_damage`]).
     pub ok: bool,
-    /// What was found; empty for a database in order.
+    /// The findings; empty for a sound database.
     pub findings: Vec<Finding>,
-    /// Pages of the database, 0 where that is not known.
+    /// Pages of the database; 0 if unknown.
     pub pages: u64,
-    /// Bytes a page, 0 where that is not known.
+    /// Bytes per page; 0 if unknown.
     pub page_size: u32,
     /// Milliseconds that the check took.
     pub elapsed_ms: f64,
 }
 
-/// One thing that is wrong, with SQLite's own lines about it (at most 100 a finding).
+/// One finding, with SQLite's own lines about it (at most 100 for each finding).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
 pub enum Finding {
-    /// An index does not agree with its table, or its own b-tree is damaged: REINDEX.
+    /// An index does not match its table, or its own b-tree is damaged. REINDEX rebuilds it.
     IndexDamage {
         /// The index.
         index: String,
         /// Its table.
         table: String,
-        /// REINDEX needs a function or a collation that only the application has: the application
-        /// has to run it. Nothing here can rebuild the index.
+        /// REINDEX needs a function or a collation that only the application registers: the
+        /// application has to run it.
         needs_application: bool,
-        /// Damaged pages of its b-tree, where SQLite names them.
+        /// Damaged pages of its b-tree, if SQLite reports them.
         pages: Vec<u32>,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// A virtual table's own index is damaged (`SQLITE_CORRUPT_VTAB`): rebuild it. The file is
-    /// sound.
+    /// The index of a virtual table is damaged (`SQLITE_CORRUPT_VTAB`) and has to be rebuilt. The
+    /// file is sound.
     FtsDamage {
         /// The virtual table.
         table: String,
         /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
-        /// them. None where that was not counted or cannot be.
+        /// them. `None` if they were not or cannot be counted.
         left_out: Option<u64>,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// A full-text index that is sound does not say what its content says: it has entries of rows
-    /// that are gone, or whose text is another by now. Not damage of the file.
+    /// A well-formed full-text index does not match its content: it has entries of rows that were
+    /// deleted, or whose text has changed. Not damage of the file.
     FtsStale {
         /// The virtual table.
         table: String,
-        /// Rows that it has entries of, and that are not in its content.
+        /// Rows that have entries in the index and are not in its content.
         gone: u64,
         /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
-        /// them. None where that cannot be counted.
+        /// them. `None` if they cannot be counted.
         left_out: Option<u64>,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// Rows that refer to none. Not damage of the file.
+    /// Rows whose parent row is missing. Not damage of the file.
     ForeignKeyViolations {
-        /// The referring table.
+        /// The child table.
         table: String,
-        /// The table referred to.
+        /// The parent table.
         parent: String,
         /// How many rows.
         rows: u64,
         /// Some of their rowids.
         rowids: Vec<i64>,
     },
-    /// Rows that a `CHECK`, `NOT NULL` or type of their own table forbids. They were there before
-    /// the constraint, or were written with it off. Not damage of the file.
+    /// Rows that violate a `CHECK`, a `NOT NULL` or a column type of their table. They are older
+    /// than the constraint, or were written while it was off. Not damage of the file.
     ConstraintViolations {
         /// The table.
         table: String,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// The list of free pages, or the pointer map of an auto-vacuum file, is damaged, or pages
-    /// are lost to it.
+    /// The freelist, or the pointer map of an auto-vacuum file, is damaged, or pages belong neither
+    /// to a b-tree nor to the freelist.
     Freelist {
-        /// Pages, where SQLite names them.
+        /// Pages, if SQLite reports them.
         pages: Vec<u32>,
         /// SQLite's.
         lines: Vec<String>,
     },
     /// A table's b-tree is damaged: rows are missing or wrong.
     TableDamage {
-        /// The table; `sqlite_schema` is one.
+        /// The table, which may be `sqlite_schema`.
         table: String,
-        /// Damaged pages, where SQLite names them.
+        /// Damaged pages, if SQLite reports them.
         pages: Vec<u32>,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// The database's first page, or the schema, cannot be made sense of.
+    /// The first page of the database, or the schema, is malformed.
     Header {
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// The WAL next to the file is another file's: the file passes without it, and not with it,
-    /// and the two contradict each other.
+    /// The WAL next to the file belongs to another file. The file passes the check without the WAL
+    /// and fails it with the WAL, and the two contradict each other.
     StaleWal {
         /// Bytes of the WAL.
         bytes: u64,
-        /// What proves it, then SQLite's lines about the file together with the WAL.
+        /// The proof, then SQLite's lines about the file together with the WAL.
         lines: Vec<String>,
     },
-    /// The file passes without its WAL, and not with it, and nothing proves that the WAL is another
-    /// file's: it may be the file's own, and hold commits that are nowhere else. Nothing is done
-    /// about it unasked.
+    /// The file passes the check without its WAL and fails it with the WAL, but nothing proves that
+    /// the WAL belongs to another file. It may be the file's own, with commits that exist nowhere
+    /// else. So it is left alone unless a user asks.
     UnclearWal {
         /// Bytes of the WAL.
         bytes: u64,
         /// SQLite's, about the file together with the WAL.
         lines: Vec<String>,
     },
-    /// Pages of which the disk failed every read. Found only by a repair that a person asked for:
-    /// elsewhere a read that fails is an error, and no finding.
+    /// Pages for which every read from the disk failed. Reported only by a repair that a user asked
+    /// for: everywhere else a failed read is an error, not a finding.
     Unreadable {
         /// The pages.
         pages: Vec<u32>,
         /// The error.
         lines: Vec<String>,
     },
-    /// The WAL was deleted by hand, and commits with it that were not checkpointed. They are
-    /// gone; what is left is not damaged by it. Told once: opening the file makes a new WAL.
+    /// The WAL was deleted, and with it commits that were not checkpointed. They are lost; the rest
+    /// is not damaged by that. Reported once, because opening the file creates a new WAL.
     WalDeleted {
-        /// Frames that were lost, where the `-shm` still told.
+        /// Frames that were lost, if the `-shm` still held their number.
         frames: Option<u64>,
     },
-    /// A transaction was cut off and left its rollback journal (`-journal`), which the next
-    /// connection that may write rolls back. Not damage: the check is of the database as it is
-    /// after that.
+    /// An interrupted transaction left its rollback journal (`-journal`), which the next connection
+    /// that can write rolls back. Not damage: the check reads the database as it is after that.
     HotJournal {
         /// Bytes of the journal.
         bytes: u64,
-        /// Pages that a rollback puts back.
+        /// Pages that the rollback restores.
         changed_pages: u64,
     },
-    /// A file next to the database may not be used by this user, although the database may: nothing
-    /// can be written, and no lock taken. Not damage.
+    /// This user may use the database, but not a file next to it: writes and locks fail. Not
+    /// damage.
     RefusedFile {
         /// The `-wal`, `-shm` or `-journal`.
         file: PathBuf,
-        /// What is refused to whom, and what to do.
+        /// Which access is refused to which user, and what to do.
         lines: Vec<String>,
     },
-    /// The file is shorter than its page count, and the WAL does not make up for it.
+    /// The file is shorter than its page count, and the WAL does not hold the missing pages.
     Truncated {
-        /// Pages that are nowhere.
+        /// Pages that are neither in the file nor in the WAL.
         missing_pages: u64,
         /// SQLite's.
         lines: Vec<String>,
@@ -183,16 +182,16 @@ pub enum Finding {
         /// What happened.
         lines: Vec<String>,
     },
-    /// No SQLite database, or its first page was overwritten.
+    /// Not an SQLite database, or its first page was overwritten.
     NotADatabase {
-        /// Something of SQLite is in it or next to it (a part of the header, a b-tree page, its
-        /// `-wal`, its `-journal`, the copy of its schema): it was one. Nothing can be repaired
-        /// where there is nothing.
+        /// The file once was a database: a part of a header or a b-tree page is in it, or its
+        /// `-wal`, its `-journal` or the copy of its schema is next to it. Only then can a repair
+        /// find rows.
         was_database: bool,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// Somebody holds the file: nothing is known of it. Never counted as damage.
+    /// Another connection holds a lock on the file, so it was not checked. Never counts as damage.
     Locked {
         /// SQLite's.
         lines: Vec<String>,
@@ -215,15 +214,15 @@ impl Serialize for Health {
 }
 
 impl Health {
-    /// Nobody can tell, because somebody held the file all the time.
+    /// Whether the check was not carried out, because the file was locked all the time.
     pub fn is_locked(&self) -> bool {
         self.findings.iter().any(|finding| matches!(finding, Finding::Locked { .. }))
     }
 
-    /// What was found, in a sentence for each finding.
+    /// The findings, one sentence each.
     pub fn summary(&self) -> String {
-        let told: Vec<_> = self.findings.iter().map(ToString::to_string).collect();
-        told.join("; ")
+        let sentences: Vec<_> = self.findings.iter().map(ToString::to_string).collect();
+        sentences.join("; ")
     }
 
     /// Sets [`Self::ok`] by the findings.
@@ -235,7 +234,7 @@ impl Health {
 }
 
 impl fmt::Display for Finding {
-    /// For a person, SQLite's first line included. Names and lines are [`shown`].
+    /// A sentence for a user, with SQLite's first line. Names and lines are escaped by [`shown`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sentence = String::new();
         self.write(&mut sentence)?;

@@ -1,8 +1,8 @@
-//! Who has a database open, and which of SQLite's locks they hold.
+//! The processes that have a database open, and which of SQLite's locks they hold.
 //!
-//! Linux has it under `/proc` (proc(5)): every process's descriptors, to be compared by `stat`,
-//! and the locks that were taken through each. macOS has the descriptors ([`libproc`]). Nothing of
-//! the database is opened. Elsewhere it cannot be known. Any thread.
+//! Linux reports them under `/proc` (proc(5)): the descriptors of each process, compared by `stat`, and the
+//! locks taken through each of them. macOS reports the descriptors ([`libproc`]). No file of the database is
+//! opened. Other systems do not report this. Any thread.
 
 #[cfg(any(target_os = "macos", test))]
 mod libproc;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::engine::{FileId, beside};
 
-/// Which of a database's files.
+/// One of a database's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
@@ -28,7 +28,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role, with what its file's name ends with.
+    /// Every role, with the suffix of its file's name.
     pub const ALL: [(Self, &'static str); 4] = [
         (Self::Database, ""),
         (Self::Wal, "-wal"),
@@ -41,14 +41,14 @@ impl Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
-    /// Its number.
+    /// Its process id.
     pub pid: u32,
-    /// Its command line, at most 200 characters, or on macOS the path of its program; empty where it
-    /// has ended.
+    /// Its command line, at most 200 characters, or on macOS the path of its program; empty if it cannot
+    /// be read.
     pub command: String,
-    /// It is the process that asks.
+    /// It is the calling process.
     pub this_process: bool,
-    /// Which files it has open.
+    /// The database's files that it has open.
     pub files: Vec<Role>,
 }
 
@@ -56,31 +56,31 @@ pub struct Holder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldLock {
-    /// Whose; none where the system does not tell.
+    /// The process that holds it; `None` if unknown.
     pub pid: Option<u32>,
-    /// On which file.
+    /// The locked file.
     pub file: Role,
     /// `ofd` (of an open file description) or `posix` (of a process).
     pub kind: &'static str,
-    /// It keeps everybody else out of what it stands for, instead of letting others share it.
+    /// A write lock (`F_WRLCK`), which excludes all others, instead of a shared read lock.
     pub exclusive: bool,
-    /// What it stands for, in SQLite's terms; see [`meanings`].
+    /// SQLite's names of the lock; see [`meanings`].
     pub stands_for: Vec<&'static str>,
 }
 
-/// Who has a database open.
+/// The processes that have a database open, and their locks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Holders {
-    /// The processes, by number; none where it cannot be known.
+    /// The processes, ordered by process id; `None` if the system does not report them.
     pub processes: Option<Vec<Holder>>,
-    /// The locks; none where it cannot be known.
+    /// The locks; `None` if the system does not report them.
     pub locks: Option<Vec<HeldLock>>,
-    /// Why the answer may be incomplete, for a person.
+    /// Why the result may be incomplete, as a message to the user.
     pub unknown: Option<String>,
 }
 
-/// Who has the database at `path` open.
+/// Returns the processes that have the database at `path` open, and their locks.
 pub fn holders(path: &Path) -> Holders {
     let mut files = Vec::new();
     for (role, suffix) in Role::ALL {
@@ -106,9 +106,9 @@ const WAL_LOCKS: [(u64, u64, &str); 5] = [
     (128, 128, "open"),
 ];
 
-/// What a lock on the bytes `first` to `last` stands for: `shared`, `reserved`, `pending` or
+/// SQLite's names of a lock on the bytes `first` to `last`: `shared`, `reserved`, `pending` or
 /// `exclusive` on a database; `write`, `checkpoint`, `recover`, `read` or `open` on a `-shm`.
-/// Empty for bytes that are no lock of SQLite's.
+/// Empty for bytes that SQLite does not lock.
 pub fn meanings(file: Role, exclusive: bool, first: u64, last: u64) -> Vec<&'static str> {
     let covers = |from: u64, to: u64| first <= to && last >= from;
     match file {
@@ -163,7 +163,9 @@ mod platform {
         Holders {
             processes: None,
             locks: None,
-            unknown: Some("this system does not tell which processes have a file open".to_owned()),
+            unknown: Some(
+                "this system does not report which processes have a file open".to_owned(),
+            ),
         }
     }
 }
@@ -176,7 +178,7 @@ mod platform {
 
     use super::{FileId, HeldLock, Holder, Holders, Role, meanings, unseen};
 
-    /// Of a command line that is shown.
+    /// Length at which a command line is cut, in characters.
     const LONGEST_COMMAND: usize = 200;
 
     pub(super) fn holders(files: &[(Role, FileId)]) -> Holders {
@@ -200,7 +202,7 @@ mod platform {
                 Err(_) => {}
             }
         }
-        // The kernel's own list has the locks of processes whose descriptors are not for us.
+        // /proc/locks also lists locks of processes whose descriptors this user may not read.
         if let Ok(list) = fs::read_to_string("/proc/locks") {
             for (lock, id) in list.lines().filter_map(parse) {
                 let Some((role, _)) = files.iter().find(|(_, file)| same(*file, id)) else {
@@ -221,7 +223,7 @@ mod platform {
         Holders { processes: Some(processes), locks: Some(locks), unknown: unseen(refused) }
     }
 
-    /// Whether the kernel's list means a lock that is known with its owner.
+    /// Whether an entry of `/proc/locks` is the lock `known`, found through a descriptor.
     fn alike(known: &HeldLock, listed: &HeldLock) -> bool {
         known.file == listed.file
             && known.kind == listed.kind
@@ -258,7 +260,7 @@ mod platform {
         let mut open = Vec::new();
         for entry in fs::read_dir(process.join("fd")).map_err(|error| error.kind())? {
             let Ok(entry) = entry else { continue };
-            // The link leads to the open file itself, whatever has become of its name.
+            // The link leads to the open file itself, even if it was renamed or deleted.
             let Ok(id) = FileId::of(&entry.path()) else { continue };
             let Some((role, _)) = files.iter().find(|(_, file)| *file == id) else { continue };
             open.push(*role);
@@ -351,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_are_told_in_sqlites_terms() {
+    fn locks_have_sqlites_names() {
         let database = |exclusive, first, last| meanings(Role::Database, exclusive, first, last);
         assert_eq!(database(false, SHARED_FIRST, SHARED_LAST), ["shared"]);
         assert_eq!(database(true, RESERVED, RESERVED), ["reserved"]);

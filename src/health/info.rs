@@ -1,9 +1,8 @@
-//! What can be said of a database file without changing it: who has it open, what is in its
-//! header, how long its WAL is, what lies beside it.
+//! A description of a database file, read without changing it: the processes that have it open, the
+//! values of its header, the size of its WAL, and the backups and copies next to it.
 //!
-//! The files are looked at by `stat`; what stands inside of them is asked of SQLite, on a
-//! connection that only reads and does not checkpoint. Any thread; waits for a lock at most
-//! [`PATIENCE`].
+//! Sizes and times come from `stat`. SQLite reads the contents, on a connection that neither writes
+//! nor checkpoints. Any thread; waits for a lock for at most [`PATIENCE`].
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,10 +16,10 @@ use crate::engine::{
     beside, canonicalize, hard_links, is_mount_root, lock_kind,
 };
 
-/// How long a locked file is waited for.
+/// How long to wait for a locked file.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What is known of a database file.
+/// Description of a database file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FileInfo {
@@ -28,33 +27,33 @@ pub struct FileInfo {
     pub path: String,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Last change of the file, in milliseconds since 1970-01-01 UTC; none where the file system
-    /// does not tell.
+    /// Last modification of the file, in milliseconds since 1970-01-01 UTC; `None` if the file
+    /// system does not record it.
     pub modified: Option<u64>,
-    /// Names of the file; more than one is dangerous.
+    /// Number of hard links. More than one is dangerous: each name has its own WAL.
     pub hard_links: u64,
-    /// Whether the file is a mount's root: processes on the other side have another WAL.
+    /// Whether the file itself is a mount point. Processes outside the mount use another WAL.
     pub file_mount: bool,
     /// The file system.
     pub file_system: Option<FileSystemInfo>,
-    /// How this process locks: `ofd`, `posix` or `windows`.
+    /// The kind of this process's file locks: `ofd`, `posix` or `windows`.
     pub lock_kind: &'static str,
-    /// Who has it open.
+    /// The processes that have it open.
     pub holders: Holders,
-    /// The `-wal`; none where there is no such file.
+    /// The `-wal`; `None` if there is no such file.
     pub wal: Option<WalInfo>,
-    /// Bytes of the `-shm`; none where there is no such file.
+    /// Bytes of the `-shm`; `None` if there is no such file.
     pub shm_bytes: Option<u64>,
-    /// Bytes of the `-journal`; none where there is no such file. One that is not empty is left
-    /// by a transaction that is under way, or was cut off.
+    /// Bytes of the `-journal`; `None` if there is no such file. A journal that is not empty
+    /// belongs to an open or an interrupted transaction, or is persistent.
     pub journal_bytes: Option<u64>,
-    /// What stands in the database; none where SQLite could not read it.
+    /// The database's own values; `None` if SQLite could not read it.
     pub database: Option<DatabaseInfo>,
-    /// Why it could not.
+    /// Why SQLite could not read it.
     pub error: Option<FileError>,
-    /// This process's SQLite.
+    /// Version of this process's SQLite.
     pub sqlite_version: &'static str,
-    /// Files beside it that belong to it.
+    /// Backups and copies of the database in its folder.
     pub beside: Vec<Beside>,
 }
 
@@ -64,7 +63,7 @@ pub struct FileInfo {
 pub struct FileSystemInfo {
     /// Its type: `ext4`, `nfs`.
     pub name: String,
-    /// Other machines may write to it: no place for a database.
+    /// A network file system: other machines may write to it, so it must not hold a database.
     pub network: bool,
 }
 
@@ -72,25 +71,25 @@ pub struct FileSystemInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WalInfo {
-    /// Bytes of the file. It keeps its length when it is used from the start again.
+    /// Bytes of the file. A restart of the WAL does not shorten it.
     pub bytes: u64,
-    /// Frames (pages) that are in use; none where SQLite could not tell.
+    /// Frames in use, one page each; `None` if SQLite could not read the WAL.
     pub frames: Option<u64>,
-    /// How many of them are in the database as well.
+    /// How many of them are checkpointed.
     pub checkpointed: Option<u64>,
 }
 
-/// What stands in a database.
+/// Values that SQLite reads from a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseInfo {
     /// `PRAGMA journal_mode`.
     pub journal_mode: String,
-    /// Bytes a page.
+    /// Bytes per page.
     pub page_size: u64,
     /// Pages, those in the WAL included.
     pub pages: u64,
-    /// How many of them are free.
+    /// How many of them are on the freelist.
     pub free_pages: u64,
     /// `UTF-8`, `UTF-16le` or `UTF-16be`.
     pub encoding: String,
@@ -100,9 +99,10 @@ pub struct DatabaseInfo {
     pub user_version: i64,
     /// `PRAGMA application_id`.
     pub application_id: i64,
-    /// `PRAGMA schema_version`: how often the schema was changed.
+    /// `PRAGMA schema_version`: the number of schema changes.
     pub schema_version: i64,
-    /// The SQLite that wrote to the file last, `3.54.1` say; none where the header does not tell.
+    /// Version of the SQLite that wrote to the file last, for example `3.54.1`; `None` if the
+    /// header does not record it.
     pub last_writer: Option<String>,
 }
 
@@ -118,24 +118,24 @@ pub struct FileError {
     pub message: String,
 }
 
-/// A file beside a database.
+/// A backup or copy of a database in its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Beside {
     /// Its path.
     pub path: String,
-    /// What it is.
+    /// Its kind.
     pub kind: BesideKind,
-    /// Its length.
+    /// Its size in bytes.
     pub bytes: u64,
     /// As [`FileInfo::modified`].
     pub modified: Option<u64>,
-    /// The next repair or restore removes it: the database has all that it holds, and enough newer
-    /// ones are kept ([`engine::bound`]).
+    /// The next repair or restore deletes it: the database holds all of its rows, and enough newer
+    /// copies are kept ([`engine::bound`]).
     pub removable: bool,
 }
 
-/// What a file beside a database is.
+/// Kind of a backup or copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BesideKind {
@@ -143,17 +143,17 @@ pub enum BesideKind {
     Backup,
     /// The saved copy of its schema.
     Snapshot,
-    /// A damaged original, what was there before a restore, a WAL that is not the database's own:
-    /// kept. It may hold what is nowhere else.
+    /// A damaged original, the file before a restore, or a WAL of another database. Kept, because
+    /// it may hold rows that exist nowhere else.
     Preserved,
 }
 
-/// What is known of the database at `path`. `keep` copies of each kind are kept that hold nothing
-/// which the database does not.
+/// Describes the database at `path`. `keep` is the number of copies of each kind that are kept
+/// although the database holds all of their rows.
 ///
 /// # Errors
-/// `SQLITE_CANTOPEN` where there is no such file; `ERR_FUSION_SQLITE_VERSION`. A file that cannot
-/// be read as a database is no error.
+/// `SQLITE_CANTOPEN` if there is no such file; `ERR_FUSION_SQLITE_VERSION`. If the file cannot be
+/// read as a database, that is reported in [`FileInfo::error`].
 pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
     crate::engine::init()?;
     let cannot = |error: std::io::Error| {
@@ -164,7 +164,7 @@ pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
     if !metadata.is_file() {
         return Err(cannot(std::io::Error::other("it is not a file")));
     }
-    // Before this process opens it.
+    // Read before this process opens the file.
     let holders = holders(path);
     let id = FileId::of(path).map_err(cannot)?;
     let (database, frames, error) = match read(path) {
@@ -216,12 +216,12 @@ fn modified(metadata: &std::fs::Metadata) -> Option<u64> {
 /// Frames in use and how many of them are checkpointed.
 type Frames = (u64, u64);
 
-/// Asks SQLite.
+/// Reads the database's values and the WAL's frames with SQLite.
 fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
     let reader = Reader::open(path, PATIENCE)?;
     let connection = reader.connection();
     let sql = connection.sql()?;
-    // One snapshot for all of it. Reading the schema's version is what begins it.
+    // One read transaction for all values. The read of schema_version begins it.
     sql.execute_batch("PRAGMA query_only = 1; BEGIN")?;
     let number = |name: &str| -> Result<i64> {
         Ok(sql.query_row(&format!("PRAGMA main.{name}"), [], |row| row.get(0))?)
@@ -247,7 +247,7 @@ fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
     Ok((database, connection.wal_frames()))
 }
 
-/// SQLite's version, as it leaves it in the header of every file that it writes to
+/// The version number that SQLite stores in the header of each file that it writes to
 /// (<https://sqlite.org/fileformat2.html>, 1.3.17).
 fn last_writer(path: &Path) -> Result<Option<String>> {
     let view = View::open(path, Instant::now() + PATIENCE, &Unwatched)?;
@@ -261,7 +261,7 @@ fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// What lies beside the database and belongs to it, by kind and name.
+/// The backups and copies of the database in its folder, ordered by kind and path.
 fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Vec::new();
@@ -279,7 +279,7 @@ fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
         .filter_map(|entry| {
             let kind = belongs(entry.file_name().to_string_lossy().strip_prefix(&*name)?)?;
             let metadata = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
-            // Another name of the database itself.
+            // A hard link to the database itself.
             if FileId::of(&entry.path()).is_ok_and(|it| it == id) {
                 return None;
             }
@@ -296,7 +296,7 @@ fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
     found
 }
 
-/// What the file is whose name goes on so after the database's.
+/// Kind of the file whose name is the database's name and `suffix`; `None` for other files.
 fn belongs(suffix: &str) -> Option<BesideKind> {
     if suffix == "-schema" {
         return Some(BesideKind::Snapshot);

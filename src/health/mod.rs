@@ -1,30 +1,30 @@
-//! Checks off the JavaScript thread, and what they mean.
+//! Checks of database files, off the JavaScript thread.
 //!
-//! A check reads a database through a connection of its own, which never writes and never
-//! checkpoints, and sorts what SQLite says of it into [`Finding`]s: what is damaged, and whether
-//! it is damage at all. Contention is not.
+//! A check reads a database through its own connection, which never writes and never checkpoints.
+//! It classifies SQLite's reports as [`Finding`]s: which object is affected, and whether the
+//! finding is damage. Contention is not damage.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`finding`] | what can be wrong with a database, as data |
-//! | [`holders`] | who has a database open, and which locks they hold |
-//! | [`info`] | what can be said of a file without changing it |
-//! | [`page_map`](mod@page_map) | what each page of a file is and belongs to |
-//! | [`inspect`](mod@inspect) | one snapshot of a database, looked through by SQLite |
+//! | [`finding`] | the findings of a check, as data |
+//! | [`holders`] | the processes that have a database open, and their locks |
+//! | [`info`] | a description of a file, read without changing it |
+//! | [`page_map`](mod@page_map) | the type and the owner of each page of a file |
+//! | [`inspect`](mod@inspect) | SQLite's checks of one snapshot of a database |
 //! | [`alone`] | one b-tree, read without any other |
-//! | [`lines`] | what the lines of SQLite's checks are about |
-//! | [`schema`] | which b-tree belongs to what |
-//! | [`full_text`] | full-text indexes against the text that they are of |
-//! | [`foreign_keys`] | rows that refer to none |
-//! | [`watch`] | a task that follows and ends a connection's statements |
-//! | [`file_check`] | a file: its WAL, its size, whether it is one |
-//! | [`foreign_wal`] | what proves that a WAL is another file's |
-//! | [`shared`] | one check of a file at a time, however many ask |
+//! | [`lines`] | the parser of the output of SQLite's checks |
+//! | [`schema`] | the table or index of each b-tree |
+//! | [`full_text`] | full-text indexes compared with their content |
+//! | [`foreign_keys`] | rows whose parent row is missing |
+//! | [`watch`] | progress and cancellation of a connection's statements |
+//! | [`file_check`] | a whole file: its WAL, its size, whether it is a database |
+//! | [`foreign_wal`] | the proof that a WAL belongs to another file |
+//! | [`shared`] | one check of a file at a time, shared by all callers |
 //! | [`settled`] | files that are unchanged since a check found them sound |
-//! | [`startup`] | the look at a file before it is opened |
-//! | [`last`](mod@last) | what is known of the files that are open |
-//! | [`traces`] | whether what is no database was one |
-//! | [`stale_wal`] | putting aside a WAL that is not the file's own |
+//! | [`startup`] | the check of a file before it is opened |
+//! | [`last`](mod@last) | the latest health of each open file |
+//! | [`traces`] | whether a file that is not a database once was one |
+//! | [`stale_wal`] | renaming a WAL that is not the file's own |
 //!
 //! May call: `engine`, `format`. Threads: any; a check blocks the thread it runs on.
 
@@ -61,8 +61,9 @@ pub use stale_wal::put_wal_aside;
 pub use startup::{LARGE, Look, SMALL, Startup, before_open, opened};
 pub use traces::are_there as was_database;
 
-/// Whether writing to a file of this health could make it worse. A damaged full-text index is
-/// rebuilt while the file is in use; rows that refer to none harm nobody.
+/// Whether a write to a file of this health could increase the damage. Not if the only damage is in
+/// full-text indexes, which are rebuilt while the file is in use. Findings that are not damage,
+/// such as foreign key violations, do not count.
 pub fn is_unsafe_to_write(health: &Health) -> bool {
     health
         .findings

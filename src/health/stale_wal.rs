@@ -1,9 +1,10 @@
-//! Putting aside a WAL that is not the file's own.
+//! Renames a WAL that belongs to another file, so that SQLite does not read it.
 //!
-//! It is neither applied nor deleted, because it may hold what is nowhere else. Done only while
-//! nobody else has the file, its WAL or its index open, and only to a WAL with which the file is
-//! damaged and without which it is sound, which is looked at once more under the lock that keeps
-//! others out. Unasked, only if something proves that the WAL is another file's ([`foreign_wal`]).
+//! The WAL is neither checkpointed nor deleted, because it may hold rows that exist nowhere else.
+//! It is renamed only if no other connection has the file, its `-wal` or its `-shm` open, and only
+//! if the file is damaged with the WAL and sound without it. Both are checked again under an
+//! EXCLUSIVE lock. Unless a user asks, it also needs the proof that the WAL is another file's
+//! ([`foreign_wal`]).
 //!
 //! Called on any thread, which it blocks for two quick checks.
 
@@ -18,13 +19,13 @@ use super::holders::holders;
 use crate::engine::{self, Error, KeptKind, Result, Unwatched, Wal, or_failed};
 
 /// Renames the WAL of the database at `path` to `<database>-wal.stale-<UTC time>`, and returns
-/// that path. `asked`: a person wants it although nothing proves that the WAL is another file's.
+/// that path. `asked`: a user asked for it, so no proof is needed that the WAL is another file's.
 ///
 /// # Errors
 /// `SQLITE_BUSY`: a connection, in this process or another, has the file open;
-/// `ERR_INVALID_STATE`: the WAL is not in the way, or not proven to be another file's; the system's,
-/// as `SQLITE_IOERR` or `SQLITE_CANTOPEN`, a read that fails among them. In each case nothing was
-/// done.
+/// `ERR_INVALID_STATE`: the WAL does not cause the damage, or is not proven to be another file's;
+/// `SQLITE_IOERR` or `SQLITE_CANTOPEN` from the system, for example for a failed read. After an
+/// error the WAL is unchanged.
 pub fn put_wal_aside(path: &Path, asked: bool) -> Result<PathBuf> {
     or_failed(path, || put_aside(path, asked))
 }
@@ -36,8 +37,9 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
     let in_use = || {
         Error::sqlite(
             ffi::SQLITE_BUSY,
-            "the -wal next to the database is not its own, but it can be put aside only while \
-             nobody else, in this process or another, has the database open. Close it everywhere",
+            "the -wal next to the database belongs to another one, but it can be put aside only \
+             while no other connection, in this process or another, has the database open. Close it \
+             everywhere",
         )
         .at(path)
     };
@@ -86,9 +88,9 @@ fn renamed<T>(
     rename()
 }
 
-/// Whether another process has one of the files open. A process that has the file open which was
-/// at this path before writes to the same WAL, and takes no lock on the file that is there now.
-/// Where the system does not say who has files open, SQLite's lock alone counts.
+/// Whether another process has one of the files open. A process that still has the file open that
+/// was at this path before writes to the same WAL, but holds no lock on the file that is there now.
+/// If the system does not report open files, only SQLite's lock protects.
 fn is_used_by_others(path: &Path) -> bool {
     let holders = holders(path).processes.unwrap_or_default();
     holders.iter().any(|holder| !holder.this_process)

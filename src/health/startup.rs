@@ -1,18 +1,18 @@
-//! The look at a file before it is opened to be written to.
+//! The check of a file before it is opened for writing.
 //!
-//! | the file | by itself (`auto`) it is checked |
+//! | the file | with `auto` it is checked |
 //! |---|---|
-//! | has been checked since this process opened it first | not again |
-//! | does not exist, or is empty | not |
-//! | is unchanged since a check found it sound, as the [`Note`] beside it says | not |
+//! | was checked since this process first opened it | no |
+//! | does not exist, or is empty | no |
+//! | is unchanged since a check found it sound, according to its [`Note`] | no |
 //! | is small ([`SMALL`]) | at once, quick |
-//! | has a WAL that an ended process left, and is not large ([`LARGE`]) | at once, quick |
-//! | is anything else | in the background, quick, once it is open |
+//! | has a WAL that an ended process left, and is not larger than [`LARGE`] | at once, quick |
+//! | any other file | in the background, quick, once it is open |
 //!
-//! Whoever asks for `quick` or `full` gets it at once. A large file whose WAL was left is not
-//! written to by the log before it is checked, because it is suspected.
+//! The settings `quick` and `full` check at once. A large file with a WAL of an ended process is
+//! marked as possibly damaged: the log does not write to it before a check.
 //!
-//! Any thread, which is blocked for a check that is carried out at once.
+//! Any thread; blocks it during a check that is made at once.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,19 +30,20 @@ use crate::engine::{
     Class, DatabaseFile, FileId, Reader, Result, Task, Wal, advise, took_over_wal,
 };
 
-/// Bytes, WAL included, up to which a file is checked before every first open: 16 MiB, for
-/// which a thread needs some 40 ms.
+/// Size in bytes, WAL included, up to which a file is checked before every first open: 16 MiB, for
+/// which a thread needs about 40 ms.
 pub const SMALL: u64 = 16 << 20;
 
-/// Bytes up to which a file is checked at once if its last user did not close it: 64 MiB.
+/// Size in bytes, WAL included, up to which a file is checked at once if its last process did not
+/// close it: 64 MiB.
 pub const LARGE: u64 = 64 << 20;
 
 /// When a file is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Startup {
-    /// As the module's table says.
+    /// By the module's table.
     Auto,
-    /// At once and quick, however large the file is; not where it is unchanged since a check.
+    /// At once and quick, for any size; not if it is unchanged since a check found it sound.
     Ahead,
     /// At once, with `kind`.
     AtOnce(Kind),
@@ -52,22 +53,23 @@ pub enum Startup {
     Off,
 }
 
-/// What is to be known before a file is opened.
+/// Result of [`before_open`].
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Look {
-    /// What a check at once found, or an earlier one. Never locked: that is the open's to tell.
+    /// Result of this check, or of an earlier one. Never [`Finding::Locked`]: the open reports
+    /// that.
     pub health: Option<Health>,
-    /// What can be told only before the file is opened; part of `health` where there is one.
+    /// Findings that only a file that is not yet open shows. Also in `health`, if a check was made.
     pub found: Vec<Finding>,
     /// A check in the background is due.
     pub background: bool,
 }
 
-/// What is to be done once a file that was looked at is open.
+/// What [`opened`] does for a file that [`before_open`] examined.
 #[derive(Debug)]
 struct Pending {
-    /// Where the file was. One that was refused may be gone by now, and its inode another file's.
+    /// Path of the file. If its open failed, the inode may since have been reused for another file.
     path: PathBuf,
     health: Option<Health>,
     suspect: bool,
@@ -80,7 +82,7 @@ fn pending<R>(body: impl FnOnce(&mut HashMap<FileId, Pending>) -> R) -> R {
     body(pending.get_or_insert_with(HashMap::new))
 }
 
-/// There is no file at `path`: whatever is made there is another one than was looked at.
+/// Removes what was recorded for `path`, where no file exists: a file created there is another one.
 fn forget(path: &Path) {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = resolved(directory.unwrap_or(Path::new(".")));
@@ -90,14 +92,14 @@ fn forget(path: &Path) {
     }
 }
 
-/// Looks at the file at `path`, which is about to be opened, and checks it if that is called for.
-/// `noted` reads the note that is kept beside a file.
+/// Examines the file at `path`, which is about to be opened, and checks it if `startup` demands it.
+/// `noted` reads the note that is stored next to a file.
 ///
-/// What else stands in the way of a check stands in the way of the open, too, and is reported by
-/// the open: there is no health then.
+/// Any other error that prevents the check also makes the open fail, and the open reports it. The
+/// result then has no health.
 ///
 /// # Errors
-/// `task`'s; `SQLITE_IOERR` where the disk fails a read.
+/// `task`'s; `SQLITE_IOERR` if a read from the disk fails.
 pub fn before_open(
     path: &Path,
     startup: Startup,
@@ -152,11 +154,11 @@ pub fn before_open(
                 look.health = Some(health);
             }
             Ok(_) => look.background = true,
-            // The open would meet it, too, or be allowed to write to what nobody has looked at.
+            // A failed read: the open would fail as well, or allow writes to an unchecked file.
             Err(error) if error.class() == Class::Io => return Err(advise(error, &path)),
             Err(error) => {
                 task.go_on()?;
-                // Contention of a kind that has no name, a missing permission: see above.
+                // For example a missing permission: the open reports it.
                 drop(error);
                 look.background = true;
             }
@@ -166,8 +168,9 @@ pub fn before_open(
     Ok(look)
 }
 
-/// The file that was looked at is open. One that was found sound is not doubted for the WAL that
-/// its last user left; one that was found damaged is.
+/// Applies the result of [`before_open`] to the file, which is now open. A damaged file is marked
+/// as possibly damaged. The mark of a sound file is removed, which the WAL of an ended process had
+/// set.
 pub fn opened(file: &Arc<DatabaseFile>) {
     let found = pending(|pending| pending.remove(&file.id));
     let Some(Pending { health, suspect, .. }) = found.filter(|found| found.path == file.path)
@@ -176,7 +179,7 @@ pub fn opened(file: &Arc<DatabaseFile>) {
     };
     match health {
         Some(mut health) => {
-            // Opening the file has rolled it back.
+            // Opening the file has rolled the journal back.
             health.findings.retain(|finding| !matches!(finding, Finding::HotJournal { .. }));
             if super::is_unsafe_to_write(&health) {
                 file.suspect();
@@ -190,12 +193,12 @@ pub fn opened(file: &Arc<DatabaseFile>) {
     }
 }
 
-/// Whether the WAL of the file is one that an ended process left, rather than one in use: SQLite
-/// has to recover it.
+/// Whether an ended process left the WAL of the file, so that SQLite has to recover it. `false` if
+/// the WAL is in use.
 fn was_left(path: &Path) -> bool {
     let opened = Reader::open(path, Duration::ZERO)
         .and_then(|one| Ok(one.sql()?.query_row("PRAGMA schema_version", [], |_| Ok(()))?));
-    // Damage is the check's to tell.
+    // An error is ignored: the check reports damage.
     drop(opened);
     took_over_wal(path)
 }

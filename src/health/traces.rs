@@ -1,14 +1,14 @@
-//! Whether something of SQLite is in a file, or next to it, that SQLite does not take for a
-//! database: then it was one, and a repair may find rows in it.
+//! Searches a file that SQLite does not recognise as a database for traces of one. With a trace, a
+//! repair may find rows in it.
 //!
-//! | a trace | is |
+//! | trace | found if |
 //! |---|---|
-//! | the header, in part | most of the bytes that every header has in common |
-//! | a b-tree page | one that [`guess_format`] finds whole, for whatever page size |
-//! | a `-wal`, a `-journal` | one that begins with its own header |
-//! | a copy of the schema | a `-schema` that begins as this package writes it |
+//! | a part of the header | most of the bytes match that every header has in common |
+//! | a b-tree page | [`guess_format`] finds a well-formed page, of any page size |
+//! | a `-wal` or `-journal` | the file next to the database begins with its own header |
+//! | a copy of the schema | a `-schema` next to the database begins as this package writes it |
 //!
-//! Nothing is changed. Called on the thread of the check.
+//! Changes nothing. Called on the thread of the check.
 
 use std::io::Read;
 use std::path::Path;
@@ -17,14 +17,14 @@ use std::time::Instant;
 use crate::engine::{Storage, Unwatched, View, Wal, beside, guess_format, open_file};
 use crate::format::{journal, wal};
 
-/// What every header of a database has, and where (<https://sqlite.org/fileformat2.html>, 1.3).
+/// Offsets and bytes that all database headers share (<https://sqlite.org/fileformat2.html>, 1.3).
 const FIXED: [(usize, &[u8]); 2] = [(0, b"SQLite format 3\0"), (21, &[64, 32, 32])];
 
-/// How the copy of a schema begins that is kept next to a database.
+/// The first bytes of a saved schema.
 const SNAPSHOT: &[u8] = b"fusion-sqlite schema ";
 
-/// Whether there is a trace of a database in the file at `path` or next to it. One that cannot be
-/// read has none.
+/// Whether the file at `path`, or a file next to it, holds a trace of a database. `false` for a
+/// file that cannot be read.
 pub fn are_there(path: &Path) -> bool {
     has_neighbour(path)
         || View::open(path, Instant::now(), &Unwatched).is_ok_and(|view| {
@@ -39,7 +39,7 @@ fn has_neighbour(path: &Path) -> bool {
         || beginning(&beside(path, "-schema"), SNAPSHOT.len()) == SNAPSHOT
 }
 
-/// The first bytes of a file; none where it is no file or cannot be read.
+/// The first `count` bytes of a file; fewer if it is shorter, empty if it cannot be read.
 fn beginning(path: &Path, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Ok(file) = open_file(path) {
@@ -48,7 +48,7 @@ fn beginning(path: &Path, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// Whether more than half of what headers have in common is there.
+/// Whether more than half of the bytes that all headers share are present.
 fn has_header(database: &dyn Storage) -> bool {
     let mut header = [0; 100];
     if database.read_at(&mut header, 0).is_err() {
