@@ -14,9 +14,9 @@ const exported = {
   HardenedDatabase: () => require('./lib/hardened-database.js').HardenedDatabase,
   Session: () => require('./lib/session.js').Session,
   StatementSync: () => require('./lib/statement-sync.js').StatementSync,
-  appendAgentLogs: () => require('./lib/append.js').appendAgentLogs,
-  backup: () => require('./lib/backup.js').backup,
-  backupFile: () => require('./lib/backups.js').backupFile,
+  appendAgentLogs: () => require('./lib/append-by-path.js').appendAgentLogs,
+  backup: () => require('./lib/backup-api.js').backup,
+  backupFile: () => require('./lib/backup-files.js').backupFile,
   check: () => require('./lib/check.js').check,
   constants: () => require('./lib/constants.js').constants,
   engineInfo: () => require('./lib/native.js').binding.engineInfo,
@@ -24,9 +24,9 @@ const exported = {
   fileInfo: () => require('./lib/file-info.js').fileInfo,
   pageMap: () => require('./lib/page-map.js').pageMap,
   pageMapSvg: () => pageMapSvg,
-  protectNodeSqlite: () => require('./lib/protect.js').protectNodeSqlite,
+  protectNodeSqlite: () => require('./lib/node-sqlite-locks.js').protectNodeSqlite,
   recover: () => require('./lib/repair.js').recover,
-  restore: () => require('./lib/backups.js').restore,
+  restore: () => require('./lib/backup-files.js').restore,
 }
 
 for (const [name, load] of Object.entries(exported)) {

@@ -17,8 +17,8 @@ const nodeModule = require('node:module')
 const path = require('node:path')
 const { pathToFileURL, fileURLToPath } = require('node:url')
 const workerThreads = require('node:worker_threads')
-const { kOriginal, originalGetBuiltinModule } = require('./lib/builtin.js')
-const { protectNodeSqlite } = require('./lib/protect.js')
+const { kOriginal, originalGetBuiltinModule } = require('./lib/original-node-sqlite.js')
+const { protectNodeSqlite } = require('./lib/node-sqlite-locks.js')
 
 const NAME = 'node:sqlite'
 const SELF = 'fusion-sqlite/register'

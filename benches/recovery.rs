@@ -301,9 +301,9 @@ mod contest {
             let started = Instant::now();
             let report = repair::repair(
                 path,
-                &repair::Options::default(),
+                &repair::RepairOptions::default(),
                 &mut |_| (),
-                &fusion_sqlite::engine::Unwatched,
+                &fusion_sqlite::engine::NoProgress,
             );
             let seconds = started.elapsed().as_secs_f64();
             over.store(true, Ordering::Relaxed);

@@ -108,7 +108,7 @@ function reportTurnsEnd(number) {
   appendedTo.add(number)
 }
 
-/** A receipt for `rows` entries: see `receipt_value` in src/node/delivery.rs. */
+/** A receipt for `rows` entries: see `receipt_value` in src/node/js_events.rs. */
 function receiptOf(given, rows) {
   if (typeof given === 'number') {
     return { committed: rows, rejected: [], firstId: given, lastId: given + rows - 1 }

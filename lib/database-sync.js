@@ -13,11 +13,11 @@ const {
   invalidArgValue,
   invalidState,
 } = require('./errors.js')
-const { checkForeign } = require('./foreign.js')
+const { checkForeign } = require('./other-sqlite.js')
 const { features } = require('./features.js')
 const { kClosable, kClose, kNumber, kOpen } = require('./internal.js')
 const { applyLimits, makeLimits } = require('./limits.js')
-const { faceOf } = require('./native-class.js')
+const { faceOf } = require('./class-facade.js')
 const {
   changesetOptions,
   databaseOptions,
@@ -27,7 +27,7 @@ const {
   statementOptions,
   tagStoreCapacity,
 } = require('./options.js')
-const { Connection } = require('./prepared.js')
+const { Connection } = require('./statement-cache.js')
 const { channel, publish, trace } = require('./queries.js')
 const { ints } = require('./report.js')
 const { makeStatement } = require('./statement-sync.js')

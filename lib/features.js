@@ -12,7 +12,7 @@
 // | `aggregateNeedsOptions` | 26.12 |
 
 const { binding } = require('./native.js')
-const { realNodeSqlite } = require('./builtin.js')
+const { realNodeSqlite } = require('./original-node-sqlite.js')
 
 /** Whether `probe` finds what it looks for in an empty database in memory. */
 function found(probe) {

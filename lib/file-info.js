@@ -2,7 +2,7 @@
 
 // fileInfo(path): what can be said of a database file without changing it.
 
-const { keepCopies } = require('./checked.js')
+const { keepCopies } = require('./option-checks.js')
 const { filePath } = require('./file-path.js')
 const { runTask, taskOptions } = require('./task.js')
 

@@ -2,8 +2,8 @@
 
 const { EventEmitter, errorMonitor } = require('node:events')
 const { AgentLog } = require('./agent-log.js')
-const { flag, known } = require('./checked.js')
-const { Schedule, backupFile, restoreFile } = require('./backups.js')
+const { flag, known } = require('./option-checks.js')
+const { Schedule, backupFile, restoreFile } = require('./backup-files.js')
 const { checkFile, checkInBackground } = require('./check.js')
 const { DatabaseSync } = require('./database-sync.js')
 const { damaged, invalidArgType, invalidState } = require('./errors.js')
@@ -17,7 +17,7 @@ const { BUMP } = require('./schema.js')
 const { Settings } = require('./settings.js')
 const { Startup, isUnsafe } = require('./startup.js')
 const { runTask } = require('./task.js')
-const { warn } = require('./unheard.js')
+const { warn } = require('./unhandled-events.js')
 
 const MODES = ['passive', 'full', 'restart', 'truncate']
 

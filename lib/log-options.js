@@ -2,8 +2,8 @@
 
 // Options of HardenedDatabase and appendAgentLogs: their defaults, and their checks.
 
-const { scheduleOptions } = require('./backups.js')
-const { KEEP_COPIES, flag, integer } = require('./checked.js')
+const { scheduleOptions } = require('./backup-files.js')
+const { KEEP_COPIES, flag, integer } = require('./option-checks.js')
 const { invalidArgType, invalidArgValue, outOfRange } = require('./errors.js')
 const {
   DEFENSIVE,

@@ -3,7 +3,7 @@
 // What stands in for node:sqlite: its names alone, in its order, on this package's classes.
 
 const fusionSqlite = require('../index.js')
-const { realNodeSqlite } = require('./builtin.js')
+const { realNodeSqlite } = require('./original-node-sqlite.js')
 
 /** This package's names, and second names of newer Nodes, which are here where node:sqlite has them. */
 const NAMES = {

@@ -4,7 +4,7 @@
 
 const { invalidArgType, invalidUrlScheme, outOfRange } = require('./errors.js')
 const { features } = require('./features.js')
-const { foreignHandles } = require('./foreign.js')
+const { foreignHandles } = require('./other-sqlite.js')
 const { limitOptions } = require('./limits.js')
 
 /** Bits of the native `open`. */

@@ -2,7 +2,7 @@
 
 // pageMap(path): what each page of a database file is and belongs to.
 
-const { integer } = require('./checked.js')
+const { integer } = require('./option-checks.js')
 const { invalidArgType } = require('./errors.js')
 const { filePath } = require('./file-path.js')
 const { runTask, taskOptions } = require('./task.js')

@@ -3,7 +3,7 @@
 // Repairs of damaged files: by `recover()`, and before a file is opened. The native side does the
 // work (src/recovery/repair.rs). A log's writer reports its own repairs by its events.
 
-const { flag, keepCopies } = require('./checked.js')
+const { flag, keepCopies } = require('./option-checks.js')
 const { invalidArgType } = require('./errors.js')
 const { filePath } = require('./file-path.js')
 const { binding, process } = require('./native.js')

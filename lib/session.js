@@ -2,7 +2,7 @@
 
 const { binding } = require('./native.js')
 const { illegalConstructor, illegalInvocation, invalidState } = require('./errors.js')
-const { faceOf } = require('./native-class.js')
+const { faceOf } = require('./class-facade.js')
 
 /** The constructor requires it: only this module makes sessions. */
 const token = Symbol('token')

@@ -1,7 +1,7 @@
 'use strict'
 
 // Opening a file that may be damaged: looked at before it is opened, repaired or refused.
-// See src/health/startup.rs for what is checked when.
+// See src/health/startup_check.rs for what is checked when.
 
 const { binding } = require('./native.js')
 const { damaged, inUse, unrepaired } = require('./errors.js')

@@ -11,9 +11,9 @@ const {
   outOfRange,
 } = require('./errors.js')
 const { features } = require('./features.js')
-const { faceOf } = require('./native-class.js')
+const { faceOf } = require('./class-facade.js')
 const { arrange, bound } = require('./parameters.js')
-const { NONE, SEVERAL } = require('./prepared.js')
+const { NONE, SEVERAL } = require('./statement-cache.js')
 const { channel, discard, publish, trace } = require('./queries.js')
 const { ints, doubles, bigints, DONE } = require('./report.js')
 

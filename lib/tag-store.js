@@ -2,7 +2,7 @@
 
 const { types } = require('node:util')
 const { illegalConstructor, illegalInvocation, invalidArgType, invalidArgValue } = require('./errors.js')
-const { faceOf } = require('./native-class.js')
+const { faceOf } = require('./class-facade.js')
 const { isNamedParameters, requireBindable } = require('./parameters.js')
 const { StatementSync, makeStatement, parameterCount } = require('./statement-sync.js')
 

@@ -3,7 +3,7 @@
 // A task of the native side (a check, a repair, a backup) as a promise with an AbortSignal, a
 // deadline and progress. See src/node/task.rs.
 
-const { known } = require('./checked.js')
+const { known } = require('./option-checks.js')
 const { invalidArgType } = require('./errors.js')
 const { binding } = require('./native.js')
 const { withStackOf } = require('./stack.js')

@@ -26,8 +26,8 @@ const STUBS = ['with-binding.js', 'lib/node-sqlite.js']
 /** What OUTSIDE requires. */
 const ENTRIES = [
   ...STUBS,
-  'lib/builtin.js',
-  'lib/protect.js',
+  'lib/original-node-sqlite.js',
+  'lib/node-sqlite-locks.js',
   'lib/doctor/main.js',
   'lib/doctor/exit-codes.js',
   'lib/shown.js',

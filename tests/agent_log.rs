@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use fusion_sqlite::agent_log::{self, Answer, Borrowed, Entries, Event, Listener, Log, Options};
+use fusion_sqlite::agent_log::{
+    self, Answer, CallerTransaction, Entries, Event, Listener, Log, LogOptions,
+};
 use fusion_sqlite::engine::Connection;
 use rusqlite::OpenFlags;
 
@@ -37,16 +39,16 @@ struct Fixture {
 
 fn open(path: &std::path::Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    Connection::open_hardened(path, flags, &Options::default().profile).unwrap()
+    Connection::open_hardened(path, flags, &LogOptions::default().profile).unwrap()
 }
 
-fn log_of(connection: &Connection, options: Options) -> (Log, mpsc::Receiver<String>) {
+fn log_of(connection: &Connection, options: LogOptions) -> (Log, mpsc::Receiver<String>) {
     let (sender, events) = mpsc::channel();
     let listener = Arc::new(Events(Mutex::new(sender)));
     (agent_log::open(connection.file().unwrap(), options, false, listener).unwrap(), events)
 }
 
-fn fixture_with(options: Options, schema: &str) -> Fixture {
+fn fixture_with(options: LogOptions, schema: &str) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let connection = open(&folder.path().join("fusion.db"));
     connection.sql().unwrap().execute_batch(schema).unwrap();
@@ -55,7 +57,7 @@ fn fixture_with(options: Options, schema: &str) -> Fixture {
 }
 
 fn fixture() -> Fixture {
-    fixture_with(Options::default(), SCHEMA)
+    fixture_with(LogOptions::default(), SCHEMA)
 }
 
 fn entries(task: &str, texts: impl IntoIterator<Item = impl AsRef<str>>) -> Entries {
@@ -117,7 +119,7 @@ fn a_row_of_a_deleted_task_is_rejected_alone() {
 fn a_constraint_that_speaks_up_at_commit_rejects_its_row_alone() {
     let schema = SCHEMA.replace("ON DELETE CASCADE", "DEFERRABLE INITIALLY DEFERRED");
     let Fixture { connection, log, folder: _folder, .. } =
-        fixture_with(Options::default(), &schema);
+        fixture_with(LogOptions::default(), &schema);
     // Three calls in one batch.
     connection.sql().unwrap().execute_batch("BEGIN IMMEDIATE").unwrap();
     let first = append(&log, entries("FN-1", ["a"]));
@@ -142,7 +144,7 @@ fn a_trigger_that_ends_the_transaction_costs_its_row_alone() {
          BEGIN SELECT RAISE(ROLLBACK, 'no b'); END;"
     );
     let Fixture { connection, log, folder: _folder, .. } =
-        fixture_with(Options::default(), &schema);
+        fixture_with(LogOptions::default(), &schema);
     let receipt =
         append(&log, entries("FN-1", ["a", "b", "c"])).recv_timeout(WAIT).unwrap().unwrap();
     assert_eq!(receipt.committed, 2);
@@ -152,7 +154,7 @@ fn a_trigger_that_ends_the_transaction_costs_its_row_alone() {
 
 #[test]
 fn a_long_call_is_written_in_bounded_batches_and_answered_once() {
-    let options = Options { batch_rows: 10, ..Options::default() };
+    let options = LogOptions { batch_rows: 10, ..LogOptions::default() };
     let Fixture { connection, log, folder: _folder, .. } = fixture_with(options, SCHEMA);
     let expected: Vec<_> = (0..95).map(|n| n.to_string()).collect();
     let receipt = append(&log, entries("FN-1", &expected)).recv_timeout(WAIT).unwrap().unwrap();
@@ -209,8 +211,8 @@ fn a_barrier_inside_a_write_transaction_writes_on_it() {
     let sql = connection.sql().unwrap();
     sql.execute_batch("BEGIN IMMEDIATE").unwrap();
     let answer = append(&log, entries("FN-1", ["a"]));
-    let mut borrowed: Option<Borrowed> = None;
-    log.write_on(&connection, &mut borrowed).unwrap();
+    let mut borrowed: Option<CallerTransaction> = None;
+    log.write_in_caller_transaction(&connection, &mut borrowed).unwrap();
     assert_eq!(texts(&connection), ["a"]);
     assert!(answer.try_recv().is_err(), "nothing is promised before COMMIT");
     sql.execute_batch("COMMIT").unwrap();
@@ -221,10 +223,10 @@ fn a_barrier_inside_a_write_transaction_writes_on_it() {
 fn rows_lent_to_a_transaction_that_rolls_back_are_written_later() {
     let Fixture { connection, log, folder: _folder, .. } = fixture();
     let sql = connection.sql().unwrap();
-    let mut borrowed: Option<Borrowed> = None;
+    let mut borrowed: Option<CallerTransaction> = None;
     sql.execute_batch("BEGIN IMMEDIATE").unwrap();
     let first = append(&log, entries("FN-1", ["a"]));
-    log.write_on(&connection, &mut borrowed).unwrap();
+    log.write_in_caller_transaction(&connection, &mut borrowed).unwrap();
     let second = append(&log, entries("FN-1", ["b"]));
     sql.execute_batch("ROLLBACK").unwrap();
     first.recv_timeout(WAIT).unwrap().unwrap();
@@ -236,13 +238,13 @@ fn rows_lent_to_a_transaction_that_rolls_back_are_written_later() {
 fn rows_lent_inside_a_savepoint_share_its_fate() {
     let Fixture { connection, log, folder: _folder, .. } = fixture();
     let sql = connection.sql().unwrap();
-    let mut borrowed: Option<Borrowed> = None;
+    let mut borrowed: Option<CallerTransaction> = None;
     sql.execute_batch("BEGIN IMMEDIATE").unwrap();
     let outside = append(&log, entries("FN-1", ["outside"]));
-    log.write_on(&connection, &mut borrowed).unwrap();
+    log.write_in_caller_transaction(&connection, &mut borrowed).unwrap();
     sql.execute_batch("SAVEPOINT one; SAVEPOINT two").unwrap();
     let inside = append(&log, entries("FN-1", ["inside"]));
-    log.write_on(&connection, &mut borrowed).unwrap();
+    log.write_in_caller_transaction(&connection, &mut borrowed).unwrap();
     sql.execute_batch("RELEASE two").unwrap();
     sql.execute_batch("ROLLBACK TO one; RELEASE one").unwrap();
     assert_eq!(texts(&connection), ["outside"]);
@@ -254,7 +256,7 @@ fn rows_lent_inside_a_savepoint_share_its_fate() {
     sql.execute_batch("SAVEPOINT outermost").unwrap();
     let kept = append(&log, entries("FN-1", ["kept"]));
     sql.execute_batch("DELETE FROM agentLogEntries WHERE 0; SAVEPOINT inner").unwrap();
-    log.write_on(&connection, &mut borrowed).unwrap();
+    log.write_in_caller_transaction(&connection, &mut borrowed).unwrap();
     sql.execute_batch("RELEASE inner; SAVEPOINT other; ROLLBACK TO other").unwrap();
     sql.execute_batch("RELEASE outermost").unwrap();
     assert_eq!(kept.recv_timeout(WAIT).unwrap().unwrap().committed, 1);
@@ -263,7 +265,7 @@ fn rows_lent_inside_a_savepoint_share_its_fate() {
 
 #[test]
 fn what_the_queue_cannot_hold_is_refused_and_nothing_is_dropped() {
-    let options = Options { queue_bytes: 1000, ..Options::default() };
+    let options = LogOptions { queue_bytes: 1000, ..LogOptions::default() };
     let Fixture { connection, log, events, folder: _folder } = fixture_with(options, SCHEMA);
     connection.sql().unwrap().execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut accepted = 0;
@@ -280,7 +282,7 @@ fn what_the_queue_cannot_hold_is_refused_and_nothing_is_dropped() {
 #[test]
 fn entries_wait_for_a_missing_table_and_can_be_taken_back() {
     let Fixture { connection, log, events, folder: _folder } =
-        fixture_with(Options::default(), "CREATE TABLE mine (x)");
+        fixture_with(LogOptions::default(), "CREATE TABLE mine (x)");
     let answer = append(&log, entries("FN-1", ["a", "b"]));
     event(&events, &["ERR_FUSION_SCHEMA"]);
     let pending = log.take_pending();
@@ -301,7 +303,7 @@ fn handles_of_one_file_share_a_writer_and_the_last_one_ends_it() {
     #[cfg(unix)]
     std::os::unix::fs::symlink(folder.path().join("fusion.db"), &link).unwrap();
     let second = open(&link);
-    let (mut other, _events) = log_of(&second, Options::default());
+    let (mut other, _events) = log_of(&second, LogOptions::default());
     append(&log, entries("FN-1", ["a"])).recv_timeout(WAIT).unwrap().unwrap();
     assert_eq!(other.stats().0.rows, 1, "one writer, one set of figures");
     assert!(!log.release());
@@ -315,7 +317,7 @@ fn handles_of_one_file_share_a_writer_and_the_last_one_ends_it() {
 #[test]
 fn a_later_handle_that_insists_on_other_options_is_told() {
     let Fixture { connection, log: _log, folder: _folder, .. } = fixture();
-    let options = Options { batch_rows: 7, ..Options::default() };
+    let options = LogOptions { batch_rows: 7, ..LogOptions::default() };
     let (sender, _events) = mpsc::channel();
     let listener = Arc::new(Events(Mutex::new(sender)));
     let refused = agent_log::open(connection.file().unwrap(), options, true, listener);
@@ -324,12 +326,12 @@ fn a_later_handle_that_insists_on_other_options_is_told() {
 
 #[test]
 fn the_wal_stays_bounded_under_sustained_appends() {
-    let options = Options {
+    let options = LogOptions {
         checkpoints: fusion_sqlite::checkpoint::Policy {
             limit_bytes: 256 << 10,
             ..Default::default()
         },
-        ..Options::default()
+        ..LogOptions::default()
     };
     let Fixture { log, folder, .. } = fixture_with(options, SCHEMA);
     let wal = folder.path().join("fusion.db-wal");

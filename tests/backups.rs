@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fusion_sqlite::agent_log::{self, Entries, Event, Listener};
-use fusion_sqlite::engine::{Connection, Error, Profile, Stage, Task, Unwatched};
+use fusion_sqlite::engine::{Connection, Error, NoProgress, Profile, Progress, Stage};
 use fusion_sqlite::health::{Finding, Health};
-use fusion_sqlite::recovery::backup::{self, Made, backup};
+use fusion_sqlite::recovery::backup_file::{self, MadeBackup, backup};
+use fusion_sqlite::recovery::backup_schedule::BackupDue;
 use fusion_sqlite::recovery::restore::{self, Restored, restore};
 use fusion_sqlite::recovery::rotation::{default_path, generations, newest_backups};
-use fusion_sqlite::recovery::schedule::Due;
 use fusion_sqlite::recovery::snapshot_file;
 use rusqlite::OpenFlags;
 use second_process::SecondProcess;
@@ -25,7 +25,7 @@ fn serve() {
     second_process::serve();
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn sidecar_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -95,11 +95,11 @@ impl Fixture {
         default_path(&self.path)
     }
 
-    fn backup(&self) -> Result<backup::Outcome, Error> {
-        backup(&self.path, &self.target(), &backup::Options::default(), &Unwatched)
+    fn backup(&self) -> Result<backup_file::BackupOutcome, Error> {
+        backup(&self.path, &self.target(), &backup_file::BackupOptions::default(), &NoProgress)
     }
 
-    fn made(&self) -> Made {
+    fn made(&self) -> MadeBackup {
         made(self.backup())
     }
 
@@ -129,31 +129,31 @@ fn scribble(path: &Path, at: u64, bytes: &[u8]) {
 }
 
 #[track_caller]
-fn made(outcome: Result<backup::Outcome, Error>) -> Made {
+fn made(outcome: Result<backup_file::BackupOutcome, Error>) -> MadeBackup {
     match outcome.unwrap() {
-        backup::Outcome::Made(made) => made,
-        backup::Outcome::Damaged(health) => panic!("{health:?}"),
+        backup_file::BackupOutcome::Made(made) => made,
+        backup_file::BackupOutcome::Damaged(health) => panic!("{health:?}"),
     }
 }
 
 #[track_caller]
-fn refused(outcome: Result<backup::Outcome, Error>) -> Health {
+fn refused(outcome: Result<backup_file::BackupOutcome, Error>) -> Health {
     match outcome.unwrap() {
-        backup::Outcome::Damaged(health) => health,
-        backup::Outcome::Made(made) => panic!("{made:?}"),
+        backup_file::BackupOutcome::Damaged(health) => health,
+        backup_file::BackupOutcome::Made(made) => panic!("{made:?}"),
     }
 }
 
-fn put_back(path: &Path, from: &Path) -> Result<restore::Outcome, Error> {
-    let options = restore::Options { patience: Duration::ZERO, ..Default::default() };
-    restore(path, from, &options, &Unwatched)
+fn put_back(path: &Path, from: &Path) -> Result<restore::RestoreOutcome, Error> {
+    let options = restore::RestoreOptions { patience: Duration::ZERO, ..Default::default() };
+    restore(path, from, &options, &NoProgress)
 }
 
 #[track_caller]
-fn restored(outcome: Result<restore::Outcome, Error>) -> Restored {
+fn restored(outcome: Result<restore::RestoreOutcome, Error>) -> Restored {
     match outcome.unwrap() {
-        restore::Outcome::Restored(restored) => restored,
-        restore::Outcome::Damaged(health) => panic!("{health:?}"),
+        restore::RestoreOutcome::Restored(restored) => restored,
+        restore::RestoreOutcome::Damaged(health) => panic!("{health:?}"),
     }
 }
 
@@ -176,14 +176,14 @@ fn watch<F: Fn(Stage) -> bool + Send + Sync>(stage: &'static str, goes_on: F) ->
     Watch { during, cancelled }
 }
 
-impl<F: Fn(Stage) -> bool + Send + Sync> Task for Watch<F> {
+impl<F: Fn(Stage) -> bool + Send + Sync> Progress for Watch<F> {
     fn stage(&self, stage: Stage) {
         if stage.name == self.during.0 && !(self.during.1)(stage) {
             self.cancelled.store(1, Ordering::SeqCst);
         }
     }
 
-    fn go_on(&self) -> Result<(), Error> {
+    fn check_cancelled(&self) -> Result<(), Error> {
         match self.cancelled.load(Ordering::SeqCst) {
             0 => Ok(()),
             _ => Err(Error::cancelled()),
@@ -227,7 +227,7 @@ fn a_writer_neither_waits_for_a_backup_nor_starves_it() {
         }
         true
     });
-    let options = backup::Options { rate: 10, ..Default::default() };
+    let options = backup_file::BackupOptions { rate: 10, ..Default::default() };
     let result = made(backup(&fixture.path, &fixture.target(), &options, &task));
     assert!(result.pages >= 300);
     let (rows, total, check) = content(&fixture.target());
@@ -268,7 +268,7 @@ fn generations_rotate_and_are_found_newest_first() {
         assert_eq!(content(&fixture.target()).0, rows - 1);
     }
     let found = newest_backups(&fixture.path);
-    assert_eq!(found, [fixture.target(), beside(&fixture.target(), ".1")]);
+    assert_eq!(found, [fixture.target(), sidecar_path(&fixture.target(), ".1")]);
     assert_eq!(found.iter().map(|path| content(path).0).collect::<Vec<_>>(), [4, 3]);
 }
 
@@ -276,12 +276,13 @@ fn generations_rotate_and_are_found_newest_first() {
 fn a_backup_is_due_when_the_newest_is_old_and_something_was_committed_since() {
     let fixture = Fixture::new(5);
     let long = Duration::from_secs(3600);
-    let ask = |interval| Due::ask(&fixture.path, &fixture.target(), interval, &Unwatched).unwrap();
-    let is_due = |interval| matches!(ask(interval), Due::Now(_));
-    let Due::Now(claim) = ask(long) else { panic!("there is none") };
+    let ask =
+        |interval| BackupDue::ask(&fixture.path, &fixture.target(), interval, &NoProgress).unwrap();
+    let is_due = |interval| matches!(ask(interval), BackupDue::Now(_));
+    let BackupDue::Now(claim) = ask(long) else { panic!("there is none") };
     assert!(!is_due(long), "one at a time");
     drop(claim);
-    let Due::Now(claim) = ask(long) else { panic!("that one failed") };
+    let BackupDue::Now(claim) = ask(long) else { panic!("that one failed") };
     fixture.made();
     claim.made();
     assert!(!is_due(long) && !is_due(Duration::ZERO));
@@ -346,7 +347,7 @@ fn a_damaged_source_is_told_and_costs_no_older_backup() {
     assert_eq!(generations(&fixture.target()), [fixture.target()]);
     assert!(!fixture.names().iter().any(|name| name.contains(".partial-")));
     // Whoever checkpoints next looks first.
-    assert!(fixture.connection.file().unwrap().is_suspect());
+    assert!(fixture.connection.file().unwrap().is_unverified());
 }
 
 #[test]
@@ -389,7 +390,8 @@ fn a_source_without_a_header_is_damaged_and_one_that_is_missing_is_missing() {
     assert_eq!(content(&fixture.target()).0, 20);
 
     let missing = fixture.folder.path().join("missing");
-    let error = backup(&missing, &fixture.target(), &backup::Options::default(), &Unwatched);
+    let error =
+        backup(&missing, &fixture.target(), &backup_file::BackupOptions::default(), &NoProgress);
     assert_eq!(error.unwrap_err().errcode & 0xff, 14);
     assert!(!missing.exists());
 }
@@ -398,7 +400,9 @@ fn a_source_without_a_header_is_damaged_and_one_that_is_missing_is_missing() {
 fn a_target_that_must_not_be_replaced_is_not() {
     let fixture = Fixture::new(5);
     let to = |target: &Path| {
-        backup(&fixture.path, target, &backup::Options::default(), &Unwatched).unwrap_err().code
+        backup(&fixture.path, target, &backup_file::BackupOptions::default(), &NoProgress)
+            .unwrap_err()
+            .code
     };
     assert_eq!(to(&fixture.path), "ERR_FUSION_SAME_FILE");
     #[cfg(unix)]
@@ -429,7 +433,7 @@ fn a_cancelled_backup_leaves_everything_as_it_was() {
     fixture.made();
     let names = fixture.names();
     let task = watch("copying", |stage| stage.done < 100);
-    let options = backup::Options { rate: 20, ..Default::default() };
+    let options = backup_file::BackupOptions { rate: 20, ..Default::default() };
     let error = backup(&fixture.path, &fixture.target(), &options, &task).unwrap_err();
     assert_eq!(error.code, "ERR_FUSION_CANCELLED");
     assert_eq!(fixture.names(), names);
@@ -506,7 +510,7 @@ fn a_restore_that_is_cancelled_is_rolled_back() {
         fixture.add(1);
         let names = fixture.names();
         let task = watch(stage, |stage| stage.done == stage.total);
-        let options = restore::Options::default();
+        let options = restore::RestoreOptions::default();
         let error = restore(&fixture.path, &fixture.target(), &options, &task).unwrap_err();
         assert_eq!(error.code, "ERR_FUSION_CANCELLED", "{stage}");
         assert_eq!(content(&fixture.path), (2501, 2501, "ok".into()));
@@ -530,7 +534,8 @@ fn a_log_that_damage_had_stopped_goes_on_after_a_restore() {
     );
     fixture.made();
     let file = fixture.connection.file().unwrap();
-    let options = agent_log::Options { change_counter: None, repair: false, ..Default::default() };
+    let options =
+        agent_log::LogOptions { change_counter: None, repair: false, ..Default::default() };
     let log = agent_log::open(file, options, false, Arc::new(Deaf)).unwrap();
     let mut row = Entries::default();
     row.push([Some(b"T"), Some(b"2026"), Some(b"kept"), Some(b"text"), None, None]);
@@ -557,11 +562,14 @@ fn a_damaged_backup_is_not_restored() {
     fixture.made();
     scribble(&fixture.target(), 4096 * 20, &[0x5a; 4096 * 20]);
     match put_back(&fixture.path, &fixture.target()).unwrap() {
-        restore::Outcome::Damaged(health) => assert!(!health.ok),
-        restore::Outcome::Restored(restored) => panic!("{restored:?}"),
+        restore::RestoreOutcome::Damaged(health) => assert!(!health.ok),
+        restore::RestoreOutcome::Restored(restored) => panic!("{restored:?}"),
     }
     scribble(&fixture.target(), 0, &[0xff; 4096]);
-    assert!(matches!(put_back(&fixture.path, &fixture.target()), Ok(restore::Outcome::Damaged(_))));
+    assert!(matches!(
+        put_back(&fixture.path, &fixture.target()),
+        Ok(restore::RestoreOutcome::Damaged(_))
+    ));
     assert_eq!(content(&fixture.path), (200, 200, "ok".into()));
 
     let empty = fixture.folder.path().join("empty");
@@ -615,16 +623,16 @@ fn a_backup_in_wal_mode_is_restored_with_its_wal_and_left_as_it_is() {
     let from = foreign(fixture.folder.path(), "PRAGMA journal_mode = WAL");
     let user = open(&from);
     run(&user, "UPDATE total SET n = 41; INSERT INTO t VALUES ('in the WAL')");
-    let wal = fs::metadata(beside(&from, "-wal")).unwrap().len();
+    let wal = fs::metadata(sidecar_path(&from, "-wal")).unwrap().len();
     assert!(wal > 0);
     restored(put_back(&fixture.path, &from));
     assert_eq!(content(&fixture.path), (41, 41, "ok".into()));
-    assert_eq!(fs::metadata(beside(&from, "-wal")).unwrap().len(), wal);
+    assert_eq!(fs::metadata(sidecar_path(&from, "-wal")).unwrap().len(), wal);
     user.checkpoint_on_close(true);
     drop(user);
-    assert!(!beside(&from, "-wal").exists());
+    assert!(!sidecar_path(&from, "-wal").exists());
     restored(put_back(&fixture.path, &from));
-    assert!(!beside(&from, "-wal").exists() && !beside(&from, "-shm").exists());
+    assert!(!sidecar_path(&from, "-wal").exists() && !sidecar_path(&from, "-shm").exists());
 }
 
 #[test]
@@ -653,7 +661,7 @@ fn a_database_that_is_gone_is_made_anew_and_a_wal_without_it_put_aside() {
     fixture.made();
     let new = fixture.folder.path().join("new.sqlite");
     let stale = b"frames of a database that is gone".repeat(100);
-    fs::write(beside(&new, "-wal"), &stale).unwrap();
+    fs::write(sidecar_path(&new, "-wal"), &stale).unwrap();
     restored(put_back(&new, &fixture.target()));
     assert_eq!(content(&new), (30, 30, "ok".into()));
     let aside = fixture
@@ -695,8 +703,8 @@ fn a_database_whose_first_page_is_gone_gets_the_backups_content() {
         run(&fixture.connection, "PRAGMA wal_checkpoint(TRUNCATE); UPDATE total SET n = 51");
         scribble(&fixture.path, 0, &[0xff; 4096]);
         let destroyed = fs::read(&fixture.path).unwrap();
-        let options = restore::Options::default();
-        let result = restored(restore(&fixture.path, &from, &options, &Unwatched));
+        let options = restore::RestoreOptions::default();
+        let result = restored(restore(&fixture.path, &from, &options, &NoProgress));
         assert_eq!(content(&fixture.path), (40, 40, "ok".into()));
         assert_eq!(other.sql("o", "SELECT n FROM total").unwrap(), "40");
         let preserved = result.preserved.unwrap();

@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use fault_vfs::{At, Call, Fault, Faults, File, Kind as Fails};
-use fusion_sqlite::agent_log::{self, Entries, Event, Listener, Options};
+use fusion_sqlite::agent_log::{self, Entries, Event, Listener, LogOptions};
 use fusion_sqlite::checkpoint::Mode;
-use fusion_sqlite::engine::{self, Class, Connection, Error, Profile, Unwatched};
-use fusion_sqlite::health::{self, Health, Kind};
-use fusion_sqlite::recovery::Outcome;
+use fusion_sqlite::engine::{self, Class, Connection, Error, NoProgress, Profile};
+use fusion_sqlite::health::{self, CheckKind, Health};
+use fusion_sqlite::recovery::RepairOutcome;
 use fusion_sqlite::recovery::repair;
 use rusqlite::OpenFlags;
 use tempfile::TempDir;
@@ -104,15 +104,15 @@ impl Case {
         names
     }
 
-    fn health(&self, kind: Kind) -> engine::Result<Health> {
-        health::check(&self.path(), kind, &Unwatched)
+    fn health(&self, kind: CheckKind) -> engine::Result<Health> {
+        health::check(&self.path(), kind, &NoProgress)
     }
 
     /// The disk is well again: all rows are there, and nothing has another name.
     fn is_as_it_was(&self, more: i64) {
         self.reads.set(self.faults.count(Call::Read, None));
         self.faults.plan(&[]);
-        let health = self.health(Kind::Full).unwrap();
+        let health = self.health(CheckKind::Full).unwrap();
         assert!(health.ok, "{health:?}");
         assert_eq!(count(&self.path()), ROWS.0 + ROWS.1 + more);
         let unexpected: Vec<_> = self
@@ -151,7 +151,7 @@ fn every_failing_read(files: &BTreeMap<&'static str, Vec<u8>>, one: impl Fn(&Cas
 fn a_check_that_meets_a_failing_read_ends_with_its_error_and_finds_nothing() {
     let made = TempDir::new().unwrap();
     let files = left_behind(made.path());
-    for kind in [Kind::Quick, Kind::Full] {
+    for kind in [CheckKind::Quick, CheckKind::Full] {
         every_failing_read(&files, |case, n| {
             let health = case.health(kind);
             assert_eq!(case.faults.failed(), u64::from(n > 0), "{n}");
@@ -170,7 +170,7 @@ fn an_open_that_meets_a_failing_read_ends_with_its_error_and_changes_nothing() {
     let files = left_behind(made.path());
     every_failing_read(&files, |case, n| {
         let path = case.path();
-        let opened = health::before_open(&path, health::Startup::Auto, |_| None, &Unwatched)
+        let opened = health::before_open(&path, health::Startup::Auto, |_| None, &NoProgress)
             .and_then(|_| {
                 let connection =
                     Connection::open_hardened(&path, OpenFlags::default(), &Profile::default())?;
@@ -199,14 +199,14 @@ fn a_wal_that_cannot_be_read_for_good_stays_where_it_is() {
     for plan in [seven, Fault::reads_of(File::Wal)] {
         let case = Case::new(&files, &[plan]);
         let path = case.path();
-        for kind in [Kind::Quick, Kind::Full] {
+        for kind in [CheckKind::Quick, CheckKind::Full] {
             assert!(is_of_the_disk(&case.health(kind).unwrap_err()));
         }
         if plan.times > 7 {
             let error = health::put_wal_aside(&path, true).unwrap_err();
             assert!(is_of_the_disk(&error), "{error:?}");
             let repaired =
-                repair::repair(&path, &repair::Options::default(), &mut |_| (), &Unwatched);
+                repair::repair(&path, &repair::RepairOptions::default(), &mut |_| (), &NoProgress);
             assert!(is_of_the_disk(&repaired.unwrap_err()));
         }
         case.is_as_it_was(0);
@@ -221,13 +221,13 @@ fn a_repair_of_a_sound_file_that_meets_a_failing_read_changes_nothing() {
         let mut found = false;
         let repaired = repair::repair(
             &case.path(),
-            &repair::Options::default(),
+            &repair::RepairOptions::default(),
             &mut |_| found = true,
-            &Unwatched,
+            &NoProgress,
         );
         assert!(!found, "{n}");
         match repaired {
-            Ok(report) => assert_eq!(report.outcome, Outcome::Healthy, "{n}"),
+            Ok(report) => assert_eq!(report.outcome, RepairOutcome::Healthy, "{n}"),
             Err(error) => assert!(n > 0 && is_of_the_disk(&error), "{n}: {error:?}"),
         }
         case.is_as_it_was(0);
@@ -248,10 +248,10 @@ fn a_repair_of_a_damaged_file_that_meets_a_failing_read_is_whole_or_changes_noth
     let at = usize::try_from((leaf - 1) * 4096).unwrap();
     files.get_mut("fusion.db").unwrap()[at..at + 4096].fill(0x5a);
     let run = |case: &Case| {
-        repair::repair(&case.path(), &repair::Options::default(), &mut |_| (), &Unwatched)
+        repair::repair(&case.path(), &repair::RepairOptions::default(), &mut |_| (), &NoProgress)
     };
     let counted = Case::new(&files, &[]);
-    assert_eq!(run(&counted).unwrap().outcome, Outcome::Salvaged);
+    assert_eq!(run(&counted).unwrap().outcome, RepairOutcome::Salvaged);
     let reads = counted.faults.count(Call::Read, None);
     let rows = count(&counted.path());
     assert!(rows < ROWS.0 + ROWS.1 && rows > ROWS.1);
@@ -262,7 +262,7 @@ fn a_repair_of_a_damaged_file_that_meets_a_failing_read_is_whole_or_changes_noth
         let repaired = run(&case);
         case.faults.plan(&[]);
         match repaired {
-            Ok(report) => assert_eq!(report.outcome, Outcome::Salvaged, "{n}"),
+            Ok(report) => assert_eq!(report.outcome, RepairOutcome::Salvaged, "{n}"),
             Err(error) => {
                 assert!(is_of_the_disk(&error), "{n}: {error:?}");
                 assert!(!case.names().iter().any(|name| name.contains("stale")), "{n}");
@@ -288,13 +288,14 @@ fn a_page_that_cannot_be_read_for_good_is_named_and_lost_where_a_person_asks() {
     };
     let sector = u64::from(leaf - 1) * 4096 + 1024;
     let bad = Fault::bad_sector(sector, sector + 511);
-    let unasked = repair::Options::default();
-    let asked = repair::Options {
+    let unasked = repair::RepairOptions::default();
+    let asked = repair::RepairOptions {
         reason: fusion_sqlite::recovery::Reason::Asked,
         allow_loss: true,
         ..unasked.clone()
     };
-    let run = |case: &Case, options| repair::repair(&case.path(), options, &mut |_| (), &Unwatched);
+    let run =
+        |case: &Case, options| repair::repair(&case.path(), options, &mut |_| (), &NoProgress);
 
     let case = Case::new(&files, &[bad]);
     assert!(is_of_the_disk(&run(&case, &unasked).unwrap_err()));
@@ -302,7 +303,7 @@ fn a_page_that_cannot_be_read_for_good_is_named_and_lost_where_a_person_asks() {
 
     let case = Case::new(&files, &[bad]);
     let to = case.folder.path().join("new.db");
-    let report = repair::recover_to(&case.path(), &to, &asked, &Unwatched).unwrap();
+    let report = repair::recover_to(&case.path(), &to, &asked, &NoProgress).unwrap();
     let is_named = |report: &fusion_sqlite::recovery::Report| match &report.before.findings[..] {
         [health::Finding::Unreadable { pages, .. }] => assert_eq!(pages, &[leaf]),
         other => panic!("{other:?}"),
@@ -319,7 +320,7 @@ fn a_page_that_cannot_be_read_for_good_is_named_and_lost_where_a_person_asks() {
     let case = Case::new(&files, &[bad]);
     let report = run(&case, &asked).unwrap();
     is_named(&report);
-    assert_eq!(report.outcome, Outcome::Salvaged);
+    assert_eq!(report.outcome, RepairOutcome::Salvaged);
     assert!(report.steps.iter().any(|step| step.detail.contains(&says)), "{:?}", report.steps);
     assert!(report.after.ok);
     assert!((least..all).contains(&count(&case.path())), "{}", count(&case.path()));
@@ -355,8 +356,8 @@ fn append_and_checkpoint(case: &Case, plan: &[Fault]) {
         Connection::open_hardened(&path, OpenFlags::default(), &Profile::default()).unwrap();
     let (sender, events) = mpsc::channel();
     let listener = Arc::new(Events(Mutex::new(sender)));
-    let log =
-        agent_log::open(connection.file().unwrap(), Options::default(), false, listener).unwrap();
+    let log = agent_log::open(connection.file().unwrap(), LogOptions::default(), false, listener)
+        .unwrap();
     case.faults.plan(plan);
     let append = |word: &str| {
         let (sender, answer) = mpsc::channel();

@@ -14,10 +14,10 @@ mod random;
 
 use std::path::{Path, PathBuf};
 
-use fusion_sqlite::engine::{self, Unwatched};
-use fusion_sqlite::health::{self, Finding, Health, Kind};
-use fusion_sqlite::recovery::repair::{self, Options};
-use fusion_sqlite::recovery::{Outcome, Reason, Report};
+use fusion_sqlite::engine::{self, NoProgress};
+use fusion_sqlite::health::{self, CheckKind, Finding, Health};
+use fusion_sqlite::recovery::repair::{self, RepairOptions};
+use fusion_sqlite::recovery::{Reason, RepairOutcome, Report};
 use random::Random;
 use tempfile::TempDir;
 
@@ -135,13 +135,13 @@ fn matches(path: &Path) -> Vec<Vec<i64>> {
         .collect()
 }
 
-fn check(path: &Path, kind: Kind) -> Health {
-    health::check(path, kind, &Unwatched).unwrap()
+fn check(path: &Path, kind: CheckKind) -> Health {
+    health::check(path, kind, &NoProgress).unwrap()
 }
 
 fn repair(path: &Path, reason: Reason) -> engine::Result<Report> {
-    let options = Options { reason, ..Options::default() };
-    repair::repair(path, &options, &mut |_| (), &Unwatched)
+    let options = RepairOptions { reason, ..RepairOptions::default() };
+    repair::repair(path, &options, &mut |_| (), &NoProgress)
 }
 
 fn destroy_page_of(path: &Path, table: &str) {
@@ -175,24 +175,24 @@ fn an_index_that_leaves_rows_out_is_sound_and_survives_a_repair_of_something_els
         let about = format!("seed {seed}, {kind:?}");
         let truth = matches(&path);
         assert!(!truth[0].is_empty(), "{about}");
-        for depth in [Kind::Quick, Kind::Full] {
+        for depth in [CheckKind::Quick, CheckKind::Full] {
             assert_eq!(check(&path, depth).findings, [], "{about}");
         }
         let before = std::fs::read(&path).unwrap();
         for reason in [Reason::Damage, Reason::VirtualTable, Reason::Asked] {
-            assert_eq!(repair(&path, reason).unwrap().outcome, Outcome::Healthy, "{about}");
+            assert_eq!(repair(&path, reason).unwrap().outcome, RepairOutcome::Healthy, "{about}");
         }
         assert_eq!(std::fs::read(&path).unwrap(), before, "{about}");
 
         destroy_page_of(&path, "log");
         let report = repair(&path, Reason::Damage).unwrap();
-        assert_eq!(report.outcome, Outcome::Salvaged, "{about}");
+        assert_eq!(report.outcome, RepairOutcome::Salvaged, "{about}");
         assert!(matches(&path) == truth, "{about}: {}", report.text);
-        assert_eq!(check(&path, Kind::Full).findings, [], "{about}");
+        assert_eq!(check(&path, CheckKind::Full).findings, [], "{about}");
         // What was left out can be purged by its own triggers.
         run(&path, "DELETE FROM a WHERE del IS NOT NULL");
         assert!(matches(&path) == truth, "{about}");
-        assert_eq!(check(&path, Kind::Full).findings, [], "{about}");
+        assert_eq!(check(&path, CheckKind::Full).findings, [], "{about}");
         drop(directory);
     }
 }
@@ -210,7 +210,7 @@ fn an_index_that_leaves_rows_out_keeps_doing_so_where_its_content_lost_rows() {
         let truth = matches(&path);
         destroy_page_of(&path, "a");
         let report = repair(&path, Reason::Damage).unwrap();
-        assert_eq!(report.outcome, Outcome::Salvaged);
+        assert_eq!(report.outcome, RepairOutcome::Salvaged);
         let ids: Vec<i64> = {
             let sql = rusqlite::Connection::open(&path).unwrap();
             let mut ids = sql.prepare("SELECT id FROM a").unwrap();
@@ -220,7 +220,7 @@ fn an_index_that_leaves_rows_out_keeps_doing_so_where_its_content_lost_rows() {
         left.iter_mut().for_each(|rows| rows.retain(|id| ids.contains(id)));
         assert!(left != truth, "{kind:?}: rows were lost");
         assert!(matches(&path) == left, "{kind:?}: {}", report.text);
-        assert_eq!(check(&path, Kind::Full).findings, [], "{kind:?}");
+        assert_eq!(check(&path, CheckKind::Full).findings, [], "{kind:?}");
     }
 }
 
@@ -249,8 +249,11 @@ fn damage_index(path: &Path, kind: Declared, random: &mut Random) {
         drop(read);
         let verdict: String =
             sql.query_row("PRAGMA integrity_check('f')", [], |row| row.get(0)).unwrap();
-        let is_sound =
-            if kind.five { verdict == "ok" } else { check(path, Kind::Full).findings.is_empty() };
+        let is_sound = if kind.five {
+            verdict == "ok"
+        } else {
+            check(path, CheckKind::Full).findings.is_empty()
+        };
         if !is_sound {
             return;
         }
@@ -268,7 +271,7 @@ fn a_damaged_index_that_holds_every_row_is_rebuilt() {
         let truth = matches(&path);
         damage_index(&path, kind, &mut random);
         let about = format!("seed {seed}, {kind:?}");
-        let health = check(&path, Kind::Full);
+        let health = check(&path, CheckKind::Full);
         if kind.sql.contains("columnsize=0") {
             // Which rows it holds is in the damaged index alone.
             let [Finding::FtsDamage { left_out, .. }] = &health.findings[..] else {
@@ -276,7 +279,10 @@ fn a_damaged_index_that_holds_every_row_is_rebuilt() {
             };
             if *left_out != Some(0) {
                 repair(&path, Reason::Damage).unwrap_err();
-                assert_eq!(repair(&path, Reason::Asked).unwrap().outcome, Outcome::RebuiltFts);
+                assert_eq!(
+                    repair(&path, Reason::Asked).unwrap().outcome,
+                    RepairOutcome::RebuiltFts
+                );
                 assert!(matches(&path) == truth, "{about}");
                 continue;
             }
@@ -286,9 +292,9 @@ fn a_damaged_index_that_holds_every_row_is_rebuilt() {
             "{about}: {health:?}"
         );
         let report = repair(&path, Reason::Damage).unwrap();
-        assert_eq!(report.outcome, Outcome::RebuiltFts, "{about}");
+        assert_eq!(report.outcome, RepairOutcome::RebuiltFts, "{about}");
         assert!(matches(&path) == truth, "{about}");
-        assert_eq!(check(&path, Kind::Full).findings, [], "{about}");
+        assert_eq!(check(&path, CheckKind::Full).findings, [], "{about}");
     }
 }
 
@@ -305,7 +311,7 @@ fn a_damaged_index_that_leaves_rows_out_is_rebuilt_of_its_rows_and_only_if_asked
         let truth = matches(&path);
         damage_index(&path, kind, &mut random);
         let about = format!("seed {seed}, {kind:?}");
-        let health = check(&path, Kind::Full);
+        let health = check(&path, CheckKind::Full);
         match &health.findings[..] {
             [Finding::FtsDamage { left_out: Some(rows), .. }] => {
                 assert!(*rows > 0 && !health.ok, "{about}: {health:?}");
@@ -319,15 +325,15 @@ fn a_damaged_index_that_leaves_rows_out_is_rebuilt_of_its_rows_and_only_if_asked
             // FTS4 minds every change, and it may be one that makes other entries of it.
             [Finding::FtsStale { left_out: Some(1..), .. }] if !kind.five => {
                 assert!(health.ok, "{about}");
-                assert_eq!(repair(&path, Reason::Damage).unwrap().outcome, Outcome::Healthy);
+                assert_eq!(repair(&path, Reason::Damage).unwrap().outcome, RepairOutcome::Healthy);
             }
             _ => panic!("{about}: {health:?}"),
         }
         let report = repair(&path, Reason::Asked).unwrap();
-        assert_eq!(report.outcome, Outcome::RebuiltFts, "{about}");
+        assert_eq!(report.outcome, RepairOutcome::RebuiltFts, "{about}");
         assert!(report.text.contains("of the rows that it held"), "{about}: {}", report.text);
         assert!(matches(&path) == truth, "{about}");
-        assert_eq!(check(&path, Kind::Full).findings, [], "{about}");
+        assert_eq!(check(&path, CheckKind::Full).findings, [], "{about}");
     }
 }
 
@@ -337,14 +343,14 @@ fn an_index_with_entries_of_rows_that_are_gone_is_stale_and_rebuilt_where_a_stat
         let (_directory, path) = database(kind, Deletes::Hardly);
         write(&path, &mut Random::named("gone", 1), Deletes::Hardly);
         run(&path, "DROP TRIGGER a_out; DELETE FROM a WHERE id <= 100");
-        let health = check(&path, Kind::Full);
+        let health = check(&path, CheckKind::Full);
         let [Finding::FtsStale { gone: 1.., left_out: Some(0), .. }] = &health.findings[..] else {
             panic!("{kind:?}: {health:?}");
         };
         assert!(health.ok);
-        assert_eq!(repair(&path, Reason::Damage).unwrap().outcome, Outcome::Healthy);
+        assert_eq!(repair(&path, Reason::Damage).unwrap().outcome, RepairOutcome::Healthy);
         let report = repair(&path, Reason::VirtualTable).unwrap();
-        assert_eq!(report.outcome, Outcome::RebuiltFts, "{kind:?}");
-        assert_eq!(check(&path, Kind::Full).findings, [], "{kind:?}");
+        assert_eq!(report.outcome, RepairOutcome::RebuiltFts, "{kind:?}");
+        assert_eq!(check(&path, CheckKind::Full).findings, [], "{kind:?}");
     }
 }

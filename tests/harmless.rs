@@ -26,10 +26,10 @@ use damage::cases::CASES;
 use damage::random::Random;
 use damage::schemas::SCHEMAS;
 use damage::sound::{Plan, Sound};
-use fusion_sqlite::engine::{self, Class, PrivateFile, Unwatched};
-use fusion_sqlite::recovery::repair::{Options, repair};
+use fusion_sqlite::engine::{self, Class, NoProgress, PrivateFile};
+use fusion_sqlite::recovery::repair::{RepairOptions, repair};
 use fusion_sqlite::recovery::salvage::{self, Source, salvage};
-use fusion_sqlite::recovery::{Outcome, Report, StepKind};
+use fusion_sqlite::recovery::{RepairOutcome, Report, StepKind};
 use harmless::contents::{Contents, pages_of};
 use harmless::databases::{APPLICATIONS, Database, FORMATS};
 use harmless::oracle;
@@ -47,7 +47,7 @@ fn all() -> impl Iterator<Item = &'static Database> {
 }
 
 fn repaired(path: &Path) -> engine::Result<Report> {
-    repair(path, &Options::default(), &mut |_| (), &Unwatched)
+    repair(path, &RepairOptions::default(), &mut |_| (), &NoProgress)
 }
 
 /// Removes a database and everything next to it.
@@ -136,7 +136,7 @@ fn one_page(database: &Database) -> Vec<String> {
         let log = read.into_iter().filter(|(table, _)| table == "log").collect();
         match repaired(&path) {
             Ok(report) => {
-                written += usize::from(report.outcome != Outcome::Healthy);
+                written += usize::from(report.outcome != RepairOutcome::Healthy);
                 let after = Contents::of(&path, database.queries, "log");
                 let mut wrong = before.differences(&after);
                 wrong.extend(oracle::nowhere(&log, &path));
@@ -208,7 +208,7 @@ mod one_page_of_another_table {
 fn salvaged(path: &Path, to: &Path) {
     let database = PrivateFile::open(path).unwrap();
     let source = Source { database: &database, wal: None };
-    salvage(source, &salvage::Options::default(), to, &Unwatched).unwrap();
+    salvage(source, &salvage::SalvageOptions::default(), to, &NoProgress).unwrap();
 }
 
 #[test]

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fusion_sqlite::engine::{self, Error, Unwatched};
-use fusion_sqlite::health::{self, Finding, Health, Kind};
+use fusion_sqlite::engine::{self, Error, NoProgress};
+use fusion_sqlite::health::{self, CheckKind, Finding, Health};
 use fusion_sqlite::recovery::Reason;
-use fusion_sqlite::recovery::repair::{self, Options};
+use fusion_sqlite::recovery::repair::{self, RepairOptions};
 use tempfile::TempDir;
 
 /// A small database; its bytes.
@@ -36,8 +36,8 @@ fn is_typed(error: &Error) -> bool {
     error.code.starts_with("ERR_FUSION_") && !error.message.is_empty()
 }
 
-fn check(path: &Path, kind: Kind) -> Health {
-    health::check(path, kind, &Unwatched)
+fn check(path: &Path, kind: CheckKind) -> Health {
+    health::check(path, kind, &NoProgress)
         .unwrap_or_else(|error| panic!("{}: {} {error}", path.display(), error.errcode))
 }
 
@@ -45,14 +45,14 @@ fn check(path: &Path, kind: Kind) -> Health {
 fn try_out(folder: &Path, name: &str, bytes: &[u8]) -> Result<(PathBuf, Health), String> {
     let path = folder.join(name);
     std::fs::write(&path, bytes).unwrap();
-    for kind in [Kind::Quick, Kind::Full] {
-        match health::check(&path, kind, &Unwatched) {
+    for kind in [CheckKind::Quick, CheckKind::Full] {
+        match health::check(&path, kind, &NoProgress) {
             Ok(health) if health.is_locked() => return Err(format!("locked: {health:?}")),
             Ok(_) => {}
             Err(error) => return Err(format!("check: {} {} {error}", error.code, error.errcode)),
         }
     }
-    match repair::repair(&path, &Options::default(), &mut |_| (), &Unwatched) {
+    match repair::repair(&path, &RepairOptions::default(), &mut |_| (), &NoProgress) {
         Ok(report) if report.after.ok => Ok((path, report.after)),
         Ok(report) => Err(format!("not sound afterwards: {:?}", report.after)),
         // A repair that would lose an entry of the schema is written where that is allowed.
@@ -60,21 +60,21 @@ fn try_out(folder: &Path, name: &str, bytes: &[u8]) -> Result<(PathBuf, Health),
             if std::fs::read(&path).unwrap() != bytes {
                 return Err(format!("a refused repair changed the file: {error}"));
             }
-            let options = Options { allow_loss: true, ..Options::default() };
-            match repair::repair(&path, &options, &mut |_| (), &Unwatched) {
+            let options = RepairOptions { allow_loss: true, ..RepairOptions::default() };
+            match repair::repair(&path, &options, &mut |_| (), &NoProgress) {
                 Ok(report) if report.after.ok => Ok((path, report.after)),
                 outcome => Err(format!("not repaired although it is allowed: {outcome:?}")),
             }
         }
         // A full-text index that cannot be rebuilt is left as it is, unless a repair is asked for.
         Err(error) if error.errcode == rusqlite::ffi::SQLITE_CORRUPT_VTAB => {
-            let options = Options { reason: Reason::Asked, ..Options::default() };
-            match repair::repair(&path, &options, &mut |_| (), &Unwatched) {
+            let options = RepairOptions { reason: Reason::Asked, ..RepairOptions::default() };
+            match repair::repair(&path, &options, &mut |_| (), &NoProgress) {
                 Ok(report) if report.after.ok => Ok((path, report.after)),
                 outcome => Err(format!("not repaired although it is asked for: {outcome:?}")),
             }
         }
-        Err(error) if is_typed(&error) => Ok((path, check(&folder.join(name), Kind::Quick))),
+        Err(error) if is_typed(&error) => Ok((path, check(&folder.join(name), CheckKind::Quick))),
         Err(error) => Err(format!("repair: {} {} {error}", error.code, error.errcode)),
     }
 }
@@ -112,7 +112,7 @@ fn what_cannot_be_opened_is_a_finding_of_its_header() {
         bytes[at] = byte;
         let path = folder.path().join(format!("{at}-{byte}.db"));
         std::fs::write(&path, bytes).unwrap();
-        let health = check(&path, Kind::Full);
+        let health = check(&path, CheckKind::Full);
         if !health.ok {
             let is_header = |it: &Finding| matches!(it, Finding::Header { .. });
             assert!(health.findings.iter().any(is_header), "{health:?}");
@@ -144,7 +144,7 @@ fn a_schema_that_makes_no_sense_is_a_finding_and_is_repaired() {
         sql.execute_batch(&format!("PRAGMA writable_schema = ON; {change}")).unwrap();
         drop(sql);
         let bytes = std::fs::read(&path).unwrap();
-        let health = check(&path, Kind::Full);
+        let health = check(&path, CheckKind::Full);
         assert!(!health.ok, "{change}: {health:?}");
         let tried = try_out(folder.path(), &format!("{number}.db"), &bytes);
         let (_, after) = tried.unwrap_or_else(|reason| panic!("{change}: {reason}"));
@@ -183,7 +183,7 @@ fn sizes_that_no_memory_suffices_for_are_damage() {
             ))
             .unwrap();
             drop(sql);
-            let health = check(&path, Kind::Full);
+            let health = check(&path, CheckKind::Full);
             found += usize::from(!health.ok);
             unmet += usize::from(health.summary().contains("as much memory"));
             let bytes = std::fs::read(&path).unwrap();

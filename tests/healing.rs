@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
-use fusion_sqlite::agent_log::{self, Answer, Entries, Event, Listener, Log, Options};
+use fusion_sqlite::agent_log::{self, Answer, Entries, Event, Listener, Log, LogOptions};
 use fusion_sqlite::engine::{self, Connection, Error, Profile, Remedy, Synchronous};
 use fusion_sqlite::health;
 use rusqlite::{OpenFlags, ffi};
@@ -71,7 +71,7 @@ fn fixture() -> Fixture {
     failing_vfs();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fusion.db");
-    let mut options = Options::default();
+    let mut options = LogOptions::default();
     options.profile.synchronous = Synchronous::Full;
     options.checkpoints.due_frames = u32::MAX;
     options.checkpoints.idle = Duration::from_secs(3600);
@@ -149,7 +149,7 @@ impl Fixture {
         found
     }
 
-    fn beside(&self, suffix: &str) -> String {
+    fn sidecar_path(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.path.display())
     }
 }
@@ -166,7 +166,7 @@ fn a_wal_index_that_another_process_overwrote_is_built_anew_for_everybody() {
     let mut third = SecondProcess::start();
     third.open("long", &fixture.path);
     assert_eq!(third.sql("long", "SELECT count(*) FROM agentLogEntries").unwrap(), "80");
-    other.ask(&["overwrite", &fixture.beside("shm"), TABLES, "255", "16384"]).unwrap();
+    other.ask(&["overwrite", &fixture.sidecar_path("shm"), TABLES, "255", "16384"]).unwrap();
     // Every process is wedged, with an intact file.
     third.open("fresh", &fixture.path);
     let query = "SELECT sum(length(text)) FROM agentLogEntries";
@@ -188,14 +188,14 @@ fn an_index_is_not_given_up_for_a_wal_that_does_not_hold_what_it_tells_of() {
     let fixture = fixture();
     let mut other = SecondProcess::start();
     // A page in the middle of the WAL, and the index that knows better.
-    other.ask(&["overwrite", &fixture.beside("wal"), "9000", "0", "64"]).unwrap();
-    other.ask(&["overwrite", &fixture.beside("shm"), TABLES, "255", "16384"]).unwrap();
-    let told = std::fs::read(fixture.beside("shm")).unwrap();
+    other.ask(&["overwrite", &fixture.sidecar_path("wal"), "9000", "0", "64"]).unwrap();
+    other.ask(&["overwrite", &fixture.sidecar_path("shm"), TABLES, "255", "16384"]).unwrap();
+    let told = std::fs::read(fixture.sidecar_path("shm")).unwrap();
     let file = Arc::clone(fixture.connection.file().unwrap());
     let error = file.heal(None, Duration::ZERO).unwrap_err();
     assert_eq!(error.code, "ERR_FUSION_WAL_LOST", "{error}");
     let header = |index: &[u8]| index[..96].to_vec();
-    assert_eq!(header(&std::fs::read(fixture.beside("shm")).unwrap()), header(&told));
+    assert_eq!(header(&std::fs::read(fixture.sidecar_path("shm")).unwrap()), header(&told));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_deleted_wal_and_its_index_are_left_behind_without_losing_a_commit() {
     let mut fixture = fixture();
     let mut other = SecondProcess::start();
     for suffix in ["wal", "shm"] {
-        other.ask(&["unlink", &fixture.beside(suffix)]).unwrap();
+        other.ask(&["unlink", &fixture.sidecar_path(suffix)]).unwrap();
     }
     let answer = fixture.send("third", 20);
     // Asked to let go, a thread closes its stale connection.
@@ -244,7 +244,7 @@ fn processes_that_share_deleted_files_both_go_on() {
         third.open("reader", &fixture.path);
         third.sql("reader", "BEGIN").unwrap();
         for suffix in unlinked {
-            other.ask(&["unlink", &fixture.beside(suffix)]).unwrap();
+            other.ask(&["unlink", &fixture.sidecar_path(suffix)]).unwrap();
         }
         // Committed to files without a name, and acknowledged.
         third.sql("old", "INSERT INTO __meta VALUES ('theirs', '1')").unwrap();
@@ -283,7 +283,7 @@ fn a_snapshot_of_another_process_is_waited_for() {
         third.sql("reader", "BEGIN").unwrap();
         assert_eq!(third.sql("reader", count).unwrap(), "80");
         for suffix in unlinked {
-            other.ask(&["unlink", &fixture.beside(suffix)]).unwrap();
+            other.ask(&["unlink", &fixture.sidecar_path(suffix)]).unwrap();
         }
         let file = Arc::clone(fixture.connection.file().unwrap());
         let heal = |fixture: &Fixture| file.heal(Some(&fixture.connection), Duration::ZERO);
@@ -310,7 +310,7 @@ fn the_second_process_finds_every_frame_copied() {
     let mut fixture = fixture();
     let mut other = SecondProcess::start();
     for suffix in ["wal", "shm"] {
-        other.ask(&["unlink", &fixture.beside(suffix)]).unwrap();
+        other.ask(&["unlink", &fixture.sidecar_path(suffix)]).unwrap();
     }
     let connection = &fixture.connection;
     let file = Arc::clone(connection.file().unwrap());
@@ -330,7 +330,7 @@ fn commits_that_cannot_be_saved_are_told_of() {
     let mut fixture = fixture();
     let mut other = SecondProcess::start();
     for suffix in ["wal", "shm"] {
-        other.ask(&["unlink", &fixture.beside(suffix)]).unwrap();
+        other.ask(&["unlink", &fixture.sidecar_path(suffix)]).unwrap();
     }
     // Somebody uses the file without its WAL.
     other.open("theirs", &fixture.path);
@@ -353,13 +353,13 @@ fn files_that_were_left_behind_are_not_taken_for_damage() {
     let mut fixture = fixture();
     let mut other = SecondProcess::start();
     for suffix in ["wal", "shm"] {
-        other.ask(&["unlink", &fixture.beside(suffix)]).unwrap();
+        other.ask(&["unlink", &fixture.sidecar_path(suffix)]).unwrap();
     }
     other.open("theirs", &fixture.path);
     other.sql("theirs", "INSERT INTO __meta VALUES ('theirs', '1')").unwrap();
     let check = || {
-        let (kind, patience) = (health::Kind::Full, Duration::ZERO);
-        health::check_within(&fixture.path, kind, patience, &engine::Unwatched).unwrap()
+        let (kind, patience) = (health::CheckKind::Full, Duration::ZERO);
+        health::check_within(&fixture.path, kind, patience, &engine::NoProgress).unwrap()
     };
     for healed in [false, true] {
         if healed {
@@ -372,7 +372,8 @@ fn files_that_were_left_behind_are_not_taken_for_damage() {
     }
     drop(fixture.log);
     fixture.connection.close().unwrap();
-    let health = health::check(&fixture.path, health::Kind::Full, &engine::Unwatched).unwrap();
+    let health =
+        health::check(&fixture.path, health::CheckKind::Full, &engine::NoProgress).unwrap();
     assert!(health.ok, "{health:?}");
 }
 

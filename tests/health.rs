@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use fusion_sqlite::engine::{self, Connection, Error, Result, Stage, Task, Unwatched};
+use fusion_sqlite::engine::{self, Connection, Error, NoProgress, Progress, Result, Stage};
 use fusion_sqlite::health::{
-    self, Finding, Health, Kind, check, deleted_wal, inspect, put_wal_aside, under_way,
+    self, CheckKind, Finding, Health, check, deleted_wal, inspect, put_wal_aside, under_way,
 };
 use rusqlite::OpenFlags;
 use second_process::SecondProcess;
@@ -54,22 +54,22 @@ fn database(directory: &TempDir) -> PathBuf {
     )
     .unwrap();
     drop(sql);
-    assert!(!beside(&path, "-wal").exists(), "closed cleanly");
+    assert!(!sidecar_path(&path, "-wal").exists(), "closed cleanly");
     path
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+fn sidecar_path(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
 }
 
 fn full(path: &Path) -> Health {
-    check(path, Kind::Full, &Unwatched).unwrap()
+    check(path, CheckKind::Full, &NoProgress).unwrap()
 }
 
 fn quick(path: &Path) -> Health {
-    check(path, Kind::Quick, &Unwatched).unwrap()
+    check(path, CheckKind::Quick, &NoProgress).unwrap()
 }
 
 fn sql(path: &Path, statements: &str) {
@@ -117,7 +117,7 @@ fn a_sound_file_is_found_sound_and_left_as_it_was() {
 fn a_file_that_is_not_there_is_not_made() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("none.db");
-    let error = check(&path, Kind::Full, &Unwatched).unwrap_err();
+    let error = check(&path, CheckKind::Full, &NoProgress).unwrap_err();
     assert_eq!((error.code, error.errcode), ("ERR_SQLITE_ERROR", 14));
     assert!(!path.exists());
 }
@@ -314,7 +314,7 @@ fn left_in_wal(path: &Path, statements: &[&str]) {
         other.sql("db", statement).unwrap();
     }
     other.kill();
-    assert!(fs::metadata(beside(path, "-wal")).unwrap().len() > 0);
+    assert!(fs::metadata(sidecar_path(path, "-wal")).unwrap().len() > 0);
 }
 
 /// A database whose WAL belongs to an older one: what a restore leaves behind that replaces the
@@ -340,7 +340,7 @@ fn with_a_stale_wal(directory: &TempDir) -> PathBuf {
     .unwrap();
     drop(sql);
     fs::rename(restored, &path).unwrap();
-    fs::remove_file(beside(&path, "-shm")).unwrap();
+    fs::remove_file(sidecar_path(&path, "-shm")).unwrap();
     path
 }
 
@@ -348,7 +348,7 @@ fn with_a_stale_wal(directory: &TempDir) -> PathBuf {
 fn a_wal_of_another_file_is_told_from_damage() {
     let directory = TempDir::new().unwrap();
     let path = with_a_stale_wal(&directory);
-    let wal = fs::read(beside(&path, "-wal")).unwrap();
+    let wal = fs::read(sidecar_path(&path, "-wal")).unwrap();
     let before = fs::read(&path).unwrap();
     for health in [quick(&path), full(&path)] {
         let [Finding::StaleWal { bytes, lines }] = &health.findings[..] else {
@@ -358,14 +358,14 @@ fn a_wal_of_another_file_is_told_from_damage() {
         assert!(!lines.is_empty() && !health.ok);
     }
     assert!(fs::read(&path).unwrap() == before, "nothing was applied");
-    assert!(fs::read(beside(&path, "-wal")).unwrap() == wal);
+    assert!(fs::read(sidecar_path(&path, "-wal")).unwrap() == wal);
 }
 
 #[test]
 fn a_stale_wal_is_put_aside_whole_and_the_file_is_sound_then() {
     let directory = TempDir::new().unwrap();
     let path = with_a_stale_wal(&directory);
-    let wal = fs::read(beside(&path, "-wal")).unwrap();
+    let wal = fs::read(sidecar_path(&path, "-wal")).unwrap();
     let before = fs::read(&path).unwrap();
     let aside = put_wal_aside(&path, false).unwrap();
     let name = aside.file_name().unwrap().to_str().unwrap();
@@ -388,7 +388,7 @@ fn a_stale_wal_stays_while_another_process_has_the_file_open() {
     assert_eq!(error.errcode, 5, "{error}");
     // A plain close would apply it.
     other.kill();
-    assert!(beside(&path, "-wal").exists());
+    assert!(sidecar_path(&path, "-wal").exists());
 }
 
 /// The file was replaced under a process that has the old one open, and goes on writing to its WAL.
@@ -397,11 +397,11 @@ fn a_stale_wal_stays_while_another_process_has_the_file_open() {
 fn a_wal_stays_while_another_process_has_the_file_open_that_it_belongs_to() {
     let directory = TempDir::new().unwrap();
     let path = with_a_stale_wal(&directory);
-    let (new, wal) = (fs::read(&path).unwrap(), fs::read(beside(&path, "-wal")).unwrap());
+    let (new, wal) = (fs::read(&path).unwrap(), fs::read(sidecar_path(&path, "-wal")).unwrap());
     let other_directory = TempDir::new().unwrap();
     let old = database(&other_directory);
     fs::copy(&old, &path).unwrap();
-    fs::remove_file(beside(&path, "-wal")).unwrap();
+    fs::remove_file(sidecar_path(&path, "-wal")).unwrap();
     let mut other = SecondProcess::start();
     other.open("db", &path);
     other.sql("db", "PRAGMA wal_autocheckpoint = 0").unwrap();
@@ -410,16 +410,16 @@ fn a_wal_stays_while_another_process_has_the_file_open_that_it_belongs_to() {
     let restored = directory.path().join("restored.db");
     fs::write(&restored, new).unwrap();
     fs::rename(&restored, &path).unwrap();
-    let live = fs::read(beside(&path, "-wal")).unwrap();
+    let live = fs::read(sidecar_path(&path, "-wal")).unwrap();
     assert!(!live.is_empty());
     for asked in [false, true] {
         let error = put_wal_aside(&path, asked).unwrap_err();
         assert!([0, 5].contains(&error.errcode), "{error}");
     }
     // A WAL that is in the way without doubt, but is in use.
-    File::options().write(true).open(beside(&path, "-wal")).unwrap().write_all(&wal).unwrap();
+    File::options().write(true).open(sidecar_path(&path, "-wal")).unwrap().write_all(&wal).unwrap();
     assert_eq!(put_wal_aside(&path, true).unwrap_err().errcode, 5);
-    assert!(fs::read(beside(&path, "-wal")).unwrap().starts_with(&wal));
+    assert!(fs::read(sidecar_path(&path, "-wal")).unwrap().starts_with(&wal));
     other.kill();
 }
 
@@ -427,7 +427,7 @@ fn a_wal_stays_while_another_process_has_the_file_open_that_it_belongs_to() {
 /// its middle; with a file that has nothing of the WAL, and one that has all of it.
 #[test]
 fn a_files_own_wal_with_a_damaged_frame_is_never_moved_unasked() {
-    use fusion_sqlite::format::wal::{FRAME_HEADER, Frame, HEADER, Header};
+    use fusion_sqlite::format::wal::{FRAME_HEADER, Frame, HEADER, WalHeader};
     let directory = TempDir::new().unwrap();
     let path = database(&directory);
     left_in_wal(
@@ -438,16 +438,16 @@ fn a_files_own_wal_with_a_damaged_frame_is_never_moved_unasked() {
             "INSERT INTO notes SELECT id, id FROM logs",
         ],
     );
-    let wal = fs::read(beside(&path, "-wal")).unwrap();
+    let wal = fs::read(sidecar_path(&path, "-wal")).unwrap();
     let begun = fs::read(&path).unwrap();
     let whole = {
         let copy = directory.path().join("copy.db");
         fs::copy(&path, &copy).unwrap();
-        fs::copy(beside(&path, "-wal"), beside(&copy, "-wal")).unwrap();
+        fs::copy(sidecar_path(&path, "-wal"), sidecar_path(&copy, "-wal")).unwrap();
         sql(&copy, "PRAGMA wal_checkpoint(TRUNCATE)");
         fs::read(&copy).unwrap()
     };
-    let header = Header::parse(&wal).unwrap();
+    let header = WalHeader::parse(&wal).unwrap();
     let size = FRAME_HEADER + header.page_size as usize;
     let count = (wal.len() - HEADER) / size;
     assert!(count > 20);
@@ -467,16 +467,16 @@ fn a_files_own_wal_with_a_damaged_frame_is_never_moved_unasked() {
                     bytes[20..24].copy_from_slice(&sums.1.to_be_bytes());
                 }
             }
-            drop(fs::remove_file(beside(&path, "-shm")));
+            drop(fs::remove_file(sidecar_path(&path, "-shm")));
             fs::write(&path, file).unwrap();
-            fs::write(beside(&path, "-wal"), &damaged).unwrap();
+            fs::write(sidecar_path(&path, "-wal"), &damaged).unwrap();
             let health = quick(&path);
             let of = |name: fn(&Finding) -> bool| health.findings.iter().any(name);
             assert!(!of(|it| matches!(it, Finding::StaleWal { .. })), "{frame}, {way}: {health:?}");
             unclear += usize::from(of(|it| matches!(it, Finding::UnclearWal { .. })));
             broken += usize::from(!health.ok);
             assert_eq!(put_wal_aside(&path, false).unwrap_err().code, "ERR_INVALID_STATE");
-            assert!(fs::read(beside(&path, "-wal")).unwrap() == damaged, "{frame}, {way}");
+            assert!(fs::read(sidecar_path(&path, "-wal")).unwrap() == damaged, "{frame}, {way}");
             assert!(fs::read(&path).unwrap() == *file, "{frame}, {way}");
         }
     }
@@ -519,13 +519,13 @@ fn a_wal_that_was_deleted_is_missed_with_the_frames_that_it_had() {
     let directory = TempDir::new().unwrap();
     let path = database(&directory);
     left_in_wal(&path, &["INSERT INTO notes VALUES (1, 1)", "INSERT INTO notes VALUES (2, 2)"]);
-    fs::remove_file(beside(&path, "-wal")).unwrap();
+    fs::remove_file(sidecar_path(&path, "-wal")).unwrap();
     assert_eq!(deleted_wal(&path), Some(Finding::WalDeleted { frames: Some(2) }));
 
     let other = TempDir::new().unwrap();
     let path = database(&other);
     left_in_wal(&path, &["INSERT INTO notes VALUES (1, 1)"]);
-    fs::remove_file(beside(&path, "-wal")).unwrap();
+    fs::remove_file(sidecar_path(&path, "-wal")).unwrap();
     let health = full(&path);
     assert_eq!(health.findings, [Finding::WalDeleted { frames: Some(1) }]);
     assert!(health.ok, "what is left is in order");
@@ -536,7 +536,7 @@ fn a_wal_that_was_deleted_after_its_checkpoint_is_not_missed() {
     let directory = TempDir::new().unwrap();
     let path = database(&directory);
     left_in_wal(&path, &["INSERT INTO notes VALUES (1, 1)", "PRAGMA wal_checkpoint"]);
-    fs::remove_file(beside(&path, "-wal")).unwrap();
+    fs::remove_file(sidecar_path(&path, "-wal")).unwrap();
     assert_eq!(full(&path).findings, []);
     assert_eq!(count(&path, "notes"), 1);
 }
@@ -548,7 +548,7 @@ fn a_wal_that_was_deleted_under_another_process_is_missed_too() {
     let mut other = SecondProcess::start();
     other.open("db", &path);
     other.sql("db", "INSERT INTO notes VALUES (1, 1)").unwrap();
-    fs::remove_file(beside(&path, "-wal")).unwrap();
+    fs::remove_file(sidecar_path(&path, "-wal")).unwrap();
     assert_eq!(deleted_wal(&path), Some(Finding::WalDeleted { frames: None }));
 }
 
@@ -590,7 +590,7 @@ fn count(path: &Path, table: &str) -> i64 {
 
 /// Pages that the WAL holds, by the format's description: headers of 24 bytes before pages.
 fn pages_in_wal(path: &Path) -> Vec<u32> {
-    let wal = fs::read(beside(path, "-wal")).unwrap();
+    let wal = fs::read(sidecar_path(path, "-wal")).unwrap();
     let mut pages: Vec<u32> = wal[32..]
         .chunks_exact(24 + PAGE as usize)
         .map(|frame| u32::from_be_bytes(frame[..4].try_into().unwrap()))
@@ -608,12 +608,12 @@ struct Observer {
     stages: Mutex<Vec<Stage>>,
 }
 
-impl Task for Observer {
+impl Progress for Observer {
     fn stage(&self, stage: Stage) {
         self.stages.lock().unwrap().push(stage);
     }
 
-    fn go_on(&self) -> Result<()> {
+    fn check_cancelled(&self) -> Result<()> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.end.load(Ordering::SeqCst) { Err(Error::cancelled()) } else { Ok(()) }
     }
@@ -638,15 +638,15 @@ fn callers_share_a_check_and_each_may_leave_it() {
     let path = large(&directory);
     let (stays, leaves) = (Observer::default(), Observer::default());
     std::thread::scope(|scope| {
-        let staying = scope.spawn(|| check(&path, Kind::Full, &stays));
+        let staying = scope.spawn(|| check(&path, CheckKind::Full, &stays));
         until(|| under_way(&path) == (1, 1));
-        let leaving = scope.spawn(|| check(&path, Kind::Quick, &leaves));
+        let leaving = scope.spawn(|| check(&path, CheckKind::Quick, &leaves));
         until(|| under_way(&path).1 == 2);
         assert_eq!(under_way(&path).0, 1, "the full check answers for a quick one");
         leaves.end.store(true, Ordering::SeqCst);
         assert_eq!(leaving.join().unwrap().unwrap_err().code, "ERR_FUSION_CANCELLED");
         let health = staying.join().unwrap().unwrap();
-        assert!(health.ok && health.kind == Kind::Full);
+        assert!(health.ok && health.kind == CheckKind::Full);
     });
     let stages = stays.stages.lock().unwrap();
     assert!(stages.iter().all(|stage| stage.done <= stage.total), "{stages:?}");
@@ -659,7 +659,7 @@ fn a_check_ends_when_nobody_waits_for_it() {
     let path = large(&directory);
     let caller = Observer::default();
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| check(&path, Kind::Full, &caller));
+        let waiting = scope.spawn(|| check(&path, CheckKind::Full, &caller));
         until(|| !caller.stages.lock().unwrap().is_empty());
         caller.end.store(true, Ordering::SeqCst);
         assert_eq!(waiting.join().unwrap().unwrap_err().code, "ERR_FUSION_CANCELLED");
@@ -682,13 +682,13 @@ fn an_inspection_sees_its_own_transaction_and_leaves_it_open() {
     let sql = open.sql().unwrap();
     sql.execute_batch("BEGIN IMMEDIATE; INSERT OR REPLACE INTO logs VALUES (9, 'FN-9', 'other')")
         .unwrap();
-    let stale = inspect(&open, Kind::Full, &Unwatched).unwrap();
+    let stale = inspect(&open, CheckKind::Full, &NoProgress).unwrap();
     assert!(is_stale(&stale, "words", 0, 0), "{stale:?}");
     sql.execute_batch("INSERT INTO words (words) VALUES ('rebuild')").unwrap();
-    assert!(inspect(&open, Kind::Full, &Unwatched).unwrap().ok);
+    assert!(inspect(&open, CheckKind::Full, &NoProgress).unwrap().ok);
     assert!(!open.is_autocommit());
     sql.execute_batch("ROLLBACK").unwrap();
-    assert!(inspect(&open, Kind::Full, &Unwatched).unwrap().ok);
+    assert!(inspect(&open, CheckKind::Full, &NoProgress).unwrap().ok);
     assert!(open.is_autocommit());
 }
 
@@ -811,8 +811,8 @@ fn what_was_found_in_a_file_that_was_not_opened_is_not_said_of_the_next_one_with
         let directory = tempfile::tempdir().unwrap();
         let path = database(&directory);
         overwrite(&path, 40, &[0xa5; PAGE as usize]);
-        let startup = health::Startup::AtOnce(Kind::Full);
-        let look = health::before_open(&path, startup, |_| None, &Unwatched).unwrap();
+        let startup = health::Startup::AtOnce(CheckKind::Full);
+        let look = health::before_open(&path, startup, |_| None, &NoProgress).unwrap();
         assert!(!look.health.unwrap().ok);
 
         // What a file system does that gives the inode away again.
@@ -820,14 +820,16 @@ fn what_was_found_in_a_file_that_was_not_opened_is_not_said_of_the_next_one_with
         fs::rename(&path, &away).unwrap();
         File::options().write(true).open(&away).unwrap().set_len(0).unwrap();
         let new = if same_name { path } else { directory.path().join("new.db") };
-        assert!(health::before_open(&new, startup, |_| None, &Unwatched).unwrap().health.is_none());
+        assert!(
+            health::before_open(&new, startup, |_| None, &NoProgress).unwrap().health.is_none()
+        );
         fs::rename(&away, &new).unwrap();
         let connection =
             Connection::open_hardened(&new, OpenFlags::default(), &engine::Profile::default())
                 .unwrap();
         let file = connection.file().unwrap();
         health::opened(file);
-        assert!(!file.is_suspect());
+        assert!(!file.is_unverified());
         assert_eq!(health::last(file.id), None);
     }
 }

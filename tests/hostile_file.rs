@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fusion_sqlite::engine::{self, Stage, Storage, Task};
-use fusion_sqlite::recovery::salvage::{Options, Salvage, Source, salvage};
+use fusion_sqlite::engine::{self, PageSource, Progress, Stage};
+use fusion_sqlite::recovery::salvage::{Salvage, SalvageOptions, Source, salvage};
 use rusqlite::Connection;
 
 const PAGE: usize = 1024;
@@ -17,7 +17,7 @@ struct Counted {
     reads: AtomicU64,
 }
 
-impl Storage for Counted {
+impl PageSource for Counted {
     fn size(&self) -> engine::Result<u64> {
         self.bytes.as_slice().size()
     }
@@ -32,10 +32,10 @@ impl Storage for Counted {
 #[derive(Default)]
 struct Counting(AtomicU64);
 
-impl Task for Counting {
+impl Progress for Counting {
     fn stage(&self, _: Stage) {}
 
-    fn go_on(&self) -> engine::Result<()> {
+    fn check_cancelled(&self) -> engine::Result<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -123,7 +123,7 @@ impl File {
         let (database, wal) = (counted(self.bytes), counted(self.wal));
         let task = Counting::default();
         let source = Source { database: &database, wal: Some(&wal) };
-        let account = salvage(source, &Options::default(), &target, &task).unwrap();
+        let account = salvage(source, &SalvageOptions::default(), &target, &task).unwrap();
         let reads = database.reads.into_inner() + wal.reads.into_inner();
         assert!(reads <= 256 * (pages + 64), "{reads} reads of {pages} pages");
         assert!(task.0.into_inner() <= 1_000 * (pages + 64));

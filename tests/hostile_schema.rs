@@ -2,8 +2,8 @@
 //! says it computes, and neither the salvage nor a row.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use fusion_sqlite::engine::{PrivateFile, Unwatched};
-use fusion_sqlite::recovery::salvage::{Options, Salvage, Source, salvage};
+use fusion_sqlite::engine::{NoProgress, PrivateFile};
+use fusion_sqlite::recovery::salvage::{Salvage, SalvageOptions, Source, salvage};
 use rusqlite::Connection;
 
 /// What is salvaged of a database, and the salvaged one.
@@ -56,7 +56,7 @@ fn of(make: &str, harmless: &str, hostile: &str, damage: impl Fn(&mut Vec<u8>)) 
     let file = PrivateFile::open(&path).unwrap();
     let target = folder.path().join("salvaged.db");
     let source = Source { database: &file, wal: None };
-    let account = salvage(source, &Options::default(), &target, &Unwatched).unwrap();
+    let account = salvage(source, &SalvageOptions::default(), &target, &NoProgress).unwrap();
     let connection = Connection::open(&target).unwrap();
     Salvaged { account, connection, _folder: folder }
 }

@@ -16,12 +16,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fusion_sqlite::engine::{
-    self, Access, Class, Error, HotJournal, Reader, RolledBack, Stage, Storage, Task, Unwatched,
+    self, Access, Class, Error, HotJournal, NoProgress, PageSource, Progress, Reader, RolledBack,
+    Stage,
 };
 use fusion_sqlite::health::page_map::{self, page_map};
-use fusion_sqlite::health::{self, Finding, Health, Kind, Startup, file_info};
-use fusion_sqlite::recovery::repair::{self, Options, recover_to};
-use fusion_sqlite::recovery::{Outcome, StepKind, backup, restore};
+use fusion_sqlite::health::{self, CheckKind, Finding, Health, Startup, file_info};
+use fusion_sqlite::recovery::repair::{self, RepairOptions, recover_to};
+use fusion_sqlite::recovery::{RepairOutcome, StepKind, backup_file, restore};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -73,7 +74,7 @@ impl CutOff {
     }
 
     fn check(&self) -> Health {
-        health::check(&self.path, Kind::Full, &Unwatched).unwrap()
+        health::check(&self.path, CheckKind::Full, &NoProgress).unwrap()
     }
 
     /// The bytes that it is read as.
@@ -200,8 +201,8 @@ fn looking_at_a_file_with_a_hot_journal_sees_what_was_committed_and_changes_noth
     let elsewhere = TempDir::new().unwrap();
     let at = |name: &str| elsewhere.path().join(name);
 
-    for kind in [Kind::Quick, Kind::Full] {
-        let health = health::check(&it.path, kind, &Unwatched).unwrap();
+    for kind in [CheckKind::Quick, CheckKind::Full] {
+        let health = health::check(&it.path, kind, &NoProgress).unwrap();
         assert!(health.ok, "{health:?}");
         assert!(matches!(&health.findings[..], [one] if is_hot(one)), "{health:?}");
         assert!(health.pages > 0 && health.summary().contains("rolls it back"));
@@ -209,17 +210,26 @@ fn looking_at_a_file_with_a_hot_journal_sees_what_was_committed_and_changes_noth
     let info = file_info(&it.path, 3).unwrap();
     assert_eq!(info.error, None);
     assert_eq!(info.database.unwrap().pages, it.check().pages);
-    let map = page_map(&it.path, &page_map::Options::default(), &Unwatched).unwrap();
+    let map = page_map(&it.path, &page_map::MapOptions::default(), &NoProgress).unwrap();
     assert_eq!((map.pages, map.damaged_pages), (it.check().pages, 0));
-    backup::backup(&it.path, &at("backup"), &backup::Options::default(), &Unwatched).unwrap();
+    backup_file::backup(
+        &it.path,
+        &at("backup"),
+        &backup_file::BackupOptions::default(),
+        &NoProgress,
+    )
+    .unwrap();
     assert_eq!(rows(&at("backup")), 3000);
-    restore::restore(&at("restored"), &it.path, &restore::Options::default(), &Unwatched).unwrap();
+    restore::restore(&at("restored"), &it.path, &restore::RestoreOptions::default(), &NoProgress)
+        .unwrap();
     assert_eq!(rows(&at("restored")), 3000);
-    let report = recover_to(&it.path, &at("rescued"), &Options::default(), &Unwatched).unwrap();
-    assert_eq!(report.outcome, Outcome::Salvaged);
+    let report =
+        recover_to(&it.path, &at("rescued"), &RepairOptions::default(), &NoProgress).unwrap();
+    assert_eq!(report.outcome, RepairOutcome::Salvaged);
     assert_eq!(rows(&at("rescued")), 3000);
     let look =
-        health::before_open(&it.path, Startup::AtOnce(Kind::Full), |_| None, &Unwatched).unwrap();
+        health::before_open(&it.path, Startup::AtOnce(CheckKind::Full), |_| None, &NoProgress)
+            .unwrap();
     assert!(look.health.is_some_and(|health| health.ok));
     assert!(before == it.files(), "{:?}", it.files().keys());
     assert_eq!(rows(&it.path), 3000);
@@ -247,8 +257,9 @@ fn damage_below_a_hot_journal_is_found_and_repaired() {
     assert!(!health.ok && is_hot(&health.findings[0]), "{health:?}");
     assert!(before == it.files());
 
-    let report = repair::repair(&it.path, &Options::default(), &mut |_| (), &Unwatched).unwrap();
-    assert_eq!(report.outcome, Outcome::Salvaged, "{}", report.text);
+    let report =
+        repair::repair(&it.path, &RepairOptions::default(), &mut |_| (), &NoProgress).unwrap();
+    assert_eq!(report.outcome, RepairOutcome::Salvaged, "{}", report.text);
     assert_eq!(report.steps[0].step, StepKind::HotJournal);
     assert!(it.check().ok && it.check().findings.is_empty());
     assert!(rows(&it.path) > 2900);
@@ -257,8 +268,9 @@ fn damage_below_a_hot_journal_is_found_and_repaired() {
 #[test]
 fn a_repair_rolls_a_transaction_back_that_was_cut_off() {
     let it = CutOff::new();
-    let report = repair::repair(&it.path, &Options::default(), &mut |_| (), &Unwatched).unwrap();
-    assert_eq!(report.outcome, Outcome::Healthy);
+    let report =
+        repair::repair(&it.path, &RepairOptions::default(), &mut |_| (), &NoProgress).unwrap();
+    assert_eq!(report.outcome, RepairOutcome::Healthy);
     assert!(matches!(&report.steps[..], [one] if one.step == StepKind::HotJournal && one.ok));
     assert!(report.text.contains("rolled back"), "{}", report.text);
     assert_eq!(it.files().into_keys().collect::<Vec<_>>(), ["x.db"]);
@@ -275,12 +287,12 @@ fn a_journal_that_is_not_hot_is_no_finding() {
         let sql = Connection::open(&path).unwrap();
         sql.execute_batch(&format!("PRAGMA journal_mode = {mode}; CREATE TABLE t (a)")).unwrap();
         assert!(folder.path().join("x.db-journal").exists());
-        let health = health::check(&path, Kind::Full, &Unwatched).unwrap();
+        let health = health::check(&path, CheckKind::Full, &NoProgress).unwrap();
         assert!(health.ok && health.findings.is_empty(), "{health:?}");
         // One of a transaction under way, which has not changed the file yet.
         sql.execute_batch("BEGIN; INSERT INTO t VALUES (1)").unwrap();
         assert!(!matches!(Access::of(&path).unwrap(), Access::ThroughJournal(_)));
-        let health = health::check(&path, Kind::Full, &Unwatched).unwrap();
+        let health = health::check(&path, CheckKind::Full, &NoProgress).unwrap();
         assert!(health.ok && health.findings.is_empty(), "{health:?}");
         sql.execute_batch("COMMIT").unwrap();
     }
@@ -316,12 +328,12 @@ fn a_rollback_waits_for_others_and_says_who_may_not_write() {
         libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::F_OFD_SETLK, &raw const lock)
     };
     assert_eq!(locked, 0);
-    let error = engine::roll_back(&it.path, Instant::now(), &Unwatched).unwrap_err();
+    let error = engine::roll_back(&it.path, Instant::now(), &NoProgress).unwrap_err();
     assert_eq!(error.class(), Class::Transient);
     drop(file);
     let until = Instant::now() + Duration::from_secs(60);
-    assert!(engine::roll_back(&it.path, until, &Unwatched).unwrap().is_some());
-    assert_eq!(engine::roll_back(&it.path, until, &Unwatched).unwrap(), None);
+    assert!(engine::roll_back(&it.path, until, &NoProgress).unwrap().is_some());
+    assert_eq!(engine::roll_back(&it.path, until, &NoProgress).unwrap(), None);
 }
 
 #[test]
@@ -377,13 +389,13 @@ const MARK: char = '\u{1}';
 
 struct Tells;
 
-impl Task for Tells {
+impl Progress for Tells {
     fn stage(&self, stage: Stage) {
         println!("{MARK}{}", stage.name);
         std::io::stdout().flush().unwrap();
     }
 
-    fn go_on(&self) -> Result<(), Error> {
+    fn check_cancelled(&self) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -393,13 +405,14 @@ fn child() {
     let Some(path) = std::env::var_os(ROLE) else { return };
     let path = Path::new(&path);
     if std::env::var_os(MAY_ONLY_READ).is_some() {
-        let health = health::check(path, Kind::Full, &Unwatched);
+        let health = health::check(path, CheckKind::Full, &NoProgress);
         println!("{MARK}checked {}", health.is_ok_and(|health| health.ok));
-        let error = repair::repair(path, &Options::default(), &mut |_| (), &Unwatched).unwrap_err();
+        let error =
+            repair::repair(path, &RepairOptions::default(), &mut |_| (), &NoProgress).unwrap_err();
         println!("{MARK}{error}");
         return;
     }
-    drop(repair::repair(path, &Options::default(), &mut |_| (), &Tells));
+    drop(repair::repair(path, &RepairOptions::default(), &mut |_| (), &Tells));
 }
 
 /// Repairs in another process, which is killed once it has said so often that it writes back. The
@@ -463,9 +476,10 @@ fn a_repair_that_is_killed_while_it_writes_back_is_done_by_the_next_one() {
                 assert!(before == it.files());
             }
             let report =
-                repair::repair(&it.path, &Options::default(), &mut |_| (), &Unwatched).unwrap();
+                repair::repair(&it.path, &RepairOptions::default(), &mut |_| (), &NoProgress)
+                    .unwrap();
             assert!(
-                matches!(report.outcome, Outcome::Healthy | Outcome::Salvaged),
+                matches!(report.outcome, RepairOutcome::Healthy | RepairOutcome::Salvaged),
                 "{after}: {}",
                 report.text
             );

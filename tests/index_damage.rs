@@ -13,10 +13,10 @@ mod random;
 
 use std::path::PathBuf;
 
-use fusion_sqlite::engine::{self, Unwatched};
-use fusion_sqlite::health::{self, Finding, Health, Kind};
-use fusion_sqlite::recovery::repair::{self, Options};
-use fusion_sqlite::recovery::{Outcome, Reason, Report};
+use fusion_sqlite::engine::{self, NoProgress};
+use fusion_sqlite::health::{self, CheckKind, Finding, Health};
+use fusion_sqlite::recovery::repair::{self, RepairOptions};
+use fusion_sqlite::recovery::{Reason, RepairOutcome, Report};
 use random::Random;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::Value;
@@ -87,13 +87,13 @@ impl Sample {
         std::fs::write(&self.path, bytes).unwrap();
     }
 
-    fn check(&self, kind: Kind) -> Health {
-        health::check(&self.path, kind, &Unwatched).unwrap()
+    fn check(&self, kind: CheckKind) -> Health {
+        health::check(&self.path, kind, &NoProgress).unwrap()
     }
 
     fn repair(&self, reason: Reason) -> engine::Result<Report> {
-        let options = Options { reason, ..Options::default() };
-        repair::repair(&self.path, &options, &mut |_| (), &Unwatched)
+        let options = RepairOptions { reason, ..RepairOptions::default() };
+        repair::repair(&self.path, &options, &mut |_| (), &NoProgress)
     }
 
     /// Nothing but the database is left in its folder.
@@ -183,7 +183,7 @@ fn an_index_that_is_damaged_is_rebuilt_and_its_table_is_not_blamed() {
         let sample = Sample::new(&mut random, settings[seed as usize % settings.len()]);
         let name = INDEXES[random.below(INDEXES.len())].0;
         let about = format!("seed {seed}, {}", damage(&sample, name, &mut random));
-        for kind in [Kind::Quick, Kind::Full] {
+        for kind in [CheckKind::Quick, CheckKind::Full] {
             let health = sample.check(kind);
             // A pointer that leads to a page of another index has that one named, too, and an
             // interior page that names fewer pages than it did is no fault to SQLite.
@@ -198,7 +198,7 @@ fn an_index_that_is_damaged_is_rebuilt_and_its_table_is_not_blamed() {
                 assert!(index == name && pages.len() == 1, "{about}: {health:?}");
             }
         }
-        let health = sample.check(Kind::Full);
+        let health = sample.check(CheckKind::Full);
         if health.ok {
             // Nothing reads the bits that were flipped.
             continue;
@@ -206,7 +206,7 @@ fn an_index_that_is_damaged_is_rebuilt_and_its_table_is_not_blamed() {
         found += 1;
         let report =
             sample.repair(Reason::Damage).unwrap_or_else(|error| panic!("{about}: {error}"));
-        assert_eq!(report.outcome, Outcome::Reindexed, "{about}: {}", report.text);
+        assert_eq!(report.outcome, RepairOutcome::Reindexed, "{about}: {}", report.text);
         assert!(report.preserved.is_none() && report.salvage.is_none(), "{about}");
         let sql = rusqlite::Connection::open(&sample.path).unwrap();
         assert!(rows(&sql) == sample.rows, "{about}");
@@ -247,12 +247,12 @@ fn an_index_that_only_the_application_can_rebuild_is_left_to_it() {
             sql.execute_batch(index).unwrap();
         }
         drop(sql);
-        for kind in [Kind::Quick, Kind::Full] {
+        for kind in [CheckKind::Quick, CheckKind::Full] {
             assert_eq!(sample.check(kind).findings, [], "seed {seed}: it is sound");
         }
         let name = OF_THE_APPLICATION[random.below(OF_THE_APPLICATION.len())].0;
         let about = format!("seed {seed}, {}", damage(&sample, name, &mut random));
-        let [quick, full] = [Kind::Quick, Kind::Full].map(|kind| sample.check(kind));
+        let [quick, full] = [CheckKind::Quick, CheckKind::Full].map(|kind| sample.check(kind));
         let names = |health: &Health| -> Vec<String> {
             let index = |finding: &Finding| match finding {
                 Finding::IndexDamage { index, needs_application, .. } => {
@@ -305,7 +305,7 @@ fn an_index_out_of_step_that_the_application_rebuilds_is_in_order() {
          PRAGMA schema_version = 2000",
         entry.0, entry.1
     ));
-    for kind in [Kind::Quick, Kind::Full] {
+    for kind in [CheckKind::Quick, CheckKind::Full] {
         let health = sample.check(kind);
         let [Finding::IndexDamage { index, needs_application: true, .. }] = &health.findings[..]
         else {
@@ -315,8 +315,8 @@ fn an_index_out_of_step_that_the_application_rebuilds_is_in_order() {
     }
     sample.repair(Reason::Damage).unwrap_err();
     application(&sample.path).execute_batch("REINDEX slugs").unwrap();
-    assert_eq!(sample.check(Kind::Full).findings, []);
-    assert_eq!(sample.repair(Reason::Damage).unwrap().outcome, Outcome::Healthy);
+    assert_eq!(sample.check(CheckKind::Full).findings, []);
+    assert_eq!(sample.repair(Reason::Damage).unwrap().outcome, RepairOutcome::Healthy);
 }
 
 #[test]
@@ -345,12 +345,12 @@ fn rows_that_a_table_no_longer_leads_to_are_salvaged_and_not_forgotten_by_a_rein
         page[3..5].copy_from_slice(&(cells as u16 - 2).to_be_bytes());
         page[5..7].copy_from_slice(&(*starts.iter().min().unwrap() as u16).to_be_bytes());
     });
-    let health = sample.check(Kind::Full);
+    let health = sample.check(CheckKind::Full);
     let is_of_index =
         |it: &Finding| matches!(it, Finding::IndexDamage { table, .. } if table == "other");
     assert!(health.findings.iter().any(is_of_index), "{health:?}");
     let report = sample.repair(Reason::Damage).unwrap();
-    assert_eq!(report.outcome, Outcome::Salvaged, "{}", report.text);
+    assert_eq!(report.outcome, RepairOutcome::Salvaged, "{}", report.text);
     let sql = rusqlite::Connection::open(&sample.path).unwrap();
     let is = rows(&sql);
     let gone = sample.rows.iter().filter(|row| !is.contains(row)).count();

@@ -8,10 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fault_vfs::{At, Call, Fault, Faults, File, Kind as Fails};
-use fusion_sqlite::engine::{Connection, Profile, Unwatched, Wal, kept};
+use fusion_sqlite::engine::{Connection, NoProgress, Profile, Wal, kept};
 use fusion_sqlite::health;
-use fusion_sqlite::recovery::repair::{Options, repair};
-use fusion_sqlite::recovery::{Outcome, Report, restore};
+use fusion_sqlite::recovery::repair::{RepairOptions, repair};
+use fusion_sqlite::recovery::{RepairOutcome, Report, restore};
 use rusqlite::OpenFlags;
 
 mod fault_vfs;
@@ -61,7 +61,7 @@ impl Folder {
     }
 
     fn repair(&self) -> fusion_sqlite::engine::Result<Report> {
-        repair(&self.path, &Options::default(), &mut |_| (), &Unwatched)
+        repair(&self.path, &RepairOptions::default(), &mut |_| (), &NoProgress)
     }
 
     /// Names that hold `part`, without the WALs of copies.
@@ -104,7 +104,7 @@ fn a_repair_that_is_not_written_back_keeps_one_copy_however_often_it_is_tried() 
     }
     faults.plan(&[]);
     let report = folder.repair().unwrap();
-    assert_eq!(report.outcome, Outcome::Salvaged);
+    assert_eq!(report.outcome, RepairOutcome::Salvaged);
     let [copy] = &kept(&folder.path)[..] else { panic!("{:?}", kept(&folder.path)) };
     assert!(!copy.is_spare, "rows were lost");
     assert_eq!(report.preserved.unwrap().database, copy.path);
@@ -145,15 +145,18 @@ fn copies_from_which_something_was_lost_stay_and_the_others_are_bounded() {
     assert_eq!(spare, 3);
     let info = health::file_info(&folder.path, 1).unwrap();
     let removable =
-        info.beside.iter().filter(|file| file.removable && !file.path.ends_with("-wal"));
+        info.sidecars.iter().filter(|file| file.removable && !file.path.ends_with("-wal"));
     assert_eq!(removable.count(), 2, "those beyond the newest");
-    assert!(health::file_info(&folder.path, 3).unwrap().beside.iter().all(|file| !file.removable));
+    assert!(
+        health::file_info(&folder.path, 3).unwrap().sidecars.iter().all(|file| !file.removable)
+    );
 }
 
 fn restored(folder: &Folder, from: &Path) -> PathBuf {
     let outcome =
-        restore::restore(&folder.path, from, &restore::Options::default(), &Unwatched).unwrap();
-    let restore::Outcome::Restored(restored) = outcome else { panic!("{outcome:?}") };
+        restore::restore(&folder.path, from, &restore::RestoreOptions::default(), &NoProgress)
+            .unwrap();
+    let restore::RestoreOutcome::Restored(restored) = outcome else { panic!("{outcome:?}") };
     restored.preserved.unwrap().database
 }
 
@@ -161,8 +164,9 @@ fn restored(folder: &Folder, from: &Path) -> PathBuf {
 fn what_a_restore_replaced_is_kept_once_and_spare_only_if_the_database_has_it() {
     let folder = Folder::new();
     let backup = folder.directory.path().join("y.backup");
-    let options = fusion_sqlite::recovery::backup::Options::default();
-    fusion_sqlite::recovery::backup::backup(&folder.path, &backup, &options, &Unwatched).unwrap();
+    let options = fusion_sqlite::recovery::backup_file::BackupOptions::default();
+    fusion_sqlite::recovery::backup_file::backup(&folder.path, &backup, &options, &NoProgress)
+        .unwrap();
     for _ in 0..4 {
         let copy = restored(&folder, &backup);
         assert!(copy.to_string_lossy().ends_with("-spare"), "{}", copy.display());
@@ -195,7 +199,7 @@ fn a_wal_is_put_aside_once_and_nothing_of_another_name_is_touched() {
     assert_eq!(folder.names("-wal.stale-").len(), 2, "they may hold what is nowhere else");
     assert!(mine.exists());
     let info = health::file_info(&folder.path, 1).unwrap();
-    assert_eq!(info.beside.len(), 3);
+    assert_eq!(info.sidecars.len(), 3);
 }
 
 #[test]

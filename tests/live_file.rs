@@ -7,7 +7,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fusion_sqlite::engine::{Class, Connection, LiveFile, Storage, Unwatched, Wal};
+use fusion_sqlite::engine::{Class, Connection, NoProgress, PageSource, SqliteFile, Wal};
 use rusqlite::OpenFlags;
 use second_process::{SecondProcess, serve as serve_commands};
 
@@ -38,8 +38,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn live(path: &Path) -> LiveFile {
-    LiveFile::open(path, now(), &Unwatched).unwrap()
+fn live(path: &Path) -> SqliteFile {
+    SqliteFile::open(path, now(), &NoProgress).unwrap()
 }
 
 /// Writes zeroes over page 1.
@@ -49,7 +49,7 @@ fn destroy_header(path: &Path) {
     file.write_all(&[0; 4096]).unwrap();
 }
 
-fn bytes(storage: &impl Storage) -> Vec<u8> {
+fn bytes(storage: &impl PageSource) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(storage.size().unwrap()).unwrap()];
     let mut at = 0;
     while at < bytes.len() {
@@ -94,7 +94,7 @@ fn while_it_is_held_nobody_commits_or_checkpoints_and_readers_go_on() {
     let here = Connection::open(&path, OpenFlags::default(), Duration::ZERO).unwrap();
 
     let live = live(&path);
-    let hold = live.hold(now(), &Unwatched).unwrap();
+    let hold = live.hold(now(), &NoProgress).unwrap();
     assert_eq!(other.refused("writer", "INSERT INTO t VALUES (2)"), BUSY);
     let insert = |sql: &Connection| sql.sql().unwrap().execute_batch("INSERT INTO t VALUES (3)");
     assert_eq!(
@@ -124,7 +124,7 @@ fn a_file_with_a_rollback_journal_is_held_too() {
     let live = live(&path);
     assert!(live.wal().is_none());
     let before = live.generation().unwrap();
-    let hold = live.hold(now(), &Unwatched).unwrap();
+    let hold = live.hold(now(), &NoProgress).unwrap();
     assert_eq!(other.refused("it", "INSERT INTO t VALUES (1)"), BUSY);
     assert_eq!(other.sql("it", "SELECT count(*) FROM t").unwrap(), "0");
     drop(hold);
@@ -140,13 +140,13 @@ fn a_writers_transaction_keeps_it_from_being_held_which_is_no_damage() {
     open(&mut other, "it", &path);
     run(&mut other, "it", &["CREATE TABLE t (a)", "BEGIN IMMEDIATE"]);
     let live = live(&path);
-    let error = live.hold(now(), &Unwatched).unwrap_err();
+    let error = live.hold(now(), &NoProgress).unwrap_err();
     assert_eq!(error.class(), Class::Transient);
     assert_eq!(error.path.as_deref(), Some(live.path()));
     other.sql("it", "COMMIT").unwrap();
-    let hold = live.hold(now(), &Unwatched).unwrap();
+    let hold = live.hold(now(), &NoProgress).unwrap();
     // Not twice: the one's end would be the other's.
-    assert_eq!(live.hold(now(), &Unwatched).unwrap_err().class(), Class::Transient);
+    assert_eq!(live.hold(now(), &NoProgress).unwrap_err().class(), Class::Transient);
     drop(hold);
 }
 

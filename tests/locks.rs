@@ -33,7 +33,7 @@ fn database(journal_mode: &str) -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn sidecar_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -50,7 +50,7 @@ fn holds_through_a_foreign_close(mut first: SecondProcess, journal_mode: &str) -
     second.open("b", &path);
     assert_eq!(second.refused("b", "BEGIN IMMEDIATE"), BUSY);
     for suffix in ["", "-wal", "-shm", "-journal"] {
-        let file = beside(&path, suffix);
+        let file = sidecar_path(&path, suffix);
         if file.exists() {
             first.read_file(&file);
         }
@@ -88,7 +88,7 @@ fn rows_kept(mut writer: SecondProcess) -> Result<u32, String> {
     writer.open("long", &path);
     write(&mut writer, "long");
     for suffix in ["", "-wal", "-shm"] {
-        writer.read_file(&beside(&path, suffix));
+        writer.read_file(&sidecar_path(&path, suffix));
     }
     for _ in 0..2 {
         let mut short = SecondProcess::start();
@@ -251,7 +251,7 @@ fn index_is_built_anew(damage: impl Fn(&mut SecondProcess, &str)) {
         for process in &mut processes {
             assert_eq!(process.sql("it", query).unwrap(), "500");
         }
-        let shm = beside(&path, "-shm");
+        let shm = sidecar_path(&path, "-shm");
         damage(&mut SecondProcess::start(), shm.to_str().unwrap());
 
         processes.rotate_left(asked_first);
@@ -280,7 +280,7 @@ fn an_index_whose_tables_are_zeroed_makes_nobody_read_old_pages() {
         let mut posix = SecondProcess::with_posix_locks();
         posix.open("it", &path);
         fill(&mut posix);
-        let shm = beside(&path, "-shm");
+        let shm = sidecar_path(&path, "-shm");
         posix.ask(&["overwrite", shm.to_str().unwrap(), from, "0", count]).unwrap();
         posix.open("fresh", &path);
         assert_eq!(posix.sql("fresh", QUERY).unwrap(), "0");
@@ -305,7 +305,7 @@ fn an_index_of_several_blocks_that_is_cut_short_ends_no_process() {
     let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n \
                 LIMIT 6000) SELECT randomblob(3000) FROM n";
     process.sql("it", fill).unwrap();
-    let shm = beside(&path, "-shm");
+    let shm = sidecar_path(&path, "-shm");
     assert!(std::fs::metadata(&shm).unwrap().len() > 32_768);
     for length in ["3", "32768", "40000"] {
         SecondProcess::start().ask(&["truncate", shm.to_str().unwrap(), length]).unwrap();

@@ -11,8 +11,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fusion_sqlite::engine::{self, PrivateFile, Result, Storage, Unwatched, View};
-use fusion_sqlite::health::page_map::{self, Known, Names, Options, OwnerKind, PageMap, Role, map};
+use fusion_sqlite::engine::{self, NoProgress, PageSource, PrivateFile, Result, View};
+use fusion_sqlite::health::page_map::{
+    self, Known, MapOptions, Names, OwnerKind, PageMap, Role, map,
+};
 use fusion_sqlite::health::{file_info, info::BesideKind};
 use second_process::SecondProcess;
 use tempfile::TempDir;
@@ -58,7 +60,7 @@ fn fixture(settings: &str) -> (TempDir, PathBuf) {
 }
 
 fn mapped(path: &Path) -> PageMap {
-    page_map::page_map(path, &Options::default(), &Unwatched).unwrap()
+    page_map::page_map(path, &MapOptions::default(), &NoProgress).unwrap()
 }
 
 /// Owner and role of each page, from the runs, which must be without a gap.
@@ -142,15 +144,15 @@ fn pages_in_the_wal_are_seen_and_a_reader_sees_one_moment_while_others_write() {
     agrees_with_sqlite(&map, &sql);
 
     // Another process rewrites everything and checkpoints as far as the view lets it.
-    let view = View::open(&path, std::time::Instant::now(), &Unwatched).unwrap();
-    assert!(view.is_steady());
+    let view = View::open(&path, std::time::Instant::now(), &NoProgress).unwrap();
+    assert!(view.is_consistent());
     let mut other = SecondProcess::start();
     other.open("w", &path);
     other.sql("w", "DELETE FROM logs").unwrap();
     other.sql("w", "PRAGMA wal_checkpoint(PASSIVE)").unwrap();
     other.sql("w", "DROP TABLE gone").unwrap();
     other.sql("w", "PRAGMA wal_checkpoint(PASSIVE)").unwrap();
-    let wal = view.wal().map(|wal| wal as &dyn Storage);
+    let wal = view.wal().map(|wal| wal as &dyn PageSource);
     let before = mapped_from(view.database(), wal);
     assert!(before.file_bytes > map.file_bytes, "nothing was checkpointed");
     let sound = PageMap { path: String::new(), file_bytes: before.file_bytes, ..map };
@@ -159,8 +161,8 @@ fn pages_in_the_wal_are_seen_and_a_reader_sees_one_moment_while_others_write() {
     agrees_with_sqlite_without_free_pages(&mapped(&path), &sql);
 }
 
-fn mapped_from(database: &dyn Storage, wal: Option<&dyn Storage>) -> PageMap {
-    map(database, wal, &Options::default(), &Unwatched).unwrap()
+fn mapped_from(database: &dyn PageSource, wal: Option<&dyn PageSource>) -> PageMap {
+    map(database, wal, &MapOptions::default(), &NoProgress).unwrap()
 }
 
 fn agrees_with_sqlite_without_free_pages(map: &PageMap, sql: &rusqlite::Connection) {
@@ -186,7 +188,7 @@ fn it_leaves_no_file_behind() {
 /// A file in memory.
 struct Bytes<'a>(&'a [u8]);
 
-impl Storage for Bytes<'_> {
+impl PageSource for Bytes<'_> {
     fn size(&self) -> Result<u64> {
         self.0.size()
     }
@@ -359,8 +361,8 @@ fn without_its_first_page_the_size_of_a_page_is_told_by_the_others() {
             table: owner.table.clone(),
             root: owner.root,
         });
-        let options = Options { known: known.collect(), ..Options::default() };
-        let map = page_map::map(&Bytes(&patient.bytes), None, &options, &Unwatched).unwrap();
+        let options = MapOptions { known: known.collect(), ..MapOptions::default() };
+        let map = page_map::map(&Bytes(&patient.bytes), None, &options, &NoProgress).unwrap();
         assert_eq!(map.names_from, Names::Known);
         assert_eq!(map.owners[1..], patient.sound.owners[1..]);
     }
@@ -371,7 +373,7 @@ fn a_file_that_is_no_database_has_no_map() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("notes.txt");
     std::fs::write(&path, "no database ".repeat(2000)).unwrap();
-    let error = page_map::page_map(&path, &Options::default(), &Unwatched).unwrap_err();
+    let error = page_map::page_map(&path, &MapOptions::default(), &NoProgress).unwrap_err();
     assert_eq!(error.errcode, 26);
     assert_eq!(error.path, Some(path));
 }
@@ -379,9 +381,10 @@ fn a_file_that_is_no_database_has_no_map() {
 #[test]
 fn pages_that_a_check_names_are_marked_and_squares_stand_for_several_pages() {
     let (_directory, path) = fixture("");
-    let options = Options { resolution: 20, damaged: vec![50, 1_000_000], ..Options::default() };
+    let options =
+        MapOptions { resolution: 20, damaged: vec![50, 1_000_000], ..MapOptions::default() };
     let file = PrivateFile::open(&path).unwrap();
-    let map = map(&file, None, &options, &Unwatched).unwrap();
+    let map = map(&file, None, &options, &NoProgress).unwrap();
     assert_eq!(damaged(&map), [50]);
     assert_eq!(map.pages_per_cell, map.pages.div_ceil(20));
     let run = map.runs.iter().find(|run| run.damaged).unwrap();
@@ -429,7 +432,7 @@ fn whatever_the_bytes_are_there_is_a_map_of_all_of_them() {
                 let length = dice.below(bytes.len());
                 bytes.truncate(length);
             }
-            match map(&Bytes(&bytes), None, &Options::default(), &Unwatched) {
+            match map(&Bytes(&bytes), None, &MapOptions::default(), &NoProgress) {
                 Ok(map) => assert_eq!(by_page(&map).len() as u64, map.pages),
                 Err(error) => assert_eq!(error.errcode, 26),
             }
@@ -454,7 +457,7 @@ fn a_files_facts_are_told_and_who_has_it_open() {
     let database = info.database.unwrap();
     assert_eq!((database.journal_mode.as_str(), database.page_size), ("wal", 4096));
     assert_eq!(database.last_writer.as_deref(), Some(rusqlite::version()));
-    let kinds: Vec<_> = info.beside.iter().map(|it| it.kind).collect();
+    let kinds: Vec<_> = info.sidecars.iter().map(|it| it.kind).collect();
     let expected =
         [BesideKind::Backup, BesideKind::Backup, BesideKind::Snapshot, BesideKind::Preserved];
     assert_eq!(kinds, expected);

@@ -35,7 +35,7 @@ fn directory() -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn sidecar_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -214,7 +214,8 @@ fn opening_and_closing_neither_checkpoints_nor_writes() {
     let sql = connection.sql().unwrap();
     sql.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
     drop(connection);
-    let files = || [path.clone(), beside(&path, "-wal")].map(|file| std::fs::read(file).unwrap());
+    let files =
+        || [path.clone(), sidecar_path(&path, "-wal")].map(|file| std::fs::read(file).unwrap());
     let before = files();
     let connection = open(&path).unwrap();
     assert_eq!(text(&connection, "SELECT count(*) || '' FROM t"), "1");
@@ -234,7 +235,8 @@ fn a_file_cut_short_is_refused_as_it_is() {
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(8 * 4096).unwrap();
     drop(file);
-    let files = || [path.clone(), beside(&path, "-wal")].map(|file| std::fs::read(file).unwrap());
+    let files =
+        || [path.clone(), sidecar_path(&path, "-wal")].map(|file| std::fs::read(file).unwrap());
     let before = files();
     let error = open(&path).unwrap_err();
     assert_eq!((error.errcode, error.class()), (11, Class::Corrupt));
@@ -243,7 +245,7 @@ fn a_file_cut_short_is_refused_as_it_is() {
     assert!(before == files());
 
     // Without a WAL it does.
-    std::fs::remove_file(beside(&path, "-wal")).unwrap();
+    std::fs::remove_file(sidecar_path(&path, "-wal")).unwrap();
     let error = open(&path).unwrap_err();
     assert_eq!((error.errcode, error.class()), (11, Class::Corrupt));
 }

@@ -17,10 +17,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fusion_sqlite::engine::{self, Class, Connection, Profile, Stage, Task, Unwatched, Wal};
+use fusion_sqlite::engine::{self, Class, Connection, NoProgress, Profile, Progress, Stage, Wal};
 use fusion_sqlite::health::{Finding, Health};
-use fusion_sqlite::recovery::repair::{self, Options, recover_to};
-use fusion_sqlite::recovery::{Outcome, Reason, Report, StepKind, backup, snapshot_file};
+use fusion_sqlite::recovery::repair::{self, RepairOptions, recover_to};
+use fusion_sqlite::recovery::{
+    Reason, RepairOutcome, Report, StepKind, backup_file, snapshot_file,
+};
 use rusqlite::OpenFlags;
 use second_process::{SecondProcess, serve as serve_commands};
 
@@ -89,11 +91,11 @@ impl Folder {
     }
 
     fn repair(&self) -> Report {
-        self.repair_with(&Options::default()).unwrap()
+        self.repair_with(&RepairOptions::default()).unwrap()
     }
 
-    fn repair_with(&self, options: &Options) -> engine::Result<Report> {
-        repair::repair(&self.path, options, &mut |_| (), &Unwatched)
+    fn repair_with(&self, options: &RepairOptions) -> engine::Result<Report> {
+        repair::repair(&self.path, options, &mut |_| (), &NoProgress)
     }
 
     fn destroy(&self, page: u64) {
@@ -207,7 +209,7 @@ fn a_sound_file_is_left_as_it_is() {
     let folder = Folder::new();
     let before = folder.bytes();
     let report = folder.repair();
-    assert_eq!(report.outcome, Outcome::Healthy);
+    assert_eq!(report.outcome, RepairOutcome::Healthy);
     assert!(report.steps.is_empty() && report.preserved.is_none() && report.after.ok);
     assert_eq!(folder.bytes(), before);
     assert_eq!(folder.names(), BTreeSet::from(["fusion.db".to_owned()]));
@@ -222,10 +224,10 @@ fn a_stale_full_text_index_is_rebuilt_and_nothing_else_touched() {
         "INSERT OR REPLACE INTO tasks (rowid, id, title) VALUES (3, 'FN-3', 'new')",
     );
     let before = rows(&folder.open());
-    assert_eq!(folder.repair().outcome, Outcome::Healthy, "it is no damage");
-    let met = Options { reason: Reason::VirtualTable, ..Options::default() };
+    assert_eq!(folder.repair().outcome, RepairOutcome::Healthy, "it is no damage");
+    let met = RepairOptions { reason: Reason::VirtualTable, ..RepairOptions::default() };
     let report = folder.repair_with(&met).unwrap();
-    assert_eq!(report.outcome, Outcome::RebuiltFts);
+    assert_eq!(report.outcome, RepairOutcome::RebuiltFts);
     assert_eq!(report.steps.len(), 1);
     assert_eq!((report.steps[0].step, report.steps[0].ok), (StepKind::Fts, true));
     assert!(report.preserved.is_none());
@@ -242,7 +244,7 @@ fn an_index_out_of_step_is_rebuilt_and_nothing_else_touched() {
     out_of_step(&folder, "log_task", "UPDATE log SET task = 'FN-1' WHERE id % 7 = 0");
     let before = rows(&folder.open());
     let report = folder.repair();
-    assert_eq!(report.outcome, Outcome::Reindexed, "{}", report.text);
+    assert_eq!(report.outcome, RepairOutcome::Reindexed, "{}", report.text);
     assert!(report.preserved.is_none());
     assert!(report.text.contains("log_task"), "{}", report.text);
     let after = folder.open();
@@ -271,7 +273,7 @@ fn a_file_with_destroyed_pages_is_salvaged_and_its_original_kept() {
 
     let report = folder.repair();
 
-    assert_eq!(report.outcome, Outcome::Salvaged);
+    assert_eq!(report.outcome, RepairOutcome::Salvaged);
     let preserved = report.preserved.clone().unwrap();
     assert_eq!(std::fs::read(&preserved.database).unwrap(), bytes);
     assert_eq!(std::fs::read(preserved.wal.unwrap()).unwrap(), wal);
@@ -314,7 +316,7 @@ fn a_file_without_its_first_page_is_salvaged_into_its_tables() {
     for page in [vec![0; 4096], noise(1)] {
         overwrite(&folder.path, 0, &page);
         let report = folder.repair();
-        assert_eq!(report.outcome, Outcome::Salvaged);
+        assert_eq!(report.outcome, RepairOutcome::Salvaged);
         let after = folder.open();
         assert_sound(&after);
         assert_eq!(rows(&after), truth);
@@ -327,7 +329,7 @@ fn what_is_no_database_is_left_alone() {
     let folder = Folder::new();
     for content in [noise(3), b"not a database at all, but notes of somebody".repeat(1000)] {
         std::fs::write(&folder.path, &content).unwrap();
-        let error = folder.repair_with(&Options::default()).unwrap_err();
+        let error = folder.repair_with(&RepairOptions::default()).unwrap_err();
         assert!(error.code.starts_with("ERR_FUSION_"), "{error:?}");
         assert_eq!(folder.bytes(), content);
         assert_eq!(folder.names().len(), 1, "{:?}", folder.names());
@@ -338,17 +340,17 @@ fn what_is_no_database_is_left_alone() {
 fn where_nothing_can_be_read_the_newest_sound_backup_is_restored() {
     let folder = Folder::new();
     let target = folder.path.with_extension("db.backup");
-    let options = backup::Options::default();
-    backup::backup(&folder.path, &target, &options, &Unwatched).unwrap();
+    let options = backup_file::BackupOptions::default();
+    backup_file::backup(&folder.path, &target, &options, &NoProgress).unwrap();
     let truth = rows(&folder.open());
-    backup::backup(&folder.path, &target, &options, &Unwatched).unwrap();
+    backup_file::backup(&folder.path, &target, &options, &NoProgress).unwrap();
     overwrite(&target, 5 * PAGE, &noise(5));
     std::fs::remove_file(snapshot_file::path(&folder.path)).unwrap();
     close(folder.open());
     std::fs::write(&folder.path, noise(3)).unwrap();
 
     let report = folder.repair();
-    assert_eq!(report.outcome, Outcome::Restored, "{}", report.text);
+    assert_eq!(report.outcome, RepairOutcome::Restored, "{}", report.text);
     let used = report.backup.unwrap();
     assert!(used.path.to_str().unwrap().ends_with(".backup.1"));
     assert_eq!(std::fs::read(report.preserved.unwrap().database).unwrap(), noise(3));
@@ -361,7 +363,8 @@ fn where_nothing_can_be_read_the_newest_sound_backup_is_restored() {
 fn rows_of_the_backup_fill_gaps_and_bring_nothing_deleted_back() {
     let folder = Folder::new();
     let target = folder.path.with_extension("db.backup");
-    backup::backup(&folder.path, &target, &backup::Options::default(), &Unwatched).unwrap();
+    backup_file::backup(&folder.path, &target, &backup_file::BackupOptions::default(), &NoProgress)
+        .unwrap();
     let open = folder.open();
     run(&open, "DELETE FROM log WHERE id BETWEEN 1000 AND 1200 OR id % 100 = 0");
     run(&open, "UPDATE plain SET text = 'changed' WHERE id % 2 = 0");
@@ -402,7 +405,8 @@ fn rows_of_the_backup_fill_gaps_and_bring_nothing_deleted_back() {
 fn an_index_that_has_lost_pages_itself_keeps_no_row_of_the_backup_out() {
     let folder = Folder::new();
     let target = folder.path.with_extension("db.backup");
-    backup::backup(&folder.path, &target, &backup::Options::default(), &Unwatched).unwrap();
+    backup_file::backup(&folder.path, &target, &backup_file::BackupOptions::default(), &NoProgress)
+        .unwrap();
     let open = folder.open();
     let truth = rows(&open);
     close(open);
@@ -426,8 +430,8 @@ fn a_recovery_into_a_new_file_leaves_the_source_alone() {
     folder.destroy(pages[7]);
     let before = folder.bytes();
     let to = folder.path.with_file_name("new.db");
-    let report = recover_to(&folder.path, &to, &Options::default(), &Unwatched).unwrap();
-    assert_eq!(report.outcome, Outcome::Salvaged);
+    let report = recover_to(&folder.path, &to, &RepairOptions::default(), &NoProgress).unwrap();
+    assert_eq!(report.outcome, RepairOutcome::Salvaged);
     let names = format!(
         "What could be read of {} is in {}. {0} was not changed.\n",
         folder.path.display(),
@@ -440,7 +444,7 @@ fn a_recovery_into_a_new_file_leaves_the_source_alone() {
     let new = Connection::open(&to, OpenFlags::default(), Duration::ZERO).unwrap();
     assert_sound(&new);
     assert_eq!(folder.names(), BTreeSet::from(["fusion.db".to_owned(), "new.db".to_owned()]));
-    let error = recover_to(&folder.path, &to, &Options::default(), &Unwatched).unwrap_err();
+    let error = recover_to(&folder.path, &to, &RepairOptions::default(), &NoProgress).unwrap_err();
     assert_eq!(error.errcode, 14);
 }
 
@@ -451,11 +455,11 @@ fn rows_of_a_file_that_has_lost_its_schema_go_into_a_new_one_only() {
     close(folder.open());
     overwrite(&folder.path, 0, &[0; 4096]);
     let before = folder.bytes();
-    let error = folder.repair_with(&Options::default()).unwrap_err();
+    let error = folder.repair_with(&RepairOptions::default()).unwrap_err();
     assert_eq!(error.code, "ERR_FUSION_UNRECOVERABLE");
     assert!(error.message.contains("a new file"), "{}", error.message);
     let to = folder.path.with_file_name("new.db");
-    let report = recover_to(&folder.path, &to, &Options::default(), &Unwatched).unwrap();
+    let report = recover_to(&folder.path, &to, &RepairOptions::default(), &NoProgress).unwrap();
     assert!(report.text.contains("every row is in lost_and_found"), "{}", report.text);
     assert_eq!(folder.bytes(), before);
     let new = Connection::open(&to, OpenFlags::default(), Duration::ZERO).unwrap();
@@ -489,7 +493,7 @@ fn a_file_with_a_rollback_journal_is_repaired_and_stays_one() {
         let before = folder.bytes();
         let reader = plain();
         let report = folder.repair();
-        assert_eq!(report.outcome, Outcome::Salvaged, "{}", report.text);
+        assert_eq!(report.outcome, RepairOutcome::Salvaged, "{}", report.text);
         let preserved = report.preserved.unwrap();
         assert_eq!((std::fs::read(preserved.database).unwrap(), preserved.wal), (before, None));
         assert_sound(&reader);
@@ -521,9 +525,9 @@ fn the_wal_beside_a_file_that_was_emptied_gets_another_name_and_is_not_lost() {
 /// Has the WAL hold noise for `page`, well summed: what a program writes that has the page wrong
 /// in its memory.
 fn damage_in_wal(wal: &Path, page: u64) {
-    use fusion_sqlite::format::wal::{FRAME_HEADER, Frame, HEADER, Header};
+    use fusion_sqlite::format::wal::{FRAME_HEADER, Frame, HEADER, WalHeader};
     let mut bytes = std::fs::read(wal).unwrap();
-    let header = Header::parse(&bytes).unwrap();
+    let header = WalHeader::parse(&bytes).unwrap();
     let size = FRAME_HEADER + header.page_size as usize;
     let mut sums = header.checksum;
     let mut damaged = 0;
@@ -576,7 +580,7 @@ fn rows_of_a_wal_that_was_put_aside_are_told_of_and_can_be_salvaged_with_it() {
 
     // It is the file's own, and nothing shows that it is not: unasked it stays where it is.
     let file = folder.bytes();
-    let refused = folder.repair_with(&Options::default()).unwrap_err();
+    let refused = folder.repair_with(&RepairOptions::default()).unwrap_err();
     assert_eq!(refused.errcode, 11, "{refused}");
     assert!(refused.message.contains("nothing proves"), "{refused}");
     assert_eq!(std::fs::read(Wal::path(&folder.path)).unwrap(), wal);
@@ -584,9 +588,10 @@ fn rows_of_a_wal_that_was_put_aside_are_told_of_and_can_be_salvaged_with_it() {
     assert!(folder.names().iter().all(|name| !name.contains("stale")));
 
     // A person asks for it, so it is put aside: not applied, and not lost.
-    let report =
-        folder.repair_with(&Options { reason: Reason::Asked, ..Options::default() }).unwrap();
-    assert_eq!(report.outcome, Outcome::Healthy);
+    let report = folder
+        .repair_with(&RepairOptions { reason: Reason::Asked, ..RepairOptions::default() })
+        .unwrap();
+    assert_eq!(report.outcome, RepairOutcome::Healthy);
     assert_eq!(report.steps[0].step, StepKind::StaleWal);
     assert_eq!(number(&folder.open(), "SELECT count(*) FROM plain"), 4000);
     let aside = folder.names().into_iter().find(|name| name.contains("-wal.stale-")).unwrap();
@@ -606,7 +611,7 @@ fn rows_of_a_wal_that_was_put_aside_are_told_of_and_can_be_salvaged_with_it() {
     close(folder.open());
     std::fs::copy(&folder.path, &copy).unwrap();
     std::fs::copy(&aside, Wal::path(&copy)).unwrap();
-    let report = recover_to(&copy, &found, &Options::default(), &Unwatched).unwrap();
+    let report = recover_to(&copy, &found, &RepairOptions::default(), &NoProgress).unwrap();
     let salvage = report.salvage.unwrap();
     assert!(salvage.pages_from_wal > 0);
     let plain = salvage.tables.iter().find(|table| table.name == "plain").unwrap();
@@ -631,7 +636,7 @@ fn nothing_that_another_process_commits_meanwhile_is_lost() {
     // It is at it when the repair begins, and goes on after it.
     while output.next().unwrap() != "appended 20" {}
     let report = folder.repair();
-    assert_eq!(report.outcome, Outcome::Salvaged);
+    assert_eq!(report.outcome, RepairOutcome::Salvaged);
     let mut last = 0;
     for line in output.by_ref() {
         last = line.strip_prefix("appended ").unwrap().parse().unwrap();
@@ -712,8 +717,9 @@ fn a_first_page_is_repaired_while_others_have_the_file_and_its_empty_wal_open() 
         let damaged = folder.bytes();
 
         let patience = Duration::from_secs(20);
-        let report = folder.repair_with(&Options { patience, ..Options::default() }).unwrap();
-        assert_eq!(report.outcome, Outcome::Salvaged);
+        let report =
+            folder.repair_with(&RepairOptions { patience, ..RepairOptions::default() }).unwrap();
+        assert_eq!(report.outcome, RepairOutcome::Salvaged);
         let preserved = report.preserved.unwrap();
         assert_eq!(std::fs::read(&preserved.database).unwrap(), damaged);
         assert_eq!(preserved.wal, None);
@@ -742,7 +748,7 @@ fn a_first_page_of_another_page_size_is_repaired_while_others_have_an_empty_wal_
     let (mut other, here) = idle(&folder);
     let truth = rows(&here);
     overwrite(&folder.path, 0, &[0; 8192]);
-    assert_eq!(folder.repair().outcome, Outcome::Salvaged);
+    assert_eq!(folder.repair().outcome, RepairOutcome::Salvaged);
     assert_eq!(rows(&here), truth);
     assert_eq!(number(&here, "PRAGMA page_size"), 8192);
     other.sql("it", "INSERT INTO plain VALUES (5001, 'after')").unwrap();
@@ -758,7 +764,7 @@ fn a_first_page_is_repaired_where_an_ended_process_left_an_empty_wal() {
     drop(here);
     assert_eq!(wal_size(&folder), 0);
     overwrite(&folder.path, 0, &[0; 4096]);
-    assert_eq!(folder.repair().outcome, Outcome::Salvaged);
+    assert_eq!(folder.repair().outcome, RepairOutcome::Salvaged);
     let after = folder.open();
     assert_sound(&after);
     assert_eq!(rows(&after), truth);
@@ -771,13 +777,13 @@ struct CommitsBetween {
     writes_back: std::sync::atomic::AtomicBool,
 }
 
-impl Task for CommitsBetween {
+impl Progress for CommitsBetween {
     fn stage(&self, stage: Stage) {
         let verified = stage.name == "verifying";
         self.writes_back.fetch_or(verified, std::sync::atomic::Ordering::SeqCst);
     }
 
-    fn go_on(&self) -> engine::Result<()> {
+    fn check_cancelled(&self) -> engine::Result<()> {
         let mut other = self.other.lock().unwrap();
         if self.writes_back.load(std::sync::atomic::Ordering::SeqCst)
             && let Some(process) = other.as_mut()
@@ -801,8 +807,9 @@ fn what_another_process_commits_before_a_first_page_is_written_back_is_noticed()
     overwrite(&folder.path, 0, &[0; 4096]);
     let task =
         CommitsBetween { other: std::sync::Mutex::new(Some(other)), writes_back: false.into() };
-    let report = repair::repair(&folder.path, &Options::default(), &mut |_| (), &task).unwrap();
-    assert_eq!(report.outcome, Outcome::Salvaged);
+    let report =
+        repair::repair(&folder.path, &RepairOptions::default(), &mut |_| (), &task).unwrap();
+    assert_eq!(report.outcome, RepairOutcome::Salvaged);
     assert!(task.other.lock().unwrap().is_none(), "it was not let in");
     // The second attempt read the commit from the WAL.
     assert!(report.salvage.unwrap().pages_from_wal > 0);
@@ -854,7 +861,7 @@ fn a_process_killed_at_whatever_stage_leaves_the_old_file_or_the_new_one() {
 
         let report = folder.repair();
         assert!(
-            matches!(report.outcome, Outcome::Salvaged | Outcome::Healthy),
+            matches!(report.outcome, RepairOutcome::Salvaged | RepairOutcome::Healthy),
             "{kill_after}: {}",
             report.text
         );
@@ -897,7 +904,7 @@ fn where_the_disk_takes_no_more_the_file_stays_as_it_was() {
             folder.names()
         );
     }
-    assert_eq!(folder.repair().outcome, Outcome::Salvaged);
+    assert_eq!(folder.repair().outcome, RepairOutcome::Salvaged);
 }
 
 #[test]
@@ -907,9 +914,9 @@ fn a_repair_that_is_cancelled_at_whatever_stage_changes_nothing() {
     unsafe impl Sync for Cancelled {}
     // SAFETY: as above.
     unsafe impl Send for Cancelled {}
-    impl Task for Cancelled {
+    impl Progress for Cancelled {
         fn stage(&self, _: Stage) {}
-        fn go_on(&self) -> engine::Result<()> {
+        fn check_cancelled(&self) -> engine::Result<()> {
             let left = self.0.get();
             self.0.set(left.saturating_sub(1));
             if left == 0 { Err(engine::Error::cancelled()) } else { Ok(()) }
@@ -922,14 +929,14 @@ fn a_repair_that_is_cancelled_at_whatever_stage_changes_nothing() {
     let mut asked = 1;
     loop {
         let task = Cancelled(std::cell::Cell::new(asked));
-        match repair::repair(&folder.path, &Options::default(), &mut |_| (), &task) {
+        match repair::repair(&folder.path, &RepairOptions::default(), &mut |_| (), &task) {
             Err(error) => {
                 assert_eq!(error.code, "ERR_FUSION_CANCELLED");
                 assert_eq!(folder.bytes(), before);
                 assert_eq!(folder.names().len(), 1, "{asked}: {:?}", folder.names());
             }
             Ok(report) => {
-                assert_eq!(report.outcome, Outcome::Salvaged);
+                assert_eq!(report.outcome, RepairOutcome::Salvaged);
                 break;
             }
         }
@@ -940,9 +947,9 @@ fn a_repair_that_is_cancelled_at_whatever_stage_changes_nothing() {
 #[test]
 fn a_repair_that_waits_for_a_lock_ends_when_it_is_told_to() {
     struct Ends<'a>(&'a std::sync::atomic::AtomicBool);
-    impl Task for Ends<'_> {
+    impl Progress for Ends<'_> {
         fn stage(&self, _: Stage) {}
-        fn go_on(&self) -> engine::Result<()> {
+        fn check_cancelled(&self) -> engine::Result<()> {
             let ends = self.0.load(std::sync::atomic::Ordering::SeqCst);
             if ends { Err(engine::Error::cancelled()) } else { Ok(()) }
         }
@@ -963,7 +970,8 @@ fn a_repair_that_waits_for_a_lock_ends_when_it_is_told_to() {
         let ends = std::sync::atomic::AtomicBool::new(false);
         // Told once it knows what is wrong, before it has the lock, which nobody gives up.
         let mut found = |_: &Health| ends.store(true, std::sync::atomic::Ordering::SeqCst);
-        let options = Options { patience: Duration::from_secs(3600), ..Options::default() };
+        let options =
+            RepairOptions { patience: Duration::from_secs(3600), ..RepairOptions::default() };
         let error = repair::repair(&folder.path, &options, &mut found, &Ends(&ends)).unwrap_err();
         assert_eq!(error.code, "ERR_FUSION_CANCELLED");
         assert_eq!(folder.bytes(), before);
@@ -981,14 +989,14 @@ fn a_database_that_somebody_writes_to_all_the_time_is_said_to_be_in_use() {
     let mut other = SecondProcess::start();
     other.ask(&["open-hardened", "it", folder.path.to_str().unwrap()]).unwrap();
     other.sql("it", "BEGIN IMMEDIATE").unwrap();
-    let options = Options { patience: Duration::ZERO, ..Options::default() };
+    let options = RepairOptions { patience: Duration::ZERO, ..RepairOptions::default() };
     let error = folder.repair_with(&options).unwrap_err();
     assert_eq!(error.class(), Class::Transient);
     assert_eq!(folder.bytes(), before);
     other.sql("it", "COMMIT").unwrap();
     let mut found = Vec::new();
     let mut note = |health: &Health| found.push(health.ok);
-    repair::repair(&folder.path, &options, &mut note, &Unwatched).unwrap();
+    repair::repair(&folder.path, &options, &mut note, &NoProgress).unwrap();
     assert_eq!(found, [false]);
 }
 
@@ -1058,12 +1066,12 @@ impl Drop for Child {
 
 struct Tells;
 
-impl Task for Tells {
+impl Progress for Tells {
     fn stage(&self, stage: Stage) {
         tell(&format!("stage {} {}/{}", stage.name, stage.done, stage.total));
     }
 
-    fn go_on(&self) -> engine::Result<()> {
+    fn check_cancelled(&self) -> engine::Result<()> {
         Ok(())
     }
 }
@@ -1078,7 +1086,7 @@ fn child() {
     let Some(role) = std::env::var_os(ROLE) else { return };
     let path = PathBuf::from(std::env::var_os("FUSION_TEST_PATH").unwrap());
     if role == "repairs" {
-        match repair::repair(&path, &Options::default(), &mut |_| (), &Tells) {
+        match repair::repair(&path, &RepairOptions::default(), &mut |_| (), &Tells) {
             Ok(report) => tell(&format!("done {:?}", report.outcome)),
             Err(error) => tell(&format!("failed {:?} {error}", error.class())),
         }

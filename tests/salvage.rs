@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use fusion_sqlite::engine::{self, Unwatched};
+use fusion_sqlite::engine::{self, NoProgress};
 use fusion_sqlite::recovery::salvage::{
-    Options, Salvage, SchemaEntry, SchemaSource, Snapshot, Source, salvage,
+    Salvage, SalvageOptions, SchemaEntry, SchemaSource, Snapshot, Source, salvage,
 };
 use rusqlite::Connection;
 
@@ -33,7 +33,7 @@ fn database(directory: &Path, before: &str) -> Vec<u8> {
     bytes
 }
 
-fn salvaged(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, Connection) {
+fn salvaged(directory: &Path, bytes: &[u8], options: &SalvageOptions) -> (Salvage, Connection) {
     let (account, connection) = unchecked(directory, bytes, options);
     let check: String =
         connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
@@ -41,18 +41,18 @@ fn salvaged(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, Conn
     (account, connection)
 }
 
-fn unchecked(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, Connection) {
+fn unchecked(directory: &Path, bytes: &[u8], options: &SalvageOptions) -> (Salvage, Connection) {
     let storage = Bytes(bytes.to_vec());
     let path = directory.join("salvaged");
     let _ = std::fs::remove_file(&path);
     let source = Source { database: &storage, wal: None };
-    let account = salvage(source, options, &path, &Unwatched).unwrap();
+    let account = salvage(source, options, &path, &NoProgress).unwrap();
     (account, Connection::open(&path).unwrap())
 }
 
 struct Bytes(Vec<u8>);
 
-impl engine::Storage for Bytes {
+impl engine::PageSource for Bytes {
     fn size(&self) -> engine::Result<u64> {
         self.0.as_slice().size()
     }
@@ -99,7 +99,8 @@ fn a_sound_file_comes_back_whole_whatever_its_format() {
                 page_size % 3
             );
             let bytes = database(directory.path(), &before);
-            let (account, connection) = salvaged(directory.path(), &bytes, &Options::default());
+            let (account, connection) =
+                salvaged(directory.path(), &bytes, &SalvageOptions::default());
             assert!(rows(&connection) == original(directory.path(), &bytes), "{before}");
             assert_eq!(account.page_size, page_size);
             assert_eq!(account.schema_from, SchemaSource::File);
@@ -154,7 +155,7 @@ fn page(bytes: &mut [u8], number: u32) -> &mut [u8] {
 fn without_page_1_every_row_comes_back_by_the_snapshot() {
     let directory = tempfile::tempdir().unwrap();
     let sound = database(directory.path(), "PRAGMA page_size = 1024");
-    let options = Options { snapshot: Some(snapshot(directory.path(), &sound)) };
+    let options = SalvageOptions { snapshot: Some(snapshot(directory.path(), &sound)) };
     let mut zeroed = sound.clone();
     page(&mut zeroed, 1).fill(0);
     let mut overwritten = sound.clone();
@@ -176,7 +177,7 @@ fn without_page_1_and_a_snapshot_every_row_is_lost_and_found() {
     let sound = database(directory.path(), "PRAGMA page_size = 1024");
     let mut damaged = sound.clone();
     page(&mut damaged, 1).fill(0);
-    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    let (account, connection) = salvaged(directory.path(), &damaged, &SalvageOptions::default());
     assert_eq!(account.schema_from, SchemaSource::None);
     let found: i64 = connection
         .query_row(
@@ -204,7 +205,7 @@ fn a_lost_table_root_costs_no_row() {
     let root = snapshot(directory.path(), &sound).schema[0].root;
     let mut damaged = sound.clone();
     page(&mut damaged, root).fill(0);
-    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    let (account, connection) = salvaged(directory.path(), &damaged, &SalvageOptions::default());
     assert!(rows(&connection) == original(directory.path(), &sound));
     assert_eq!((account.tables[0].rows, account.tables[0].adopted), (3000, 3000));
 }
@@ -217,7 +218,7 @@ fn pages_that_have_changed_places_are_put_right() {
     for (one, other) in [(30, 90), (41, 42), (55, 120)] {
         swap(&mut damaged, one, other);
     }
-    let (_, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    let (_, connection) = salvaged(directory.path(), &damaged, &SalvageOptions::default());
     assert!(rows(&connection) == original(directory.path(), &sound));
 }
 
@@ -227,7 +228,7 @@ fn a_zeroed_leaf_is_told_by_the_rowids_that_it_held() {
     let sound = database(directory.path(), "PRAGMA page_size = 1024");
     let mut damaged = sound.clone();
     page(&mut damaged, 60).fill(0);
-    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    let (account, connection) = salvaged(directory.path(), &damaged, &SalvageOptions::default());
     let log = &account.tables[0];
     assert_eq!((log.name.as_str(), log.pages_lost), ("log", 1));
     let &[(low, high)] = log.gaps.as_slice() else { panic!("{:?}", log.gaps) };
@@ -263,7 +264,7 @@ fn a_leaf_with_a_flipped_pointer_or_count_keeps_all_of_its_rows() {
         }
     }
     assert!(damaged != sound);
-    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    let (account, connection) = salvaged(directory.path(), &damaged, &SalvageOptions::default());
     assert!(rows(&connection) == truth, "{account:?}");
     // What a damaged pointer leads to is read as a row by SQLite, where it can be.
     assert!(account.lost_and_found < leaves.len() as u64 / 4, "{account:?}");
@@ -292,7 +293,7 @@ fn a_row_whose_header_has_another_size_is_read_and_told_of() {
     // SQLite reads the row with other values, and its check says nothing of it. What it faults is
     // another page's kind; else the table would be carried as SQLite reads it.
     page(&mut bytes, other)[0] ^= 1;
-    let (account, connection) = salvaged(directory.path(), &bytes, &Options::default());
+    let (account, connection) = salvaged(directory.path(), &bytes, &SalvageOptions::default());
     assert!(rows(&connection) == truth, "{account:?}");
     let log = account.tables.iter().find(|table| table.name == "log").unwrap();
     assert_eq!((log.mended, log.records_lost), (1, 0), "{account:?}");
@@ -312,13 +313,13 @@ fn a_blob_that_ends_with_zeros_is_as_it_was() {
     connection.close().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     let truth = original(directory.path(), &bytes);
-    let (account, connection) = salvaged(directory.path(), &bytes, &Options::default());
+    let (account, connection) = salvaged(directory.path(), &bytes, &SalvageOptions::default());
     assert!(rows(&connection) == truth);
     assert_eq!((account.pages_lost, account.lost_and_found), (0, 0));
     // Where pages were zeroed, a page of zeros counts for content only behind others.
     let leaf = (2..).find(|&number| page(&mut bytes, number)[0] == 13).unwrap();
     page(&mut bytes, leaf).fill(0);
-    let (_, connection) = salvaged(directory.path(), &bytes, &Options::default());
+    let (_, connection) = salvaged(directory.path(), &bytes, &SalvageOptions::default());
     let found = rows(&connection);
     let of_zeros = |row: &&String| row.ends_with("00000000'");
     let expected: Vec<_> = truth.iter().filter(of_zeros).collect();
@@ -374,7 +375,7 @@ fn indexes_that_lost_the_same_rows_do_not_speak_against_a_leaf() {
     let rows = page(&mut damaged, moved).to_vec();
     page(&mut damaged, leaves[1]).copy_from_slice(&rows);
     page(&mut damaged, moved).fill(0);
-    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    let (account, connection) = salvaged(directory.path(), &damaged, &SalvageOptions::default());
     let steps = account.tables.iter().find(|table| table.name == "steps").unwrap();
     assert_eq!((account.lost_and_found, steps.pages_lost), (0, 1), "{steps:?}");
     let last: i64 =
@@ -400,7 +401,7 @@ fn leaves_without_rowids_are_told_from_an_indexs_by_what_the_index_has_of_them()
     let mut damaged = sound.clone();
     page(&mut damaged, interior[1]).fill(0);
     page(&mut damaged, entries[5]).fill(0);
-    let (account, connection) = salvaged(directory.path(), &damaged, &Options::default());
+    let (account, connection) = salvaged(directory.path(), &damaged, &SalvageOptions::default());
     let words = account.tables.iter().find(|table| table.name == "words").unwrap();
     // Of the table's pages only that one is gone, whose own rows were between its leaves.
     assert!(words.adopted > 500 && words.rows > 5900, "{words:?}");
@@ -455,7 +456,7 @@ fn a_damaged_table_that_only_its_application_can_compile_keeps_its_rows() {
         let at = leaf.unwrap() * 4096;
         bytes[at..at + 4096].fill(0);
     }
-    let (account, connection) = unchecked(directory.path(), &bytes, &Options::default());
+    let (account, connection) = unchecked(directory.path(), &bytes, &SalvageOptions::default());
     with_functions(&connection);
     for (query, truth) in queries.iter().zip(truth) {
         let found = read(&connection, query);

@@ -5,8 +5,8 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use fusion_sqlite::engine::{self, Storage, Unwatched};
-use fusion_sqlite::recovery::salvage::{Options, Source, salvage};
+use fusion_sqlite::engine::{self, NoProgress, PageSource};
+use fusion_sqlite::recovery::salvage::{SalvageOptions, Source, salvage};
 use rusqlite::Connection;
 
 /// Damaged files for each database.
@@ -18,7 +18,7 @@ struct Counted {
     reads: Cell<u64>,
 }
 
-impl Storage for Counted {
+impl PageSource for Counted {
     fn size(&self) -> engine::Result<u64> {
         self.bytes.as_slice().size()
     }
@@ -145,8 +145,9 @@ fn run(seed: u64, page_size: usize, pragmas: &str) {
         let (database, wal) = (counted(database), counted(wal));
         let target = directory.path().join("salvaged");
         let with_wal = file % 3 != 0;
-        let source = Source { database: &database, wal: with_wal.then_some(&wal as &dyn Storage) };
-        let made = salvage(source, &Options::default(), &target, &Unwatched);
+        let source =
+            Source { database: &database, wal: with_wal.then_some(&wal as &dyn PageSource) };
+        let made = salvage(source, &SalvageOptions::default(), &target, &NoProgress);
         let reads = database.reads.get() + wal.reads.get();
         assert!(reads <= 64 * (pages + 64), "file {file}: {reads} reads of {pages} pages");
         match made {

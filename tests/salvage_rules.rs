@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use fusion_sqlite::engine::{self, Unwatched};
+use fusion_sqlite::engine::{self, NoProgress};
 use fusion_sqlite::recovery::salvage::{
-    Options, Salvage, SchemaEntry, SchemaSource, Snapshot, Source, salvage,
+    Salvage, SalvageOptions, SchemaEntry, SchemaSource, Snapshot, Source, salvage,
 };
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -26,11 +26,11 @@ fn database(directory: &Path, sql: &str) -> Vec<u8> {
     bytes
 }
 
-fn salvaged_by(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, Connection) {
+fn salvaged_by(directory: &Path, bytes: &[u8], options: &SalvageOptions) -> (Salvage, Connection) {
     let path = directory.join("salvaged");
     let _ = std::fs::remove_file(&path);
     let source = Source { database: &Bytes(bytes), wal: None };
-    let account = salvage(source, options, &path, &Unwatched).unwrap();
+    let account = salvage(source, options, &path, &NoProgress).unwrap();
     let connection = Connection::open(&path).unwrap();
     let check: String =
         connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
@@ -39,7 +39,7 @@ fn salvaged_by(directory: &Path, bytes: &[u8], options: &Options) -> (Salvage, C
 }
 
 fn salvaged(directory: &Path, bytes: &[u8]) -> (Salvage, Connection) {
-    salvaged_by(directory, bytes, &Options::default())
+    salvaged_by(directory, bytes, &SalvageOptions::default())
 }
 
 /// What SQLite itself makes of the bytes.
@@ -51,7 +51,7 @@ fn sqlite(directory: &Path, bytes: &[u8]) -> Connection {
 
 struct Bytes<'a>(&'a [u8]);
 
-impl engine::Storage for Bytes<'_> {
+impl engine::PageSource for Bytes<'_> {
     fn size(&self) -> engine::Result<u64> {
         self.0.size()
     }
@@ -376,7 +376,7 @@ fn mixed(connection: &Connection) -> Vec<String> {
 }
 
 /// What a snapshot of the file would say.
-fn snapshot(directory: &Path, bytes: &[u8]) -> Options {
+fn snapshot(directory: &Path, bytes: &[u8]) -> SalvageOptions {
     let connection = sqlite(directory, bytes);
     let mut statement = connection
         .prepare("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema")
@@ -403,7 +403,7 @@ fn snapshot(directory: &Path, bytes: &[u8]) -> Options {
         schema,
         taken_ms: 0,
     };
-    Options { snapshot: Some(snapshot) }
+    SalvageOptions { snapshot: Some(snapshot) }
 }
 
 #[test]
@@ -438,7 +438,7 @@ fn a_wrong_field_of_the_header_costs_no_row_whatever_the_format_is() {
         for (at, field) in wrong {
             let mut damaged = sound.clone();
             damaged[at..at + field.len()].copy_from_slice(&field);
-            for options in [&Options::default(), &options] {
+            for options in [&SalvageOptions::default(), &options] {
                 let (account, connection) = salvaged_by(directory.path(), &damaged, options);
                 assert!(mixed(&connection) == truth, "{format}, {at}: {field:?}: {account:?}");
                 let same = ["page_size", "encoding", "auto_vacuum"].iter().all(|pragma| {

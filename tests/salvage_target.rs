@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fusion_sqlite::engine::{Error, Result, Stage, Task, Unwatched};
+use fusion_sqlite::engine::{Error, NoProgress, Progress, Result, Stage};
 use fusion_sqlite::format::Value;
 use fusion_sqlite::recovery::salvage::report::TableSalvage;
 use fusion_sqlite::recovery::salvage::target::{
@@ -234,7 +234,7 @@ fn copy_with(
     }
     drop(from);
     let entries = entries(&place.original);
-    let finished = target.finish(&entries, &mut tables, &Unwatched).unwrap();
+    let finished = target.finish(&entries, &mut tables, &NoProgress).unwrap();
     (finished, tables)
 }
 
@@ -435,7 +435,7 @@ fn records_from_before_add_column_get_its_default() {
         let inserted = target.insert(0, Some(99), &values(&row)).unwrap();
         assert!(matches!(inserted, Inserted::Refused(_)), "{inserted:?}");
     }
-    target.finish(&Entries::default(), &mut [TableSalvage::default()], &Unwatched).unwrap();
+    target.finish(&Entries::default(), &mut [TableSalvage::default()], &NoProgress).unwrap();
     assert_eq!(
         strings(&open(&place.target), "SELECT rowid, quote(c), d, quote(e), f FROM t"),
         [
@@ -501,7 +501,7 @@ fn duplicates_and_refusals_cost_one_row() {
     assert_eq!(insert(4, Some(8), &row(1, one, "u")), "refused");
 
     let mut tables = vec![TableSalvage::default(); 5];
-    target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    target.finish(&Entries::default(), &mut tables, &NoProgress).unwrap();
     let target = open(&place.target);
     assert_eq!(strings(&target, "SELECT rowid, a, n FROM t").len(), 2);
     assert_eq!(strings(&target, "SELECT k FROM w"), ["key"]);
@@ -534,7 +534,7 @@ fn text_is_kept_byte_for_byte() {
             target.lost(2, 3, Some(rowid), &[text], "why").unwrap();
         }
         target
-            .finish(&Entries::default(), &mut vec![TableSalvage::default(); 2], &Unwatched)
+            .finish(&Entries::default(), &mut vec![TableSalvage::default(); 2], &NoProgress)
             .unwrap();
         let connection = open(&place.target);
         let hex: Vec<String> = texts
@@ -576,7 +576,7 @@ fn index_entries_are_compared_in_the_databases_encoding() {
     ];
     entries.0.borrow_mut().insert(header.schema[1].root, told);
     let mut tables = [TableSalvage::default()];
-    target.finish(&entries, &mut tables, &Unwatched).unwrap();
+    target.finish(&entries, &mut tables, &NoProgress).unwrap();
     assert_eq!(tables[0].missing, [3, 4]);
     assert_eq!(tables[0].suspects.len(), 1);
     assert_eq!(tables[0].suspects[0].rowid, 2);
@@ -592,7 +592,7 @@ fn lost_rows_are_in_a_table_of_their_own_name() {
     target.lost(0, 8, None, &[Value::Null, Value::Blob(b""), Value::Integer(5)], "why").unwrap();
     target.lost(0, 8, None, &vec![Value::Integer(7); 2_500], "why").unwrap();
     let finished =
-        target.finish(&Entries::default(), &mut [TableSalvage::default()], &Unwatched).unwrap();
+        target.finish(&Entries::default(), &mut [TableSalvage::default()], &NoProgress).unwrap();
     assert_eq!(finished.lost_and_found, 3);
     let target = open(&place.target);
     assert_eq!(
@@ -719,7 +719,7 @@ fn a_table_whose_columns_have_taken_all_names_of_the_rowid_keeps_its_rowids() {
     let fields = [Value::Integer(1), Value::Integer(2), Value::Integer(3)];
     assert_eq!(target.insert(0, Some(77), &fields).unwrap(), Inserted::Yes);
     assert_eq!(target.insert(0, Some(77), &fields).unwrap(), Inserted::Duplicate { same: true });
-    target.finish(&Entries::default(), &mut [TableSalvage::default()], &Unwatched).unwrap();
+    target.finish(&Entries::default(), &mut [TableSalvage::default()], &NoProgress).unwrap();
     assert_eq!(schema(&place.target), schema(&place.original));
     let target = open(&place.target);
     assert_eq!(strings(&target, "PRAGMA integrity_check"), ["ok"]);
@@ -820,7 +820,7 @@ fn what_cannot_be_made_again_is_said_and_does_no_harm() {
     assert_eq!(target.shapes().len(), 2);
     assert_eq!(target.insert(0, Some(1), &[Value::Integer(5)]).unwrap(), Inserted::Yes);
     let mut tables = vec![TableSalvage::default(); 2];
-    let finished = target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    let finished = target.finish(&Entries::default(), &mut tables, &NoProgress).unwrap();
     for entry in &bad {
         let begin = format!("{} {}: ", entry.kind, entry.name);
         assert!(
@@ -877,7 +877,7 @@ fn rows_in_the_way_of_a_unique_index_move_to_lost_and_found() {
     }
     let mut tables: Vec<TableSalvage> =
         [6, 4].map(|rows| TableSalvage { rows, ..TableSalvage::default() }).to_vec();
-    let finished = target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    let finished = target.finish(&Entries::default(), &mut tables, &NoProgress).unwrap();
     assert_eq!(finished.schema_errors, [""; 0]);
     assert_eq!(finished.lost_and_found, 3);
     assert_eq!([tables[0].rows, tables[1].rows], [4, 3]);
@@ -949,7 +949,7 @@ fn indexes_tell_which_rows_are_missing_and_which_were_changed() {
         (root("byZ"), vec![by_a("other", 5, 5), by_a("other", 7, 6)]),
     ]);
     let mut tables = vec![TableSalvage::default(); 3];
-    target.finish(&entries, &mut tables, &Unwatched).unwrap();
+    target.finish(&entries, &mut tables, &NoProgress).unwrap();
     assert_eq!(tables[0].rows_missing, Some(2));
     assert_eq!(tables[0].missing, [201, 202]);
     let suspects: Vec<(i64, &str)> =
@@ -1247,7 +1247,7 @@ impl Cancelled {
     }
 }
 
-impl Task for Cancelled {
+impl Progress for Cancelled {
     fn stage(&self, stage: Stage) {
         assert!(stage.done <= stage.total, "{stage:?}");
         let mut stages = self.stages.lock().unwrap();
@@ -1256,7 +1256,7 @@ impl Task for Cancelled {
         }
     }
 
-    fn go_on(&self) -> Result<()> {
+    fn check_cancelled(&self) -> Result<()> {
         match self.left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) {
             ..=0 => Err(Error::cancelled()),
             _ => Ok(()),
@@ -1351,7 +1351,7 @@ fn reserved_bytes_and_a_file_without_tables_are_kept() {
     let mut header = snapshot(&open(&place.original));
     header.reserved = 12;
     let target = Target::create(&place.target, &header, &[], limits()).unwrap();
-    target.finish(&Entries::default(), &mut [], &Unwatched).unwrap();
+    target.finish(&Entries::default(), &mut [], &NoProgress).unwrap();
     // The header's byte 20 is the size of the reserved region.
     assert_eq!(std::fs::read(&place.target).unwrap()[20], 12);
     assert_eq!(number(&open(&place.target), "PRAGMA user_version"), 3);
@@ -1388,7 +1388,7 @@ fn tables_that_need_the_applications_functions_keep_their_rows() {
     let inserted = target.insert(2, Some(1), &[Value::Text(b"k")]).unwrap();
     assert!(matches!(inserted, Inserted::Refused(_)), "{inserted:?}");
     let mut tables = vec![TableSalvage::default(); 3];
-    let finished = target.finish(&Entries::default(), &mut tables, &Unwatched).unwrap();
+    let finished = target.finish(&Entries::default(), &mut tables, &NoProgress).unwrap();
     let errors: Vec<&str> =
         finished.schema_errors.iter().filter_map(|error| error.split(':').next()).collect();
     assert_eq!(errors, ["table keyed", "index byA"], "{:?}", finished.schema_errors);

@@ -7,9 +7,9 @@
 
 use std::path::Path;
 
-use fusion_sqlite::engine::{Result, Storage, Unwatched};
+use fusion_sqlite::engine::{Result, PageSource, NoProgress};
 use fusion_sqlite::format::wal::{self, Checksum, FRAME_HEADER, Frame};
-use fusion_sqlite::recovery::salvage::{Options, SchemaEntry, Snapshot, Source, salvage};
+use fusion_sqlite::recovery::salvage::{SalvageOptions, SchemaEntry, Snapshot, Source, salvage};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use rusqlite::Connection;
 
@@ -24,7 +24,7 @@ const HEAD: usize = 4;
 
 struct Bytes<'a>(&'a [u8]);
 
-impl Storage for Bytes<'_> {
+impl PageSource for Bytes<'_> {
     fn size(&self) -> Result<u64> {
         self.0.size()
     }
@@ -46,10 +46,10 @@ fuzz_target!(|input: &[u8]| {
     }
     let (database, wal) = (Bytes(database), Bytes(&wal));
     let source = Source { database: &database, wal: Some(&wal) };
-    let options = Options { snapshot: (flags & SNAPSHOT != 0).then(snapshot) };
+    let options = SalvageOptions { snapshot: (flags & SNAPSHOT != 0).then(snapshot) };
     let Ok(directory) = tempfile::tempdir() else { return };
     let target = directory.path().join("salvaged");
-    match salvage(source, &options, &target, &Unwatched) {
+    match salvage(source, &options, &target, &NoProgress) {
         Ok(_) => check(&target),
         Err(error) => {
             assert_eq!(error.code, "ERR_FUSION_NOTHING_TO_SALVAGE", "{error}");
@@ -115,7 +115,7 @@ fn mend_sums(log: &mut [u8]) {
     let Some(head) = log.get(..24) else { return };
     let mut sums = Checksum::default().after(head, big_endian);
     put(log, 24, [sums.0, sums.1]);
-    let Some(header) = wal::Header::parse(log) else { return };
+    let Some(header) = wal::WalHeader::parse(log) else { return };
     let Some(frames) = log.get_mut(wal::HEADER..) else { return };
     for frame in frames.chunks_exact_mut(FRAME_HEADER + header.page_size as usize) {
         put(frame, 8, [header.salts.0, header.salts.1]);

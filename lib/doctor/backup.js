@@ -4,7 +4,7 @@
 
 const { backupFile } = require('../../index.js')
 const { OK } = require('./exit-codes.js')
-const { bytes, counted, duration } = require('./wording.js')
+const { bytes, counted, duration } = require('./format.js')
 
 /** See main.js. */
 async function backup({ operands: [file, target], keep, verify }, terminal, signal) {

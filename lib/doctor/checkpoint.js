@@ -7,7 +7,7 @@ const { kOpen } = require('../internal.js')
 const { binding } = require('../native.js')
 const { DAMAGED, LOCKED, OK } = require('./exit-codes.js')
 const { showHealth } = require('./findings.js')
-const { counted, number } = require('./wording.js')
+const { counted, number } = require('./format.js')
 
 /** Milliseconds that readers and writers are waited for. */
 const PATIENCE = 5000

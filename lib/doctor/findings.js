@@ -2,8 +2,8 @@
 
 // The result of a check, as text.
 
-const { explain, extent, grouped, isDamage, summary } = require('./explain.js')
-const { counted, duration } = require('./wording.js')
+const { explain, extent, grouped, isDamage, summary } = require('./findings-text.js')
+const { counted, duration } = require('./format.js')
 
 /** Lines of SQLite's own that are shown for each kind of finding. */
 const SHOWN = 3

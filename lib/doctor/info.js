@@ -6,7 +6,7 @@ const { fileInfo } = require('../../index.js')
 const { OK } = require('./exit-codes.js')
 const { exitCodeOf } = require('./failure.js')
 const { showHolders } = require('./holders.js')
-const { bytes, counted, moment, number } = require('./wording.js')
+const { bytes, counted, moment, number } = require('./format.js')
 
 const LOCK_KINDS = {
   ofd: 'open-file-description locks, which hold whatever else a process does',

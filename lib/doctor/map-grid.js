@@ -3,7 +3,7 @@
 // The squares of a page map: where they are, and what is drawn on them and next to them.
 
 const { MARKS, classOf, tooltip } = require('./map-states.js')
-const { number } = require('./wording.js')
+const { number } = require('./format.js')
 const { escape, text } = require('./xml.js')
 
 /** Pixels. */

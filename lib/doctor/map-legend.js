@@ -3,7 +3,7 @@
 // What stands above and below the squares of a page map.
 
 const { MARKS, STATES, pagesIn, share } = require('./map-states.js')
-const { bytes, counted, number, pageList } = require('./wording.js')
+const { bytes, counted, number, pageList } = require('./format.js')
 const { LONGEST_NAME, escape, shortened, text } = require('./xml.js')
 
 /** Pixels. */

@@ -2,7 +2,7 @@
 
 // What a page can be, and how a run of pages is called and coloured.
 
-const { pageList } = require('./wording.js')
+const { pageList } = require('./format.js')
 
 /** Page states that are drawn on top, with a pattern of their own. */
 const MARKS = ['damaged', 'missing', 'orphan']

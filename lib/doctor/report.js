@@ -2,8 +2,8 @@
 
 // What a repair did, as text.
 
-const { explain, grouped, isDamage } = require('./explain.js')
-const { duration } = require('./wording.js')
+const { explain, grouped, isDamage } = require('./findings-text.js')
+const { duration } = require('./format.js')
 
 /** Whether the file is sound after it. */
 function isSound({ after }) {

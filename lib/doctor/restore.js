@@ -4,7 +4,7 @@
 
 const { restore: putBack } = require('../../index.js')
 const { OK } = require('./exit-codes.js')
-const { counted, duration } = require('./wording.js')
+const { counted, duration } = require('./format.js')
 
 /** See main.js. */
 async function restore({ operands: [file, from], verify }, terminal, signal) {

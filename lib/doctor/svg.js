@@ -5,9 +5,9 @@
 
 const { GRID, Grid, axis, grid } = require('./map-grid.js')
 const { composition, damageList, legend } = require('./map-legend.js')
-const { definitions, styles } = require('./map-look.js')
+const { definitions, styles } = require('./map-style.js')
 const { palette } = require('./palette.js')
-const { bytes, counted, moment, number } = require('./wording.js')
+const { bytes, counted, moment, number } = require('./format.js')
 const { escape, shortened, text } = require('./xml.js')
 
 /** Pixels. */

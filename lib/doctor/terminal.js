@@ -10,7 +10,7 @@ const { randomUUID } = require('node:crypto')
 const { createInterface } = require('node:readline/promises')
 const { stripVTControlCharacters } = require('node:util')
 const { shown } = require('../shown.js')
-const { number } = require('./wording.js')
+const { number } = require('./format.js')
 
 /** https://en.wikipedia.org/wiki/ANSI_escape_code#Select_Graphic_Rendition_parameters */
 const STYLES = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39], cyan: [36, 39] }

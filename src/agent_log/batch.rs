@@ -28,8 +28,8 @@ use std::ptr;
 use rusqlite::ffi;
 
 use super::entry::{Entry, Value};
-use super::queue::{Batch, RowOutcome, Unknown, commit_unknown};
-use super::shared::Shared;
+use super::log::LogCore;
+use super::queue::{Batch, RowOutcome, UncertainCommit, commit_unknown};
 use super::table;
 use crate::engine::{Class, Connection, Error, Result, errstr};
 
@@ -157,7 +157,7 @@ impl Statements {
     ///
     /// # Errors
     /// `ERR_FUSION_SCHEMA`; SQLite's.
-    pub fn prepare(connection: &Connection, shared: &Shared) -> Result<Self> {
+    pub fn prepare(connection: &Connection, shared: &LogCore) -> Result<Self> {
         let insert = table::insert(connection, shared)?;
         Ok(Self { insert, bump: table::bump(connection, shared)? })
     }
@@ -173,7 +173,7 @@ impl Statements {
     pub fn write(
         &self,
         connection: &Connection,
-        shared: &Shared,
+        shared: &LogCore,
         batch: &Batch,
         outcomes: &mut Outcomes,
     ) -> Result<Written> {
@@ -237,7 +237,7 @@ impl Statements {
     fn insert_row(
         &self,
         connection: &Connection,
-        shared: &Shared,
+        shared: &LogCore,
         entry: &Entry<'_>,
     ) -> Result<()> {
         let mut more = entry.more;
@@ -286,7 +286,7 @@ fn changes(connection: &Connection) -> i64 {
 ///
 /// # Errors
 /// `ERR_FUSION_SCHEMA` where the schema is at fault.
-fn is_rows_fault(connection: &Connection, shared: &Shared, error: &Error) -> Result<bool> {
+fn is_rows_fault(connection: &Connection, shared: &LogCore, error: &Error) -> Result<bool> {
     if error.errcode & 0xff == ffi::SQLITE_ERROR {
         table::check(connection, shared)?;
         return Ok(true);
@@ -316,7 +316,11 @@ enum Found {
 ///
 /// # Errors
 /// `ERR_FUSION_COMMIT_UNKNOWN` in every other case; SQLite's.
-fn was_committed(connection: &Connection, batch: &Batch, unknown: &Unknown) -> Result<bool> {
+fn was_committed(
+    connection: &Connection,
+    batch: &Batch,
+    unknown: &UncertainCommit,
+) -> Result<bool> {
     let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
     let sql = connection.sql()?;
     let select = sql

@@ -8,7 +8,7 @@
 //! | 0 | 6 × 4 | length in bytes of each value, native byte order; `u32::MAX` means NULL |
 //! | 24 | 4 | total length in bytes of the additional values; `u32::MAX` means none |
 //! | 28 | sum of the lengths | the values, UTF-8, without terminators |
-//! | | | the additional values: kind ([`Kind`], 1 byte), length (4 bytes), content |
+//! | | | the additional values: kind ([`ValueKind`], 1 byte), length (4 bytes), content |
 //!
 //! Entries follow each other without padding. A JavaScript thread fills the arena. The writer reads
 //! it and binds the values in place: text is copied once, out of V8.
@@ -71,7 +71,7 @@ pub struct Entries {
 
 /// Type of an additional column's value, in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// No content.
     Null = 0,
     /// 8 bytes, native byte order.
@@ -109,13 +109,13 @@ impl<'a> Iterator for More<'a> {
         let (content, rest) = rest.split_at_checked(length as usize)?;
         self.0 = rest;
         Some(match *kind {
-            kind if kind == Kind::Integer as u8 => {
+            kind if kind == ValueKind::Integer as u8 => {
                 Value::Integer(i64::from_ne_bytes(content.try_into().ok()?))
             }
-            kind if kind == Kind::Real as u8 => {
+            kind if kind == ValueKind::Real as u8 => {
                 Value::Real(f64::from_ne_bytes(content.try_into().ok()?))
             }
-            kind if kind == Kind::Text as u8 => Value::Text(content),
+            kind if kind == ValueKind::Text as u8 => Value::Text(content),
             _ => Value::Null,
         })
     }
@@ -201,7 +201,7 @@ impl Entries {
     /// Those of `write`.
     pub fn more<E>(
         &mut self,
-        kind: Kind,
+        kind: ValueKind,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         let start = self.bytes.len();
@@ -395,10 +395,10 @@ mod tests {
                 Ok::<(), ()>(())
             }
         };
-        entries.more(Kind::Integer, write(&i64::MIN.to_ne_bytes())).unwrap();
-        entries.more(Kind::Null, write(b"")).unwrap();
-        entries.more(Kind::Real, write(&1.5_f64.to_ne_bytes())).unwrap();
-        entries.more(Kind::Text, write(b"nul \0")).unwrap();
+        entries.more(ValueKind::Integer, write(&i64::MIN.to_ne_bytes())).unwrap();
+        entries.more(ValueKind::Null, write(b"")).unwrap();
+        entries.more(ValueKind::Real, write(&1.5_f64.to_ne_bytes())).unwrap();
+        entries.more(ValueKind::Text, write(b"nul \0")).unwrap();
         entries.finish();
         entries.push(row("after", None));
         let mut copies = Entries::default();

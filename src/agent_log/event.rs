@@ -31,7 +31,7 @@ pub enum Event {
     /// The path leads to another file, or to no file; writing has stopped, the entries are kept.
     Replaced(Error),
     /// A checkpoint reset the WAL, or was prevented.
-    Checkpoint(checkpoint::Outcome),
+    Checkpoint(checkpoint::CheckpointOutcome),
     /// A row that no call waits for was rejected; the columns are the log's additional columns.
     Rejected(Entries, Arc<[String]>, Error),
     /// The queue refused entries (`true`), or has room again (`false`).

@@ -19,26 +19,26 @@
 //!    database, or the caller that took it back.
 //! 2. The queue is first in, first out; a batch that failed goes back to its front.
 //! 3. A batch leaves the queue only under the write lock, so that a thread which holds that lock
-//!    can always empty the queue ([`Log::write_on`]).
+//!    can always empty the queue ([`Log::write_in_caller_transaction`]).
 //! 4. A receipt is settled after COMMIT, never before.
 
 mod batch;
-mod borrowed;
+mod caller_transaction;
 mod entry;
 mod event;
+mod log;
 mod options;
 mod queue;
 mod registry;
-mod shared;
 mod stats;
 mod table;
 mod thread;
 mod writer;
 
-pub use borrowed::Borrowed;
-pub use entry::{Entries, Entry, Field, Kind, More, Position, Value};
+pub use caller_transaction::CallerTransaction;
+pub use entry::{Entries, Entry, Field, More, Position, Value, ValueKind};
 pub use event::{Event, Listener};
-pub use options::{ChangeCounter, END_DEADLINE, Options};
+pub use options::{ChangeCounter, END_DEADLINE, LogOptions};
 pub use queue::{Answer, Receipt, Refusal, Rejection, Reply};
 pub use registry::{
     LockedOut, Log, at_end, flush_all, flush_unlocked, flush_until, open, open_in_memory, replaced,

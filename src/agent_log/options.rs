@@ -11,7 +11,7 @@ pub const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How a log writes. The first handle of a file decides for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct LogOptions {
     /// Settings of the writer's connection.
     pub profile: Profile,
     /// Rows that close a batch.
@@ -59,7 +59,7 @@ impl PartialEq for ChangeCounter {
     }
 }
 
-impl Default for Options {
+impl Default for LogOptions {
     fn default() -> Self {
         Self {
             profile: Profile::default(),

@@ -23,7 +23,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::entry::{Entries, Position};
-use super::options::Options;
+use super::options::LogOptions;
 use super::stats::Stats;
 use crate::checkpoint;
 use crate::engine::Error;
@@ -71,7 +71,8 @@ pub type Reply = Box<dyn FnOnce(Answer) + Send>;
 pub(super) type BarrierReply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// Answer to a requested checkpoint.
-pub(super) type CheckpointReply = Box<dyn FnOnce(Result<checkpoint::Outcome, Error>) + Send>;
+pub(super) type CheckpointReply =
+    Box<dyn FnOnce(Result<checkpoint::CheckpointOutcome, Error>) + Send>;
 
 /// Why the queue accepted no entry of a call.
 #[derive(Debug)]
@@ -99,13 +100,13 @@ pub enum Refusal {
 }
 
 /// Entries that were handed over together.
-pub(super) struct Chunk {
+pub(super) struct PendingAppend {
     pub entries: Entries,
     /// The first entry that is not settled.
     pub position: Position,
     /// When the first of them was accepted.
     pub since: Instant,
-    ticket: Option<Ticket>,
+    ticket: Option<AppendWaiter>,
 }
 
 /// A call that waits until `target` rows are settled.
@@ -116,7 +117,7 @@ struct Barrier {
     reply: BarrierReply,
 }
 
-struct Ticket {
+struct AppendWaiter {
     reply: Reply,
     receipt: Receipt,
     thread: ThreadId,
@@ -154,18 +155,18 @@ pub(super) enum RowOutcome {
 /// The chunks of a transaction, in order. The last chunk may reach beyond the batch's limits.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub chunks: Vec<Chunk>,
+    pub chunks: Vec<PendingAppend>,
     /// The batch has at most this many rows.
     pub limit_rows: usize,
     /// The batch ends with the row that reaches this many bytes.
     pub limit_bytes: usize,
     /// The failed COMMIT that may have stored the batch's first rows.
-    pub unknown: Option<Unknown>,
+    pub unknown: Option<UncertainCommit>,
 }
 
 /// A failed COMMIT that may have stored its rows: its frames may be in the WAL, where SQLite finds
 /// them when it next rebuilds the WAL-index.
-pub(super) struct Unknown {
+pub(super) struct UncertainCommit {
     /// The outcome of each row in the transaction.
     pub outcomes: Vec<RowOutcome>,
     /// Why COMMIT failed.
@@ -174,7 +175,7 @@ pub(super) struct Unknown {
 
 /// Replies and events that a finished batch leaves to deliver outside the mutex.
 #[derive(Default)]
-pub(super) struct Settled {
+pub(super) struct Completions {
     replies: Vec<(Reply, Answer)>,
     barriers: Vec<(BarrierReply, Result<(), Error>)>,
     /// Rejected rows that no call waits for, with their values.
@@ -197,7 +198,7 @@ pub(super) enum Next {
 
 #[derive(Default)]
 pub(super) struct State {
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<PendingAppend>,
     /// Rows and bytes accepted and not settled: queued, or in an open transaction.
     pub rows: usize,
     pub bytes: usize,
@@ -232,7 +233,7 @@ pub(super) struct State {
     /// The WAL has changed: the checkpoint policy has to decide again.
     pub look_at_wal: bool,
     /// The failed COMMIT that may have stored the first rows of the queue.
-    unknown: Option<Unknown>,
+    unknown: Option<UncertainCommit>,
     refusing: bool,
     spare: Vec<Entries>,
     pub stats: Stats,
@@ -260,7 +261,7 @@ pub(super) struct Queue {
     start: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-impl Chunk {
+impl PendingAppend {
     fn rows_left(&self) -> usize {
         self.entries.len().saturating_sub(self.position.row)
     }
@@ -331,7 +332,7 @@ impl Queue {
     }
 
     /// Accepts one entry that no call waits for: `entry` is copied into the queue's own arena.
-    pub fn push_one(&self, entry: &Entries, options: &Options) -> Result<(), Refusal> {
+    pub fn push_one(&self, entry: &Entries, options: &LogOptions) -> Result<(), Refusal> {
         let mut state = self.lock();
         state.admit(entry.byte_len(), options)?;
         let first = state.chunks.is_empty();
@@ -339,7 +340,7 @@ impl Queue {
             Some(tail) if tail.ticket.is_none() && tail.entries.byte_len() < SHARED_ARENA => tail,
             _ => {
                 let entries = state.spare.pop().unwrap_or_default();
-                state.chunks.push_back(Chunk {
+                state.chunks.push_back(PendingAppend {
                     entries,
                     position: Position::default(),
                     since: Instant::now(),
@@ -369,7 +370,7 @@ impl Queue {
         &self,
         entries: Entries,
         reply: Reply,
-        options: &Options,
+        options: &LogOptions,
     ) -> Result<Entries, Refusal> {
         let mut state = self.lock();
         // Under the mutex that accepts the entries: calls accepted after the stop get no reply.
@@ -385,11 +386,11 @@ impl Queue {
         }
         let was_due = state.is_full(options);
         let (rows, bytes) = (entries.len(), entries.byte_len());
-        state.chunks.push_back(Chunk {
+        state.chunks.push_back(PendingAppend {
             entries,
             position: Position::default(),
             since: Instant::now(),
-            ticket: Some(Ticket {
+            ticket: Some(AppendWaiter {
                 reply,
                 receipt: Receipt::default(),
                 thread: std::thread::current().id(),
@@ -409,7 +410,7 @@ impl Queue {
     }
 
     /// A turn of JavaScript that appended awaited entries has ended.
-    pub fn turn_ended(&self, options: &Options) {
+    pub fn turn_ended(&self, options: &LogOptions) {
         let mut state = self.lock();
         if state.awaited_since.is_some() && !std::mem::replace(&mut state.turn_ended, true) {
             let due = state.awaited_due(options);
@@ -578,9 +579,14 @@ impl Queue {
 
     /// Settles a batch whose transaction has committed: each row by its outcome. Rows without an
     /// outcome go back to the front of the queue.
-    pub fn settle(&self, batch: Batch, outcomes: Vec<RowOutcome>, options: &Options) -> Settled {
+    pub fn settle(
+        &self,
+        batch: Batch,
+        outcomes: Vec<RowOutcome>,
+        options: &LogOptions,
+    ) -> Completions {
         let now = Instant::now();
-        let mut completions = Settled::default();
+        let mut completions = Completions::default();
         let mut done = Vec::new();
         let mut rest = Vec::new();
         let (mut rows, mut bytes, mut inserted, mut rejected) = (0, 0, 0, 0);
@@ -660,8 +666,8 @@ impl Queue {
     }
 
     /// Discards a batch that was returned to the caller; calls that wait for it get an error.
-    pub fn forget(&self, batch: Batch, options: &Options) -> Settled {
-        let mut completions = Settled::default();
+    pub fn forget(&self, batch: Batch, options: &LogOptions) -> Completions {
+        let mut completions = Completions::default();
         let mut state = self.lock();
         let mut unknown = batch.unknown.as_ref().map_or(0, |unknown| unknown.outcomes.len());
         for mut chunk in batch.chunks {
@@ -708,15 +714,15 @@ impl Queue {
             state.accepted -= rows as u64;
         }
         let barriers = std::mem::take(&mut state.barriers);
-        state.await_rest();
+        state.recompute_deadline();
         drop(state);
         self.progress.notify_all();
         Left { batch, barriers }
     }
 
     /// Appends the entries and barriers that another log gave up to the end of this queue.
-    pub fn take_over(&self, left: Left, options: &Options) -> Settled {
-        let mut completions = Settled::default();
+    pub fn take_over(&self, left: Left, options: &LogOptions) -> Completions {
+        let mut completions = Completions::default();
         let mut state = self.lock();
         for chunk in left.batch.chunks {
             state.add(chunk.rows_left(), chunk.bytes_left());
@@ -769,8 +775,8 @@ impl Queue {
     }
 
     /// Answers the calls selected by `waiting` with `error`. The entries stay queued.
-    pub fn fail_waiting(&self, error: &Error, waiting: &Waiting) -> Settled {
-        let mut completions = Settled::default();
+    pub fn fail_waiting(&self, error: &Error, waiting: &Waiting) -> Completions {
+        let mut completions = Completions::default();
         let mut state = self.lock();
         for chunk in &mut state.chunks {
             if let Some(ticket) =
@@ -786,7 +792,7 @@ impl Queue {
         for barrier in failed {
             completions.barriers.push((barrier.reply, Err(error.clone())));
         }
-        state.await_rest();
+        state.recompute_deadline();
         drop(state);
         self.progress.notify_all();
         completions
@@ -804,7 +810,7 @@ pub(super) fn commit_unknown(cause: &Error) -> Error {
 
 impl State {
     /// Refuses entries that exceed the limit, or that come after the log was closed.
-    fn admit(&mut self, bytes: usize, options: &Options) -> Result<(), Refusal> {
+    fn admit(&mut self, bytes: usize, options: &LogOptions) -> Result<(), Refusal> {
         let limit = options.queue_bytes;
         if self.closing {
             return Err(Refusal::Closed);
@@ -833,7 +839,7 @@ impl State {
     }
 
     /// Whether a whole batch is queued.
-    fn is_full(&self, options: &Options) -> bool {
+    fn is_full(&self, options: &LogOptions) -> bool {
         self.queued_rows >= options.batch_rows || self.queued_bytes >= options.batch_bytes
     }
 
@@ -864,21 +870,21 @@ impl State {
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
         // Entries that the same turn appends later wait for its end.
         self.turn_ended &= !self.chunks.is_empty();
-        self.await_rest();
+        self.recompute_deadline();
         batch
     }
 
-    fn put_front(&mut self, chunk: Chunk) {
+    fn put_front(&mut self, chunk: PendingAppend) {
         self.queued_rows += chunk.rows_left();
         self.queued_bytes += chunk.bytes_left();
         self.chunks.push_front(chunk);
         // The chunk was due before it was taken.
         self.turn_ended = true;
-        self.await_rest();
+        self.recompute_deadline();
     }
 
     /// Recomputes [`Self::awaited_since`].
-    fn await_rest(&mut self) {
+    fn recompute_deadline(&mut self) {
         let append = self.chunks.iter().find(|chunk| chunk.ticket.is_some());
         let barrier = self.barriers.first();
         let append = append.map(|chunk| chunk.since);
@@ -887,7 +893,7 @@ impl State {
     }
 
     /// When the awaited entries are due.
-    fn awaited_due(&self, options: &Options) -> Option<Instant> {
+    fn awaited_due(&self, options: &LogOptions) -> Option<Instant> {
         let linger = options.awaited_linger;
         let patience = if self.turn_ended { linger } else { linger.max(LONGEST_TURN) };
         self.awaited_since.map(|since| since + patience)
@@ -920,14 +926,14 @@ impl State {
     }
 
     /// Answers the barriers that are reached, and detects that a full queue has room again.
-    fn finish(&mut self, completions: &mut Settled, options: &Options) {
+    fn finish(&mut self, completions: &mut Completions, options: &LogOptions) {
         let settled = self.settled;
         let (reached, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.barriers)
             .into_iter()
             .partition(|barrier| barrier.target <= settled);
         self.barriers = waiting;
         completions.barriers.extend(reached.into_iter().map(|barrier| (barrier.reply, Ok(()))));
-        self.await_rest();
+        self.recompute_deadline();
         if self.refusing && self.bytes <= options.queue_bytes / 2 {
             self.refusing = false;
             completions.relieved = true;
@@ -935,7 +941,7 @@ impl State {
     }
 
     /// What the writer has to do at `now`.
-    pub fn next(&mut self, now: Instant, options: &Options) -> Next {
+    pub fn next(&mut self, now: Instant, options: &LogOptions) -> Next {
         if self.stopped.is_some() {
             return if self.closing { Next::Stop } else { Next::Wait(None) };
         }
@@ -959,7 +965,7 @@ impl State {
     }
 }
 
-impl Settled {
+impl Completions {
     /// Whether no waiting call gets an answer.
     pub fn is_empty(&self) -> bool {
         self.replies.is_empty() && self.barriers.is_empty()
@@ -989,19 +995,19 @@ mod tests {
         entries
     }
 
-    fn append(queue: &Queue, options: &Options) {
+    fn append(queue: &Queue, options: &LogOptions) {
         queue.push_batch(entry(), Box::new(|_| ()), options).unwrap();
     }
 
-    fn is_due(queue: &Queue, options: &Options, after: Duration) -> bool {
+    fn is_due(queue: &Queue, options: &LogOptions, after: Duration) -> bool {
         matches!(queue.lock().next(Instant::now() + after, options), Next::Commit)
     }
 
     /// Takes the batch that is due and commits it, with `meanwhile` in between.
-    fn commit(queue: &Queue, options: &Options, meanwhile: impl FnOnce()) -> usize {
+    fn commit(queue: &Queue, options: &LogOptions, meanwhile: impl FnOnce()) -> usize {
         let batch = queue.take_batch(options.batch_rows, options.batch_bytes);
         meanwhile();
-        let rows = batch.chunks.iter().map(Chunk::rows_left).sum();
+        let rows = batch.chunks.iter().map(PendingAppend::rows_left).sum();
         let outcomes = (0..rows).map(|id| RowOutcome::Inserted(id as i64)).collect();
         queue.settle(batch, outcomes, options).reply();
         rows
@@ -1009,7 +1015,7 @@ mod tests {
 
     #[test]
     fn what_one_turn_appends_is_one_batch_when_the_turn_ends() {
-        let (queue, options) = (Queue::new(), Options::default());
+        let (queue, options) = (Queue::new(), LogOptions::default());
         for _ in 0..20 {
             append(&queue, &options);
             assert!(!is_due(&queue, &options, Duration::ZERO));
@@ -1021,14 +1027,14 @@ mod tests {
 
     #[test]
     fn a_turn_that_does_not_end_holds_nothing_back_for_long() {
-        let (queue, options) = (Queue::new(), Options::default());
+        let (queue, options) = (Queue::new(), LogOptions::default());
         append(&queue, &options);
         assert!(is_due(&queue, &options, LONGEST_TURN));
     }
 
     #[test]
     fn what_is_appended_during_a_commit_is_the_next_batch() {
-        let (queue, options) = (Queue::new(), Options::default());
+        let (queue, options) = (Queue::new(), LogOptions::default());
         append(&queue, &options);
         queue.turn_ended(&options);
         let more = || (0..3).for_each(|_| append(&queue, &options));
@@ -1045,7 +1051,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_is_given_back_is_due_again() {
-        let (queue, options) = (Queue::new(), Options::default());
+        let (queue, options) = (Queue::new(), LogOptions::default());
         append(&queue, &options);
         queue.turn_ended(&options);
         let batch = queue.take_batch(options.batch_rows, options.batch_bytes);
@@ -1055,7 +1061,7 @@ mod tests {
 
     #[test]
     fn a_barrier_and_a_full_batch_are_due_at_once() {
-        let options = Options { batch_rows: 3, ..Options::default() };
+        let options = LogOptions { batch_rows: 3, ..LogOptions::default() };
         let queue = Queue::new();
         queue.push_one(&entry(), &options).unwrap();
         assert!(!is_due(&queue, &options, Duration::ZERO));
@@ -1071,7 +1077,8 @@ mod tests {
     #[test]
     fn the_floor_counts_from_the_first_entry() {
         let linger = Duration::from_secs(3600);
-        let options = Options { awaited_linger: linger, linger: linger * 2, ..Options::default() };
+        let options =
+            LogOptions { awaited_linger: linger, linger: linger * 2, ..LogOptions::default() };
         let queue = Queue::new();
         append(&queue, &options);
         queue.turn_ended(&options);
@@ -1081,7 +1088,7 @@ mod tests {
 
     #[test]
     fn the_writer_is_woken_only_where_it_would_sleep_too_long() {
-        let (queue, options) = (Queue::new(), Options::default());
+        let (queue, options) = (Queue::new(), LogOptions::default());
         let soon = Instant::now();
         queue.lock().thread = Thread::Asleep(Some(soon));
         append(&queue, &options);
@@ -1093,8 +1100,8 @@ mod tests {
 
     #[test]
     fn a_writer_that_rests_is_started_once_by_whatever_needs_it() {
-        let options = Options::default();
-        let needs: [fn(&Queue, &Options); 5] = [
+        let options = LogOptions::default();
+        let needs: [fn(&Queue, &LogOptions); 5] = [
             append,
             |queue, options| drop(queue.push_one(&entry(), options)),
             |queue, _| queue.look_at_wal(),

@@ -9,27 +9,27 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use super::borrowed::Borrowed;
+use super::caller_transaction::CallerTransaction;
 use super::entry::{Entries, Position};
 use super::event::{Event, Listener};
-use super::options::{END_DEADLINE, Options};
+use super::log::LogCore;
+use super::options::{END_DEADLINE, LogOptions};
 use super::queue::{Batch, Refusal, Reply, Waiting};
-use super::shared::Shared;
 use super::stats::{Stats, WalStatus};
 use super::{table, thread};
 use crate::checkpoint;
 use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file_moved};
 
 /// Logs whose writer has not ended, including closing logs, with their number of handles.
-static RUNNING: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
+static RUNNING: Mutex<Vec<(Arc<LogCore>, usize)>> = Mutex::new(Vec::new());
 
-fn running() -> MutexGuard<'static, Vec<(Arc<Shared>, usize)>> {
+fn running() -> MutexGuard<'static, Vec<(Arc<LogCore>, usize)>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A handle on a file's log. Dropping it does not wait; accepted entries are still written.
 pub struct Log {
-    shared: Arc<Shared>,
+    shared: Arc<LogCore>,
     id: u64,
     closed: bool,
 }
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Log {
 /// `ERR_FUSION_OPTIONS_CONFLICT`, `ERR_FUSION_THREAD`.
 pub fn open(
     file: &Arc<DatabaseFile>,
-    options: Options,
+    options: LogOptions,
     insists: bool,
     listener: Arc<dyn Listener>,
 ) -> Result<Log> {
@@ -73,7 +73,7 @@ pub fn open(
         shared.listen(id, listener);
         Arc::clone(shared)
     } else {
-        let shared = Arc::new(Shared::new(Arc::clone(file), options));
+        let shared = Arc::new(LogCore::new(Arc::clone(file), options));
         // Before the writer starts: it may emit an event at once.
         shared.listen(id, listener);
         thread::start(&shared, forget)?;
@@ -85,15 +85,15 @@ pub fn open(
 }
 
 /// The log of a database without a file: no writer, no other handles. Entries stay queued until
-/// [`Log::write_on`] writes them.
-pub fn open_in_memory(options: Options, listener: Arc<dyn Listener>) -> Log {
-    let shared = Arc::new(Shared::new(DatabaseFile::in_memory(), options));
+/// [`Log::write_in_caller_transaction`] writes them.
+pub fn open_in_memory(options: LogOptions, listener: Arc<dyn Listener>) -> Log {
+    let shared = Arc::new(LogCore::new(DatabaseFile::in_memory(), options));
     shared.listen(0, listener);
     Log { shared, id: 0, closed: false }
 }
 
 /// The writer of `shared` has ended.
-fn forget(shared: &Arc<Shared>) {
+fn forget(shared: &Arc<LogCore>) {
     running().retain(|(other, _)| !Arc::ptr_eq(other, shared));
 }
 
@@ -113,7 +113,7 @@ pub fn replaced(id: FileId, error: &Error) {
     }
 }
 
-fn logs_of(id: FileId) -> Vec<Arc<Shared>> {
+fn logs_of(id: FileId) -> Vec<Arc<LogCore>> {
     let logs: Vec<_> = running().iter().map(|(shared, _)| Arc::clone(shared)).collect();
     logs.into_iter().filter(|shared| shared.file.id == id).collect()
 }
@@ -280,8 +280,12 @@ impl Log {
     ///
     /// # Errors
     /// SQLite's; the entries are then queued as before.
-    pub fn write_on(&self, connection: &Connection, borrowed: &mut Option<Borrowed>) -> Result<()> {
-        Borrowed::write(&self.shared, connection, borrowed)
+    pub fn write_in_caller_transaction(
+        &self,
+        connection: &Connection,
+        borrowed: &mut Option<CallerTransaction>,
+    ) -> Result<()> {
+        CallerTransaction::write(&self.shared, connection, borrowed)
     }
 
     /// Takes back all entries that were accepted and are not committed. Calls that wait for such an
@@ -309,7 +313,7 @@ impl Log {
     pub fn checkpoint(
         &self,
         mode: checkpoint::Mode,
-        reply: impl FnOnce(Result<checkpoint::Outcome>) + Send + 'static,
+        reply: impl FnOnce(Result<checkpoint::CheckpointOutcome>) + Send + 'static,
     ) {
         self.shared.queue.request_checkpoint(mode, Box::new(reply));
     }
@@ -320,7 +324,7 @@ impl Log {
     }
 
     /// The options in force.
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &LogOptions {
         &self.shared.options
     }
 
@@ -392,7 +396,7 @@ impl Log {
     /// this log. If both are handles on one log, whose file is at its path again, that log goes on.
     pub fn move_to(&self, next: &Log) {
         if Arc::ptr_eq(&self.shared, &next.shared) {
-            return self.shared.go_on(Class::Replaced);
+            return self.shared.check_cancelled(Class::Replaced);
         }
         let left = self.shared.queue.leave();
         next.shared.deliver(next.shared.queue.take_over(left, &next.shared.options));

@@ -20,7 +20,7 @@ use rusqlite::{OptionalExtension, ffi};
 
 use super::batch::Statement;
 use super::entry::Field;
-use super::shared::Shared;
+use super::log::LogCore;
 use crate::engine::{Connection, Error, Result, SQLITE_ERROR};
 
 /// SQL that creates the table: Fusion's schema, without the reference to `tasks`.
@@ -48,7 +48,7 @@ pub const BUMP: &str = "INSERT INTO main.__meta (key, value) \
 pub(super) const TABLE: &str = "agentLogEntries";
 
 /// The INSERT of an entry; parameters in the order of the fields, then of the additional columns.
-pub(super) fn insert(connection: &Connection, shared: &Shared) -> Result<Statement> {
+pub(super) fn insert(connection: &Connection, shared: &LogCore) -> Result<Statement> {
     let sql = insert_sql(&shared.options.columns);
     let mut prepared = prepare(connection, &sql);
     if prepared.as_ref().is_err_and(is_schema_error) && may_make(connection, shared)? {
@@ -64,7 +64,7 @@ pub(super) fn insert(connection: &Connection, shared: &Shared) -> Result<Stateme
 ///
 /// # Errors
 /// `ERR_FUSION_SCHEMA` if it cannot: the schema is at fault, not the row; SQLite's.
-pub(super) fn check(connection: &Connection, shared: &Shared) -> Result<()> {
+pub(super) fn check(connection: &Connection, shared: &LogCore) -> Result<()> {
     match prepare(connection, &insert_sql(&shared.options.columns)) {
         Ok(_) => Ok(()),
         Err(error) => Err(insert_fault(connection, shared, error)),
@@ -78,7 +78,7 @@ pub(super) fn check(connection: &Connection, shared: &Shared) -> Result<()> {
 /// `ERR_FUSION_SCHEMA` if it cannot: the schema is at fault, not the row; SQLite's.
 pub(super) fn check_required(
     connection: &Connection,
-    shared: &Shared,
+    shared: &LogCore,
     error: &Error,
 ) -> Result<()> {
     let names = || {
@@ -110,7 +110,7 @@ pub(super) fn check_required(
 }
 
 /// The statement that increases the change counter, if there is one.
-pub(super) fn bump(connection: &Connection, shared: &Shared) -> Result<Option<Statement>> {
+pub(super) fn bump(connection: &Connection, shared: &LogCore) -> Result<Option<Statement>> {
     let Some(counter) = &shared.options.change_counter else {
         return Ok(None);
     };
@@ -222,7 +222,7 @@ pub(super) fn is_view(connection: &Connection) -> Result<bool> {
     Ok(kind_of(connection, TABLE)?.is_some_and(|kind| kind == "view"))
 }
 
-fn may_make(connection: &Connection, shared: &Shared) -> Result<bool> {
+fn may_make(connection: &Connection, shared: &LogCore) -> Result<bool> {
     if shared.knows_table() || kind_of(connection, TABLE)?.is_some() {
         return Ok(false);
     }
@@ -236,7 +236,7 @@ fn is_empty(connection: &Connection) -> Result<bool> {
     found.map_err(|error| Error::from(error).at(connection.path()))
 }
 
-fn make(connection: &Connection, shared: &Shared) -> Result<()> {
+fn make(connection: &Connection, shared: &LogCore) -> Result<()> {
     let mut sql = SCHEMA.to_owned();
     for column in shared.options.columns.iter() {
         sql.push_str(&format!("ALTER TABLE agentLogEntries ADD COLUMN {};\n", quoted(column)));
@@ -246,7 +246,7 @@ fn make(connection: &Connection, shared: &Shared) -> Result<()> {
 }
 
 /// Explains why an entry's INSERT could not be prepared, where the schema is the reason.
-fn insert_fault(connection: &Connection, shared: &Shared, error: Error) -> Error {
+fn insert_fault(connection: &Connection, shared: &LogCore, error: Error) -> Error {
     if !is_schema_error(&error) {
         return error;
     }

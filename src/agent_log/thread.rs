@@ -13,18 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::event::Event;
+use super::log::LogCore;
 use super::queue::Waiting;
-use super::shared::Shared;
 use super::writer::{Finish, Writer};
 use crate::engine::{self, Error, Remedy, Result};
 
-type AtEnd = fn(&Arc<Shared>);
+type AtEnd = fn(&Arc<LogCore>);
 
 /// Gives `shared` its writer, and starts it.
 ///
 /// # Errors
 /// `ERR_FUSION_THREAD` if the system refuses to start a thread.
-pub(super) fn start(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
+pub(super) fn start(shared: &Arc<LogCore>, at_end: AtEnd) -> Result<()> {
     attend(shared);
     let weak = Arc::downgrade(shared);
     let refused = AtomicBool::new(false);
@@ -41,14 +41,14 @@ pub(super) fn start(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
     spawn(shared, at_end)
 }
 
-fn spawn(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
+fn spawn(shared: &Arc<LogCore>, at_end: AtEnd) -> Result<()> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name("fusion-sqlite".to_owned())
         .spawn(move || {
-            if supervise(&shared) == Finish::Ended {
+            if run_with_restart(&shared) == Finish::Ended {
                 at_end(&shared);
-                take_leave(&shared);
+                notify_ended(&shared);
             }
         })
         .map(drop)
@@ -62,7 +62,7 @@ fn spawn(shared: &Arc<Shared>, at_end: AtEnd) -> Result<()> {
 
 /// The system refused to start the writer's thread. Entries are kept, waiting calls get the error,
 /// and the next call tries again. `again`: the previous start failed too and was reported.
-fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) {
+fn not_started(shared: &Arc<LogCore>, at_end: AtEnd, error: &Error, again: bool) {
     let mut state = shared.queue.lock();
     state.not_started();
     let closing = state.closing;
@@ -79,13 +79,13 @@ fn not_started(shared: &Arc<Shared>, at_end: AtEnd, error: &Error, again: bool) 
     }
     if closing {
         at_end(shared);
-        take_leave(shared);
+        notify_ended(shared);
     }
 }
 
 /// Subscribes the log to events of the file's WAL and connections, until the log is dropped or
 /// another log of the same file replaces the subscription.
-fn attend(shared: &Arc<Shared>) {
+fn attend(shared: &Arc<LogCore>) {
     let weak = Arc::downgrade(shared);
     shared.file.wal.set_wake(
         shared.options.checkpoints.due_frames,
@@ -107,7 +107,7 @@ fn attend(shared: &Arc<Shared>) {
 }
 
 /// Runs the writer until it ends or rests; restarts it after a panic.
-fn supervise(shared: &Shared) -> Finish {
+fn run_with_restart(shared: &LogCore) -> Finish {
     let mut writer = Writer::new(shared);
     loop {
         if let Ok(finish) = catch_unwind(AssertUnwindSafe(|| writer.run())) {
@@ -123,7 +123,7 @@ fn supervise(shared: &Shared) -> Finish {
 }
 
 /// Answers the calls that wait for the writer's end, and checkpoints requested too late.
-fn take_leave(shared: &Shared) {
+fn notify_ended(shared: &LogCore) {
     let mut state = shared.queue.lock();
     state.ended = true;
     let waiting = std::mem::take(&mut state.when_ended);
@@ -147,7 +147,7 @@ mod tests {
     use rusqlite::OpenFlags;
 
     use super::*;
-    use crate::agent_log::{Entries, Options};
+    use crate::agent_log::{Entries, LogOptions};
     use crate::engine::{Connection, Wal};
 
     const SCHEMA: &str = "
@@ -165,21 +165,21 @@ mod tests {
     struct Fixture {
         _folder: tempfile::TempDir,
         connection: Connection,
-        shared: Arc<Shared>,
+        shared: Arc<LogCore>,
     }
 
     impl Fixture {
         /// A log whose writer rests as soon as it has no work.
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let mut options = Options { change_counter: None, ..Options::default() };
+            let mut options = LogOptions { change_counter: None, ..LogOptions::default() };
             options.checkpoints.idle = Duration::from_millis(10);
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
             let path = folder.path().join("fusion.db");
             let connection = Connection::open_hardened(&path, flags, &options.profile).unwrap();
             engine::watch_wal(&connection);
             connection.sql().unwrap().execute_batch(SCHEMA).unwrap();
-            let mut shared = Shared::new(Arc::clone(connection.file().unwrap()), options);
+            let mut shared = LogCore::new(Arc::clone(connection.file().unwrap()), options);
             shared.rest_after = Duration::ZERO;
             let shared = Arc::new(shared);
             start(&shared, |_| ()).unwrap();

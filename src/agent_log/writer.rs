@@ -20,11 +20,11 @@
 //! | [`transaction`] | the current batch, from BEGIN to its receipts |
 //! | [`streak`] | when the write lock is left to other processes |
 //! | [`wal`] | the state of the WAL, its checkpoints and their events |
-//! | [`mender`] | reopening stale connections, repairing damage |
-//! | [`failures`] | pauses between attempts, and the errors that waiting calls get |
+//! | [`corruption`] | reopening stale connections, repairing damage |
+//! | [`retry`] | pauses between attempts, and the errors that waiting calls get |
 //! | [`schema`] | the copy of the schema that a repair uses |
 //! | [`connection`] | the connection that all of them use |
-//! | [`doubt`] | the check of a file that may be damaged |
+//! | [`verify`] | the check of a file that may be damaged |
 //!
 //! The class of an error (`engine::Class`) decides what follows. The mender handles an error that a
 //! stale connection may have caused, or that reports damage. An error that remains stops the writer
@@ -32,35 +32,35 @@
 //! error slowly and on a fresh connection.
 
 mod connection;
-mod doubt;
-mod failures;
-mod mender;
+mod corruption;
+mod retry;
 mod schema;
 mod streak;
 mod transaction;
+mod verify;
 mod wal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use self::connection::OwnConnection;
-use self::failures::Failures;
-use self::mender::Mender;
+use self::corruption::CorruptionHandler;
+use self::retry::RetryState;
 use self::schema::Schema;
 use self::transaction::Transactions;
 use self::wal::WalCare;
+use super::log::LogCore;
 use super::queue::{LONGEST_TURN, Next};
-use super::shared::Shared;
 use crate::checkpoint::{self, Mode};
 use crate::engine::{Class, Error, Result};
 
 pub(super) struct Writer<'a> {
-    shared: &'a Shared,
+    shared: &'a LogCore,
     own: OwnConnection<'a>,
     transactions: Transactions<'a>,
     wal: WalCare<'a>,
-    mender: Mender<'a>,
-    failures: Failures<'a>,
+    mender: CorruptionHandler<'a>,
+    failures: RetryState<'a>,
     schema: Schema<'a>,
     look_at_wal: Option<Instant>,
     /// Until this moment the writer sleeps no longer than a turn of JavaScript may last. A receipt
@@ -72,7 +72,7 @@ pub(super) struct Writer<'a> {
 enum Step {
     Next(Next),
     LookAtWal,
-    /// There was no work for [`Shared::rest_after`].
+    /// There was no work for [`LogCore::rest_after`].
     Rest,
 }
 
@@ -86,14 +86,14 @@ pub(super) enum Finish {
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub fn new(shared: &'a LogCore) -> Self {
         Self {
             shared,
             own: OwnConnection::new(shared),
             transactions: Transactions::new(shared),
             wal: WalCare::new(shared),
-            mender: Mender::new(shared),
-            failures: Failures::new(shared),
+            mender: CorruptionHandler::new(shared),
+            failures: RetryState::new(shared),
             schema: Schema::new(shared),
             // An earlier process may have left a WAL.
             look_at_wal: Some(Instant::now()),
@@ -102,7 +102,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Runs until the last handle is released and the queue is empty or writing has stopped, or
-    /// until there was no work for [`Shared::rest_after`].
+    /// until there was no work for [`LogCore::rest_after`].
     pub fn run(&mut self) -> Finish {
         loop {
             match self.wait() {
@@ -222,7 +222,7 @@ impl<'a> Writer<'a> {
         let file = &self.shared.file;
         let now = Instant::now();
         self.look_at_wal = None;
-        self.own.let_go();
+        self.own.close_if_stale();
         if self.shared.is_stopped() {
             return;
         }
@@ -230,7 +230,7 @@ impl<'a> Writer<'a> {
         if self.shared.is_stopped() {
             return;
         }
-        if let Err(error) = doubt::settle(file) {
+        if let Err(error) = verify::settle(file) {
             // The file is not checkpointed until it has passed the check.
             self.look_at_wal = Some(now + self.failures.pause_before_check());
             return self.doubted(error);
@@ -274,7 +274,7 @@ impl<'a> Writer<'a> {
     /// Checks and repairs the file if another connection of this process reported damage. Returns
     /// when to check again, if the last check was too recent.
     fn heed_damage(&mut self, now: Instant) -> Option<Instant> {
-        match self.mender.heed(&mut self.own, now) {
+        match self.mender.check_reported_corruption(&mut self.own, now) {
             Ok(again) => again,
             Err(error) => {
                 self.failures.count();
@@ -293,7 +293,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn checkpoint(&mut self, mode: Mode) -> Result<checkpoint::Outcome> {
+    fn checkpoint(&mut self, mode: Mode) -> Result<checkpoint::CheckpointOutcome> {
         let shared = self.shared;
         // Read before the checkpoint: a commit during it may follow the restart of the WAL.
         let commits = shared.file.wal.commits();
@@ -305,7 +305,7 @@ impl<'a> Writer<'a> {
         if result.is_ok() {
             self.mender.confirm();
             // The checkpoint wrote to the file: its recorded state is updated.
-            drop(shared.file.check_beside());
+            drop(shared.file.check_sidecars());
         }
         self.wal.record(&result, commits, started);
         result
@@ -319,7 +319,7 @@ impl<'a> Writer<'a> {
         // The checkpoint may have found damage. If the file is no longer at its path, the WAL there
         // may belong to another file.
         let is_in_order = !self.shared.is_stopped() && self.shared.file.check_identity().is_ok();
-        if is_in_order && !self.shared.file.is_suspect() {
+        if is_in_order && !self.shared.file.is_unverified() {
             self.schema.keep_if_stale(&self.own);
         } else {
             self.schema.doubt();

@@ -12,7 +12,7 @@ use rusqlite::ffi;
 
 use crate::engine::{Class, Connection, Result};
 
-pub use policy::{Policy, Situation, decide};
+pub use policy::{CheckpointInput, Policy, decide};
 
 /// How far a checkpoint goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Mode {
 
 /// What a checkpoint did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
+pub struct CheckpointOutcome {
     /// The mode that was asked for.
     pub mode: Mode,
     /// A reader, a writer or another checkpointer prevented it from completing.
@@ -74,8 +74,8 @@ impl Mode {
 /// and leaves them almost nothing to do under that lock.
 ///
 /// # Errors
-/// SQLite's. A checkpoint that a lock prevented is not an error: see [`Outcome::busy`].
-pub fn run(connection: &Connection, mode: Mode) -> Result<Outcome> {
+/// SQLite's. A checkpoint that a lock prevented is not an error: see [`CheckpointOutcome::busy`].
+pub fn run(connection: &Connection, mode: Mode) -> Result<CheckpointOutcome> {
     let passive = step(connection, Mode::Passive)?;
     if mode == Mode::Passive {
         return Ok(passive);
@@ -83,7 +83,7 @@ pub fn run(connection: &Connection, mode: Mode) -> Result<Outcome> {
     step(connection, mode)
 }
 
-fn step(connection: &Connection, mode: Mode) -> Result<Outcome> {
+fn step(connection: &Connection, mode: Mode) -> Result<CheckpointOutcome> {
     let db = connection.raw();
     let (mut frames, mut backfilled): (c_int, c_int) = (-1, -1);
     // SAFETY: the connection is open and used by this thread alone; the two integers outlive
@@ -100,11 +100,11 @@ fn step(connection: &Connection, mode: Mode) -> Result<Outcome> {
     let count = |n: c_int| u32::try_from(n).unwrap_or(0);
     let (frames, backfilled) = (count(frames), count(backfilled));
     if rc == ffi::SQLITE_OK {
-        return Ok(Outcome { mode, busy: backfilled < frames, frames, backfilled });
+        return Ok(CheckpointOutcome { mode, busy: backfilled < frames, frames, backfilled });
     }
     let error = connection.last_error().at(connection.path());
     match error.class() {
-        Class::Transient => Ok(Outcome { mode, busy: true, frames, backfilled }),
+        Class::Transient => Ok(CheckpointOutcome { mode, busy: true, frames, backfilled }),
         _ => Err(error),
     }
 }

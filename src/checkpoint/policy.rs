@@ -55,7 +55,7 @@ impl Default for Policy {
 
 /// What is known about the WAL at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Situation {
+pub struct CheckpointInput {
     /// Frames in the WAL.
     pub frames: u32,
     /// How many of them are known to be in the database.
@@ -76,7 +76,7 @@ pub struct Situation {
 
 /// The checkpoint that is due. If none is: the time after which to decide again, where `None`
 /// means after the next commit.
-pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Duration>> {
+pub fn decide(policy: &Policy, situation: &CheckpointInput) -> Result<Mode, Option<Duration>> {
     if situation.wal_bytes == 0 {
         return Err(None);
     }
@@ -114,8 +114,8 @@ pub fn decide(policy: &Policy, situation: &Situation) -> Result<Mode, Option<Dur
 mod tests {
     use super::*;
 
-    fn busy_database() -> Situation {
-        Situation {
+    fn busy_database() -> CheckpointInput {
+        CheckpointInput {
             frames: 50,
             backfilled: 0,
             frames_at_last: 0,
@@ -135,31 +135,31 @@ mod tests {
 
     #[test]
     fn a_hundred_frames_are_due() {
-        let due = Situation { frames: 100, ..busy_database() };
+        let due = CheckpointInput { frames: 100, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &due), Ok(Mode::Passive));
-        let done = Situation { backfilled: 1, ..due };
+        let done = CheckpointInput { backfilled: 1, ..due };
         assert!(decide(&Policy::default(), &done).is_err());
     }
 
     #[test]
     fn an_idle_or_long_untruncated_wal_is_truncated() {
-        let idle = Situation { idle: Duration::from_secs(2), ..busy_database() };
+        let idle = CheckpointInput { idle: Duration::from_secs(2), ..busy_database() };
         assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
-        let old = Situation { since_truncate: Duration::from_secs(300), ..busy_database() };
+        let old = CheckpointInput { since_truncate: Duration::from_secs(300), ..busy_database() };
         assert_eq!(decide(&Policy::default(), &old), Ok(Mode::Truncate));
     }
 
     #[test]
     fn an_oversized_wal_is_restarted_under_load_and_cut_when_idle() {
-        let oversized = Situation { wal_bytes: (4 << 20) + 1, ..busy_database() };
+        let oversized = CheckpointInput { wal_bytes: (4 << 20) + 1, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &oversized), Ok(Mode::Restart));
-        let idle = Situation { idle: Duration::from_secs(9), ..oversized };
+        let idle = CheckpointInput { idle: Duration::from_secs(9), ..oversized };
         assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
     }
 
     #[test]
     fn an_oversized_wal_is_restarted_once_until_the_next_commit() {
-        let restarted = Situation {
+        let restarted = CheckpointInput {
             wal_bytes: 5 << 20,
             frames: 1200,
             backfilled: 1200,
@@ -169,13 +169,13 @@ mod tests {
         };
         let look_again = decide(&Policy::default(), &restarted);
         assert_eq!(look_again, Err(Some(Duration::from_millis(1500))));
-        let idle = Situation { idle: Duration::from_secs(2), ..restarted };
+        let idle = CheckpointInput { idle: Duration::from_secs(2), ..restarted };
         assert_eq!(decide(&Policy::default(), &idle), Ok(Mode::Truncate));
     }
 
     #[test]
     fn a_prevented_reset_is_tried_again_after_a_pause() {
-        let mut oversized = Situation { wal_bytes: 5 << 20, ..busy_database() };
+        let mut oversized = CheckpointInput { wal_bytes: 5 << 20, ..busy_database() };
         oversized.since_prevented = Some(PAUSE / 5);
         assert_eq!(decide(&Policy::default(), &oversized), Err(Some(PAUSE * 4 / 5)));
         oversized.since_prevented = Some(PAUSE);
@@ -184,22 +184,22 @@ mod tests {
 
     #[test]
     fn a_prevented_passive_checkpoint_is_tried_again_when_the_wal_has_grown() {
-        let prevented = Situation {
+        let prevented = CheckpointInput {
             frames: 500,
             frames_at_last: 450,
             since_prevented: Some(Duration::ZERO),
             ..busy_database()
         };
         assert!(decide(&Policy::default(), &prevented).is_err());
-        let grown = Situation { frames: 550, ..prevented.clone() };
+        let grown = CheckpointInput { frames: 550, ..prevented.clone() };
         assert_eq!(decide(&Policy::default(), &grown), Ok(Mode::Passive));
-        let restarted = Situation { frames: 120, ..prevented };
+        let restarted = CheckpointInput { frames: 120, ..prevented };
         assert_eq!(decide(&Policy::default(), &restarted), Ok(Mode::Passive));
     }
 
     #[test]
     fn an_empty_wal_needs_no_checkpoint() {
-        let empty = Situation { frames: 0, wal_bytes: 0, ..busy_database() };
+        let empty = CheckpointInput { frames: 0, wal_bytes: 0, ..busy_database() };
         assert_eq!(decide(&Policy::default(), &empty), Err(None));
     }
 }

@@ -24,7 +24,7 @@ pub struct Backup {
 
 /// How far a backup is, as of its last step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct BackupProgress {
     /// Pages of the source.
     pub total: c_int,
     /// Pages that are still to be copied.
@@ -88,7 +88,7 @@ impl Backup {
     ///
     /// # Errors
     /// SQLite's. Where the source or the destination is locked the step may be tried again.
-    pub unsafe fn step(&mut self, pages: c_int) -> Result<Progress> {
+    pub unsafe fn step(&mut self, pages: c_int) -> Result<BackupProgress> {
         // SAFETY: the backup was begun and not ended, by this type's invariant; the rest is the
         // caller's.
         let (code, total, remaining) = unsafe {
@@ -101,7 +101,7 @@ impl Backup {
         };
         match code {
             ffi::SQLITE_OK | ffi::SQLITE_DONE => {
-                Ok(Progress { total, remaining, done: code == ffi::SQLITE_DONE })
+                Ok(BackupProgress { total, remaining, done: code == ffi::SQLITE_DONE })
             }
             _ => Err(Error::reported(code, errstr(code))),
         }
@@ -139,13 +139,13 @@ impl Connection {
         destination: &Self,
         pages: c_int,
         release: Option<Duration>,
-        each: &mut dyn FnMut(Progress) -> Result<()>,
+        each: &mut dyn FnMut(BackupProgress) -> Result<()>,
     ) -> Result<()> {
         // SAFETY: both connections are borrowed until the backup is dropped, and used by no other
         // thread, since a `Connection` is not `Sync`.
         let mut backup = unsafe { Backup::begin_into(self.raw(), c"main", destination, c"main") }?;
         let (mut copied, mut restarts) = (0, 0);
-        let mut last = Progress { total: 0, remaining: 0, done: false };
+        let mut last = BackupProgress { total: 0, remaining: 0, done: false };
         let mut waits_since: Option<Instant> = None;
         let mut snapshot = None;
         loop {

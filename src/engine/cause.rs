@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ffi;
 
-use super::{Connection, Error, beside, disk_space, file_system, shown};
+use super::{Connection, Error, disk_space, file_system, shown, sidecar_path};
 
 /// Why the system refused something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -691,14 +691,15 @@ const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// the database with it, nor locked.
 pub fn refused_side_file(path: &Path) -> Option<Refusal> {
     let is_ours = access(path, READ | WRITE) == Ok(());
-    let sides = SIDE_FILES.iter().map(|ending| beside(path, ending));
+    let sides = SIDE_FILES.iter().map(|ending| sidecar_path(path, ending));
     sides.filter(|_| is_ours).find_map(|file| refused_to(&file))
 }
 
 /// The first of the files of the database at `path`, and its directory, that this user may not use.
 /// None where nothing is there.
 fn refused(path: &Path) -> Option<Refusal> {
-    let files = || std::iter::once(path.to_path_buf()).chain(SIDE_FILES.map(|it| beside(path, it)));
+    let files =
+        || std::iter::once(path.to_path_buf()).chain(SIDE_FILES.map(|it| sidecar_path(path, it)));
     if let Some(unread) = files().find_map(|file| refusal(&file, READ, "read")) {
         return Some(unread);
     }

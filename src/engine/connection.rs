@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::live_file::Handle;
-use super::wedge::{Member, Members};
+use super::sqlite_file::Handle;
+use super::wedge::{ConnectionSet, ConnectionTicket};
 use super::{
-    Class, DatabaseFile, Error, FileId, Result, Storage, Wal, file_id, reads, refused_side_file,
+    Class, DatabaseFile, Error, FileId, PageSource, Result, Wal, file_id, reads, refused_side_file,
 };
 
 /// The longest busy timeout that SQLite takes: 24 days.
@@ -26,7 +26,7 @@ pub struct Connection {
     inner: Option<rusqlite::Connection>,
     file: Option<Arc<DatabaseFile>>,
     /// Leaves after `inner` is closed.
-    member: Option<Member>,
+    member: Option<ConnectionTicket>,
     path: PathBuf,
     /// It reads an image: the file at the path has another size, and no WAL belongs to it.
     is_image: bool,
@@ -72,7 +72,7 @@ impl Connection {
             }
             let file = DatabaseFile::shared(id, &resolved);
             file.is_opened();
-            connection.member = Some(Members::join(&file));
+            connection.member = Some(ConnectionSet::join(&file));
             connection.file = Some(file);
             connection.path = resolved;
         }
@@ -185,8 +185,8 @@ impl Connection {
         // `Connection` is not `Sync`, so no other thread is using it.
         let error = unsafe { Error::last(self.raw()) };
         match (&self.file, error.class()) {
-            (Some(file), Class::Corrupt) => file.damage_met(),
-            (Some(file), Class::Index) => file.index_damage_met(),
+            (Some(file), Class::Corrupt) => file.corruption_seen(),
+            (Some(file), Class::Index) => file.index_corruption_seen(),
             _ => {}
         }
         if self.explains {
@@ -244,16 +244,16 @@ impl Connection {
         }
     }
 
-    /// Whether this connection belongs to an earlier generation of the file ([`super::Members`]).
+    /// Whether this connection belongs to an earlier generation of the file ([`super::ConnectionSet`]).
     /// A stale connection can only end the transaction that it may be in. One atomic load.
     #[inline]
     pub fn is_stale(&self) -> bool {
-        self.member.as_ref().is_some_and(Member::is_stale)
+        self.member.as_ref().is_some_and(ConnectionTicket::is_stale)
     }
 
     /// The generation of the file that this connection belongs to.
     pub fn generation(&self) -> u32 {
-        self.member.as_ref().map_or(0, Member::generation)
+        self.member.as_ref().map_or(0, ConnectionTicket::generation)
     }
 
     /// Waits up to `patience` until this connection, which has read nothing, is not stale.

@@ -20,8 +20,8 @@ use std::ptr;
 
 use rusqlite::ffi;
 
-use super::live_file::Handle;
-use super::{Connection, Error, Result, Storage, Wal, errstr};
+use super::sqlite_file::Handle;
+use super::{Connection, Error, PageSource, Result, Wal, errstr};
 
 /// The `-wal` of a database, if the connection has no WAL open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 
 use super::rename::{is_in_use, rename};
 use super::{
-    Error, Likeness, Overlaid, PrivateFile, Result, Storage, Task, Wal, beside, stamp, sync,
-    sync_folder_of,
+    DatabaseWithWal, Error, Likeness, PageSource, PrivateFile, Progress, Result, Wal, sidecar_path,
+    stamp, sync, sync_folder_of,
 };
 use crate::format::wal::HEADER;
 use rusqlite::ffi;
@@ -133,10 +133,10 @@ impl KeptCopy {
             });
         is_time.then(|| Self {
             kind,
-            path: beside(database, suffix),
+            path: sidecar_path(database, suffix),
             wal: None,
             is_spare,
-            plain: beside(database, &format!("{}{rest}", kind.mark())),
+            plain: sidecar_path(database, &format!("{}{rest}", kind.mark())),
             made: (time.to_owned(), number),
         })
     }
@@ -175,10 +175,10 @@ impl KeptCopy {
         let mut number = taken.map(|it| it.made.1.max(1).saturating_add(1)).max().unwrap_or(1);
         loop {
             let again = if number == 1 { String::new() } else { format!("-{number}") };
-            let path = beside(database, &format!("{}{time}{again}", kind.mark()));
+            let path = sidecar_path(database, &format!("{}{time}{again}", kind.mark()));
             let is_free = ["", "-wal", SPARE, "-spare-wal"]
                 .iter()
-                .all(|ending| fs::symlink_metadata(beside(&path, ending)).is_err());
+                .all(|ending| fs::symlink_metadata(sidecar_path(&path, ending)).is_err());
             if is_free {
                 let made = (time.to_owned(), if number == 1 { 0 } else { number });
                 let plain = path.clone();
@@ -194,7 +194,7 @@ impl KeptCopy {
         if self.is_spare == is_spare {
             return;
         }
-        let name = if is_spare { beside(&self.plain, SPARE) } else { self.plain.clone() };
+        let name = if is_spare { sidecar_path(&self.plain, SPARE) } else { self.plain.clone() };
         if fs::symlink_metadata(&name).is_ok() {
             return;
         }
@@ -235,17 +235,17 @@ impl KeptCopy {
 pub fn find_same(
     database: &Path,
     kind: KeptKind,
-    content: &dyn Storage,
-    wal: Option<&dyn Storage>,
-    task: &dyn Task,
+    content: &dyn PageSource,
+    wal: Option<&dyn PageSource>,
+    task: &dyn Progress,
 ) -> Result<Option<KeptCopy>> {
     let candidates = kept(database).into_iter().filter(|copy| copy.kind == kind);
     let mut new = None;
     for mut copy in candidates {
-        task.go_on()?;
+        task.check_cancelled()?;
         let Ok(old) = open(&copy, task) else { continue };
         if new.is_none() {
-            new = Some(Overlaid::new(content, wal, task)?);
+            new = Some(DatabaseWithWal::new(content, wal, task)?);
         }
         let Some(new) = &new else { break };
         let is_same = is_same(new, &old, kind == KeptKind::BeforeRestore, task)?
@@ -265,18 +265,18 @@ pub fn find_same(
 ///
 /// # Errors
 /// Reads of `now` that fail; `task`'s.
-pub fn is_in(copy: &KeptCopy, now: &dyn Storage, task: &dyn Task) -> Result<bool> {
+pub fn is_in(copy: &KeptCopy, now: &dyn PageSource, task: &dyn Progress) -> Result<bool> {
     match open(copy, task) {
         Ok(old) => is_same(now, &old, true, task),
         Err(_) => Ok(false),
     }
 }
 
-type Opened = Overlaid<PrivateFile, PrivateFile>;
+type Opened = DatabaseWithWal<PrivateFile, PrivateFile>;
 
-fn open(copy: &KeptCopy, task: &dyn Task) -> Result<Opened> {
+fn open(copy: &KeptCopy, task: &dyn Progress) -> Result<Opened> {
     let wal = copy.wal.as_deref().map(PrivateFile::open).transpose()?;
-    Overlaid::new(PrivateFile::open(&copy.path)?, wal, task)
+    DatabaseWithWal::new(PrivateFile::open(&copy.path)?, wal, task)
 }
 
 /// Where a header has numbers that each writer sets, and that say nothing of the content: the format
@@ -286,10 +286,10 @@ const COUNTERS: [std::ops::Range<usize>; 4] = [18..20, 24..28, 40..44, 92..100];
 
 /// Whether both hold the same bytes, `but_counters` of the header.
 fn is_same(
-    new: &dyn Storage,
-    old: &dyn Storage,
+    new: &dyn PageSource,
+    old: &dyn PageSource,
     but_counters: bool,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<bool> {
     let size = new.size()?;
     if old.size().ok() != Some(size) {
@@ -298,7 +298,7 @@ fn is_same(
     let (mut one, mut other) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut at = 0;
     while at < size {
-        task.go_on()?;
+        task.check_cancelled()?;
         let count = new.read_at(&mut one, at)?;
         if count == 0 || !old.read_at(&mut other, at).is_ok_and(|read| read == count) {
             return Ok(false);
@@ -323,9 +323,9 @@ fn is_same(
 /// Whether what lies in the file behind the database's last page is in the copy as well: rows may be
 /// found there.
 fn has_same_rest(
-    new: &Overlaid<&dyn Storage, &dyn Storage>,
+    new: &DatabaseWithWal<&dyn PageSource, &dyn PageSource>,
     old: &Opened,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<bool> {
     let (size, end) = (new.database().size()?, new.size()?);
     if size <= end {
@@ -337,11 +337,11 @@ fn has_same_rest(
 
 /// The bytes of a file from one on.
 struct Tail<'a> {
-    file: &'a dyn Storage,
+    file: &'a dyn PageSource,
     from: u64,
 }
 
-impl Storage for Tail<'_> {
+impl PageSource for Tail<'_> {
     fn size(&self) -> Result<u64> {
         Ok(self.file.size()?.saturating_sub(self.from))
     }
@@ -431,7 +431,7 @@ fn same_wal(database: &Path, wal: &Path, kind: KeptKind) -> Result<Option<PathBu
     }
     for copy in kept(database).into_iter().filter(|copy| copy.kind == kind && copy.wal.is_none()) {
         let Ok(old) = PrivateFile::open(&copy.path) else { continue };
-        if is_same(&new, &old, false, &super::Unwatched)? {
+        if is_same(&new, &old, false, &super::NoProgress)? {
             return Ok(Some(copy.path));
         }
     }

@@ -7,13 +7,13 @@
 //! what `open` made, and nothing but its own last descriptor's close ends it
 //! (<https://man7.org/linux/man-pages/man2/fcntl_locking.2.html>).
 //!
-//! [`hooks`] replaces SQLite's `fcntl` and `close` and gives them to a [`space::LockSpace`], which
+//! [`hooks`] replaces SQLite's `fcntl` and `close` and gives them to a [`ofd_locks::LockTable`], which
 //! turns POSIX lock requests into OFD lock requests. SQLite does not notice. [`install`] decides
 //! once, before anything is opened: it tries both lock kinds on a temporary file. If OFD locks do
 //! not hold, POSIX locks stay and [`fallback_reason`] says why.
 //!
 //! The hooks run on whatever thread is inside SQLite, with SQLite's mutexes held. They call the
-//! kernel and nothing else. [`neighbour`] installs them in Node's own copy of SQLite, too.
+//! kernel and nothing else. [`node_sqlite`] installs them in Node's own copy of SQLite, too.
 //!
 //! `FUSION_SQLITE_LOCKS=posix` in the environment leaves POSIX locks in place, for diagnosis.
 //! Windows locks by handle and needs nothing.
@@ -21,11 +21,11 @@
 #[cfg(unix)]
 pub(super) mod hooks;
 #[cfg(unix)]
-mod index;
+pub mod node_sqlite;
 #[cfg(unix)]
-pub mod neighbour;
+pub(super) mod ofd_locks;
 #[cfg(unix)]
-pub(super) mod space;
+mod shm_validation;
 
 use std::sync::OnceLock;
 
@@ -95,7 +95,7 @@ impl PendingLock {
     pub(super) fn take(file: (u64, u64)) -> std::io::Result<Option<Self>> {
         #[cfg(unix)]
         {
-            let taken = hooks::BUNDLED.pending(file, space::WRITE);
+            let taken = hooks::BUNDLED.pending(file, ofd_locks::WRITE);
             let taken = taken.map_err(std::io::Error::from_raw_os_error)?;
             Ok(taken.then_some(Self { file }))
         }
@@ -111,7 +111,7 @@ impl PendingLock {
 impl Drop for PendingLock {
     fn drop(&mut self) {
         // What cannot be given back is given back with the descriptor.
-        let _ = hooks::BUNDLED.pending(self.file, space::UNLOCK);
+        let _ = hooks::BUNDLED.pending(self.file, ofd_locks::UNLOCK);
     }
 }
 
@@ -158,7 +158,7 @@ mod unix {
     use std::path::{Path, PathBuf};
 
     use super::hooks;
-    use super::space::{self, Commands};
+    use super::ofd_locks::{self, Commands};
 
     /// Replaces the locks, or says why they were left alone.
     pub(super) fn install() -> Result<(), String> {
@@ -204,11 +204,11 @@ mod unix {
     pub(super) fn probe_in(directory: &Path) -> Result<(), String> {
         let [holder, other, foreign] =
             scratch(directory).map_err(|error| format!("no temporary file: {error}"))?;
-        space::try_write_lock(holder.as_raw_fd(), Commands::OFD)
+        ofd_locks::try_write_lock(holder.as_raw_fd(), Commands::OFD)
             .map_err(|error| format!("not supported ({})", io::Error::from_raw_os_error(error)))?;
         let conflicts = || {
             matches!(
-                space::try_write_lock(other.as_raw_fd(), Commands::OFD),
+                ofd_locks::try_write_lock(other.as_raw_fd(), Commands::OFD),
                 Err(libc::EAGAIN | libc::EACCES)
             )
         };

@@ -2,13 +2,12 @@
 //!
 //! [`init`] must have succeeded before anything is opened; [`Connection::open`] sees to it.
 
-pub mod application;
 mod backup;
-mod beside;
 mod canonical;
 mod cause;
 mod commit_frame;
 mod connection;
+mod database_with_wal;
 #[cfg(unix)]
 mod descriptors;
 mod directory;
@@ -17,62 +16,61 @@ mod displaced;
 mod empty_wal;
 mod error;
 mod error_log;
-mod file;
 mod file_id;
+mod file_lock;
 mod file_mount;
+mod file_registry;
 mod file_system;
-mod foreign;
 mod image;
 mod journal_mode;
 mod kept;
 mod likeness;
-mod live_file;
 mod locks;
 mod open_files;
-mod overlaid;
-mod overlay;
-mod ownership;
+mod other_sqlite;
 mod page_size;
+mod page_source;
 mod place;
 mod platform;
 mod profile;
-mod reader;
+mod progress;
+mod read_connection;
 mod reads;
 mod regular;
 mod rename;
 mod rolled_back;
 pub mod session_ffi;
 mod shown;
+mod sidecar;
+mod snapshot_reader;
+mod sqlite_file;
 mod still_file;
-mod storage;
 mod storage_vfs;
+pub mod stub_functions;
 mod sync;
-mod task;
-mod turn;
-mod view;
 mod wal;
 mod wal_index;
+mod wal_page_index;
 mod wedge;
+mod write_lock;
 
 use std::sync::OnceLock;
 
-pub use backup::{Backup, Progress};
-pub use beside::{beside, stamp, utc};
+pub use backup::{Backup, BackupProgress};
 pub use canonical::canonicalize;
 pub use cause::{Cause, advise, explain, refused_side_file, system_name};
 pub use commit_frame::commit_frames;
 pub use connection::Connection;
+pub use database_with_wal::DatabaseWithWal;
 pub use directory::was_opened;
 pub use disk_space::free_bytes;
 pub use error::{Class, Error, Result, SQLITE_ERROR, classify, errstr};
 pub use error_log::{Logged, recent as error_log};
-pub use file::DatabaseFile;
 pub use file_id::{FileId, Presence, hard_links, replaced as file_moved};
+pub use file_lock::{Owned, remove_left_lock, try_lock_exclusive};
 pub use file_mount::is_mount_root;
+pub use file_registry::DatabaseFile;
 pub use file_system::{FileSystem, describe as describe_file_system, new_network};
-pub use foreign::{
-    Deferred, ForeignSqlite, deferred as deferred_closes, is_possible as foreign_check_is_possible,
-};
 pub use image::{Image, PageImage};
 pub use journal_mode::JournalMode;
 pub use kept::{
@@ -80,34 +78,37 @@ pub use kept::{
     rescue_wal,
 };
 pub use likeness::Likeness;
-pub use live_file::{Generation, Hold, LiveFile, PageSizeField, WAITING};
 #[cfg(unix)]
-pub use locks::neighbour;
+pub use locks::node_sqlite;
 pub use locks::{
     LockKind, fallback_reason as lock_fallback_reason, kind as lock_kind, posix_files,
 };
 pub use open_files::OpenFiles;
-pub use overlaid::Overlaid;
-pub use overlay::Overlay;
-pub use ownership::{Owned, remove_left_lock, try_own};
+pub use other_sqlite::{
+    DeferredClose, OtherSqlite, deferred as deferred_closes,
+    is_possible as foreign_check_is_possible,
+};
 pub use page_size::{Votes, guess_format, is_whole, sample};
+pub use page_source::{PageSource, PrivateFile};
 pub use place::Place;
 pub use platform::{Answer, Topic, ask as ask_platform};
 pub use profile::{Extent, Profile, Synchronous, check_length};
-pub use reader::{Access, Reader, roll_back};
+pub use progress::{NoProgress, Progress, Stage};
+pub use read_connection::{Access, Reader, roll_back};
 pub use reads::{failed_reads, or_failed};
 pub use regular::{check_files, not_a_file, open_file};
 pub use rename::rename;
 pub use rolled_back::{HotJournal, RolledBack};
 pub use shown::shown;
+pub use sidecar::{sidecar_path, stamp, utc};
+pub use snapshot_reader::View;
+pub use sqlite_file::{CommitLock, Generation, PageSizePatch, SqliteFile, WAITING};
 pub use still_file::{Marks, StillFile, is_read_only};
-pub use storage::{PrivateFile, Storage};
 pub use sync::{sync, sync_folder_of, sync_piece};
-pub use task::{Stage, Task, Unwatched};
-pub use turn::{Expectation, Held, Turn, during};
-pub use view::View;
 pub use wal::{Wal, watch as watch_wal};
-pub use wedge::{Members, PATIENCE, Remedy, commits_lost};
+pub use wal_page_index::WalPageIndex;
+pub use wedge::{ConnectionSet, PATIENCE, Remedy, commits_lost};
+pub use write_lock::{Waiter, WriteGate, WriteGuard, with_sync_call};
 
 /// Versions of SQLite whose checkpointer can lose committed frames (the WAL-reset bug, fixed in
 /// 3.51.3), or that were withdrawn (3.52.0), or whose rollback journal regressed (3.53.3).
@@ -158,7 +159,7 @@ pub fn init() -> Result<()> {
             return Err(Error::sqlite(rc, "SQLite could not be initialised"));
         }
         locks::install();
-        turn::install();
+        write_lock::install();
         reads::install()
     })
     .clone()

@@ -5,8 +5,8 @@
 
 use rusqlite::ffi;
 
-use super::live_file::Handle;
-use super::{Connection, Result, Storage};
+use super::sqlite_file::Handle;
+use super::{Connection, PageSource, Result};
 
 /// The files of a connection, which stays open meanwhile.
 pub struct OpenFiles<'a> {
@@ -35,12 +35,12 @@ impl<'a> OpenFiles<'a> {
     }
 
     /// The database file; none of a database without one.
-    pub fn database(&self) -> Option<&impl Storage> {
+    pub fn database(&self) -> Option<&impl PageSource> {
         self.database.as_ref()
     }
 
     /// Its WAL, where one is open.
-    pub fn wal(&self) -> Option<&impl Storage> {
+    pub fn wal(&self) -> Option<&impl PageSource> {
         self.wal.as_ref()
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! Any thread; reads up to 2 MiB, and keeps 144 KiB.
 
-use super::Storage;
-use crate::format::{Cell, Kind, Page};
+use super::PageSource;
+use crate::format::{Cell, Page, PageKind};
 
 /// Bytes of the file that are looked at: the first and as many at each of [`SAMPLES`] places.
 const SAMPLE: usize = 1 << 17;
@@ -24,7 +24,7 @@ pub struct Votes {
 }
 
 /// Calls `look` with parts of a file and their offsets, which are multiples of every page size.
-pub fn sample(database: &dyn Storage, mut look: impl FnMut(u64, &[u8])) {
+pub fn sample(database: &dyn PageSource, mut look: impl FnMut(u64, &[u8])) {
     let Ok(size) = database.size() else { return };
     let step = (size / SAMPLES).max(SAMPLE as u64).next_multiple_of(SAMPLE as u64);
     let mut bytes = vec![0; SAMPLE];
@@ -44,7 +44,7 @@ impl Votes {
     }
 
     /// Adds the votes of a file's pages, whatever their size.
-    pub fn add(&mut self, database: &dyn Storage) {
+    pub fn add(&mut self, database: &dyn PageSource) {
         sample(database, |offset, bytes| {
             for page_size in (0..8).map(|power| 512_usize << power) {
                 for (place, page) in bytes.chunks_exact(page_size).enumerate() {
@@ -94,7 +94,7 @@ impl Votes {
 
 /// The page size, and how many bytes of a page are reserved, of which most b-tree pages of a
 /// sample come out whole; none where there are no such pages. The page size may be `known`.
-pub fn guess_format(database: &dyn Storage, known: Option<u32>) -> Option<(u32, u8)> {
+pub fn guess_format(database: &dyn PageSource, known: Option<u32>) -> Option<(u32, u8)> {
     let mut votes = Votes::new(&[]);
     votes.add(database);
     if let Some(known) = known {
@@ -143,5 +143,5 @@ pub fn is_whole(bytes: &[u8], reserved: usize, first: bool) -> bool {
 
 fn is_sound(page: &Page<'_>, cell: &Cell<'_>) -> bool {
     let leads_on = !page.kind.is_interior() || cell.child != 0;
-    leads_on && (page.kind == Kind::TableInterior || cell.is_record())
+    leads_on && (page.kind == PageKind::TableInterior || cell.is_record())
 }

@@ -13,7 +13,9 @@ use rusqlite::ffi;
 use serde::Serialize;
 
 use super::file_system::{self, FileSystem};
-use super::{Error, FileId, Likeness, Result, disk_space, foreign, hard_links, sync, system_name};
+use super::{
+    Error, FileId, Likeness, Result, disk_space, hard_links, other_sqlite, sync, system_name,
+};
 
 /// How the name of the folder begins that is made.
 const NAME: &str = ".fusion-sqlite-platform";
@@ -190,10 +192,10 @@ impl Asked {
 
     #[cfg(unix)]
     fn locks(&mut self, folder: &Folder) -> io::Result<()> {
-        use super::locks::{self, space};
+        use super::locks::{self, ofd_locks};
         use std::os::fd::AsRawFd;
         let failed = io::Error::from_raw_os_error;
-        let ofd = space::Commands::OFD;
+        let ofd = ofd_locks::Commands::OFD;
 
         let probe = locks::hold_in(&folder.0);
         let answer = probe.as_ref().map_or_else(Clone::clone, |()| "they hold".to_owned());
@@ -201,15 +203,16 @@ impl Asked {
 
         let (first, path) = folder.file("ofd")?;
         let (second, third) = (again(&path)?, again(&path)?);
-        let taken = space::try_write_lock(first.as_raw_fd(), ofd).map_err(failed);
+        let taken = ofd_locks::try_write_lock(first.as_raw_fd(), ofd).map_err(failed);
         self.done("ofdLock", "an open-file-description lock (F_OFD_SETLK)", &taken);
-        let refused = space::try_write_lock(second.as_raw_fd(), ofd);
+        let refused = ofd_locks::try_write_lock(second.as_raw_fd(), ofd);
         let answer = refused.map_err(failed);
         let usual = matches!(refused, Err(libc::EAGAIN | libc::EACCES));
         let question = "the same lock through a second open of the file";
         self.note("ofdConflict", question, said(&answer, "granted as well"), usual);
-        let owner =
-            |fd| space::in_the_way(fd, 0, 0, ofd).map_err(failed).map(|it| it.map(|it| it.process));
+        let owner = |fd| {
+            ofd_locks::in_the_way(fd, 0, 0, ofd).map_err(failed).map(|it| it.map(|it| it.process))
+        };
         let seen = owner(second.as_raw_fd());
         let usual = seen.as_ref().is_ok_and(|it| *it == Some(-1));
         self.note("ofdQuestion", "its owner (F_OFD_GETLK)", owner_in_words(&seen), usual);
@@ -221,7 +224,7 @@ impl Asked {
 
         let (posix, path) = folder.file("posix")?;
         let other = again(&path)?;
-        let (question, taken) = space::try_posix(posix.as_raw_fd());
+        let (question, taken) = ofd_locks::try_posix(posix.as_raw_fd());
         let question = question.map_err(failed);
         let text = "a question about POSIX locks of an empty file (F_GETLK)";
         self.done("posixQuestion", text, &question);
@@ -250,8 +253,9 @@ impl Asked {
 
     fn ownership(&mut self, folder: &Folder) -> io::Result<()> {
         let lock = folder.path("lock");
-        let answers = super::try_own(&folder.0, &lock)
-            .and_then(|first| Ok((first.is_some(), first, super::try_own(&folder.0, &lock)?)));
+        let answers = super::try_lock_exclusive(&folder.0, &lock).and_then(|first| {
+            Ok((first.is_some(), first, super::try_lock_exclusive(&folder.0, &lock)?))
+        });
         let answer = match &answers {
             Ok((true, _, None)) => "yes".to_owned(),
             Ok((true, _, Some(_))) => "no: both may hold it".to_owned(),
@@ -303,7 +307,7 @@ impl Asked {
         #[cfg(unix)]
         {
             use std::os::fd::AsRawFd;
-            let known = super::locks::space::has_identity(first.as_raw_fd());
+            let known = super::locks::ofd_locks::has_identity(first.as_raw_fd());
             self.yes("isKey", "the engine keeps its locks by the inode number", known);
         }
         let link = fs::hard_link(&moved, folder.path("link"));
@@ -321,7 +325,7 @@ impl Asked {
             let reported = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
             let question = "O_NOFOLLOW is reported of a descriptor (F_GETFL)";
             self.yes("noFollow", question, reported >= 0 && reported & flags != 0);
-            let listed = foreign::is_possible();
+            let listed = other_sqlite::is_possible();
             self.yes("descriptors", "the descriptors of the process can be listed", listed);
         }
         Ok(())

@@ -257,7 +257,7 @@ impl Connection {
         }
         // Before the first read, which would make a new -wal if the old one was deleted while other
         // connections of this process have it open.
-        if let Some(file) = connection.file().filter(|file| file.check_beside().is_err()) {
+        if let Some(file) = connection.file().filter(|file| file.check_sidecars().is_err()) {
             file.heal(None, profile.busy_timeout)?;
         }
         connection.enter_generation(profile.busy_timeout)?;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rusqlite::ffi;
 
-use super::{Error, Result, Wal, beside};
+use super::{Error, Result, Wal, sidecar_path};
 
 /// Opens the file at `path` to be read. Returns at once.
 ///
@@ -82,8 +82,8 @@ pub fn check_files(path: &Path) -> Result<()> {
         check(path)?;
     }
     check(&Wal::path(path))?;
-    check(&beside(path, "-shm"))?;
-    check(&beside(path, "-journal"))
+    check(&sidecar_path(path, "-shm"))?;
+    check(&sidecar_path(path, "-journal"))
 }
 
 /// The error for something that is no regular file.
@@ -126,7 +126,7 @@ fn kind(metadata: &Metadata) -> &'static str {
 #[cfg(unix)]
 mod tests {
     use super::*;
-    use crate::engine::{LiveFile, Reader, Unwatched};
+    use crate::engine::{NoProgress, Reader, SqliteFile};
     use std::os::unix::ffi::OsStrExt;
     use std::time::{Duration, Instant};
 
@@ -171,10 +171,10 @@ mod tests {
                 let sql = rusqlite::Connection::open(&path).unwrap();
                 sql.execute_batch("CREATE TABLE t (a)").unwrap();
             }
-            fifo(&beside(&path, name));
+            fifo(&sidecar_path(&path, name));
             let errors = [
                 Reader::open(&path, Duration::ZERO).err(),
-                LiveFile::open(&path, Instant::now(), &Unwatched).err(),
+                SqliteFile::open(&path, Instant::now(), &NoProgress).err(),
             ];
             for error in errors {
                 assert_eq!(error.unwrap().code, "ERR_FUSION_NOT_A_FILE", "{name}");

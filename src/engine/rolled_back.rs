@@ -25,15 +25,15 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::live_file::Handle;
-use super::storage::PrivateFile;
-use super::{Connection, Error, FileId, Result, Storage, Wal, beside};
-use crate::format::journal::{self, HEADER, Header, RECORD_OVERHEAD};
+use super::page_source::PrivateFile;
+use super::sqlite_file::Handle;
+use super::{Connection, Error, FileId, PageSource, Result, Wal, sidecar_path};
+use crate::format::journal::{self, HEADER, JournalHeader, RECORD_OVERHEAD};
 use crate::format::lock_page;
 
 /// Where the rollback journal of the database at `path` is.
 pub(super) fn journal_path(path: &Path) -> PathBuf {
-    beside(path, "-journal")
+    sidecar_path(path, "-journal")
 }
 
 /// Bytes of a sector before a journal says how many.
@@ -161,8 +161,8 @@ struct Layout {
 
 impl Layout {
     fn read(
-        database: &dyn Storage,
-        journal: &dyn Storage,
+        database: &dyn PageSource,
+        journal: &dyn PageSource,
         exists: impl Fn(&str) -> bool,
     ) -> Result<Self> {
         let bytes = journal.size()?;
@@ -188,7 +188,7 @@ impl Layout {
             if journal.read_at(&mut header, offset)? < HEADER {
                 break;
             }
-            let Some(mut header) = Header::parse(&header) else { break };
+            let Some(mut header) = JournalHeader::parse(&header) else { break };
             if offset == 0 {
                 if header.page_size == 0 {
                     header.page_size = page_size(database)?;
@@ -213,8 +213,8 @@ impl Layout {
     /// ends among them.
     fn take(
         &mut self,
-        journal: &dyn Storage,
-        header: &Header,
+        journal: &dyn PageSource,
+        header: &JournalHeader,
         offset: &mut u64,
         bytes: u64,
     ) -> Result<bool> {
@@ -249,7 +249,7 @@ impl Layout {
 }
 
 /// The page size in the database's header.
-fn page_size(database: &dyn Storage) -> Result<u32> {
+fn page_size(database: &dyn PageSource) -> Result<u32> {
     let mut field = [0; 2];
     database.read_at(&mut field, 16)?;
     Ok(match u16::from_be_bytes(field) {
@@ -260,13 +260,13 @@ fn page_size(database: &dyn Storage) -> Result<u32> {
 
 /// Bytes of the database once it is rolled back. SQLite truncates a longer file, and extends a file
 /// that is shorter by at least a page.
-fn size_after(now: u64, header: Header) -> u64 {
+fn size_after(now: u64, header: JournalHeader) -> u64 {
     let page = u64::from(header.page_size);
     let then = u64::from(header.pages) * page;
     if now > then || now + page <= then { then } else { now }
 }
 
-impl Storage for RolledBack {
+impl PageSource for RolledBack {
     fn size(&self) -> Result<u64> {
         self.layout.size.map_or_else(|| self.database.size(), Ok)
     }

@@ -20,11 +20,11 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{OpenFlags, ffi};
 
 use super::cause::{EXECUTE, READ, WRITE, access};
-use super::live_file::Handle;
 use super::rolled_back::journal_path;
+use super::sqlite_file::Handle;
 use super::{
-    Connection, Error, FileId, Overlaid, PrivateFile, Result, Storage, Unwatched, Wal, beside,
-    locks,
+    Connection, DatabaseWithWal, Error, FileId, NoProgress, PageSource, PrivateFile, Result, Wal,
+    locks, sidecar_path,
 };
 
 /// Where a header says how the file is to be read, and what it says of one in WAL mode
@@ -77,7 +77,7 @@ fn is_locked(file: FileId) -> bool {
 pub struct StillFile {
     /// Owns what the handle points to. It only reads.
     connection: Connection,
-    content: Overlaid<Handle, PrivateFile>,
+    content: DatabaseWithWal<Handle, PrivateFile>,
     marks: Marks,
 }
 
@@ -93,7 +93,7 @@ impl StillFile {
     /// # Errors
     /// SQLite's; those of reading.
     pub fn open(path: &Path) -> Result<Option<Self>> {
-        let (wal, shm) = (Wal::path(path), beside(path, "-shm"));
+        let (wal, shm) = (Wal::path(path), sidecar_path(path, "-shm"));
         let may_write = !is_read_only(path);
         // Windows notes the time of a write when the writer closes the file.
         let would_leave_index = cfg!(unix) && wal.exists() && !shm.exists();
@@ -113,7 +113,7 @@ impl StillFile {
             return Ok(None);
         }
         let wal = wal.exists().then(|| PrivateFile::open(&wal)).transpose()?;
-        let content = Overlaid::new(database, wal, &Unwatched)?;
+        let content = DatabaseWithWal::new(database, wal, &NoProgress)?;
         Ok(Some(Self { connection, content, marks }))
     }
 
@@ -123,13 +123,13 @@ impl StillFile {
     }
 
     /// The database file, without its WAL.
-    pub fn database(&self) -> &dyn Storage {
+    pub fn database(&self) -> &dyn PageSource {
         self.content.database()
     }
 
     /// The WAL.
-    pub fn wal(&self) -> Option<&dyn Storage> {
-        self.content.wal().map(|wal| -> &dyn Storage { wal })
+    pub fn wal(&self) -> Option<&dyn PageSource> {
+        self.content.wal().map(|wal| -> &dyn PageSource { wal })
     }
 
     /// Whether what was read so far is of one state of the database: no process has written to it.
@@ -138,7 +138,7 @@ impl StillFile {
     }
 }
 
-impl Storage for StillFile {
+impl PageSource for StillFile {
     fn size(&self) -> Result<u64> {
         self.content.size()
     }

@@ -1,4 +1,4 @@
-//! SQL over bytes that are no file: a connection that reads a [`Storage`].
+//! SQL over bytes that are no file: a connection that reads a [`PageSource`].
 //!
 //! A VFS of its own opens the main database as what it is handed, for reading only, and says that
 //! it never changes (`SQLITE_IOCAP_IMMUTABLE`), so that SQLite takes no lock and looks for no
@@ -15,11 +15,11 @@ use std::sync::OnceLock;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::{Connection, Error, Result, Storage};
+use super::{Connection, Error, PageSource, Result};
 
 /// What an image is made of. It stays on the thread that opens it, and so does the connection: who
 /// calls [`open`] sees to that.
-pub(super) type Bytes = Rc<dyn Storage>;
+pub(super) type Bytes = Rc<dyn PageSource>;
 
 thread_local! {
     /// On its way from [`open`] to [`open_file`], which SQLite calls on the same thread.
@@ -230,7 +230,7 @@ mod tests {
 
     struct Owned(Vec<u8>);
 
-    impl Storage for Owned {
+    impl PageSource for Owned {
         fn size(&self) -> Result<u64> {
             self.0.as_slice().size()
         }

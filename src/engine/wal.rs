@@ -84,7 +84,7 @@ impl Wal {
 
     /// Where SQLite keeps the WAL of `database`.
     pub fn path(database: &Path) -> PathBuf {
-        super::beside(database, "-wal")
+        super::sidecar_path(database, "-wal")
     }
 }
 

@@ -14,7 +14,7 @@
 //! has a *generation*. A connection belongs to the generation in which it was opened; a recovery
 //! begins the next one. A connection of an earlier generation is *stale*: its owner closes it as
 //! soon as it is in no transaction, and opens it again. The reopened connection waits until all
-//! stale connections are closed ([`Member::enter`]).
+//! stale connections are closed ([`ConnectionTicket::enter`]).
 //!
 //! If a WAL was deleted, the connections that have it open have the only copy of its commits that
 //! are not checkpointed. So they are checkpointed before these connections are closed
@@ -78,7 +78,7 @@ pub enum Remedy {
 
 /// The connections of this process to one file, by generation.
 #[derive(Default)]
-pub struct Members {
+pub struct ConnectionSet {
     generation: AtomicU32,
     healed: AtomicU64,
     state: Mutex<State>,
@@ -92,19 +92,19 @@ pub struct Members {
 struct State {
     /// Open connections.
     open: BTreeMap<u32, usize>,
-    /// The open connections that wait in [`Member::enter`]: they have read nothing, so they have no
+    /// The open connections that wait in [`ConnectionTicket::enter`]: they have read nothing, so they have no
     /// mapping that other connections would have to wait for.
     entering: usize,
     /// What `-wal` and `-shm` were when the current generation first read them.
     sidecars: Option<SidecarIds>,
-    hopeless: Option<Instant>,
+    failed_at: Option<Instant>,
     /// The error and its remedy, until it is known whether the remedy helped.
     pending: Option<(Error, Remedy)>,
 }
 
-impl fmt::Debug for Members {
+impl fmt::Debug for ConnectionSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Members").field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("ConnectionSet").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
@@ -122,15 +122,15 @@ impl SidecarIds {
     }
 }
 
-/// A connection's entry in its file's [`Members`]. It is dropped after the connection is closed.
+/// A connection's entry in its file's [`ConnectionSet`]. It is dropped after the connection is closed.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct ConnectionTicket {
     file: Arc<DatabaseFile>,
     generation: u32,
 }
 
 pub(super) fn shm_path(database: &Path) -> PathBuf {
-    super::beside(database, "-shm")
+    super::sidecar_path(database, "-shm")
 }
 
 impl Error {
@@ -157,7 +157,7 @@ impl Error {
     }
 }
 
-impl Members {
+impl ConnectionSet {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -179,7 +179,7 @@ impl Members {
     }
 
     /// Records that a recovery from `error` was attempted.
-    pub fn hope(&self, error: Error, remedy: Remedy) {
+    pub fn recovery_attempted(&self, error: Error, remedy: Remedy) {
         self.lock().pending.get_or_insert((error, remedy));
     }
 
@@ -197,20 +197,20 @@ impl Members {
     }
 
     /// Records that the error had another cause, which is removed.
-    pub fn dismiss(&self) {
+    pub fn recovery_not_needed(&self) {
         self.lock().pending = None;
     }
 
     /// Records that the recovery has not helped: the file is damaged.
-    pub fn give_up(&self) {
+    pub fn recovery_failed(&self) {
         let mut state = self.lock();
-        state.hopeless = Some(Instant::now());
+        state.failed_at = Some(Instant::now());
         state.pending = None;
     }
 
     /// Adds a connection that was opened and has read nothing. It shares the `-shm` mapping of the
     /// open connections, so it belongs to the oldest generation among them.
-    pub(super) fn join(file: &Arc<DatabaseFile>) -> Member {
+    pub(super) fn join(file: &Arc<DatabaseFile>) -> ConnectionTicket {
         let members = &file.members;
         let mut state = members.lock();
         let oldest = state.open.keys().next().copied();
@@ -221,7 +221,7 @@ impl Members {
         }
         *state.open.entry(generation).or_default() += 1;
         drop(state);
-        Member { file: Arc::clone(file), generation }
+        ConnectionTicket { file: Arc::clone(file), generation }
     }
 
     /// Records which files `-wal` and `-shm` are, once the first connection of a generation has
@@ -277,7 +277,7 @@ impl Members {
     }
 }
 
-/// See [`Members::moved`].
+/// See [`ConnectionSet::moved`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moved {
     /// `-shm`; the WAL is the same.
@@ -290,7 +290,7 @@ enum Moved {
     WalAlone,
 }
 
-impl Member {
+impl ConnectionTicket {
     pub(super) fn generation(&self) -> u32 {
         self.generation
     }
@@ -359,7 +359,7 @@ fn leave(state: &mut State, generation: u32) {
     }
 }
 
-impl Drop for Member {
+impl Drop for ConnectionTicket {
     fn drop(&mut self) {
         let members = &self.file.members;
         leave(&mut members.lock(), self.generation);
@@ -373,7 +373,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// `ERR_FUSION_STALE`.
-    pub fn check_beside(&self) -> Result<()> {
+    pub fn check_sidecars(&self) -> Result<()> {
         match self.members.moved(&self.path) {
             None => Ok(()),
             Some(_) => Err(Error::stale().at(&self.path)),
@@ -382,7 +382,7 @@ impl DatabaseFile {
 
     /// Recovers a wedge: see the module's documentation. The caller holds no transaction, and
     /// reopens `connection`, if it passed one, afterwards. If the reopened connection fails as
-    /// before, the file is damaged, and the caller calls [`Members::give_up`].
+    /// before, the file is damaged, and the caller calls [`ConnectionSet::recovery_failed`].
     ///
     /// # Errors
     /// * `ERR_FUSION_REPLACED`, `ERR_FUSION_UNLINKED`: the path leads to another file, or to none;
@@ -404,7 +404,7 @@ impl DatabaseFile {
             None if self.is_being_reopened() => Ok(Remedy::Reopened),
             None => {
                 let recently = |at: Instant| at.elapsed() < HOPELESS;
-                if members.lock().hopeless.is_some_and(recently) {
+                if members.lock().failed_at.is_some_and(recently) {
                     return Err(
                         Error::sqlite(ffi::SQLITE_CORRUPT, "the file is damaged").at(&self.path)
                     );
@@ -415,7 +415,7 @@ impl DatabaseFile {
                 let rebuilt = wal_index::rebuild(&connection, patience);
                 if let Err(error) = rebuilt {
                     if error.class() == Class::Corrupt {
-                        members.give_up();
+                        members.recovery_failed();
                     }
                     return Err(error);
                 }
@@ -476,7 +476,7 @@ impl DatabaseFile {
     /// Whether `error` of a connection to this file may come from deleted or replaced sidecar
     /// files.
     pub fn may_be_wedge(&self, error: &Error) -> bool {
-        let is_closed = error.errcode == ffi::SQLITE_CANTOPEN && self.check_beside().is_err();
+        let is_closed = error.errcode == ffi::SQLITE_CANTOPEN && self.check_sidecars().is_err();
         is_closed || error.may_be_wedge()
     }
 

@@ -21,7 +21,7 @@ const LARGEST_SECTOR: u32 = 0x1_0000;
 
 /// A header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct JournalHeader {
     /// Records behind this header; none: as many as fit into the file.
     pub records: Option<u32>,
     /// What the checksums of the records begin with.
@@ -34,7 +34,7 @@ pub struct Header {
     pub page_size: u32,
 }
 
-impl Header {
+impl JournalHeader {
     /// The header that `bytes` begin with.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         if !bytes.starts_with(&MAGIC) {

@@ -32,7 +32,7 @@ pub mod value;
 pub mod wal;
 
 pub use header::Header;
-pub use page::{Cell, Kind, Page};
+pub use page::{Cell, Page, PageKind};
 pub use sort_key::SortKey;
 pub use value::{Owned, Value};
 

@@ -8,7 +8,7 @@ const MOST_FRAGMENTS: u8 = 60;
 
 /// The four kinds of b-tree page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PageKind {
     /// Keys and children of an index or a WITHOUT ROWID table.
     IndexInterior,
     /// Rowids and children of a table.
@@ -19,7 +19,7 @@ pub enum Kind {
     TableLeaf,
 }
 
-impl Kind {
+impl PageKind {
     /// The kind that a page's first byte names.
     pub fn of(flag: u8) -> Option<Self> {
         match flag {
@@ -63,7 +63,7 @@ pub struct Page<'a> {
     /// Where the page's header begins: 100 on page 1.
     start: usize,
     /// Which kind it says it is.
-    pub kind: Kind,
+    pub kind: PageKind,
     /// How many cells it says it has.
     pub cells: usize,
 }
@@ -103,9 +103,9 @@ impl Cell<'_> {
 
 /// How many of `length` bytes of payload a cell keeps on its page, of which `usable` bytes are
 /// SQLite's.
-pub fn local_length(kind: Kind, usable: usize, length: u64) -> usize {
+pub fn local_length(kind: PageKind, usable: usize, length: u64) -> usize {
     let greatest = match kind {
-        Kind::TableLeaf => usable.saturating_sub(35),
+        PageKind::TableLeaf => usable.saturating_sub(35),
         _ => (usable.saturating_sub(12) * 64 / 255).saturating_sub(23),
     };
     if length <= greatest as u64 {
@@ -126,7 +126,7 @@ impl<'a> Page<'a> {
     pub fn parse(bytes: &'a [u8], usable: usize, first: bool) -> Option<Self> {
         let bytes = bytes.get(..usable).unwrap_or(bytes);
         let start = if first { super::header::SIZE } else { 0 };
-        let kind = Kind::of(byte(bytes, start)?)?;
+        let kind = PageKind::of(byte(bytes, start)?)?;
         let cells = usize::from(u16_at(bytes, start + 3)?);
         let page = Self { bytes, usable, start, kind, cells };
         (page.array_end() <= usable).then_some(page)
@@ -138,7 +138,7 @@ impl<'a> Page<'a> {
         bytes: &'a [u8],
         usable: usize,
         first: bool,
-        kind: Kind,
+        kind: PageKind,
         cells: usize,
     ) -> Option<Self> {
         let bytes = bytes.get(..usable).unwrap_or(bytes);
@@ -227,7 +227,7 @@ impl<'a> Page<'a> {
             next += 4;
         }
         let mut length = 0;
-        if self.kind != Kind::TableInterior {
+        if self.kind != PageKind::TableInterior {
             let (value, taken) = varint(self.bytes, next)?;
             length = value;
             next += taken;
@@ -238,7 +238,7 @@ impl<'a> Page<'a> {
             rowid = signed(value);
             next += taken;
         }
-        if self.kind == Kind::TableInterior {
+        if self.kind == PageKind::TableInterior {
             let local = &[];
             return Some(Cell { child, rowid, length, local, overflow: 0, at, size: next - at });
         }
@@ -326,14 +326,14 @@ mod tests {
     #[test]
     fn local_lengths_are_as_the_documents_formula_says() {
         // 4,096 usable bytes: X is 4,061 for table leaves and 1,002 for index pages, M is 489.
-        assert_eq!(local_length(Kind::TableLeaf, 4096, 4061), 4061);
-        assert_eq!(local_length(Kind::TableLeaf, 4096, 4062), 489);
-        assert_eq!(local_length(Kind::IndexLeaf, 4096, 1002), 1002);
-        assert_eq!(local_length(Kind::IndexLeaf, 4096, 1003), 1003 - 514);
-        assert_eq!(local_length(Kind::IndexLeaf, 4096, 489 + 4092), 489);
+        assert_eq!(local_length(PageKind::TableLeaf, 4096, 4061), 4061);
+        assert_eq!(local_length(PageKind::TableLeaf, 4096, 4062), 489);
+        assert_eq!(local_length(PageKind::IndexLeaf, 4096, 1002), 1002);
+        assert_eq!(local_length(PageKind::IndexLeaf, 4096, 1003), 1003 - 514);
+        assert_eq!(local_length(PageKind::IndexLeaf, 4096, 489 + 4092), 489);
         assert_eq!(
-            local_length(Kind::TableLeaf, 480, u64::MAX).min(480),
-            local_length(Kind::TableLeaf, 480, u64::MAX)
+            local_length(PageKind::TableLeaf, 480, u64::MAX).min(480),
+            local_length(PageKind::TableLeaf, 480, u64::MAX)
         );
     }
 

@@ -14,7 +14,7 @@ const MAGIC: u32 = 0x377f_0682;
 
 /// The log's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct WalHeader {
     /// Bytes a page.
     pub page_size: u32,
     /// What the frames that belong to this log repeat.
@@ -47,7 +47,7 @@ impl Checksum {
     }
 }
 
-impl Header {
+impl WalHeader {
     /// The header that `bytes` begin with, if its checksum is right.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let magic = u32_at(bytes, 0)?;

@@ -19,8 +19,8 @@ use std::ffi::c_int;
 use rusqlite::ffi;
 
 use super::inspect::{identifier, is_of_statement, quoted};
+use super::progress_handler::Watch;
 use super::schema::{Object, Schema};
-use super::watch::Watch;
 use crate::engine::{Class, Connection, Error, Result};
 
 /// What the imposter of an index is called.
@@ -65,7 +65,7 @@ pub(super) fn owners<'s>(
     let mut broken = Vec::new();
     let list = pages.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     for tree in schema.tables().chain(schema.indexes()) {
-        watch.go_on()?;
+        watch.check_cancelled()?;
         let walk = format!(
             "SELECT CAST(pageno AS TEXT) FROM dbstat('main') WHERE name = {} AND pageno IN ({list})",
             quoted(&tree.name)

@@ -20,15 +20,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::finding::{Finding, Health, Kind};
+use super::finding::{CheckKind, Finding, Health};
 use super::foreign_wal;
+use super::health_cache::remember;
 use super::inspect::{self, execute, inspect};
 use super::is_unsafe_to_write;
-use super::last::remember;
 use super::settled::Before;
 use crate::engine::{
-    Access, Class, Connection, DatabaseFile, Error, Extent, FileId, HotJournal, Reader, Result,
-    Task, Wal, advise, beside, check_length, open_file, or_failed, refused_side_file,
+    Access, Class, Connection, DatabaseFile, Error, Extent, FileId, HotJournal, Progress, Reader,
+    Result, Wal, advise, check_length, open_file, or_failed, refused_side_file, sidecar_path,
 };
 
 /// How long SQLite waits for a lock at a time. The task is asked in between whether to go on.
@@ -49,14 +49,19 @@ const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
 /// read.
 pub(super) fn examine(
     path: &Path,
-    kind: Kind,
+    kind: CheckKind,
     patience: Duration,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Health> {
     or_failed(path, || examined(path, kind, patience, task))
 }
 
-fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Result<Health> {
+fn examined(
+    path: &Path,
+    kind: CheckKind,
+    patience: Duration,
+    task: &dyn Progress,
+) -> Result<Health> {
     let started = Instant::now();
     let before = Before::of(path);
     let deleted = deleted_wal(path);
@@ -147,12 +152,12 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
 /// Repeats `look` while the file is locked, at most for `patience`.
 fn patiently(
     patience: Duration,
-    task: &dyn Task,
+    task: &dyn Progress,
     look: impl Fn() -> Result<Health>,
 ) -> Result<Health> {
     let deadline = Instant::now() + patience;
     loop {
-        task.go_on()?;
+        task.check_cancelled()?;
         let health = look()?;
         if !health.is_locked() || Instant::now() >= deadline {
             return Ok(health);
@@ -167,14 +172,19 @@ fn patiently(
 /// the new WAL with the index of the old one, and report false damage.
 fn left_behind(path: &Path) -> Option<Error> {
     let file = DatabaseFile::opened(FileId::of(path).ok()?)?;
-    (file.is_being_reopened() || file.check_beside().is_err()).then(|| {
+    (file.is_being_reopened() || file.check_sidecars().is_err()).then(|| {
         let message = "the -wal or -shm of the database was replaced while it was open, and \
                        connections of this process still have the old one open";
         Error::sqlite(ffi::SQLITE_BUSY, message).at(path)
     })
 }
 
-fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Result<Health> {
+fn with_wal(
+    path: &Path,
+    kind: CheckKind,
+    patience: Duration,
+    task: &dyn Progress,
+) -> Result<Health> {
     if let Err(error) = check_length(path) {
         return inspect::unreadable(path, kind, error);
     }
@@ -208,7 +218,7 @@ fn copied(
     connection: &Reader,
     path: &Path,
     patience: Duration,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Option<Connection>> {
     let is_in_the_way = connection.takes_locks()
         && matches!(connection.is_wal(), Ok(false))
@@ -222,7 +232,7 @@ fn copied(
     copy.sql()?.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")?;
     let mut ended = Ok(());
     let mut each = |_| {
-        ended = task.go_on();
+        ended = task.check_cancelled();
         ended.clone()
     };
     let outcome = connection.copy_to(&copy, PAGES, Some(patience.max(SLICE)), &mut each);
@@ -238,8 +248,8 @@ fn copied(
 fn look_at_copy(
     connection: &Connection,
     copy: &Connection,
-    kind: Kind,
-    task: &dyn Task,
+    kind: CheckKind,
+    task: &dyn Progress,
 ) -> Result<Health> {
     let truncated = truncated(connection)?;
     execute(copy, SETTINGS)?;
@@ -250,7 +260,7 @@ fn look_at_copy(
 }
 
 /// Returns the proof that the WAL belongs to another file, if there is one.
-fn foreign(path: &Path, task: &dyn Task) -> Result<Option<String>> {
+fn foreign(path: &Path, task: &dyn Progress) -> Result<Option<String>> {
     let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, SLICE)?;
     connection.checkpoint_on_close(false);
     execute(&connection, SETTINGS)?;
@@ -261,14 +271,18 @@ fn foreign(path: &Path, task: &dyn Task) -> Result<Option<String>> {
 
 /// Checks the file without its WAL. Takes no lock, so a concurrent checkpoint may cause a false
 /// report of damage. Its only effect is that the WAL is kept.
-pub(super) fn without_wal(path: &Path, task: &dyn Task) -> Result<Health> {
+pub(super) fn without_wal(path: &Path, task: &dyn Progress) -> Result<Health> {
     let connection = Reader::without_wal(path, SLICE)?;
     execute(&connection, SETTINGS)?;
-    look(&connection, Kind::Quick, task)
+    look(&connection, CheckKind::Quick, task)
 }
 
 /// Detects missing pages, and runs SQLite's checks.
-pub(super) fn look(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
+pub(super) fn look(
+    connection: &Connection,
+    kind: CheckKind,
+    task: &dyn Progress,
+) -> Result<Health> {
     let truncated = truncated(connection)?;
     let mut health = inspect(connection, kind, task)?;
     if let Some(finding) = truncated {
@@ -324,7 +338,7 @@ pub(super) fn replaced(path: &Path) -> Option<Finding> {
 /// Detects that the WAL was deleted, and commits with it. Must be called before the file is opened:
 /// opening creates a new WAL.
 pub fn deleted_wal(path: &Path) -> Option<Finding> {
-    let shm = beside(path, "-shm");
+    let shm = sidecar_path(path, "-shm");
     if !shm.exists() || Wal::path(path).exists() {
         return None;
     }

@@ -11,7 +11,7 @@ use crate::engine::shown;
 /// How thorough a check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Kind {
+pub enum CheckKind {
     /// `PRAGMA quick_check`: every page, every record's form; indexes are not compared with
     /// their tables.
     Quick,
@@ -26,7 +26,7 @@ pub struct Health {
     /// The file.
     pub path: PathBuf,
     /// The kind of the check.
-    pub kind: Kind,
+    pub kind: CheckKind,
     /// The check was carried out, and no finding is damage ([`Finding::is_damage`]).
     pub ok: bool,
     /// The findings; empty for a sound database.

@@ -6,9 +6,9 @@ use rusqlite::ffi;
 
 use super::finding::Finding;
 use super::inspect::quoted;
-use super::lines::{Findings, Subject};
+use super::integrity_check_output::{Findings, Subject};
+use super::progress_handler::Watch;
 use super::schema::Schema;
-use super::watch::Watch;
 use crate::engine::{Connection, Error, Result};
 
 /// How many rowids a finding keeps.
@@ -23,7 +23,7 @@ pub(super) fn check(
     findings: &mut Findings,
 ) -> Result<()> {
     for table in schema.tables().skip(1) {
-        watch.go_on()?;
+        watch.check_cancelled()?;
         match violations(connection, &table.name) {
             Ok(found) => found.into_iter().for_each(|finding| findings.push(finding)),
             Err(error) => {

@@ -33,8 +33,8 @@
 use std::collections::HashSet;
 
 use super::page_map::pages::Pages;
-use crate::engine::{Connection, OpenFiles, Overlay, Result, Storage, Task};
-use crate::format::wal::{FRAME_HEADER, Frame, HEADER, Header as Log};
+use crate::engine::{Connection, OpenFiles, PageSource, Progress, Result, WalPageIndex};
+use crate::format::wal::{FRAME_HEADER, Frame, HEADER, WalHeader};
 use crate::format::{Header, Page, header, lock_page};
 
 /// Bytes of a row of the schema, at most; a longer one proves nothing.
@@ -51,7 +51,7 @@ const RESETS: u32 = 1 << 20;
 ///
 /// # Errors
 /// A read that fails; `task`'s.
-pub(super) fn proof(connection: &Connection, task: &dyn Task) -> Result<Option<String>> {
+pub(super) fn proof(connection: &Connection, task: &dyn Progress) -> Result<Option<String>> {
     let files = OpenFiles::of(connection)?;
     match (files.database(), files.wal()) {
         (Some(database), Some(wal)) => prove(database, wal, task),
@@ -59,10 +59,14 @@ pub(super) fn proof(connection: &Connection, task: &dyn Task) -> Result<Option<S
     }
 }
 
-fn prove(database: &dyn Storage, wal: &dyn Storage, task: &dyn Task) -> Result<Option<String>> {
+fn prove(
+    database: &dyn PageSource,
+    wal: &dyn PageSource,
+    task: &dyn Progress,
+) -> Result<Option<String>> {
     let Some(file) = Header::parse(&bytes(database, 0, header::SIZE)?) else { return Ok(None) };
-    let Some(log) = Log::parse(&bytes(wal, 0, HEADER)?) else { return Ok(None) };
-    let overlay = Overlay::read(wal, &log, task)?;
+    let Some(log) = WalHeader::parse(&bytes(wal, 0, HEADER)?) else { return Ok(None) };
+    let overlay = WalPageIndex::read(wal, &log, task)?;
     if overlay.is_empty() {
         return Ok(None);
     }
@@ -120,7 +124,7 @@ fn prove(database: &dyn Storage, wal: &dyn Storage, task: &dyn Task) -> Result<O
 }
 
 /// Bytes of a storage: fewer than `count` at its end only.
-fn bytes(storage: &dyn Storage, offset: u64, count: usize) -> Result<Vec<u8>> {
+fn bytes(storage: &dyn PageSource, offset: u64, count: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; count];
     let read = storage.read_at(&mut bytes, offset)?;
     bytes.truncate(read);
@@ -134,7 +138,11 @@ fn counter(page: &[u8]) -> Option<u32> {
 }
 
 /// The header in every committed version of page 1 in the WAL, oldest first.
-fn headers_in(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<Vec<Vec<u8>>> {
+fn headers_in(
+    wal: &dyn PageSource,
+    log: &WalHeader,
+    overlay: &WalPageIndex,
+) -> Result<Vec<Vec<u8>>> {
     let size = FRAME_HEADER + log.page_size as usize;
     let mut headers = Vec::new();
     let mut offset = HEADER as u64;
@@ -152,7 +160,7 @@ fn headers_in(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<Vec<Vec
 }
 
 /// Whether nothing of the WAL is missing behind its last commit.
-fn is_whole(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<bool> {
+fn is_whole(wal: &dyn PageSource, log: &WalHeader, overlay: &WalPageIndex) -> Result<bool> {
     let size = (FRAME_HEADER + log.page_size as usize) as u64;
     let end = wal.size()?;
     let mut offset = overlay.end;
@@ -171,7 +179,7 @@ fn is_whole(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<bool> {
 }
 
 /// Pages of the WAL's database that are in neither of the two.
-fn missing(database: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<u32> {
+fn missing(database: &dyn PageSource, log: &WalHeader, overlay: &WalPageIndex) -> Result<u32> {
     let in_file = database.size()? / u64::from(log.page_size);
     let in_file = u32::try_from(in_file).unwrap_or(u32::MAX);
     let beyond = in_file.saturating_add(1)..=overlay.pages;
@@ -217,7 +225,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::engine::Unwatched;
+    use crate::engine::NoProgress;
 
     /// Numbers that are the same in every run: splitmix64.
     struct Random(u64);
@@ -234,7 +242,7 @@ mod tests {
 
     struct Bytes<'a>(&'a [u8]);
 
-    impl Storage for Bytes<'_> {
+    impl PageSource for Bytes<'_> {
         fn size(&self) -> Result<u64> {
             self.0.size()
         }
@@ -254,7 +262,7 @@ mod tests {
     }
 
     fn pair(path: &Path) -> Pair {
-        let wal = crate::engine::beside(path, "-wal");
+        let wal = crate::engine::sidecar_path(path, "-wal");
         (fs::read(path).unwrap(), fs::read(wal).unwrap_or_default())
     }
 
@@ -314,13 +322,13 @@ mod tests {
     }
 
     fn proved(pair: &Pair) -> Option<String> {
-        prove(&Bytes(&pair.0), &Bytes(&pair.1), &Unwatched).unwrap()
+        prove(&Bytes(&pair.0), &Bytes(&pair.1), &NoProgress).unwrap()
     }
 
     /// The file as a checkpoint leaves it that is cut off after so many pages, lowest first.
     fn partly_checkpointed((file, wal): &Pair, pages: usize) -> Vec<u8> {
-        let Some(log) = Log::parse(wal) else { return file.clone() };
-        let overlay = Overlay::read(&Bytes(wal), &log, &Unwatched).unwrap();
+        let Some(log) = WalHeader::parse(wal) else { return file.clone() };
+        let overlay = WalPageIndex::read(&Bytes(wal), &log, &NoProgress).unwrap();
         let (mut file, size) = (file.clone(), log.page_size as usize);
         let frames = (1..=overlay.pages).filter_map(|page| Some((page, overlay.frame(page)?)));
         for (page, offset) in frames.take(pages) {
@@ -337,7 +345,7 @@ mod tests {
     /// memory before it was written.
     fn with_damaged_frame(wal: &[u8], random: &mut Random, keeps: usize) -> Vec<u8> {
         let mut wal = wal.to_vec();
-        let log = Log::parse(&wal).unwrap();
+        let log = WalHeader::parse(&wal).unwrap();
         let size = FRAME_HEADER + log.page_size as usize;
         let count = (wal.len() - HEADER) / size;
         let damaged = usize::try_from(random.below(count as u64)).unwrap();
@@ -385,7 +393,7 @@ mod tests {
                 let pages = usize::try_from(random.below(40)).unwrap();
                 for file in [state.0.clone(), partly_checkpointed(&state, pages)] {
                     let whole = partly_checkpointed(&state, usize::MAX);
-                    let Some(log) = Log::parse(&state.1) else { continue };
+                    let Some(log) = WalHeader::parse(&state.1) else { continue };
                     for file in [&file, &whole] {
                         ok(&(file.clone(), state.1.clone()), "partly checkpointed");
                         // A frame is damaged in place: the WAL ends before it.

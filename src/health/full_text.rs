@@ -41,11 +41,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{OptionalExtension, ffi};
 
-use super::finding::{Finding, Kind};
+use super::finding::{CheckKind, Finding};
 use super::inspect::{execute, identifier, quoted};
-use super::lines::{Findings, Subject};
+use super::integrity_check_output::{Findings, Subject};
+use super::progress_handler::Watch;
 use super::schema::Schema;
-use super::watch::Watch;
 use crate::engine::{Class, Connection, Error, Result};
 use crate::format::number::varint;
 
@@ -58,20 +58,20 @@ const PORTION: usize = 1 << 20;
 /// Looks at each full-text index, and corrects what SQLite's check said of it.
 pub(super) fn check(
     connection: &Connection,
-    kind: Kind,
+    kind: CheckKind,
     schema: &Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
 ) -> Result<()> {
     for table in schema.virtual_tables() {
-        watch.go_on()?;
+        watch.check_cancelled()?;
         let Some(index) = FullText::of(&table.name, &table.sql) else {
             continue;
         };
         let failed = findings.has_full_text_damage(&table.name);
         let is_asked = match &index.content {
             // SQLite compares no FTS5 index with external content, and neither does a quick check.
-            Content::External(_) if index.is_five() => kind == Kind::Full,
+            Content::External(_) if index.is_five() => kind == CheckKind::Full,
             Content::External(_) | Content::Own | Content::None => failed,
         };
         if !is_asked {
@@ -319,7 +319,7 @@ impl FullText {
         match &self.content {
             _ if verdict == "ok" => Ok(true),
             Content::External(content) if !self.is_five() => in_savepoint(connection, || {
-                let said = self.examine_four(connection, Kind::Full, content)?;
+                let said = self.examine_four(connection, CheckKind::Full, content)?;
                 Ok(matches!(said, Said::Sound | Said::Stale { .. }))
             }),
             _ => Ok(false),
@@ -390,7 +390,7 @@ impl FullText {
         )
     }
 
-    fn examine(&self, connection: &Connection, kind: Kind, failed: bool) -> Result<Said> {
+    fn examine(&self, connection: &Connection, kind: CheckKind, failed: bool) -> Result<Said> {
         let content = match &self.content {
             Content::External(content) => content,
             Content::Own | Content::None => {
@@ -418,7 +418,12 @@ impl FullText {
     }
 
     /// Looks at an FTS3 or FTS4 index that SQLite's check does not find equal to all its content.
-    fn examine_four(&self, connection: &Connection, kind: Kind, content: &str) -> Result<Said> {
+    fn examine_four(
+        &self,
+        connection: &Connection,
+        kind: CheckKind,
+        content: &str,
+    ) -> Result<Said> {
         let scan = format!(
             "CREATE VIRTUAL TABLE temp.fusion_sqlite_terms USING fts4aux(main, {})",
             quoted(&self.name)
@@ -435,7 +440,7 @@ impl FullText {
             Err(error) if matches!(error.class(), Class::Index | Class::Corrupt) => true,
             Err(error) => return Err(error),
         };
-        if kind == Kind::Quick {
+        if kind == CheckKind::Quick {
             // Comparing is a full check's.
             return Ok(if is_damage { Said::Nothing } else { Said::Sound });
         }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::holders::{Holders, holders};
+use super::open_handles::{Holders, holders};
 use super::page_map::Pages;
 use crate::engine::{
-    self, Error, FileId, FileSystem, LockKind, Reader, Result, Storage, Unwatched, View, Wal,
-    beside, canonicalize, hard_links, is_mount_root, lock_kind,
+    self, Error, FileId, FileSystem, LockKind, NoProgress, PageSource, Reader, Result, View, Wal,
+    canonicalize, hard_links, is_mount_root, lock_kind, sidecar_path,
 };
 
 /// How long to wait for a locked file.
@@ -54,7 +54,7 @@ pub struct FileInfo {
     /// Version of this process's SQLite.
     pub sqlite_version: &'static str,
     /// Backups and copies of the database in its folder.
-    pub beside: Vec<Beside>,
+    pub sidecars: Vec<SidecarFile>,
 }
 
 /// A file system.
@@ -121,7 +121,7 @@ pub struct FileError {
 /// A backup or copy of a database in its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Beside {
+pub struct SidecarFile {
     /// Its path.
     pub path: String,
     /// Its kind.
@@ -191,8 +191,8 @@ pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
             frames: frames.map(|(frames, _)| frames),
             checkpointed: frames.map(|(_, checkpointed)| checkpointed),
         }),
-        shm_bytes: length(&beside(path, "-shm")),
-        journal_bytes: length(&beside(path, "-journal")),
+        shm_bytes: length(&sidecar_path(path, "-shm")),
+        journal_bytes: length(&sidecar_path(path, "-journal")),
         database,
         error: error.map(|error| FileError {
             code: error.code,
@@ -200,7 +200,7 @@ pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
             message: error.message,
         }),
         sqlite_version: rusqlite::version(),
-        beside: lying_beside(path, id, keep),
+        sidecars: sidecar_files(path, id, keep),
     })
 }
 
@@ -250,9 +250,9 @@ fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
 /// The version number that SQLite stores in the header of each file that it writes to
 /// (<https://sqlite.org/fileformat2.html>, 1.3.17).
 fn last_writer(path: &Path) -> Result<Option<String>> {
-    let view = View::open(path, Instant::now() + PATIENCE, &Unwatched)?;
-    let wal = view.wal().map(|wal| wal as &dyn Storage);
-    let number = Pages::new(view.database(), wal, &Unwatched)?.last_writer();
+    let view = View::open(path, Instant::now() + PATIENCE, &NoProgress)?;
+    let wal = view.wal().map(|wal| wal as &dyn PageSource);
+    let number = Pages::new(view.database(), wal, &NoProgress)?.last_writer();
     let version = format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000);
     Ok((number >= 3_000_000).then_some(version))
 }
@@ -262,7 +262,7 @@ fn count(number: i64) -> u64 {
 }
 
 /// The backups and copies of the database in its folder, ordered by kind and path.
-fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
+fn sidecar_files(path: &Path, id: FileId, keep: u32) -> Vec<SidecarFile> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Vec::new();
     };
@@ -272,7 +272,7 @@ fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
         .flat_map(|copy| [Some(copy.path), copy.wal])
         .flatten()
         .collect();
-    let mut found: Vec<Beside> = std::fs::read_dir(folder)
+    let mut found: Vec<SidecarFile> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
@@ -283,7 +283,7 @@ fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
             if FileId::of(&entry.path()).is_ok_and(|it| it == id) {
                 return None;
             }
-            Some(Beside {
+            Some(SidecarFile {
                 path: entry.path().to_string_lossy().into_owned(),
                 kind,
                 bytes: metadata.len(),

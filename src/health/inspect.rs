@@ -35,13 +35,13 @@ use std::time::Instant;
 
 use rusqlite::ffi;
 
-use super::finding::{Finding, Health, Kind};
-use super::lines::{Findings, Subject};
+use super::finding::{CheckKind, Finding, Health};
+use super::integrity_check_output::{Findings, Subject};
+use super::progress_handler::Watch;
 use super::schema::{Object, SCHEMA_TABLE, Schema};
-use super::watch::Watch;
 use super::{alone, foreign_keys, full_text, traces};
-use crate::engine::application::{self, Answer};
-use crate::engine::{Class, Connection, Error, Result, Task, is_memory_left, or_failed};
+use crate::engine::stub_functions::{self, StubResult};
+use crate::engine::{Class, Connection, Error, Progress, Result, is_memory_left, or_failed};
 
 /// How many lines are asked of SQLite. More would tell nothing new, and be slow to tell.
 const MOST_LINES: u32 = 10_000;
@@ -59,13 +59,13 @@ const ALL_LINES: u32 = i32::MAX.unsigned_abs();
 /// Where the check could not be carried out: `task`'s reason to end, and what is neither damage
 /// nor contention (`SQLITE_IOERR`, `SQLITE_CANTOPEN`, `SQLITE_NOMEM`). If a single read failed, the
 /// answer is `SQLITE_IOERR_READ`, whatever SQLite made of it.
-pub fn inspect(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
+pub fn inspect(connection: &Connection, kind: CheckKind, task: &dyn Progress) -> Result<Health> {
     or_failed(connection.path(), || inspected(connection, kind, task))
 }
 
-fn inspected(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
+fn inspected(connection: &Connection, kind: CheckKind, task: &dyn Progress) -> Result<Health> {
     let started = Instant::now();
-    task.go_on()?;
+    task.check_cancelled()?;
     let watch = Watch::new(connection, task);
     let mut findings = Findings::default();
     let own_transaction = connection.is_autocommit();
@@ -178,7 +178,7 @@ fn take_error(findings: &mut Findings, error: Error) -> Result<()> {
 ///
 /// # Errors
 /// `error`, where it is neither about damage nor contention.
-pub(super) fn unreadable(path: &Path, kind: Kind, error: Error) -> Result<Health> {
+pub(super) fn unreadable(path: &Path, kind: CheckKind, error: Error) -> Result<Health> {
     let mut findings = Findings::default();
     take_error(&mut findings, error)?;
     let findings = findings.into_vec();
@@ -188,7 +188,7 @@ pub(super) fn unreadable(path: &Path, kind: Kind, error: Error) -> Result<Health
 
 fn look(
     connection: &Connection,
-    kind: Kind,
+    kind: CheckKind,
     schema: Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
@@ -200,7 +200,7 @@ fn look(
 
 fn look_at(
     connection: &Connection,
-    kind: Kind,
+    kind: CheckKind,
     schema: &Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
@@ -212,7 +212,7 @@ fn look_at(
             // Over one name that it does not know SQLite checks nothing.
             let statements = schema.statements_of(&uncomputed).collect::<Vec<_>>().join(";\n");
             findings.compute_in_vain(uncomputed);
-            return application::stand_in_for(connection, &statements, Answer::Null, || {
+            return stub_functions::with_stubs(connection, &statements, StubResult::Null, || {
                 let whole = all_at_once(kind, ALL_LINES, schema, watch, findings);
                 look_on(connection, kind, schema, watch, findings, whole)
             });
@@ -241,7 +241,7 @@ fn needs_application(connection: &Connection, findings: &mut Findings) -> Result
 
 /// SQLite's check of the whole file; answers whether it gave up over damage.
 fn all_at_once(
-    kind: Kind,
+    kind: CheckKind,
     lines: u32,
     schema: &Schema,
     watch: &Watch<'_>,
@@ -255,7 +255,11 @@ fn all_at_once(
 
 /// The tables whose check SQLite cannot even compile: their statements call functions, or name
 /// collations, that only the application knows.
-fn not_compiled(connection: &Connection, kind: Kind, schema: &Schema) -> Result<HashSet<String>> {
+fn not_compiled(
+    connection: &Connection,
+    kind: CheckKind,
+    schema: &Schema,
+) -> Result<HashSet<String>> {
     let sql = connection.sql()?;
     let pragma = pragma_of(kind);
     let fails = |table: &&Object| {
@@ -268,7 +272,7 @@ fn not_compiled(connection: &Connection, kind: Kind, schema: &Schema) -> Result<
 /// Goes on after SQLite's check of the whole file, which came to `whole`.
 fn look_on(
     connection: &Connection,
-    kind: Kind,
+    kind: CheckKind,
     schema: &Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
@@ -291,7 +295,7 @@ fn look_on(
     if !findings.has_table_damage() {
         full_text::check(connection, kind, schema, watch, findings)?;
     }
-    if kind == Kind::Full && !findings.has_table_damage() {
+    if kind == CheckKind::Full && !findings.has_table_damage() {
         foreign_keys::check(connection, schema, watch, findings)?;
     }
     Ok(())
@@ -320,10 +324,10 @@ fn place_pages(schema: &Schema, watch: &Watch<'_>, findings: &mut Findings) -> R
     Ok(())
 }
 
-fn pragma_of(kind: Kind) -> &'static str {
+fn pragma_of(kind: CheckKind) -> &'static str {
     match kind {
-        Kind::Quick => "quick_check",
-        Kind::Full => "integrity_check",
+        CheckKind::Quick => "quick_check",
+        CheckKind::Full => "integrity_check",
     }
 }
 
@@ -331,7 +335,7 @@ fn pragma_of(kind: Kind) -> &'static str {
 /// of a table reads its indexes, too: which b-tree is damaged is what reading each of them says.
 fn one_by_one(
     connection: &Connection,
-    kind: Kind,
+    kind: CheckKind,
     schema: &Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
@@ -340,7 +344,7 @@ fn one_by_one(
     let mut anything = false;
     let every = schema.tables().chain(schema.virtual_tables());
     for table in every {
-        watch.go_on()?;
+        watch.check_cancelled()?;
         let sql = format!("PRAGMA main.{pragma}({})", quoted(&table.name));
         let mut gave_up = false;
         let checked = again(|| watch.texts(&sql, |row| gave_up |= findings.add(row, schema)));
@@ -383,7 +387,7 @@ fn one_by_one(
 /// be, it was a comparison that failed: only a full check compares, and always with an index.
 fn place(
     connection: &Connection,
-    kind: Kind,
+    kind: CheckKind,
     schema: &Schema,
     watch: &Watch<'_>,
     findings: &mut Findings,
@@ -400,7 +404,7 @@ fn place(
     }
     let indexes: Vec<_> = schema.indexes_of(&table.name).collect();
     for index in &indexes {
-        watch.go_on()?;
+        watch.check_cancelled()?;
         if let Some(line) = alone::damage(connection, index, watch)? {
             let subject = Subject::Index(index.name.clone(), index.table.clone());
             findings.note(subject, None, &line);
@@ -410,7 +414,7 @@ fn place(
     if anything || findings.has_damage_of(&table.name) {
         return Ok(anything);
     }
-    if kind == Kind::Full && !indexes.is_empty() {
+    if kind == CheckKind::Full && !indexes.is_empty() {
         for index in indexes {
             let subject = Subject::Index(index.name.clone(), index.table.clone());
             findings.note(subject, None, line);
@@ -439,7 +443,7 @@ fn settle_contests(
     }
     let mut sound = Vec::new();
     for name in contested {
-        watch.go_on()?;
+        watch.check_cancelled()?;
         let Some(table) = schema.tables().find(|table| table.name == name) else { continue };
         // Of one table alone SQLite walks the table's tree first.
         let mut own = Findings::default();
@@ -460,7 +464,7 @@ fn settle_contests(
         return Ok(());
     }
     for index in schema.indexes() {
-        watch.go_on()?;
+        watch.check_cancelled()?;
         if let Some(line) = alone::damage(connection, index, watch)? {
             let subject = Subject::Index(index.name.clone(), index.table.clone());
             findings.note(subject, None, &line);

@@ -8,13 +8,13 @@
 //! | module | owns |
 //! |---|---|
 //! | [`walk`] | the walk |
-//! | [`cells`] | what is known of each page, and the runs that they make |
+//! | [`map_cells`] | what is known of each page, and the runs that they make |
 //! | [`pages`] | the pages of a database, those in its WAL included |
 //!
 //! Memory: 4 bytes a page, 24 bytes a page of the deepest row of siblings, and the WAL's index;
 //! 40 MB or so for 10 GB in pages of 4 KiB. Any thread; blocks it as long as reading takes.
 
-mod cells;
+mod map_cells;
 pub(super) mod pages;
 mod walk;
 
@@ -27,7 +27,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::info::PATIENCE;
-use crate::engine::{Result, Storage, Task, View};
+use crate::engine::{PageSource, Progress, Result, View};
 
 /// Pages whose damage is told one by one.
 const TOLD: usize = 10_000;
@@ -95,7 +95,7 @@ pub enum Names {
     /// The file's own schema table.
     #[default]
     Schema,
-    /// In addition to what is left of the schema table, [`Options::known`].
+    /// In addition to what is left of the schema table, [`MapOptions::known`].
     Known,
     /// Nothing: b-trees are told apart, and called by their root pages.
     Nothing,
@@ -179,7 +179,7 @@ pub struct DamagedPage {
 
 /// What a map is to be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct MapOptions {
     /// Cells that the runs are made of, at most, 1 at least; a cell stands for several pages
     /// where there are more pages, and is as the worst of them.
     pub resolution: u64,
@@ -189,7 +189,7 @@ pub struct Options {
     pub known: Vec<Known>,
 }
 
-impl Default for Options {
+impl Default for MapOptions {
     fn default() -> Self {
         Self { resolution: 50_000, damaged: Vec::new(), known: Vec::new() }
     }
@@ -200,9 +200,9 @@ impl Default for Options {
 /// # Errors
 /// `SQLITE_BUSY` where it is locked for longer than [`PATIENCE`]; SQLite's; `task`'s;
 /// `SQLITE_NOTADB` where not even the size of its pages can be told. Damage is none.
-pub fn page_map(path: &Path, options: &Options, task: &dyn Task) -> Result<PageMap> {
+pub fn page_map(path: &Path, options: &MapOptions, task: &dyn Progress) -> Result<PageMap> {
     let view = View::open(path, Instant::now() + PATIENCE, task)?;
-    let wal = view.wal().map(|wal| wal as &dyn Storage);
+    let wal = view.wal().map(|wal| wal as &dyn PageSource);
     let mut map = map(view.database(), wal, options, task).map_err(|error| error.at(path))?;
     map.path = view.path().to_string_lossy().into_owned();
     Ok(map)
@@ -213,10 +213,10 @@ pub fn page_map(path: &Path, options: &Options, task: &dyn Task) -> Result<PageM
 /// # Errors
 /// As [`page_map`].
 pub fn map(
-    database: &dyn Storage,
-    wal: Option<&dyn Storage>,
-    options: &Options,
-    task: &dyn Task,
+    database: &dyn PageSource,
+    wal: Option<&dyn PageSource>,
+    options: &MapOptions,
+    task: &dyn Progress,
 ) -> Result<PageMap> {
     walk::walk(database, wal, options, task)
 }

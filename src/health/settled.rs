@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::file_check::size;
-use crate::engine::{FileId, FileSystem, Wal, beside};
+use crate::engine::{FileId, FileSystem, Wal, sidecar_path};
 
 /// File systems whose times are reliable.
 const CERTAIN: &[&str] = &["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay"];
@@ -111,7 +111,7 @@ fn now_ms() -> u64 {
 impl State {
     /// `None` if there is a WAL or a journal, or if the times may not show a change.
     fn of(path: &Path) -> Option<Self> {
-        if size(&Wal::path(path)) > 0 || size(&beside(path, "-journal")) > 0 {
+        if size(&Wal::path(path)) > 0 || size(&sidecar_path(path, "-journal")) > 0 {
             return None;
         }
         let state = Self::recorded(path)?;

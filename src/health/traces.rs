@@ -14,7 +14,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::engine::{Storage, Unwatched, View, Wal, beside, guess_format, open_file};
+use crate::engine::{NoProgress, PageSource, View, Wal, guess_format, open_file, sidecar_path};
 use crate::format::{journal, wal};
 
 /// Offsets and bytes that all database headers share (<https://sqlite.org/fileformat2.html>, 1.3).
@@ -27,16 +27,16 @@ const SNAPSHOT: &[u8] = b"fusion-sqlite schema ";
 /// file that cannot be read.
 pub fn are_there(path: &Path) -> bool {
     has_neighbour(path)
-        || View::open(path, Instant::now(), &Unwatched).is_ok_and(|view| {
+        || View::open(path, Instant::now(), &NoProgress).is_ok_and(|view| {
             let database = view.database();
             has_header(database) || guess_format(database, None).is_some()
         })
 }
 
 fn has_neighbour(path: &Path) -> bool {
-    wal::Header::parse(&beginning(&Wal::path(path), wal::HEADER)).is_some()
-        || beginning(&beside(path, "-journal"), journal::MAGIC.len()) == journal::MAGIC
-        || beginning(&beside(path, "-schema"), SNAPSHOT.len()) == SNAPSHOT
+    wal::WalHeader::parse(&beginning(&Wal::path(path), wal::HEADER)).is_some()
+        || beginning(&sidecar_path(path, "-journal"), journal::MAGIC.len()) == journal::MAGIC
+        || beginning(&sidecar_path(path, "-schema"), SNAPSHOT.len()) == SNAPSHOT
 }
 
 /// The first `count` bytes of a file; fewer if it is shorter, empty if it cannot be read.
@@ -49,7 +49,7 @@ fn beginning(path: &Path, count: usize) -> Vec<u8> {
 }
 
 /// Whether more than half of the bytes that all headers share are present.
-fn has_header(database: &dyn Storage) -> bool {
+fn has_header(database: &dyn PageSource) -> bool {
     let mut header = [0; 100];
     if database.read_at(&mut header, 0).is_err() {
         return false;

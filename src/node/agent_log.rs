@@ -21,24 +21,26 @@ use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
 use super::argument::{is_absent, millis, read_string, string};
-use super::callback::{Call, Raw, callback, text};
 use super::database::{
     adopt_hardened, configure, find as find_database, own_transaction, path, with_connection,
     with_connection_as_is,
 };
-use super::delivery::ToJavaScript;
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown, check};
-use super::healing::{Healing, How, let_go_all};
+use super::handle_table::HandleTable;
+use super::js_events::ToJavaScript;
+use super::js_queue::{LogEvent, Message};
 use super::log_entry::{entry_value, read_entry};
 use super::log_options::{options, profile};
 use super::log_stats::stats_value;
-use super::mailbox::{Happening, Message};
-use super::slab::Slab;
+use super::raw_call::{Call, Raw, callback, text};
+use super::reopen::{OpenParams, Reopen, close_all_stale};
 use super::value::{boolean, new_array, number_value, set_element};
-use crate::agent_log::{self, Borrowed, Entries, Log, Refusal};
+use crate::agent_log::{self, CallerTransaction, Entries, Log, Refusal};
 use crate::checkpoint::{self, Mode};
-use crate::engine::{self, Connection, Error, FileId, JournalMode, Profile, Wal, during, shown};
+use crate::engine::{
+    self, Connection, Error, FileId, JournalMode, Profile, Wal, shown, with_sync_call,
+};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -79,7 +81,7 @@ struct Handle {
     /// Number of the database it was opened through; none for `appendAgentLogs(path, …)`.
     database: Option<u32>,
     in_memory: bool,
-    borrowed: RefCell<Option<Borrowed>>,
+    borrowed: RefCell<Option<CallerTransaction>>,
     /// Number of the JavaScript function that takes its events.
     receiver: u32,
 }
@@ -87,9 +89,9 @@ struct Handle {
 /// The logs of an environment.
 #[derive(Default)]
 pub struct Logs {
-    handles: RefCell<Slab<Rc<Handle>>>,
+    handles: RefCell<HandleTable<Rc<Handle>>>,
     /// JavaScript functions that take events, each until its log is released.
-    receivers: RefCell<Slab<sys::napi_ref>>,
+    receivers: RefCell<HandleTable<sys::napi_ref>>,
     /// Arenas being filled, innermost last.
     stages: RefCell<Vec<Entries>>,
     spare: Cell<Entries>,
@@ -244,7 +246,7 @@ fn open_hardened(call: &Call<'_>) -> Outcome<sys::napi_value> {
         configure(&connection, ffi::SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, true)?;
     }
     engine::watch_wal(&connection);
-    let how = How { path, flags, profile };
+    let how = OpenParams { path, flags, profile };
     let number = adopt_hardened(call.env, connection, how)?;
     number_value(call.env, f64::from(number))
 }
@@ -425,8 +427,8 @@ impl Handle {
         let Some(number) = self.database else { return Ok(Ok(())) };
         with_connection(call.env, number, |connection| {
             let mut borrowed = self.borrowed.borrow_mut();
-            Ok(during(connection.file().map(|file| &file.turn), || {
-                self.log.write_on(connection, &mut borrowed)
+            Ok(with_sync_call(connection.file().map(|file| &file.turn), || {
+                self.log.write_in_caller_transaction(connection, &mut borrowed)
             }))
         })
     }
@@ -448,7 +450,7 @@ impl Handle {
         let databases = environment.databases.borrow();
         let database = self.database.and_then(|number| databases.get(number));
         let healing = database.and_then(|database| database.healing());
-        healing.map_or(self.log.options().profile.busy_timeout, Healing::patience)
+        healing.map_or(self.log.options().profile.busy_timeout, Reopen::patience)
     }
 
     /// Checks that a blocking wait for the writer can end: no connection of this thread holds the
@@ -468,7 +470,7 @@ impl Handle {
             self.write_here(call)??;
         } else {
             self.refuse_to_wait(call.environment)?;
-            self.log.flush_while(timeout, &|| let_go_all(call.environment))?;
+            self.log.flush_while(timeout, &|| close_all_stale(call.environment))?;
         }
         Ok(())
     }
@@ -591,7 +593,7 @@ pub(super) fn report_own_transactions(environment: &Rc<Environment>) -> Outcome<
         if waiting.told {
             failed_files.push(file.id);
         } else if waiting.lasts && !failed_files.contains(&file.id) && !database.is_reported() {
-            mailbox.post(Message::Event(handle.receiver, Happening::Failure("error", error)));
+            mailbox.post(Message::Event(handle.receiver, LogEvent::Failure("error", error)));
         } else {
             continue;
         }
@@ -663,7 +665,7 @@ fn checkpoint_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.environment.promise(call.env, |ticket, mailbox| {
         let done = move |outcome| mailbox.post(Message::Checkpoint(ticket, outcome));
         if handle.in_memory {
-            done(Ok(checkpoint::Outcome { mode, busy: false, frames: 0, backfilled: 0 }));
+            done(Ok(checkpoint::CheckpointOutcome { mode, busy: false, frames: 0, backfilled: 0 }));
         } else {
             handle.log.checkpoint(mode, done);
         }
@@ -701,7 +703,7 @@ fn take(call: &Call<'_>) -> Outcome<Option<Rc<Handle>>> {
 fn wait_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let timeout = millis(call, 1)?;
     let handle = take(call)?;
-    let meanwhile = || let_go_all(call.environment);
+    let meanwhile = || close_all_stale(call.environment);
     let in_order = handle.is_some_and(|handle| handle.log.wait_ended(timeout, &meanwhile));
     boolean(call.env, in_order)
 }

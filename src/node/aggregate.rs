@@ -7,7 +7,7 @@
 //!
 //! SQLite calls `xFinal` for every group that it began, also for the groups of a statement that is
 //! abandoned: after an error, when it is reset or finalised, while its connection is closed.
-//! JavaScript must not run then, and SQLite discards the result: see [`abandoning`].
+//! JavaScript must not run then, and SQLite discards the result: see [`in_reset`].
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_void};
@@ -16,11 +16,11 @@ use std::rc::Rc;
 use napi::sys;
 use rusqlite::ffi;
 
-use super::callback::{self, Raw, callback};
-use super::callee::{Callee, attempt};
 use super::database::find;
 use super::errors::{Outcome, Thrown};
 use super::function::{Signature, setting};
+use super::js_callback::{JsCallback, attempt};
+use super::raw_call::{self, Raw, callback};
 use super::result::{refuse, set_result};
 
 /// Raw callbacks by name.
@@ -30,13 +30,13 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[(c"defineAggregate", callback!(define))
 #[derive(Debug)]
 struct Aggregate {
     /// `step(index, ...values)`
-    step: Callee,
+    step: JsCallback,
     /// `inverse(index, ...values)`
-    inverse: Option<Callee>,
+    inverse: Option<JsCallback>,
     /// `value(index)`: the result so far.
-    value: Callee,
+    value: JsCallback,
     /// `finish(index)`: the result, and the end of the group.
-    finish: Callee,
+    finish: JsCallback,
     bigints: bool,
     /// Indices below `next` that no group has.
     free: RefCell<Vec<i32>>,
@@ -87,7 +87,7 @@ thread_local! {
 
 /// Runs `body`, which resets or finalises statements: groups that end in it are dropped, and
 /// JavaScript is not asked for their results.
-pub fn abandoning<R>(body: impl FnOnce() -> R) -> R {
+pub fn in_reset<R>(body: impl FnOnce() -> R) -> R {
     let outer = ABANDONING.replace(true);
     let result = body();
     ABANDONING.set(outer);
@@ -96,10 +96,10 @@ pub fn abandoning<R>(body: impl FnOnce() -> R) -> R {
 
 /// `defineAggregate(database, name, argc, settings, step, value, finish, inverse)`, `inverse` only
 /// for what can be a window function.
-fn define(call: &callback::Call<'_>) -> Outcome<sys::napi_value> {
+fn define(call: &raw_call::Call<'_>) -> Outcome<sys::napi_value> {
     let database = find(call.environment, call.number(0)?)?;
     let mut signature = Signature::read(call)?;
-    let callee = |index| Callee::new(call.env, call.arg(index)?);
+    let callee = |index| JsCallback::new(call.env, call.arg(index)?);
     let inverse = if call.args.len() > 7 { Some(callee(7)?) } else { None };
     let window = inverse.is_some();
     let aggregate = Rc::new(Aggregate {
@@ -267,7 +267,11 @@ unsafe extern "C" fn finish(context: *mut ffi::sqlite3_context) {
 
 /// # Safety
 /// `context` is that of the running call by SQLite.
-unsafe fn answer(context: *mut ffi::sqlite3_context, callee: &Callee, index: i32) -> Outcome<()> {
+unsafe fn answer(
+    context: *mut ffi::sqlite3_context,
+    callee: &JsCallback,
+    index: i32,
+) -> Outcome<()> {
     // SAFETY: there are no arguments of SQLite's; the rest is the caller's.
     unsafe {
         let value = callee.call_with(Some(index), 0, std::ptr::null_mut(), false)?;

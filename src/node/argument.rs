@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use napi::sys;
 
-use super::callback::Call;
-use super::errors::{Kind, Outcome, Thrown, check};
+use super::errors::{ErrorKind, Outcome, Thrown, check};
+use super::raw_call::Call;
 
 /// A number argument, as JavaScript has it.
 pub(super) fn double(call: &Call<'_>, index: usize) -> Outcome<f64> {
@@ -75,7 +75,7 @@ pub(super) fn read_string(
             sys::napi_get_value_string_utf8(env, value, ptr::null_mut(), 0, &mut needed)
         })?;
         bytes.try_reserve(needed + 8).map_err(|_| {
-            Thrown::of(Kind::Plain, "ERR_FUSION_MEMORY", "not enough memory for a log entry")
+            Thrown::of(ErrorKind::Plain, "ERR_FUSION_MEMORY", "not enough memory for a log entry")
         })?;
     }
 }

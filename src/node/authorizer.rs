@@ -9,10 +9,10 @@ use std::rc::Rc;
 use napi::sys;
 use rusqlite::ffi;
 
-use super::callback::{Call, Raw, callback, text};
-use super::callee::{Callee, attempt};
 use super::database::find;
-use super::errors::{Kind, Outcome, Thrown, check};
+use super::errors::{ErrorKind, Outcome, Thrown, check};
+use super::js_callback::{JsCallback, attempt};
+use super::raw_call::{Call, Raw, callback, text};
 use crate::engine::Connection;
 
 /// Raw callbacks by name.
@@ -21,7 +21,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[(c"setAuthorizer", callback!(set_author
 /// What SQLite has as the authorizer's user data; the database keeps it.
 #[derive(Debug)]
 pub struct Authorizer {
-    callee: Callee,
+    callee: JsCallback,
     /// The database's: see `Database::using`.
     preparing: Rc<Cell<bool>>,
 }
@@ -51,7 +51,7 @@ impl Authorizer {
 fn set_authorizer(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find(call.environment, call.number(0)?)?;
     let authorizer = if call.args.len() > 1 {
-        let callee = Callee::new(call.env, call.arg(1)?)?;
+        let callee = JsCallback::new(call.env, call.arg(1)?)?;
         Some(Rc::new(Authorizer { callee, preparing: Rc::clone(database.preparing()) }))
     } else {
         None
@@ -117,13 +117,13 @@ fn decision(env: sys::napi_env, value: sys::napi_value) -> Outcome<c_int> {
     // Bits: -0 is no integer to node:sqlite.
     if f64::from(code).to_bits() != number.to_bits() {
         let message = "Authorizer callback must return an integer authorization code";
-        return Err(Thrown::of(Kind::Type, "", message));
+        return Err(Thrown::of(ErrorKind::Type, "", message));
     }
     match code {
         ffi::SQLITE_OK | ffi::SQLITE_DENY | ffi::SQLITE_IGNORE => Ok(code),
         _ => {
             let message = "Authorizer callback returned a invalid authorization code";
-            Err(Thrown::of(Kind::Range, "", message))
+            Err(Thrown::of(ErrorKind::Range, "", message))
         }
     }
 }

@@ -18,7 +18,7 @@ use std::ptr;
 use napi::sys;
 use rusqlite::ffi;
 
-use super::errors::{Kind, Outcome, Thrown, check};
+use super::errors::{ErrorKind, Outcome, Thrown, check};
 
 /// Room for text and blobs that is kept from call to call, at most.
 const KEPT: usize = 1 << 20;
@@ -98,7 +98,7 @@ impl Parameters {
                 })?;
                 if !lossless {
                     return Err(Thrown::of(
-                        Kind::Type,
+                        ErrorKind::Type,
                         "ERR_INVALID_ARG_VALUE",
                         "BigInt value is too large to bind.",
                     ));
@@ -356,11 +356,11 @@ fn present(data: *mut std::ffi::c_void) -> *const u8 {
 
 /// Bytes an element of a typed array.
 fn width(kind: sys::napi_typedarray_type) -> usize {
-    use sys::TypedarrayType as Kind;
+    use sys::TypedarrayType as ErrorKind;
     match kind {
-        Kind::int16_array | Kind::uint16_array => 2,
-        Kind::int32_array | Kind::uint32_array | Kind::float32_array => 4,
-        Kind::float64_array | Kind::bigint64_array | Kind::biguint64_array => 8,
+        ErrorKind::int16_array | ErrorKind::uint16_array => 2,
+        ErrorKind::int32_array | ErrorKind::uint32_array | ErrorKind::float32_array => 4,
+        ErrorKind::float64_array | ErrorKind::bigint64_array | ErrorKind::biguint64_array => 8,
         // napi_float16_array, which napi::sys does not name yet.
         11 => 2,
         _ => 1,
@@ -370,7 +370,7 @@ fn width(kind: sys::napi_typedarray_type) -> usize {
 #[cold]
 fn unbindable(index: usize) -> Thrown {
     Thrown::of(
-        Kind::Type,
+        ErrorKind::Type,
         "ERR_INVALID_ARG_TYPE",
         format!("Provided value cannot be bound to SQLite parameter {index}."),
     )

@@ -9,16 +9,16 @@ use napi::sys;
 use rusqlite::ffi;
 
 use super::bind::Parameters;
-use super::callback::{Call, Raw, callback, text};
 use super::database::{find, turn};
 use super::environment::flag;
 use super::errors::{Outcome, Thrown, check};
+use super::raw_call::{Call, Raw, callback, text};
 use super::rows::Scope;
 use super::value::boolean;
-use crate::engine::during;
 use crate::engine::session_ffi::{
     CHANGESET_ABORT, CHANGESET_OMIT, ChangesetIter, sqlite3changeset_apply,
 };
+use crate::engine::with_sync_call;
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[(c"applyChangeset", callback!(apply))];
@@ -159,7 +159,7 @@ fn apply(call: &Call<'_>) -> Outcome<sys::napi_value> {
         // SAFETY: the connection is open and this thread's.
         let in_transaction = || unsafe { ffi::sqlite3_get_autocommit(db) } == 0;
         let before = in_transaction();
-        let code = during(turn(connection), || {
+        let code = with_sync_call(turn(connection), || {
             // SAFETY: as above; `changeset` has `size` bytes and outlives the call, as do the
             // handlers, which the callbacks alone use.
             unsafe {

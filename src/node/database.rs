@@ -16,22 +16,22 @@ use std::time::{Duration, SystemTime};
 use napi::sys;
 use rusqlite::{OpenFlags, ffi};
 
-use super::aggregate::abandoning;
+use super::aggregate::in_reset;
 use super::authorizer::Authorizer;
+use super::backup_gate::{Entered, Sharing};
 use super::bind::Parameters;
-use super::callback::{Call, Raw, callback, text};
-use super::callee::stepping;
 use super::environment::{Environment, flag};
 use super::errors::{Outcome, Thrown, check, is_schema_neutral};
-use super::healing::{Another, Definition, Healing, How};
-use super::keyword;
+use super::js_callback::stepping;
 use super::profile::Profile;
+use super::raw_call::{Call, Raw, callback, text};
+use super::reopen::{Another, Definition, OpenParams, Reopen};
+use super::schema_effect;
 use super::session;
-use super::sharing::{Entered, Sharing};
 use super::value::{boolean, null};
 use crate::engine::{
-    Class, Connection, DatabaseFile, Error, Presence, Turn, during, errstr, explain, new_network,
-    utc,
+    Class, Connection, DatabaseFile, Error, Presence, WriteGate, errstr, explain, new_network, utc,
+    with_sync_call,
 };
 
 /// Raw callbacks by name.
@@ -45,7 +45,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"newNetwork", callback!(network)),
     (c"isTransaction", callback!(is_transaction)),
     (c"finalizeStatements", callback!(finalize_statements)),
-    (c"giveUp", callback!(give_up)),
+    (c"giveUp", callback!(recovery_failed)),
     (c"prepareReopen", callback!(prepare_reopen)),
     (c"reopen", callback!(reopen)),
     (c"refuseOwnTransaction", callback!(refuse_own_transaction)),
@@ -84,7 +84,7 @@ pub struct Database {
     functions: Cell<sys::napi_env>,
     profile: Profile,
     /// None for a plain `DatabaseSync`. After the connection, which has its address.
-    healing: Option<Healing>,
+    healing: Option<Reopen>,
     /// Since when a transaction is open, and whether it was reported as blocking a log's writer.
     transaction: Cell<Option<(SystemTime, bool)>>,
     /// Comes before every read; none unless the handle asks for it.
@@ -183,7 +183,7 @@ impl Database {
 
     /// As [`Self::asking`], but also lends a connection that is closed until it is reopened.
     fn looking<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
-        if self.healing.as_ref().is_some_and(Healing::is_away)
+        if self.healing.as_ref().is_some_and(Reopen::is_closed_for_reopen)
             && let Ok(connection) = self.connection.try_borrow()
         {
             return body(&connection);
@@ -210,7 +210,7 @@ impl Database {
 
     /// What reopening the connection needs; `None` unless it is hardened and has a file.
     #[inline]
-    pub fn healing(&self) -> Option<&Healing> {
+    pub fn healing(&self) -> Option<&Reopen> {
         self.healing.as_ref()
     }
 
@@ -352,7 +352,7 @@ impl Database {
             Authorizer::remove(&connection);
             // Makes a statement that is in the middle of writing part of what is rolled back.
             let begin = connection.is_autocommit().then_some(c"BEGIN");
-            during(turn(&connection), || {
+            with_sync_call(turn(&connection), || {
                 for sql in begin.into_iter().chain([c"ROLLBACK"]) {
                     // SAFETY: the connection is open and this thread's. No function of JavaScript
                     // is called by these two.
@@ -384,7 +384,7 @@ impl Database {
     }
 
     /// Makes a call. Makes it again, once, if a stale `-shm` or `-wal` made it fail without an
-    /// effect: see [`super::healing`].
+    /// effect: see [`super::reopen`].
     ///
     /// # Errors
     /// Those of `call`; `ERR_FUSION_COMMIT_UNKNOWN`, `ERR_FUSION_WEDGED`.
@@ -539,10 +539,10 @@ impl Database {
         self.aggregates.set(true);
     }
 
-    /// Runs `body`, which resets a statement: see [`abandoning`].
+    /// Runs `body`, which resets a statement: see [`in_reset`].
     #[inline]
-    pub(super) fn abandoning<R>(&self, body: impl FnOnce() -> R) -> R {
-        if self.aggregates.get() { abandoning(body) } else { body() }
+    pub(super) fn in_reset<R>(&self, body: impl FnOnce() -> R) -> R {
+        if self.aggregates.get() { in_reset(body) } else { body() }
     }
 
     /// Finalises the statements, deletes the sessions and closes. A connection that is being
@@ -585,7 +585,7 @@ fn closed() -> Thrown {
 
 /// The turns of the file that `connection` has open.
 #[inline]
-pub fn turn(connection: &Connection) -> Option<&Turn> {
+pub fn turn(connection: &Connection) -> Option<&WriteGate> {
     connection.file().map(|file| &file.turn)
 }
 
@@ -601,17 +601,13 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
 ///
 /// # Errors
 /// As [`adopt`].
-pub fn adopt_hardened(env: sys::napi_env, connection: Connection, how: How) -> Outcome<u32> {
+pub fn adopt_hardened(env: sys::napi_env, connection: Connection, how: OpenParams) -> Outcome<u32> {
     // A database in memory has no sidecar files that could become stale.
-    let healing = connection.file().is_some().then(|| Healing::new(how, &connection));
+    let healing = connection.file().is_some().then(|| Reopen::new(how, &connection));
     adopt_with(env, connection, healing)
 }
 
-fn adopt_with(
-    env: sys::napi_env,
-    connection: Connection,
-    healing: Option<Healing>,
-) -> Outcome<u32> {
+fn adopt_with(env: sys::napi_env, connection: Connection, healing: Option<Reopen>) -> Outcome<u32> {
     let environment = Environment::of(env)?;
     let database = Rc::new(Database {
         connection: RefCell::new(connection),
@@ -804,8 +800,8 @@ fn close(call: &Call<'_>) -> Outcome<sys::napi_value> {
 
 /// `giveUp(database)`: the connection is about to be closed. If it is stale, closes it now, so that
 /// the other connections of this process stop waiting for it.
-fn give_up(call: &Call<'_>) -> Outcome<sys::napi_value> {
-    look_up(call.environment, call.number(0)?)?.let_go(call.environment, true)?;
+fn recovery_failed(call: &Call<'_>) -> Outcome<sys::napi_value> {
+    look_up(call.environment, call.number(0)?)?.close_if_stale(call.environment, true)?;
     call.undefined()
 }
 
@@ -915,17 +911,17 @@ fn run_script(
     let before = in_transaction();
     database.begin(before);
     let mut flags = 0;
-    let result: Outcome<()> = during(turn(connection), || {
+    let result: Outcome<()> = with_sync_call(turn(connection), || {
         let mut rest = sql;
         loop {
-            let statement_text = keyword::skip_space(rest);
+            let statement_text = schema_effect::skip_space(rest);
             if matches!(statement_text, [] | [0, ..]) {
                 return Ok(());
             }
-            let neutral = keyword::is_neutral(statement_text);
+            let neutral = schema_effect::is_neutral(statement_text);
             if !neutral {
                 flags |= flag::SCHEMA_UNSURE;
-                flags |= keyword::setting_flag(statement_text);
+                flags |= schema_effect::setting_flag(statement_text);
             }
             let mut statement = ptr::null_mut();
             let mut tail = ptr::null();
@@ -941,7 +937,8 @@ fn run_script(
                     &mut tail,
                 );
                 if code == ffi::SQLITE_OK && !statement.is_null() {
-                    allowed = database.may_write(connection, statement, keyword::is_of_rows(rest));
+                    allowed =
+                        database.may_write(connection, statement, schema_effect::is_of_rows(rest));
                     while allowed.is_ok() {
                         code = ffi::sqlite3_step(statement);
                         if code != ffi::SQLITE_ROW {

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::task::{Work, arguments};
-use crate::engine::{self, Error, Result, Task, canonicalize};
+use crate::engine::{self, Error, Progress, Result, canonicalize};
 use crate::health;
-use crate::health::page_map::{Known, Options, OwnerKind};
+use crate::health::page_map::{Known, MapOptions, OwnerKind};
 use crate::recovery::salvage::SchemaEntry;
 use crate::recovery::snapshot_file;
 
@@ -22,7 +22,7 @@ struct Arguments {
     keep_copies: u32,
 }
 
-fn file_info(text: &str, _: &dyn Task) -> Result<String> {
+fn file_info(text: &str, _: &dyn Progress) -> Result<String> {
     let Arguments { path, keep_copies } = arguments(text)?;
     write(&health::file_info(&path, keep_copies)?)
 }
@@ -34,7 +34,7 @@ struct PlatformArguments {
 }
 
 /// Task `platform`: the [`engine::Answer`]s about a topic.
-fn platform(text: &str, _: &dyn Task) -> Result<String> {
+fn platform(text: &str, _: &dyn Progress) -> Result<String> {
     let PlatformArguments { folder, topic } = arguments(text)?;
     let known = engine::Topic::ALL.iter().find(|(name, _)| *name == topic);
     let (_, topic) = known.ok_or_else(|| {
@@ -50,9 +50,9 @@ struct MapArguments {
     damaged: Vec<u32>,
 }
 
-fn page_map(text: &str, task: &dyn Task) -> Result<String> {
+fn page_map(text: &str, task: &dyn Progress) -> Result<String> {
     let MapArguments { path, resolution, damaged } = arguments(text)?;
-    let options = Options { resolution, damaged, known: known(&path) };
+    let options = MapOptions { resolution, damaged, known: known(&path) };
     write(&health::page_map(&path, &options, task)?)
 }
 

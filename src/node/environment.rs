@@ -16,17 +16,17 @@ use std::sync::Arc;
 use napi::sys;
 
 use super::agent_log::{self, Logs};
-use super::backup::{self, Backing};
+use super::backup_api::{self, Backing};
 use super::bind::Parameters;
-use super::callback::{self, callback};
 use super::database::Database;
-use super::delivery::deliver;
 use super::errors::{Outcome, Thrown, check};
-use super::mailbox::Mailbox;
+use super::handle_table::HandleTable;
+use super::js_events::deliver;
+use super::js_queue::JsQueue;
 use super::promise::Promises;
+use super::raw_call::{self, callback};
 use super::realm::Realm;
 use super::session::Session;
-use super::slab::Slab;
 use super::statement::Statement;
 
 /// What a call reports in addition to its result: 48 bytes that JavaScript reads through three
@@ -72,13 +72,13 @@ pub mod flag {
 pub struct Environment {
     pub(super) env: sys::napi_env,
     /// Open connections.
-    pub databases: RefCell<Slab<Rc<Database>>>,
+    pub databases: RefCell<HandleTable<Rc<Database>>>,
     /// Prepared statements.
-    pub statements: RefCell<Slab<Rc<Statement>>>,
+    pub statements: RefCell<HandleTable<Rc<Statement>>>,
     /// Sessions, of open connections.
-    pub sessions: RefCell<Slab<Rc<Session>>>,
+    pub sessions: RefCell<HandleTable<Rc<Session>>>,
     /// Backups that are under way.
-    pub backups: RefCell<Slab<Rc<Backing>>>,
+    pub backups: RefCell<HandleTable<Rc<Backing>>>,
     /// Room for one call's parameters; taken by the call that uses it.
     parameters: RefCell<Option<Box<Parameters>>>,
     /// Agent logs.
@@ -86,7 +86,7 @@ pub struct Environment {
     /// Promises that other threads settle.
     pub promises: Promises,
     /// Made with the first promise or log: see [`Environment::mailbox`].
-    mailbox: RefCell<Option<Arc<Mailbox>>>,
+    mailbox: RefCell<Option<Arc<JsQueue>>>,
     /// The addon's own realm.
     pub realm: Realm,
     /// The report of the last call, in memory that `realm` keeps.
@@ -137,7 +137,7 @@ impl Environment {
         Ok(this)
     }
 
-    /// The state of `env`, for callbacks that were not made by [`super::callback::export`].
+    /// The state of `env`, for callbacks that were not made by [`super::raw_call::export`].
     ///
     /// # Errors
     /// `ERR_INVALID_STATE` when the environment has ended.
@@ -150,7 +150,7 @@ impl Environment {
     ///
     /// # Errors
     /// N-API's.
-    pub(super) fn mailbox(self: &Rc<Self>) -> Outcome<Arc<Mailbox>> {
+    pub(super) fn mailbox(self: &Rc<Self>) -> Outcome<Arc<JsQueue>> {
         let made = self.mailbox.borrow().clone();
         if let Some(mailbox) = made {
             return Ok(mailbox);
@@ -159,8 +159,8 @@ impl Environment {
         // SAFETY: `env` is alive and this thread's.
         check(unsafe { sys::napi_create_object(self.env, &mut resource) })?;
         // Jest's --detectOpenHandles asks it whether the process waits for it.
-        callback::export(self.env, resource, c"hasRef", callback!(has_ref), self)?;
-        let mailbox = Mailbox::create(self.env, resource, deliver)?;
+        raw_call::export(self.env, resource, c"hasRef", callback!(has_ref), self)?;
+        let mailbox = JsQueue::create(self.env, resource, deliver)?;
         self.mailbox.replace(Some(Arc::clone(&mailbox)));
         // The process has one set of logs, and this thread one end.
         let is_first = ALL.with_borrow(|all| {
@@ -172,7 +172,7 @@ impl Environment {
             // SAFETY: as above.
             check(unsafe { sys::napi_create_object(self.env, &mut functions) })?;
             let flush_all = callback!(agent_log::flush_all);
-            callback::export(self.env, functions, c"flushAll", flush_all, self)?;
+            raw_call::export(self.env, functions, c"flushAll", flush_all, self)?;
             let flush_all = super::value::get(self.env, functions, c"flushAll")?;
             self.realm.call(c"atExit", flush_all)?;
         }
@@ -254,7 +254,7 @@ pub(super) fn abandon_transactions() {
 }
 
 /// `hasRef()`: whether the process waits for a promise of this thread.
-fn has_ref(call: &callback::Call<'_>) -> Outcome<sys::napi_value> {
+fn has_ref(call: &raw_call::Call<'_>) -> Outcome<sys::napi_value> {
     super::value::boolean(call.env, call.environment.promises.keep_alive())
 }
 
@@ -268,7 +268,7 @@ unsafe extern "C" fn end(data: *mut c_void) {
             all.shrink_to_fit();
         });
         agent_log::end_all(&environment);
-        backup::end_all(&environment);
+        backup_api::end_all(&environment);
         let databases = environment.databases.take();
         for number in databases.numbers(|_| true) {
             if let Some(database) = databases.get(number) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use napi::sys;
 use rusqlite::ffi;
 
-use super::callback::text;
+use super::raw_call::text;
 use super::value::set_fields;
 use crate::engine::{Cause, Error, SQLITE_ERROR, errstr, system_name};
 
@@ -25,7 +25,7 @@ pub type Outcome<T> = std::result::Result<T, Thrown>;
 
 /// The JavaScript class of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// `Error`
     Plain,
     /// `TypeError`
@@ -38,7 +38,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Exception {
     /// Its class.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     /// Its `code`; it has none if this is empty.
     pub code: &'static str,
     /// Its `message`.
@@ -57,7 +57,7 @@ pub struct Exception {
 
 impl Thrown {
     /// An error that SQLite had no part in.
-    pub fn of(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn of(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
         Self::Error(Box::new(Exception {
             kind,
             code,
@@ -71,7 +71,7 @@ impl Thrown {
 
     /// The handle is in the wrong state for the call.
     pub fn state(message: &str) -> Self {
-        Self::of(Kind::Plain, "ERR_INVALID_STATE", message)
+        Self::of(ErrorKind::Plain, "ERR_INVALID_STATE", message)
     }
 
     /// The connection's latest error, even `SQLITE_OK`: node:sqlite reports that, too, where SQLite
@@ -83,7 +83,7 @@ impl Thrown {
         // SAFETY: the caller's.
         let error = unsafe { Error::last(db) };
         Self::Error(Box::new(Exception {
-            kind: Kind::Plain,
+            kind: ErrorKind::Plain,
             code: error.code,
             message: error.message,
             path: None,
@@ -102,7 +102,7 @@ impl Thrown {
     /// connection.
     pub fn code(errcode: i32) -> Self {
         Self::Error(Box::new(Exception {
-            kind: Kind::Plain,
+            kind: ErrorKind::Plain,
             code: SQLITE_ERROR,
             message: errstr(errcode),
             path: None,
@@ -119,7 +119,7 @@ impl Thrown {
             return Self::Pending;
         }
         Self::of(
-            Kind::Plain,
+            ErrorKind::Plain,
             "ERR_INVALID_STATE",
             format!("Node-API call failed with status {status}"),
         )
@@ -129,7 +129,7 @@ impl Thrown {
 impl From<Error> for Thrown {
     fn from(error: Error) -> Self {
         Self::Error(Box::new(Exception {
-            kind: Kind::Plain,
+            kind: ErrorKind::Plain,
             // SQLite reports errors with code 0, too: "not an error".
             sqlite: (error.errcode != 0 || error.code == SQLITE_ERROR)
                 .then_some((error.errcode, error.errstr)),
@@ -144,7 +144,7 @@ impl From<Error> for Thrown {
 
 impl From<napi::Error> for Thrown {
     fn from(error: napi::Error) -> Self {
-        Self::of(Kind::Plain, "ERR_INVALID_STATE", error.reason.clone())
+        Self::of(ErrorKind::Plain, "ERR_INVALID_STATE", error.reason.clone())
     }
 }
 
@@ -202,9 +202,9 @@ pub(super) fn exception_value(
     // SAFETY: `env` is the environment of the running callback; the handles were made in it.
     unsafe {
         check(match exception.kind {
-            Kind::Plain => sys::napi_create_error(env, code, message, &mut error),
-            Kind::Type => sys::napi_create_type_error(env, code, message, &mut error),
-            Kind::Range => sys::napi_create_range_error(env, code, message, &mut error),
+            ErrorKind::Plain => sys::napi_create_error(env, code, message, &mut error),
+            ErrorKind::Type => sys::napi_create_type_error(env, code, message, &mut error),
+            ErrorKind::Range => sys::napi_create_range_error(env, code, message, &mut error),
         })?;
         if let Some((errcode, errstr)) = &exception.sqlite {
             let mut number = ptr::null_mut();

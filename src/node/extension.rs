@@ -7,9 +7,9 @@ use napi::sys;
 use rusqlite::ffi;
 
 use super::bind::Parameters;
-use super::callback::{Call, Raw, callback};
 use super::database::{configure, find};
-use super::errors::{Kind, Outcome, Thrown};
+use super::errors::{ErrorKind, Outcome, Thrown};
+use super::raw_call::{Call, Raw, callback};
 use crate::engine::Connection;
 
 /// Raw callbacks by name.
@@ -77,5 +77,5 @@ fn load_file(connection: &Connection, path: &[u8], entry: Option<&[u8]>) -> Outc
             said
         }
     };
-    Err(Thrown::of(Kind::Plain, "ERR_LOAD_SQLITE_EXTENSION", said))
+    Err(Thrown::of(ErrorKind::Plain, "ERR_LOAD_SQLITE_EXTENSION", said))
 }

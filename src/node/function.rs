@@ -8,10 +8,10 @@ use napi::sys;
 use rusqlite::ffi;
 
 use super::bind::Parameters;
-use super::callback::{Call, Raw, callback};
-use super::callee::{Callee, attempt};
 use super::database::find;
 use super::errors::{Outcome, Thrown};
+use super::js_callback::{JsCallback, attempt};
+use super::raw_call::{Call, Raw, callback};
 use super::result::{refuse, set_result};
 
 /// Raw callbacks by name.
@@ -28,7 +28,7 @@ pub mod setting {
 /// the function may be redefined while it runs.
 #[derive(Debug)]
 struct Function {
-    callee: Callee,
+    callee: JsCallback,
     bigints: bool,
     deterministic: bool,
 }
@@ -81,7 +81,7 @@ fn define(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find(call.environment, call.number(0)?)?;
     let mut signature = Signature::read(call)?;
     let function = Rc::new(Function {
-        callee: Callee::new(call.env, call.arg(4)?)?,
+        callee: JsCallback::new(call.env, call.arg(4)?)?,
         bigints: signature.is(setting::BIGINTS),
         deterministic: signature.is(setting::DETERMINISTIC),
     });

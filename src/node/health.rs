@@ -11,12 +11,12 @@ use rusqlite::ffi;
 use serde::Deserialize;
 
 use super::argument::string;
-use super::callback::{Call, Raw, callback, text};
 use super::database::{with_connection, with_connection_as_is};
 use super::errors::{Outcome, Thrown};
+use super::raw_call::{Call, Raw, callback, text};
 use super::task::Work;
-use crate::engine::{Error, Result, Task, Unwatched};
-use crate::health::{self, Health, Kind, Look, Startup};
+use crate::engine::{Error, NoProgress, Progress, Result};
+use crate::health::{self, CheckKind, Health, Startup, StartupResult};
 use crate::recovery::snapshot_file;
 
 /// Raw callbacks by name.
@@ -46,8 +46,8 @@ struct Arguments {
 impl Arguments {
     fn startup(&self) -> Startup {
         match self.kind.as_deref() {
-            Some("quick") => Startup::AtOnce(Kind::Quick),
-            Some("full") => Startup::AtOnce(Kind::Full),
+            Some("quick") => Startup::AtOnce(CheckKind::Quick),
+            Some("full") => Startup::AtOnce(CheckKind::Full),
             Some("ahead") => Startup::Ahead,
             Some("background") => Startup::Background,
             Some("off") => Startup::Off,
@@ -63,21 +63,22 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 }
 
 /// Task `check`: a [`health::Health`].
-fn check(arguments: &str, task: &dyn Task) -> Result<String> {
+fn check(arguments: &str, task: &dyn Progress) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
-    let kind = if arguments.kind.as_deref() == Some("quick") { Kind::Quick } else { Kind::Full };
+    let kind =
+        if arguments.kind.as_deref() == Some("quick") { CheckKind::Quick } else { CheckKind::Full };
     let health = health::check(Path::new(&arguments.path), kind, task)?;
     doubt(&health);
     json(&health)
 }
 
-/// Task `startupCheck`: a [`health::Look`].
-fn startup(arguments: &str, task: &dyn Task) -> Result<String> {
+/// Task `startupCheck`: a [`health::StartupResult`].
+fn startup(arguments: &str, task: &dyn Progress) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
     json(&look(&arguments, task)?)
 }
 
-fn look(arguments: &Arguments, task: &dyn Task) -> Result<Look> {
+fn look(arguments: &Arguments, task: &dyn Progress) -> Result<StartupResult> {
     let path = Path::new(&arguments.path);
     let look = health::before_open(path, arguments.startup(), snapshot_file::note, task)?;
     look.health.iter().for_each(doubt);
@@ -93,13 +94,13 @@ fn doubt(health: &Health) {
 }
 
 /// Task `putWalAside`: the WAL's new path.
-fn aside(arguments: &str, _: &dyn Task) -> Result<String> {
+fn aside(arguments: &str, _: &dyn Progress) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
     json(&health::put_wal_aside(Path::new(&arguments.path), false)?.to_string_lossy())
 }
 
 /// Task `checksEnded`: once the file's checks are gone.
-fn ended(arguments: &str, _: &dyn Task) -> Result<String> {
+fn ended(arguments: &str, _: &dyn Progress) -> Result<String> {
     let arguments: Arguments = super::task::arguments(arguments)?;
     health::wait_until_none(Path::new(&arguments.path), LEAVING);
     json(&())
@@ -113,11 +114,11 @@ fn checks_ended(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `startupCheck(path, mode)`: a [`health::Look`] as JSON, on this thread.
+/// `startupCheck(path, mode)`: a [`health::StartupResult`] as JSON, on this thread.
 fn startup_check(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let path = string(call, 0)?.unwrap_or_default();
     let arguments = Arguments { path, kind: string(call, 1)? };
-    text(call.env, json(&look(&arguments, &Unwatched)?)?.as_bytes())
+    text(call.env, json(&look(&arguments, &NoProgress)?)?.as_bytes())
 }
 
 /// `startupOpened(database)`: the file that was looked at is open.

@@ -73,7 +73,7 @@ pub fn engine_info() -> napi::Result<EngineInfo> {
 
 fn node_sqlite_locks() -> (&'static str, Option<String>) {
     #[cfg(unix)]
-    return match engine::neighbour::outcome() {
+    return match engine::node_sqlite::outcome() {
         Some(Ok(())) => ("ofd", None),
         Some(Err(reason)) => ("posix", Some(reason)),
         None => ("posix", None),

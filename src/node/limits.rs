@@ -6,9 +6,9 @@ use std::ptr;
 use napi::sys;
 use rusqlite::ffi;
 
-use super::callback::{Call, Raw, callback};
 use super::database::find;
 use super::errors::{Outcome, check};
+use super::raw_call::{Call, Raw, callback};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] =

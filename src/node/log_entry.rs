@@ -3,10 +3,10 @@
 use napi::sys;
 
 use super::argument::read_string;
-use super::callback::{Call, text};
-use super::errors::{Kind, Outcome, Thrown, check};
+use super::errors::{ErrorKind, Outcome, Thrown, check};
+use super::raw_call::{Call, text};
 use super::value::{new_object, null, number_value};
-use crate::agent_log::{Entries, Entry, Field, Kind as Is, Value};
+use crate::agent_log::{Entries, Entry, Field, Value, ValueKind};
 
 /// How JavaScript abbreviates an entry: bits of `shape`, the number in front of its values.
 mod shape {
@@ -110,16 +110,16 @@ fn read_more(
     };
     match kind {
         sys::ValueType::napi_undefined | sys::ValueType::napi_null => {
-            entries.more(Is::Null, |_| Ok(()))
+            entries.more(ValueKind::Null, |_| Ok(()))
         }
         sys::ValueType::napi_string => {
-            entries.more(Is::Text, |bytes| read_string(env, value, bytes).map(drop))
+            entries.more(ValueKind::Text, |bytes| read_string(env, value, bytes).map(drop))
         }
         sys::ValueType::napi_number => {
             let mut real = 0.0;
             // SAFETY: as above.
             check(unsafe { sys::napi_get_value_double(env, value, &mut real) })?;
-            entries.more(Is::Real, |bytes| number(bytes, real.to_ne_bytes()))
+            entries.more(ValueKind::Real, |bytes| number(bytes, real.to_ne_bytes()))
         }
         sys::ValueType::napi_bigint => {
             let (mut integer, mut is_exact) = (0, false);
@@ -130,7 +130,7 @@ fn read_more(
             if !is_exact {
                 return Err(bad_column(index, "must be a bigint of at most 64 bits"));
             }
-            entries.more(Is::Integer, |bytes| number(bytes, integer.to_ne_bytes()))
+            entries.more(ValueKind::Integer, |bytes| number(bytes, integer.to_ne_bytes()))
         }
         _ => Err(bad_column(index, "must be a string, a number, a bigint or null")),
     }
@@ -139,13 +139,13 @@ fn read_more(
 /// Names the column by `#index`; the call's JavaScript knows its name, and which entry it was.
 #[cold]
 fn bad_column(index: usize, wanted: &str) -> Thrown {
-    Thrown::of(Kind::Type, "ERR_INVALID_ARG_TYPE", format!("#{index} {wanted}"))
+    Thrown::of(ErrorKind::Type, "ERR_INVALID_ARG_TYPE", format!("#{index} {wanted}"))
 }
 
 /// Names the property; the call's JavaScript adds which entry it was.
 #[cold]
 fn bad_value(field: Field, wanted: &str) -> Thrown {
-    Thrown::of(Kind::Type, "ERR_INVALID_ARG_TYPE", format!("{} {wanted}", field.name()))
+    Thrown::of(ErrorKind::Type, "ERR_INVALID_ARG_TYPE", format!("{} {wanted}", field.name()))
 }
 
 /// The entry as an object; `columns` are the further ones of its log.

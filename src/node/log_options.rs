@@ -1,9 +1,9 @@
 //! The options of a log and of a connection, out of a callback's arguments.
 
 use super::argument::{integer, millis, string};
-use super::callback::Call;
 use super::errors::{Outcome, Thrown};
-use crate::agent_log::{ChangeCounter, Options};
+use super::raw_call::Call;
+use crate::agent_log::{ChangeCounter, LogOptions};
 use crate::checkpoint;
 use crate::engine::{JournalMode, Profile, Synchronous};
 
@@ -39,9 +39,9 @@ mod switch {
 }
 
 /// The log's, from argument 4 on, in the order of lib/options.js.
-pub(super) fn options(call: &Call<'_>) -> Outcome<Options> {
+pub(super) fn options(call: &Call<'_>) -> Outcome<LogOptions> {
     let size = |index| Ok::<usize, Thrown>(usize::try_from(integer(call, index)?).unwrap_or(0));
-    Ok(Options {
+    Ok(LogOptions {
         batch_rows: size(4)?.max(1),
         batch_bytes: size(5)?.max(1),
         linger: millis(call, 6)?,

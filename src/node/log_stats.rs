@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use napi::sys;
 
-use super::callback::text;
 use super::errors::{Outcome, error_value};
+use super::raw_call::text;
 use super::value::{new_object, number_value, set};
 use crate::agent_log::{Latency, Log};
 

@@ -3,13 +3,13 @@
 //! | module | owns |
 //! |---|---|
 //! | [`argument`], [`value`] | arguments of raw callbacks, and values for JavaScript |
-//! | [`callback`] | how a JavaScript call enters Rust: arguments, panics, exceptions |
+//! | [`raw_call`] | how a JavaScript call enters Rust: arguments, panics, exceptions |
 //! | [`environment`] | what one JavaScript thread has open, and the numbers it is handed |
 //! | [`database`] | opening, closing, scripts |
 //! | [`statement`] | preparing, running, iterating |
 //! | [`function`], [`aggregate`] | SQL functions in JavaScript |
 //! | [`authorizer`] | JavaScript's word on what statements may do |
-//! | [`callee`] | JavaScript functions that SQLite calls |
+//! | [`js_callback`] | JavaScript functions that SQLite calls |
 //! | [`extension`], [`limits`] | loadable extensions, and what a connection permits |
 //! | [`bind`] | JavaScript values to SQL parameters |
 //! | [`result`] | JavaScript values to results of SQL functions |
@@ -17,24 +17,24 @@
 //! | [`session`] | sessions: changesets of what a connection changed |
 //! | [`changeset`] | applying changesets |
 //! | [`serialize`] | databases as bytes, and bytes as databases |
-//! | [`backup`] | backups off the event loop |
-//! | [`backups`] | verified, rotated backups, and restores |
-//! | [`sharing`] | keeping backups and this thread off a connection at the same time |
-//! | [`healing`] | transparent reopen of hardened connections |
-//! | [`foreign`] | other copies of SQLite in this process |
+//! | [`backup_api`] | backups off the event loop |
+//! | [`backup_tasks`] | verified, rotated backups, and restores |
+//! | [`backup_gate`] | keeping backups and this thread off a connection at the same time |
+//! | [`reopen`] | transparent reopen of hardened connections |
+//! | [`other_sqlite`] | other copies of SQLite in this process |
 //! | [`info`] | what the engine is |
 //! | [`agent_log`] | hardened connections and their logs |
 //! | [`log_options`], [`log_entry`], [`log_stats`] | a log's options and entries out of arguments, its entries and figures as objects |
-//! | [`delivery`] | a log's events, and mail, handed to a JavaScript thread |
+//! | [`js_events`] | a log's events, and mail, handed to a JavaScript thread |
 //! | [`promise`] | promises that other threads settle, by ticket |
 //! | [`realm`] | what belongs to the addon's own global, and outlives every JavaScript that is loaded |
 //! | [`doctor`] | facts of a file, and its page map |
 //! | [`recovery`] | repairs, asked for and before a file is opened |
 //! | [`health`] | checks, and what is known of a file's health |
 //! | [`task`] | operations that take long, on threads of their own |
-//! | [`mailbox`] | answers and events on their way to a JavaScript thread |
+//! | [`js_queue`] | answers and events on their way to a JavaScript thread |
 //! | [`errors`] | errors as node:sqlite throws them |
-//! | [`keyword`] | which statements leave prepared statements valid |
+//! | [`schema_effect`] | which statements leave prepared statements valid |
 //!
 //! All state belongs to an [`environment`]: any number of copies of the package's JavaScript may be
 //! loaded with one addon in one thread, and come and go.
@@ -49,39 +49,39 @@ pub(crate) mod agent_log;
 pub(crate) mod aggregate;
 pub(crate) mod argument;
 pub(crate) mod authorizer;
-pub(crate) mod backup;
-pub(crate) mod backups;
+pub(crate) mod backup_api;
+pub(crate) mod backup_gate;
+pub(crate) mod backup_tasks;
 pub(crate) mod bind;
-pub(crate) mod callback;
-pub(crate) mod callee;
 pub(crate) mod changeset;
 pub(crate) mod database;
-pub(crate) mod delivery;
 pub(crate) mod doctor;
 pub(crate) mod environment;
 pub(crate) mod errors;
 pub(crate) mod extension;
-pub(crate) mod foreign;
 pub(crate) mod function;
-pub(crate) mod healing;
+pub(crate) mod handle_table;
 pub(crate) mod health;
 pub mod info;
-pub(crate) mod keyword;
+pub(crate) mod js_callback;
+pub(crate) mod js_events;
+pub(crate) mod js_queue;
 pub(crate) mod limits;
 pub(crate) mod log_entry;
 pub(crate) mod log_options;
 pub(crate) mod log_stats;
-pub(crate) mod mailbox;
+pub(crate) mod other_sqlite;
 pub(crate) mod profile;
 pub(crate) mod promise;
+pub(crate) mod raw_call;
 pub(crate) mod realm;
 pub(crate) mod recovery;
+pub(crate) mod reopen;
 pub(crate) mod result;
 pub(crate) mod rows;
+pub(crate) mod schema_effect;
 pub(crate) mod serialize;
 pub(crate) mod session;
-pub(crate) mod sharing;
-pub(crate) mod slab;
 pub(crate) mod statement;
 pub(crate) mod task;
 pub(crate) mod value;
@@ -105,7 +105,7 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         session::FUNCTIONS,
         changeset::FUNCTIONS,
         serialize::FUNCTIONS,
-        backup::FUNCTIONS,
+        backup_api::FUNCTIONS,
         function::FUNCTIONS,
         aggregate::FUNCTIONS,
         authorizer::FUNCTIONS,
@@ -114,13 +114,13 @@ pub fn register(exports: Object, env: Env) -> napi::Result<()> {
         profile::FUNCTIONS,
         rows::FUNCTIONS,
         agent_log::FUNCTIONS,
-        foreign::FUNCTIONS,
+        other_sqlite::FUNCTIONS,
         recovery::FUNCTIONS,
         task::FUNCTIONS,
         health::FUNCTIONS,
     ] {
         for (name, function) in functions {
-            callback::export(env.raw(), exports.raw(), name, *function, &environment)?;
+            raw_call::export(env.raw(), exports.raw(), name, *function, &environment)?;
         }
     }
     Ok(())

@@ -13,9 +13,9 @@ use std::ptr;
 use napi::sys;
 use rusqlite::ffi;
 
-use super::callback::{Call, Raw, callback, text};
 use super::database::{find, look_up};
 use super::errors::Outcome;
+use super::raw_call::{Call, Raw, callback, text};
 use super::value::{new_array, number_value, set_element};
 use crate::engine::Connection;
 

@@ -14,8 +14,8 @@ use napi::sys;
 
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown, check};
-use super::mailbox::Mailbox;
-use super::slab::Slab;
+use super::handle_table::HandleTable;
+use super::js_queue::JsQueue;
 use super::value::{call, undefined};
 
 /// What is to happen besides settling the promise.
@@ -37,7 +37,7 @@ struct Waiting {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Promises {
-    waiting: RefCell<Slab<Waiting>>,
+    waiting: RefCell<HandleTable<Waiting>>,
     /// How many of them keep the process alive.
     keeping: Cell<usize>,
 }
@@ -63,7 +63,7 @@ impl Environment {
     pub(super) fn promise(
         self: &Rc<Self>,
         env: sys::napi_env,
-        begin: impl FnOnce(u32, Arc<Mailbox>) -> Outcome<()>,
+        begin: impl FnOnce(u32, Arc<JsQueue>) -> Outcome<()>,
     ) -> Outcome<sys::napi_value> {
         Ok(self.watched(env, true, None, begin)?.1)
     }
@@ -77,7 +77,7 @@ impl Environment {
         env: sys::napi_env,
         keeps_alive: bool,
         watch: Option<Watch>,
-        begin: impl FnOnce(u32, Arc<Mailbox>) -> Outcome<()>,
+        begin: impl FnOnce(u32, Arc<JsQueue>) -> Outcome<()>,
     ) -> Outcome<(u32, sys::napi_value)> {
         let mailbox = self.mailbox()?;
         let (mut deferred, mut promise) = (ptr::null_mut(), ptr::null_mut());

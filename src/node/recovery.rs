@@ -8,13 +8,13 @@ use napi::sys;
 use serde::{Deserialize, Serialize};
 
 use super::argument::{millis, string};
-use super::callback::{Call, Raw, callback, text};
 use super::errors::Outcome;
+use super::raw_call::{Call, Raw, callback, text};
 use super::task::{Work, arguments};
 use crate::agent_log::resume;
-use crate::engine::{Error, FileId, Result, Task, Unwatched};
+use crate::engine::{Error, FileId, NoProgress, Progress, Result};
 use crate::recovery::Reason;
-use crate::recovery::repair::{Options, recover_to, repair};
+use crate::recovery::repair::{RepairOptions, recover_to, repair};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[(c"recoverNow", callback!(recover_now))];
@@ -39,9 +39,9 @@ struct Arguments {
 }
 
 /// `recover(arguments)`: the report.
-fn recover(given: &str, task: &dyn Task) -> Result<String> {
+fn recover(given: &str, task: &dyn Progress) -> Result<String> {
     let given: Arguments = arguments(given)?;
-    let options = Options {
+    let options = RepairOptions {
         backups: given.backups,
         use_backup: given.use_backup,
         patience: Duration::from_millis(given.patience),
@@ -67,9 +67,12 @@ fn recover(given: &str, task: &dyn Task) -> Result<String> {
 /// it, and answers the report.
 fn recover_now(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let path = PathBuf::from(string(call, 0)?.unwrap_or_default());
-    let options =
-        Options { patience: millis(call, 1)?, keep_copies: call.number(2)?, ..Options::default() };
-    let report = repair(&path, &options, &mut |_| (), &Unwatched)?;
+    let options = RepairOptions {
+        patience: millis(call, 1)?,
+        keep_copies: call.number(2)?,
+        ..RepairOptions::default()
+    };
+    let report = repair(&path, &options, &mut |_| (), &NoProgress)?;
     text(call.env, json(&report)?.as_bytes())
 }
 

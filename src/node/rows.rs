@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use napi::sys;
 use rusqlite::ffi;
 
-use super::callback::{Call, Raw, callback, text};
-use super::errors::{Kind, Outcome, Thrown, check};
+use super::errors::{ErrorKind, Outcome, Thrown, check};
+use super::raw_call::{Call, Raw, callback, text};
 
 /// Values handed over in one call, unless one row has more.
 pub const CHUNK: usize = 384;
@@ -155,7 +155,7 @@ pub unsafe fn blob(
 #[cold]
 pub(super) fn too_large(integer: i64) -> Thrown {
     Thrown::of(
-        Kind::Range,
+        ErrorKind::Range,
         "ERR_OUT_OF_RANGE",
         format!("Value is too large to be represented as a JavaScript number: {integer}"),
     )
@@ -166,7 +166,7 @@ pub(super) fn too_large(integer: i64) -> Thrown {
 /// # Errors
 /// What it throws.
 #[inline]
-pub fn hand_over(
+pub fn emit_rows(
     env: sys::napi_env,
     receive: sys::napi_value,
     values: &[sys::napi_value],

@@ -8,11 +8,11 @@ use napi::sys;
 use rusqlite::ffi;
 
 use super::bind::Parameters;
-use super::callback::{Call, Raw, callback};
 use super::database::{NOT_REPLACED, find, turn};
 use super::errors::{Outcome, Thrown};
+use super::raw_call::{Call, Raw, callback};
 use super::rows::blob;
-use crate::engine::{Error, during};
+use crate::engine::{Error, with_sync_call};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] =
@@ -27,7 +27,7 @@ fn serialize(call: &Call<'_>) -> Outcome<sys::napi_value> {
     database.using(|connection| {
         let mut size = 0;
         // SAFETY: the connection is open and this thread's; `name` ends with a NUL.
-        let data = during(turn(connection), || unsafe {
+        let data = with_sync_call(turn(connection), || unsafe {
             ffi::sqlite3_serialize(connection.raw(), name.as_ptr().cast(), &mut size, 0)
         });
         // There is no room of 0 bytes, which is what an empty database takes that is read-only.
@@ -65,7 +65,7 @@ fn deserialize(call: &Call<'_>) -> Outcome<sys::napi_value> {
                 return Err(Thrown::sqlite(ffi::SQLITE_NOMEM));
             }
             ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-            during(turn(connection), || {
+            with_sync_call(turn(connection), || {
                 ffi::sqlite3_deserialize(
                     connection.raw(),
                     name.as_ptr().cast(),

@@ -13,16 +13,16 @@ use napi::sys;
 use rusqlite::ffi;
 
 use super::bind::Parameters;
-use super::callback::{Call, Raw, callback};
 use super::database::{Database, find as find_database, number, turn};
 use super::environment::Environment;
 use super::errors::{Outcome, Thrown};
+use super::raw_call::{Call, Raw, callback};
 use super::rows::blob;
 use crate::engine::session_ffi::{
     Session as RawSession, sqlite3session_attach, sqlite3session_changeset, sqlite3session_create,
     sqlite3session_delete, sqlite3session_enable, sqlite3session_patchset,
 };
-use crate::engine::{Connection, Error, during};
+use crate::engine::{Connection, Error, with_sync_call};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -145,7 +145,9 @@ fn changeset(call: &Call<'_>) -> Outcome<sys::napi_value> {
         // session while SQLite reads it.
         let code = unsafe {
             session.record(false);
-            let code = during(turn(connection), || read(session.raw.get(), &mut length, &mut data));
+            let code = with_sync_call(turn(connection), || {
+                read(session.raw.get(), &mut length, &mut data)
+            });
             session.record(true);
             code
         };

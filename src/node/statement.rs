@@ -15,14 +15,14 @@ use napi::sys;
 use rusqlite::ffi;
 
 use super::bind::{Held, Parameters};
-use super::callback::{Call, Raw, callback, text};
 use super::database::{Database, find as find_database, turn};
 use super::environment::{Environment, flag};
-use super::errors::{Kind, Outcome, Thrown, check, is_schema_neutral};
-use super::keyword;
-use super::rows::{CHUNK, Scope, hand_over, read};
+use super::errors::{ErrorKind, Outcome, Thrown, check, is_schema_neutral};
+use super::raw_call::{Call, Raw, callback, text};
+use super::rows::{CHUNK, Scope, emit_rows, read};
+use super::schema_effect;
 use super::value::{null, number_value};
-use crate::engine::{Connection, during};
+use crate::engine::{Connection, with_sync_call};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -106,7 +106,7 @@ impl Statement {
         // SAFETY: the statement is null or prepared on a connection that `database` keeps open,
         // no call uses it, and the pointer is forgotten here.
         self.database
-            .abandoning(|| unsafe { ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut())) });
+            .in_reset(|| unsafe { ffi::sqlite3_finalize(self.raw.replace(ptr::null_mut())) });
     }
 
     /// Finalises it until it is next used, because its connection is to be closed and another
@@ -132,7 +132,7 @@ impl Statement {
         let mut raw = ptr::null_mut();
         let persistence = if self.neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
         // SAFETY: the connection is open and this thread's; the text is NUL-terminated.
-        let code = during(turn(connection), || unsafe {
+        let code = with_sync_call(turn(connection), || unsafe {
             ffi::sqlite3_prepare_v3(
                 connection.raw(),
                 sql.as_ptr(),
@@ -158,7 +158,7 @@ impl Statement {
         let raw = self.raw.get();
         if self.iterating.get() && !self.running.get() && !raw.is_null() {
             // SAFETY: the statement is prepared on this thread's connection, and no call uses it.
-            self.database.abandoning(|| unsafe { ffi::sqlite3_reset(raw) });
+            self.database.in_reset(|| unsafe { ffi::sqlite3_reset(raw) });
         }
     }
 
@@ -211,7 +211,7 @@ impl Running<'_> {
     fn reset(&self) {
         // SAFETY: the statement is prepared: `enter` ensures it, and the connection is lent since,
         // so it cannot have been closed.
-        self.statement.database.abandoning(|| unsafe {
+        self.statement.database.in_reset(|| unsafe {
             ffi::sqlite3_reset(self.raw());
             if self.statement.parameters > 0 {
                 match self.statement.held.borrow_mut().as_mut() {
@@ -431,7 +431,7 @@ fn once_only(
         let watch = Watch::start(connection, &statement.database);
         let running = statement.enter(connection)?;
         running.may_write(connection)?;
-        let result = during(turn(connection), || {
+        let result = with_sync_call(turn(connection), || {
             let _reset = Reset(&running);
             // SAFETY: `_reset` clears the bindings before `parameters` is given back.
             unsafe { running.bind(connection, &parameters, false) }?;
@@ -497,7 +497,7 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
                 if let Some(healing) = running.statement.database.healing() {
                     healing.has_effect();
                 }
-                hand_over(call.env, rows, &values)?;
+                emit_rows(call.env, rows, &values)?;
                 values.clear();
                 drop(scope.take());
                 scope = Some(Scope::open(call.env)?);
@@ -508,7 +508,7 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
         }
         if !values.is_empty() {
             call.environment.report(renamed);
-            hand_over(call.env, rows, &values)?;
+            emit_rows(call.env, rows, &values)?;
         }
         drop(scope);
         call.undefined()
@@ -548,7 +548,7 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
         let running = statement.enter(connection)?;
         running.may_write(connection)?;
         let mut done = 0;
-        let result = during(turn(connection), || {
+        let result = with_sync_call(turn(connection), || {
             match running.first_row(call, connection) {
                 Ok(true) => return running.row(call, statement.bigints.get(), row),
                 Ok(false) => {
@@ -590,7 +590,7 @@ fn reset(call: &Call<'_>) -> Outcome<sys::napi_value> {
     statement.database.using(|connection| {
         let watch = Watch::start(connection, &statement.database);
         let running = statement.enter(connection)?;
-        during(turn(connection), || running.reset());
+        with_sync_call(turn(connection), || running.reset());
         call.environment.report(watch.end(connection, &running, &Ok(())));
         Ok(())
     })?;
@@ -610,7 +610,7 @@ impl Running<'_> {
         let mut values = Vec::with_capacity(usize::try_from(columns).unwrap_or(0));
         // SAFETY: there is a row.
         unsafe { read(call.env, self.raw(), columns, bigints, &mut values) }?;
-        hand_over(call.env, row, &values)
+        emit_rows(call.env, row, &values)
     }
 }
 
@@ -642,14 +642,14 @@ fn prepare_statement(
     sql: &[u8],
 ) -> Outcome<u32> {
     database.begin(!connection.is_autocommit());
-    let (neutral, of_rows) = (keyword::is_neutral(sql), keyword::is_of_rows(sql));
-    let setting = keyword::setting_flag(sql);
+    let (neutral, of_rows) = (schema_effect::is_neutral(sql), schema_effect::is_of_rows(sql));
+    let setting = schema_effect::setting_flag(sql);
     // A statement that is kept must not hold the connection's few lookaside slots.
     let persistence = if neutral { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
     let mut raw = ptr::null_mut();
     // SAFETY: the connection is open and this thread's; `sql` is readable for its length, which
     // includes the terminating NUL.
-    let code = during(turn(connection), || unsafe {
+    let code = with_sync_call(turn(connection), || unsafe {
         ffi::sqlite3_prepare_v3(
             connection.raw(),
             sql.as_ptr().cast::<c_char>(),
@@ -664,7 +664,7 @@ fn prepare_statement(
     }
     if raw.is_null() {
         return Err(Thrown::of(
-            Kind::Type,
+            ErrorKind::Type,
             "ERR_INVALID_ARG_VALUE",
             "The SQL query contains no statements.",
         ));
@@ -713,7 +713,7 @@ fn finalize(call: &Call<'_>) -> Outcome<sys::napi_value> {
     };
     let _: Outcome<()> = statement.database.using(|connection| {
         let running = statement.enter(connection)?;
-        during(turn(connection), || running.reset());
+        with_sync_call(turn(connection), || running.reset());
         Ok(())
     });
     let removed = call.environment.statements.borrow_mut().remove(number);

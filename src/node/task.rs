@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use napi::sys;
 
 use super::argument::{double, is_absent, string};
-use super::callback::{Call, Raw, callback};
-use super::errors::{Kind, Outcome, Thrown, check};
-use super::mailbox::{Mailbox, Message};
+use super::errors::{ErrorKind, Outcome, Thrown, check};
+use super::js_queue::{JsQueue, Message};
 use super::promise::Watch;
+use super::raw_call::{Call, Raw, callback};
 use super::value::{new_array, number_value, set_element};
-use crate::engine::{Error, Result, Stage, Task, explain};
+use crate::engine::{Error, Progress, Result, Stage, explain};
 
 /// Raw callbacks by name.
 pub const FUNCTIONS: &[(&CStr, Raw)] = &[
@@ -30,11 +30,15 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
 ];
 
 /// Carries a task out: arguments in, result out, both JSON.
-pub type Work = fn(&str, &dyn Task) -> Result<String>;
+pub type Work = fn(&str, &dyn Progress) -> Result<String>;
 
 /// What can be started, by name.
-const WORKS: &[&[(&str, Work)]] =
-    &[super::backups::WORKS, super::doctor::WORKS, super::health::WORKS, super::recovery::WORKS];
+const WORKS: &[&[(&str, Work)]] = &[
+    super::backup_tasks::WORKS,
+    super::doctor::WORKS,
+    super::health::WORKS,
+    super::recovery::WORKS,
+];
 
 /// A task's arguments, taken apart.
 ///
@@ -51,14 +55,14 @@ const REPORT_EVERY: Duration = Duration::from_millis(50);
 
 struct Running {
     ticket: u32,
-    mailbox: Arc<Mailbox>,
+    mailbox: Arc<JsQueue>,
     cancelled: Arc<AtomicBool>,
     deadline: Option<Instant>,
     /// The last stage that was posted, and when.
     posted: Mutex<Option<(Instant, Stage)>>,
 }
 
-impl Task for Running {
+impl Progress for Running {
     fn stage(&self, stage: Stage) {
         let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -71,7 +75,7 @@ impl Task for Running {
         }
     }
 
-    fn go_on(&self) -> Result<()> {
+    fn check_cancelled(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) || self.mailbox.is_closed() {
             return Err(Error::cancelled());
         }
@@ -125,7 +129,7 @@ fn start(call: &Call<'_>) -> Outcome<sys::napi_value> {
         match thread {
             Ok(_) => Ok(()),
             Err(error) => Err(Thrown::of(
-                Kind::Plain,
+                ErrorKind::Plain,
                 "ERR_FUSION_THREAD",
                 format!("the system gave no thread: {error}"),
             )),

@@ -6,8 +6,8 @@ use std::ptr;
 use napi::sys;
 use serde_json::{Map, Value};
 
-use super::callback::text;
 use super::errors::{Outcome, check};
+use super::raw_call::text;
 
 pub(super) fn number_value(env: sys::napi_env, number: f64) -> Outcome<sys::napi_value> {
     let mut value = ptr::null_mut();

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::partial::system;
-use crate::engine::{Connection, Error, Likeness, Progress, Result, Stage, Task, sync, sync_piece};
+use super::work_dir::system;
+use crate::engine::{
+    BackupProgress, Connection, Error, Likeness, Progress, Result, Stage, sync, sync_piece,
+};
 
 /// Bytes written between two syncs. It bounds the data that a sync has to write, and so how long
 /// the sync of another connection's commit waits behind it in the disk's queue.
@@ -34,7 +36,7 @@ pub(super) fn copy(
     rate: u32,
     name: &'static str,
     release: Option<Duration>,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<u64> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let at = |error: Error| error.at(target);
@@ -55,8 +57,8 @@ pub(super) fn copy(
         .into();
     let slice = i32::try_from(rate.max(1)).unwrap_or(i32::MAX);
     let (mut unsynced, mut pages) = (0, 0);
-    task.go_on()?;
-    let mut step = |progress: Progress| {
+    task.check_cancelled()?;
+    let mut step = |progress: BackupProgress| {
         let count = |pages: i32| u64::try_from(pages).unwrap_or(0);
         pages = count(progress.total);
         let done = pages.saturating_sub(count(progress.remaining));
@@ -66,7 +68,7 @@ pub(super) fn copy(
             unsynced = 0;
             sync_piece(&file).map_err(failed)?;
         }
-        if progress.done { Ok(()) } else { task.go_on() }
+        if progress.done { Ok(()) } else { task.check_cancelled() }
     };
     source.copy_to(&destination, slice, release, &mut step).map_err(at)?;
     drop(destination);

@@ -41,7 +41,7 @@ use super::salvage::{AsImage, Pages, SchemaEntry, Snapshot, Source};
 use super::scan::{self, Look};
 use super::snapshot_file;
 use crate::engine::{
-    Connection, Error, Likeness, PageImage, PrivateFile, Result, Stage, Storage, Task,
+    Connection, Error, Likeness, PageImage, PageSource, PrivateFile, Progress, Result, Stage,
 };
 use crate::format::header::{Header, SIZE};
 use crate::format::sql::{self, Makes};
@@ -54,7 +54,7 @@ const AS_READ: &str =
 /// The name of `lost_and_found` tables, without a number.
 const LOST_AND_FOUND: &str = "lost_and_found";
 
-/// Versions between two calls of [`Task::go_on`].
+/// Versions between two calls of [`Progress::check_cancelled`].
 const INTERVAL: u64 = 1_000;
 
 /// What is done with a version of a damaged table that the result has nowhere.
@@ -77,7 +77,7 @@ pub(super) fn compare(
     result: &Path,
     derived: &HashSet<String>,
     missing: Missing,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Comparison> {
     let mut best: Option<(Reading, Rank)> = None;
     for mut reading in readings(source, snapshot, task)? {
@@ -138,7 +138,7 @@ impl Rank {
 fn readings(
     source: Source<'_>,
     snapshot: Option<&Snapshot>,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Vec<Reading>> {
     let candidates = match geometry::candidates(source, snapshot, task) {
         Ok(candidates) => candidates,
@@ -164,10 +164,10 @@ fn readings(
 
 impl Reading {
     /// Whether any page of the file has rows: without one there is nothing to lose.
-    fn has_rows(&self, source: Source<'_>, task: &dyn Task) -> Result<bool> {
+    fn has_rows(&self, source: Source<'_>, task: &dyn Progress) -> Result<bool> {
         let pages = self.candidate.pages(source, task)?;
         for number in 1..=pages.layout.count {
-            task.go_on()?;
+            task.check_cancelled()?;
             let Some(bytes) = pages.read(number) else { continue };
             let page = Page::parse(&bytes, pages.layout.usable, number == 1);
             if page.is_some_and(|page| !page.kind.is_interior() && page.cell(0).is_some()) {
@@ -178,7 +178,7 @@ impl Reading {
     }
 
     /// Reads the schema and has SQLite check the file.
-    fn read(&mut self, source: Source<'_>, task: &dyn Task) -> Result<Rank> {
+    fn read(&mut self, source: Source<'_>, task: &dyn Progress) -> Result<Rank> {
         let (pages, format) = (self.candidate.pages(source, task)?, self.candidate.format());
         let image = AsImage::padded(&pages);
         let schema = match &self.schema {
@@ -206,7 +206,7 @@ struct Gate<'a> {
     faults: &'a Faults,
     result: &'a Path,
     derived: &'a HashSet<String>,
-    task: &'a dyn Task,
+    task: &'a dyn Progress,
 }
 
 impl Gate<'_> {
@@ -278,7 +278,7 @@ impl Gate<'_> {
             scan::rows(original, pages, encoding, table, &mut |rowid, row, first, look| {
                 looked += 1;
                 if looked.is_multiple_of(INTERVAL) {
-                    self.task.go_on()?;
+                    self.task.check_cancelled()?;
                 }
                 let count = u64::from(look == Look::First);
                 if lookup.has(rowid, row, first)? {
@@ -744,7 +744,7 @@ impl Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Unwatched;
+    use crate::engine::NoProgress;
 
     const SCHEMA: &str = "
         CREATE TABLE log(id INTEGER PRIMARY KEY, task TEXT, body BLOB, weight REAL);
@@ -771,7 +771,7 @@ mod tests {
     fn compared(original: &Path, result: &Path, missing: Missing) -> Comparison {
         let bytes = PrivateFile::open(original).unwrap();
         let source = Source { database: &bytes, wal: None };
-        compare(source, None, result, &HashSet::new(), missing, &Unwatched).unwrap()
+        compare(source, None, result, &HashSet::new(), missing, &NoProgress).unwrap()
     }
 
     #[test]

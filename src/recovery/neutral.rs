@@ -25,7 +25,7 @@ use rusqlite::{OpenFlags, ffi};
 use super::rebuild::quoted;
 use super::salvage::SchemaEntry;
 use super::salvage::target::{Affinity, Encoding, Statement};
-use crate::engine::application::{self, Answer};
+use crate::engine::stub_functions::{self, StubResult};
 use crate::engine::{Connection, Error, Result};
 use crate::format::Value;
 use crate::format::sql::{self, Makes};
@@ -345,7 +345,7 @@ impl Describing<'_> {
             Err(_) => {
                 sql.execute_batch("ROLLBACK; BEGIN")?;
                 let all = statements.join(";\n");
-                application::stand_in_for(self.scratch, &all, Answer::Error, || {
+                stub_functions::with_stubs(self.scratch, &all, StubResult::Error, || {
                     for text in &statements {
                         sql.execute(text, [])?;
                     }

@@ -23,7 +23,7 @@ use super::neutral::{self, NeutralIndex, NeutralTable};
 use super::salvage::target::{Encoding, Limits, watched};
 use super::salvage::{Pages, SchemaEntry};
 use super::scan::{self, Look, RowidSource};
-use crate::engine::{Class, Connection, Error, Image, PageImage, Result, Task};
+use crate::engine::{Class, Connection, Error, Image, PageImage, Progress, Result};
 use crate::format::Value;
 use crate::format::header::SIZE as HEADER;
 
@@ -148,7 +148,7 @@ impl<'a> Original<'a> {
         pages: &Pages<'_>,
         image: &'a dyn PageImage,
         format: Format,
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<Vec<SchemaEntry>> {
         let first = first_page(format, image.pages());
         let mut own = vec![0; format.page_size as usize];
@@ -181,7 +181,7 @@ impl<'a> Original<'a> {
             root: 1,
         };
         scan::by_rowid(&source, pages, &mut |_, row, first, look| {
-            task.go_on()?;
+            task.check_cancelled()?;
             let value = |at: usize| text(row.value(first + at)).unwrap_or_default();
             let root = match row.value(first + 3) {
                 Value::Integer(root) => u32::try_from(root).unwrap_or(0),
@@ -203,7 +203,7 @@ impl<'a> Original<'a> {
     ///
     /// # Errors
     /// Of reading the file (`SQLITE_IOERR`); `task`'s.
-    pub(super) fn check(&self, task: &dyn Task) -> Result<Faults> {
+    pub(super) fn check(&self, task: &dyn Progress) -> Result<Faults> {
         let mut faults = self.check_each(task)?;
         if faults.shared.is_empty() {
             return Ok(faults);
@@ -232,7 +232,7 @@ impl<'a> Original<'a> {
         &self,
         table: &NeutralTable,
         shared: &HashSet<u32>,
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<Option<HashSet<u32>>> {
         let mut found = HashSet::new();
         for entry in table.entries() {
@@ -246,7 +246,7 @@ impl<'a> Original<'a> {
     }
 
     /// Whether SQLite's check of a table, without the others, finds no fault.
-    fn is_sound_alone(&self, table: &NeutralTable, task: &dyn Task) -> Result<bool> {
+    fn is_sound_alone(&self, table: &NeutralTable, task: &dyn Progress) -> Result<bool> {
         let mut faults = Faults::default();
         let ended = self.check_one(table, &mut faults, task)?;
         Ok(ended && faults.spare(table))
@@ -257,7 +257,7 @@ impl<'a> Original<'a> {
         &self,
         table: &NeutralTable,
         faults: &mut Faults,
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<bool> {
         let lines = u64::from(self.pages) + LINES;
         let names = table.indexes.iter().filter(|index| !index.is_comparable());
@@ -271,7 +271,7 @@ impl<'a> Original<'a> {
         Ok(true)
     }
 
-    fn check_each(&self, task: &dyn Task) -> Result<Faults> {
+    fn check_each(&self, task: &dyn Progress) -> Result<Faults> {
         let mut faults = Faults::default();
         let lines = u64::from(self.pages) + LINES;
         let whole = format!("PRAGMA {ORIGINAL}.integrity_check({lines})");
@@ -290,7 +290,13 @@ impl<'a> Original<'a> {
 
     /// Runs a check and collects its faults. Returns whether the check was complete: it had no
     /// error and less than `most` lines.
-    fn lines(&self, pragma: &str, most: u64, faults: &mut Faults, task: &dyn Task) -> Result<bool> {
+    fn lines(
+        &self,
+        pragma: &str,
+        most: u64,
+        faults: &mut Faults,
+        task: &dyn Progress,
+    ) -> Result<bool> {
         let (mut ended, mut count) = (true, 0);
         let run = watched(&self.connection, &self.limits, task, || {
             let mut statement = self.connection.sql()?.prepare(pragma)?;
@@ -361,7 +367,7 @@ impl<'a> Original<'a> {
     ///
     /// # Errors
     /// SQLite's, but for damage; `task`'s.
-    pub(super) fn reads(&self, table: &NeutralTable, task: &dyn Task) -> Result<bool> {
+    pub(super) fn reads(&self, table: &NeutralTable, task: &dyn Progress) -> Result<bool> {
         let name = format!("t{}", table.entry);
         let of = |index: &NeutralIndex| {
             let own = format!("i{}", index.entry);
@@ -390,7 +396,7 @@ impl<'a> Original<'a> {
     ///
     /// # Errors
     /// SQLite's, where it cannot walk the b-tree.
-    pub(super) fn pages_of(&self, place: usize, task: &dyn Task) -> Result<TreePages> {
+    pub(super) fn pages_of(&self, place: usize, task: &dyn Progress) -> Result<TreePages> {
         watched(&self.connection, &self.limits, task, || {
             let mut statement = self.connection.sql()?.prepare(
                 "SELECT pageno, pagetype FROM dbstat(?1) WHERE name IN (?2, ?3) ORDER BY path",

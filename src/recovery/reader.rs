@@ -5,7 +5,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Class, Connection, Error, Reader, Result, Task, WAITING, refused_side_file};
+use crate::engine::{
+    Class, Connection, Error, Progress, Reader, Result, WAITING, refused_side_file,
+};
 
 /// The pause between two attempts at a lock.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -70,12 +72,12 @@ impl Encoding {
 /// `attempt`'s, `SQLITE_BUSY` only after `until`; `task`'s.
 pub(super) fn patiently<T>(
     until: Instant,
-    task: &dyn Task,
+    task: &dyn Progress,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<T> {
     let mut pauses = 0_u32;
     loop {
-        task.go_on()?;
+        task.check_cancelled()?;
         match attempt() {
             Err(error) if error.class() == Class::Transient && Instant::now() < until => {
                 pauses = pauses.saturating_add(1);
@@ -100,7 +102,7 @@ pub(super) fn patiently<T>(
 ///
 /// # Errors
 /// SQLite's (`SQLITE_CANTOPEN`, `SQLITE_NOTADB`, …; `SQLITE_BUSY` after `until`); `task`'s.
-pub(super) fn open(path: &Path, until: Instant, task: &dyn Task) -> Result<Reader> {
+pub(super) fn open(path: &Path, until: Instant, task: &dyn Progress) -> Result<Reader> {
     let connection = Reader::open(path, Duration::ZERO)?;
     let run = |sql: &str| {
         connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))

@@ -28,8 +28,8 @@ use rusqlite::{OpenFlags, OptionalExtension, ffi};
 
 use super::reader::patiently;
 use super::report::{OF_AN_INDEX, Step, StepKind, counted};
-use crate::engine::{Class, Connection, Error, Result, Stage, Task, is_memory_left};
-use crate::health::{self, Finding, FullText, Health, Kind};
+use crate::engine::{Class, Connection, Error, Progress, Result, Stage, is_memory_left};
+use crate::health::{self, CheckKind, Finding, FullText, Health};
 
 /// Why a repair is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -293,7 +293,7 @@ pub(super) fn rebuild(
     plan: &Plan,
     reason: Reason,
     until: Instant,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Rebuilt> {
     let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
     connection.checkpoint_on_close(false);
@@ -306,7 +306,7 @@ pub(super) fn rebuild(
     patiently(until, task, || run(settings))?;
     patiently(until, task, || run("BEGIN IMMEDIATE"))?;
     let rebuilt = (|| {
-        let before = health::inspect(&connection, Kind::Full, task)?;
+        let before = health::inspect(&connection, CheckKind::Full, task)?;
         if !Way::of(&before, reason).is_rebuild() {
             return Ok(Rebuilt::Overtaken);
         }
@@ -334,7 +334,7 @@ pub(super) fn rebuild(
 pub(super) fn carry_out(
     plan: &Plan,
     connection: &Connection,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<std::result::Result<(), String>> {
     let run = |sql: &str| {
         let done = connection.sql()?.execute_batch(sql);
@@ -350,7 +350,7 @@ pub(super) fn carry_out(
     let ended = || Ok(Err("SQLite ended the transaction".to_owned()));
     let total = statements.len() as u64;
     for (done, sql) in (0..).zip(statements) {
-        task.go_on()?;
+        task.check_cancelled()?;
         if has_ended() {
             return ended();
         }
@@ -359,8 +359,8 @@ pub(super) fn carry_out(
             return says_more(error).map(Err);
         }
     }
-    let after = health::inspect(connection, Kind::Full, task)?;
-    task.go_on()?;
+    let after = health::inspect(connection, CheckKind::Full, task)?;
+    task.check_cancelled()?;
     if has_ended() {
         return ended();
     }

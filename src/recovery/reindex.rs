@@ -24,11 +24,11 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::copy::copy;
-use super::partial::system;
 use super::rebuild::{Plan, carry_out};
-use crate::engine::{Connection, Error, PrivateFile, Result, Task};
-use crate::format::{Header, Kind, Page};
-use crate::health::page_map::{self, Options, Role};
+use super::work_dir::system;
+use crate::engine::{Connection, Error, PrivateFile, Progress, Result};
+use crate::format::{Header, Page, PageKind};
+use crate::health::page_map::{self, MapOptions, Role};
 
 /// Pages copied at a time.
 const RATE: u32 = 1000;
@@ -61,7 +61,7 @@ pub(super) fn reindex(
     source: &Connection,
     target: &Path,
     plan: &Plan,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Reindexed> {
     let roots = roots(source, plan)?;
     copy(source, target, RATE, "copying", None, task)?;
@@ -111,9 +111,9 @@ fn roots(source: &Connection, plan: &Plan) -> Result<Vec<u32>> {
 }
 
 /// The unreferenced pages, in ascending order.
-fn orphans(path: &Path, task: &dyn Task) -> Result<Vec<u32>> {
+fn orphans(path: &Path, task: &dyn Progress) -> Result<Vec<u32>> {
     let file = PrivateFile::open(path)?;
-    let options = Options { resolution: u64::from(u32::MAX), ..Options::default() };
+    let options = MapOptions { resolution: u64::from(u32::MAX), ..MapOptions::default() };
     let map = page_map::map(&file, None, &options, task)?;
     let runs = map.runs.iter().filter(|run| run.role == Role::Orphan);
     let pages = runs.flat_map(|run| run.first..run.first + run.pages);
@@ -179,15 +179,21 @@ impl<'a> Pages<'a> {
     }
 
     fn write_leaf(&mut self, page: u32) -> Result<()> {
-        self.write(page, Kind::IndexLeaf, &[], None)
+        self.write(page, PageKind::IndexLeaf, &[], None)
     }
 
     fn write_interior(&mut self, page: u32, children: &[u32], last: u32) -> Result<()> {
-        self.write(page, Kind::IndexInterior, children, Some(last))
+        self.write(page, PageKind::IndexInterior, children, Some(last))
     }
 
     /// Writes a page of an index. The reserved bytes at its end stay as they are.
-    fn write(&mut self, page: u32, kind: Kind, children: &[u32], last: Option<u32>) -> Result<()> {
+    fn write(
+        &mut self,
+        page: u32,
+        kind: PageKind,
+        children: &[u32],
+        last: Option<u32>,
+    ) -> Result<()> {
         let mut content = self.usable;
         let mut cells = Vec::new();
         let mut pointers = Vec::new();

@@ -17,12 +17,12 @@
 //! foreign keys. The last two repairs take these steps. The file is unchanged until the last step,
 //! which is a single transaction:
 //!
-//! 1. The file is held ([`LiveFile::hold`]): no connection of any process commits, checkpoints or
+//! 1. The file is held ([`SqliteFile::hold`]): no connection of any process commits, checkpoints or
 //!    repairs it. It is checked again, because another process may have repaired it.
 //! 2. File and WAL are copied to dated names in the same directory, and synced, unless an identical
 //!    copy exists ([`engine::KeptCopy`]).
-//! 3. The copy is salvaged into a new database in a work folder ([`super::partial`]).
-//! 4. Rows of a backup fill the gaps of the salvage ([`super::merge`]).
+//! 3. The copy is salvaged into a new database in a work folder ([`super::work_dir`]).
+//! 4. Rows of a backup fill the gaps of the salvage ([`super::fill_from_backup`]).
 //! 5. The new database is compared with what SQLite itself can read of the copy ([`super::gate`]),
 //!    and checked. If anything would be lost, nothing is written.
 //! 6. The hold becomes SQLite's own write lock. If another connection committed in between, the
@@ -43,38 +43,38 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::aftermath::{self, watcher};
-use super::backup::{check_distinct, is_sound, resolved, verify};
+use super::backup_file::{check_distinct, is_sound, resolved, verify};
 use super::comparison::Comparison;
 use super::copy::copy;
+use super::fill_from_backup::{has_gaps, merge};
 use super::gate::{self, Missing};
-use super::merge::{has_gaps, merge};
-use super::partial::{Partial, directory, system};
-use super::preserve::{Original, preserve_from};
+use super::quarantine::{KeptOriginal, preserve_from};
 use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
 use super::reindex::{Reindexed, reindex};
 use super::report::{
-    Filled, FromBackup, Outcome, Preserved, Report, Step, StepKind, Totals, counted, is_derived,
-    recovered, rows,
+    Filled, FromBackup, Preserved, RepairOutcome, Report, Step, StepKind, Totals, counted,
+    is_derived, recovered, rows,
 };
 use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
 use super::tried::{PAUSE, TRIES, Tried};
+use super::verify_written::{self, watcher};
+use super::work_dir::{WorkDir, directory, system};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
-    self, Access, Class, Connection, Error, Hold, HotJournal, Likeness, LiveFile, PrivateFile,
-    Result, Stage, Storage, Task, View, Wal, advise, check_length, free_bytes, refused_side_file,
-    sync_folder_of,
+    self, Access, Class, CommitLock, Connection, Error, HotJournal, Likeness, PageSource,
+    PrivateFile, Progress, Result, SqliteFile, Stage, View, Wal, advise, check_length, free_bytes,
+    refused_side_file, sync_folder_of,
 };
 use crate::format::{Header, header};
-use crate::health::{self, Finding, Health, Kind};
+use crate::health::{self, CheckKind, Finding, Health};
 
 /// How often a repair starts over because another connection committed meanwhile.
 const ATTEMPTS: u32 = 16;
 
 /// How a repair is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct RepairOptions {
     /// Backups, newest first; `None`: those that [`rotation::newest_backups`] finds.
     pub backups: Option<Vec<PathBuf>>,
     /// Whether rows of a backup fill the gaps of the salvage.
@@ -92,7 +92,7 @@ pub struct Options {
     pub keep_copies: u32,
 }
 
-impl Default for Options {
+impl Default for RepairOptions {
     fn default() -> Self {
         Self {
             backups: None,
@@ -124,7 +124,12 @@ pub type Found<'a> = &'a mut dyn FnMut(&Health);
 /// * `SQLITE_FULL`, with the space that is needed, and other errors of the disk; `task`'s.
 ///
 /// After an error the file is unchanged.
-pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task) -> Result<Report> {
+pub fn repair(
+    path: &Path,
+    options: &RepairOptions,
+    found: Found<'_>,
+    task: &dyn Progress,
+) -> Result<Report> {
     let started = Instant::now();
     let path = engine::canonicalize(path)
         .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
@@ -139,7 +144,12 @@ pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task)
 /// # Errors
 /// As [`repair`], but `ERR_FUSION_UNRECOVERABLE` only if no row could be read; `SQLITE_CANTOPEN` if
 /// a file exists at `to`.
-pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) -> Result<Report> {
+pub fn recover_to(
+    path: &Path,
+    to: &Path,
+    options: &RepairOptions,
+    task: &dyn Progress,
+) -> Result<Report> {
     let started = Instant::now();
     let path = &engine::canonicalize(path)
         .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
@@ -152,9 +162,10 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         return Err(taken());
     }
     let before = check(path, options, task)?;
-    let partial = Partial::new(to, path)?;
+    let partial = WorkDir::new(to, path)?;
     let until = || Instant::now() + options.patience;
-    let make = |source: Source<'_>| make(path, source, options, Least::Rows, &partial, task);
+    let make =
+        |source: Source<'_>| make(path, source, options, MinimumResult::Rows, &partial, task);
     let check_current = |is_current: bool| {
         let message =
             "another process wrote to the database while it was read. Nothing was changed";
@@ -176,16 +187,16 @@ pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) ->
         // snapshot, too, if SQLite can begin it.
         let marks = engine::Marks::of(path);
         let view = View::open(path, until(), task)?;
-        let wal = view.wal().map(|wal| -> &dyn Storage { wal });
+        let wal = view.wal().map(|wal| -> &dyn PageSource { wal });
         let made = make(Source { database: view.database(), wal })?;
-        check_current(view.is_steady() || marks.are_current())?;
+        check_current(view.is_consistent() || marks.are_current())?;
         made
     } else {
-        let live = LiveFile::open(path, until(), task)?;
+        let live = SqliteFile::open(path, until(), task)?;
         let _hold = live.hold(until(), task)?;
         let source = Source {
             database: live.database(),
-            wal: live.wal().map(|wal| -> &dyn Storage { wal }),
+            wal: live.wal().map(|wal| -> &dyn PageSource { wal }),
         };
         make(source)?
     };
@@ -227,13 +238,13 @@ fn give(path: &Path, made: &Path) -> Result<()> {
 
 struct Repair<'a> {
     path: PathBuf,
-    options: &'a Options,
+    options: &'a RepairOptions,
     started: Instant,
     steps: Vec<Step>,
     /// The health before the repair.
     before: Option<Health>,
     found: Found<'a>,
-    task: &'a dyn Task,
+    task: &'a dyn Progress,
 }
 
 /// The result of one attempt at a repair.
@@ -259,7 +270,7 @@ impl Repair<'_> {
             }
             let way = Way::of(&health, self.options.reason);
             if health.ok && !way.is_rebuild() {
-                return Ok(self.report(Outcome::Healthy, health));
+                return Ok(self.report(RepairOutcome::Healthy, health));
             }
             if let Some(Finding::Replaced { lines }) =
                 health.findings.iter().find(|finding| matches!(finding, Finding::Replaced { .. }))
@@ -338,7 +349,7 @@ impl Repair<'_> {
         Error::sqlite(code, message).at(&self.path)
     }
 
-    fn report(&mut self, outcome: Outcome, after: Health) -> Report {
+    fn report(&mut self, outcome: RepairOutcome, after: Health) -> Report {
         Report {
             path: self.path.clone(),
             to: None,
@@ -419,8 +430,11 @@ impl Repair<'_> {
             }
             Rebuilt::Yes(steps) => {
                 self.steps.extend(steps);
-                let outcome =
-                    if plan.is_full_text() { Outcome::RebuiltFts } else { Outcome::Reindexed };
+                let outcome = if plan.is_full_text() {
+                    RepairOutcome::RebuiltFts
+                } else {
+                    RepairOutcome::Reindexed
+                };
                 let after = self.finish(None)?;
                 Ok(Some(Attempt::Done(Box::new(self.report(outcome, after)))))
             }
@@ -429,14 +443,14 @@ impl Repair<'_> {
 
     /// Rebuilds indexes in a copy, while the file is held. `None`: that was not enough.
     fn reindex(&mut self, plan: &Plan) -> Result<Option<Attempt>> {
-        let live = LiveFile::open(&self.path, self.until(), self.task)?;
+        let live = SqliteFile::open(&self.path, self.until(), self.task)?;
         let hold = live.hold(self.until(), self.task)?;
-        let health = health::inspect(&watcher(&self.path)?, Kind::Full, self.task)?;
+        let health = health::inspect(&watcher(&self.path)?, CheckKind::Full, self.task)?;
         if !Way::of(&health, self.options.reason).is_rebuild() {
             return Ok(Some(Attempt::Again));
         }
         self.check_space(&live)?;
-        let partial = Partial::new(&self.path, &self.path)?;
+        let partial = WorkDir::new(&self.path, &self.path)?;
         let database = partial.file("reindexed");
         let source = reader::open(&self.path, self.until(), self.task)?;
         let made = reindex(&source, &database, plan, self.task)?;
@@ -455,7 +469,7 @@ impl Repair<'_> {
         }
         let source = Source {
             database: live.database(),
-            wal: live.wal().map(|wal| -> &dyn Storage { wal }),
+            wal: live.wal().map(|wal| -> &dyn PageSource { wal }),
         };
         let (derived, missing) = (plan.derived(), Missing::Count);
         let comparison = gate::compare(source, None, &database, &derived, missing, self.task)?;
@@ -469,21 +483,21 @@ impl Repair<'_> {
         drop(partial);
         self.steps.extend(plan.steps(Ok(())));
         let after = self.finish(None)?;
-        Ok(Some(Attempt::Done(Box::new(self.report(Outcome::Reindexed, after)))))
+        Ok(Some(Attempt::Done(Box::new(self.report(RepairOutcome::Reindexed, after)))))
     }
 
     fn salvage(&mut self) -> Result<Attempt> {
-        let live = LiveFile::open(&self.path, self.until(), self.task)?;
+        let live = SqliteFile::open(&self.path, self.until(), self.task)?;
         let hold = live.hold(self.until(), self.task)?;
         if self.is_sound_now()? {
             return Ok(Attempt::Again);
         }
         self.check_space(&live)?;
-        let partial = Partial::new(&self.path, &self.path)?;
+        let partial = WorkDir::new(&self.path, &self.path)?;
         let asked = self.options.reason.is_asked();
         let (from, wal) =
             (Tried::new(live.database(), asked), live.wal().map(|wal| Tried::new(wal, asked)));
-        let wal = wal.as_ref().map(|wal| -> &dyn Storage { wal });
+        let wal = wal.as_ref().map(|wal| -> &dyn PageSource { wal });
         let mut preserved = preserve_from(live.path(), &from, wal, &partial, self.task)?;
         let files = preserved.files();
         let made = {
@@ -491,9 +505,9 @@ impl Repair<'_> {
             let wal = files.wal.as_deref().map(PrivateFile::open).transpose()?;
             let source = Source {
                 database: &database,
-                wal: wal.as_ref().map(|wal| -> &dyn Storage { wal }),
+                wal: wal.as_ref().map(|wal| -> &dyn PageSource { wal }),
             };
-            make(&self.path, source, self.options, Least::Tables, &partial, self.task)?
+            make(&self.path, source, self.options, MinimumResult::Tables, &partial, self.task)?
         };
         if let Some(comparison) = made.comparison.as_ref().filter(|it| !it.holds)
             && !self.options.allow_loss
@@ -522,7 +536,12 @@ impl Repair<'_> {
         Ok(Attempt::Done(Box::new(report.with_text())))
     }
 
-    fn write(&self, made: &Made, hold: Hold<'_>, preserved: &mut Original) -> Result<Written> {
+    fn write(
+        &self,
+        made: &Salvaged,
+        hold: CommitLock<'_>,
+        preserved: &mut KeptOriginal,
+    ) -> Result<Written> {
         let written = write_back(&made.database, hold, self.until(), self.task);
         if let Err(error) = &written
             && !matches!(error.class(), Class::Transient | Class::Misuse)
@@ -548,7 +567,7 @@ impl Repair<'_> {
             return Ok(false);
         }
         let connection = watcher(&self.path)?;
-        match health::inspect(&connection, Kind::Full, self.task) {
+        match health::inspect(&connection, CheckKind::Full, self.task) {
             Err(error) if self.options.reason.is_asked() && error.class() == Class::Io => Ok(false),
             health => Ok(health?.ok),
         }
@@ -556,9 +575,9 @@ impl Repair<'_> {
 
     /// Checks that the disk has room for the copies, for the new database, and for its content once
     /// more in the WAL.
-    fn check_space(&self, live: &LiveFile) -> Result<()> {
+    fn check_space(&self, live: &SqliteFile) -> Result<()> {
         let database = live.database().size()?;
-        let wal = live.wal().map_or(Ok(0), Storage::size)?;
+        let wal = live.wal().map_or(Ok(0), PageSource::size)?;
         let needed = database.saturating_add(wal).saturating_mul(3);
         match free_bytes(directory(&self.path)) {
             Ok(free) if free < needed => Err(Error::sqlite(
@@ -590,12 +609,12 @@ impl Repair<'_> {
                  the disk does not keep what is written to it{kept}"
             )
         };
-        let health = aftermath::look(&connection, Kind::Full, passes, failed, self.task)?;
+        let health = verify_written::look(&connection, CheckKind::Full, passes, failed, self.task)?;
         if let Ok(snapshot) = snapshot_file::take(&connection) {
             // Only the next repair uses the snapshot: this one does not depend on it.
             drop(snapshot_file::write(&self.path, &snapshot));
         }
-        aftermath::checkpoint(&connection)?;
+        verify_written::checkpoint(&connection)?;
         Ok(health)
     }
 }
@@ -615,9 +634,9 @@ fn quarantine_message(path: &Path, aside: &Path) -> String {
 }
 
 /// A new, sound database in the work folder, and how it was made.
-struct Made {
+struct Salvaged {
     database: PathBuf,
-    outcome: Outcome,
+    outcome: RepairOutcome,
     steps: Vec<Step>,
     health: Health,
     salvage: Option<Salvage>,
@@ -627,7 +646,7 @@ struct Made {
 
 /// The least that a salvage has to find.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Least {
+enum MinimumResult {
     /// A known table: a repair replaces the file's content, and its users need their tables.
     Tables,
     /// A row of any table.
@@ -636,10 +655,10 @@ enum Least {
 
 /// Checks the file. If a person asked for the repair and each try fails with a read error, the
 /// finding lists the pages that cannot be read.
-fn check(path: &Path, options: &Options, task: &dyn Task) -> Result<Health> {
+fn check(path: &Path, options: &RepairOptions, task: &dyn Progress) -> Result<Health> {
     let mut tries = 1;
     loop {
-        match health::check(path, Kind::Full, task) {
+        match health::check(path, CheckKind::Full, task) {
             Err(error) if options.reason.is_asked() && error.class() == Class::Io => {
                 if tries == TRIES {
                     return unreadable(path, options, error, task);
@@ -656,8 +675,13 @@ fn check(path: &Path, options: &Options, task: &dyn Task) -> Result<Health> {
 ///
 /// # Errors
 /// `error`, if every page can be read, or the header cannot; those of opening the file.
-fn unreadable(path: &Path, options: &Options, error: Error, task: &dyn Task) -> Result<Health> {
-    let live = LiveFile::open(path, Instant::now() + options.patience, task)?;
+fn unreadable(
+    path: &Path,
+    options: &RepairOptions,
+    error: Error,
+    task: &dyn Progress,
+) -> Result<Health> {
+    let live = SqliteFile::open(path, Instant::now() + options.patience, task)?;
     let mut first = [0; header::SIZE];
     let page_size = match live.database().read_at(&mut first, 0) {
         Ok(_) => Header::parse(&first).map_or(4096, |header| header.page_size),
@@ -670,7 +694,7 @@ fn unreadable(path: &Path, options: &Options, error: Error, task: &dyn Task) -> 
     }
     Ok(Health {
         path: path.to_path_buf(),
-        kind: Kind::Full,
+        kind: CheckKind::Full,
         ok: false,
         findings: vec![Finding::Unreadable { pages, lines: vec![error.message] }],
         pages: size / u64::from(page_size),
@@ -707,15 +731,15 @@ fn unreadable_pages(pages: &[u32]) -> Option<Step> {
 fn make(
     path: &Path,
     source: Source<'_>,
-    options: &Options,
-    least: Least,
-    partial: &Partial,
-    task: &dyn Task,
-) -> Result<Made> {
+    options: &RepairOptions,
+    least: MinimumResult,
+    partial: &WorkDir,
+    task: &dyn Progress,
+) -> Result<Salvaged> {
     let database = Tried::new(source.database, options.reason.is_asked());
     let wal = source.wal.map(|wal| Tried::new(wal, options.reason.is_asked()));
     let tried =
-        Source { database: &database, wal: wal.as_ref().map(|wal| -> &dyn Storage { wal }) };
+        Source { database: &database, wal: wal.as_ref().map(|wal| -> &dyn PageSource { wal }) };
     let made = make_of(path, tried, options, least, partial, task);
     database.check()?;
     wal.as_ref().map_or(Ok(()), Tried::check)?;
@@ -728,18 +752,18 @@ fn make(
 fn make_of(
     path: &Path,
     source: Source<'_>,
-    options: &Options,
-    least: Least,
-    partial: &Partial,
-    task: &dyn Task,
-) -> Result<Made> {
-    let mut made = Made {
+    options: &RepairOptions,
+    least: MinimumResult,
+    partial: &WorkDir,
+    task: &dyn Progress,
+) -> Result<Salvaged> {
+    let mut made = Salvaged {
         database: partial.file("salvaged"),
-        outcome: Outcome::Salvaged,
+        outcome: RepairOutcome::Salvaged,
         steps: Vec::new(),
         health: Health {
             path: path.to_path_buf(),
-            kind: Kind::Full,
+            kind: CheckKind::Full,
             ok: false,
             findings: Vec::new(),
             pages: 0,
@@ -753,12 +777,14 @@ fn make_of(
     let backup = newest_sound_backup(path, options, &mut made.steps, task)?;
     let snapshot = snapshot_file::load(path)
         .or_else(|| backup.as_deref().and_then(|backup| snapshot_of(backup, task)));
-    let salvage_options = salvage::Options { snapshot: snapshot.clone() };
+    let salvage_options = salvage::SalvageOptions { snapshot: snapshot.clone() };
     let salvaged = salvage(source, &salvage_options, &made.database, task);
     match salvaged {
         Ok(salvage)
             if is_something(&salvage)
-                || (least == Least::Rows && backup.is_none() && salvage.lost_and_found > 0) =>
+                || (least == MinimumResult::Rows
+                    && backup.is_none()
+                    && salvage.lost_and_found > 0) =>
         {
             let detail = match salvage.schema_from {
                 SchemaSource::None => format!("{} of no known table", rows(salvage.lost_and_found)),
@@ -800,7 +826,7 @@ fn make_of(
             let detail = format!("everything is from {}", backup.display());
             made.steps.push(Step { step: StepKind::Backup, ok: true, detail });
             made.backup = Some(FromBackup::new(backup, tables));
-            made.outcome = Outcome::Restored;
+            made.outcome = RepairOutcome::Restored;
         }
     }
     let derived = made.salvage.as_ref().map_or_else(HashSet::new, derived_tables);
@@ -809,13 +835,13 @@ fn make_of(
     let errors = made.salvage.as_ref().map_or(&[][..], |salvage| &salvage.schema_errors);
     made.comparison = Some(comparison.explained(errors));
     task.stage(Stage { name: "verifying", done: 0, total: 0 });
-    made.health = verify(&made.database, Kind::Full, task)?;
+    made.health = verify(&made.database, CheckKind::Full, task)?;
     if let Way::Rebuild(plan) = Way::of(&made.health, Reason::Asked) {
         // An index may have disagreed with its table before the damage, and was copied with it.
         let rebuilt = rebuild(&made.database, &plan, Reason::Asked, Instant::now(), task)?;
         if let Rebuilt::Yes(steps) = rebuilt {
             made.steps.extend(steps);
-            made.health = verify(&made.database, Kind::Full, task)?;
+            made.health = verify(&made.database, CheckKind::Full, task)?;
         }
     }
     if !made.health.ok {
@@ -849,11 +875,11 @@ fn would_lose(path: &Path, comparison: &Comparison) -> Error {
 
 /// Whether `made` provably holds all content of the original: nothing was lost, no row is in
 /// `lost_and_found`, and SQLite can read nothing of the original that `made` lacks.
-fn is_complete(made: &Made) -> bool {
+fn is_complete(made: &Salvaged) -> bool {
     let (Some(salvage), Some(comparison)) = (&made.salvage, &made.comparison) else { return false };
     let totals = Totals::of(made.outcome, Some(salvage), None);
     let of_tables: u64 = salvage.tables.iter().map(|table| table.pages_lost).sum();
-    made.outcome == Outcome::Salvaged
+    made.outcome == RepairOutcome::Salvaged
         && made.backup.is_none()
         && comparison.holds
         && comparison.reason.is_none()
@@ -896,22 +922,23 @@ fn unrecoverable(path: &Path, reason: &str, steps: &[Step]) -> Error {
 /// The first backup that exists, is not the database itself, and passes a check.
 fn newest_sound_backup(
     path: &Path,
-    options: &Options,
+    options: &RepairOptions,
     steps: &mut Vec<Step>,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Option<PathBuf>> {
     if !options.use_backup {
         return Ok(None);
     }
     let backups = options.backups.clone().unwrap_or_else(|| rotation::newest_backups(path));
     for backup in backups {
-        task.go_on()?;
-        let health = check_distinct(path, &backup).and_then(|()| verify(&backup, Kind::Full, task));
+        task.check_cancelled()?;
+        let health =
+            check_distinct(path, &backup).and_then(|()| verify(&backup, CheckKind::Full, task));
         let unsound = match health {
             Ok(health) if is_sound(&health) => return Ok(Some(backup)),
             Ok(_) => "it is damaged itself".to_owned(),
             Err(error) => {
-                task.go_on()?;
+                task.check_cancelled()?;
                 error.message
             }
         };
@@ -921,7 +948,7 @@ fn newest_sound_backup(
     Ok(None)
 }
 
-fn snapshot_of(backup: &Path, task: &dyn Task) -> Option<Snapshot> {
+fn snapshot_of(backup: &Path, task: &dyn Progress) -> Option<Snapshot> {
     let connection = reader::open(backup, Instant::now(), task).ok()?;
     snapshot_file::take(&connection).ok()
 }

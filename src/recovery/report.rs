@@ -20,7 +20,7 @@ const NAMED: usize = 8;
 /// How a repair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Outcome {
+pub enum RepairOutcome {
     /// Nothing was wrong, or another process had repaired the file before this one locked it.
     Healthy,
     /// Full-text indexes were rebuilt; no row was in danger.
@@ -123,7 +123,7 @@ pub struct Totals {
 
 impl Totals {
     pub(super) fn of(
-        outcome: Outcome,
+        outcome: RepairOutcome,
         salvage: Option<&Salvage>,
         backup: Option<&FromBackup>,
     ) -> Self {
@@ -131,7 +131,7 @@ impl Totals {
             of_a_person(salvage).map(|table| Loss::of(table, filled(backup, &table.name)))
         });
         // Without a schema, or without anything, there is no table to miss rows in.
-        let mut is_unknown = outcome == Outcome::Restored
+        let mut is_unknown = outcome == RepairOutcome::Restored
             || salvage.is_some_and(|salvage| salvage.schema_from == SchemaSource::None);
         let mut known = 0;
         for loss in losses {
@@ -221,7 +221,7 @@ pub struct Report {
     /// The new file of a recovery into another one; `None`: `path` itself was repaired.
     pub to: Option<PathBuf>,
     /// How the repair ended.
-    pub outcome: Outcome,
+    pub outcome: RepairOutcome,
     /// The steps, in order.
     pub steps: Vec<Step>,
     /// The health before the repair.
@@ -261,7 +261,7 @@ impl Report {
         if let Some(to) = &self.to {
             let to = to.display();
             return match self.outcome {
-                Outcome::Restored => format!(
+                RepairOutcome::Restored => format!(
                     "Nothing could be read of {path}, which was not changed. {to} holds what its \
                      backup holds."
                 ),
@@ -272,13 +272,13 @@ impl Report {
         let aside = self.steps.iter().any(|step| step.step == StepKind::StaleWal && step.ok);
         let lost = if aside { "" } else { " No row was lost." };
         match self.outcome {
-            Outcome::Healthy => format!("{path} is in order."),
-            Outcome::RebuiltFts => {
+            RepairOutcome::Healthy => format!("{path} is in order."),
+            RepairOutcome::RebuiltFts => {
                 format!("{path} is repaired: full-text indexes were rebuilt.{lost}")
             }
-            Outcome::Reindexed => format!("{path} is repaired: indexes were rebuilt.{lost}"),
-            Outcome::Salvaged => format!("{path} is repaired from what could be read of it."),
-            Outcome::Restored => {
+            RepairOutcome::Reindexed => format!("{path} is repaired: indexes were rebuilt.{lost}"),
+            RepairOutcome::Salvaged => format!("{path} is repaired from what could be read of it."),
+            RepairOutcome::Restored => {
                 format!("Nothing could be read of {path}. It holds now what its backup held.")
             }
         }
@@ -494,16 +494,20 @@ fn rowids((first, last): (i64, i64), missing: &[i64]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::Kind;
+    use crate::health::CheckKind;
 
     fn table(name: &str) -> TableSalvage {
         TableSalvage { name: name.to_owned(), ..TableSalvage::default() }
     }
 
-    fn report(outcome: Outcome, salvage: Option<Salvage>, backup: Option<FromBackup>) -> Report {
+    fn report(
+        outcome: RepairOutcome,
+        salvage: Option<Salvage>,
+        backup: Option<FromBackup>,
+    ) -> Report {
         let health = Health {
             path: PathBuf::from("a.db"),
-            kind: Kind::Full,
+            kind: CheckKind::Full,
             ok: true,
             findings: Vec::new(),
             pages: 0,
@@ -607,7 +611,7 @@ mod tests {
             let tables = vec![Filled { name: "log".to_owned(), rows, named }];
             let salvage = Salvage { tables: vec![lost.clone()], ..Salvage::default() };
             let backup = FromBackup::new(PathBuf::from("b.db"), tables);
-            report(Outcome::Salvaged, Some(salvage), Some(backup))
+            report(RepairOutcome::Salvaged, Some(salvage), Some(backup))
         };
         let all = filled(3, 3);
         assert_eq!(all.totals.known_lost, Some(0));
@@ -626,7 +630,7 @@ mod tests {
     fn a_recovery_into_a_new_file_names_both_and_repairs_neither() {
         let report = Report {
             to: Some(PathBuf::from("new.db")),
-            ..report(Outcome::Salvaged, Some(Salvage::default()), None)
+            ..report(RepairOutcome::Salvaged, Some(Salvage::default()), None)
         }
         .with_text();
         let first = report.text.lines().next();
@@ -647,7 +651,7 @@ mod tests {
             schema_errors: vec![format!("CREATE TABLE {name}: no")],
             ..Salvage::default()
         };
-        let mut report = report(Outcome::Salvaged, Some(salvage), None);
+        let mut report = report(RepairOutcome::Salvaged, Some(salvage), None);
         report.path = PathBuf::from(name);
         report.steps = vec![Step { step: StepKind::Fts, ok: true, detail: name.to_owned() }];
         let report = report.with_text();
@@ -732,7 +736,7 @@ mod tests {
             salvage.tables.push(any_table(&mut draw, "table-fts_data"));
             let backup = (draw.below(2) == 0)
                 .then(|| FromBackup::new(PathBuf::from("backup"), std::mem::take(&mut tables)));
-            let report = report(Outcome::Salvaged, Some(salvage), backup);
+            let report = report(RepairOutcome::Salvaged, Some(salvage), backup);
             let (text, totals) = (&report.text, report.totals);
             assert_eq!(numbers(text, "recovered"), totals.recovered, "{round}: {text}");
             assert_eq!(numbers(text, "from the backup"), totals.from_backup, "{round}: {text}");
@@ -767,7 +771,7 @@ mod tests {
     #[test]
     fn what_cannot_be_counted_is_said_not_to_be_known() {
         let nothing = report(
-            Outcome::Restored,
+            RepairOutcome::Restored,
             None,
             Some(FromBackup::new(
                 PathBuf::from("backup"),
@@ -779,8 +783,11 @@ mod tests {
         assert!(nothing.text.ends_with("how many rows are lost is not known.\n"));
         let of_no_table =
             Salvage { schema_from: SchemaSource::None, lost_and_found: 12, ..Salvage::default() };
-        assert_eq!(report(Outcome::Salvaged, Some(of_no_table), None).totals.known_lost, None);
-        let healthy = report(Outcome::Healthy, None, None);
+        assert_eq!(
+            report(RepairOutcome::Salvaged, Some(of_no_table), None).totals.known_lost,
+            None
+        );
+        let healthy = report(RepairOutcome::Healthy, None, None);
         assert_eq!(healthy.totals, Totals { known_lost: Some(0), ..Totals::default() });
         assert_eq!(healthy.text, "a.db is in order.\n");
     }

@@ -28,36 +28,36 @@ use std::time::{Duration, Instant};
 use rusqlite::{OpenFlags, ffi};
 use serde::Serialize;
 
-use super::aftermath::{self, watcher};
-use super::backup::{check_distinct, is_sound, resolved, unreadable};
+use super::backup_file::{check_distinct, is_sound, resolved, unreadable};
 use super::copy::copy;
-use super::partial::{Partial, system};
-use super::preserve::{Original, preserve};
+use super::quarantine::{KeptOriginal, preserve};
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
+use super::verify_written::{self, watcher};
+use super::work_dir::{WorkDir, system};
 use super::write_back::{Written, write_back};
 use crate::engine::{
-    self, Backup, Class, Connection, DatabaseFile, Error, KeptCopy, KeptKind, Likeness, LiveFile,
-    PrivateFile, Progress, Reader, Result, Stage, Task, Wal, check_files, find_same,
-    sync_folder_of,
+    self, Backup, BackupProgress, Class, Connection, DatabaseFile, Error, KeptCopy, KeptKind,
+    Likeness, PrivateFile, Progress, Reader, Result, SqliteFile, Stage, Wal, check_files,
+    find_same, sync_folder_of,
 };
-use crate::health::{self, Health, Kind};
+use crate::health::{self, CheckKind, Health};
 
 /// How a restore is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct RestoreOptions {
     /// How the backup is verified before anything is changed; `None`: it is not.
-    pub verify: Option<Kind>,
+    pub verify: Option<CheckKind>,
     /// How long the restore waits for a lock of another connection.
     pub patience: Duration,
-    /// How many redundant copies are kept, as in [`super::repair::Options`].
+    /// How many redundant copies are kept, as in [`super::repair::RepairOptions`].
     pub keep_copies: u32,
 }
 
-impl Default for Options {
+impl Default for RestoreOptions {
     fn default() -> Self {
         Self {
-            verify: Some(Kind::Full),
+            verify: Some(CheckKind::Full),
             patience: Duration::from_millis(5_000),
             keep_copies: engine::KEEP,
         }
@@ -82,14 +82,14 @@ pub struct Restored {
 
 /// How a restore ended.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum RestoreOutcome {
     /// The database has the backup's content.
     Restored(Restored),
     /// The backup is damaged; nothing was changed.
     Damaged(Health),
 }
 
-/// Pages copied between two calls of [`Task::go_on`].
+/// Pages copied between two calls of [`Progress::check_cancelled`].
 const SLICE: u32 = 1000;
 
 /// Puts the content of the database at `from` into the one at `database`.
@@ -106,9 +106,9 @@ const SLICE: u32 = 1000;
 pub fn restore(
     database: &Path,
     from: &Path,
-    options: &Options,
-    task: &dyn Task,
-) -> Result<Outcome> {
+    options: &RestoreOptions,
+    task: &dyn Progress,
+) -> Result<RestoreOutcome> {
     let started = Instant::now();
     let until = |from: Instant| from + options.patience;
     let database = &resolved(database)?;
@@ -118,7 +118,7 @@ pub fn restore(
     let source = match reader::open(from, until(started), task) {
         Ok(source) => source,
         Err(error) if error.class() == Class::Corrupt => {
-            return Ok(Outcome::Damaged(unreadable(from, options.verify, &error, started)));
+            return Ok(RestoreOutcome::Damaged(unreadable(from, options.verify, &error, started)));
         }
         Err(error) => return Err(error),
     };
@@ -126,7 +126,7 @@ pub fn restore(
     if let Some(kind) = options.verify {
         let health = health::inspect(&source, kind, task)?;
         if !is_sound(&health) {
-            return Ok(Outcome::Damaged(Health { path: from, ..health }));
+            return Ok(RestoreOutcome::Damaged(Health { path: from, ..health }));
         }
     }
     let header = reader::header(&source)?;
@@ -140,7 +140,7 @@ pub fn restore(
         .at(&from));
     }
     let like = if database.exists() { database } else { &from };
-    let partial = Partial::new(database, like)?;
+    let partial = WorkDir::new(database, like)?;
     let source = if !source.takes_locks() {
         // Without locks, only a check after the copy shows that it is one snapshot.
         let copied = partial.file("source");
@@ -180,19 +180,19 @@ pub fn restore(
 fn finish(
     database: &Path,
     from: PathBuf,
-    (pages, preserved): (u64, Option<Original>),
-    options: &Options,
+    (pages, preserved): (u64, Option<KeptOriginal>),
+    options: &RestoreOptions,
     started: Instant,
-    task: &dyn Task,
-) -> Result<Outcome> {
-    check_result(database, preserved.as_ref().map(Original::files).as_ref(), task)?;
+    task: &dyn Progress,
+) -> Result<RestoreOutcome> {
+    check_result(database, preserved.as_ref().map(KeptOriginal::files).as_ref(), task)?;
     let preserved = preserved.map(|mut copy| {
         // If that cannot be proven, the copy stays.
         drop(copy.is_spare_if_same(database, task));
         copy.files()
     });
     engine::bound(database, options.keep_copies);
-    Ok(Outcome::Restored(Restored {
+    Ok(RestoreOutcome::Restored(Restored {
         path: database.to_path_buf(),
         from,
         preserved,
@@ -203,7 +203,7 @@ fn finish(
 
 /// Opens the database that is to be overwritten. It keeps its journal mode: in WAL mode readers are
 /// not blocked. The connection does not need the schema, which may be damaged.
-fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Connection> {
+fn destination(database: &Path, until: Instant, task: &dyn Progress) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let connection = Connection::open(database, flags, Duration::ZERO)?;
     // Nothing is checkpointed before the check of step 7.
@@ -244,13 +244,13 @@ fn check_encodings(source: &Header, database: &Header) -> Result<()> {
 fn with_page_size(
     source: &Connection,
     size: u32,
-    partial: &Partial,
-    task: &dyn Task,
+    partial: &WorkDir,
+    task: &dyn Progress,
 ) -> Result<Reader> {
     let (whole, resized) = (partial.file("whole"), partial.file("resized"));
     // VACUUM cannot run in a transaction, so the verified snapshot is copied first.
     copy(source, &whole, SLICE, "copying", None, task)?;
-    task.go_on()?;
+    task.check_cancelled()?;
     task.stage(Stage { name: "converting", done: 0, total: 0 });
     let at = |error: rusqlite::Error| Error::from(error).at(&whole);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
@@ -276,16 +276,16 @@ fn overwrite(
     database: &Path,
     destination: Connection,
     source: &Connection,
-    partial: &Partial,
+    partial: &WorkDir,
     until: Instant,
-    task: &dyn Task,
-) -> Result<(u64, Option<Original>)> {
+    task: &dyn Progress,
+) -> Result<(u64, Option<KeptOriginal>)> {
     let at = |error: Error| error.at(database);
     let file = destination.file().cloned();
     // With a rollback journal the write lock would block step 4, which reads. So step 4 runs before
     // step 3, and again if another connection committed in between.
     let aside = if destination.is_wal().is_ok_and(|is_wal| !is_wal) {
-        let live = LiveFile::open(database, until, task)?;
+        let live = SqliteFile::open(database, until, task)?;
         let (preserved, generation) =
             copy_aside(database, partial, until, task, &|| live.generation())?;
         Some((live, preserved, generation))
@@ -322,7 +322,7 @@ fn overwrite(
     };
     let slice = i32::try_from(SLICE).unwrap_or(i32::MAX);
     let written = loop {
-        if let Err(error) = task.go_on() {
+        if let Err(error) = task.check_cancelled() {
             break Err((error, true));
         }
         match step(slice) {
@@ -359,7 +359,7 @@ fn overwrite(
     }
 }
 
-fn figures(progress: Progress) -> (u64, u64) {
+fn figures(progress: BackupProgress) -> (u64, u64) {
     let count = |pages: i32| u64::try_from(pages).unwrap_or(0);
     let total = count(progress.total);
     (total.saturating_sub(count(progress.remaining)), total)
@@ -368,11 +368,11 @@ fn figures(progress: Progress) -> (u64, u64) {
 /// Takes the database's write lock: the first step of a backup takes it, and a step of 0 pages does
 /// nothing more.
 fn lock(
-    step: &mut impl FnMut(i32) -> Result<Progress>,
+    step: &mut impl FnMut(i32) -> Result<BackupProgress>,
     file: Option<&DatabaseFile>,
     until: Instant,
-    task: &dyn Task,
-) -> Result<Progress> {
+    task: &dyn Progress,
+) -> Result<BackupProgress> {
     patiently(until, task, || {
         // When a connection of this process releases the lock, the pause ends.
         let expectation = file.map(|file| file.turn.expect_release());
@@ -402,11 +402,11 @@ fn lock(
 /// this connection's read transaction blocks commits.
 fn copy_aside<T>(
     database: &Path,
-    partial: &Partial,
+    partial: &WorkDir,
     until: Instant,
-    task: &dyn Task,
+    task: &dyn Progress,
     then: &dyn Fn() -> Result<T>,
-) -> Result<(Original, T)> {
+) -> Result<(KeptOriginal, T)> {
     let copied = partial.file("before");
     let reader = reader::open(database, until, task)?;
     copy(&reader, &copied, SLICE, "preserving", None, task)?;
@@ -415,12 +415,12 @@ fn copy_aside<T>(
     let same =
         find_same(database, KeptKind::BeforeRestore, &PrivateFile::open(&copied)?, None, task)?;
     if let Some(copy) = same {
-        return Ok((Original::new(copy, false), then));
+        return Ok((KeptOriginal::new(copy, false), then));
     }
     let copy = KeptCopy::name(database, KeptKind::BeforeRestore, &copied, None)
         .map_err(|error| system(ffi::SQLITE_IOERR, database, &error))?;
     sync_folder_of(database)?;
-    Ok((Original::new(copy, true), then))
+    Ok((KeptOriginal::new(copy, true), then))
 }
 
 /// Steps 3 to 6 for a database whose header SQLite cannot read. Like a repair, it first copies the
@@ -429,11 +429,11 @@ fn replace(
     database: &Path,
     source: &Connection,
     header: &Header,
-    partial: &Partial,
+    partial: &WorkDir,
     until: Instant,
-    task: &dyn Task,
-) -> Result<(u64, Option<Original>)> {
-    let live = LiveFile::open(database, until, task)?;
+    task: &dyn Progress,
+) -> Result<(u64, Option<KeptOriginal>)> {
+    let live = SqliteFile::open(database, until, task)?;
     let whole = partial.file("replacement");
     // In WAL mode a database cannot change its page size.
     let wanted = live.generation()?.wal_page_size().unwrap_or(header.page_size);
@@ -466,7 +466,12 @@ fn replace(
 
 /// Makes a database that does not exist yet. The file gets its name once it is complete. A WAL
 /// without a database is put aside.
-fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task) -> Result<u64> {
+fn make(
+    database: &Path,
+    source: &Connection,
+    partial: &WorkDir,
+    task: &dyn Progress,
+) -> Result<u64> {
     let made = partial.file("database");
     let pages = copy(source, &made, SLICE, "restoring", None, task)?;
     let wal = Wal::path(database);
@@ -482,7 +487,7 @@ fn make(database: &Path, source: &Connection, partial: &Partial, task: &dyn Task
 }
 
 /// Step 7.
-fn check_result(database: &Path, preserved: Option<&Preserved>, task: &dyn Task) -> Result<()> {
+fn check_result(database: &Path, preserved: Option<&Preserved>, task: &dyn Progress) -> Result<()> {
     let connection = watcher(database)?;
     let failed = || {
         let kept = preserved.map_or_else(String::new, |preserved| {
@@ -493,6 +498,6 @@ fn check_result(database: &Path, preserved: Option<&Preserved>, task: &dyn Task)
              does not keep what is written to it{kept}"
         )
     };
-    aftermath::look(&connection, Kind::Quick, is_sound, failed, task)?;
-    aftermath::checkpoint(&connection)
+    verify_written::look(&connection, CheckKind::Quick, is_sound, failed, task)?;
+    verify_written::checkpoint(&connection)
 }

@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use rusqlite::ffi;
 
-use super::partial::{directory, system};
+use super::work_dir::{directory, system};
 use crate::engine::{
-    Error, Owned, Result, Task, beside, not_a_file, rename, sync_folder_of, try_own,
+    Error, Owned, Progress, Result, not_a_file, rename, sidecar_path, sync_folder_of,
+    try_lock_exclusive,
 };
 
 /// The lock of a folder's rotations, where the folder itself cannot be locked.
@@ -32,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the backups of `database` are kept unless the caller says otherwise.
 pub fn default_path(database: &Path) -> PathBuf {
-    beside(database, ".backup")
+    sidecar_path(database, ".backup")
 }
 
 /// The backups of `database` that are kept at [`default_path`], newest first.
@@ -79,7 +80,7 @@ fn number(name: &OsStr, found: &OsStr) -> Option<u32> {
 }
 
 fn named(path: &Path, number: u32) -> PathBuf {
-    if number == 0 { path.to_path_buf() } else { beside(path, &format!(".{number}")) }
+    if number == 0 { path.to_path_buf() } else { sidecar_path(path, &format!(".{number}")) }
 }
 
 /// Checks that the generations of `path` can be renamed. A generation with a WAL or a journal
@@ -101,7 +102,7 @@ pub(super) fn check_movable(path: &Path) -> Result<()> {
     }
     for name in names {
         for suffix in ["-wal", "-journal", "-shm"] {
-            let other = beside(&name, suffix);
+            let other = sidecar_path(&name, suffix);
             if other.exists() {
                 return Err(Error::fusion(
                     "ERR_FUSION_BACKUP_IN_USE",
@@ -126,7 +127,12 @@ pub(super) fn check_movable(path: &Path) -> Result<()> {
 /// # Errors
 /// `ERR_FUSION_BACKUP_IN_USE`; the operating system's, as `SQLITE_IOERR`; `task`'s, before the
 /// first rename.
-pub(super) fn rotate(new: &Path, path: &Path, keep: u32, task: &dyn Task) -> Result<Vec<PathBuf>> {
+pub(super) fn rotate(
+    new: &Path,
+    path: &Path,
+    keep: u32,
+    task: &dyn Progress,
+) -> Result<Vec<PathBuf>> {
     let _held = hold(path, task)?;
     check_movable(path)?;
     let existing = numbered(path);
@@ -157,14 +163,14 @@ fn give_name(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Locks the folder of `path` against other rotations, which take milliseconds.
-fn hold(path: &Path, task: &dyn Task) -> Result<Owned> {
+fn hold(path: &Path, task: &dyn Progress) -> Result<Owned> {
     let folder = directory(path);
     let failed = |error| system(ffi::SQLITE_CANTOPEN, folder, &error);
     loop {
-        if let Some(owned) = try_own(folder, &folder.join(LOCK)).map_err(failed)? {
+        if let Some(owned) = try_lock_exclusive(folder, &folder.join(LOCK)).map_err(failed)? {
             return Ok(owned);
         }
-        task.go_on()?;
+        task.check_cancelled()?;
         std::thread::sleep(PAUSE);
     }
 }
@@ -172,7 +178,7 @@ fn hold(path: &Path, task: &dyn Task) -> Result<Owned> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Unwatched;
+    use crate::engine::NoProgress;
 
     struct Folder(tempfile::TempDir);
 
@@ -188,7 +194,7 @@ mod tests {
         fn add(&self, content: &str, keep: u32) -> Vec<PathBuf> {
             let new = self.0.path().join("new");
             fs::write(&new, content).unwrap();
-            rotate(&new, &self.path(), keep, &Unwatched).unwrap()
+            rotate(&new, &self.path(), keep, &NoProgress).unwrap()
         }
 
         fn contents(&self) -> Vec<(String, String)> {
@@ -216,7 +222,7 @@ mod tests {
             folder.contents(),
             owned(&[("x.backup", "d"), ("x.backup.1", "c"), ("x.backup.2", "b")])
         );
-        assert_eq!(folder.add("e", 2), [beside(&folder.path(), ".1")]);
+        assert_eq!(folder.add("e", 2), [sidecar_path(&folder.path(), ".1")]);
         assert_eq!(folder.contents(), owned(&[("x.backup", "e"), ("x.backup.1", "d")]));
     }
 
@@ -230,15 +236,16 @@ mod tests {
         ] {
             let folder = Folder::new();
             for suffix in left {
-                fs::write(beside(&folder.path(), suffix), suffix.trim_start_matches('.')).unwrap();
+                fs::write(sidecar_path(&folder.path(), suffix), suffix.trim_start_matches('.'))
+                    .unwrap();
             }
-            fs::write(beside(&folder.path(), ".before"), "another program's").unwrap();
+            fs::write(sidecar_path(&folder.path(), ".before"), "another program's").unwrap();
             folder.add("new", 3);
             let found: Vec<_> = folder.contents().into_iter().map(|(_, content)| content).collect();
             let expected: Vec<_> =
                 expected.iter().map(|it| if *it == "0" { "" } else { *it }).collect();
             assert_eq!(found, expected, "{left:?}");
-            assert!(beside(&folder.path(), ".before").exists());
+            assert!(sidecar_path(&folder.path(), ".before").exists());
         }
     }
 
@@ -266,9 +273,9 @@ mod tests {
 
         /// Ends the first rotation, or the second one's wait for it.
         struct Other(Mutex<Option<Owned>>, bool);
-        impl Task for Other {
+        impl Progress for Other {
             fn stage(&self, _: crate::engine::Stage) {}
-            fn go_on(&self) -> Result<()> {
+            fn check_cancelled(&self) -> Result<()> {
                 let ended = self.0.lock().unwrap().take();
                 if self.1 || ended.is_none() {
                     return Err(Error::fusion("ABORT_ERR", "it is cancelled"));
@@ -280,7 +287,7 @@ mod tests {
         folder.add("a", 2);
         let new = folder.0.path().join("new");
         fs::write(&new, "b").unwrap();
-        let first = || Mutex::new(Some(hold(&folder.path(), &Unwatched).unwrap()));
+        let first = || Mutex::new(Some(hold(&folder.path(), &NoProgress).unwrap()));
         let cancelled = rotate(&new, &folder.path(), 2, &Other(first(), true)).unwrap_err();
         assert_eq!(cancelled.code, "ABORT_ERR");
         assert_eq!(folder.contents(), owned(&[("x.backup", "a")]));
@@ -293,10 +300,10 @@ mod tests {
     fn a_generation_with_a_wal_is_not_parted_from_it() {
         let folder = Folder::new();
         folder.add("a", 2);
-        fs::write(beside(&folder.path(), "-wal"), "frames").unwrap();
+        fs::write(sidecar_path(&folder.path(), "-wal"), "frames").unwrap();
         let new = folder.0.path().join("new");
         fs::write(&new, "b").unwrap();
-        let error = rotate(&new, &folder.path(), 2, &Unwatched).unwrap_err();
+        let error = rotate(&new, &folder.path(), 2, &NoProgress).unwrap_err();
         assert_eq!(error.code, "ERR_FUSION_BACKUP_IN_USE");
         assert_eq!(folder.contents(), owned(&[("x.backup", "a")]));
     }

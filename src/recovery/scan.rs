@@ -13,7 +13,7 @@ use super::original::{ORIGINAL, Original, is_of_the_file};
 use super::salvage::Pages;
 use super::salvage::target::{Encoding, Row, Statement};
 use crate::engine::{Connection, Result};
-use crate::format::{Kind, Page, Value};
+use crate::format::{Page, PageKind, Value};
 
 /// The direction of the scan that reads a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +204,7 @@ fn keys_of(pages: &Pages<'_>, root: u32) -> Vec<i64> {
         }
         let Some(bytes) = pages.read(number) else { continue };
         let page = Page::parse(&bytes, pages.layout.usable, number == 1);
-        let Some(page) = page.filter(|page| page.kind == Kind::TableInterior) else { continue };
+        let Some(page) = page.filter(|page| page.kind == PageKind::TableInterior) else { continue };
         for (child, key) in page.children() {
             left.push(child);
             keys.extend(key);

@@ -26,11 +26,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::ffi;
 use serde::{Deserialize, Serialize};
 
-use super::partial::{Partial, system};
 use super::reader::{self, Encoding};
 use super::salvage::{SchemaEntry, Snapshot};
+use super::work_dir::{WorkDir, system};
 use crate::engine::{
-    Connection, Error, Likeness, Result, beside, errstr, not_a_file, open_file, rename, sync,
+    Connection, Error, Likeness, Result, errstr, not_a_file, open_file, rename, sidecar_path, sync,
 };
 use crate::health::{self, Note};
 
@@ -55,7 +55,7 @@ struct Content {
 
 /// The path of the snapshot file of `database`.
 pub fn path(database: &Path) -> PathBuf {
-    beside(database, "-schema")
+    sidecar_path(database, "-schema")
 }
 
 /// The snapshot of `database`. `None` if there is no snapshot file, or it is damaged.
@@ -126,7 +126,7 @@ fn put(database: &Path, content: &Content) -> Result<()> {
     {
         return Err(not_a_file(&target, &metadata));
     }
-    let partial = Partial::new(&target, database)?;
+    let partial = WorkDir::new(&target, database)?;
     let new = partial.file("schema");
     let failed = |error| system(ffi::SQLITE_IOERR_WRITE, &target, &error);
     let mut body = serde_json::to_string(content).map_err(|error| failed(error.into()))?;

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::engine::{Error, Result, Stage, Storage, Task};
+use crate::engine::{Error, PageSource, Progress, Result, Stage};
 
 /// How often a read is tried.
 pub(super) const TRIES: u32 = 3;
@@ -28,7 +28,7 @@ const SECTOR: usize = 512;
 
 /// A storage whose failed reads are remembered.
 pub(super) struct Tried<'a> {
-    storage: &'a dyn Storage,
+    storage: &'a dyn PageSource,
     /// Whether a person asked for the repair: unreadable sectors then count as lost.
     asked: bool,
     state: RefCell<State>,
@@ -43,7 +43,7 @@ struct State {
 
 impl<'a> Tried<'a> {
     /// Reads `storage`. `asked`: a person asked for the repair, so unreadable sectors are lost.
-    pub(super) fn new(storage: &'a dyn Storage, asked: bool) -> Self {
+    pub(super) fn new(storage: &'a dyn PageSource, asked: bool) -> Self {
         Self { storage, asked, state: RefCell::default() }
     }
 
@@ -72,11 +72,15 @@ impl<'a> Tried<'a> {
     ///
     /// # Errors
     /// `task`'s; the operating system's, if the file's size is unknown.
-    pub(super) fn lost_pages_of_all(&self, page_size: u32, task: &dyn Task) -> Result<Vec<u32>> {
+    pub(super) fn lost_pages_of_all(
+        &self,
+        page_size: u32,
+        task: &dyn Progress,
+    ) -> Result<Vec<u32>> {
         let mut buffer = vec![0; CHUNK];
         let (mut done, total) = (0, self.size()?);
         while done < total {
-            task.go_on()?;
+            task.check_cancelled()?;
             task.stage(Stage { name: "reading pages", done, total });
             match self.read_at(&mut buffer, done)? {
                 0 => break,
@@ -120,7 +124,7 @@ impl<'a> Tried<'a> {
     }
 }
 
-impl Storage for Tried<'_> {
+impl PageSource for Tried<'_> {
     fn size(&self) -> Result<u64> {
         self.storage.size().inspect_err(|error| self.failed(error.clone()))
     }
@@ -161,7 +165,7 @@ mod tests {
         first: Cell<u32>,
     }
 
-    impl Storage for Failing {
+    impl PageSource for Failing {
         fn size(&self) -> Result<u64> {
             Ok(self.length as u64)
         }

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::{OpenFlags, ffi};
 
 use crate::engine::{
-    Backup, Class, Connection, Error, Generation, Hold, LiveFile, PageSizeField, Result, Stage,
-    Task,
+    Backup, Class, CommitLock, Connection, Error, Generation, PageSizePatch, Progress, Result,
+    SqliteFile, Stage,
 };
 
-/// Pages copied between two calls of [`Task::go_on`].
+/// Pages copied between two calls of [`Progress::check_cancelled`].
 const PAGES: i32 = 512;
 
 /// The longest pause between two attempts at the write lock.
@@ -47,9 +47,9 @@ pub(super) enum Written {
 /// the WAL has another page size; those of the disk; `task`'s. The file is then unchanged.
 pub(super) fn write_back(
     source: &Path,
-    hold: Hold<'_>,
+    hold: CommitLock<'_>,
     until: Instant,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Written> {
     let live = hold.file();
     let path = live.path();
@@ -88,10 +88,10 @@ pub(super) fn write_back(
 fn copy(
     from: &Connection,
     to: Connection,
-    hold: Hold<'_>,
+    hold: CommitLock<'_>,
     expected: Generation,
     until: Instant,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Written> {
     let live = hold.file();
     let at = |error: Error| error.at(live.path());
@@ -105,7 +105,7 @@ fn copy(
         return Ok(Written::Overtaken);
     }
     loop {
-        task.go_on()?;
+        task.check_cancelled()?;
         // SAFETY: as above.
         let progress = unsafe { backup.step(PAGES) }.map_err(at)?;
         let total = u64::try_from(progress.total).unwrap_or(0);
@@ -117,14 +117,14 @@ fn copy(
     }
 }
 
-/// Undoes [`Hold::set_page_size`] in a file that was not overwritten. If another connection has
+/// Undoes [`CommitLock::set_page_size`] in a file that was not overwritten. If another connection has
 /// written to it since, or that is unknown, the header stays as it is.
 fn put_back(
-    live: &LiveFile,
-    lie: Option<PageSizeField>,
+    live: &SqliteFile,
+    lie: Option<PageSizePatch>,
     expected: Generation,
     until: Instant,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) {
     let Some(lie) = lie else { return };
     if let Ok(hold) = live.hold(until, task)
@@ -190,14 +190,14 @@ fn set_reset(connection: &Connection, yes: bool) {
 /// repaired the file, so that waiting is of no use.
 fn lock(
     backup: &mut Backup,
-    live: &LiveFile,
+    live: &SqliteFile,
     expected: Generation,
     until: Instant,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<bool> {
     let mut pause = Duration::from_micros(50);
     loop {
-        task.go_on()?;
+        task.check_cancelled()?;
         // SAFETY: the backup's source is this module's, see `write_back`.
         match unsafe { backup.step(0) } {
             Ok(_) => return Ok(true),
@@ -219,7 +219,7 @@ fn lock(
 ///
 /// The backup API increments the destination's schema version, here from 0 to 1. A connection that
 /// has cached the schema of a database with version 1 would go on using it.
-fn change_cookie(path: &Path, until: Instant, task: &dyn Task) -> Result<()> {
+fn change_cookie(path: &Path, until: Instant, task: &dyn Progress) -> Result<()> {
     let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
     connection.checkpoint_on_close(false);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -231,7 +231,7 @@ fn change_cookie(path: &Path, until: Instant, task: &dyn Task) -> Result<()> {
             .map_err(|error| Error::from(error).at(path));
         match changed {
             Err(error) if error.class() == Class::Transient && Instant::now() < until => {
-                task.go_on()?;
+                task.check_cancelled()?;
                 std::thread::sleep(LONGEST_PAUSE);
             }
             other => return other,
@@ -246,7 +246,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::engine::{LiveFile, Profile, Unwatched};
+    use crate::engine::{NoProgress, Profile, SqliteFile};
 
     fn open(path: &Path) -> Connection {
         Connection::open_hardened(path, OpenFlags::default(), &Profile::default()).unwrap()
@@ -293,9 +293,9 @@ mod tests {
     }
 
     fn write(source: &Path, path: &Path) -> Written {
-        let live = LiveFile::open(path, until(), &Unwatched).unwrap();
-        let hold = live.hold(until(), &Unwatched).unwrap();
-        write_back(source, hold, until(), &Unwatched).unwrap()
+        let live = SqliteFile::open(path, until(), &NoProgress).unwrap();
+        let hold = live.hold(until(), &NoProgress).unwrap();
+        write_back(source, hold, until(), &NoProgress).unwrap()
     }
 
     fn assert_new(connection: &Connection) {

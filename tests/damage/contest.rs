@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use fusion_sqlite::engine::{PrivateFile, Storage, Unwatched};
-use fusion_sqlite::recovery::salvage::{self, Options, Salvage, Snapshot, Source};
+use fusion_sqlite::engine::{NoProgress, PageSource, PrivateFile};
+use fusion_sqlite::recovery::salvage::{self, Salvage, SalvageOptions, Snapshot, Source};
 use rusqlite::{Connection, OpenFlags};
 
 use super::cases::{Damaged, Wanted};
@@ -45,8 +45,9 @@ pub fn salvage(
 ) -> Result<Salvage, String> {
     let open = |path: &Path| PrivateFile::open(path).map_err(|error| error.to_string());
     let (database, wal) = (open(database)?, wal.map(open).transpose()?);
-    let source = Source { database: &database, wal: wal.as_ref().map(|wal| wal as &dyn Storage) };
-    let salvaged = salvage::salvage(source, &Options { snapshot }, target, &Unwatched);
+    let source =
+        Source { database: &database, wal: wal.as_ref().map(|wal| wal as &dyn PageSource) };
+    let salvaged = salvage::salvage(source, &SalvageOptions { snapshot }, target, &NoProgress);
     salvaged.map_err(|error| error.to_string())
 }
 

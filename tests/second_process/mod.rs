@@ -17,8 +17,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use fusion_sqlite::engine::{self, Connection, Error, Profile, Stage, Task};
-use fusion_sqlite::recovery::backup;
+use fusion_sqlite::engine::{self, Connection, Error, Profile, Progress, Stage};
+use fusion_sqlite::recovery::backup_file;
 use rusqlite::OpenFlags;
 
 const ROLE: &str = "FUSION_TEST_SECOND_PROCESS";
@@ -253,8 +253,8 @@ fn carry_out(
         }
         ["backup-until-killed", database, target, stage] => {
             let task = StandsStill(stage);
-            let options = backup::Options { rate: 1, ..Default::default() };
-            backup::backup(Path::new(database), Path::new(target), &options, &task)?;
+            let options = backup_file::BackupOptions { rate: 1, ..Default::default() };
+            backup_file::backup(Path::new(database), Path::new(target), &options, &task)?;
         }
         ["open-and-close-many", directory, count] => {
             engine::init()?;
@@ -276,7 +276,7 @@ fn carry_out(
 /// Says so once it is in the middle of a stage, and goes no further.
 struct StandsStill<'a>(&'a str);
 
-impl Task for StandsStill<'_> {
+impl Progress for StandsStill<'_> {
     fn stage(&self, stage: Stage) {
         if stage.name == self.0 && stage.done > 0 {
             println!("{MARK}ok\t{}", stage.name);
@@ -286,7 +286,7 @@ impl Task for StandsStill<'_> {
         }
     }
 
-    fn go_on(&self) -> Result<(), Error> {
+    fn check_cancelled(&self) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::OpenFlags;
 
-use super::doubt;
+use super::verify;
 use crate::agent_log::batch::{Statement, Statements};
 use crate::agent_log::event::Event;
-use crate::agent_log::shared::Shared;
+use crate::agent_log::log::LogCore;
 use crate::agent_log::table;
 use crate::engine::{self, Connection, Error, Profile, Result};
 
@@ -39,12 +39,12 @@ struct Open {
 }
 
 pub(super) struct OwnConnection<'a> {
-    shared: &'a Shared,
+    shared: &'a LogCore,
     open: Option<Open>,
 }
 
 impl<'a> OwnConnection<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub fn new(shared: &'a LogCore) -> Self {
         Self { shared, open: None }
     }
 
@@ -68,17 +68,17 @@ impl<'a> OwnConnection<'a> {
     /// it, and a file that may be damaged has passed a check.
     pub fn sound(&mut self) -> Result<&Connection> {
         let file = &self.shared.file;
-        self.let_go();
+        self.close_if_stale();
         if self.open.is_none() {
             // Reports a missing file as replaced, not as an error of opening it.
             file.check_identity()?;
             // Opening would create a second -wal if other connections have a deleted one open.
-            file.check_beside()?;
+            file.check_sidecars()?;
         }
         let connection = self.opened()?;
         connection.check_identity()?;
-        file.check_beside()?;
-        doubt::settle(file)?;
+        file.check_sidecars()?;
+        verify::settle(file)?;
         Ok(connection)
     }
 
@@ -130,7 +130,7 @@ impl<'a> OwnConnection<'a> {
 
     /// Closes a stale connection, and asks the other stale connections of this process to close:
     /// the file can be reopened only after all of them are closed.
-    pub fn let_go(&mut self) {
+    pub fn close_if_stale(&mut self) {
         if self.is_stale() {
             self.close();
             self.shared.emit(&Event::Reopen);

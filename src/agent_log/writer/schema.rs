@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use rusqlite::OpenFlags;
 
 use super::connection::OwnConnection;
-use crate::agent_log::shared::Shared;
+use crate::agent_log::log::LogCore;
 use crate::agent_log::table;
 use crate::engine::{Connection, Profile, Wal};
 use crate::recovery::snapshot_file::{self, Keeper};
 
 pub(super) struct Schema<'a> {
-    shared: &'a Shared,
+    shared: &'a LogCore,
     keeper: Keeper,
 }
 
 impl<'a> Schema<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub fn new(shared: &'a LogCore) -> Self {
         Self { shared, keeper: Keeper::default() }
     }
 
@@ -54,7 +54,7 @@ impl<'a> Schema<'a> {
     /// open connection would block a change of journal mode.
     fn keep(&mut self, own: &OwnConnection<'_>) {
         let file = &self.shared.file;
-        if file.is_suspect() {
+        if file.is_unverified() {
             return;
         }
         let commits = file.wal.commits();

@@ -11,7 +11,7 @@
 //! lock taken: a process that is alone never stands back.
 //!
 //! The writer's thread. Waiting calls of this process have their own precedence
-//! ([`crate::engine::Turn`]).
+//! ([`crate::engine::WriteGate`]).
 
 use std::time::{Duration, Instant};
 

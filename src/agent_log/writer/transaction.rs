@@ -11,15 +11,15 @@
 use std::time::Instant;
 
 use super::connection::OwnConnection;
-use super::failures::Failures;
+use super::retry::RetryState;
 use super::streak::Streak;
 use crate::agent_log::batch::{Outcomes, Written, complete};
-use crate::agent_log::queue::{Batch, RowOutcome, Settled, Unknown};
-use crate::agent_log::shared::Shared;
+use crate::agent_log::log::LogCore;
+use crate::agent_log::queue::{Batch, Completions, RowOutcome, UncertainCommit};
 use crate::engine::{self, Class, Error, Result};
 
 pub(super) struct Transactions<'a> {
-    shared: &'a Shared,
+    shared: &'a LogCore,
     /// The batch of the open transaction, kept here so that a panic does not lose it.
     batch: Option<Batch>,
     /// This many rows are still to be written one by one, because their common COMMIT failed.
@@ -28,7 +28,7 @@ pub(super) struct Transactions<'a> {
 }
 
 impl<'a> Transactions<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub fn new(shared: &'a LogCore) -> Self {
         Self { shared, batch: None, alone: 0, streak: Streak::default() }
     }
 
@@ -37,8 +37,8 @@ impl<'a> Transactions<'a> {
     pub fn run(
         &mut self,
         own: &mut OwnConnection<'_>,
-        failures: &mut Failures<'_>,
-    ) -> Result<Settled> {
+        failures: &mut RetryState<'_>,
+    ) -> Result<Completions> {
         let shared = self.shared;
         if let Some(pause) = self.streak.stand_back(Instant::now()) {
             std::thread::sleep(pause);
@@ -149,7 +149,7 @@ impl<'a> Transactions<'a> {
         if own.is_stale() {
             return Err(Error::stale().at(&self.shared.file.path));
         }
-        self.shared.file.check_beside()
+        self.shared.file.check_sidecars()
     }
 
     /// Notes that the COMMIT of the rows in `self.batch` failed and may have stored them: they are
@@ -158,7 +158,7 @@ impl<'a> Transactions<'a> {
         if let Some(batch) = &mut self.batch {
             let outcomes = complete(outcomes);
             if !outcomes.is_empty() {
-                batch.unknown = Some(Unknown { outcomes, error: error.clone() });
+                batch.unknown = Some(UncertainCommit { outcomes, error: error.clone() });
             }
         }
     }

@@ -1,15 +1,15 @@
 //! Checkpoints of the WAL: the state between two checkpoints, when the next one is due, and its
 //! result. The writer's thread.
 //!
-//! [`checkpoint::decide`] is the policy. [`Shared::wal`] has the state that other threads read.
+//! [`checkpoint::decide`] is the policy. [`LogCore::wal`] has the state that other threads read.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::connection::OwnConnection;
 use crate::agent_log::event::Event;
-use crate::agent_log::shared::Shared;
-use crate::checkpoint::{self, Mode, Outcome, Situation};
+use crate::agent_log::log::LogCore;
+use crate::checkpoint::{self, CheckpointInput, CheckpointOutcome, Mode};
 use crate::engine::{Class, Error, Result, Wal};
 
 /// How often a checkpoint that needs the write lock tries for it before it counts as prevented.
@@ -24,7 +24,7 @@ const OTHERS_SHARE: u32 = 3;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct WalCare<'a> {
-    shared: &'a Shared,
+    shared: &'a LogCore,
     last_commit: Instant,
     seen_commits: u32,
     /// The file's number of commits when the WAL was restarted.
@@ -41,7 +41,7 @@ pub(super) struct WalCare<'a> {
 }
 
 impl<'a> WalCare<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub fn new(shared: &'a LogCore) -> Self {
         let now = Instant::now();
         Self {
             shared,
@@ -83,7 +83,7 @@ impl<'a> WalCare<'a> {
         wal.backfilled = wal.backfilled.min(wal.frames);
         wal.bytes = bytes;
         wal.peak_bytes = wal.peak_bytes.max(bytes);
-        let situation = Situation {
+        let situation = CheckpointInput {
             frames: wal.frames,
             backfilled: wal.backfilled,
             frames_at_last: self.frames_at_last,
@@ -104,7 +104,7 @@ impl<'a> WalCare<'a> {
 
     /// Records and reports the result of a checkpoint that began at `started`, when the file's
     /// number of commits was `commits`. Damage or a replaced file stops the log.
-    pub fn record(&mut self, result: &Result<Outcome>, commits: u32, started: Instant) {
+    pub fn record(&mut self, result: &Result<CheckpointOutcome>, commits: u32, started: Instant) {
         let now = Instant::now();
         self.others_until = now + now.saturating_duration_since(started) * OTHERS_SHARE;
         match result {
@@ -121,7 +121,7 @@ impl<'a> WalCare<'a> {
         }
     }
 
-    fn note(&mut self, outcome: Outcome, commits: u32, now: Instant) {
+    fn note(&mut self, outcome: CheckpointOutcome, commits: u32, now: Instant) {
         let shared = self.shared;
         let mut wal = shared.wal();
         wal.frames = outcome.frames;
@@ -149,7 +149,7 @@ impl<'a> WalCare<'a> {
 
     /// Emits an event for each checkpoint that reset the WAL, for prevented checkpoints at most one
     /// each [`REPORT_EVERY`], and for the first that completes after a prevented one.
-    fn report(&mut self, outcome: Outcome, now: Instant) {
+    fn report(&mut self, outcome: CheckpointOutcome, now: Instant) {
         if outcome.busy {
             if self.prevented_reported.is_some_and(|at| now.duration_since(at) < REPORT_EVERY) {
                 return;
@@ -176,10 +176,10 @@ impl<'a> WalCare<'a> {
 /// Checkpoints the file after [`OwnConnection::sound`] has checked it: a checkpoint to a replaced
 /// file, or of another file's WAL, would make the damage permanent.
 pub(super) fn checkpoint(
-    shared: &Shared,
+    shared: &LogCore,
     own: &mut OwnConnection<'_>,
     mode: Mode,
-) -> Result<Outcome> {
+) -> Result<CheckpointOutcome> {
     let turns = &shared.file.turn;
     let connection = own.sound()?;
     if mode == Mode::Passive {

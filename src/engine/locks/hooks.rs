@@ -3,13 +3,13 @@
 //!
 //! | call | replaced for |
 //! |---|---|
-//! | `fcntl` | locks: see [`LockSpace`] |
+//! | `fcntl` | locks: see [`LockTable`] |
 //! | `close` | the members of the lock space; closes that would drop another SQLite's locks |
 //! | `open` | recording which descriptors are this copy's |
-//! | `mmap` | where indexes of WALs are: see [`Indexes`] |
+//! | `mmap` | where indexes of WALs are: see [`ShmMaps`] |
 //!
 //! There are two copies at most: the bundled one, and Node's own if it asked for protection
-//! ([`super::neighbour`]). A replacement gets no context argument, so each copy has functions of
+//! ([`super::node_sqlite`]). A replacement gets no context argument, so each copy has functions of
 //! its own, made from [`Hooked`].
 
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use rusqlite::ffi;
 
-use super::index::Indexes;
-use super::space::{self, Closing, Commands, Errno, Inode, LockSpace};
+use super::ofd_locks::{self, Closing, Commands, Errno, Inode, LockTable};
+use super::shm_validation::ShmMaps;
 use crate::engine::cause;
 use crate::engine::descriptors::Descriptors;
-use crate::engine::{foreign, regular};
+use crate::engine::{other_sqlite, regular};
 
 /// A system call as `xSetSystemCall` takes it.
 type Syscall = unsafe extern "C" fn();
@@ -42,9 +42,9 @@ unsafe extern "C" {
 /// A copy of SQLite in this process: a lock owner, and its descriptors.
 #[derive(Debug)]
 pub(crate) struct SqliteCopy {
-    pub(super) space: LockSpace,
+    pub(super) space: LockTable,
     opened: Mutex<OpenedFiles>,
-    indexes: Indexes,
+    indexes: ShmMaps,
 }
 
 /// The descriptors that a copy opened.
@@ -86,18 +86,18 @@ pub(crate) static NODES: SqliteCopy = SqliteCopy::new();
 
 /// Held for reading while a descriptor of a copy exists that is not recorded yet, or no longer
 /// recorded. While it is held for writing, every descriptor of every copy is recorded. No thread
-/// locks it for reading twice. It is taken before the mutexes of this module and of [`space`].
+/// locks it for reading twice. It is taken before the mutexes of this module and of [`ofd_locks`].
 pub(crate) static CHANGING: RwLock<()> = RwLock::new(());
 
 impl SqliteCopy {
     const fn new() -> Self {
         Self {
-            space: LockSpace::new(Commands::OFD),
+            space: LockTable::new(Commands::OFD),
             opened: Mutex::new(OpenedFiles {
                 files: BTreeMap::new(),
                 descriptors: Descriptors::new(),
             }),
-            indexes: Indexes::new(),
+            indexes: ShmMaps::new(),
         }
     }
 
@@ -115,16 +115,16 @@ impl SqliteCopy {
         let kept = self.indexes.given(fd, lock);
         if kept.is_err() {
             let mut unlock = *lock;
-            unlock.l_type = space::UNLOCK;
+            unlock.l_type = ofd_locks::UNLOCK;
             self.space.request(fd, libc::F_SETLK, &mut unlock)?;
         }
         kept
     }
 
-    /// Takes or gives back SQLite's pending lock on a file: see [`LockSpace::set`].
+    /// Takes or gives back SQLite's pending lock on a file: see [`LockTable::set`].
     pub(crate) fn pending(&self, file: Inode, kind: c_short) -> Result<bool, Errno> {
         const PENDING_BYTE: i64 = 0x4000_0000;
-        self.space.set(file, &mut space::flock(kind, PENDING_BYTE, 1))
+        self.space.set(file, &mut ofd_locks::flock(kind, PENDING_BYTE, 1))
     }
 
     /// Whether another process, or another SQLite of this one, has a lock on `length` bytes of the
@@ -134,12 +134,12 @@ impl SqliteCopy {
         let found = opened.files.iter().find(|(_, it)| it.inode == file && it.lockable);
         let Some(fd) = found.map(|(fd, _)| *fd) else { return false };
         drop(opened);
-        let mut lock = space::flock(space::WRITE, start, length);
-        self.space.request(fd, libc::F_GETLK, &mut lock).is_ok() && lock.l_type != space::UNLOCK
+        let mut lock = ofd_locks::flock(ofd_locks::WRITE, start, length);
+        self.space.request(fd, libc::F_GETLK, &mut lock).is_ok() && lock.l_type != ofd_locks::UNLOCK
     }
 
     /// Whether this process has POSIX locks on `file` that are not this copy's: see
-    /// [`LockSpace::is_shared_with_process`]. `spare` is a descriptor of it, where this copy may have
+    /// [`LockTable::is_shared_with_process`]. `spare` is a descriptor of it, where this copy may have
     /// none open.
     pub(crate) fn is_shared_with_process(&self, file: Inode, spare: Option<RawFd>) -> bool {
         let own = || self.opened().files.iter().find(|(_, it)| it.inode == file).map(|(fd, _)| *fd);
@@ -244,7 +244,7 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
     if H::CONSIDERATE
         && let Ok(Some(fd)) = catch_unwind(|| {
             // SAFETY: SQLite passes a path that ends with NUL and is valid during the call.
-            let (fd, opened) = unsafe { foreign::unpark(path, flags) }?;
+            let (fd, opened) = unsafe { other_sqlite::unpark(path, flags) }?;
             H::copy().opened().insert(fd, opened);
             // SAFETY: as above.
             if unsafe { is_index(path) } {
@@ -267,7 +267,7 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
     } else {
         // A panic leaves the descriptor unknown: it would be taken for another SQLite's.
         let _ = catch_unwind(|| {
-            if let Ok(inode) = space::inode(fd) {
+            if let Ok(inode) = ofd_locks::inode(fd) {
                 // SAFETY: as above.
                 let lockable = unsafe { is_lockable(path) };
                 H::copy().opened().insert(fd, Opened { inode, flags, lockable });
@@ -334,7 +334,7 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
     let harmful = H::CONSIDERATE
         && catch_unwind(|| {
             let opened = copy.opened().files.get(&fd).copied();
-            opened.is_some_and(|it| it.lockable && foreign::would_lose_locks(fd, it.inode))
+            opened.is_some_and(|it| it.lockable && other_sqlite::would_lose_locks(fd, it.inode))
         })
         .unwrap_or(false);
     let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
@@ -346,7 +346,7 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
         let opened = copy.opened().remove(fd);
         copy.indexes.closed(fd);
         if closing == Closing::Kept
-            || harmful && opened.is_some_and(|opened| foreign::park(fd, opened))
+            || harmful && opened.is_some_and(|opened| other_sqlite::park(fd, opened))
         {
             return true;
         }

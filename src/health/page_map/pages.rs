@@ -2,14 +2,14 @@
 
 use rusqlite::ffi;
 
-use crate::engine::{Error, Overlay, Result, Storage, Task, guess_format};
+use crate::engine::{Error, PageSource, Progress, Result, WalPageIndex, guess_format};
 use crate::format::{Cell, Header, Page, header, lock_page, number, ptrmap, record, wal};
 
 /// Reads pages.
 pub struct Pages<'a> {
-    database: &'a dyn Storage,
-    wal: Option<&'a dyn Storage>,
-    overlay: Overlay,
+    database: &'a dyn PageSource,
+    wal: Option<&'a dyn PageSource>,
+    overlay: WalPageIndex,
     header: Option<Header>,
     size: usize,
     usable: usize,
@@ -23,17 +23,17 @@ impl<'a> Pages<'a> {
     /// # Errors
     /// `SQLITE_NOTADB` where nothing tells how large a page is; `task`'s.
     pub fn new(
-        database: &'a dyn Storage,
-        wal: Option<&'a dyn Storage>,
-        task: &dyn Task,
+        database: &'a dyn PageSource,
+        wal: Option<&'a dyn PageSource>,
+        task: &dyn Progress,
     ) -> Result<Self> {
-        let (mut overlay, mut log) = (Overlay::default(), [0; wal::HEADER]);
+        let (mut overlay, mut log) = (WalPageIndex::default(), [0; wal::HEADER]);
         let log = match wal {
-            Some(wal) if wal.read_at(&mut log, 0)? == log.len() => wal::Header::parse(&log),
+            Some(wal) if wal.read_at(&mut log, 0)? == log.len() => wal::WalHeader::parse(&log),
             _ => None,
         };
         if let (Some(wal), Some(log)) = (wal, &log) {
-            overlay = Overlay::read(wal, log, task)?;
+            overlay = WalPageIndex::read(wal, log, task)?;
         }
         let mut pages = Self {
             database,

@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::cells::{Cells, Claim, OWNERS};
+use super::map_cells::{MapCells, OWNERS, PageClaim};
 use super::pages::{Pages, adds_up};
-use super::{Known, Names, Options, Owner, OwnerKind, PageMap, Role};
-use crate::engine::{Result, Stage, Storage, Task};
+use super::{Known, MapOptions, Names, Owner, OwnerKind, PageMap, Role};
+use crate::engine::{PageSource, Progress, Result, Stage};
 use crate::format::Page;
 use crate::format::freelist::Trunk;
 
 /// Pages between two looks at whether the task goes on.
-const BREATH: u64 = 256;
+const CANCEL_CHECK_PAGES: u64 = 256;
 
 /// Bytes of a row of the schema table, at most. Longer statements are not written by hand.
 const STATEMENT: u64 = 1024 * 1024;
@@ -30,14 +30,14 @@ const UNREADABLE: &str = "the system could not read it";
 const FOUND: &str = "the check names it";
 
 pub fn walk(
-    database: &dyn Storage,
-    wal: Option<&dyn Storage>,
-    options: &Options,
-    task: &dyn Task,
+    database: &dyn PageSource,
+    wal: Option<&dyn PageSource>,
+    options: &MapOptions,
+    task: &dyn Progress,
 ) -> Result<PageMap> {
     let pages = Pages::new(database, wal, task)?;
     let mut walk = Walk {
-        cells: Cells::new(pages.count()),
+        cells: MapCells::new(pages.count()),
         owners: Vec::new(),
         buffer: vec![0; pages.size()],
         pages,
@@ -86,7 +86,7 @@ pub fn walk(
 }
 
 struct Walk<'a> {
-    cells: Cells,
+    cells: MapCells,
     owners: Vec<Owner>,
     pages: Pages<'a>,
     /// The page that is looked at.
@@ -94,7 +94,7 @@ struct Walk<'a> {
     visited: u64,
     /// What is met may be the remains of a b-tree whose pages are another's by now.
     lenient: bool,
-    task: &'a dyn Task,
+    task: &'a dyn Progress,
 }
 
 /// A page that is to be looked at, claimed already.
@@ -225,7 +225,7 @@ impl Walk<'_> {
     fn plant(&mut self, owner: u16) -> Result<Option<Tree>> {
         let Some(it) = self.owners.get(usize::from(owner)) else { return Ok(None) };
         let (page, is_index) = (it.root, it.kind == OwnerKind::Index);
-        if self.cells.claim(page, Some(owner), Role::Leaf) != Claim::Granted {
+        if self.cells.claim(page, Some(owner), Role::Leaf) != PageClaim::Granted {
             return Ok(None);
         }
         self.read(page)?;
@@ -255,8 +255,8 @@ impl Walk<'_> {
 
     fn breathe(&mut self) -> Result<()> {
         self.visited += 1;
-        if self.visited.is_multiple_of(BREATH) {
-            self.task.go_on()?;
+        if self.visited.is_multiple_of(CANCEL_CHECK_PAGES) {
+            self.task.check_cancelled()?;
             let total = u64::from(self.pages.count());
             self.task.stage(Stage { name: "mapping pages", done: self.visited.min(total), total });
         }
@@ -354,10 +354,10 @@ impl Walk<'_> {
     /// Claims the page that `from` leads to. False if there is nothing to look at.
     fn follow(&mut self, owner: u16, from: u32, to: u32, role: Role) -> bool {
         match self.cells.claim(to, Some(owner), role) {
-            Claim::Granted => return true,
-            Claim::Missing => {}
-            Claim::Taken => self.blame(to, TWICE),
-            Claim::Nowhere => self.blame(from, NOWHERE),
+            PageClaim::Granted => return true,
+            PageClaim::Missing => {}
+            PageClaim::Taken => self.blame(to, TWICE),
+            PageClaim::Nowhere => self.blame(from, NOWHERE),
         }
         false
     }
@@ -394,13 +394,13 @@ impl Walk<'_> {
         let (mut from, mut next) = (1, self.pages.first_free());
         while next != 0 {
             match self.cells.claim(next, None, Role::FreeTrunk) {
-                Claim::Granted => {}
-                Claim::Missing => return Ok(()),
-                Claim::Taken => {
+                PageClaim::Granted => {}
+                PageClaim::Missing => return Ok(()),
+                PageClaim::Taken => {
                     self.blame(next, TWICE);
                     return Ok(());
                 }
-                Claim::Nowhere => {
+                PageClaim::Nowhere => {
                     self.blame(from, NOWHERE);
                     return Ok(());
                 }
@@ -414,7 +414,7 @@ impl Walk<'_> {
                 return Ok(());
             };
             for page in trunk.leaves() {
-                if self.cells.claim(page, None, Role::FreeLeaf) == Claim::Taken {
+                if self.cells.claim(page, None, Role::FreeLeaf) == PageClaim::Taken {
                     self.cells.damage(page, TWICE);
                 }
             }

@@ -6,7 +6,7 @@
 use super::leaf;
 use super::pages::Pages;
 use super::survey::Survey;
-use crate::format::{Cell, Kind, SortKey, record};
+use crate::format::{Cell, PageKind, SortKey, record};
 
 /// Bounds the comparisons: the average number a row. The leaves of a sound index do not overlap.
 const MOST_LOOKS: usize = 16;
@@ -37,7 +37,7 @@ pub(super) fn find(
     let mut looks = rows.len() * MOST_LOOKS;
     for &page in index {
         let note = survey.note(page);
-        if !(note.sound && note.is_filled(Kind::IndexLeaf)) {
+        if !(note.sound && note.is_filled(PageKind::IndexLeaf)) {
             continue;
         }
         for (first, last) in runs(pages, page, descending) {

@@ -25,7 +25,7 @@ use super::parents::Belongs;
 use super::survey::{Is, Note, Survey};
 use super::target::{IndexShape, Part, Shape};
 use super::tree::{Lost, Owner, Owners, Placed, Tree};
-use crate::format::Kind;
+use crate::format::PageKind;
 
 /// Points for an orphan whose last rowid is that of the lost leaf.
 const EXACT: i64 = 1000;
@@ -111,7 +111,7 @@ pub(super) fn adopt(
     let orphans: Vec<u32> = survey
         .iter()
         .filter(|(page, note)| {
-            let rows = matches!(note.is, Is::Tree(kind) if kind != Kind::TableInterior);
+            let rows = matches!(note.is, Is::Tree(kind) if kind != PageKind::TableInterior);
             rows && note.cells > 0 && owners.get(*page) == Owner::None
         })
         .map(|(page, _)| page)
@@ -205,7 +205,7 @@ fn in_part(
     verdicts: &HashMap<Question, Verdict>,
 ) -> Option<(usize, Placed)> {
     let note = known.survey.note(page);
-    let Is::Tree(kind @ Kind::TableLeaf) = note.is else { return None };
+    let Is::Tree(kind @ PageKind::TableLeaf) = note.is else { return None };
     let places = tables.iter().enumerate().flat_map(|(number, table)| {
         let lost = table.tree.lost.iter().filter(|lost| lost.page == page && !lost.found);
         lost.map(move |lost| (number, table, lost))
@@ -228,7 +228,7 @@ fn in_part(
 /// cannot be rows of the table.
 fn whose(
     note: &Note,
-    kind: Kind,
+    kind: PageKind,
     root: u32,
     tables: &[DamagedTable<'_>],
 ) -> Option<(usize, usize)> {
@@ -243,7 +243,7 @@ fn whose(
 /// An orphan page.
 struct Orphan<'a> {
     note: &'a Note,
-    kind: Kind,
+    kind: PageKind,
     role: Role<'a>,
     /// The verdict of a table's indexes on it.
     verdict: &'a dyn Fn(usize) -> Option<Verdict>,
@@ -418,14 +418,19 @@ fn gap(note: &Note, lost: &[Lost], role: Role<'_>) -> Option<(usize, bool)> {
 
 impl DamagedTable<'_> {
     /// How well a page fits, the gap that it could fill, and whether it does so exactly.
-    fn could_have(&self, note: &Note, kind: Kind, role: Role<'_>) -> Option<(u32, usize, bool)> {
+    fn could_have(
+        &self,
+        note: &Note,
+        kind: PageKind,
+        role: Role<'_>,
+    ) -> Option<(u32, usize, bool)> {
         let points = self.fits(note, kind)?;
         let (lost, exact) = gap(note, &self.tree.lost, role)?;
         Some((points, lost, exact))
     }
 
     /// How well a page's records fit the table. `None` if they cannot be its rows.
-    fn fits(&self, note: &Note, kind: Kind) -> Option<u32> {
+    fn fits(&self, note: &Note, kind: PageKind) -> Option<u32> {
         if kind.is_table() == self.shape.without_rowid {
             return None;
         }

@@ -12,7 +12,7 @@ use super::pages::Pages;
 use super::survey::{Is, Survey};
 use super::tree::{Owner, Owners, Walk};
 use super::{Snapshot, free, schema};
-use crate::engine::{Result, Task};
+use crate::engine::{Progress, Result};
 
 /// Whether a file is better read without its WAL, by the number of faults with it and without it.
 pub(super) fn is_better_without(with: u64, without: u64) -> bool {
@@ -28,7 +28,7 @@ pub(super) fn faults(
     pages: &Pages<'_>,
     geometry: &Geometry,
     snapshot: Option<&Snapshot>,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<u64> {
     let survey = Survey::take(pages, task)?;
     let mut owners = Owners::new(pages.layout.count);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::ascending;
 use super::survey::{Is, Note};
-use crate::format::Kind;
+use crate::format::PageKind;
 
 /// A child of the interior page.
 #[derive(Debug, Clone, Copy)]
@@ -182,7 +182,7 @@ fn by_keys(keys: &[Option<i64>], (low, high): Range) -> impl Iterator<Item = Ran
 }
 
 fn is_leaf(child: &Child) -> bool {
-    child.note.is == Is::Tree(Kind::TableLeaf)
+    child.note.is == Is::Tree(PageKind::TableLeaf)
 }
 
 /// The rowids that an accepted child occupies. An interior child may have rows after its last key,
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     fn leaf(key: Option<i64>, low: i64, high: i64) -> Child {
-        let is = Is::Tree(Kind::TableLeaf);
+        let is = Is::Tree(PageKind::TableLeaf);
         Child { page: 0, key, note: Note { is, cells: 10, low, high, ..Note::NOTHING } }
     }
 

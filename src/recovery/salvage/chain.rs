@@ -24,7 +24,7 @@ use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
 use super::tree::{Owner, Owners};
-use crate::engine::{Result, Task};
+use crate::engine::{Progress, Result};
 use crate::format::Cell;
 
 /// The longest record that SQLite makes.
@@ -331,7 +331,7 @@ impl<'a> Chains<'a> {
         leaves: &[u32],
         misplaced: bool,
         zeroed: bool,
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<Clues> {
         let clues = Clues { zeroed, ..Clues::default() };
         let mut chains = Self::new(pages, survey, clues);
@@ -382,7 +382,7 @@ impl<'a> Chains<'a> {
     }
 
     /// Follows all chains once, and marks their pages as taken.
-    fn look(&mut self, owners: &Owners, leaves: &[u32], task: &dyn Task) -> Result<Looked> {
+    fn look(&mut self, owners: &Owners, leaves: &[u32], task: &dyn Progress) -> Result<Looked> {
         let mut looked = Looked::default();
         self.each(owners, leaves, task, |chains, cell, complete| {
             let last = chains.found.last().copied();
@@ -430,7 +430,7 @@ impl<'a> Chains<'a> {
         looked: &Looked,
         owners: &Owners,
         leaves: &[u32],
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<HashMap<u32, u32>> {
         if pairs.is_empty() {
             return Ok(pairs);
@@ -478,14 +478,14 @@ impl<'a> Chains<'a> {
         &mut self,
         owners: &Owners,
         leaves: &[u32],
-        task: &dyn Task,
+        task: &dyn Progress,
         mut each: impl FnMut(&mut Self, &Cell<'_>, bool),
     ) -> Result<()> {
         for &page in leaves {
             if !self.survey.note(page).overflows {
                 continue;
             }
-            task.go_on()?;
+            task.check_cancelled()?;
             let Some(bytes) = self.pages.read(page) else { continue };
             let usable = self.pages.layout.usable;
             let Some(page) = leaf::open(&bytes, usable, page == 1) else { continue };

@@ -22,7 +22,7 @@ use super::pages::Pages;
 use super::survey::{Is, Key, Note, Survey};
 use super::target::{IndexShape, Shape};
 use super::tree::{Lost, Owner, Owners, Tree};
-use crate::format::Kind;
+use crate::format::PageKind;
 
 /// Takes pages from the tables that they do not belong to.
 pub(super) fn settle(
@@ -133,10 +133,10 @@ pub(super) fn settle(
 /// Whether a page, or one of its children, has rows that could be the table's.
 fn leads_to(pages: &Pages<'_>, survey: &Survey, page: u32, shape: &Shape) -> bool {
     let has = |note: Note| {
-        note.is_filled(if shape.without_rowid { Kind::IndexLeaf } else { Kind::TableLeaf })
+        note.is_filled(if shape.without_rowid { PageKind::IndexLeaf } else { PageKind::TableLeaf })
             && fit::fit(&note, shape).is_some()
     };
-    if survey.note(page).is != Is::Tree(Kind::TableInterior) {
+    if survey.note(page).is != Is::Tree(PageKind::TableInterior) {
         return has(survey.note(page));
     }
     let Some(bytes) = pages.read(page) else { return false };

@@ -4,8 +4,8 @@
 //! Any thread; reads up to 2 MiB. Memory: one page's fields.
 
 use super::Source;
-use crate::engine::{Overlay, is_whole, sample};
-use crate::format::{Kind, Page, Value, record};
+use crate::engine::{WalPageIndex, is_whole, sample};
+use crate::format::{Page, PageKind, Value, record};
 
 /// Maximum number of texts that vote.
 const MOST: u32 = 50_000;
@@ -19,7 +19,12 @@ pub(super) struct Texts {
 
 impl Texts {
     /// Counts the texts on a sample of a file's undamaged leaves.
-    pub(super) fn of(source: Source<'_>, overlay: &Overlay, page_size: u32, reserved: u8) -> Self {
+    pub(super) fn of(
+        source: Source<'_>,
+        overlay: &WalPageIndex,
+        page_size: u32,
+        reserved: u8,
+    ) -> Self {
         let mut texts = Self::default();
         sample(source.database, |offset, bytes| {
             for (place, page) in bytes.chunks_exact(page_size as usize).enumerate() {
@@ -39,7 +44,7 @@ impl Texts {
         }
         let usable = bytes.len().saturating_sub(reserved);
         let Some(page) = Page::parse(bytes, usable, first) else { return };
-        if page.kind == Kind::TableInterior {
+        if page.kind == PageKind::TableInterior {
             return;
         }
         let mut fields = Vec::new();

@@ -14,7 +14,7 @@ use super::pages::{AsImage, Pages};
 use super::snapshot::SchemaEntry;
 use super::target::Target;
 use super::tree::{Owner, Owners, Tree};
-use crate::engine::{Result, Task};
+use crate::engine::{Progress, Result};
 use crate::recovery::neutral::NeutralTable;
 use crate::recovery::original::{Original, is_of_the_file};
 
@@ -57,7 +57,7 @@ impl Floor {
         geometry: &Geometry,
         schema: &[SchemaEntry],
         target: &mut Target,
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<Self> {
         let format = geometry.format();
         let image = AsImage::whole(pages);
@@ -65,7 +65,7 @@ impl Floor {
             Ok(original) => original,
             // SQLite takes no such image: then it reads nothing, and there is no floor.
             Err(error) if error.errcode != rusqlite::ffi::SQLITE_FULL => {
-                task.go_on()?;
+                task.check_cancelled()?;
                 return Ok(Self::default());
             }
             Err(error) => return Err(error),
@@ -76,7 +76,7 @@ impl Floor {
             if !faults.spare(table) {
                 continue;
             }
-            task.go_on()?;
+            task.check_cancelled()?;
             if !original.reads(table, task)? {
                 continue;
             }
@@ -175,7 +175,7 @@ fn is_internal(table: &NeutralTable) -> bool {
 fn claim(
     original: &Original<'_>,
     table: &NeutralTable,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Option<TableClaim>> {
     let of = |place: usize, root: u32, has_rowid: bool| {
         let pages = match original.pages_of(place, task) {

@@ -12,8 +12,8 @@ use super::parents::Above;
 use super::survey::{Is, Note, Survey};
 use super::target::{IndexShape, Shape};
 use super::tree::{Owner, Owners, Tree, Walk};
-use crate::engine::{Result, Task};
-use crate::format::Kind;
+use crate::engine::{Progress, Result};
+use crate::format::PageKind;
 
 /// The input of the walks.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ pub(super) struct Ground<'a> {
     pub(super) shapes: &'a [Shape],
     pub(super) index_shapes: &'a [IndexShape],
     pub(super) floor: &'a Floor,
-    pub(super) task: &'a dyn Task,
+    pub(super) task: &'a dyn Progress,
 }
 
 /// An index's b-tree, and the layout of its entries if known.
@@ -82,7 +82,7 @@ impl<'a> Ground<'a> {
         let Self { pages, survey, task, .. } = self;
         // A root that has changed places with a free page is on the freelist.
         let interior = |(page, note): &(u32, &Note)| {
-            note.is == Is::Tree(Kind::TableInterior)
+            note.is == Is::Tree(PageKind::TableInterior)
                 && matches!(owners.get(*page), Owner::None | Owner::Free)
         };
         let pages_above: Vec<u32> = survey.iter().filter(interior).map(|(page, _)| page).collect();

@@ -11,7 +11,7 @@
 use super::encoding::Texts;
 use super::pages::{Layout, Pages, start_of};
 use super::{Snapshot, Source};
-use crate::engine::{Error, Overlay, Result, Storage, Task, Votes, is_whole};
+use crate::engine::{Error, PageSource, Progress, Result, Votes, WalPageIndex, is_whole};
 use crate::format::ptrmap::{self, Entry};
 use crate::format::{Header, header, is_page_size, number, wal};
 use crate::recovery::original::Format;
@@ -71,7 +71,7 @@ struct Decided {
     /// Their count of pages is wrong.
     miscounted: bool,
     /// Frames of the WAL that count.
-    overlay: Overlay,
+    overlay: WalPageIndex,
 }
 
 /// The formats that a file may have, the likeliest first: its own header alone where all that there
@@ -82,7 +82,7 @@ struct Decided {
 pub(in crate::recovery) fn candidates(
     source: Source<'_>,
     snapshot: Option<&Snapshot>,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Vec<Candidate>> {
     let decided = decide(source, snapshot, task)?;
     let pages = pages_of(&decided, source.database.size()?);
@@ -118,14 +118,14 @@ impl Candidate {
     pub(in crate::recovery) fn pages<'s>(
         &self,
         source: Source<'s>,
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<Pages<'s>> {
-        let log = source.wal.and_then(|log| wal::Header::parse(&start_of(log, wal::HEADER)));
+        let log = source.wal.and_then(|log| wal::WalHeader::parse(&start_of(log, wal::HEADER)));
         let overlay = match (source.wal, log) {
             (Some(storage), Some(log)) if log.page_size == self.page_size => {
-                Overlay::read(storage, &log, task)?
+                WalPageIndex::read(storage, &log, task)?
             }
-            _ => Overlay::default(),
+            _ => WalPageIndex::default(),
         };
         let count = pages_with(&overlay, self.page_size, source.database.size()?);
         let usable = self.page_size.saturating_sub(u32::from(self.reserved)) as usize;
@@ -162,8 +162,8 @@ impl Geometry {
 pub(in crate::recovery) fn find(
     source: Source<'_>,
     snapshot: Option<&Snapshot>,
-    task: &dyn Task,
-) -> Result<(Geometry, Overlay)> {
+    task: &dyn Progress,
+) -> Result<(Geometry, WalPageIndex)> {
     let mut decided = decide(source, snapshot, task)?;
     let count = pages_of(&decided, source.database.size()?);
     if count == 0 {
@@ -185,7 +185,7 @@ fn pages_of(decided: &Decided, size: u64) -> u32 {
 }
 
 /// The pages of a file of so many bytes, and of the WAL's frames.
-fn pages_with(overlay: &Overlay, page_size: u32, size: u64) -> u32 {
+fn pages_with(overlay: &WalPageIndex, page_size: u32, size: u64) -> u32 {
     let in_file = size.div_ceil(u64::from(page_size));
     // A frame far behind the file's end is another file's.
     let most = in_file.saturating_mul(4) + 16 * overlay.len() as u64 + 1024;
@@ -194,11 +194,11 @@ fn pages_with(overlay: &Overlay, page_size: u32, size: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX - 1)
 }
 
-fn decide(source: Source<'_>, snapshot: Option<&Snapshot>, task: &dyn Task) -> Result<Decided> {
-    let log = source.wal.and_then(|log| wal::Header::parse(&start_of(log, wal::HEADER)));
+fn decide(source: Source<'_>, snapshot: Option<&Snapshot>, task: &dyn Progress) -> Result<Decided> {
+    let log = source.wal.and_then(|log| wal::WalHeader::parse(&start_of(log, wal::HEADER)));
     let mut overlay = match (source.wal, log) {
-        (Some(storage), Some(log)) => Overlay::read(storage, &log, task)?,
-        _ => Overlay::default(),
+        (Some(storage), Some(log)) => WalPageIndex::read(storage, &log, task)?,
+        _ => WalPageIndex::default(),
     };
     let in_file = start_of(source.database, header::SIZE);
     let in_log = source.wal.zip(overlay.frame(1)).map(|(storage, offset)| {
@@ -227,7 +227,7 @@ fn decide(source: Source<'_>, snapshot: Option<&Snapshot>, task: &dyn Task) -> R
     }
     let (page_size, reserved) = votes.best(&witnesses).ok_or_else(nothing)?;
     if log.is_some_and(|log| log.page_size != page_size) {
-        overlay = Overlay::default();
+        overlay = WalPageIndex::default();
     }
     let own = in_log.filter(|_| !overlay.is_empty()).unwrap_or(in_file);
     let believed = believable(&own, page_size, reserved);
@@ -285,7 +285,7 @@ fn believable(own: &[u8], page_size: u32, reserved: u8) -> bool {
 
 /// Whether page 2 is a pointer map: one has an entry for each page behind it, and is no page of a
 /// b-tree. None where it is neither.
-fn has_map(database: &dyn Storage, decided: &Decided) -> Option<bool> {
+fn has_map(database: &dyn PageSource, decided: &Decided) -> Option<bool> {
     let size = decided.page_size as usize;
     let usable = size.saturating_sub(usize::from(decided.reserved));
     let mut bytes = vec![0; size];
@@ -401,11 +401,11 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
-    use crate::engine::Unwatched;
+    use crate::engine::NoProgress;
 
     struct Bytes<'a>(&'a [u8]);
 
-    impl Storage for Bytes<'_> {
+    impl PageSource for Bytes<'_> {
         fn size(&self) -> Result<u64> {
             self.0.size()
         }
@@ -416,7 +416,7 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Vec<Candidate> {
-        candidates(Source { database: &Bytes(bytes), wal: None }, None, &Unwatched).unwrap()
+        candidates(Source { database: &Bytes(bytes), wal: None }, None, &NoProgress).unwrap()
     }
 
     /// A header with any bit flipped: SQLite reads every row with the one that is decided on.

@@ -14,7 +14,7 @@ use super::pages::Pages;
 use super::scene::{Places, Scene};
 use super::survey::{Is, Note, Survey};
 use super::tree::{Lost, Owner, Owners, Tree};
-use crate::format::Kind;
+use crate::format::PageKind;
 
 /// Number of leaves for which the indexes are queried.
 const ASKED: usize = 4;
@@ -147,15 +147,17 @@ impl Here<'_> {
 
     /// How well a page from another place fits here. `None` if it does not.
     fn points(&self, note: &Note) -> Option<u32> {
-        let leaf = note.is_filled(Kind::TableLeaf);
+        let leaf = note.is_filled(PageKind::TableLeaf);
         // A free page may have any old content, but not be all zeros.
         let free = self.free && note.is != Is::Nothing;
         if free || self.lost.iter().any(|lost| lost.is_just(note)) {
             return Some(EXACT);
         }
         let could_be = match note.is {
-            Is::Tree(Kind::TableLeaf) => (self.root && leaf) || self.misses(note),
-            Is::Tree(Kind::TableInterior) => self.root || self.lost.iter().any(|lost| !lost.leaf),
+            Is::Tree(PageKind::TableLeaf) => (self.root && leaf) || self.misses(note),
+            Is::Tree(PageKind::TableInterior) => {
+                self.root || self.lost.iter().any(|lost| !lost.leaf)
+            }
             Is::Tree(_) => self.of_index,
             Is::Other => self.overflow,
             Is::Nothing => false,
@@ -166,7 +168,7 @@ impl Here<'_> {
     /// Whether a leaf from another place fits a leaf that was lost here. A lost interior page does
     /// not count: its range would fit many leaves.
     fn misses(&self, note: &Note) -> bool {
-        note.is_filled(Kind::TableLeaf)
+        note.is_filled(PageKind::TableLeaf)
             && self.lost.iter().any(|lost| lost.leaf && note.is_in((lost.low, lost.high)))
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::ascending;
 use super::pointers;
 use crate::format::record::{self, Class};
-use crate::format::{Cell, Kind, Page, header, number};
+use crate::format::{Cell, Page, PageKind, header, number};
 
 /// The smallest unit that a disk writes atomically, in bytes.
 const SECTOR: usize = 512;
@@ -28,7 +28,9 @@ pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>>
     let at = if first { header::SIZE } else { 0 };
     let flag = *bytes.get(at)?;
     let count = usize::from(number::u16_at(bytes, at + 3)?);
-    for kind in [Kind::TableLeaf, Kind::IndexLeaf, Kind::TableInterior, Kind::IndexInterior] {
+    for kind in
+        [PageKind::TableLeaf, PageKind::IndexLeaf, PageKind::TableInterior, PageKind::IndexInterior]
+    {
         // One bit only: other content must not become a b-tree page by chance.
         if (kind.flag() ^ flag).count_ones() > 1 {
             continue;
@@ -49,7 +51,7 @@ pub(super) fn open(bytes: &[u8], usable: usize, first: bool) -> Option<Page<'_>>
         if page.is_none() {
             let readable = |page: &Page<'_>| {
                 let readable = (0..page.cells).filter_map(|index| page.cell(index));
-                readable.filter(|cell| kind == Kind::TableInterior || cell.is_record()).count()
+                readable.filter(|cell| kind == PageKind::TableInterior || cell.is_record()).count()
             };
             let (most, other) =
                 others.map(|it| (readable(&it), it)).max_by_key(|(most, _)| *most)?;
@@ -66,7 +68,7 @@ fn is_sound(page: &Page<'_>) -> bool {
     for index in 0..page.cells {
         let Some(cell) = page.cell(index) else { return false };
         let ascends = !page.kind.is_table() || last.is_none_or(|last| last < cell.rowid);
-        if !ascends || (page.kind != Kind::TableInterior && !cell.is_record()) {
+        if !ascends || (page.kind != PageKind::TableInterior && !cell.is_record()) {
             return false;
         }
         last = Some(cell.rowid);

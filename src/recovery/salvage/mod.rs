@@ -73,7 +73,7 @@ use self::scene::{Places, Scene};
 use self::survey::{Is, Note, Survey};
 use self::target::{Limits, Target};
 use self::tree::{Owners, Tree};
-use crate::engine::{Result, Storage, Task};
+use crate::engine::{PageSource, Progress, Result};
 
 /// Maximum number of passes that drop stale leaves: the versions of pages in one b-tree.
 const MOST_TIMES: usize = 4;
@@ -83,9 +83,9 @@ const MOST_TIMES: usize = 4;
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
     /// The database file.
-    pub database: &'a dyn Storage,
+    pub database: &'a dyn PageSource,
     /// Its WAL.
-    pub wal: Option<&'a dyn Storage>,
+    pub wal: Option<&'a dyn PageSource>,
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -96,7 +96,7 @@ impl std::fmt::Debug for Source<'_> {
 
 /// Options of a salvage.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct SalvageOptions {
     /// Schema and root pages from a time when the file was sound. Used for the parts of the schema
     /// that the file has lost.
     pub snapshot: Option<Snapshot>,
@@ -110,9 +110,9 @@ pub struct Options {
 /// `ERR_FUSION_NOTHING_TO_SALVAGE` where the source has no page that belongs to a database.
 pub fn salvage(
     source: Source<'_>,
-    options: &Options,
+    options: &SalvageOptions,
     target: &Path,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Salvage> {
     let (geometry, overlay) = geometry::find(source, options.snapshot.as_ref(), task)?;
     let has_wal = !overlay.is_empty();
@@ -143,8 +143,8 @@ pub fn salvage(
 struct Salvager<'a> {
     pages: &'a Pages<'a>,
     geometry: &'a Geometry,
-    options: &'a Options,
-    task: &'a dyn Task,
+    options: &'a SalvageOptions,
+    task: &'a dyn Progress,
 }
 
 impl Salvager<'_> {
@@ -311,11 +311,11 @@ impl Salvager<'_> {
             let mut into =
                 Into { place, shape: table.shape, outlying, account: &mut account, task };
             for &page in &table.tree.pages {
-                task.go_on()?;
+                task.check_cancelled()?;
                 rows.put(page, root, &owners, &mut into, &mut target)?;
             }
             for &page in &table.adopted {
-                task.go_on()?;
+                task.check_cancelled()?;
                 let adopted = rows.put(page, root, &owners, &mut into, &mut target)?;
                 into.account.adopted += adopted;
             }
@@ -325,7 +325,7 @@ impl Salvager<'_> {
         }
         let above = Above::find(pages, &survey, &owners);
         for page in orphans.into_iter().chain(copies) {
-            task.go_on()?;
+            task.check_cancelled()?;
             let Is::Tree(kind) = survey.note(page).is else { continue };
             if !kind.is_table() && !schema.entries.is_empty() {
                 continue;

@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::Source;
-use crate::engine::{Error, Overlay, PageImage, Result, Storage};
+use crate::engine::{Error, PageImage, PageSource, Result, WalPageIndex};
 
 /// Bytes read at once: a multiple of every page size.
 const BLOCK: usize = 1 << 16;
@@ -41,7 +41,7 @@ impl Layout {
 pub(in crate::recovery) struct Pages<'a> {
     source: Source<'a>,
     pub(in crate::recovery) layout: Layout,
-    overlay: Overlay,
+    overlay: WalPageIndex,
     cache: RefCell<Cache>,
     sums: RefCell<HashMap<u32, u64>>,
 }
@@ -75,7 +75,11 @@ enum Place {
 }
 
 impl<'a> Pages<'a> {
-    pub(in crate::recovery) fn new(source: Source<'a>, layout: Layout, overlay: Overlay) -> Self {
+    pub(in crate::recovery) fn new(
+        source: Source<'a>,
+        layout: Layout,
+        overlay: WalPageIndex,
+    ) -> Self {
         Self { source, layout, overlay, cache: RefCell::default(), sums: RefCell::default() }
     }
 
@@ -208,7 +212,7 @@ impl PageImage for AsImage<'_> {
 }
 
 /// The first bytes of a storage; fewer if it has fewer.
-pub(super) fn start_of(storage: &dyn Storage, count: usize) -> Vec<u8> {
+pub(super) fn start_of(storage: &dyn PageSource, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     let read = storage.read_at(&mut bytes, 0).unwrap_or(0);
     bytes.truncate(read);

@@ -10,7 +10,7 @@ use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Survey};
 use super::tree::{Owner, Owners};
-use crate::format::Kind;
+use crate::format::PageKind;
 use crate::format::ptrmap::{self, Entry};
 
 /// Maximum number of levels to climb.
@@ -95,6 +95,6 @@ impl Above {
 }
 
 /// Whether pages of both kinds can be in one b-tree.
-fn matches(one: Kind, other: Kind) -> bool {
+fn matches(one: PageKind, other: PageKind) -> bool {
     one.is_table() == other.is_table()
 }

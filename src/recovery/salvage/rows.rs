@@ -11,7 +11,7 @@ use super::report::TableSalvage;
 use super::survey::Survey;
 use super::target::{Inserted, Shape, Target};
 use super::tree::Owners;
-use crate::engine::{Result, Task};
+use crate::engine::{Progress, Result};
 use crate::format::{Cell, Value, record};
 
 /// The least number of records with valid text on a page that make a record with invalid text
@@ -75,7 +75,7 @@ pub(super) struct Into<'a> {
     pub(super) outlying: HashMap<u32, (i64, i64)>,
     pub(super) account: &'a mut TableSalvage,
     /// Asked before every row, because the schema's expressions may run long.
-    pub(super) task: &'a dyn Task,
+    pub(super) task: &'a dyn Progress,
 }
 
 impl<'a> Rows<'a> {
@@ -238,7 +238,7 @@ impl<'a> Rows<'a> {
         let account = &mut *into.account;
         let mut rows = 0;
         let rest = self.each(number, owners, Some(shape), &mut |record| {
-            task.go_on()?;
+            task.check_cancelled()?;
             let &Record { rowid, fields, doubtful, extra, possible, reserved } = record;
             let outlies = |(low, high): (i64, i64)| {
                 possible.or(rowid).is_some_and(|it| it < low || it > high)

@@ -6,7 +6,7 @@ use super::pages::Pages;
 use super::survey::{Note, Survey};
 use super::target::Shape;
 use super::tree::{Lost, Owner, Owners, Tree};
-use crate::format::Kind;
+use crate::format::PageKind;
 
 /// The b-trees.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ impl<'a> Scene<'a> {
     pub(super) fn orphans(&self) -> impl Iterator<Item = (u32, &'a Note)> {
         let owners = self.owners;
         self.survey.iter().filter(move |(page, note)| {
-            note.is_filled(Kind::TableLeaf) && owners.get(*page) == Owner::None
+            note.is_filled(PageKind::TableLeaf) && owners.get(*page) == Owner::None
         })
     }
 }

@@ -8,9 +8,9 @@ use super::pages::Pages;
 use super::snapshot::{SchemaEntry, Snapshot};
 use super::survey::{Note, Survey};
 use super::tree::{Owner, Owners, Walk};
-use crate::engine::{Result, Task};
+use crate::engine::{Progress, Result};
 use crate::format::record::{self, Class};
-use crate::format::{Kind, Value, sql};
+use crate::format::{PageKind, Value, sql};
 
 /// Maximum number of entries, far above that of real schemas. SQLite takes a minute to make so many
 /// tables (four times that for twice as many).
@@ -40,7 +40,7 @@ pub(super) fn find(
     owners: &mut Owners,
     header: &Snapshot,
     snapshot: Option<&Snapshot>,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Schema> {
     let encoding = header.encoding;
     let fits = |page: u32, note: &Note| is_schema(note) || fit::most(pages, page, is_schema);
@@ -64,7 +64,7 @@ pub(super) fn find(
         });
     }
     for (page, note) in survey.iter() {
-        let orphan = note.is_filled(Kind::TableLeaf) && owners.get(page) == Owner::None;
+        let orphan = note.is_filled(PageKind::TableLeaf) && owners.get(page) == Owner::None;
         let fits = || is_schema(note) || fit::most(pages, page, is_schema);
         if orphan && fits() && reader.page(page, owners) {
             owners.set(page, Owner::Tree(0));

@@ -4,11 +4,11 @@
 
 use super::leaf;
 use super::pages::Pages;
-use crate::engine::{Result, Stage, Task};
+use crate::engine::{Progress, Result, Stage};
 use crate::format::freelist::Trunk;
 use crate::format::number::u32_at;
 use crate::format::record::Class;
-use crate::format::{Kind, Page, lock_page};
+use crate::format::{Page, PageKind, lock_page};
 
 /// Number of columns whose types are in a summary.
 const COLUMNS: usize = 12;
@@ -19,7 +19,7 @@ pub(super) enum Is {
     /// Unreadable, beyond the end of the file, or all zeros.
     Nothing,
     /// A page of a b-tree.
-    Tree(Kind),
+    Tree(PageKind),
     /// Anything else: overflow, freelist, pointer map, damage.
     Other,
 }
@@ -130,7 +130,7 @@ impl Note {
     }
 
     /// Whether the page is a b-tree page of that kind with at least one cell.
-    pub(super) fn is_filled(&self, kind: Kind) -> bool {
+    pub(super) fn is_filled(&self, kind: PageKind) -> bool {
         self.is == Is::Tree(kind) && self.cells > 0
     }
 }
@@ -158,14 +158,14 @@ impl Survey {
     ///
     /// # Errors
     /// `task`'s.
-    pub(super) fn take(pages: &Pages<'_>, task: &dyn Task) -> Result<Self> {
+    pub(super) fn take(pages: &Pages<'_>, task: &dyn Progress) -> Result<Self> {
         let layout = pages.layout;
         let mut notes = Vec::with_capacity(layout.count as usize);
         let unused = lock_page(layout.page_size);
         let mut longest = 0;
         for page in 1..=layout.count {
             if page % 1024 == 1 {
-                task.go_on()?;
+                task.check_cancelled()?;
                 let (done, total) = (u64::from(page), u64::from(layout.count));
                 task.stage(Stage { name: "survey", done, total });
             }
@@ -184,7 +184,7 @@ fn look(bytes: &[u8], number: u32, pages: &Pages<'_>, longest: &mut u64) -> Note
         return other(bytes, layout.usable, layout.count);
     };
     let mut note = Note { is: Is::Tree(page.kind), ..Note::NOTHING };
-    if page.kind == Kind::TableInterior {
+    if page.kind == PageKind::TableInterior {
         interior(&page, layout.count, &mut note);
         return note;
     }

@@ -20,8 +20,8 @@ use super::bounds::{self, Bounds, Child, Range};
 use super::leaf;
 use super::pages::Pages;
 use super::survey::{Is, Note, Survey};
-use crate::engine::{Result, Task};
-use crate::format::{Kind, Page, record};
+use crate::engine::{Progress, Result};
+use crate::format::{Page, PageKind, record};
 
 /// Maximum depth of an SQLite b-tree.
 const DEEPEST: usize = 20;
@@ -194,7 +194,7 @@ pub(super) struct Walk<'a> {
     pub(super) pages: &'a Pages<'a>,
     pub(super) survey: &'a Survey,
     pub(super) owners: &'a mut Owners,
-    pub(super) task: &'a dyn Task,
+    pub(super) task: &'a dyn Progress,
     /// The b-tree's number.
     pub(super) number: u32,
     /// Whether a page's records could be this b-tree's.
@@ -271,7 +271,7 @@ impl Walk<'_> {
     }
 
     fn grow(&mut self, root: u32, table: bool, height: Option<usize>) -> Result<Growing> {
-        self.task.go_on()?;
+        self.task.check_cancelled()?;
         let (low, high) = (i64::MIN, i64::MAX);
         let tree = Tree {
             root,
@@ -334,7 +334,7 @@ impl Walk<'_> {
             }
             return Ok(Found::Leaf);
         }
-        if kind == Kind::IndexInterior && note.cells > 0 && !(self.fits)(number, &note) {
+        if kind == PageKind::IndexInterior && note.cells > 0 && !(self.fits)(number, &note) {
             return Ok(Found::Nothing);
         }
         self.owners.set(number, Owner::Tree(self.number));
@@ -342,14 +342,14 @@ impl Walk<'_> {
         let lost_before = growing.tree.lost.len();
         let children = self.children(growing, number, between, depth)?;
         // Interior pages of an index b-tree have records, which may be all that is left.
-        let is_all_there_is = children == Children::Gone && kind == Kind::IndexInterior;
+        let is_all_there_is = children == Children::Gone && kind == PageKind::IndexInterior;
         if children != Children::Found && !(is_all_there_is && note.cells > 0) {
             // The page belongs to another b-tree, which may claim it later.
             growing.tree.lost.truncate(lost_before);
             self.owners.is_dead_end(number);
             return Ok(Found::Nothing);
         }
-        if kind == Kind::IndexInterior {
+        if kind == PageKind::IndexInterior {
             growing.tree.pages.push(number);
         }
         Ok(Found::Interior)
@@ -357,7 +357,7 @@ impl Walk<'_> {
 
     /// Whether a page's rowids are in a range. On a leaf, one rowid or one in eight may be damaged.
     fn is_in(&self, number: u32, note: &Note, range: Range) -> bool {
-        if note.is_in(range) || note.is != Is::Tree(Kind::TableLeaf) || note.cells < 3 {
+        if note.is_in(range) || note.is != Is::Tree(PageKind::TableLeaf) || note.cells < 3 {
             return note.is_in(range);
         }
         let Some(bytes) = self.pages.read(number) else { return false };
@@ -426,7 +426,7 @@ impl Walk<'_> {
         depth: usize,
     ) -> Result<Children> {
         let Between { low, high, .. } = between;
-        self.task.go_on()?;
+        self.task.check_cancelled()?;
         let Some(bytes) = self.pages.read(number) else { return Ok(Children::Others) };
         let Some(page) = leaf::open(&bytes, self.pages.layout.usable, number == 1) else {
             return Ok(Children::Others);

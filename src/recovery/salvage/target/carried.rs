@@ -16,7 +16,7 @@ use super::statement::quoted;
 use super::transaction::atomically;
 use super::watch::watched;
 use super::{Limits, Target, schema};
-use crate::engine::{Connection, PageImage, Result, Stage, Task};
+use crate::engine::{Connection, PageImage, Progress, Result, Stage};
 use crate::format::sql;
 use crate::recovery::neutral::{self, NeutralTable};
 use crate::recovery::original::{Format, ORIGINAL, Original};
@@ -82,7 +82,7 @@ impl Target {
         pages: &dyn PageImage,
         format: Format,
         tables: &[NeutralTable],
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<Vec<Option<u64>>> {
         let sql = self.connection.sql()?;
         sql.execute_batch("COMMIT")?;
@@ -128,7 +128,7 @@ fn copy(
     limits: &Limits,
     carried: &Carried,
     table: &NeutralTable,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<u64> {
     let sql = connection.sql()?;
     let to = quoted(&carried.stand_in(table.entry));

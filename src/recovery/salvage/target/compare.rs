@@ -17,7 +17,7 @@ use super::affinity::Affinity;
 use super::fill::{Fill, is_same};
 use super::schema::{Afterwards, Table};
 use super::statement::{Encoding, Statement, quoted};
-use crate::engine::{Connection, Error, Result, Stage, Task};
+use crate::engine::{Connection, Error, Progress, Result, Stage};
 use crate::format::Value;
 use crate::recovery::salvage::SchemaEntry;
 use crate::recovery::salvage::report::{SuspectRow, TableSalvage};
@@ -25,7 +25,7 @@ use crate::recovery::salvage::report::{SuspectRow, TableSalvage};
 /// Maximum number of rowids, and of suspects, in a report.
 const NAMED: usize = 10_000;
 
-/// Entries between two calls of [`Task::go_on`].
+/// Entries between two calls of [`Progress::check_cancelled`].
 const INTERVAL: u64 = 1_000;
 
 /// The input of a comparison.
@@ -44,7 +44,7 @@ impl Comparison<'_> {
     ///
     /// # Errors
     /// Those of reading the new file; `task`'s.
-    pub(super) fn run(&self, report: &mut [TableSalvage], task: &dyn Task) -> Result<()> {
+    pub(super) fn run(&self, report: &mut [TableSalvage], task: &dyn Progress) -> Result<()> {
         let indexes = |table: &Table| {
             let of = table.entry.name.clone();
             self.schema.iter().filter(move |entry| {
@@ -65,7 +65,7 @@ impl Comparison<'_> {
             let mut heard = false;
             for index in indexes(table) {
                 task.stage(Stage { name: "comparing", done, total: total as u64 });
-                task.go_on()?;
+                task.check_cancelled()?;
                 if let Some(key) = self.key(&table.fill, &index.name)? {
                     heard |= self.index(&table.fill, index, &key, report, task)?;
                 }
@@ -87,7 +87,7 @@ impl Comparison<'_> {
         index: &SchemaEntry,
         key: &Key,
         report: &mut TableSalvage,
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<bool> {
         let prepare = |sql: &str| Statement::prepare(self.connection, self.encoding, sql);
         let columns: Vec<String> = key.parts.iter().map(Part::sql).collect();
@@ -108,7 +108,7 @@ impl Comparison<'_> {
         self.indexes.entries(index.root, &mut |fields| {
             entries += 1;
             if entries.is_multiple_of(INTERVAL) {
-                task.go_on()?;
+                task.check_cancelled()?;
             }
             let Some((&Value::Integer(rowid), values)) = fields.split_last() else {
                 return Ok(());

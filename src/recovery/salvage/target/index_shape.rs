@@ -6,7 +6,7 @@
 use rusqlite::ffi;
 
 use super::schema::{self, Afterwards, Table};
-use crate::engine::application::{self, Answer};
+use crate::engine::stub_functions::{self, StubResult};
 use crate::engine::{Connection, Result};
 use crate::format::sql::Makes;
 use crate::recovery::salvage::SchemaEntry;
@@ -70,7 +70,7 @@ pub(super) fn describe_all(
         let shape = match (describe(), entry.sql.as_deref()) {
             (Err(error), Some(statement)) if error.errcode & 0xff == ffi::SQLITE_ERROR => {
                 // The statement may name a function or collation that only the application has.
-                application::stand_in_for(connection, statement, Answer::Error, describe)
+                stub_functions::with_stubs(connection, statement, StubResult::Error, describe)
             }
             (outcome, _) => outcome,
         };

@@ -14,7 +14,7 @@ use super::lost_and_found::{LostAndFound, LostRow};
 use super::schema::{self, Table};
 use super::statement::{Encoding, Statement, quoted};
 use super::watch::watched;
-use crate::engine::{Connection, Error, Result, Stage, Task};
+use crate::engine::{Connection, Error, Progress, Result, Stage};
 use crate::format::Value;
 use crate::format::sql::{self, Makes, Token};
 use crate::recovery::salvage::SchemaEntry;
@@ -35,7 +35,11 @@ impl Making<'_> {
     ///
     /// # Errors
     /// Those of writing the file; `task`'s.
-    pub(super) fn make(mut self, schema: &[SchemaEntry], task: &dyn Task) -> Result<Vec<String>> {
+    pub(super) fn make(
+        mut self,
+        schema: &[SchemaEntry],
+        task: &dyn Progress,
+    ) -> Result<Vec<String>> {
         let mut errors = Vec::new();
         let made = |entry: &&SchemaEntry| entry.kind == "index" && entry.sql.is_some();
         let total = schema.iter().filter(made).count() as u64;
@@ -52,7 +56,7 @@ impl Making<'_> {
         Ok(errors)
     }
 
-    fn make_one(&mut self, entry: &SchemaEntry, task: &dyn Task) -> Result<()> {
+    fn make_one(&mut self, entry: &SchemaEntry, task: &dyn Progress) -> Result<()> {
         let Self { connection, encoding, limits, tables, .. } = *self;
         let kinds = [Makes::Index, Makes::UniqueIndex];
         let moved = self.lost.in_transaction(connection, |lost| {

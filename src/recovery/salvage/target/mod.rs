@@ -63,7 +63,7 @@ use self::schema::Table;
 pub(in crate::recovery) use self::statement::{Encoding, Row, Statement};
 use super::report::TableSalvage;
 use super::snapshot::{SchemaEntry, Snapshot};
-use crate::engine::{Connection, Error, Likeness, Result, Task};
+use crate::engine::{Connection, Error, Likeness, Progress, Result};
 use crate::format::Value;
 use crate::recovery::neutral;
 
@@ -249,7 +249,7 @@ impl Target {
         mut self,
         indexes: &dyn IndexSource,
         tables: &mut [TableSalvage],
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<Finished> {
         let path = self.connection.path().to_path_buf();
         let finished = self.complete(&path, indexes, tables, task);
@@ -263,7 +263,7 @@ impl Target {
         path: &Path,
         indexes: &dyn IndexSource,
         tables: &mut [TableSalvage],
-        task: &dyn Task,
+        task: &dyn Progress,
     ) -> Result<Finished> {
         let mut errors = std::mem::take(&mut self.schema_errors);
         // SQLite has copied a carried table even if its statement failed.
@@ -301,7 +301,7 @@ impl Target {
         errors.extend(schema::make_views_and_triggers(connection, &self.schema)?);
         let virtual_tables = virtual_tables::put_back(connection, &self.schema, &mut errors)?;
         schema::put_in_order(connection, &self.schema)?;
-        task.go_on()?;
+        task.check_cancelled()?;
         self.tables.clear();
         self.lost.forget_statements();
         connection.sql()?.execute_batch("COMMIT")?;
@@ -328,7 +328,7 @@ impl Target {
             rebuilt = derived.rebuilt;
             errors.extend(derived.errors);
         }
-        task.go_on()?;
+        task.check_cancelled()?;
         durable::sync(path)?;
         Ok(Finished { lost_and_found: self.lost.rows, rebuilt, schema_errors: errors })
     }

@@ -14,7 +14,7 @@ use super::shadow;
 use super::shape::{self, Shape};
 use super::statement::{Encoding, quoted};
 use super::transaction::in_savepoint;
-use crate::engine::application::{self, Answer};
+use crate::engine::stub_functions::{self, StubResult};
 use crate::engine::{Connection, Error, Result};
 use crate::format::sql::{self, Makes};
 use crate::recovery::neutral;
@@ -167,7 +167,7 @@ fn make_table(
             match (make(), entry.sql.as_deref()) {
                 (Err(error), Some(statement)) if error.errcode & 0xff == ffi::SQLITE_ERROR => {
                     // It may name what only the application knows.
-                    application::stand_in_for(connection, statement, Answer::Error, make)?;
+                    stub_functions::with_stubs(connection, statement, StubResult::Error, make)?;
                     needs_application = true;
                 }
                 (outcome, _) => outcome?,

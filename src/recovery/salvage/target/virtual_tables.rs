@@ -42,7 +42,7 @@ use super::shadow::{self, Shadow};
 use super::statement::{Encoding, Statement, quoted};
 use super::transaction::{atomically, in_savepoint};
 use super::watch::watched;
-use crate::engine::{Class, Connection, Error, Result, Stage, Task};
+use crate::engine::{Class, Connection, Error, Progress, Result, Stage};
 use crate::format::Value;
 use crate::format::sql::{self, Makes};
 use crate::health::{Content, FullText};
@@ -199,7 +199,7 @@ pub(super) fn derive(
     report: &[TableSalvage],
     lost: &mut LostAndFound,
     limits: &Limits,
-    task: &dyn Task,
+    task: &dyn Progress,
 ) -> Result<Derived> {
     let page_size = page_size(connection)?;
     let derived = Derived::default();
@@ -250,7 +250,7 @@ struct Deriving<'a> {
     page_size: u32,
     lost: &'a mut LostAndFound,
     limits: &'a Limits,
-    task: &'a dyn Task,
+    task: &'a dyn Progress,
     derived: Derived,
 }
 

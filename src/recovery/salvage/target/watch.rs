@@ -8,14 +8,14 @@ use std::ptr;
 use rusqlite::ffi;
 
 use super::limits::Limits;
-use crate::engine::{Connection, Error, Result, Task};
+use crate::engine::{Connection, Error, Progress, Result};
 
-/// Instructions of SQLite's virtual machine between two calls of [`Task::go_on`]: some
+/// Instructions of SQLite's virtual machine between two calls of [`Progress::check_cancelled`]: some
 /// milliseconds.
 const INTERVAL: c_int = 100_000;
 
 struct Asked<'t> {
-    task: &'t dyn Task,
+    task: &'t dyn Progress,
     /// The number of calls so far, and their maximum.
     times: u64,
     most: u64,
@@ -30,7 +30,7 @@ struct Asked<'t> {
 pub(in crate::recovery) fn watched<R>(
     connection: &Connection,
     limits: &Limits,
-    task: &dyn Task,
+    task: &dyn Progress,
     work: impl FnOnce() -> Result<R>,
 ) -> Result<R> {
     /// Removes the progress handler while its data is alive, even if `work` unwinds.
@@ -41,7 +41,7 @@ pub(in crate::recovery) fn watched<R>(
             unsafe { ffi::sqlite3_progress_handler(self.0, 0, None, ptr::null_mut()) };
         }
     }
-    task.go_on()?;
+    task.check_cancelled()?;
     let most = limits.allowance() / INTERVAL as u64;
     let mut asked = Asked { task, times: 0, most, reason: None };
     let state: *mut Asked<'_> = &raw mut asked;
@@ -72,7 +72,8 @@ unsafe extern "C" fn ask(state: *mut c_void) -> c_int {
         return 1;
     }
     // A panic must not unwind through SQLite: it interrupts the statement.
-    let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| asked.task.go_on()));
+    let answer =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| asked.task.check_cancelled()));
     match answer {
         Ok(Ok(())) => 0,
         Ok(Err(reason)) => {

@@ -1,0 +1,218 @@
+//! What is known of each page, in 4 bytes, and the runs that the pages make.
+
+use std::collections::BTreeMap;
+
+use super::{DamagedPage, Owner, Role, Run, TOLD};
+
+/// Stands for no owner.
+const NOBODY: u16 = u16::MAX;
+
+/// Owners that are told apart; pages of further ones belong to nobody.
+pub const OWNERS: usize = NOBODY as usize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MapCell {
+    owner: u16,
+    role: Role,
+    damaged: bool,
+}
+
+impl MapCell {
+    /// How much it deserves to be seen, among pages that share a cell.
+    fn badness(self) -> u8 {
+        match self {
+            Self { damaged: true, .. } => 3,
+            Self { role: Role::Missing, .. } => 2,
+            Self { role: Role::Orphan, .. } => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageClaim {
+    /// The page is the claimant's.
+    Granted,
+    /// The page is the claimant's, but the file ends before it.
+    Missing,
+    /// The page is another's.
+    Taken,
+    /// There is no such page.
+    Nowhere,
+}
+
+/// All pages of a file. Pages that it does not have are ignored.
+#[derive(Debug)]
+pub struct MapCells {
+    cells: Vec<MapCell>,
+    damaged: BTreeMap<u32, &'static str>,
+}
+
+impl MapCells {
+    /// `pages` pages that nothing leads to yet.
+    pub fn new(pages: u32) -> Self {
+        let cell = MapCell { owner: NOBODY, role: Role::Orphan, damaged: false };
+        Self { cells: vec![cell; pages as usize], damaged: BTreeMap::new() }
+    }
+
+    /// How many there are.
+    pub fn pages(&self) -> u32 {
+        u32::try_from(self.cells.len()).unwrap_or(u32::MAX)
+    }
+
+    fn cell(&mut self, page: u32) -> Option<&mut MapCell> {
+        self.cells.get_mut((page as usize).checked_sub(1)?)
+    }
+
+    /// Takes a page that nobody has taken.
+    pub fn claim(&mut self, page: u32, owner: Option<u16>, role: Role) -> PageClaim {
+        let owner = owner.unwrap_or(NOBODY);
+        match self.cell(page) {
+            Some(cell) if cell.role == Role::Orphan => {
+                *cell = MapCell { owner, role, ..*cell };
+                PageClaim::Granted
+            }
+            Some(cell) if cell.role == Role::Missing && cell.owner == NOBODY => {
+                cell.owner = owner;
+                PageClaim::Missing
+            }
+            Some(_) => PageClaim::Taken,
+            None => PageClaim::Nowhere,
+        }
+    }
+
+    /// Whether nothing leads to the page yet.
+    pub fn is_orphan(&self, page: u32) -> bool {
+        let cell = (page as usize).checked_sub(1).and_then(|at| self.cells.get(at));
+        cell.is_some_and(|cell| cell.role == Role::Orphan)
+    }
+
+    /// Changes what a claimed page is.
+    pub fn set_role(&mut self, page: u32, role: Role) {
+        if let Some(cell) = self.cell(page) {
+            cell.role = role;
+        }
+    }
+
+    /// A page is damaged. The first reason stays.
+    pub fn damage(&mut self, page: u32, reason: &'static str) {
+        let Some(cell) = self.cell(page) else { return };
+        cell.damaged = true;
+        let full = self.damaged.len() >= TOLD;
+        if !full || self.damaged.contains_key(&page) {
+            self.damaged.entry(page).or_insert(reason);
+        }
+    }
+
+    /// How many pages are damaged.
+    pub fn damaged_pages(&self) -> u64 {
+        self.cells.iter().filter(|cell| cell.damaged).count() as u64
+    }
+
+    /// The first of them.
+    pub fn damaged(&self) -> Vec<DamagedPage> {
+        let owner = |page: u32| {
+            let cell = self.cells.get((page as usize).checked_sub(1)?)?;
+            (cell.owner != NOBODY).then_some(cell.owner)
+        };
+        self.damaged
+            .iter()
+            .map(|(page, reason)| DamagedPage { page: *page, owner: owner(*page), reason })
+            .collect()
+    }
+
+    /// How many pages have each role.
+    pub fn roles(&self) -> BTreeMap<Role, u64> {
+        let mut roles = BTreeMap::new();
+        for cell in &self.cells {
+            *roles.entry(cell.role).or_default() += 1;
+        }
+        roles
+    }
+
+    /// Tells the owners what they have.
+    pub fn count(&self, owners: &mut [Owner]) {
+        for cell in &self.cells {
+            let Some(owner) = owners.get_mut(usize::from(cell.owner)) else { continue };
+            if cell.role == Role::Missing {
+                owner.missing_pages += 1;
+                continue;
+            }
+            owner.pages += 1;
+            owner.interior_pages += u64::from(cell.role == Role::Interior);
+            owner.overflow_pages += u64::from(cell.role == Role::Overflow);
+            owner.damaged_pages += u64::from(cell.damaged);
+        }
+    }
+
+    /// The runs, of at most `resolution` cells, and how many pages a cell stands for.
+    pub fn runs(&self, resolution: u64) -> (Vec<Run>, u64) {
+        let pages = self.cells.len() as u64;
+        let per_cell = pages.div_ceil(resolution.max(1)).max(1);
+        let size = usize::try_from(per_cell).unwrap_or(usize::MAX);
+        let mut runs: Vec<(MapCell, u64)> = Vec::new();
+        for cells in self.cells.chunks(size) {
+            // The first of the worst.
+            let Some(worst) = cells.iter().rev().max_by_key(|cell| cell.badness()) else {
+                continue;
+            };
+            match runs.last_mut() {
+                Some((cell, length)) if cell == worst => *length += cells.len() as u64,
+                _ => runs.push((*worst, cells.len() as u64)),
+            }
+        }
+        let mut first = 1;
+        let runs = runs
+            .into_iter()
+            .map(|(cell, pages)| {
+                let owner = (cell.owner != NOBODY).then_some(cell.owner);
+                let run = Run { first, pages, owner, role: cell.role, damaged: cell.damaged };
+                first += pages;
+                run
+            })
+            .collect();
+        (runs, per_cell)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_pages_that_share_a_cell_the_worst_is_shown() {
+        let mut cells = MapCells::new(10);
+        for page in 1..=9 {
+            assert_eq!(cells.claim(page, Some(0), Role::Leaf), PageClaim::Granted);
+        }
+        cells.damage(5, "bad");
+        let (runs, per_cell) = cells.runs(5);
+        assert_eq!(per_cell, 2);
+        let told: Vec<_> =
+            runs.iter().map(|it| (it.first, it.pages, it.role, it.damaged)).collect();
+        assert_eq!(
+            told,
+            [
+                (1, 4, Role::Leaf, false),
+                (5, 2, Role::Leaf, true),
+                (7, 2, Role::Leaf, false),
+                (9, 2, Role::Orphan, false),
+            ]
+        );
+        assert_eq!(cells.damaged_pages(), 1);
+    }
+
+    #[test]
+    fn a_page_is_claimed_once_and_only_if_it_exists() {
+        let mut cells = MapCells::new(2);
+        cells.set_role(1, Role::Missing);
+        assert_eq!(cells.claim(0, None, Role::Leaf), PageClaim::Nowhere);
+        assert_eq!(cells.claim(2, None, Role::Leaf), PageClaim::Granted);
+        assert_eq!(cells.claim(2, Some(1), Role::Leaf), PageClaim::Taken);
+        assert_eq!(cells.claim(3, None, Role::Leaf), PageClaim::Nowhere);
+        assert_eq!(cells.claim(1, Some(1), Role::Leaf), PageClaim::Missing);
+        assert_eq!(cells.claim(1, Some(1), Role::Leaf), PageClaim::Taken);
+        assert_eq!(cells.runs(9).0.first().map(|run| run.role), Some(Role::Missing));
+    }
+}
