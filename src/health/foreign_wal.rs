@@ -47,8 +47,8 @@ const ROOTS: usize = 2;
 /// How many resets of the WAL ago the frames behind its last commit may have been written.
 const RESETS: u32 = 1 << 20;
 
-/// Returns the proof, as a sentence, that the WAL of `connection` belongs to another file; `None`
-/// if there is none. The file must be sound without the WAL, and no connection may write to either.
+/// Returns the proof, as a sentence, that the WAL of `connection` belongs to another file, or
+/// `None`. The file must be sound without the WAL, and no connection may write to either of them.
 ///
 /// # Errors
 /// A failed read; `task`'s.
