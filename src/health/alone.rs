@@ -1,13 +1,13 @@
-//! One b-tree, read to its end without any other.
+//! Reads one b-tree to its end, without any other b-tree.
 //!
-//! SQLite's checks read a table together with its indexes: where one of them gives up in the
-//! middle, the damage may be in any of these trees. Reading each of them alone says in which.
+//! SQLite's checks read a table together with its indexes: if a check gives up in the middle, the
+//! damage may be in any of these b-trees. Reading each of them alone shows in which.
 //!
-//! * A table is read by a scan that no index takes part in. Each record's header is parsed; values
-//!   are not computed, so that a generated column needs no function of the application.
-//! * An index, and a table WITHOUT ROWID, is read through an imposter (<https://sqlite.org/imposter.html>): a declaration for
-//!   its root page that names columns and nothing else. So an expression, a WHERE clause or a
-//!   collation that only the application knows is not needed either.
+//! * A table is read by a scan without an index. Each record's header is parsed; values are not
+//!   computed, so that a generated column needs no function of the application.
+//! * An index, or a table WITHOUT ROWID, is read through an imposter table
+//!   (<https://sqlite.org/imposter.html>): a declaration for its root page that has columns only. So
+//!   no expression, WHERE clause or collation of the application is needed either.
 //!
 //! Nothing is written: an imposter is in the connection's schema alone, and is gone afterwards.
 //!
@@ -26,11 +26,11 @@ use crate::engine::{Class, Connection, Error, Result};
 /// What the imposter of an index is called.
 const IMPOSTER: &str = "fusion_sqlite_one_index";
 
-/// What SQLite says against the b-tree of `object`, a table or an index, when it reads that b-tree
-/// alone. None where it gets to the end, or cannot be asked.
+/// SQLite's error message about damage in the b-tree of `object`, a table or an index. `None` if
+/// SQLite reads the b-tree to its end, or cannot compile the statement that reads it.
 ///
 /// # Errors
-/// What is no damage: contention, a failed read, the task's reason to end.
+/// Errors that are not damage: contention, a failed read, the task's reason to end.
 pub(super) fn damage(
     connection: &Connection,
     object: &Object,
@@ -50,12 +50,12 @@ pub(super) fn damage(
     }
 }
 
-/// The b-trees that have these pages, by SQLite's own walk (<https://sqlite.org/dbstat.html>) over
-/// each b-tree. A page that two of them lead to has none; one that none leads to is of the b-tree
-/// that SQLite could not walk to the end, if there is one such.
+/// The b-tree of each of these pages, by dbstat's walk (<https://sqlite.org/dbstat.html>) over each
+/// b-tree. A page that several b-trees lead to is left out. A page that no b-tree leads to is
+/// assigned to the b-tree that SQLite could not walk to its end, if exactly one has this fault.
 ///
 /// # Errors
-/// What is no damage: contention, a failed read, the task's reason to end.
+/// Errors that are not damage: contention, a failed read, the task's reason to end.
 pub(super) fn owners<'s>(
     schema: &'s Schema,
     pages: &[u32],
@@ -100,7 +100,7 @@ fn read_table(connection: &Connection, table: &Object, watch: &Watch<'_>) -> Res
         &table.name,
     )?;
     if is_without_rowid(connection, &table.name)? {
-        // NOT INDEXED does not keep SQLite from reading another index of such a table instead.
+        // Despite NOT INDEXED SQLite may read another index of a WITHOUT ROWID table instead.
         return read_keyed(connection, table.root, columns.len(), watch);
     }
     let types: Vec<_> =
@@ -124,7 +124,7 @@ fn read_index(connection: &Connection, index: &Object, watch: &Watch<'_>) -> Res
     read_keyed(connection, index.root, columns.len(), watch)
 }
 
-/// Reads the b-tree of an index, or of a table WITHOUT ROWID, with so many fields in its records.
+/// Reads the b-tree of an index, or of a table WITHOUT ROWID, whose records have `fields` fields.
 fn read_keyed(connection: &Connection, root: u32, fields: usize, watch: &Watch<'_>) -> Result<()> {
     let (Some(last), Ok(root)) = (fields.checked_sub(1), c_int::try_from(root)) else {
         return Ok(());
@@ -155,7 +155,7 @@ impl<'a> Imposter<'a> {
     /// Declares a read-only table whose b-tree is the one at `root`.
     fn make(connection: &'a Connection, root: c_int, declaration: &str) -> Result<Self> {
         let sql = connection.sql()?;
-        // The control asks for a schema that has been read.
+        // The test control requires that the schema has been read.
         sql.query_row("SELECT count(*) FROM pragma_table_list", [], |_| Ok(()))?;
         let imposter = Self { connection, root };
         control(connection, 2, root);
@@ -168,7 +168,7 @@ impl<'a> Imposter<'a> {
 
 impl Drop for Imposter<'_> {
     fn drop(&mut self) {
-        // A root page with mode 0 has the schema read again, without imposters.
+        // Mode 0 with a root page makes SQLite read the schema again, without imposters.
         control(self.connection, 0, self.root);
     }
 }

@@ -1,16 +1,17 @@
-//! A database file as a whole: what a look through its pages alone cannot tell.
+//! The check of a database file together with its WAL and journal: faults that the pages alone do
+//! not show.
 //!
-//! | found | told by |
+//! | finding | detected by |
 //! |---|---|
-//! | the WAL was deleted | a `-shm` without a `-wal`: SQLite removes the `-shm` first, and makes the `-wal` first |
+//! | the WAL was deleted | a `-shm` without a `-wal`: SQLite creates the `-wal` first and removes it last |
 //! | the file was replaced | this process has another file open by the same path |
-//! | the file was cut short | pages that are neither in it nor in its WAL |
-//! | the WAL is not its own | damage that is gone once the file is read without its WAL, and a contradiction between the two ([`foreign_wal`]) |
-//! | nothing says whose the WAL is | the same damage without a contradiction |
-//! | a transaction was cut off | a hot rollback journal; the database is read through it |
+//! | the file is truncated | pages that are neither in the file nor in its WAL |
+//! | the WAL is another file's | damage only together with the WAL, and a proof ([`foreign_wal`]) |
+//! | the WAL may be another file's | damage only together with the WAL, without a proof |
+//! | a transaction was interrupted | a hot rollback journal; the database is read through it |
 //!
-//! Nothing is written, checkpointed, rolled back or recovered for good: [`Access`] says how the
-//! file is opened.
+//! The check does not change the files: it neither writes, checkpoints, rolls back nor recovers.
+//! [`Access`] decides how the file is opened.
 //!
 //! Called on the thread of the check.
 
@@ -31,22 +32,22 @@ use crate::engine::{
     Task, Wal, advise, beside, check_length, open_file, or_failed, refused_side_file,
 };
 
-/// How long SQLite waits at a time; between two the task is asked.
+/// How long SQLite waits for a lock at a time; in between the task may cancel.
 const SLICE: Duration = Duration::from_millis(50);
 
 /// Pages that are copied at a time.
 const PAGES: std::ffi::c_int = 1000;
 
-/// What every connection of a check is told first. None of it reads the file.
+/// The settings of every connection of a check. None of them reads the file.
 const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
                         PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON";
 
-/// Checks the file at `path`, an absolute path without symbolic links. Somebody may hold it for as
-/// long as `patience`.
+/// Checks the file at `path`, an absolute path without symbolic links. Waits for a lock on it for at
+/// most `patience`.
 ///
 /// # Errors
-/// `task`'s; what is neither damage nor contention: no such file, no permission, a read that
-/// fails.
+/// `task`'s; errors that are neither damage nor contention: no such file, no permission, a failed
+/// read.
 pub(super) fn examine(
     path: &Path,
     kind: Kind,
@@ -102,8 +103,8 @@ fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     Ok(health)
 }
 
-/// Whether the pages of the file do not make a database. A full-text index or an index that is
-/// merely out of step says nothing of where the pages came from.
+/// Whether a finding shows that pages of the file do not belong together. A damaged full-text index,
+/// or an index that merely differs from its table, does not show that.
 pub(super) fn is_broken(health: &Health) -> bool {
     health.findings.iter().any(|finding| {
         matches!(
@@ -144,7 +145,7 @@ pub(super) fn lines_of(finding: &Finding) -> &[String] {
     }
 }
 
-/// Looks again while the file is locked, for as long as `patience` lasts.
+/// Repeats `look` while the file is locked, for at most `patience`.
 fn patiently(
     patience: Duration,
     task: &dyn Task,
@@ -157,19 +158,19 @@ fn patiently(
         if !health.is_locked() || Instant::now() >= deadline {
             return Ok(health);
         }
-        // Not every kind of lock is one that SQLite waits for.
+        // SQLite does not wait for every kind of lock.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Contention, while connections of this process have another `-wal` or `-shm` open than those
-/// beside the file. SQLite maps the `-shm` once a process: whoever opens the file now reads the
-/// new WAL by the old one's index, and finds damage that is none.
+/// `SQLITE_BUSY` while connections of this process have a replaced `-wal` or `-shm` open. SQLite maps
+/// the `-shm` once for each process: a connection opened now would read the new WAL with the old
+/// WAL-index, and report damage that the file does not have.
 fn left_behind(path: &Path) -> Option<Error> {
     let file = DatabaseFile::opened(FileId::of(path).ok()?)?;
     (file.is_being_reopened() || file.check_beside().is_err()).then(|| {
-        let message = "the files beside the database (-wal, -shm) were replaced while it was open, \
-                       and connections of this process still have the old ones";
+        let message = "the -wal or -shm of the database was replaced while it was open, and \
+                       connections of this process still have the old one open";
         Error::sqlite(ffi::SQLITE_BUSY, message).at(path)
     })
 }
@@ -189,7 +190,7 @@ fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     }
     .map_err(|error| advise(error, path))?;
     if !connection.is_current() {
-        // Another connection has written since: another look is due.
+        // Another connection has written since: the check must be repeated.
         let error = Error::sqlite(ffi::SQLITE_BUSY, "a transaction began during the check");
         return inspect::unreadable(path, kind, error.at(path));
     }
@@ -199,11 +200,11 @@ fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     Ok(health.judged())
 }
 
-/// A private copy of a database with a rollback journal, where looking through the file itself
-/// would keep everybody from committing for as long as the check takes. SQLite makes it, in its
-/// folder for temporary files, without a name. None in WAL mode, where readers block no
-/// writer; through a hot journal, behind which no other connection writes; and of a file that SQLite cannot copy,
-/// which is soon looked through.
+/// A private copy of a database with a rollback journal: a check of the file itself would block
+/// every commit until it ends. SQLite writes the copy to an unnamed temporary file. Returns `None`,
+/// so that the file itself is checked, in WAL mode, where readers do not block writers; with a hot
+/// journal, because no connection can write before its rollback; and if SQLite cannot copy the file,
+/// because the check of it then ends soon.
 fn copied(
     connection: &Reader,
     path: &Path,
@@ -212,7 +213,7 @@ fn copied(
 ) -> Result<Option<Connection>> {
     let is_in_the_way = connection.takes_locks()
         && matches!(connection.is_wal(), Ok(false))
-        // The copy of an empty database is not empty.
+        // An empty database would get a copy that is not empty.
         && connection.extent().is_ok_and(|extent| extent.pages > 0);
     if !is_in_the_way {
         return Ok(None);
@@ -234,7 +235,7 @@ fn copied(
     }
 }
 
-/// As [`look`], where `copy` is of what `connection` has open.
+/// As [`look`], on `copy`, the copy of the database that `connection` has open.
 fn look_at_copy(
     connection: &Connection,
     copy: &Connection,
@@ -249,25 +250,25 @@ fn look_at_copy(
     Ok(health.judged())
 }
 
-/// What proves that the WAL is another file's.
+/// The proof that the WAL is another file's, if any.
 fn foreign(path: &Path, task: &dyn Task) -> Result<Option<String>> {
     let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, SLICE)?;
     connection.checkpoint_on_close(false);
     execute(&connection, SETTINGS)?;
-    // SQLite opens the WAL at the first read. It may well fail, which is why this is asked.
+    // SQLite opens the WAL at the first read. The read may fail: the file is damaged with its WAL.
     drop(execute(&connection, "BEGIN; SELECT count(*) FROM sqlite_schema"));
     foreign_wal::proof(&connection, task)
 }
 
-/// The file as it is without its WAL. No lock is taken, so that a checkpoint meanwhile may show
-/// damage that is none: that keeps a WAL where it is.
+/// Checks the file without its WAL. It takes no lock, so a concurrent checkpoint may yield a false
+/// positive, whose only effect is that the WAL is kept.
 pub(super) fn without_wal(path: &Path, task: &dyn Task) -> Result<Health> {
     let connection = Reader::without_wal(path, SLICE)?;
     execute(&connection, SETTINGS)?;
     look(&connection, Kind::Quick, task)
 }
 
-/// What is missing from the file, and what SQLite says of the rest.
+/// Checks for missing pages, then runs SQLite's check of the rest.
 pub(super) fn look(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
     let truncated = truncated(connection)?;
     let mut health = inspect(connection, kind, task)?;
@@ -277,8 +278,8 @@ pub(super) fn look(connection: &Connection, kind: Kind, task: &dyn Task) -> Resu
     Ok(health.judged())
 }
 
-/// Whether pages are missing. SQLite refuses a file that is shorter than its header says, unless
-/// it is told that the schema is being repaired; then it tells what the rest is good for.
+/// The finding that pages are missing, if any. SQLite refuses to read a file that is shorter than
+/// its header says, unless `writable_schema` is on; this sets it, so that the rest can be checked.
 fn truncated(connection: &Connection) -> Result<Option<Finding>> {
     let finding = |extent: Extent, lines: Vec<String>| Finding::Truncated {
         missing_pages: extent.missing,
@@ -294,7 +295,7 @@ fn truncated(connection: &Connection) -> Result<Option<Finding>> {
             return Ok(Some(finding(extent, vec![line])));
         }
         Err(error) if error.class() == Class::Corrupt => error,
-        // Whatever it is, it is found again where it is sorted.
+        // `inspect` meets the same error and classifies it.
         Err(_) => return Ok(None),
     };
     match connection.extent_by_header()? {
@@ -306,45 +307,46 @@ fn truncated(connection: &Connection) -> Result<Option<Finding>> {
     }
 }
 
-/// Whether this process has another file open by the same path, whose `-wal` or `-shm` is there.
+/// The finding that this process has another file open by the same path, whose `-wal` or `-shm` may
+/// still be there.
 pub(super) fn replaced(path: &Path) -> Option<Finding> {
     let id = FileId::of(path).ok()?;
     let others = DatabaseFile::open_by(path);
     let is_shared = others.iter().any(|file| file.id != id && file.may_have_left());
     is_shared.then(|| Finding::Replaced {
         lines: vec![
-            "this process has another file open by the same path: it was replaced, and the -wal \
-             beside it belongs to the old one"
+            "this process has another file open by the same path: the file was replaced, and its \
+             -wal belongs to the old file"
                 .to_owned(),
         ],
     })
 }
 
-/// Whether the WAL was deleted, and commits with it. To be asked before the file is opened:
-/// opening makes a new WAL.
+/// The finding that the WAL was deleted with commits in it. Called before the file is opened,
+/// because opening creates a new WAL.
 pub fn deleted_wal(path: &Path) -> Option<Finding> {
     let shm = beside(path, "-shm");
     if !shm.exists() || Wal::path(path).exists() {
         return None;
     }
     if !matches!(Access::of(path), Ok(Access::Alone)) {
-        // The file is in no WAL mode, and asking for more would roll its journal back.
+        // The file may have a hot journal, which a connection that reads more would roll back.
         return None;
     }
-    // The index tells how much was lost, unless somebody is still using it.
+    // The WAL-index has the number of lost frames, unless a connection still uses it.
     let frames = match Alone::with(path) {
         Ok(Some(alone)) if !alone.is_wal() => return None,
         Ok(Some(_alone)) => frames_only_in_wal(&shm),
-        // It is looked for again by the next check.
+        // The next check tries again.
         Err(error) if error.class() == Class::Io => return None,
         Ok(None) | Err(_) => None,
     };
     (frames != Some(0)).then_some(Finding::WalDeleted { frames })
 }
 
-/// Frames that the WAL's index lists, and that no checkpoint has put into the file
-/// (<https://sqlite.org/walformat.html#the_wal_index_header>). None where it does not tell. It is
-/// read plainly: nobody has it open, see [`Alone`].
+/// Frames that the WAL-index counts and that no checkpoint has copied into the file
+/// (<https://sqlite.org/walformat.html#the_wal_index_header>). `None` if the WAL-index is not valid.
+/// It is read with file calls, because no connection has it open: see [`Alone`].
 fn frames_only_in_wal(shm: &Path) -> Option<u64> {
     const HEADER: usize = 48;
     const IS_INIT: usize = 12;
@@ -364,24 +366,23 @@ fn frames_only_in_wal(shm: &Path) -> Option<u64> {
     Some(word(MX_FRAME)?.saturating_sub(word(BACKFILLED)?))
 }
 
-/// A connection to a WAL database that proves, by SQLite's exclusive lock on the file, that
-/// nobody else has it open, in this process or another, and keeps it so while it lives. It reads
-/// the WAL, but does not use the `-shm`, and neither checkpoints nor removes anything when it is
-/// closed.
+/// A connection to a WAL database with SQLite's exclusive lock on the file: no other connection, in
+/// this process or another, has the file open while it lives. It reads the WAL, but does not use the
+/// `-shm`. Closing it neither checkpoints nor removes a file.
 pub(super) struct Alone {
     pub connection: Connection,
 }
 
 impl Alone {
-    /// None where somebody has the file open.
+    /// `None` if another connection has the file open.
     ///
     /// # Errors
-    /// SQLite's; damage is none.
+    /// SQLite's, except for damage.
     pub fn with(path: &Path) -> Result<Option<Self>> {
         let connection = Connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
         connection.checkpoint_on_close(false);
         execute(&connection, SETTINGS)?;
-        // Before the first read: then SQLite takes the lock in order to open the WAL.
+        // Before the first read, in which SQLite takes the lock and opens the WAL.
         execute(&connection, "PRAGMA locking_mode = EXCLUSIVE")?;
         let read = connection
             .sql()?
@@ -394,7 +395,7 @@ impl Alone {
         }
     }
 
-    /// Whether the file is in WAL mode, or does not tell.
+    /// Whether the file is in WAL mode, or its mode cannot be read.
     fn is_wal(&self) -> bool {
         let mode = self.connection.sql().map_or(None, |sql| {
             sql.pragma_query_value(Some("main"), "journal_mode", |row| row.get::<_, String>(0)).ok()
@@ -411,7 +412,7 @@ pub(super) fn resolved(path: &Path) -> std::io::Result<PathBuf> {
     return std::fs::metadata(path).and_then(|_| std::path::absolute(path));
 }
 
-/// Size of a file, by `stat`; 0 where there is none.
+/// Size of a file in bytes, by `stat`; 0 if there is no file.
 pub(super) fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }

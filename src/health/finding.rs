@@ -1,4 +1,4 @@
-//! What can be wrong with a database, as data.
+//! The findings of a check, as data.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,26 +20,26 @@ pub enum Kind {
     Full,
 }
 
-/// What a check found. As JSON it has its [`Health::summary`], too, as `text`.
+/// The result of a check. As JSON it also has its [`Health::summary`], as `text`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
     /// The file.
     pub path: PathBuf,
-    /// What was done.
+    /// How thorough the check was.
     pub kind: Kind,
-    /// Nothing was found that is damage ([`Finding::is_damage`]), and the check was carried out.
+    /// The check ran to its end, and no finding is damage ([`Finding::is_damage`]).
     pub ok: bool,
-    /// What was found; empty for a database in order.
+    /// The findings; empty for a sound database.
     pub findings: Vec<Finding>,
-    /// Pages of the database, 0 where that is not known.
+    /// Pages of the database; 0 if unknown.
     pub pages: u64,
-    /// Bytes a page, 0 where that is not known.
+    /// Bytes per page; 0 if unknown.
     pub page_size: u32,
     /// Milliseconds that the check took.
     pub elapsed_ms: f64,
 }
 
-/// One thing that is wrong, with SQLite's own lines about it (at most 100 a finding).
+/// One fault, with SQLite's own lines about it (at most 100 lines per finding).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
@@ -51,7 +51,7 @@ pub enum Finding {
         /// Its table.
         table: String,
         /// REINDEX needs a function or a collation that only the application has: the application
-        /// has to run it. Nothing here can rebuild the index.
+        /// has to run it. This package cannot rebuild the index.
         needs_application: bool,
         /// Damaged pages of its b-tree, where SQLite names them.
         pages: Vec<u32>,
@@ -64,45 +64,45 @@ pub enum Finding {
         /// The virtual table.
         table: String,
         /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
-        /// them. None where that was not counted or cannot be.
+        /// them. `None` if they were not or cannot be counted.
         left_out: Option<u64>,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// A full-text index that is sound does not say what its content says: it has entries of rows
-    /// that are gone, or whose text is another by now. Not damage of the file.
+    /// A full-text index is sound but stale: it has entries of deleted rows, or of an earlier text
+    /// of a row. Not damage of the file.
     FtsStale {
         /// The virtual table.
         table: String,
-        /// Rows that it has entries of, and that are not in its content.
+        /// Rows with entries in the index that are not in its content.
         gone: u64,
         /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
-        /// them. None where that cannot be counted.
+        /// them. `None` if they cannot be counted.
         left_out: Option<u64>,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// Rows that refer to none. Not damage of the file.
+    /// Rows whose foreign key refers to a missing row. Not damage of the file.
     ForeignKeyViolations {
         /// The referring table.
         table: String,
         /// The table referred to.
         parent: String,
-        /// How many rows.
+        /// Number of these rows.
         rows: u64,
         /// Some of their rowids.
         rowids: Vec<i64>,
     },
-    /// Rows that a `CHECK`, `NOT NULL` or type of their own table forbids. They were there before
-    /// the constraint, or were written with it off. Not damage of the file.
+    /// Rows that violate a `CHECK`, `NOT NULL` or type of their own table: they are older than the
+    /// constraint, or were written while it was off. Not damage of the file.
     ConstraintViolations {
         /// The table.
         table: String,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// The list of free pages, or the pointer map of an auto-vacuum file, is damaged, or pages
-    /// are lost to it.
+    /// The freelist, or the pointer map of an auto-vacuum file, is damaged, or pages are neither
+    /// used nor in the freelist.
     Freelist {
         /// Pages, where SQLite names them.
         pages: Vec<u32>,
@@ -118,81 +118,81 @@ pub enum Finding {
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// The database's first page, or the schema, cannot be made sense of.
+    /// The header or the schema is not valid.
     Header {
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// The WAL next to the file is another file's: the file passes without it, and not with it,
-    /// and the two contradict each other.
+    /// The WAL next to the file is another file's: the file passes the check only without the WAL,
+    /// and the WAL contradicts the file.
     StaleWal {
         /// Bytes of the WAL.
         bytes: u64,
-        /// What proves it, then SQLite's lines about the file together with the WAL.
+        /// The proof, then SQLite's lines about the file together with the WAL.
         lines: Vec<String>,
     },
-    /// The file passes without its WAL, and not with it, and nothing proves that the WAL is another
-    /// file's: it may be the file's own, and hold commits that are nowhere else. Nothing is done
-    /// about it unasked.
+    /// The file passes the check only without its WAL, without a proof that the WAL is another
+    /// file's. The WAL may be the file's own and have the only copy of commits, so it is left alone
+    /// unless a person asks for its removal.
     UnclearWal {
         /// Bytes of the WAL.
         bytes: u64,
-        /// SQLite's, about the file together with the WAL.
+        /// SQLite's lines about the file together with the WAL.
         lines: Vec<String>,
     },
-    /// Pages of which the disk failed every read. Found only by a repair that a person asked for:
-    /// elsewhere a read that fails is an error, and no finding.
+    /// Pages of which the disk failed every read. Only a repair that a person asked for reports
+    /// this: everywhere else a failed read is an error, not a finding.
     Unreadable {
         /// The pages.
         pages: Vec<u32>,
         /// The error.
         lines: Vec<String>,
     },
-    /// The WAL was deleted by hand, and commits with it that were not checkpointed. They are
-    /// gone; what is left is not damaged by it. Told once: opening the file makes a new WAL.
+    /// The WAL was deleted by hand, with commits that were not checkpointed. They are lost; the rest
+    /// is not damaged by it. Reported once, because opening the file creates a new WAL.
     WalDeleted {
-        /// Frames that were lost, where the `-shm` still told.
+        /// Frames that were lost, if the `-shm` still counts them.
         frames: Option<u64>,
     },
-    /// A transaction was cut off and left its rollback journal (`-journal`), which the next
-    /// connection that may write rolls back. Not damage: the check is of the database as it is
-    /// after that.
+    /// An interrupted transaction left a hot rollback journal (`-journal`), which the next connection
+    /// that may write rolls back. Not damage: the check reads the database as after the rollback.
     HotJournal {
         /// Bytes of the journal.
         bytes: u64,
         /// Pages that a rollback puts back.
         changed_pages: u64,
     },
-    /// A file next to the database may not be used by this user, although the database may: nothing
-    /// can be written, and no lock taken. Not damage.
+    /// This user may use the database, but not one of its sidecar files: it cannot write or lock.
+    /// Not damage.
     RefusedFile {
         /// The `-wal`, `-shm` or `-journal`.
         file: PathBuf,
-        /// What is refused to whom, and what to do.
+        /// Which access is refused to which user, and what to do.
         lines: Vec<String>,
     },
     /// The file is shorter than its page count, and the WAL does not make up for it.
     Truncated {
-        /// Pages that are nowhere.
+        /// Pages that are neither in the file nor in the WAL.
         missing_pages: u64,
         /// SQLite's.
         lines: Vec<String>,
     },
     /// The path leads to another file than the one that this process has open.
     Replaced {
-        /// What happened.
+        /// A sentence about it.
         lines: Vec<String>,
     },
-    /// No SQLite database, or its first page was overwritten.
+    /// The file is not an SQLite database, or its first page was overwritten.
     NotADatabase {
-        /// Something of SQLite is in it or next to it (a part of the header, a b-tree page, its
-        /// `-wal`, its `-journal`, the copy of its schema): it was one. Nothing can be repaired
-        /// where there is nothing.
+        /// The file or a sidecar file has a trace of SQLite (a part of the header, a b-tree page, a
+        /// `-wal`, a `-journal`, the copy of the schema): it was a database. Without a trace there
+        /// is nothing to repair.
         was_database: bool,
         /// SQLite's.
         lines: Vec<String>,
     },
-    /// Somebody holds the file: nothing is known of it. Never counted as damage.
+    /// Another connection held a lock on the file, so that it could not be checked. Never counted
+    /// as damage.
     Locked {
         /// SQLite's.
         lines: Vec<String>,
@@ -215,18 +215,18 @@ impl Serialize for Health {
 }
 
 impl Health {
-    /// Nobody can tell, because somebody held the file all the time.
+    /// Whether the file could not be checked, because another connection held a lock on it.
     pub fn is_locked(&self) -> bool {
         self.findings.iter().any(|finding| matches!(finding, Finding::Locked { .. }))
     }
 
-    /// What was found, in a sentence for each finding.
+    /// The findings, in a sentence each.
     pub fn summary(&self) -> String {
-        let told: Vec<_> = self.findings.iter().map(ToString::to_string).collect();
-        told.join("; ")
+        let sentences: Vec<_> = self.findings.iter().map(ToString::to_string).collect();
+        sentences.join("; ")
     }
 
-    /// Sets [`Self::ok`] by the findings.
+    /// Sets [`Self::ok`] from the findings.
     #[must_use]
     pub(super) fn judged(mut self) -> Self {
         self.ok = !self.is_locked() && !self.findings.iter().any(Finding::is_damage);
@@ -258,7 +258,7 @@ impl Finding {
                 lines
             }
             Self::FtsDamage { table, lines, .. } => {
-                write!(f, "the full-text index {table} is damaged, the rows it is of are not")?;
+                write!(f, "the full-text index {table} is damaged, its content is not")?;
                 lines
             }
             Self::ForeignKeyViolations { table, parent, rows, .. } => {
@@ -285,14 +285,14 @@ impl Finding {
                 lines
             }
             Self::Header { lines } => {
-                write!(f, "the database's header or schema makes no sense")?;
+                write!(f, "the database's header or schema is not valid")?;
                 lines
             }
             Self::StaleWal { lines, .. } => {
                 write!(
                     f,
-                    "the -wal next to the database is another one's; without it the database is \
-                     sound"
+                    "the -wal next to the database belongs to another database; without it the \
+                     database is sound"
                 )?;
                 lines
             }

@@ -1,6 +1,7 @@
-//! Rows that refer to none, by table and by the table referred to.
+//! Violated foreign keys, grouped by table and parent table.
 //!
-//! Called on the thread of the check. Source: <https://sqlite.org/pragma.html#pragma_foreign_key_check>.
+//! Called on the thread of the check. Source:
+//! <https://sqlite.org/pragma.html#pragma_foreign_key_check>.
 
 use rusqlite::ffi;
 
@@ -11,11 +12,11 @@ use super::schema::Schema;
 use super::watch::Watch;
 use crate::engine::{Connection, Error, Result};
 
-/// How many rowids a finding keeps.
+/// The most rowids that a finding keeps.
 const ROWIDS: usize = 100;
 
-/// `PRAGMA foreign_key_check`, table by table: a constraint that makes no sense to SQLite fails
-/// the check of its table, and of no other.
+/// Runs `PRAGMA foreign_key_check` table by table: a foreign key that SQLite cannot resolve fails
+/// only the check of its own table.
 pub(super) fn check(
     connection: &Connection,
     schema: &Schema,

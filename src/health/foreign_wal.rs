@@ -1,32 +1,32 @@
-//! Whether the WAL next to a database file is another file's: what proves it.
+//! Proves that the WAL next to a database file is another file's.
 //!
-//! Nothing in a WAL names its database: its salts and its checkpoint number are of the WAL alone. So
-//! the proof is a contradiction. Let a WAL be the file's own, and S the file as it was when the WAL
-//! began. Then
+//! A WAL does not name its database: its salts and its checkpoint number describe the WAL alone. So
+//! the proof is by contradiction. Assume that the WAL is the file's own, and let S be the file as it
+//! was when the WAL began. Then
 //!
-//! 1. each page of the file is the one of S, or that of a frame of the WAL;
-//! 2. the WAL holds every page that changed after S. A page that it does not hold is in the file as
-//!    it was in S and is in the newest version;
-//! 3. the change counter in page 1 never falls. A commit that writes page 1 stores the counter that
-//!    it has read, or that number plus one.
+//! 1. each page of the file is the page in S, or the page in a frame of the WAL;
+//! 2. the WAL has every page that changed after S. A page without a frame is in the file as it was
+//!    in S, and as it is in the newest version;
+//! 3. the change counter in page 1 never decreases. A commit that writes page 1 stores the counter
+//!    that it has read, or that number plus one.
 //!
-//! It follows what cannot be so with the file's own WAL:
+//! Each of these facts contradicts the assumption:
 //!
 //! | contradiction | follows from | needs the whole WAL |
 //! |---|---|---|
-//! | the WAL has pages of another size | the page size of a database in WAL mode does not change | no |
-//! | the first page 1 of the WAL is two or more changes ahead of the file's | 1, 3 | no |
-//! | the file's header is newer than the WAL's first one, and is none of the WAL's | 1, 3 | yes |
+//! | the WAL has another page size | a database in WAL mode keeps its page size | no |
+//! | the WAL's first page 1 is two or more changes ahead of the file's | 1, 3 | no |
+//! | the file's header is newer than the WAL's first one, and not in the WAL | 1, 3 | yes |
 //! | the WAL's database has pages that neither the WAL nor the file has | 2 | yes |
-//! | two or more b-trees of the WAL's schema begin on pages that the WAL does not hold and that are no roots in the file | 2 | yes |
+//! | [`ROOTS`] or more roots in the WAL's schema have no frame, and are no roots in the file | 2 | yes |
 //!
-//! The WAL is whole if what is behind its last commit is nothing, or frames of an earlier time: a WAL
-//! that was cut, or has a damaged frame in its middle, is older than what a checkpoint may have put
-//! into the file, so that rules 1 and 2 say nothing of it.
+//! The WAL is whole if its last commit is followed by nothing, or by frames of an earlier time. A
+//! WAL that was cut, or has a damaged frame in its middle, lacks frames that a checkpoint may have
+//! copied into the file, so that rules 1 and 2 do not hold for it.
 //!
-//! One fault must not make a proof. A page may have been damaged before it was written to the WAL,
-//! with a right checksum. Hence a page 1 counts only if its two copies of the change counter agree,
-//! and one row of the schema proves nothing. A caller asks only where the file alone is sound.
+//! One fault must not make a proof. A page may have been damaged before it was written to the WAL
+//! with a valid checksum. Hence a page 1 counts only if its two copies of the change counter agree,
+//! and one row of the schema proves nothing. The caller has checked that the file alone is sound.
 //!
 //! May call: `engine`, `format`. The thread that owns the connection.
 
@@ -37,17 +37,17 @@ use crate::engine::{Connection, OpenFiles, Overlay, Result, Storage, Task};
 use crate::format::wal::{FRAME_HEADER, Frame, HEADER, Header as Log};
 use crate::format::{Header, Page, header, lock_page};
 
-/// Bytes of a row of the schema, at most; a longer one proves nothing.
+/// The longest row of the schema that is read, in bytes; a longer row proves nothing.
 const LONGEST_ROW: u64 = 1 << 20;
 
-/// Roots that contradict the file before they prove something: one damaged page can make one up.
+/// The number of contradicting roots that make a proof: one damaged page can invent one root.
 const ROOTS: usize = 2;
 
-/// How far back in time the frames behind a WAL's last commit may lie, in resets of the WAL.
+/// The greatest age of the frames after a WAL's last commit, in resets of the WAL.
 const RESETS: u32 = 1 << 20;
 
-/// What proves that the WAL that `connection` has open is not the file's own, in words; none where
-/// nothing does. The file alone is sound, and no connection writes to either.
+/// A sentence with the proof that the WAL which `connection` has open is another file's; `None`
+/// without a proof. The file alone is sound, and no connection writes to the file or the WAL.
 ///
 /// # Errors
 /// A read that fails; `task`'s.
@@ -112,14 +112,14 @@ fn prove(database: &dyn Storage, wal: &dyn Storage, task: &dyn Task) -> Result<O
     let [(name, root), others @ ..] = strange.as_slice() else { return Ok(None) };
     Ok((strange.len() >= ROOTS).then(|| {
         format!(
-            "the schema in the -wal has {name} on page {root} and {} more where the file has other \
-             things",
+            "the schema in the -wal has the b-tree {name} on page {root}, and {} more, where the \
+             file has other pages",
             others.len()
         )
     }))
 }
 
-/// Bytes of a storage: fewer than `count` at its end only.
+/// Reads `count` bytes of a storage, fewer only at its end.
 fn bytes(storage: &dyn Storage, offset: u64, count: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; count];
     let read = storage.read_at(&mut bytes, offset)?;
@@ -141,7 +141,7 @@ fn headers_in(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<Vec<Vec
     while offset < overlay.end {
         if Frame::parse(&bytes(wal, offset, FRAME_HEADER)?).is_some_and(|frame| frame.page == 1) {
             let header = bytes(wal, offset + FRAME_HEADER as u64, header::SIZE)?;
-            // One after the other, many are alike.
+            // Most successive headers are equal.
             if headers.last() != Some(&header) {
                 headers.push(header);
             }
@@ -151,7 +151,7 @@ fn headers_in(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<Vec<Vec
     Ok(headers)
 }
 
-/// Whether nothing of the WAL is missing behind its last commit.
+/// Whether the WAL is whole: see the module's documentation.
 fn is_whole(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<bool> {
     let size = (FRAME_HEADER + log.page_size as usize) as u64;
     let end = wal.size()?;
@@ -170,7 +170,7 @@ fn is_whole(wal: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<bool> {
     Ok(true)
 }
 
-/// Pages of the WAL's database that are in neither of the two.
+/// The number of pages of the WAL's database that are neither in the WAL nor in the file.
 fn missing(database: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<u32> {
     let in_file = database.size()? / u64::from(log.page_size);
     let in_file = u32::try_from(in_file).unwrap_or(u32::MAX);
@@ -180,7 +180,7 @@ fn missing(database: &dyn Storage, log: &Log, overlay: &Overlay) -> Result<u32> 
     Ok(u32::try_from(beyond.filter(is_missing).count()).unwrap_or(u32::MAX))
 }
 
-/// Names and roots of the b-trees in a schema, as far as it can be read.
+/// Names and roots of the b-trees in a schema, as far as its pages can be read.
 fn roots_of(pages: &Pages<'_>) -> Result<Vec<(String, u32)>> {
     let mut roots = Vec::new();
     let mut seen = HashSet::new();
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::engine::Unwatched;
 
-    /// Numbers that are the same in every run: splitmix64.
+    /// Reproducible random numbers: splitmix64.
     struct Random(u64);
 
     impl Random {
@@ -258,7 +258,7 @@ mod tests {
         (fs::read(path).unwrap(), fs::read(wal).unwrap_or_default())
     }
 
-    /// A database as `random` has it, closed.
+    /// Makes a random database and closes it.
     fn make(path: &Path, random: &mut Random) {
         let sql = open(path);
         let size = 512 << random.below(5);
@@ -280,7 +280,7 @@ mod tests {
         }
     }
 
-    /// A transaction of whatever kind.
+    /// Runs a random transaction.
     fn change(sql: &rusqlite::Connection, random: &mut Random) {
         let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 't%'";
         let mut statement = sql.prepare(tables).unwrap();
@@ -303,7 +303,7 @@ mod tests {
             10 => format!("DROP TABLE {name}"),
             _ => "VACUUM".to_owned(),
         };
-        // What makes no sense in this schema is left out.
+        // A statement that this schema does not allow is skipped.
         drop(sql.execute_batch(&format!("BEGIN; {change}; COMMIT")));
         if !sql.is_autocommit() {
             sql.execute_batch("ROLLBACK").unwrap();
@@ -317,7 +317,7 @@ mod tests {
         prove(&Bytes(&pair.0), &Bytes(&pair.1), &Unwatched).unwrap()
     }
 
-    /// The file as a checkpoint leaves it that is cut off after so many pages, lowest first.
+    /// The file after a checkpoint that was interrupted after `pages` pages, lowest first.
     fn partly_checkpointed((file, wal): &Pair, pages: usize) -> Vec<u8> {
         let Some(log) = Log::parse(wal) else { return file.clone() };
         let overlay = Overlay::read(&Bytes(wal), &log, &Unwatched).unwrap();
@@ -333,7 +333,7 @@ mod tests {
         file
     }
 
-    /// The WAL with noise for one of its frames, and right checksums: a page that was damaged in
+    /// The WAL with noise in one of its frames, and valid checksums: a page that was damaged in
     /// memory before it was written.
     fn with_damaged_frame(wal: &[u8], random: &mut Random, keeps: usize) -> Vec<u8> {
         let mut wal = wal.to_vec();
@@ -355,8 +355,8 @@ mod tests {
         wal
     }
 
-    /// Whatever was done to a database, how far it was checkpointed, and where its WAL was damaged
-    /// or cut: nothing proves that the WAL is another file's.
+    /// A file's own WAL is never proven to be another file's, for any history, any checkpoint, and
+    /// any damage or truncation of the WAL.
     #[test]
     fn a_files_own_wal_is_never_proven_to_be_anothers() {
         let folder = tempfile::tempdir().unwrap();
@@ -394,7 +394,7 @@ mod tests {
                         let end = (at + 1 + random.below(600) as usize).min(wal.len());
                         wal[at..end].fill(0x5a);
                         ok(&(file.clone(), wal), "damaged in place");
-                        // It is cut somewhere but behind a commit.
+                        // The WAL is cut anywhere but at the end of a frame.
                         let end = HEADER as u64 + random.below((state.1.len() - HEADER) as u64);
                         let size = FRAME_HEADER as u64 + u64::from(log.page_size);
                         if (end - HEADER as u64).is_multiple_of(size) {
@@ -403,7 +403,7 @@ mod tests {
                         let cut = state.1[..usize::try_from(end).unwrap()].to_vec();
                         ok(&(file.clone(), cut), "cut");
                     }
-                    // The file as it was when the WAL began, or while it was checkpointed.
+                    // The file before or during a checkpoint.
                     for keeps in [0, 100, 300] {
                         let wal = with_damaged_frame(&state.1, random, keeps);
                         ok(&(file.clone(), wal), "damaged before it was written");
@@ -420,7 +420,7 @@ mod tests {
         open(path).execute_batch(sql).unwrap();
     }
 
-    /// SQL that inserts so many rows.
+    /// SQL that inserts `count` rows.
     fn rows(table: &str, count: u32) -> String {
         format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
@@ -428,7 +428,7 @@ mod tests {
         )
     }
 
-    /// What a checkout, a restore or a sync tool leaves, for each thing that proves it.
+    /// The result of a checkout, a restore or a sync tool, one case for each contradiction.
     #[test]
     fn a_wal_is_proven_to_be_anothers_by_what_contradicts_the_file() {
         let folder = tempfile::tempdir().unwrap();
@@ -465,9 +465,9 @@ mod tests {
             case("has pages of", &[size], &[&few]);
             // A backup of an earlier time was put back.
             case("was written at change", &[], &[&few, &many, &few]);
-            // Another branch, on which more was done.
+            // The file is from a branch with more transactions.
             case("no such header", &[&many, &many, &few], &[&many]);
-            // Another branch, on which as much was done, and less was written.
+            // The file is from a branch with as many transactions and fewer pages.
             case(
                 "neither in it nor in",
                 &[&few],
@@ -478,7 +478,7 @@ mod tests {
             );
             let other_schema = "DROP TABLE t; DROP TABLE u; CREATE TABLE w (b);";
             case(
-                "where the file has other things",
+                "where the file has other pages",
                 &[&format!("BEGIN; {other_schema}{}{}; COMMIT", many, many)
                     .replace("INTO t", "INTO w")],
                 &["INSERT INTO u VALUES (1, 2); CREATE TABLE v (a)"],
@@ -486,7 +486,7 @@ mod tests {
         }
     }
 
-    /// Two branches of one database on which as much was done: nothing tells them apart for sure.
+    /// Two branches of one database with as many transactions: no fact distinguishes them for sure.
     #[test]
     fn where_nothing_contradicts_the_file_nothing_is_proven() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,35 +1,35 @@
-//! Full-text indexes of tables that keep their own text (`content='…'`), against that text.
+//! Compares full-text indexes with the text of their external content tables (`content='…'`).
 //!
-//! Such an index may leave rows out on purpose: triggers with a WHEN clause keep deleted rows that
-//! are not purged yet out of it. So there are three answers:
+//! Such an index may leave rows out on purpose: a trigger with a WHEN clause may exclude rows, such
+//! as those marked as deleted. So there are three results:
 //!
 //! | the index | finding |
 //! |---|---|
-//! | holds some of the rows, or all of them, and says of each what its text says | none |
-//! | has entries of rows that are gone, or whose text is another by now | [`FtsStale`], no damage |
+//! | has the right entries for some or all of the rows | none |
+//! | has entries of deleted rows, or of an earlier text of a row | [`FtsStale`], no damage |
 //! | fails its module's own check, or a statement, with `SQLITE_CORRUPT_VTAB` | [`FtsDamage`] |
 //!
-//! A stale index is easily made: `INSERT OR REPLACE` fires no delete trigger unless
+//! Stale indexes are common: `INSERT OR REPLACE` fires no delete trigger unless
 //! `recursive_triggers` is on.
 //!
-//! SQLite's checks look whether an FTS5 index is well-formed, and leave external content alone.
-//! FTS5 can compare all rows with all entries, but only as a write (`'integrity-check'` with rank 1,
-//! <https://sqlite.org/fts5.html#the_integrity_check_command>). Where the connection holds the
-//! write lock already, FTS5 is asked first, inside a savepoint that is rolled back.
+//! SQLite's checks test whether an FTS5 index is well-formed, and ignore external content. FTS5 can
+//! compare all rows with all entries, but only as a write (`'integrity-check'` with rank 1,
+//! <https://sqlite.org/fts5.html#the_integrity_check_command>). If the connection already holds the
+//! write lock, that command runs first, inside a savepoint that is rolled back.
 //!
-//! Otherwise the two sides are compared here, for the rows that the index holds (`%_docsize` lists
-//! them): one sum over all tokens (term, row, column, position) of the index, as `fts5vocab` lists
-//! them, and one over those that the same tokenizer finds in the rows' text; and what FTS5
-//! remembers of sizes (`%_docsize`, and the averages in `%_data`,
-//! <https://sqlite.org/fts5.html#fts5_data_structures>) with what it would remember of that text.
-//! The text is indexed in a temporary contentless table a mebibyte at a time, so that neither
-//! memory nor disk depends on the table's size. Without `%_docsize` (`columnsize=0`) the rows are
-//! those that have tokens in the index, which takes a temporary table of their numbers.
+//! Otherwise this module compares the two, for the rows that the index has (listed by
+//! `%_docsize`). It compares a sum over all tokens (term, row, column, position) of the index, as
+//! `fts5vocab` lists them, with the sum over the tokens that the same tokenizer finds in the rows'
+//! text. It also compares the sizes that FTS5 stores (`%_docsize`, and the averages in `%_data`,
+//! <https://sqlite.org/fts5.html#fts5_data_structures>) with those of the text. The text is indexed
+//! in a temporary contentless table a mebibyte at a time, so that neither memory nor disk depends
+//! on the table's size. Without `%_docsize` (`columnsize=0`) the rows are those with tokens in the
+//! index, whose rowids go to a temporary table.
 //!
 //! The check of FTS3 and FTS4 compares all rows with all entries, and so fails for an index that
-//! leaves rows out. Its verdict is taken for damage only where a scan of the index's terms fails,
-//! or where no row is left out. In between, FTS4 compares a temporary copy of the index with the
-//! rows that the index holds.
+//! leaves rows out. Its failure counts as damage only if a scan of the index's terms fails, or if
+//! the index leaves no row out. In every other case FTS4 compares a temporary copy of the index
+//! with the rows that the index has.
 //!
 //! [`FtsStale`]: super::Finding::FtsStale
 //! [`FtsDamage`]: super::Finding::FtsDamage
@@ -49,13 +49,13 @@ use super::watch::Watch;
 use crate::engine::{Class, Connection, Error, Result};
 use crate::format::number::varint;
 
-/// Where FTS5 has its totals: how many rows there are, and how many tokens in each column.
+/// The `%_data` row with FTS5's totals: the number of rows, and of tokens in each column.
 const AVERAGES: i64 = 1;
 
 /// How much text is indexed at a time, in bytes.
 const PORTION: usize = 1 << 20;
 
-/// Looks at each full-text index, and corrects what SQLite's check said of it.
+/// Checks each full-text index, and corrects the findings of SQLite's check about it.
 pub(super) fn check(
     connection: &Connection,
     kind: Kind,
@@ -93,8 +93,8 @@ pub(super) fn check(
                 let rows = index.rows(connection);
                 findings.set_left_out(&table.name, rows.ok().and_then(|rows| rows.left_out));
             }
-            // One that cannot be compared (its tokenizer is unknown to this connection, its table
-            // is gone) is passed over: that is no damage.
+            // An index that cannot be compared (its tokenizer is unknown to this connection, its
+            // content table is missing) is skipped: that is not damage.
             Err(error) if error.errcode & 0xff == ffi::SQLITE_ERROR => {}
             Err(error) => return Err(error),
         }
@@ -102,13 +102,13 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Runs `work`, which may make temporary tables, and takes back what it made.
+/// Runs `work`, which may create temporary tables, inside a savepoint, and rolls it back.
 fn in_savepoint<R>(connection: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
     execute(connection, "SAVEPOINT fusion_sqlite_full_text")?;
     let done = work();
     let ended =
         execute(connection, "ROLLBACK TO fusion_sqlite_full_text; RELEASE fusion_sqlite_full_text");
-    // Some errors have ended the savepoint.
+    // Some errors roll the whole transaction back, and the savepoint with it.
     let done = done?;
     ended?;
     Ok(done)
@@ -120,34 +120,34 @@ fn may_write(connection: &Connection) -> bool {
     unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) == ffi::SQLITE_TXN_WRITE }
 }
 
-/// What is to be said of an index.
+/// The result of examining an index.
 #[derive(Debug)]
 enum Said {
-    /// No more than what was said already.
+    /// The findings so far are right.
     Nothing,
-    /// It is in order, whatever was said.
+    /// The index is sound: findings of damage are removed.
     Sound,
-    /// It is damaged, as was said.
+    /// The index is damaged: the finding of damage stays.
     Damaged { left_out: Option<u64> },
-    /// It is in order, and not up to date.
+    /// The index is sound, and stale.
     Stale { rows: Rows, lines: Vec<String> },
 }
 
-/// The rows of an index against those of its content.
+/// The rows of an index compared with those of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
-    /// Rows that it holds, and that are not in its content.
+    /// Rows of the index that are not in its content.
     pub gone: u64,
-    /// Rows of its content that it does not hold. None where that cannot be counted.
+    /// Rows of the content that are not in the index. `None` if they cannot be counted.
     pub left_out: Option<u64>,
 }
 
 /// Where a full-text index has its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// In its own tables: all of it is in the index.
+    /// In its own tables: every row is in the index.
     Own,
-    /// Nowhere: the index cannot be rebuilt.
+    /// It is contentless: the index cannot be rebuilt.
     None,
     /// In this table or view.
     External(String),
@@ -162,7 +162,7 @@ enum Version {
 }
 
 impl Version {
-    /// The column of `%_docsize` with the row's number.
+    /// The column of `%_docsize` with the rowid.
     fn id(self) -> &'static str {
         match self {
             Self::Four => "docid",
@@ -171,23 +171,23 @@ impl Version {
     }
 }
 
-/// A full-text index, by its statement.
+/// A full-text index, as its CREATE statement describes it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FullText {
     name: String,
     version: Version,
     content: Content,
-    /// The column of external content with the row's number.
+    /// The column of external content with the rowid.
     rowid: String,
-    /// Whether it has a table of its rows' sizes, which lists the rows.
+    /// Whether it has a `%_docsize` table, which lists its rows.
     has_sizes: bool,
-    /// The arguments that say what is kept of a text: columns (FTS5), tokenizer, detail,
-    /// columnsize.
+    /// The arguments that determine the tokens and sizes of a text: columns (FTS5), tokenizer,
+    /// detail, columnsize.
     arguments: Vec<String>,
 }
 
 impl FullText {
-    /// The index of the virtual table `name` that `sql` makes; none if it makes another.
+    /// The index of the virtual table `name` that `sql` creates; `None` if its module is another.
     pub fn of(name: &str, sql: &str) -> Option<Self> {
         let (module, arguments) = module(sql)?;
         let is = |module: &str, names: &[&str]| {
@@ -224,7 +224,7 @@ impl FullText {
             (_, "content") if value.is_empty() => self.content = Content::None,
             (_, "content") => self.content = Content::External(value.to_owned()),
             (Version::Five, "content_rowid") => self.rowid = value.to_owned(),
-            // Extra indexes, which say nothing that the index does not say.
+            // Prefix indexes are derived from the index.
             (Version::Five, "prefix") => {}
             (Version::Five, "columnsize") => {
                 self.has_sizes = value != "0";
@@ -247,7 +247,7 @@ impl FullText {
         }
     }
 
-    /// One of its own tables.
+    /// One of its shadow tables.
     fn own(&self, suffix: &str) -> String {
         format!("main.{}", identifier(&format!("{}_{suffix}", self.name)))
     }
@@ -261,8 +261,8 @@ impl FullText {
         &self.content
     }
 
-    /// The statement that lists the rows that the index holds in a temporary table,
-    /// `fusion_sqlite_held`. None where it has no such list.
+    /// The statement that copies the rowids of the index to a temporary table,
+    /// `fusion_sqlite_held`. `None` without a `%_docsize` table.
     pub fn list_of_held(&self) -> Option<String> {
         self.has_sizes.then(|| {
             format!(
@@ -273,8 +273,8 @@ impl FullText {
         })
     }
 
-    /// The statements that make the index anew of those rows of its external content that
-    /// `fusion_sqlite_held` lists, so that a row that it leaves out stays left out. None where its
+    /// The statements that rebuild the index from those rows of its external content that
+    /// `fusion_sqlite_held` lists, so that rows which it leaves out stay left out. `None` if its
     /// content is not external.
     ///
     /// # Errors
@@ -302,12 +302,12 @@ impl FullText {
         )))
     }
 
-    /// The column of external content with the row's number, as an identifier.
+    /// The column of external content with the rowid, as an identifier.
     pub fn rowid(&self) -> String {
         identifier(&self.rowid)
     }
 
-    /// Whether the index passes its module's own check, but for rows that it leaves out.
+    /// Whether the index passes its module's own check, apart from rows that it leaves out.
     ///
     /// # Errors
     /// SQLite's.
@@ -326,7 +326,7 @@ impl FullText {
         }
     }
 
-    /// Which rows it holds, against those of its content.
+    /// Compares the rows of the index with those of its content.
     ///
     /// # Errors
     /// SQLite's.
@@ -334,7 +334,7 @@ impl FullText {
         in_savepoint(connection, || self.count(connection))
     }
 
-    /// [`Self::rows`]; may leave the temporary table of [`Self::list_held`].
+    /// As [`Self::rows`]; may leave the temporary table of [`Self::list_held`].
     fn count(&self, connection: &Connection) -> Result<Rows> {
         let content = match &self.content {
             Content::Own => return Ok(Rows { gone: 0, left_out: Some(0) }),
@@ -402,7 +402,7 @@ impl FullText {
             return self.examine_four(connection, kind, content);
         }
         if failed {
-            // Which rows a damaged index holds may be beyond counting.
+            // The rows of a damaged index may not be countable.
             let left_out = self.rows(connection).ok().and_then(|rows| rows.left_out);
             return Ok(Said::Damaged { left_out });
         }
@@ -412,12 +412,12 @@ impl FullText {
         let rows = self.count(connection)?;
         let mut lines = lines_of(rows, content);
         if lines.is_empty() && !self.compare(connection, content)? {
-            lines.push(format!("it does not say of its rows what {content} says of them"));
+            lines.push(format!("its entries differ from the text of their rows in {content}"));
         }
         Ok(if lines.is_empty() { Said::Nothing } else { Said::Stale { rows, lines } })
     }
 
-    /// Looks at an FTS3 or FTS4 index that SQLite's check does not find equal to all its content.
+    /// Examines an FTS3 or FTS4 index for which SQLite's check has failed.
     fn examine_four(&self, connection: &Connection, kind: Kind, content: &str) -> Result<Said> {
         let scan = format!(
             "CREATE VIRTUAL TABLE temp.fusion_sqlite_terms USING fts4aux(main, {})",
@@ -436,7 +436,7 @@ impl FullText {
             Err(error) => return Err(error),
         };
         if kind == Kind::Quick {
-            // Comparing is a full check's.
+            // Only a full check compares.
             return Ok(if is_damage { Said::Nothing } else { Said::Sound });
         }
         let rows = self.count(connection)?;
@@ -445,12 +445,12 @@ impl FullText {
         }
         let mut lines = lines_of(rows, content);
         if lines.is_empty() && !(self.has_sizes && self.compare_four(connection, content)?) {
-            lines.push(format!("it does not say of its rows what {content} says of them"));
+            lines.push(format!("its entries differ from the text of their rows in {content}"));
         }
         Ok(if lines.is_empty() { Said::Sound } else { Said::Stale { rows, lines } })
     }
 
-    /// Has FTS4 compare a copy of the index with the rows that the index holds.
+    /// Makes FTS4 compare a copy of the index with the rows that the index has.
     fn compare_four(&self, connection: &Connection, content: &str) -> Result<bool> {
         let sql = connection.sql()?;
         let mut arguments = columns(sql, &self.name).map_err(Error::from)?;
@@ -476,15 +476,14 @@ impl FullText {
         agrees(execute(connection, ask))
     }
 
-    /// Has FTS5 compare all rows of its content with all entries.
+    /// Makes FTS5 compare all rows of the content with all entries.
     fn ask(&self, connection: &Connection) -> Result<bool> {
         let name = identifier(&self.name);
         let sql = format!("INSERT INTO main.{name}({name}, rank) VALUES ('integrity-check', 1)");
         agrees(execute(connection, &sql))
     }
 
-    /// Compares the rows that an FTS5 index holds, all of which are in its content, with their
-    /// text.
+    /// Compares the entries of an FTS5 index, whose rows are all in its content, with their text.
     fn compare(&self, connection: &Connection, content: &str) -> Result<bool> {
         let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
         let sql = connection.sql()?;
@@ -550,14 +549,14 @@ impl FullText {
         totals.add(&Totals::of(sql, "temp", "fusion_sqlite_text").map_err(at)?);
         let mut found = Tokens::default();
         found.add(sql, "fusion_sqlite_found").map_err(at)?;
-        let told = Totals::of(sql, "main", &self.name).map_err(at)?;
+        let stored = Totals::of(sql, "main", &self.name).map_err(at)?;
         Ok(found == expected
-            && told.tokens == totals.tokens
-            && (!self.has_sizes || told.rows == self.rows_with_size(sql).map_err(at)?))
+            && stored.tokens == totals.tokens
+            && (!self.has_sizes || stored.rows == self.rows_with_size(sql).map_err(at)?))
     }
 
-    /// Whether the sizes of the rows that are in the temporary index are those that this one
-    /// remembers.
+    /// Whether this index stores the same sizes as the temporary index, for the temporary index's
+    /// rows.
     fn has_sizes_of_portion(&self, sql: &rusqlite::Connection) -> rusqlite::Result<bool> {
         if !self.has_sizes {
             return Ok(true);
@@ -581,7 +580,7 @@ impl FullText {
     }
 }
 
-/// What there is to say about rows that are gone.
+/// The line about entries without a row.
 fn lines_of(rows: Rows, content: &str) -> Vec<String> {
     match rows.gone {
         0 => Vec::new(),
@@ -590,7 +589,7 @@ fn lines_of(rows: Rows, content: &str) -> Vec<String> {
     }
 }
 
-/// Whether a module found its index to agree with the content.
+/// Whether the module's check found that the index agrees with the content.
 fn agrees(said: Result<()>) -> Result<bool> {
     match said {
         Ok(()) => Ok(true),
@@ -599,7 +598,7 @@ fn agrees(said: Result<()>) -> Result<bool> {
     }
 }
 
-/// What FTS5 remembers of an index as a whole.
+/// The totals that FTS5 stores for an index.
 #[derive(Debug, Default)]
 struct Totals {
     rows: u64,
@@ -608,7 +607,7 @@ struct Totals {
 }
 
 impl Totals {
-    /// What the index `name` remembers, once it has written that down; nothing where it has not.
+    /// The stored totals of the index `name`; empty if FTS5 has not written them.
     fn of(sql: &rusqlite::Connection, schema: &str, name: &str) -> rusqlite::Result<Self> {
         let data = identifier(&format!("{name}_data"));
         let record: Option<Vec<u8>> = sql
@@ -637,7 +636,7 @@ impl Totals {
         }
     }
 
-    /// Without columns at the end that have no tokens: an empty index may leave them out.
+    /// Removes columns without tokens at the end: an empty index may not store them.
     fn trimmed(mut self) -> Self {
         while self.tokens.last() == Some(&0) {
             self.tokens.pop();
@@ -646,7 +645,7 @@ impl Totals {
     }
 }
 
-/// The columns of a table, as identifiers; hidden ones are not among them.
+/// The columns of a table, as identifiers, without hidden columns.
 fn columns(sql: &rusqlite::Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let mut statement = sql.prepare(&format!("PRAGMA main.table_info({})", quoted(table)))?;
     let names = statement.query_map([], |row| row.get::<_, String>(1))?;
@@ -714,7 +713,8 @@ fn module_name(text: &str) -> Option<&str> {
     Some(name.trim_matches(['"', '`', '[', ']', '\'', ';']))
 }
 
-/// Characters outside of quotes, each with the parentheses that are open before it.
+/// Characters outside of quotes, each with its byte index and the number of parentheses open before
+/// it.
 fn positions(sql: &str) -> impl Iterator<Item = (usize, usize, char)> {
     let mut quote = None;
     let mut depth = 0_usize;

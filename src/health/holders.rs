@@ -1,8 +1,8 @@
-//! Who has a database open, and which of SQLite's locks they hold.
+//! The processes that have a database open, and the SQLite locks that they hold.
 //!
-//! Linux tells it under `/proc` (proc(5)): every process's descriptors, to be compared by `stat`,
-//! and the locks that were taken through each. Nothing of the database is opened. Elsewhere it
-//! cannot be known. Any thread.
+//! On Linux `/proc` (proc(5)) lists each process's file descriptors, which are compared by `stat`,
+//! and the locks taken through each descriptor. No file of the database is opened. Other systems
+//! do not provide this. Any thread.
 
 use std::path::Path;
 
@@ -40,9 +40,9 @@ impl Role {
 pub struct Holder {
     /// Its number.
     pub pid: u32,
-    /// Its command line, at most 200 characters; empty where the system does not tell.
+    /// Its command line, at most 200 characters; empty if the system does not report it.
     pub command: String,
-    /// It is the process that asks.
+    /// It is this process.
     pub this_process: bool,
     /// Which files it has open.
     pub files: Vec<Role>,
@@ -52,31 +52,31 @@ pub struct Holder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldLock {
-    /// Whose; none where the system does not tell.
+    /// The process that holds it; `None` if the system does not report it.
     pub pid: Option<u32>,
-    /// On which file.
+    /// The locked file.
     pub file: Role,
     /// `ofd` (of an open file description) or `posix` (of a process).
     pub kind: &'static str,
-    /// It keeps everybody else out of what it stands for, instead of letting others share it.
+    /// It is an exclusive lock, not a shared one.
     pub exclusive: bool,
-    /// What it stands for, in SQLite's terms; see [`meanings`].
+    /// SQLite's names of the locks on these bytes; see [`meanings`].
     pub stands_for: Vec<&'static str>,
 }
 
-/// Who has a database open.
+/// The processes that have a database open, and their locks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Holders {
-    /// The processes, by number; none where it cannot be known.
+    /// The processes, by number; `None` if the system does not report them.
     pub processes: Option<Vec<Holder>>,
-    /// The locks; none where it cannot be known.
+    /// The locks; `None` if the system does not report them.
     pub locks: Option<Vec<HeldLock>>,
-    /// Why the answer may be incomplete, for a person.
+    /// Why the lists may be incomplete, for a person.
     pub unknown: Option<String>,
 }
 
-/// Who has the database at `path` open.
+/// The processes that have the database at `path` open.
 pub fn holders(path: &Path) -> Holders {
     let mut files = Vec::new();
     for (role, suffix) in Role::ALL {
@@ -102,9 +102,9 @@ const WAL_LOCKS: [(u64, u64, &str); 5] = [
     (128, 128, "open"),
 ];
 
-/// What a lock on the bytes `first` to `last` stands for: `shared`, `reserved`, `pending` or
+/// SQLite's names for a lock on the bytes `first` to `last`: `shared`, `reserved`, `pending` or
 /// `exclusive` on a database; `write`, `checkpoint`, `recover`, `read` or `open` on a `-shm`.
-/// Empty for bytes that are no lock of SQLite's.
+/// Empty for bytes that SQLite does not lock.
 pub fn meanings(file: Role, exclusive: bool, first: u64, last: u64) -> Vec<&'static str> {
     let covers = |from: u64, to: u64| first <= to && last >= from;
     match file {
@@ -138,7 +138,9 @@ mod platform {
         Holders {
             processes: None,
             locks: None,
-            unknown: Some("this system does not tell which processes have a file open".to_owned()),
+            unknown: Some(
+                "this system does not report which processes have a file open".to_owned(),
+            ),
         }
     }
 }
@@ -151,7 +153,7 @@ mod platform {
 
     use super::{FileId, HeldLock, Holder, Holders, Role, meanings};
 
-    /// Of a command line that is shown.
+    /// Characters of a command line that are reported.
     const LONGEST_COMMAND: usize = 200;
 
     pub(super) fn holders(files: &[(Role, FileId)]) -> Holders {
@@ -171,11 +173,11 @@ mod platform {
                 Ok(open) if open.is_empty() => {}
                 Ok(open) => processes.push(holder(pid, open)),
                 Err(ErrorKind::PermissionDenied) => unseen += 1,
-                // It has ended meanwhile.
+                // The process has ended.
                 Err(_) => {}
             }
         }
-        // The kernel's own list has the locks of processes whose descriptors are not for us.
+        // The kernel's list also has the locks of processes whose descriptors we may not read.
         if let Ok(list) = fs::read_to_string("/proc/locks") {
             for (lock, id) in list.lines().filter_map(parse) {
                 let Some((role, _)) = files.iter().find(|(_, file)| same(*file, id)) else {
@@ -195,14 +197,14 @@ mod platform {
         processes.sort_by_key(|process| process.pid);
         let unknown = (unseen > 0).then(|| {
             format!(
-                "{unseen} processes of other users could not be looked into; run it as root to \
-                 see them"
+                "the open files of {unseen} processes of other users could not be read; run it as \
+                 root to see them"
             )
         });
         Holders { processes: Some(processes), locks: Some(locks), unknown }
     }
 
-    /// Whether the kernel's list means a lock that is known with its owner.
+    /// Whether a lock in the kernel's list is the `known` lock.
     fn alike(known: &HeldLock, listed: &HeldLock) -> bool {
         known.file == listed.file
             && known.kind == listed.kind
@@ -229,7 +231,7 @@ mod platform {
         }
     }
 
-    /// Which of `files` a process has open; adds the locks that it took through them.
+    /// Which of `files` a process has open; adds the locks taken through their descriptors.
     fn open_files(
         process: &Path,
         pid: u32,
@@ -239,7 +241,7 @@ mod platform {
         let mut open = Vec::new();
         for entry in fs::read_dir(process.join("fd")).map_err(|error| error.kind())? {
             let Ok(entry) = entry else { continue };
-            // The link leads to the open file itself, whatever has become of its name.
+            // The link leads to the open file itself, even if the file was renamed or deleted.
             let Ok(id) = FileId::of(&entry.path()) else { continue };
             let Some((role, _)) = files.iter().find(|(_, file)| *file == id) else { continue };
             open.push(*role);
@@ -332,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_are_told_in_sqlites_terms() {
+    fn locks_have_sqlites_names() {
         let database = |exclusive, first, last| meanings(Role::Database, exclusive, first, last);
         assert_eq!(database(false, SHARED_FIRST, SHARED_LAST), ["shared"]);
         assert_eq!(database(true, RESERVED, RESERVED), ["reserved"]);
