@@ -149,7 +149,7 @@ test('a stale WAL stays where it is while another process has the file open', as
   const other = new Other(t, 'leaves-wal.mjs', [file, 'PRAGMA schema_version'])
   await other.says('done')
   const error = t.throws(() => new HardenedDatabase(file)) as FusionSqliteError
-  t.regex(error.message, /nobody else.*has the database open/)
+  t.regex(error.message, /no other connection.*has the database open/)
   t.true(existsSync(`${file}-wal`))
   other.process.kill('SIGKILL')
   await other.ended

@@ -408,9 +408,10 @@ impl Log {
         let failed = self.shared.queue.lock().failing.as_ref().map(|(since, _)| *since);
         let waiting = Waiting { before, thread: Some(thread) };
         let settled = self.shared.queue.fail_waiting(error, &waiting);
-        let told = !settled.is_empty();
+        let answered = !settled.is_empty();
         self.shared.deliver(settled);
-        LockedOut { told, lasts: before.zip(failed).is_some_and(|(before, since)| since <= before) }
+        let lasts = before.zip(failed).is_some_and(|(before, since)| since <= before);
+        LockedOut { told: answered, lasts }
     }
 
     /// Whether entries are queued.

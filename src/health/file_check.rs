@@ -42,8 +42,8 @@ const PAGES: std::ffi::c_int = 1000;
 const SETTINGS: &str = "PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0; \
                         PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON";
 
-/// Checks the file at `path`, an absolute path without symbolic links. Waits for a lock on it for at
-/// most `patience`.
+/// Checks the file at `path`, an absolute path without symbolic links. Waits for a lock on it for
+/// at most `patience`.
 ///
 /// # Errors
 /// `task`'s; errors that are neither damage nor contention: no such file, no permission, a failed
@@ -103,8 +103,8 @@ fn examined(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
     Ok(health)
 }
 
-/// Whether a finding shows that pages of the file do not belong together. A damaged full-text index,
-/// or an index that merely differs from its table, does not show that.
+/// Whether a finding shows that pages of the file do not belong together. A damaged full-text
+/// index, or an index that merely differs from its table, does not show that.
 pub(super) fn is_broken(health: &Health) -> bool {
     health.findings.iter().any(|finding| {
         matches!(
@@ -163,9 +163,9 @@ fn patiently(
     }
 }
 
-/// `SQLITE_BUSY` while connections of this process have a replaced `-wal` or `-shm` open. SQLite maps
-/// the `-shm` once for each process: a connection opened now would read the new WAL with the old
-/// WAL-index, and report damage that the file does not have.
+/// `SQLITE_BUSY` while connections of this process have a replaced `-wal` or `-shm` open. SQLite
+/// maps the `-shm` once for each process: a connection opened now would read the new WAL with the
+/// old WAL-index, and report damage that the file does not have.
 fn left_behind(path: &Path) -> Option<Error> {
     let file = DatabaseFile::opened(FileId::of(path).ok()?)?;
     (file.is_being_reopened() || file.check_beside().is_err()).then(|| {
@@ -203,8 +203,8 @@ fn with_wal(path: &Path, kind: Kind, patience: Duration, task: &dyn Task) -> Res
 /// A private copy of a database with a rollback journal: a check of the file itself would block
 /// every commit until it ends. SQLite writes the copy to an unnamed temporary file. Returns `None`,
 /// so that the file itself is checked, in WAL mode, where readers do not block writers; with a hot
-/// journal, because no connection can write before its rollback; and if SQLite cannot copy the file,
-/// because the check of it then ends soon.
+/// journal, because no connection can write before its rollback; and if SQLite cannot copy the
+/// file, because the check of it then ends soon.
 fn copied(
     connection: &Reader,
     path: &Path,
@@ -345,8 +345,8 @@ pub fn deleted_wal(path: &Path) -> Option<Finding> {
 }
 
 /// Frames that the WAL-index counts and that no checkpoint has copied into the file
-/// (<https://sqlite.org/walformat.html#the_wal_index_header>). `None` if the WAL-index is not valid.
-/// It is read with file calls, because no connection has it open: see [`Alone`].
+/// (<https://sqlite.org/walformat.html#the_wal_index_header>). `None` if the WAL-index is not
+/// valid. It is read with file calls, because no connection has it open: see [`Alone`].
 fn frames_only_in_wal(shm: &Path) -> Option<u64> {
     const HEADER: usize = 48;
     const IS_INIT: usize = 12;
@@ -367,8 +367,8 @@ fn frames_only_in_wal(shm: &Path) -> Option<u64> {
 }
 
 /// A connection to a WAL database with SQLite's exclusive lock on the file: no other connection, in
-/// this process or another, has the file open while it lives. It reads the WAL, but does not use the
-/// `-shm`. Closing it neither checkpoints nor removes a file.
+/// this process or another, has the file open while it lives. It reads the WAL, but does not use
+/// the `-shm`. Closing it neither checkpoints nor removes a file.
 pub(super) struct Alone {
     pub connection: Connection,
 }

@@ -55,7 +55,7 @@ pub enum Finding {
         needs_application: bool,
         /// Damaged pages of its b-tree, where SQLite names them.
         pages: Vec<u32>,
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// A virtual table's own index is damaged (`SQLITE_CORRUPT_VTAB`): rebuild it. The file is
@@ -66,7 +66,7 @@ pub enum Finding {
         /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
         /// them. `None` if they were not or cannot be counted.
         left_out: Option<u64>,
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// A full-text index is sound but stale: it has entries of deleted rows, or of an earlier text
@@ -79,7 +79,7 @@ pub enum Finding {
         /// Rows of its content that the index leaves out, perhaps on purpose: a rebuild would add
         /// them. `None` if they cannot be counted.
         left_out: Option<u64>,
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// Rows whose foreign key refers to a missing row. Not damage of the file.
@@ -98,7 +98,7 @@ pub enum Finding {
     ConstraintViolations {
         /// The table.
         table: String,
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// The freelist, or the pointer map of an auto-vacuum file, is damaged, or pages are neither
@@ -106,7 +106,7 @@ pub enum Finding {
     Freelist {
         /// Pages, where SQLite names them.
         pages: Vec<u32>,
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// A table's b-tree is damaged: rows are missing or wrong.
@@ -115,12 +115,12 @@ pub enum Finding {
         table: String,
         /// Damaged pages, where SQLite names them.
         pages: Vec<u32>,
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// The header or the schema is not valid.
     Header {
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// The WAL next to the file is another file's: the file passes the check only without the WAL,
@@ -132,8 +132,8 @@ pub enum Finding {
         lines: Vec<String>,
     },
     /// The file passes the check only without its WAL, without a proof that the WAL is another
-    /// file's. The WAL may be the file's own and have the only copy of commits, so it is left alone
-    /// unless a person asks for its removal.
+    /// file's. The WAL may be the file's own and have the only copy of commits, so it stays
+    /// unless a person asks to put it aside.
     UnclearWal {
         /// Bytes of the WAL.
         bytes: u64,
@@ -148,14 +148,15 @@ pub enum Finding {
         /// The error.
         lines: Vec<String>,
     },
-    /// The WAL was deleted by hand, with commits that were not checkpointed. They are lost; the rest
-    /// is not damaged by it. Reported once, because opening the file creates a new WAL.
+    /// The WAL was deleted by hand, with commits that were not checkpointed. They are lost; the
+    /// rest is not damaged by it. Reported once, because opening the file creates a new WAL.
     WalDeleted {
         /// Frames that were lost, if the `-shm` still counts them.
         frames: Option<u64>,
     },
-    /// An interrupted transaction left a hot rollback journal (`-journal`), which the next connection
-    /// that may write rolls back. Not damage: the check reads the database as after the rollback.
+    /// An interrupted transaction left a hot rollback journal (`-journal`), which the next
+    /// connection that may write rolls back. Not damage: the check reads the database as after the
+    /// rollback.
     HotJournal {
         /// Bytes of the journal.
         bytes: u64,
@@ -174,7 +175,7 @@ pub enum Finding {
     Truncated {
         /// Pages that are neither in the file nor in the WAL.
         missing_pages: u64,
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// The path leads to another file than the one that this process has open.
@@ -188,13 +189,13 @@ pub enum Finding {
         /// `-wal`, a `-journal`, the copy of the schema): it was a database. Without a trace there
         /// is nothing to repair.
         was_database: bool,
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
     /// Another connection held a lock on the file, so that it could not be checked. Never counted
     /// as damage.
     Locked {
-        /// SQLite's.
+        /// SQLite's lines about it.
         lines: Vec<String>,
     },
 }

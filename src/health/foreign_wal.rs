@@ -1,8 +1,8 @@
 //! Proves that the WAL next to a database file is another file's.
 //!
 //! A WAL does not name its database: its salts and its checkpoint number describe the WAL alone. So
-//! the proof is by contradiction. Assume that the WAL is the file's own, and let S be the file as it
-//! was when the WAL began. Then
+//! the proof is by contradiction. Assume that the WAL is the file's own, and let S be the file as
+//! it was when the WAL began. Then
 //!
 //! 1. each page of the file is the page in S, or the page in a frame of the WAL;
 //! 2. the WAL has every page that changed after S. A page without a frame is in the file as it was

@@ -1,9 +1,8 @@
-//! What can be said of a database file without changing it: who has it open, what is in its
-//! header, how long its WAL is, what lies beside it.
+//! Facts about a database file, found without changing it: the processes that have it open, its
+//! header, the length of its WAL, and related files in its folder.
 //!
-//! The files are looked at by `stat`; what stands inside of them is asked of SQLite, on a
-//! connection that only reads and does not checkpoint. Any thread; waits for a lock at most
-//! [`PATIENCE`].
+//! File sizes and times come from `stat`. Contents are read through SQLite, on a connection that
+//! only reads and does not checkpoint. Any thread; waits for a lock at most [`PATIENCE`].
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,10 +16,10 @@ use crate::engine::{
     beside, hard_links, is_mount_root, lock_kind,
 };
 
-/// How long a locked file is waited for.
+/// How long this waits for a lock.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What is known of a database file.
+/// Facts about a database file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FileInfo {
@@ -28,34 +27,34 @@ pub struct FileInfo {
     pub path: String,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Last change of the file, in milliseconds since 1970-01-01 UTC; none where the file system
-    /// does not tell.
+    /// Last change of the file, in milliseconds since 1970-01-01 UTC; `None` if the file system
+    /// does not report it.
     pub modified: Option<u64>,
-    /// Names of the file; more than one is dangerous.
+    /// Number of hard links; more than one is dangerous.
     pub hard_links: u64,
-    /// Whether the file is a mount's root: processes on the other side have another WAL.
+    /// Whether the file itself is a mount point: processes outside of the mount use another WAL.
     pub file_mount: bool,
     /// The file system.
     pub file_system: Option<FileSystemInfo>,
     /// How this process locks: `ofd`, `posix` or `windows`.
     pub lock_kind: &'static str,
-    /// Who has it open.
+    /// The processes that have it open.
     pub holders: Holders,
-    /// The `-wal`; none where there is no such file.
+    /// The `-wal`; `None` if it does not exist.
     pub wal: Option<WalInfo>,
-    /// Bytes of the `-shm`; none where there is no such file.
+    /// Bytes of the `-shm`; `None` if it does not exist.
     pub shm_bytes: Option<u64>,
-    /// Bytes of the `-journal`; none where there is no such file. One that is not empty is left
-    /// by a transaction that is under way, or was cut off.
+    /// Bytes of the `-journal`; `None` if it does not exist. A journal that is not empty belongs to
+    /// an open or an interrupted transaction.
     pub journal_bytes: Option<u64>,
-    /// What stands in the database; none where SQLite could not read it.
+    /// Facts from the database; `None` if SQLite could not read it.
     pub database: Option<DatabaseInfo>,
-    /// Why it could not.
+    /// Why SQLite could not read it.
     pub error: Option<FileError>,
-    /// This process's SQLite.
+    /// Version of this process's SQLite.
     pub sqlite_version: &'static str,
-    /// Files beside it that belong to it.
-    pub beside: Vec<Beside>,
+    /// Files in its folder that belong to the database.
+    pub beside: Vec<RelatedFile>,
 }
 
 /// A file system.
@@ -64,7 +63,8 @@ pub struct FileInfo {
 pub struct FileSystemInfo {
     /// Its type: `ext4`, `nfs`.
     pub name: String,
-    /// Other machines may write to it: no place for a database.
+    /// It is a network file system: other machines may write to it, so a database is not safe
+    /// there.
     pub network: bool,
 }
 
@@ -72,23 +72,23 @@ pub struct FileSystemInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WalInfo {
-    /// Bytes of the file. It keeps its length when it is used from the start again.
+    /// Bytes of the file. The file keeps its length when the WAL is restarted.
     pub bytes: u64,
-    /// Frames (pages) that are in use; none where SQLite could not tell.
+    /// Valid frames; `None` if SQLite could not read the WAL.
     pub frames: Option<u64>,
-    /// How many of them are in the database as well.
+    /// How many of them are checkpointed.
     pub checkpointed: Option<u64>,
 }
 
-/// What stands in a database.
+/// Facts from a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseInfo {
     /// `PRAGMA journal_mode`.
     pub journal_mode: String,
-    /// Bytes a page.
+    /// Bytes per page.
     pub page_size: u64,
-    /// Pages, those in the WAL included.
+    /// Pages, including those in the WAL.
     pub pages: u64,
     /// How many of them are free.
     pub free_pages: u64,
@@ -102,7 +102,8 @@ pub struct DatabaseInfo {
     pub application_id: i64,
     /// `PRAGMA schema_version`: how often the schema was changed.
     pub schema_version: i64,
-    /// The SQLite that wrote to the file last, `3.54.1` say; none where the header does not tell.
+    /// Version of the SQLite that last wrote to the file, such as `3.54.1`; `None` if the header
+    /// has none.
     pub last_writer: Option<String>,
 }
 
@@ -118,24 +119,24 @@ pub struct FileError {
     pub message: String,
 }
 
-/// A file beside a database.
+/// A file that belongs to a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Beside {
+pub struct RelatedFile {
     /// Its path.
     pub path: String,
-    /// What it is.
+    /// Its kind.
     pub kind: BesideKind,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
     /// As [`FileInfo::modified`].
     pub modified: Option<u64>,
-    /// The next repair or restore removes it: the database has all that it holds, and enough newer
-    /// ones are kept ([`engine::bound`]).
+    /// The next repair or restore removes it: the database has all of its content, and enough newer
+    /// copies are kept ([`engine::bound`]).
     pub removable: bool,
 }
 
-/// What a file beside a database is.
+/// The kind of a [`RelatedFile`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BesideKind {
@@ -143,17 +144,17 @@ pub enum BesideKind {
     Backup,
     /// The saved copy of its schema.
     Snapshot,
-    /// A damaged original, what was there before a restore, a WAL that is not the database's own:
-    /// kept. It may hold what is nowhere else.
+    /// A damaged original, the database before a restore, or another database's WAL: it may have
+    /// the only copy of its content, so it is kept.
     Preserved,
 }
 
-/// What is known of the database at `path`. `keep` copies of each kind are kept that hold nothing
-/// which the database does not.
+/// Facts about the database at `path`. `keep`: how many copies of each kind a repair or restore
+/// keeps, of those whose content the database has.
 ///
 /// # Errors
-/// `SQLITE_CANTOPEN` where there is no such file; `ERR_FUSION_SQLITE_VERSION`. A file that cannot
-/// be read as a database is no error.
+/// `SQLITE_CANTOPEN` if there is no such file; `ERR_FUSION_SQLITE_VERSION`. If the file cannot be
+/// read as a database, [`FileInfo::error`] says why.
 pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
     crate::engine::init()?;
     let cannot = |error: std::io::Error| {
@@ -164,7 +165,7 @@ pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
     if !metadata.is_file() {
         return Err(cannot(std::io::Error::other("it is not a file")));
     }
-    // Before this process opens it.
+    // Before this process opens the file.
     let holders = holders(path);
     let id = FileId::of(path).map_err(cannot)?;
     let (database, frames, error) = match read(path) {
@@ -200,7 +201,7 @@ pub fn file_info(path: &Path, keep: u32) -> Result<FileInfo> {
             message: error.message,
         }),
         sqlite_version: rusqlite::version(),
-        beside: lying_beside(path, id, keep),
+        beside: related_files(path, id, keep),
     })
 }
 
@@ -216,12 +217,12 @@ fn modified(metadata: &std::fs::Metadata) -> Option<u64> {
 /// Frames in use and how many of them are checkpointed.
 type Frames = (u64, u64);
 
-/// Asks SQLite.
+/// Reads the facts from the database, and its WAL's frames, through SQLite.
 fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
     let reader = Reader::open(path, PATIENCE)?;
     let connection = reader.connection();
     let sql = connection.sql()?;
-    // One snapshot for all of it. Reading the schema's version is what begins it.
+    // One snapshot for all values. It begins when the schema version is read.
     sql.execute_batch("PRAGMA query_only = 1; BEGIN")?;
     let number = |name: &str| -> Result<i64> {
         Ok(sql.query_row(&format!("PRAGMA main.{name}"), [], |row| row.get(0))?)
@@ -247,7 +248,7 @@ fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
     Ok((database, connection.wal_frames()))
 }
 
-/// SQLite's version, as it leaves it in the header of every file that it writes to
+/// The version that SQLite stores in the header of every file that it writes to
 /// (<https://sqlite.org/fileformat2.html>, 1.3.17).
 fn last_writer(path: &Path) -> Result<Option<String>> {
     let view = View::open(path, Instant::now() + PATIENCE, &Unwatched)?;
@@ -261,8 +262,8 @@ fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// What lies beside the database and belongs to it, by kind and name.
-fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
+/// The files in the database's folder that belong to it, by kind and name.
+fn related_files(path: &Path, id: FileId, keep: u32) -> Vec<RelatedFile> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Vec::new();
     };
@@ -272,18 +273,18 @@ fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
         .flat_map(|copy| [Some(copy.path), copy.wal])
         .flatten()
         .collect();
-    let mut found: Vec<Beside> = std::fs::read_dir(folder)
+    let mut found: Vec<RelatedFile> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| {
             let kind = belongs(entry.file_name().to_string_lossy().strip_prefix(&*name)?)?;
             let metadata = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
-            // Another name of the database itself.
+            // A hard link to the database itself.
             if FileId::of(&entry.path()).is_ok_and(|it| it == id) {
                 return None;
             }
-            Some(Beside {
+            Some(RelatedFile {
                 path: entry.path().to_string_lossy().into_owned(),
                 kind,
                 bytes: metadata.len(),
@@ -296,7 +297,7 @@ fn lying_beside(path: &Path, id: FileId, keep: u32) -> Vec<Beside> {
     found
 }
 
-/// What the file is whose name goes on so after the database's.
+/// The kind of a file whose name is the database's name followed by `suffix`.
 fn belongs(suffix: &str) -> Option<BesideKind> {
     if suffix == "-schema" {
         return Some(BesideKind::Snapshot);

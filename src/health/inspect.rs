@@ -1,31 +1,31 @@
-//! One snapshot of a database, looked through by SQLite.
+//! Checks one snapshot of a database with SQLite's own checks.
 //!
-//! | step | kind |
+//! | step | kind of check |
 //! |---|---|
 //! | the schema | both |
 //! | `PRAGMA quick_check`, or `integrity_check` | quick, or full |
-//! | the same table by table, where SQLite gave up before the end | both |
-//! | the same with stand-ins for what only the application knows, where a table needs that | both |
+//! | the same table by table, if SQLite gave up before the end | both |
+//! | the same with stubs for functions and collations of the application | both |
 //! | each b-tree alone, of a table whose check failed | both |
-//! | full-text indexes against the tables that they are of | full; FTS3 and FTS4, where SQLite's check fails, both |
+//! | full-text indexes against their content | full; both for FTS3 and FTS4 with a failed check |
 //! | `PRAGMA foreign_key_check`, table by table | full |
 //!
-//! SQLite answers damage in lines, but for what it meets before it can answer at all. What an error
-//! says of the file is decided by where it arises:
+//! SQLite reports damage in lines, or by an error if it cannot begin or go on. The result of an
+//! error depends on the step:
 //!
-//! | an error | in reading the schema | later |
+//! | error | while reading the schema | later |
 //! |---|---|---|
-//! | of the system ([`is_of_system`]) | is the check's | is the check's |
-//! | of contention | is a finding, and no damage | likewise |
-//! | that says that there is no memory, twice, though there is | is a finding of the header | is damage of what is read |
-//! | any other | is a finding of the header: the file can be read, and its schema makes no sense | says whose table it is about, or is the check's |
+//! | of the system ([`is_of_system`]) | the check fails | the check fails |
+//! | of contention | `Locked`, no damage | `Locked`, no damage |
+//! | out of memory, twice, while memory is left | `Header` | damage of the table or index |
+//! | any other | `Header`: the schema is not valid | damage of one table, or the check fails |
 //!
-//! A read that fails is no finding: the check ends with its error, because SQLite answers failed
-//! reads in lines, too.
+//! A failed read is not a finding: it makes the check fail, although SQLite may report it as a
+//! line.
 //!
-//! Progress is an estimate: pages that SQLite read are counted, against the pages that the file
-//! has. Each is read once for its b-tree ("reading pages"), and again, unless the cache still has
-//! it, for its rows ("comparing rows").
+//! Progress is an estimate: the number of pages that SQLite has read, of the pages of the file.
+//! SQLite reads each page once for its b-tree ("reading pages"), and again, unless its cache still
+//! has it, for its rows ("comparing rows").
 //!
 //! Called on the thread that owns the connection, which it blocks.
 
@@ -43,22 +43,23 @@ use super::{alone, foreign_keys, full_text, traces};
 use crate::engine::application::{self, Answer};
 use crate::engine::{Class, Connection, Error, Result, Task, is_memory_left, or_failed};
 
-/// How many lines are asked of SQLite. More would tell nothing new, and be slow to tell.
+/// The most lines that SQLite's check may report. More lines would add no information, and cost
+/// time.
 const MOST_LINES: u32 = 10_000;
 
-/// The same where stand-ins compute: SQLite ends a check at the last line that it may write, and
-/// any number of them may be about what was computed in vain.
+/// The limit of lines with stubs: SQLite ends a check at the limit, and any number of lines may be
+/// wrong because a stub computed a value.
 const ALL_LINES: u32 = i32::MAX.unsigned_abs();
 
-/// Checks what `connection` sees: one snapshot, the WAL included. Inside a transaction of the
-/// connection it sees that transaction's changes; it leaves the transaction as it was.
+/// Checks the snapshot that `connection` reads, including the WAL. Inside a transaction of the
+/// connection this includes the transaction's changes; the transaction stays as it was.
 ///
 /// Damage is a finding, and so is contention ([`Finding::Locked`]). The file is not written to.
 ///
 /// # Errors
-/// Where the check could not be carried out: `task`'s reason to end, and what is neither damage
-/// nor contention (`SQLITE_IOERR`, `SQLITE_CANTOPEN`, `SQLITE_NOMEM`). If a single read failed, the
-/// answer is `SQLITE_IOERR_READ`, whatever SQLite made of it.
+/// If the check could not run: `task`'s reason to end, and errors that are neither damage nor
+/// contention (`SQLITE_IOERR`, `SQLITE_CANTOPEN`, `SQLITE_NOMEM`). If a single read failed, the
+/// error is `SQLITE_IOERR_READ`, even if SQLite reported it as damage.
 pub fn inspect(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Health> {
     or_failed(connection.path(), || inspected(connection, kind, task))
 }
@@ -93,7 +94,7 @@ fn inspected(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Hea
         }
     };
     if own_transaction && !connection.is_autocommit() {
-        // It has only read: nothing to lose, and nothing to be told.
+        // The transaction has only read: an error of ROLLBACK does not matter.
         drop(execute(connection, "ROLLBACK"));
     }
     if let Err(error) = looked {
@@ -113,15 +114,15 @@ fn inspected(connection: &Connection, kind: Kind, task: &dyn Task) -> Result<Hea
     .judged())
 }
 
-/// Whether an error in reading the schema says that the schema, or the header, makes no sense: it
-/// is SQLite's, and neither of the system nor of contention, nor has it a finding of its own.
+/// Whether an error while reading the schema means that the schema or the header is not valid: it
+/// is SQLite's, is neither of the system nor of contention, and has no finding of its own.
 fn says_of_schema(error: &Error) -> bool {
     let other = matches!(error.class(), Class::Transient | Class::Replaced)
         || error.errcode & 0xff == ffi::SQLITE_NOTADB;
     error.errcode != 0 && !is_of_system(error) && !other
 }
 
-/// Whether an error says something of the system, whatever the file holds.
+/// Whether the system caused an error, not the content of the file.
 fn is_of_system(error: &Error) -> bool {
     matches!(
         error.errcode & 0xff,
@@ -137,9 +138,9 @@ fn is_of_system(error: &Error) -> bool {
     ) && error.class() != Class::Corrupt
 }
 
-/// Carries `read` out, and once more where SQLite says that it is out of memory while there is
-/// some. It says so, too, of sizes in a damaged file that no memory suffices for, and always then:
-/// that is damage.
+/// Runs `read`, and runs it again if SQLite reports SQLITE_NOMEM while memory is left. A damaged
+/// file may have sizes that exceed any memory, for which SQLite reports SQLITE_NOMEM every time:
+/// the second one counts as damage.
 fn again<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let is_out = |outcome: &Result<T>| {
         outcome.as_ref().is_err_and(|error| error.errcode & 0xff == ffi::SQLITE_NOMEM)
@@ -150,7 +151,7 @@ fn again<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     }
     match read() {
         Err(error) if error.errcode & 0xff == ffi::SQLITE_NOMEM && is_memory_left() => {
-            let message = "SQLite cannot get as much memory as sizes in the file ask for";
+            let message = "sizes in the file exceed the memory that SQLite can get";
             let path = error.path.clone();
             Err(Error { path, ..Error::sqlite(ffi::SQLITE_CORRUPT, message) })
         }
@@ -158,7 +159,10 @@ fn again<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// What an error says of the file, as a finding; the error itself where it says nothing of it.
+/// Turns an error into a finding about the file.
+///
+/// # Errors
+/// `error`, if it is neither about damage nor contention.
 fn take_error(findings: &mut Findings, error: Error) -> Result<()> {
     match error.class() {
         Class::Corrupt if error.errcode & 0xff == ffi::SQLITE_NOTADB => {
@@ -174,10 +178,10 @@ fn take_error(findings: &mut Findings, error: Error) -> Result<()> {
     Ok(())
 }
 
-/// The health of a file of which nothing but `error` is known.
+/// The health of a file that could not be read because of `error`.
 ///
 /// # Errors
-/// `error`, where it is neither about damage nor contention.
+/// `error`, if it is neither about damage nor contention.
 pub(super) fn unreadable(path: &Path, kind: Kind, error: Error) -> Result<Health> {
     let mut findings = Findings::default();
     take_error(&mut findings, error)?;
@@ -209,7 +213,7 @@ fn look_at(
     if whole.as_ref().is_err_and(is_of_statement) {
         let uncomputed = not_compiled(connection, kind, schema)?;
         if !uncomputed.is_empty() {
-            // Over one name that it does not know SQLite checks nothing.
+            // A single unknown name makes SQLite check nothing.
             let statements = schema.statements_of(&uncomputed).collect::<Vec<_>>().join(";\n");
             findings.compute_in_vain(uncomputed);
             return application::stand_in_for(connection, &statements, Answer::Null, || {
@@ -221,12 +225,12 @@ fn look_at(
     look_on(connection, kind, schema, watch, findings, whole)
 }
 
-/// Says of each damaged index whether it can be rebuilt here: not if its statement calls a function
-/// or names a collation that this connection does not have.
+/// Sets for each damaged index whether only the application can rebuild it: its statement uses a
+/// function or a collation that this connection does not have.
 fn needs_application(connection: &Connection, findings: &mut Findings) -> Result<()> {
     let sql = connection.sql()?;
     findings.each_index(|index, needs_application, lines| {
-        // It is compiled only.
+        // The statement is prepared, not run.
         let reindex = format!("REINDEX main.{}", identifier(index));
         match sql.prepare(&reindex).map(drop).map_err(Error::from) {
             Err(error) if is_of_statement(&error) => {
@@ -239,7 +243,7 @@ fn needs_application(connection: &Connection, findings: &mut Findings) -> Result
     Ok(())
 }
 
-/// SQLite's check of the whole file; answers whether it gave up over damage.
+/// Runs SQLite's check of the whole file; returns whether it gave up because of damage.
 fn all_at_once(
     kind: Kind,
     lines: u32,
@@ -253,8 +257,8 @@ fn all_at_once(
     Ok(gave_up)
 }
 
-/// The tables whose check SQLite cannot even compile: their statements call functions, or name
-/// collations, that only the application knows.
+/// The tables whose check SQLite cannot prepare: their statements use functions or collations that
+/// only the application has.
 fn not_compiled(connection: &Connection, kind: Kind, schema: &Schema) -> Result<HashSet<String>> {
     let sql = connection.sql()?;
     let pragma = pragma_of(kind);
@@ -265,7 +269,7 @@ fn not_compiled(connection: &Connection, kind: Kind, schema: &Schema) -> Result<
     Ok(schema.tables().filter(fails).map(|table| table.name.clone()).collect())
 }
 
-/// Goes on after SQLite's check of the whole file, which came to `whole`.
+/// Runs the steps after SQLite's check of the whole file, whose result is `whole`.
 fn look_on(
     connection: &Connection,
     kind: Kind,
@@ -276,8 +280,8 @@ fn look_on(
 ) -> Result<()> {
     let gave_up = match whole {
         Ok(gave_up) => gave_up,
-        // Damage that it fell over, or a virtual table that cannot be opened (its module or
-        // tokenizer is unknown here, its own tables are damaged): the others can still be told.
+        // Damage made the check fail, or a virtual table cannot be opened (its module or tokenizer
+        // is unknown here, or its shadow tables are damaged): other tables can still be checked.
         Err(error) if is_about_one_table(&error) => true,
         Err(error) => return Err(error),
     };
@@ -297,7 +301,7 @@ fn look_on(
     Ok(())
 }
 
-/// Finds the b-trees of pages that SQLite's lines name without them.
+/// Finds the b-trees of pages for which SQLite's lines name no b-tree.
 fn place_pages(schema: &Schema, watch: &Watch<'_>, findings: &mut Findings) -> Result<()> {
     let lines = findings.take_lines_of_some_tree();
     if lines.is_empty() {
@@ -327,8 +331,8 @@ fn pragma_of(kind: Kind) -> &'static str {
     }
 }
 
-/// Checks each table alone, so that one that SQLite cannot get through is known by name. The check
-/// of a table reads its indexes, too: which b-tree is damaged is what reading each of them says.
+/// Checks each table alone, to find the tables that SQLite cannot read to the end. The check of a
+/// table also reads its indexes, so each b-tree is then read alone to find the damaged one.
 fn one_by_one(
     connection: &Connection,
     kind: Kind,
@@ -351,7 +355,7 @@ fn one_by_one(
                 anything |= place(connection, kind, schema, watch, findings, (table, line))?;
             }
             Err(error) if table.is_virtual() && is_about_one_table(&error) => {
-                // Only a code that speaks of damage convicts it: nobody else may know its module.
+                // Only an error code of damage counts: this connection may lack its module.
                 if matches!(error.class(), Class::Index | Class::Corrupt) {
                     findings.note(Subject::FullText(table.name.clone()), None, &error.message);
                     anything = true;
@@ -366,7 +370,7 @@ fn one_by_one(
         }
     }
     if !anything && !findings.has_damage() && pragma_gave_up_for_damage(watch, pragma)? {
-        // Somewhere in the file, and in no table that the schema names.
+        // The damage is in no table that the schema names.
         findings.note(
             Subject::Table(SCHEMA_TABLE.to_owned()),
             None,
@@ -376,11 +380,11 @@ fn one_by_one(
     Ok(())
 }
 
-/// Finds the b-trees that made the check of `table` end with `line`, and notes them. Answers
-/// whether something was noted.
+/// Finds the b-trees that made the check of `table` end with `line`, and notes them. Returns
+/// whether it noted damage.
 ///
-/// The table is damaged only if its own b-tree cannot be read to the end. Where every b-tree can
-/// be, it was a comparison that failed: only a full check compares, and always with an index.
+/// The table is damaged only if its own b-tree cannot be read to the end. If every b-tree can be
+/// read, a comparison failed: only a full check compares, and always with an index.
 fn place(
     connection: &Connection,
     kind: Kind,
@@ -421,12 +425,13 @@ fn place(
     Ok(true)
 }
 
-/// Takes back what was said against tables of which SQLite says only that a second b-tree leads to
-/// one of their pages, where that can only be an index: SQLite names the tree that it walked last.
+/// Removes the findings about tables for which SQLite reports only that a second b-tree leads to
+/// one of their pages, if the b-tree at fault can only be an index. SQLite names the b-tree that it
+/// walked last, which need not be the one at fault.
 ///
 /// Such a table is sound if its own b-tree, walked first, has no fault and can be read to its end.
-/// The other b-tree is an index's where an index is damaged, which rebuilding it proves; otherwise
-/// the finding stays.
+/// If an index is damaged, the other b-tree is that index, which REINDEX rebuilds; otherwise the
+/// finding stays.
 fn settle_contests(
     connection: &Connection,
     schema: &Schema,
@@ -441,7 +446,7 @@ fn settle_contests(
     for name in contested {
         watch.go_on()?;
         let Some(table) = schema.tables().find(|table| table.name == name) else { continue };
-        // Of one table alone SQLite walks the table's tree first.
+        // In the check of one table SQLite walks the table's b-tree first.
         let mut own = Findings::default();
         let check = format!("PRAGMA main.quick_check({})", quoted(&name));
         let walked = watch.texts(&check, |row| {
@@ -472,7 +477,7 @@ fn settle_contests(
     Ok(())
 }
 
-/// Whether the whole check ends with SQLite's word for damage, and not over a virtual table.
+/// Whether the check of the whole file ends because of damage, and not because of a virtual table.
 fn pragma_gave_up_for_damage(watch: &Watch<'_>, pragma: &str) -> Result<bool> {
     let mut malformed = false;
     let sql = format!("PRAGMA main.{pragma}");
@@ -484,7 +489,7 @@ fn pragma_gave_up_for_damage(watch: &Watch<'_>, pragma: &str) -> Result<bool> {
     }
 }
 
-/// Whether a check may have failed over one table, so that others can be checked still.
+/// Whether a check may have failed because of one table, so that the others can still be checked.
 fn is_about_one_table(error: &Error) -> bool {
     matches!(error.class(), Class::Corrupt | Class::Index) || is_of_statement(error)
 }
@@ -494,7 +499,7 @@ pub(super) fn is_of_statement(error: &Error) -> bool {
     error.errcode & 0xff == ffi::SQLITE_ERROR
 }
 
-/// A name as an SQL string.
+/// A name as an SQL string literal.
 pub(super) fn quoted(name: &str) -> String {
     format!("'{}'", name.replace('\'', "''"))
 }

@@ -1,7 +1,7 @@
-//! What is known of the files that this process has open: the newest health of each.
+//! The newest health of each file that this process has open.
 //!
-//! A file is checked once after its first open; later handles go by what was found then. What is
-//! known of a file is forgotten with its last connection. Any thread.
+//! A file is checked once, at its first open; later handles use that result. The result is dropped
+//! with the file's last connection. Any thread.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +13,7 @@ type Known = (Weak<DatabaseFile>, Health);
 
 static KNOWN: Mutex<Option<HashMap<FileId, Known>>> = Mutex::new(None);
 
-/// Keeps what was found in an open file, until something newer is.
+/// Keeps the health of an open file, in place of an older one.
 pub fn remember(file: &Arc<DatabaseFile>, health: Health) {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_with(HashMap::new);
@@ -21,11 +21,11 @@ pub fn remember(file: &Arc<DatabaseFile>, health: Health) {
     known.insert(file.id, (Arc::downgrade(file), health));
 }
 
-/// What was found last in a file that has been open since.
+/// The newest health of a file that has been open since its check.
 pub fn last(id: FileId) -> Option<Health> {
     let open = DatabaseFile::opened(id)?;
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let (file, health) = known.as_ref()?.get(&id)?;
-    // Not of a file that is gone and had the inode before.
+    // A deleted file may have had the same inode.
     file.ptr_eq(&Arc::downgrade(&open)).then(|| health.clone())
 }

@@ -1,16 +1,18 @@
-//! What the lines of SQLite's integrity checks are about.
+//! Parses the lines of SQLite's integrity checks: finds the table, index or list of each line.
 //!
-//! SQLite answers `PRAGMA quick_check` and `integrity_check` in English. Its wording is fixed, and
-//! this package carries the SQLite that it was read from: `sqlite3BtreeIntegrityCheck` for the
-//! b-trees and lists of pages, the `PRAGMA`'s own program for rows and indexes, and each virtual
-//! table module's `xIntegrity`. Lines that name a b-tree do so by its root page.
+//! SQLite answers `PRAGMA quick_check` and `integrity_check` in English. The wording is fixed, and
+//! this package contains the SQLite version that this parser was written for. The lines come from
+//! `sqlite3BtreeIntegrityCheck` for the b-trees, the freelist and the pointer map, from the
+//! `PRAGMA`'s own program for rows and indexes, and from each virtual table module's `xIntegrity`.
+//! Lines that name a b-tree name its root page.
 //!
-//! | SQLite says | it is about |
+//! | SQLite's line | subject |
 //! |---|---|
 //! | `Tree R page P[ cell C\| right child]: …` | the table or index with root page R |
-//! | `Fragmentation of … on page P`, `Multiple uses for byte … of page P` | the b-tree that has page P, which SQLite does not name |
-//! | the same, with `ptr map entry` | the index, or the lists of pages where it is a table's |
-//! | `Freelist: …`, `Page N: …`, `max rootpage …` | the lists of pages |
+//! | `Fragmentation of … on page P` | the b-tree with page P |
+//! | `Multiple uses for byte … of page P` | the b-tree with page P |
+//! | `Tree R … ptr map entry …` | the index with root page R; for a table the pointer map |
+//! | `Freelist: …`, `Page N: …`, `max rootpage …` | freelist and pointer map |
 //! | `… index I`, `index I stores …` | index I |
 //! | `row not in PRIMARY KEY order for T` | table T |
 //! | `NULL value in T.C`, `CHECK constraint failed in T`, … | rows that T's constraints forbid |
@@ -24,26 +26,26 @@ use std::collections::HashSet;
 use super::finding::Finding;
 use super::schema::{SCHEMA_TABLE, Schema};
 
-/// What one line is about.
+/// The subject of one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Subject {
     /// A table's b-tree.
     Table(String),
     /// An index, and its table.
     Index(String, String),
-    /// The lists of pages: free ones, and the pointer map.
+    /// The freelist or the pointer map.
     Pages,
-    /// A page of a b-tree that the line does not name.
+    /// A page of a b-tree, where the line does not name the b-tree.
     SomeTree,
     /// A full-text index.
     FullText(String),
-    /// Rows of a table that its own constraints forbid.
+    /// Rows of a table that violate its own constraints.
     Constraint(String),
-    /// SQLite gave up: the file is damaged, at a place it does not tell.
+    /// SQLite gave up: the file is damaged, and the line names no place.
     Unplaced,
 }
 
-/// A line, what it is about, and the page that it names.
+/// A line, its subject, and the page that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sorted<'a> {
     pub subject: Subject,
@@ -51,10 +53,10 @@ pub(super) struct Sorted<'a> {
     pub line: &'a str,
 }
 
-/// SQLite's text for `SQLITE_CORRUPT`, which stands for a line where a check had to end early.
+/// SQLite's text for `SQLITE_CORRUPT`, which is the line of a check that ended early.
 const MALFORMED: &str = "database disk image is malformed";
 
-/// Sorts one row of a check's answer, which may hold several lines. Empty for `ok`.
+/// Parses one row of a check's answer, which may have several lines. Empty for `ok`.
 pub(super) fn sort<'a>(row: &'a str, schema: &Schema) -> Vec<Sorted<'a>> {
     if row == "ok" {
         return Vec::new();
@@ -82,7 +84,7 @@ fn one<'a>(line: &'a str, schema: &Schema) -> Sorted<'a> {
 fn subject(line: &str, schema: &Schema) -> (Subject, Option<u32>) {
     let tree = line.strip_prefix("Tree ").map(|rest| (tree(number(rest), schema), rest));
     if line.contains("ptr map entry") || line.contains("Failed to read ptrmap") {
-        // One of the two is wrong. Rebuilding an index writes both.
+        // Either the b-tree or the pointer map is wrong. REINDEX writes both.
         return match tree {
             Some((index @ Subject::Index(..), rest)) => (index, after(rest, " page ")),
             _ => (Subject::Pages, after(line, "key=")),
@@ -116,12 +118,12 @@ fn tree(root: Option<u32>, schema: &Schema) -> Subject {
             Subject::Index(object.name.clone(), object.table.clone())
         }
         Some(object) => Subject::Table(object.name.clone()),
-        // The roots are those of the schema. One that is not in it any more is the schema's fault.
+        // SQLite takes the roots from the schema: an unknown one means that the schema is damaged.
         None => Subject::Table(SCHEMA_TABLE.to_owned()),
     }
 }
 
-/// `row N missing from index I` and its kin.
+/// `row N missing from index I` and similar lines.
 fn index(line: &str, schema: &Schema) -> Option<Subject> {
     const LEADS: [&str; 4] = [
         "wrong # of entries in index ",
@@ -160,8 +162,8 @@ fn constraint(line: &str, schema: &Schema) -> Option<Subject> {
     })
 }
 
-/// `malformed inverted index for FTS5 table S.T`, `fts5: corruption in table "T"`, and whatever
-/// else a virtual table's module says of itself.
+/// `malformed inverted index for FTS5 table S.T`, `fts5: corruption in table "T"`, and other lines
+/// of a virtual table's module.
 fn full_text(line: &str, schema: &Schema) -> Option<Subject> {
     let named = line.split_once(" table main.").map(|(_, rest)| rest);
     if let Some(rest) = named
@@ -183,17 +185,17 @@ fn number(text: &str) -> Option<u32> {
     text.get(..end)?.parse().ok()
 }
 
-/// The number behind the first `lead`.
+/// The number after the first `lead`.
 fn after(text: &str, lead: &str) -> Option<u32> {
     text.split_once(lead).and_then(|(_, rest)| number(rest))
 }
 
-/// Findings as they are gathered: one for each subject, in the order of their first lines.
+/// Collects findings: one for each subject, in the order of their first lines.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     found: Vec<Finding>,
     uncomputed: HashSet<String>,
-    /// Lines about pages whose b-tree is not known yet.
+    /// Lines about pages whose b-tree is still unknown.
     of_some_tree: Vec<(u32, String)>,
 }
 
@@ -201,7 +203,7 @@ pub(super) struct Findings {
 const LINES: usize = 100;
 
 impl Findings {
-    /// Adds what a row of a check's answer says. Answers whether SQLite gave up at it.
+    /// Adds the lines of a row of a check's answer. Returns whether SQLite gave up at it.
     pub fn add(&mut self, row: &str, schema: &Schema) -> bool {
         let mut gave_up = false;
         for sorted in sort(row, schema) {
@@ -211,7 +213,7 @@ impl Findings {
             gave_up |= sorted.subject == Subject::Unplaced && sorted.line == MALFORMED;
             match sorted.subject {
                 Subject::Unplaced if sorted.line == MALFORMED => {}
-                // A line that this SQLite does not write: the worst is assumed.
+                // An unknown line counts as damage of the header, the worst case.
                 Subject::Unplaced => self.header(sorted.line),
                 Subject::SomeTree => {
                     let line = (sorted.page.unwrap_or(0), sorted.line.to_owned());
@@ -225,15 +227,15 @@ impl Findings {
         gave_up
     }
 
-    /// Of these tables nothing is believed that a check has computed or compared: functions or
-    /// collations that only the application knows have a part in it.
+    /// Ignores from now on lines about values of these tables that a check has computed or
+    /// compared: stubs replaced functions or collations of the application.
     pub fn compute_in_vain(&mut self, tables: HashSet<String>) {
         self.uncomputed = tables;
     }
 
     fn is_hearsay(&self, sorted: &Sorted<'_>) -> bool {
         match &sorted.subject {
-            // A b-tree, and how many entries it has, are looked at without computing.
+            // The structure of a b-tree, and its number of entries, are checked without computing.
             Subject::Index(_, table) => {
                 !sorted.line.starts_with("Tree ")
                     && !is_count(sorted.line)
@@ -296,18 +298,18 @@ impl Findings {
         }
     }
 
-    /// Adds a line about what cannot be made sense of.
+    /// Adds a line about a header or schema that is not valid.
     pub fn header(&mut self, line: &str) {
         self.note(Subject::Unplaced, None, line);
     }
 
-    /// Adds a finding of its own.
+    /// Adds a finding.
     pub fn push(&mut self, finding: Finding) {
         self.found.push(finding);
     }
 
-    /// Hands each damaged index to `look`: its name, whether only the application can rebuild it,
-    /// and its lines.
+    /// Calls `look` for each damaged index with its name, whether only the application can rebuild
+    /// it, and its lines.
     pub fn each_index(&mut self, mut look: impl FnMut(&str, &mut bool, &mut Vec<String>)) {
         for finding in &mut self.found {
             if let Finding::IndexDamage { index, needs_application, lines, .. } = finding {
@@ -316,7 +318,7 @@ impl Findings {
         }
     }
 
-    /// Tables against which SQLite says only that a second b-tree leads to one of their pages.
+    /// Tables for which SQLite reports only that a second b-tree leads to one of their pages.
     pub fn contested_tables(&self) -> Vec<String> {
         let tables = self.found.iter().filter_map(|finding| match finding {
             Finding::TableDamage { table, lines, .. } if lines.iter().all(|it| is_contest(it)) => {
@@ -349,25 +351,25 @@ impl Findings {
         self.found.iter().any(|finding| matches!(finding, Finding::IndexDamage { .. }))
     }
 
-    /// Takes back that nothing leads to some pages, where a damaged page of an index led to them:
-    /// they are the index's. Not where a table is damaged, which may have led to them as well.
+    /// Removes the finding of pages that are never used, if an index has damaged pages: these have
+    /// lost the links to them. Keeps it if a table is damaged, whose pages they may be.
     pub fn explain_leaks(&mut self) {
-        let leads_nowhere = |finding: &Finding| matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty());
-        if self.has_table_damage() || !self.found.iter().any(leads_nowhere) {
+        let has_lost_links = |finding: &Finding| matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty());
+        if self.has_table_damage() || !self.found.iter().any(has_lost_links) {
             return;
         }
+        let is_leak = |line: &String| line.starts_with("Page ") && line.ends_with(": never used");
         self.found.retain(|finding| {
-            !matches!(finding, Finding::Freelist { lines, .. }
-                if lines.iter().all(|line| line.starts_with("Page ") && line.ends_with(": never used")))
+            !matches!(finding, Finding::Freelist { lines, .. } if lines.iter().all(is_leak))
         });
     }
 
-    /// The lines about pages of b-trees that they do not name, which are handed over.
+    /// Removes and returns the lines about pages of unknown b-trees.
     pub fn take_lines_of_some_tree(&mut self) -> Vec<(u32, String)> {
         std::mem::take(&mut self.of_some_tree)
     }
 
-    /// The table or index that has this page, by what was found already.
+    /// The table or index that has this page, according to earlier findings.
     pub fn subject_of(&self, page: u32) -> Option<Subject> {
         self.found.iter().find_map(|finding| match finding {
             Finding::TableDamage { table, pages, .. } if pages.contains(&page) => {
@@ -380,8 +382,8 @@ impl Findings {
         })
     }
 
-    /// Takes back what only a count says against an index, where its table has lost rows: that the
-    /// two differ is then the table's fault. Where SQLite compares, its word is kept.
+    /// Removes findings about an index that have only its wrong number of entries, if its table was
+    /// checked with stubs and is damaged: the table has lost rows. Findings by comparison stay.
     pub fn acquit_indexes_of_damaged_tables(&mut self) {
         let damaged: HashSet<String> =
             self.uncomputed.iter().filter(|table| self.blames_table(table)).cloned().collect();
@@ -393,19 +395,19 @@ impl Findings {
         });
     }
 
-    /// Takes back what was found against these tables.
+    /// Removes the findings about these tables.
     pub fn acquit(&mut self, tables: &[String]) {
         self.found.retain(|finding| {
             !matches!(finding, Finding::TableDamage { table, .. } if tables.contains(table))
         });
     }
 
-    /// Whether something was found that is damage.
+    /// Whether a finding is damage.
     pub fn has_damage(&self) -> bool {
         !self.of_some_tree.is_empty() || self.found.iter().any(Finding::is_damage)
     }
 
-    /// Whether a table's rows cannot all be read.
+    /// Whether some rows of a table cannot be read.
     pub fn has_table_damage(&self) -> bool {
         self.found.iter().any(|finding| {
             matches!(
@@ -418,21 +420,21 @@ impl Findings {
         })
     }
 
-    /// Whether `table`'s full-text index was found damaged.
+    /// Whether the full-text index `name` was found damaged.
     pub fn has_full_text_damage(&self, name: &str) -> bool {
         self.found
             .iter()
             .any(|finding| matches!(finding, Finding::FtsDamage { table, .. } if table == name))
     }
 
-    /// Takes back what was found against `table`'s full-text index.
+    /// Removes the finding about the full-text index `name`.
     pub fn forget_full_text(&mut self, name: &str) {
         self.found.retain(
             |finding| !matches!(finding, Finding::FtsDamage { table, .. } if table == name),
         );
     }
 
-    /// Adds to the damage of `table`'s full-text index how many rows the index leaves out.
+    /// Sets the number of rows that the damaged full-text index `name` leaves out.
     pub fn set_left_out(&mut self, name: &str, rows: Option<u64>) {
         for finding in &mut self.found {
             if let Finding::FtsDamage { table, left_out, .. } = finding
@@ -443,7 +445,7 @@ impl Findings {
         }
     }
 
-    /// All of them; pages in order.
+    /// All findings, with their pages in order.
     pub fn into_vec(mut self) -> Vec<Finding> {
         for finding in &mut self.found {
             if let Finding::TableDamage { pages, .. }
@@ -457,12 +459,12 @@ impl Findings {
     }
 }
 
-/// Whether a line says that an index has more or fewer entries than its table has rows.
+/// Whether a line reports only that an index has more or fewer entries than its table has rows.
 fn is_count(line: &str) -> bool {
     line.starts_with("wrong # of entries ")
 }
 
-/// Whether a line says no more than that a second b-tree leads to a page.
+/// Whether a line reports that a second b-tree leads to a page.
 fn is_contest(line: &str) -> bool {
     line.starts_with("Tree ") && line.contains(": 2nd reference to page ")
 }

@@ -1,30 +1,30 @@
-//! Checks off the JavaScript thread, and what they mean.
+//! Checks of database files, off the JavaScript thread.
 //!
 //! A check reads a database through a connection of its own, which never writes and never
-//! checkpoints, and sorts what SQLite says of it into [`Finding`]s: what is damaged, and whether
-//! it is damage at all. Contention is not.
+//! checkpoints, and turns SQLite's lines and errors into [`Finding`]s. Not every finding is damage:
+//! contention is not.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`finding`] | what can be wrong with a database, as data |
-//! | [`holders`] | who has a database open, and which locks they hold |
-//! | [`info`] | what can be said of a file without changing it |
-//! | [`page_map`](mod@page_map) | what each page of a file is and belongs to |
-//! | [`inspect`](mod@inspect) | one snapshot of a database, looked through by SQLite |
-//! | [`alone`] | one b-tree, read without any other |
-//! | [`lines`] | what the lines of SQLite's checks are about |
-//! | [`schema`] | which b-tree belongs to what |
-//! | [`full_text`] | full-text indexes against the text that they are of |
-//! | [`foreign_keys`] | rows that refer to none |
-//! | [`watch`] | a task that follows and ends a connection's statements |
-//! | [`file_check`] | a file: its WAL, its size, whether it is one |
-//! | [`foreign_wal`] | what proves that a WAL is another file's |
-//! | [`shared`] | one check of a file at a time, however many ask |
+//! | [`finding`] | findings, as data |
+//! | [`holders`] | the processes that have a database open, and their locks |
+//! | [`info`] | facts about a file, found without changing it |
+//! | [`page_map`](mod@page_map) | the role and the b-tree of each page of a file |
+//! | [`inspect`](mod@inspect) | SQLite's checks of one snapshot of a database |
+//! | [`alone`] | reading one b-tree without any other |
+//! | [`lines`] | the parser of SQLite's integrity check lines |
+//! | [`schema`] | the tables and indexes with their root pages |
+//! | [`full_text`] | full-text indexes compared with their content |
+//! | [`foreign_keys`] | violated foreign keys |
+//! | [`watch`] | the progress handler that reports and cancels a check |
+//! | [`file_check`] | the check of a file with its WAL and journal |
+//! | [`foreign_wal`] | the proof that a WAL is another file's |
+//! | [`shared`] | one check of a file at a time, for any number of callers |
 //! | [`settled`] | files that are unchanged since a check found them sound |
-//! | [`startup`] | the look at a file before it is opened |
-//! | [`last`](mod@last) | what is known of the files that are open |
-//! | [`traces`] | whether what is no database was one |
-//! | [`stale_wal`] | putting aside a WAL that is not the file's own |
+//! | [`startup`] | the check before a file is opened |
+//! | [`last`](mod@last) | the newest health of each open file |
+//! | [`traces`] | traces of a database in a file that SQLite does not accept |
+//! | [`stale_wal`] | putting aside another file's WAL |
 //!
 //! May call: `engine`, `format`. Threads: any; a check blocks the thread it runs on.
 
@@ -61,8 +61,8 @@ pub use stale_wal::put_wal_aside;
 pub use startup::{LARGE, Look, SMALL, Startup, before_open, opened};
 pub use traces::are_there as was_database;
 
-/// Whether writing to a file of this health could make it worse. A damaged full-text index is
-/// rebuilt while the file is in use; rows that refer to none harm nobody.
+/// Whether writing to a file of this health could cause more damage. A damaged full-text index does
+/// not: it is rebuilt while the file is in use. Neither do findings that are not damage.
 pub fn is_unsafe_to_write(health: &Health) -> bool {
     health
         .findings

@@ -1,18 +1,18 @@
-//! What each page of a database file is and belongs to, for a picture of it.
+//! The role and the b-tree of each page of a database file, for a picture of it.
 //!
-//! Walks every b-tree that the schema names, with overflow chains, the list of free pages and the
-//! pointer map, over whatever is left of them. Nothing of it is trusted: each page is claimed
-//! once, by the first that leads to it, so that loops end and pages that two lead to are found;
-//! the walk reads each page once, roots twice.
+//! Walks every b-tree that the schema names, with overflow chains, the freelist and the pointer
+//! map. The file may be damaged, so no page is trusted: each page is claimed once, by the first
+//! page that leads to it, so that loops end and pages with two parents are detected. The walk reads
+//! each page once, roots twice.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`walk`] | the walk |
-//! | [`cells`] | what is known of each page, and the runs that they make |
-//! | [`pages`] | the pages of a database, those in its WAL included |
+//! | [`cells`] | the state of each page, and the runs of equal pages |
+//! | [`pages`] | reading pages of the file and its WAL |
 //!
-//! Memory: 4 bytes a page, 24 bytes a page of the deepest row of siblings, and the WAL's index;
-//! 40 MB or so for 10 GB in pages of 4 KiB. Any thread; blocks it as long as reading takes.
+//! Memory: 4 bytes per page, 24 bytes per page of the longest row of siblings, and the index of the
+//! WAL's frames; about 40 MB for 10 GB in pages of 4 KiB. Any thread; blocks it for the whole walk.
 
 mod cells;
 pub(super) mod pages;
@@ -29,32 +29,32 @@ use serde::Serialize;
 use super::info::PATIENCE;
 use crate::engine::{Result, Storage, Task, View};
 
-/// Pages whose damage is told one by one.
-const TOLD: usize = 10_000;
+/// The most damaged pages that are listed one by one.
+const LISTED: usize = 10_000;
 
-/// What a page is.
+/// The role of a page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[repr(u8)]
 pub enum Role {
-    /// Nothing leads to it.
+    /// No page leads to it.
     #[default]
     Orphan,
-    /// Of a b-tree, with children.
+    /// An interior page of a b-tree.
     Interior,
-    /// Of a b-tree, with rows or index entries only.
+    /// A leaf of a b-tree.
     Leaf,
-    /// The continuation of a row or an index entry.
+    /// An overflow page of a row or an index entry.
     Overflow,
-    /// Part of the list of free pages.
+    /// A trunk page of the freelist.
     FreeTrunk,
-    /// Free.
+    /// A leaf page of the freelist.
     FreeLeaf,
-    /// Of the pointer map, in files with auto-vacuum.
+    /// A page of the pointer map, in files with auto-vacuum.
     PointerMap,
-    /// The page at 1 GiB, where SQLite's locks are.
+    /// The lock-byte page at 1 GiB.
     LockByte,
-    /// The header counts it, and the file ends before it.
+    /// The header counts the page, but the file ends before it.
     Missing,
 }
 
@@ -64,17 +64,18 @@ pub enum Role {
 pub struct PageMap {
     /// The path, as SQLite resolved it.
     pub path: String,
-    /// Bytes a page.
+    /// Bytes per page.
     pub page_size: u32,
-    /// Pages, missing ones included.
+    /// Pages, including missing pages.
     pub pages: u64,
-    /// Pages that the runs are rounded to: 1 unless there are more pages than the resolution.
+    /// Pages per cell, to which runs are rounded: 1 unless the file has more pages than
+    /// [`Options::resolution`].
     pub pages_per_cell: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Pages that were read from the WAL.
     pub pages_from_wal: u64,
-    /// What names the b-trees.
+    /// Source of the names of b-trees.
     pub names_from: Names,
     /// Tables and indexes, in the schema's order.
     pub owners: Vec<Owner>,
@@ -84,29 +85,29 @@ pub struct PageMap {
     pub runs: Vec<Run>,
     /// Damaged pages.
     pub damaged_pages: u64,
-    /// The first 10,000 of them, and why they are.
+    /// The first 10,000 of them, each with the reason.
     pub damaged: Vec<DamagedPage>,
 }
 
-/// What the names of b-trees are from.
+/// Source of the names of b-trees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Names {
     /// The file's own schema table.
     #[default]
     Schema,
-    /// In addition to what is left of the schema table, [`Options::known`].
+    /// The readable rest of the schema table, and [`Options::known`].
     Known,
-    /// Nothing: b-trees are told apart, and called by their root pages.
+    /// No source: b-trees are found by their pages, and named after their root pages.
     Nothing,
 }
 
-/// A b-tree that is known of.
+/// A b-tree of an earlier schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Whether it is a table or an index.
     pub kind: OwnerKind,
     /// Its table; a table's own name.
     pub table: String,
@@ -120,14 +121,14 @@ pub struct Known {
 pub struct Owner {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Whether it is a table or an index.
     #[serde(rename = "type")]
     pub kind: OwnerKind,
     /// Its table; a table's own name.
     pub table: String,
     /// The root page of its b-tree.
     pub root: u32,
-    /// All of its pages that there are.
+    /// Its pages, without missing pages.
     pub pages: u64,
     /// How many of them are interior pages.
     pub interior_pages: u64,
@@ -135,11 +136,11 @@ pub struct Owner {
     pub overflow_pages: u64,
     /// How many of them are damaged.
     pub damaged_pages: u64,
-    /// Pages that it leads to, and before which the file ends.
+    /// Pages that it leads to but that lie beyond the end of the file.
     pub missing_pages: u64,
 }
 
-/// What an owner is.
+/// The kind of an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OwnerKind {
@@ -149,19 +150,19 @@ pub enum OwnerKind {
     Index,
 }
 
-/// Neighbouring pages that are alike.
+/// Adjacent pages with the same owner, role and damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
-    /// The first.
+    /// Number of the first page.
     pub first: u64,
-    /// How many.
+    /// Number of pages.
     pub pages: u64,
-    /// Place in [`PageMap::owners`]; none for pages of no b-tree.
+    /// Index in [`PageMap::owners`]; `None` for pages of no b-tree.
     pub owner: Option<u16>,
-    /// What they are.
+    /// Their role.
     pub role: Role,
-    /// They are damaged; of pages that share a cell, one of them is.
+    /// They are damaged; in a cell of several pages, at least one of them is.
     pub damaged: bool,
 }
 
@@ -171,21 +172,21 @@ pub struct Run {
 pub struct DamagedPage {
     /// Its number.
     pub page: u32,
-    /// Place in [`PageMap::owners`].
+    /// Index in [`PageMap::owners`].
     pub owner: Option<u16>,
-    /// What is wrong with it, for a person.
+    /// The fault, for a person.
     pub reason: &'static str,
 }
 
-/// What a map is to be like.
+/// Options of a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Cells that the runs are made of, at most, 1 at least; a cell stands for several pages
-    /// where there are more pages, and is as the worst of them.
+    /// The most cells of the map, at least 1. If the file has more pages, a cell stands for several
+    /// pages and shows the worst of them.
     pub resolution: u64,
-    /// Pages that are damaged by somebody else's finding.
+    /// Pages that an integrity check reported as damaged.
     pub damaged: Vec<u32>,
-    /// B-trees that there were at an earlier time, for a file whose schema table is damaged.
+    /// B-trees of an earlier schema, for a file whose schema table is damaged.
     pub known: Vec<Known>,
 }
 
@@ -198,8 +199,8 @@ impl Default for Options {
 /// Maps the database at `path`, which may be in use: readers and writers go on.
 ///
 /// # Errors
-/// `SQLITE_BUSY` where it is locked for longer than [`PATIENCE`]; SQLite's; `task`'s;
-/// `SQLITE_NOTADB` where not even the size of its pages can be told. Damage is none.
+/// `SQLITE_BUSY` if it is locked for longer than [`PATIENCE`]; SQLite's; `task`'s; `SQLITE_NOTADB`
+/// if its page size is unknown. Damage is part of the map, not an error.
 pub fn page_map(path: &Path, options: &Options, task: &dyn Task) -> Result<PageMap> {
     let view = View::open(path, Instant::now() + PATIENCE, task)?;
     let wal = view.wal().map(|wal| wal as &dyn Storage);
@@ -208,7 +209,7 @@ pub fn page_map(path: &Path, options: &Options, task: &dyn Task) -> Result<PageM
     Ok(map)
 }
 
-/// Maps a database that nobody writes to meanwhile. [`PageMap::path`] is left empty.
+/// Maps a database that no connection writes to meanwhile. [`PageMap::path`] is left empty.
 ///
 /// # Errors
 /// As [`page_map`].

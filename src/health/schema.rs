@@ -1,7 +1,7 @@
-//! The schema of a database under examination: which b-tree belongs to what.
+//! The schema of a database that is checked: its tables and indexes, with their root pages.
 //!
-//! Read from `sqlite_schema` itself, so that it can be had where SQLite refuses the schema as a
-//! whole only late. Called on the thread of the check.
+//! Read from `sqlite_schema` itself, so that it is available even if SQLite rejects the schema in a
+//! later step. Called on the thread of the check.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ pub(super) struct Object {
     pub name: String,
     /// The table that it belongs to; its own name for a table.
     pub table: String,
-    /// Root page of its b-tree; 0 for what has none.
+    /// Root page of its b-tree; 0 without a b-tree.
     pub root: u32,
     /// Its `CREATE` statement; empty for an index that SQLite made.
     pub sql: String,
@@ -34,14 +34,14 @@ impl Object {
     }
 }
 
-/// All entries, the schema's own table first.
+/// All entries, `sqlite_schema` first.
 #[derive(Debug, Default)]
 pub(super) struct Schema {
     objects: Vec<Object>,
 }
 
 impl Schema {
-    /// A schema of these entries.
+    /// A schema with these entries.
     pub fn new(entries: impl IntoIterator<Item = Object>) -> Self {
         let itself = Object {
             kind: "table".to_owned(),
@@ -53,10 +53,10 @@ impl Schema {
         Self { objects: std::iter::once(itself).chain(entries).collect() }
     }
 
-    /// The schema that `connection` sees.
+    /// The schema that `connection` reads.
     ///
     /// # Errors
-    /// SQLite's: `SQLITE_CORRUPT` where it cannot make sense of the schema.
+    /// SQLite's: `SQLITE_CORRUPT` if the schema is not valid.
     pub fn read(connection: &Connection) -> Result<Self> {
         let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
         let mut statement = connection
@@ -80,7 +80,7 @@ impl Schema {
         Ok(Self::new(entries))
     }
 
-    /// Tables with a b-tree, the schema's own first.
+    /// Tables with a b-tree, `sqlite_schema` first.
     pub fn tables(&self) -> impl Iterator<Item = &Object> {
         self.objects.iter().filter(|object| object.kind == "table" && object.root != 0)
     }
@@ -119,8 +119,8 @@ impl Schema {
         self.objects.iter().find(|object| object.kind == "index" && object.name == name)
     }
 
-    /// The table, with or without a b-tree, whose name `text` starts with, where what follows the
-    /// name satisfies `rest`. The longest, because names may hold any character.
+    /// The table, with or without a b-tree, whose name `text` starts with, if the rest of `text`
+    /// satisfies `rest`. The longest such name, because names may have any character.
     pub fn table_leading(&self, text: &str, rest: impl Fn(&str) -> bool) -> Option<&Object> {
         self.objects
             .iter()

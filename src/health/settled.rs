@@ -1,23 +1,23 @@
 //! Files that are unchanged since a check found them sound, so that the next process need
 //! not check them.
 //!
-//! The change counter in the header does not tell: in WAL mode it stays while the file changes
-//! (<https://sqlite.org/fileformat2.html>, 1.3.7), and a program that overwrites a page does not
-//! count. The inode's time of change (`ctime`) does: every write through the file system sets it,
-//! and so does whatever puts another time or another file in its place; no call sets it back. So a
-//! file is as it was if it is the same inode, with the same size and times, to the nanosecond, and
-//! there is neither a WAL nor a journal with anything in it.
+//! The change counter in the header does not detect every change: in WAL mode it may stay while the
+//! file changes (<https://sqlite.org/fileformat2.html>, 1.3.7), and a program that overwrites a
+//! page does not increase it. The inode's time of change (`ctime`) does: every write through the
+//! file system sets it, changing the other times sets it, and no call sets it back. So a file is
+//! unchanged if it has the same inode, size and times, to the nanosecond, and an empty or no WAL
+//! and journal.
 //!
-//! The times are certain only
-//! * where the file system keeps them in this machine's kernel ([`CERTAIN`]), and on Linux;
-//! * once the last change is older than their grain ([`GRAIN`]): two changes within one have the
-//!   same time;
-//! * within one run of the system: after a loss of power a file can have the times of a write whose
-//!   data never reached the disk.
+//! The times are reliable only
+//! * on Linux, on a file system whose times this machine's kernel sets ([`CERTAIN`]);
+//! * once the last change is older than their resolution ([`GRAIN`]): two changes within it may
+//!   have the same time;
+//! * until the next boot: after a loss of power a file can have the times of a write whose data
+//!   never reached the disk.
 //!
-//! What this does not see: bits that change below the file system, writes past it (to the device),
-//! and a program that has the file mapped and goes on changing a page of it which the kernel has
-//! not written out yet. Therefore a note counts for [`LONGEST`] at most.
+//! Three kinds of change are not detected: bits that flip below the file system, writes directly to
+//! the device, and changes by a program that has the file mapped, until the kernel writes the page
+//! out. Therefore a note is valid for [`LONGEST`] at most.
 //!
 //! `stat` and `/proc` only. Any thread.
 
@@ -31,16 +31,16 @@ use serde::{Deserialize, Serialize};
 use super::file_check::size;
 use crate::engine::{FileId, FileSystem, Wal, beside};
 
-/// File systems of which this is known.
+/// File systems whose times are reliable.
 const CERTAIN: &[&str] = &["ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay"];
 
-/// Two changes of a file that lie this far apart have different times. ext3 counts seconds.
+/// Two changes of a file that are this far apart have different times. ext3 stores seconds.
 const GRAIN: Duration = Duration::from_secs(2);
 
-/// How long a check counts.
+/// How long a note is valid.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What the system says of a file that has no WAL and no journal.
+/// What `stat` reports of a file that has no WAL and no journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     device: u64,
@@ -49,11 +49,12 @@ struct State {
     /// Seconds since 1970, and nanoseconds.
     modified: (i64, i64),
     changed: (i64, i64),
-    /// The run of the system.
+    /// The system's boot id.
     boot: String,
 }
 
-/// That a check found a file sound, and what the file was then: kept next to it.
+/// The note that a check found a file sound, with the state of the file. It is stored in the
+/// `-schema` file next to the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// When it was checked, in milliseconds since 1970-01-01 UTC.
@@ -70,7 +71,7 @@ fn notes<R>(body: impl FnOnce(&mut HashMap<FileId, Note>) -> R) -> R {
 }
 
 impl Note {
-    /// Whether the file at `path` is still what it was, and the check is not too long ago.
+    /// Whether the file at `path` is unchanged, and the check is less than [`LONGEST`] ago.
     #[must_use]
     pub fn holds(&self, path: &Path) -> bool {
         let age = now_ms().checked_sub(self.at_ms);
@@ -79,7 +80,7 @@ impl Note {
     }
 }
 
-/// A check that is about to begin.
+/// The state of a file before its check.
 pub(super) struct Before(Option<State>);
 
 impl Before {
@@ -87,7 +88,8 @@ impl Before {
         Self(State::of(path))
     }
 
-    /// The check of the file `id` at `path` has ended.
+    /// The check of the file `id` at `path` has ended: stores a note if the file is sound and did
+    /// not change during the check, else removes its note.
     pub fn ended(self, id: FileId, path: &Path, is_sound: bool) {
         let unchanged = self.0.filter(|state| is_sound && State::of(path).as_ref() == Some(state));
         notes(|notes| match unchanged {
@@ -97,7 +99,7 @@ impl Before {
     }
 }
 
-/// The note about the file at `path`, if this process has checked it and it is what it was then.
+/// The note about the file at `path`, if this process has checked it and it is unchanged.
 pub fn note(path: &Path) -> Option<Note> {
     let id = FileId::of(path).ok()?;
     notes(|notes| notes.get(&id).cloned()).filter(|note| note.holds(path))
@@ -109,7 +111,7 @@ fn now_ms() -> u64 {
 }
 
 impl State {
-    /// None where there is a WAL or a journal, and where a change might not show.
+    /// `None` if the file has a WAL or a journal, or if its times are not reliable.
     fn of(path: &Path) -> Option<Self> {
         if size(&Wal::path(path)) > 0 || size(&beside(path, "-journal")) > 0 {
             return None;

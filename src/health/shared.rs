@@ -1,8 +1,8 @@
-//! One check of a file at a time, however many ask for it.
+//! One check of a file at a time, for any number of callers.
 //!
-//! A check runs on a thread of its own. Whoever asks for one of a file while another of the same
-//! kind, or a more thorough one, is under way waits for that one's answer. A caller that gives up
-//! ends its own wait; the check ends when nobody waits for it any more.
+//! A check runs on a thread of its own. If a check of the same kind, or a more thorough one, is
+//! already running, a new caller joins it and gets its result. A caller that gives up ends only its
+//! own wait; the check is cancelled when its last caller has given up.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,13 +16,13 @@ use super::file_check;
 use super::finding::{Health, Kind};
 use crate::engine::{Error, FileId, Result, Stage, Task};
 
-/// How long somebody may hold the file before a check answers that it is locked.
+/// How long a check waits for a lock before it reports that the file is locked.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often a waiting caller's task is asked, and told how far the check is.
+/// How often a waiting caller's task gets the progress of the check, and may cancel.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 
-/// Checks under way.
+/// Running checks.
 static UNDER_WAY: Mutex<Option<HashMap<FileId, Vec<Arc<Check>>>>> = Mutex::new(None);
 
 struct Check {
@@ -44,7 +44,7 @@ impl Check {
     }
 }
 
-/// The check's own view of its callers.
+/// The task of a running check: it goes on while a caller waits.
 impl Task for Check {
     fn stage(&self, stage: Stage) {
         self.lock().stage = Some(stage);
@@ -55,21 +55,21 @@ impl Task for Check {
     }
 }
 
-/// Checks the database at `path` on a connection of its own, and tells a WAL that is not the
-/// file's own, a file that is none, and contention, apart. Callers that ask for the same file
-/// meanwhile share one check.
+/// Checks the database at `path` on a connection of its own. Findings distinguish damage, another
+/// file's WAL, a file that is not a database, and contention. Callers that check the same file at
+/// the same time share one check.
 ///
-/// A file that somebody holds for longer than five seconds is [`super::Finding::Locked`].
+/// A file that is locked for longer than five seconds is [`super::Finding::Locked`].
 ///
 /// # Errors
-/// `task`'s; `SQLITE_CANTOPEN` where there is no such file; `SQLITE_IOERR`, `SQLITE_NOMEM`,
-/// `SQLITE_READONLY_ROLLBACK` where it cannot be carried out; `ERR_FUSION_THREAD`.
+/// `task`'s; `SQLITE_CANTOPEN` if there is no such file; `SQLITE_IOERR`, `SQLITE_NOMEM`,
+/// `SQLITE_READONLY_ROLLBACK` if the check cannot run; `ERR_FUSION_THREAD`.
 pub fn check(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
     check_within(path, kind, PATIENCE, task)
 }
 
-/// The same, where somebody else may hold the file for as long as `patience`. A check that is
-/// joined keeps its own.
+/// As [`check`], but waits for a lock for at most `patience`. A running check that the caller joins
+/// keeps its own limit.
 ///
 /// # Errors
 /// As [`check`].
@@ -87,7 +87,7 @@ pub fn check_within(
         return Err(cannot_open(std::io::ErrorKind::IsADirectory.into()));
     }
     let check = join(id, kind, patience, &resolved)?;
-    let mut told = None;
+    let mut reported = None;
     let mut state = check.lock();
     loop {
         if let Some(answer) = state.answer.clone() {
@@ -96,9 +96,9 @@ pub fn check_within(
         }
         let stage = state.stage;
         drop(state);
-        if let Some(stage) = stage.filter(|stage| told != Some(*stage)) {
+        if let Some(stage) = stage.filter(|stage| reported != Some(*stage)) {
             task.stage(stage);
-            told = Some(stage);
+            reported = Some(stage);
         }
         if let Err(error) = task.go_on() {
             check.lock().waiting -= 1;
@@ -112,13 +112,13 @@ pub fn check_within(
     }
 }
 
-/// A check that the caller is one of the waiting of.
+/// Joins a running check of the file, or starts one. The caller is counted as waiting.
 fn join(id: FileId, kind: Kind, patience: Duration, path: &Path) -> Result<Arc<Check>> {
     let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
     let checks = under_way.get_or_insert_with(HashMap::new).entry(id).or_default();
     for check in checks.iter().filter(|check| check.kind >= kind) {
         let mut state = check.lock();
-        // One that nobody waits for is about to end.
+        // A check without a waiting caller is about to end.
         if state.waiting > 0 && state.answer.is_none() {
             state.waiting += 1;
             drop(state);
@@ -169,8 +169,8 @@ fn forget(id: FileId, check: &Arc<Check>) {
     }
 }
 
-/// Waits until no check of the file at `path` is under way: its connection is closed then, and
-/// keeps nobody from the file. At most for `timeout`; a check that others wait for may take longer.
+/// Waits until no check of the file at `path` is running, so that no check's connection holds a
+/// lock. Waits for at most `timeout`: a check with other callers may take longer.
 pub fn wait_until_none(path: &Path, timeout: Duration) {
     let deadline = Instant::now() + timeout;
     while under_way(path).0 > 0 && Instant::now() < deadline {
@@ -178,7 +178,7 @@ pub fn wait_until_none(path: &Path, timeout: Duration) {
     }
 }
 
-/// How many checks of the file at `path` are under way, and how many callers wait for them.
+/// The number of running checks of the file at `path`, and of the callers that wait for them.
 pub fn under_way(path: &Path) -> (usize, u32) {
     let under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
     let checks = FileId::of(path).ok().and_then(|id| under_way.as_ref()?.get(&id));

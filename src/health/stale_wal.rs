@@ -1,9 +1,10 @@
-//! Putting aside a WAL that is not the file's own.
+//! Putting aside another file's WAL: the WAL is renamed.
 //!
-//! It is neither applied nor deleted, because it may hold what is nowhere else. Done only while
-//! nobody else has the file, its WAL or its index open, and only to a WAL with which the file is
-//! damaged and without which it is sound, which is looked at once more under the lock that keeps
-//! others out. Unasked, only if something proves that the WAL is another file's ([`foreign_wal`]).
+//! The WAL is neither applied nor deleted, because it may have the only copy of commits. It is
+//! renamed only while no other connection has the file, its WAL or its WAL-index open, and only if
+//! the file is damaged with the WAL and sound without it. Both are checked again under SQLite's
+//! exclusive lock. Unless a person asked for it, there must also be a proof that the WAL is another
+//! file's ([`foreign_wal`]).
 //!
 //! Called on any thread, which it blocks for two quick checks.
 
@@ -18,13 +19,13 @@ use super::holders::holders;
 use crate::engine::{self, Error, KeptKind, Result, Unwatched, Wal, or_failed};
 
 /// Renames the WAL of the database at `path` to `<database>-wal.stale-<UTC time>`, and returns
-/// that path. `asked`: a person wants it although nothing proves that the WAL is another file's.
+/// that path. `asked`: a person asked for it, so no proof that the WAL is another file's is needed.
 ///
 /// # Errors
 /// `SQLITE_BUSY`: a connection, in this process or another, has the file open;
-/// `ERR_INVALID_STATE`: the WAL is not in the way, or not proven to be another file's; the system's,
-/// as `SQLITE_IOERR` or `SQLITE_CANTOPEN`, a read that fails among them. In each case nothing was
-/// done.
+/// `ERR_INVALID_STATE`: the WAL does not cause the damage, or is not proven to be another file's;
+/// errors of the system, including failed reads, as `SQLITE_IOERR` or `SQLITE_CANTOPEN`. After any
+/// error the files are unchanged.
 pub fn put_wal_aside(path: &Path, asked: bool) -> Result<PathBuf> {
     or_failed(path, || put_aside(path, asked))
 }
@@ -36,8 +37,9 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
     let in_use = || {
         Error::sqlite(
             ffi::SQLITE_BUSY,
-            "the -wal next to the database is not its own, but it can be put aside only while \
-             nobody else, in this process or another, has the database open. Close it everywhere",
+            "the -wal next to the database is not its own, but it can be put aside only while no \
+             other connection, in this process or another, has the database open. Close it \
+             everywhere",
         )
         .at(path)
     };
@@ -53,8 +55,7 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
     if !stale {
         return Err(Error::fusion(
             "ERR_INVALID_STATE",
-            "the -wal is the database's own, or makes no difference to what is wrong with it; it \
-             was left where it is",
+            "the -wal is the database's own, or does not cause its damage; it was left where it is",
         )
         .at(path));
     }
@@ -65,15 +66,15 @@ fn put_aside(path: &Path, asked: bool) -> Result<PathBuf> {
         )
         .at(path));
     }
-    // Renamed while `alone` keeps everybody out; SQLite finds no WAL at its name from here on.
+    // Renamed under the exclusive lock of `alone`: connections opened later find no WAL.
     let aside = engine::put_wal_aside(path, &wal, KeptKind::StaleWal)?;
     drop(alone);
     Ok(aside)
 }
 
-/// Whether another process has one of the files open. A process that has the file open which was
-/// at this path before writes to the same WAL, and takes no lock on the file that is there now.
-/// Where the system does not say who has files open, SQLite's lock alone counts.
+/// Whether another process has one of the files open. A process that still has the replaced file
+/// open writes to the same WAL, but its locks are not on the file that is at the path now. If the
+/// system does not report open files, SQLite's lock alone counts.
 fn is_used_by_others(path: &Path) -> bool {
     let holders = holders(path).processes.unwrap_or_default();
     holders.iter().any(|holder| !holder.this_process)

@@ -1,18 +1,18 @@
-//! The look at a file before it is opened to be written to.
+//! The check of a file before it is opened for writing.
 //!
-//! | the file | by itself (`auto`) it is checked |
+//! | the file | check with `auto` |
 //! |---|---|
-//! | has been checked since this process opened it first | not again |
-//! | does not exist, or is empty | not |
-//! | is unchanged since a check found it sound, as the [`Note`] beside it says | not |
+//! | has been checked since this process first opened it | none |
+//! | does not exist, or is empty | none |
+//! | is unchanged since a check found it sound, by the [`Note`] in its `-schema` file | none |
 //! | is small ([`SMALL`]) | at once, quick |
 //! | has a WAL that an ended process left, and is not large ([`LARGE`]) | at once, quick |
-//! | is anything else | in the background, quick, once it is open |
+//! | any other | in the background, quick, once it is open |
 //!
-//! Whoever asks for `quick` or `full` gets it at once. A large file whose WAL was left is not
-//! written to by the log before it is checked, because it is suspected.
+//! The options `quick` and `full` check at once. A large file with a WAL that an ended process left
+//! is flagged as possibly damaged: the log does not write to it before the check has passed.
 //!
-//! Any thread, which is blocked for a check that is carried out at once.
+//! Any thread; blocks it during a check at once.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ pub const LARGE: u64 = 64 << 20;
 pub enum Startup {
     /// As the module's table says.
     Auto,
-    /// At once and quick, however large the file is; not where it is unchanged since a check.
+    /// At once and quick, for a file of any size, unless it is unchanged since a check.
     Ahead,
     /// At once, with `kind`.
     AtOnce(Kind),
@@ -52,22 +52,24 @@ pub enum Startup {
     Off,
 }
 
-/// What is to be known before a file is opened.
+/// The result of the check before a file is opened.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Look {
-    /// What a check at once found, or an earlier one. Never locked: that is the open's to tell.
+    /// The health found by a check at once, or by an earlier check. Never `Locked`: the open
+    /// reports a lock.
     pub health: Option<Health>,
-    /// What can be told only before the file is opened; part of `health` where there is one.
+    /// Findings that only a check before the open can make; also part of `health` if there is one.
     pub found: Vec<Finding>,
     /// A check in the background is due.
     pub background: bool,
 }
 
-/// What is to be done once a file that was looked at is open.
+/// The result to apply once the file is open.
 #[derive(Debug)]
 struct Pending {
-    /// Where the file was. One that was refused may be gone by now, and its inode another file's.
+    /// Path of the file. If its open was refused, it may since have been deleted, and its inode
+    /// reused.
     path: PathBuf,
     health: Option<Health>,
     suspect: bool,
@@ -80,7 +82,7 @@ fn pending<R>(body: impl FnOnce(&mut HashMap<FileId, Pending>) -> R) -> R {
     body(pending.get_or_insert_with(HashMap::new))
 }
 
-/// There is no file at `path`: whatever is made there is another one than was looked at.
+/// There is no file at `path`: drops a result for the file that was there.
 fn forget(path: &Path) {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = resolved(directory.unwrap_or(Path::new(".")));
@@ -90,14 +92,14 @@ fn forget(path: &Path) {
     }
 }
 
-/// Looks at the file at `path`, which is about to be opened, and checks it if that is called for.
-/// `noted` reads the note that is kept beside a file.
+/// Checks the file at `path`, which is about to be opened, if the module's table says so. `noted`
+/// reads the note in the file's `-schema` file.
 ///
-/// What else stands in the way of a check stands in the way of the open, too, and is reported by
-/// the open: there is no health then.
+/// If any other error prevents the check, [`Look::health`] is `None`: the open meets the same error
+/// and reports it.
 ///
 /// # Errors
-/// `task`'s; `SQLITE_IOERR` where the disk fails a read.
+/// `task`'s; `SQLITE_IOERR` if a read fails.
 pub fn before_open(
     path: &Path,
     startup: Startup,
@@ -152,11 +154,11 @@ pub fn before_open(
                 look.health = Some(health);
             }
             Ok(_) => look.background = true,
-            // The open would meet it, too, or be allowed to write to what nobody has looked at.
+            // Without this error the open could allow writes to a file that was never checked.
             Err(error) if error.class() == Class::Io => return Err(advise(error, &path)),
             Err(error) => {
                 task.go_on()?;
-                // Contention of a kind that has no name, a missing permission: see above.
+                // Other errors, such as a missing permission, are reported by the open.
                 drop(error);
                 look.background = true;
             }
@@ -166,8 +168,8 @@ pub fn before_open(
     Ok(look)
 }
 
-/// The file that was looked at is open. One that was found sound is not doubted for the WAL that
-/// its last user left; one that was found damaged is.
+/// The file is open: applies the result of [`before_open`]. A sound file loses the flag that it got
+/// for the WAL of an ended process; a damaged file gets the flag.
 pub fn opened(file: &Arc<DatabaseFile>) {
     let found = pending(|pending| pending.remove(&file.id));
     let Some(Pending { health, suspect, .. }) = found.filter(|found| found.path == file.path)
@@ -176,7 +178,7 @@ pub fn opened(file: &Arc<DatabaseFile>) {
     };
     match health {
         Some(mut health) => {
-            // Opening the file has rolled it back.
+            // Opening the file has rolled the hot journal back.
             health.findings.retain(|finding| !matches!(finding, Finding::HotJournal { .. }));
             if super::is_unsafe_to_write(&health) {
                 file.suspect();
@@ -190,12 +192,11 @@ pub fn opened(file: &Arc<DatabaseFile>) {
     }
 }
 
-/// Whether the WAL of the file is one that an ended process left, rather than one in use: SQLite
-/// has to recover it.
+/// Whether an ended process left the WAL of the file, so that SQLite has to recover it.
 fn was_left(path: &Path) -> bool {
     let opened = Reader::open(path, Duration::ZERO)
         .and_then(|one| Ok(one.sql()?.query_row("PRAGMA schema_version", [], |_| Ok(()))?));
-    // Damage is the check's to tell.
+    // The check reports damage.
     drop(opened);
     took_over_wal(path)
 }

@@ -1,14 +1,14 @@
-//! Whether something of SQLite is in a file, or next to it, that SQLite does not take for a
-//! database: then it was one, and a repair may find rows in it.
+//! Traces of SQLite in a file, or in its sidecar files, that SQLite does not accept as a database.
+//! With a trace the file was a database, and a repair may find rows in it.
 //!
-//! | a trace | is |
+//! | trace | condition |
 //! |---|---|
-//! | the header, in part | most of the bytes that every header has in common |
-//! | a b-tree page | one that [`guess_format`] finds whole, for whatever page size |
-//! | a `-wal`, a `-journal` | one that begins with its own header |
-//! | a copy of the schema | a `-schema` that begins as this package writes it |
+//! | a part of the header | more than half of the bytes that all headers share |
+//! | a b-tree page | [`guess_format`] finds a whole page, for some page size |
+//! | a `-wal`, a `-journal` | it begins with its own header |
+//! | a copy of the schema | a `-schema` begins as this package writes it |
 //!
-//! Nothing is changed. Called on the thread of the check.
+//! No file is changed. Called on the thread of the check.
 
 use std::io::Read;
 use std::path::Path;
@@ -17,14 +17,14 @@ use std::time::Instant;
 use crate::engine::{Storage, Unwatched, View, Wal, beside, guess_format, open_file};
 use crate::format::{journal, wal};
 
-/// What every header of a database has, and where (<https://sqlite.org/fileformat2.html>, 1.3).
+/// Offsets and bytes that all database headers share (<https://sqlite.org/fileformat2.html>, 1.3).
 const FIXED: [(usize, &[u8]); 2] = [(0, b"SQLite format 3\0"), (21, &[64, 32, 32])];
 
-/// How the copy of a schema begins that is kept next to a database.
+/// First bytes of the `-schema` file, the copy of a database's schema.
 const SNAPSHOT: &[u8] = b"fusion-sqlite schema ";
 
-/// Whether there is a trace of a database in the file at `path` or next to it. One that cannot be
-/// read has none.
+/// Whether the file at `path`, or one of its sidecar files, has a trace of a database. An
+/// unreadable file has none.
 pub fn are_there(path: &Path) -> bool {
     has_neighbour(path)
         || View::open(path, Instant::now(), &Unwatched).is_ok_and(|view| {
@@ -39,7 +39,7 @@ fn has_neighbour(path: &Path) -> bool {
         || beginning(&beside(path, "-schema"), SNAPSHOT.len()) == SNAPSHOT
 }
 
-/// The first bytes of a file; none where it is no file or cannot be read.
+/// The first bytes of a file; empty if it cannot be read.
 fn beginning(path: &Path, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Ok(file) = open_file(path) {
@@ -48,7 +48,7 @@ fn beginning(path: &Path, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// Whether more than half of what headers have in common is there.
+/// Whether the file has more than half of the bytes that all headers share.
 fn has_header(database: &dyn Storage) -> bool {
     let mut header = [0; 100];
     if database.read_at(&mut header, 0).is_err() {

@@ -1,8 +1,9 @@
-//! Lets a task follow, and end, the statements of one connection.
+//! The progress handler that reports progress of one connection's statements to a task, and
+//! interrupts them when the task is cancelled.
 //!
-//! SQLite calls a connection's progress handler (<https://sqlite.org/c3ref/progress_handler.html>)
-//! every so many instructions of a statement and, while an integrity check walks b-trees, pages.
-//! Called on the thread that runs the statement.
+//! SQLite calls a progress handler (<https://sqlite.org/c3ref/progress_handler.html>) each
+//! [`EVERY`] instructions of a statement or, while an integrity check walks b-trees, each so many
+//! pages. It runs on the thread that runs the statement.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
@@ -14,10 +15,10 @@ use rusqlite::ffi;
 
 use crate::engine::{Connection, Error, Result, Stage, Task};
 
-/// Instructions, or pages, between two calls: some hundred microseconds as a rule.
+/// Instructions, or pages, between two calls: usually some hundred microseconds.
 const EVERY: c_int = 500;
 
-/// While it lives, the connection's statements end when the task shall end.
+/// While it lives, the connection's statements are interrupted when the task is cancelled.
 pub(super) struct Watch<'a> {
     connection: &'a Connection,
     state: Box<State<'a>>,
@@ -26,9 +27,9 @@ pub(super) struct Watch<'a> {
 struct State<'a> {
     db: *mut ffi::sqlite3,
     task: &'a dyn Task,
-    /// Pages of the database; 0 until it is known.
+    /// Pages of the database; 0 until known.
     pages: Cell<u64>,
-    /// What the connection had read before.
+    /// Pages that the connection had read before.
     read_before: u64,
     ended: RefCell<Option<Error>>,
     /// The handler belongs to the thread that runs the statements.
@@ -36,7 +37,7 @@ struct State<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches `connection` for `task`. Replaces a progress handler that it may have.
+    /// Installs the progress handler of `task` on `connection`, in place of any other.
     pub fn new(connection: &'a Connection, task: &'a dyn Task) -> Self {
         let db = connection.raw();
         let state = Box::new(State {
@@ -55,18 +56,18 @@ impl<'a> Watch<'a> {
         Self { connection, state }
     }
 
-    /// From here on the task is told how many of so many pages were read.
+    /// Sets the number of pages of the database. From now on progress is reported.
     pub fn of_pages(&self, pages: u64) {
         self.state.pages.set(pages);
     }
 
-    /// All is done.
+    /// Reports that all pages are done.
     pub fn finish(&self) {
         let pages = self.state.pages.get();
         self.state.task.stage(Stage { name: PAGES, done: pages, total: pages });
     }
 
-    /// The task's reason to end, if `error` is only SQLite's word for it.
+    /// The task's reason to end if `error` is the interruption that it caused, else `error`.
     pub fn reason(&self, error: Error) -> Error {
         if error.errcode & 0xff != ffi::SQLITE_INTERRUPT {
             return error;
@@ -74,8 +75,7 @@ impl<'a> Watch<'a> {
         self.state.ended.borrow_mut().take().unwrap_or(error)
     }
 
-    /// The task's reason to end, if it has had one: what was found since may be SQLite's word for
-    /// the interruption.
+    /// Fails if the task has ended the check: findings since may come from the interruption.
     ///
     /// # Errors
     /// That reason.
@@ -83,7 +83,7 @@ impl<'a> Watch<'a> {
         self.state.ended.borrow_mut().take().map_or(Ok(()), Err)
     }
 
-    /// Asks the task whether to go on, between statements.
+    /// Checks between statements whether the task was cancelled.
     ///
     /// # Errors
     /// The task's.
@@ -91,7 +91,7 @@ impl<'a> Watch<'a> {
         self.state.task.go_on()
     }
 
-    /// The rows of the answer to `sql`, each one's first column, handed to `take`.
+    /// Runs `sql` and calls `take` with the first column of each row.
     ///
     /// # Errors
     /// SQLite's, the task's.
@@ -123,7 +123,7 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// Stages of a check, by what SQLite reads first and what it reads again.
+/// Stages of a check: the first read of each page, and reads after that.
 const PAGES: &str = "reading pages";
 const ROWS: &str = "comparing rows";
 

@@ -1,14 +1,14 @@
-//! What is known of each page, in 4 bytes, and the runs that the pages make.
+//! The state of each page, in 4 bytes, and the runs of equal pages.
 
 use std::collections::BTreeMap;
 
-use super::{DamagedPage, Owner, Role, Run, TOLD};
+use super::{DamagedPage, LISTED, Owner, Role, Run};
 
-/// Stands for no owner.
-const NOBODY: u16 = u16::MAX;
+/// The index that means no owner.
+const NO_OWNER: u16 = u16::MAX;
 
-/// Owners that are told apart; pages of further ones belong to nobody.
-pub const OWNERS: usize = NOBODY as usize;
+/// The most owners of a map; b-trees beyond it are not walked.
+pub const OWNERS: usize = NO_OWNER as usize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cell {
@@ -18,7 +18,7 @@ struct Cell {
 }
 
 impl Cell {
-    /// How much it deserves to be seen, among pages that share a cell.
+    /// Its priority among pages that share a cell: the highest is shown.
     fn badness(self) -> u8 {
         match self {
             Self { damaged: true, .. } => 3,
@@ -29,20 +29,20 @@ impl Cell {
     }
 }
 
-/// What became of a claim.
+/// The result of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// The page is the claimant's.
     Granted,
     /// The page is the claimant's, but the file ends before it.
     Missing,
-    /// The page is another's.
+    /// The page was claimed before.
     Taken,
-    /// There is no such page.
+    /// The database has no page with this number.
     Nowhere,
 }
 
-/// All pages of a file. Pages that it does not have are ignored.
+/// The state of all pages of a file. Calls for page numbers beyond it have no effect.
 #[derive(Debug)]
 pub struct Cells {
     cells: Vec<Cell>,
@@ -50,13 +50,13 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// `pages` pages that nothing leads to yet.
+    /// `pages` pages without an owner, all orphans.
     pub fn new(pages: u32) -> Self {
-        let cell = Cell { owner: NOBODY, role: Role::Orphan, damaged: false };
+        let cell = Cell { owner: NO_OWNER, role: Role::Orphan, damaged: false };
         Self { cells: vec![cell; pages as usize], damaged: BTreeMap::new() }
     }
 
-    /// How many there are.
+    /// Number of pages.
     pub fn pages(&self) -> u32 {
         u32::try_from(self.cells.len()).unwrap_or(u32::MAX)
     }
@@ -65,15 +65,15 @@ impl Cells {
         self.cells.get_mut((page as usize).checked_sub(1)?)
     }
 
-    /// Takes a page that nobody has taken.
+    /// Claims a page for `owner` and `role`, unless it was claimed before.
     pub fn claim(&mut self, page: u32, owner: Option<u16>, role: Role) -> Claim {
-        let owner = owner.unwrap_or(NOBODY);
+        let owner = owner.unwrap_or(NO_OWNER);
         match self.cell(page) {
             Some(cell) if cell.role == Role::Orphan => {
                 *cell = Cell { owner, role, ..*cell };
                 Claim::Granted
             }
-            Some(cell) if cell.role == Role::Missing && cell.owner == NOBODY => {
+            Some(cell) if cell.role == Role::Missing && cell.owner == NO_OWNER => {
                 cell.owner = owner;
                 Claim::Missing
             }
@@ -82,39 +82,39 @@ impl Cells {
         }
     }
 
-    /// Whether nothing leads to the page yet.
+    /// Whether the page is not claimed yet.
     pub fn is_orphan(&self, page: u32) -> bool {
         let cell = (page as usize).checked_sub(1).and_then(|at| self.cells.get(at));
         cell.is_some_and(|cell| cell.role == Role::Orphan)
     }
 
-    /// Changes what a claimed page is.
+    /// Changes the role of a page.
     pub fn set_role(&mut self, page: u32, role: Role) {
         if let Some(cell) = self.cell(page) {
             cell.role = role;
         }
     }
 
-    /// A page is damaged. The first reason stays.
+    /// Marks a page as damaged. The first reason stays.
     pub fn damage(&mut self, page: u32, reason: &'static str) {
         let Some(cell) = self.cell(page) else { return };
         cell.damaged = true;
-        let full = self.damaged.len() >= TOLD;
+        let full = self.damaged.len() >= LISTED;
         if !full || self.damaged.contains_key(&page) {
             self.damaged.entry(page).or_insert(reason);
         }
     }
 
-    /// How many pages are damaged.
+    /// Number of damaged pages.
     pub fn damaged_pages(&self) -> u64 {
         self.cells.iter().filter(|cell| cell.damaged).count() as u64
     }
 
-    /// The first of them.
+    /// The listed damaged pages.
     pub fn damaged(&self) -> Vec<DamagedPage> {
         let owner = |page: u32| {
             let cell = self.cells.get((page as usize).checked_sub(1)?)?;
-            (cell.owner != NOBODY).then_some(cell.owner)
+            (cell.owner != NO_OWNER).then_some(cell.owner)
         };
         self.damaged
             .iter()
@@ -122,7 +122,7 @@ impl Cells {
             .collect()
     }
 
-    /// How many pages have each role.
+    /// Number of pages with each role.
     pub fn roles(&self) -> BTreeMap<Role, u64> {
         let mut roles = BTreeMap::new();
         for cell in &self.cells {
@@ -131,7 +131,7 @@ impl Cells {
         roles
     }
 
-    /// Tells the owners what they have.
+    /// Adds up the pages of each owner.
     pub fn count(&self, owners: &mut [Owner]) {
         for cell in &self.cells {
             let Some(owner) = owners.get_mut(usize::from(cell.owner)) else { continue };
@@ -146,14 +146,14 @@ impl Cells {
         }
     }
 
-    /// The runs, of at most `resolution` cells, and how many pages a cell stands for.
+    /// The runs, of at most `resolution` cells, and the number of pages per cell.
     pub fn runs(&self, resolution: u64) -> (Vec<Run>, u64) {
         let pages = self.cells.len() as u64;
         let per_cell = pages.div_ceil(resolution.max(1)).max(1);
         let size = usize::try_from(per_cell).unwrap_or(usize::MAX);
         let mut runs: Vec<(Cell, u64)> = Vec::new();
         for cells in self.cells.chunks(size) {
-            // The first of the worst.
+            // The first of several equally bad pages.
             let Some(worst) = cells.iter().rev().max_by_key(|cell| cell.badness()) else {
                 continue;
             };
@@ -166,7 +166,7 @@ impl Cells {
         let runs = runs
             .into_iter()
             .map(|(cell, pages)| {
-                let owner = (cell.owner != NOBODY).then_some(cell.owner);
+                let owner = (cell.owner != NO_OWNER).then_some(cell.owner);
                 let run = Run { first, pages, owner, role: cell.role, damaged: cell.damaged };
                 first += pages;
                 run
@@ -189,10 +189,10 @@ mod tests {
         cells.damage(5, "bad");
         let (runs, per_cell) = cells.runs(5);
         assert_eq!(per_cell, 2);
-        let told: Vec<_> =
+        let shown: Vec<_> =
             runs.iter().map(|it| (it.first, it.pages, it.role, it.damaged)).collect();
         assert_eq!(
-            told,
+            shown,
             [
                 (1, 4, Role::Leaf, false),
                 (5, 2, Role::Leaf, true),

@@ -1,4 +1,4 @@
-//! The walk over everything that leads to pages.
+//! Walks the schema table, the b-trees, the overflow chains and the freelist, and claims each page.
 
 use std::collections::HashSet;
 
@@ -9,25 +9,25 @@ use crate::engine::{Result, Stage, Storage, Task};
 use crate::format::Page;
 use crate::format::freelist::Trunk;
 
-/// Pages between two looks at whether the task goes on.
+/// Pages between two checks whether the task was cancelled.
 const BREATH: u64 = 256;
 
-/// Bytes of a row of the schema table, at most. Longer statements are not written by hand.
+/// The longest row of the schema table that is read, in bytes.
 const STATEMENT: u64 = 1024 * 1024;
 
 const MEANINGLESS: &str = "it is no page of a b-tree";
 const UNSOUND: &str = "its cells do not add up to a page";
 const OTHER_KIND: &str = "it is a page of another kind of b-tree";
-const OTHER_DEPTH: &str = "it lies at another depth than its neighbours";
+const OTHER_DEPTH: &str = "it is a leaf at another depth than the other leaves of its b-tree";
 const UNORDERED: &str = "its keys are not in order";
 const ELSEWHERE: &str = "its rows belong elsewhere in the table";
 const NOWHERE: &str = "it leads to a page that the file cannot have";
 const TWICE: &str = "more than one page leads to it";
-const CHAIN_SHORT: &str = "a row on it continues on pages that end too early";
-const CHAIN_LONG: &str = "a row ends on it, but it leads on";
-const NO_TRUNK: &str = "it is no page of the list of free pages";
+const CHAIN_SHORT: &str = "the overflow chain ends on it too early";
+const CHAIN_LONG: &str = "the overflow chain should end on it, but goes on";
+const NO_TRUNK: &str = "it is no trunk page of the freelist";
 const UNREADABLE: &str = "the system could not read it";
-const FOUND: &str = "the check names it";
+const FOUND: &str = "the integrity check reports it";
 
 pub fn walk(
     database: &dyn Storage,
@@ -61,7 +61,7 @@ pub fn walk(
         walk.strays()?;
     }
     for page in &options.damaged {
-        // A check names pages that belong to nothing, too. They are told as such.
+        // A check also reports pages that no page leads to. These are shown as orphans.
         if !walk.cells.is_orphan(*page) {
             walk.cells.damage(*page, FOUND);
         }
@@ -89,20 +89,20 @@ struct Walk<'a> {
     cells: Cells,
     owners: Vec<Owner>,
     pages: Pages<'a>,
-    /// The page that is looked at.
+    /// The current page.
     buffer: Vec<u8>,
     visited: u64,
-    /// What is met may be the remains of a b-tree whose pages are another's by now.
+    /// The b-trees may be remains whose pages were reused: pages are not marked as damaged.
     lenient: bool,
     task: &'a dyn Task,
 }
 
-/// A page that is to be looked at, claimed already.
+/// A page that is claimed and still to be read.
 #[derive(Debug, Clone, Copy)]
 struct Visit {
     page: u32,
     depth: u16,
-    /// What rowids are above, and what they do not exceed, by the keys of the pages above.
+    /// Bounds of its rowids by the keys of its parents: greater than `above`, at most `upto`.
     above: Option<i64>,
     upto: Option<i64>,
 }
@@ -110,15 +110,15 @@ struct Visit {
 /// A b-tree that is being walked.
 struct Tree {
     owner: u16,
-    /// With rowids.
+    /// It is a rowid table.
     is_table: bool,
-    /// At which its leaves are, once one was seen.
+    /// Depth of its leaves, once a leaf was read.
     depth: Option<u16>,
     ahead: Vec<Visit>,
 }
 
 impl Walk<'_> {
-    /// Claims the pages that are what they are by their number.
+    /// Sets the roles that depend on the page number only: lock-byte page, pointer map, missing.
     fn fixed(&mut self) {
         self.cells.claim(self.pages.lock_byte(), None, Role::LockByte);
         for page in 2..=self.pages.count() {
@@ -130,7 +130,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Walks the schema table and makes owners of its rows. False where it is damaged.
+    /// Walks the schema table and adds its tables and indexes as owners. Returns `false` if it is
+    /// damaged.
     fn schema(&mut self) -> Result<bool> {
         let name = "sqlite_schema".to_owned();
         let schema = Known { table: name.clone(), name, kind: OwnerKind::Table, root: 1 };
@@ -160,7 +161,7 @@ impl Walk<'_> {
         Ok(self.pages.has_header() && self.cells.damaged_pages() == 0)
     }
 
-    /// Makes owners of b-trees that have none yet.
+    /// Adds an owner for each b-tree whose root has none yet.
     fn own(&mut self, trees: impl IntoIterator<Item = Known>) {
         let mut roots: HashSet<u32> = self.owners.iter().map(|owner| owner.root).collect();
         for Known { name, kind, table, root } in trees {
@@ -182,7 +183,7 @@ impl Walk<'_> {
 
     /// Walks the b-trees of all owners from `first` on.
     fn trees(&mut self, first: usize) -> Result<()> {
-        // All roots first: a page that a damaged page elsewhere leads to is its own tree's root.
+        // All roots are claimed first, so that no damaged page can claim another b-tree's root.
         let mut planted = Vec::new();
         for owner in first..self.owners.len() {
             planted.push(self.plant(u16::try_from(owner).unwrap_or(u16::MAX))?);
@@ -195,8 +196,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Finds the b-trees among the pages that nothing leads to: their roots are the pages with
-    /// children that are nobody's child. Pages that stand alone are left as they are.
+    /// Finds the b-trees among the orphan pages: their roots are interior pages without a parent.
+    /// Orphan leaves without a parent stay orphans.
     fn strays(&mut self) -> Result<()> {
         let (mut parents, mut children) = (Vec::new(), HashSet::new());
         for number in 2..=self.pages.count() {
@@ -221,7 +222,7 @@ impl Walk<'_> {
         self.trees(first)
     }
 
-    /// Claims the root of an owner's b-tree. None if there is nothing to walk.
+    /// Claims the root of an owner's b-tree. `None` if the root cannot be claimed.
     fn plant(&mut self, owner: u16) -> Result<Option<Tree>> {
         let Some(it) = self.owners.get(usize::from(owner)) else { return Ok(None) };
         let (page, is_index) = (it.root, it.kind == OwnerKind::Index);
@@ -229,14 +230,14 @@ impl Walk<'_> {
             return Ok(None);
         }
         self.read(page)?;
-        // A table may be either: WITHOUT ROWID ones are stored as indexes are.
+        // A WITHOUT ROWID table is stored as an index b-tree.
         let parsed = Page::parse(&self.buffer, self.pages.usable(), page == 1);
         let is_table = !is_index && parsed.is_none_or(|parsed| parsed.kind.is_table());
         let first = Visit { page, depth: 0, above: None, upto: None };
         Ok(Some(Tree { owner, is_table, depth: None, ahead: vec![first] }))
     }
 
-    /// Reads a page into the buffer. False if the system does not let it.
+    /// Reads a page into the buffer. Returns `false` if the read failed.
     fn read(&mut self, page: u32) -> Result<bool> {
         self.breathe()?;
         let read = self.pages.read(page, &mut self.buffer).is_ok();
@@ -246,7 +247,7 @@ impl Walk<'_> {
         Ok(read)
     }
 
-    /// A page is damaged, as far as that can be told.
+    /// Marks a page as damaged, unless the walk is lenient.
     fn blame(&mut self, page: u32, reason: &'static str) {
         if !self.lenient {
             self.cells.damage(page, reason);
@@ -263,7 +264,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Looks at a page and puts what it leads to ahead.
+    /// Reads and checks a page, and queues its children.
     fn visit(&mut self, tree: &mut Tree, visit: Visit) -> Result<()> {
         let Visit { page: number, depth, .. } = visit;
         if !self.read(number)? {
@@ -307,7 +308,7 @@ impl Walk<'_> {
             return Ok(());
         }
         self.cells.set_role(visit.page, Role::Interior);
-        // Rowids above and below bind those below only where this page is where it belongs.
+        // Bounds from the parents hold for the children only if this page is within them.
         let (mut above, last) = if within { (visit.above, visit.upto) } else { (None, None) };
         let at = tree.ahead.len();
         for (child, key) in page.children() {
@@ -323,15 +324,15 @@ impl Walk<'_> {
             }
             above = key;
         }
-        // The first child is looked at first.
+        // The first child is visited first.
         if let Some(pushed) = tree.ahead.get_mut(at..) {
             pushed.reverse();
         }
         Ok(())
     }
 
-    /// Rowids of a page must rise, and lie within those of the pages above: else it is damaged,
-    /// and the answer false.
+    /// Checks that the rowids of a page ascend and lie within the bounds from its parents. Marks
+    /// the page as damaged and returns `false` if not.
     fn judge_order(&mut self, page: &Page<'_>, visit: Visit) -> bool {
         let mut rowids = (0..page.cells).filter_map(|index| page.cell(index)).map(|it| it.rowid);
         let Some(first) = rowids.next() else { return true };
@@ -351,7 +352,7 @@ impl Walk<'_> {
         within
     }
 
-    /// Claims the page that `from` leads to. False if there is nothing to look at.
+    /// Claims the page `to`, which `from` leads to. Returns whether it is to be read.
     fn follow(&mut self, owner: u16, from: u32, to: u32, role: Role) -> bool {
         match self.cells.claim(to, Some(owner), role) {
             Claim::Granted => return true,
@@ -362,7 +363,7 @@ impl Walk<'_> {
         false
     }
 
-    /// Follows the `length` pages on which a row of `page` continues.
+    /// Follows an overflow chain of `length` pages from `page`.
     fn chain(&mut self, owner: u16, page: u32, first: u32, length: u64) -> Result<()> {
         let (mut from, mut next) = (page, first);
         for _ in 0..length {
@@ -389,7 +390,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Follows the list of free pages.
+    /// Follows the freelist.
     fn free_list(&mut self) -> Result<()> {
         let (mut from, mut next) = (1, self.pages.first_free());
         while next != 0 {
