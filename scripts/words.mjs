@@ -10,7 +10,7 @@ export const WORDS = ['told', 'tell', 'tells', 'anew', 'beside', 'bereft', 'nobo
 export const PHRASES = ['is none', 'by itself']
 
 /** Falls with each module whose comments are rewritten, and never rises. The goal is 25. */
-export const ALLOWED = 846
+export const ALLOWED = 730
 
 /** docs/api.md is made from index.d.ts, which is counted. */
 const GENERATED = 'docs/api.md'

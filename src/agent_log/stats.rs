@@ -71,13 +71,13 @@ pub struct Stats {
     pub rejected: u64,
     /// Bytes of the committed rows' values.
     pub bytes: u64,
-    /// Attempts that met a transient failure.
+    /// Attempts that failed with a transient error.
     pub retries: u64,
-    /// Attempts that met another failure.
+    /// Attempts that failed with another error.
     pub failures: u64,
     /// Appends refused because the queue was full.
     pub refused: u64,
-    /// Entries handed back by `take_pending`.
+    /// Entries returned by `take_pending`.
     pub taken_back: u64,
     /// Time from BEGIN to COMMIT, counted by transaction.
     pub commit: Latency,

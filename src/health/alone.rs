@@ -6,7 +6,7 @@
 //! * A table is read by a scan without an index. Each record's header is parsed; values are not
 //!   computed, so that a generated column needs no function of the application.
 //! * An index, or a table WITHOUT ROWID, is read through an imposter table
-//!   (<https://sqlite.org/imposter.html>): a declaration for its root page that has columns only. So
+//!   (<https://sqlite.org/imposter.html>): its declaration for the root page has columns only. So
 //!   no expression, WHERE clause or collation of the application is needed either.
 //!
 //! Nothing is written: an imposter is in the connection's schema alone, and is gone afterwards.
@@ -67,7 +67,8 @@ pub(super) fn owners<'s>(
     for tree in schema.tables().chain(schema.indexes()) {
         watch.go_on()?;
         let walk = format!(
-            "SELECT CAST(pageno AS TEXT) FROM dbstat('main') WHERE name = {} AND pageno IN ({list})",
+            "SELECT CAST(pageno AS TEXT) FROM dbstat('main') \
+             WHERE name = {} AND pageno IN ({list})",
             quoted(&tree.name)
         );
         let walked = watch.texts(&walk, |page| {

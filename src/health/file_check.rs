@@ -3,7 +3,7 @@
 //!
 //! | finding | detected by |
 //! |---|---|
-//! | the WAL was deleted | a `-shm` without a `-wal`: SQLite creates the `-wal` first and removes it last |
+//! | the WAL was deleted | a `-shm` without a `-wal`, which SQLite creates first and removes last |
 //! | the file was replaced | this process has another file open by the same path |
 //! | the file is truncated | pages that are neither in the file nor in its WAL |
 //! | the WAL is another file's | damage only together with the WAL, and a proof ([`foreign_wal`]) |

@@ -300,8 +300,8 @@ impl Finding {
             Self::UnclearWal { lines, .. } => {
                 write!(
                     f,
-                    "the database is sound without its -wal and damaged with it, and nothing proves \
-                     that the -wal is another database's"
+                    "the database is sound without its -wal and damaged with it, and nothing \
+                     proves that the -wal is another database's"
                 )?;
                 lines
             }
@@ -318,8 +318,8 @@ impl Finding {
             Self::HotJournal { changed_pages, .. } => {
                 return write!(
                     f,
-                    "a transaction was cut off and has changed up to {changed_pages} pages; the next \
-                     connection that may write rolls it back"
+                    "a transaction was interrupted and has changed up to {changed_pages} pages; \
+                     the next connection that may write rolls it back"
                 );
             }
             Self::Truncated { missing_pages, lines } => {

@@ -18,7 +18,7 @@
 //! | the WAL's first page 1 is two or more changes ahead of the file's | 1, 3 | no |
 //! | the file's header is newer than the WAL's first one, and not in the WAL | 1, 3 | yes |
 //! | the WAL's database has pages that neither the WAL nor the file has | 2 | yes |
-//! | [`ROOTS`] or more roots in the WAL's schema have no frame, and are no roots in the file | 2 | yes |
+//! | [`ROOTS`] roots in the WAL's schema have no frame, and are no roots in the file | 2 | yes |
 //!
 //! The WAL is whole if its last commit is followed by nothing, or by frames of an earlier time. A
 //! WAL that was cut, or has a damaged frame in its middle, lacks frames that a checkpoint may have
@@ -473,7 +473,8 @@ mod tests {
                 &[&few],
                 &[
                     &many,
-                    "UPDATE u SET b = 1 WHERE a IS NULL; DELETE FROM t WHERE a = 1; CREATE TABLE v (a)",
+                    "UPDATE u SET b = 1 WHERE a IS NULL; DELETE FROM t WHERE a = 1; \
+                     CREATE TABLE v (a)",
                 ],
             );
             let other_schema = "DROP TABLE t; DROP TABLE u; CREATE TABLE w (b);";

@@ -368,8 +368,8 @@ impl FullText {
             let lengths: Vec<_> =
                 columns.iter().map(|column| format!("ifnull(length({column}), 0)")).collect();
             count(&format!(
-                "SELECT count(*) FROM main.{content} WHERE {rowid} NOT IN (SELECT {id} FROM {held}) \
-                 AND {} > 0",
+                "SELECT count(*) FROM main.{content} \
+                 WHERE {rowid} NOT IN (SELECT {id} FROM {held}) AND {} > 0",
                 lengths.join(" + ")
             ))?
         };

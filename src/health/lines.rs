@@ -354,8 +354,10 @@ impl Findings {
     /// Removes the finding of pages that are never used, if an index has damaged pages: these have
     /// lost the links to them. Keeps it if a table is damaged, whose pages they may be.
     pub fn explain_leaks(&mut self) {
-        let has_lost_links = |finding: &Finding| matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty());
-        if self.has_table_damage() || !self.found.iter().any(has_lost_links) {
+        let has_lost_links = self.found.iter().any(
+            |finding| matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty()),
+        );
+        if self.has_table_damage() || !has_lost_links {
             return;
         }
         let is_leak = |line: &String| line.starts_with("Page ") && line.ends_with(": never used");
