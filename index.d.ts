@@ -1443,7 +1443,7 @@ export interface FileInfo {
    * Backups, the saved copy of the schema, and copies that were kept of replaced files.
    * `removable`: the next repair or restore removes it.
    */
-  beside: {
+  sidecars: {
     path: string
     kind: 'backup' | 'snapshot' | 'preserved'
     bytes: number

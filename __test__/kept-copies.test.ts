@@ -41,12 +41,12 @@ test('what a restore replaced with the same goes once there are enough newer cop
   const unique = await restore(file, first, { keepCopies: 5 })
   t.notRegex(unique.preserved!.database, /-spare$/)
   t.is(copies().length, 2)
-  const { beside } = await fileInfo(file, { keepCopies: 1 })
+  const { sidecars } = await fileInfo(file, { keepCopies: 1 })
   t.deepEqual(
-    beside.filter(({ removable }) => removable).map((it) => it.path),
+    sidecars.filter(({ removable }) => removable).map((it) => it.path),
     [spare.preserved!.database],
   )
-  t.true((await fileInfo(file)).beside.every(({ removable }) => !removable))
+  t.true((await fileInfo(file)).sidecars.every(({ removable }) => !removable))
   await db.appendAgentLogs([entry('nowhere else either')])
   await db.restore(first)
   t.false(existsSync(spare.preserved!.database))

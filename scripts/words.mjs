@@ -9,8 +9,8 @@ import { main, root } from './bootstrap.mjs'
 export const WORDS = ['told', 'tell', 'tells', 'anew', 'beside', 'bereft', 'nobody', 'somebody', 'whoever']
 export const PHRASES = ['is none', 'by itself']
 
-/** Falls with each module whose comments are rewritten, and never rises. The goal is 25. */
-export const ALLOWED = 575
+/** The words are gone. */
+export const ALLOWED = 0
 
 /** docs/api.md is made from index.d.ts, which is counted. */
 const GENERATED = 'docs/api.md'

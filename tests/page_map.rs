@@ -253,7 +253,7 @@ fn a_page_that_is_none_is_marked_with_the_table_that_leads_to_it() {
     assert_eq!(owner.damaged_pages, 2);
     for damage in &map.damaged {
         assert_eq!(map.owners[usize::from(damage.owner.unwrap())].name, "logs");
-        assert_eq!(damage.reason, "it is no page of a b-tree");
+        assert_eq!(damage.reason, "it is not a b-tree page");
     }
 }
 
@@ -268,7 +268,11 @@ fn rows_in_the_wrong_place_are_marked() {
     patient.page(two).copy_from_slice(&first);
     let map = patient.map();
     assert_eq!(damaged(&map), [one, two]);
-    assert!(map.damaged.iter().all(|it| it.reason == "its rows belong elsewhere in the table"));
+    assert!(
+        map.damaged
+            .iter()
+            .all(|it| it.reason == "its rowids are outside the range that its parent pages allow")
+    );
 
     // A leaf of an index in a table's place is no page of the table.
     let mut patient = Patient::new("");
@@ -277,9 +281,8 @@ fn rows_in_the_wrong_place_are_marked() {
     patient.page(one).copy_from_slice(&bytes);
     let map = patient.map();
     // Its cells lead to overflow pages that belong to the page that was copied.
-    assert!(map.damaged.iter().any(
-        |it| u64::from(it.page) == one && it.reason == "it is a page of another kind of b-tree"
-    ));
+    assert!(map.damaged.iter().any(|it| u64::from(it.page) == one
+        && it.reason == "it belongs to the other kind of b-tree (table or index)"));
 }
 
 #[test]

@@ -72,7 +72,7 @@ async function info({ operands: [file] }, terminal) {
   else showDatabase(terminal, found.database)
   terminal.fact('this SQLite', found.sqliteVersion)
   terminal.fact('its locks', LOCK_KINDS[found.lockKind])
-  for (const { path, kind, bytes: length, modified, removable } of found.beside) {
+  for (const { path, kind, bytes: length, modified, removable } of found.sidecars) {
     terminal.fact(
       KINDS[kind],
       `${path}, ${bytes(length)}${modified === null ? '' : `, ${moment(modified)}`}${removable ? REMOVABLE : ''}`,

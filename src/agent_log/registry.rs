@@ -212,7 +212,7 @@ fn flush_at_exit() {
 #[derive(Debug, Clone, Copy)]
 pub struct LockedOut {
     /// Calls that waited for the log were answered with the error.
-    pub told: bool,
+    pub reported: bool,
     /// Writing has failed for at least the given patience.
     pub lasts: bool,
 }
@@ -415,9 +415,12 @@ impl Log {
         let failed = self.shared.queue.lock().failing.as_ref().map(|(since, _)| *since);
         let waiting = Waiting { before, thread: Some(thread) };
         let settled = self.shared.queue.fail_waiting(error, &waiting);
-        let told = !settled.is_empty();
+        let reported = !settled.is_empty();
         self.shared.deliver(settled);
-        LockedOut { told, lasts: before.zip(failed).is_some_and(|(before, since)| since <= before) }
+        LockedOut {
+            reported,
+            lasts: before.zip(failed).is_some_and(|(before, since)| since <= before),
+        }
     }
 
     /// Whether entries are queued.

@@ -104,7 +104,9 @@ struct State {
 
 impl fmt::Debug for ConnectionSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionSet").field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("ConnectionSet")
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,15 +1,16 @@
-//! One b-tree, read to its end without any other.
+//! Reads one b-tree to its end, without any other.
 //!
-//! SQLite's checks read a table together with its indexes: where one of them gives up in the
-//! middle, the damage may be in any of these trees. Reading each of them alone says in which.
+//! SQLite's checks read a table together with its indexes. If a check stops in the middle, the
+//! damage may be in any of these b-trees. Reading each of them alone shows which one is damaged.
 //!
 //! * A table is read by a scan that no index takes part in. Each record's header is parsed; values
 //!   are not computed, so that a generated column needs no function of the application.
-//! * An index, and a table WITHOUT ROWID, is read through an imposter (<https://sqlite.org/imposter.html>): a declaration for
-//!   its root page that names columns and nothing else. So an expression, a WHERE clause or a
-//!   collation that only the application knows is not needed either.
+//! * An index, and a table WITHOUT ROWID, is read through an imposter table
+//!   (<https://sqlite.org/imposter.html>): a declaration for its root page that only lists columns.
+//!   So functions and collations of the application are not needed here either.
 //!
-//! Nothing is written: an imposter is in the connection's schema alone, and is gone afterwards.
+//! Nothing is written: an imposter table exists only in the connection's schema, until it is
+//! dropped.
 //!
 //! Called on the thread of the check.
 
@@ -23,14 +24,14 @@ use super::progress_handler::Watch;
 use super::schema::{Object, Schema};
 use crate::engine::{Class, Connection, Error, Result};
 
-/// What the imposter of an index is called.
+/// Name of the imposter table.
 const IMPOSTER: &str = "fusion_sqlite_one_index";
 
-/// What SQLite says against the b-tree of `object`, a table or an index, when it reads that b-tree
-/// alone. None where it gets to the end, or cannot be asked.
+/// SQLite's error when it reads the b-tree of `object`, a table or an index, alone. `None` if
+/// SQLite reads it to the end, or cannot prepare the statement.
 ///
 /// # Errors
-/// What is no damage: contention, a failed read, the task's reason to end.
+/// Errors that are not damage: contention, a failed read, the task's.
 pub(super) fn damage(
     connection: &Connection,
     object: &Object,
@@ -44,18 +45,19 @@ pub(super) fn damage(
     match read {
         Ok(()) => Ok(None),
         Err(error) if error.class() == Class::Corrupt => Ok(Some(error.message)),
-        // Its statement cannot be compiled: nothing is known.
+        // The statement cannot be prepared, so the state of the b-tree is unknown.
         Err(error) if is_of_statement(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The b-trees that have these pages, by SQLite's own walk (<https://sqlite.org/dbstat.html>) over
-/// each b-tree. A page that two of them lead to has none; one that none leads to is of the b-tree
-/// that SQLite could not walk to the end, if there is one such.
+/// The b-trees of these pages, according to SQLite's walk over each b-tree
+/// (<https://sqlite.org/dbstat.html>). A page that two b-trees point to gets no owner. A page
+/// without a pointer belongs to the b-tree that SQLite could not walk to the end, if exactly one
+/// failed.
 ///
 /// # Errors
-/// What is no damage: contention, a failed read, the task's reason to end.
+/// Errors that are not damage: contention, a failed read, the task's.
 pub(super) fn owners<'s>(
     schema: &'s Schema,
     pages: &[u32],

@@ -1,6 +1,7 @@
-//! Rows that refer to none, by table and by the table referred to.
+//! Rows whose parent row is missing, by child table and parent table.
 //!
-//! Called on the thread of the check. Source: <https://sqlite.org/pragma.html#pragma_foreign_key_check>.
+//! Called on the thread of the check. Source:
+//! <https://sqlite.org/pragma.html#pragma_foreign_key_check>.
 
 use rusqlite::ffi;
 
@@ -14,8 +15,8 @@ use crate::engine::{Connection, Error, Result};
 /// How many rowids a finding keeps.
 const ROWIDS: usize = 100;
 
-/// `PRAGMA foreign_key_check`, table by table: a constraint that makes no sense to SQLite fails
-/// the check of its table, and of no other.
+/// Runs `PRAGMA foreign_key_check` for each table. A constraint that SQLite cannot resolve then
+/// fails the check of its own table only.
 pub(super) fn check(
     connection: &Connection,
     schema: &Schema,

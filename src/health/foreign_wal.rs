@@ -1,32 +1,33 @@
-//! Whether the WAL next to a database file is another file's: what proves it.
+//! Proves that the WAL next to a database file belongs to another file.
 //!
-//! Nothing in a WAL names its database: its salts and its checkpoint number are of the WAL alone. So
-//! the proof is a contradiction. Let a WAL be the file's own, and S the file as it was when the WAL
-//! began. Then
+//! A WAL does not identify its database: its salts and its checkpoint number belong to the WAL
+//! alone. So the proof is a contradiction. Assume that a WAL is the file's own, and let S be the
+//! content of the file when the WAL began. Then
 //!
-//! 1. each page of the file is the one of S, or that of a frame of the WAL;
-//! 2. the WAL holds every page that changed after S. A page that it does not hold is in the file as
-//!    it was in S and is in the newest version;
-//! 3. the change counter in page 1 never falls. A commit that writes page 1 stores the counter that
-//!    it has read, or that number plus one.
+//! 1. each page of the file equals the page in S, or a frame of the WAL;
+//! 2. the WAL holds every page that changed after S. So a page that the WAL does not hold is the same
+//!    in S, in the file and in the newest version;
+//! 3. the change counter in page 1 never decreases. A commit that writes page 1 stores the counter
+//!    that it has read, or that number plus one.
 //!
-//! It follows what cannot be so with the file's own WAL:
+//! Each of the following contradicts the assumption:
 //!
 //! | contradiction | follows from | needs the whole WAL |
 //! |---|---|---|
 //! | the WAL has pages of another size | the page size of a database in WAL mode does not change | no |
-//! | the first page 1 of the WAL is two or more changes ahead of the file's | 1, 3 | no |
-//! | the file's header is newer than the WAL's first one, and is none of the WAL's | 1, 3 | yes |
+//! | the change counter in the WAL's first page 1 is higher than the file's by two or more | 1, 3 | no |
+//! | the file's header is newer than the first in the WAL, and differs from every header in the WAL | 1, 3 | yes |
 //! | the WAL's database has pages that neither the WAL nor the file has | 2 | yes |
-//! | two or more b-trees of the WAL's schema begin on pages that the WAL does not hold and that are no roots in the file | 2 | yes |
+//! | two or more b-trees of the WAL's schema have roots that the WAL does not hold and that are not roots in the file | 2 | yes |
 //!
-//! The WAL is whole if what is behind its last commit is nothing, or frames of an earlier time: a WAL
-//! that was cut, or has a damaged frame in its middle, is older than what a checkpoint may have put
-//! into the file, so that rules 1 and 2 say nothing of it.
+//! The WAL is whole if its last commit is followed by nothing, or by frames from before its last
+//! reset. A WAL that was truncated, or has a damaged frame in its middle, may lack frames that a
+//! checkpoint has copied into the file, so rules 1 and 2 do not apply to it.
 //!
-//! One fault must not make a proof. A page may have been damaged before it was written to the WAL,
-//! with a right checksum. Hence a page 1 counts only if its two copies of the change counter agree,
-//! and one row of the schema proves nothing. A caller asks only where the file alone is sound.
+//! A single fault must not look like a proof: a page may be damaged in memory before it is written
+//! to the WAL with a correct checksum. Hence a page 1 counts only if its two copies of the change
+//! counter agree, and one row of the schema proves nothing. The caller has verified that the file
+//! is sound without the WAL.
 //!
 //! May call: `engine`, `format`. The thread that owns the connection.
 
@@ -37,20 +38,20 @@ use crate::engine::{Connection, OpenFiles, PageSource, Progress, Result, WalPage
 use crate::format::wal::{FRAME_HEADER, Frame, HEADER, WalHeader};
 use crate::format::{Header, Page, header, lock_page};
 
-/// Bytes of a row of the schema, at most; a longer one proves nothing.
+/// Largest size in bytes of a schema row that is read. A longer row proves nothing.
 const LONGEST_ROW: u64 = 1 << 20;
 
-/// Roots that contradict the file before they prove something: one damaged page can make one up.
+/// How many roots must contradict the file: one damaged page can fake a single one.
 const ROOTS: usize = 2;
 
-/// How far back in time the frames behind a WAL's last commit may lie, in resets of the WAL.
+/// How many resets of the WAL ago the frames behind its last commit may have been written.
 const RESETS: u32 = 1 << 20;
 
-/// What proves that the WAL that `connection` has open is not the file's own, in words; none where
-/// nothing does. The file alone is sound, and no connection writes to either.
+/// Returns the proof, as a sentence, that the WAL of `connection` belongs to another file, or
+/// `None`. The file must be sound without the WAL, and no connection may write to either of them.
 ///
 /// # Errors
-/// A read that fails; `task`'s.
+/// A failed read; `task`'s.
 pub(super) fn proof(connection: &Connection, task: &dyn Progress) -> Result<Option<String>> {
     let files = OpenFiles::of(connection)?;
     match (files.database(), files.wal()) {
@@ -123,7 +124,7 @@ fn prove(
     }))
 }
 
-/// Bytes of a storage: fewer than `count` at its end only.
+/// Reads `count` bytes; fewer only at the end of the storage.
 fn bytes(storage: &dyn PageSource, offset: u64, count: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; count];
     let read = storage.read_at(&mut bytes, offset)?;
@@ -131,7 +132,7 @@ fn bytes(storage: &dyn PageSource, offset: u64, count: usize) -> Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// The change counter of a page 1, if both copies agree.
+/// The change counter in a header, if its two copies agree.
 fn counter(page: &[u8]) -> Option<u32> {
     let header = Header::parse(page)?;
     (header.change_counter == header.version_valid_for).then_some(header.change_counter)
@@ -149,7 +150,7 @@ fn headers_in(
     while offset < overlay.end {
         if Frame::parse(&bytes(wal, offset, FRAME_HEADER)?).is_some_and(|frame| frame.page == 1) {
             let header = bytes(wal, offset + FRAME_HEADER as u64, header::SIZE)?;
-            // One after the other, many are alike.
+            // Consecutive headers are often equal.
             if headers.last() != Some(&header) {
                 headers.push(header);
             }
@@ -159,7 +160,7 @@ fn headers_in(
     Ok(headers)
 }
 
-/// Whether nothing of the WAL is missing behind its last commit.
+/// Whether no frame of the WAL is missing behind its last commit.
 fn is_whole(wal: &dyn PageSource, log: &WalHeader, overlay: &WalPageIndex) -> Result<bool> {
     let size = (FRAME_HEADER + log.page_size as usize) as u64;
     let end = wal.size()?;
@@ -178,7 +179,7 @@ fn is_whole(wal: &dyn PageSource, log: &WalHeader, overlay: &WalPageIndex) -> Re
     Ok(true)
 }
 
-/// Pages of the WAL's database that are in neither of the two.
+/// Number of pages of the WAL's database that are neither in the WAL nor in the file.
 fn missing(database: &dyn PageSource, log: &WalHeader, overlay: &WalPageIndex) -> Result<u32> {
     let in_file = database.size()? / u64::from(log.page_size);
     let in_file = u32::try_from(in_file).unwrap_or(u32::MAX);
@@ -363,8 +364,8 @@ mod tests {
         wal
     }
 
-    /// Whatever was done to a database, how far it was checkpointed, and where its WAL was damaged
-    /// or cut: nothing proves that the WAL is another file's.
+    /// For any transactions, any progress of a checkpoint and any damage to the WAL: there is no
+    /// proof that a database's own WAL is another file's.
     #[test]
     fn a_files_own_wal_is_never_proven_to_be_anothers() {
         let folder = tempfile::tempdir().unwrap();
@@ -494,7 +495,8 @@ mod tests {
         }
     }
 
-    /// Two branches of one database on which as much was done: nothing tells them apart for sure.
+    /// Two branches of one database with equally many changes: no rule separates them with
+    /// certainty.
     #[test]
     fn where_nothing_contradicts_the_file_nothing_is_proven() {
         let folder = tempfile::tempdir().unwrap();

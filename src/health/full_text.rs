@@ -1,34 +1,37 @@
-//! Full-text indexes of tables that keep their own text (`content='…'`), against that text.
+//! Compares full-text indexes with their external content (`content='…'`).
 //!
-//! Such an index may leave rows out on purpose: triggers with a WHEN clause keep deleted rows that
-//! are not purged yet out of it. So there are three answers:
+//! Such an index may leave rows out on purpose, for example if its triggers have a WHEN clause that
+//! skips rows marked as deleted. So there are three results:
 //!
 //! | the index | finding |
 //! |---|---|
-//! | holds some of the rows, or all of them, and says of each what its text says | none |
-//! | has entries of rows that are gone, or whose text is another by now | [`FtsStale`], no damage |
+//! | holds some or all of the rows, and its entries match their text | none |
+//! | has entries of rows that were deleted, or whose text has changed | [`FtsStale`], not damage |
 //! | fails its module's own check, or a statement, with `SQLITE_CORRUPT_VTAB` | [`FtsDamage`] |
 //!
-//! A stale index is easily made: `INSERT OR REPLACE` fires no delete trigger unless
+//! An index easily becomes stale: `INSERT OR REPLACE` fires no delete trigger unless
 //! `recursive_triggers` is on.
 //!
-//! SQLite's checks look whether an FTS5 index is well-formed, and leave external content alone.
-//! FTS5 can compare all rows with all entries, but only as a write (`'integrity-check'` with rank 1,
-//! <https://sqlite.org/fts5.html#the_integrity_check_command>). Where the connection holds the
-//! write lock already, FTS5 is asked first, inside a savepoint that is rolled back.
+//! SQLite's checks verify that an FTS5 index is well-formed, and do not read external content. FTS5
+//! can compare all rows with all entries, but only as a write (`'integrity-check'` with rank 1,
+//! <https://sqlite.org/fts5.html#the_integrity_check_command>). If the connection already holds the
+//! write lock, this command runs first, inside a savepoint that is rolled back.
 //!
-//! Otherwise the two sides are compared here, for the rows that the index holds (`%_docsize` lists
-//! them): one sum over all tokens (term, row, column, position) of the index, as `fts5vocab` lists
-//! them, and one over those that the same tokenizer finds in the rows' text; and what FTS5
-//! remembers of sizes (`%_docsize`, and the averages in `%_data`,
-//! <https://sqlite.org/fts5.html#fts5_data_structures>) with what it would remember of that text.
-//! The text is indexed in a temporary contentless table a mebibyte at a time, so that neither
-//! memory nor disk depends on the table's size. Without `%_docsize` (`columnsize=0`) the rows are
-//! those that have tokens in the index, which takes a temporary table of their numbers.
+//! Otherwise this module compares two sides, for the rows that the index holds (listed by
+//! `%_docsize`):
 //!
-//! The check of FTS3 and FTS4 compares all rows with all entries, and so fails for an index that
-//! leaves rows out. Its verdict is taken for damage only where a scan of the index's terms fails,
-//! or where no row is left out. In between, FTS4 compares a temporary copy of the index with the
+//! * a sum over all tokens (term, row, column, position) of the index, read through `fts5vocab`,
+//!   with the sum over the tokens that the same tokenizer finds in the rows' text;
+//! * the sizes that FTS5 has stored (`%_docsize`, and the averages in `%_data`,
+//!   <https://sqlite.org/fts5.html#fts5_data_structures>) with the sizes of that text.
+//!
+//! The text is indexed in a temporary contentless table one mebibyte at a time, so neither memory
+//! nor disk use depends on the table's size. Without `%_docsize` (`columnsize=0`) the rows are
+//! those that have tokens in the index, which needs a temporary table of their rowids.
+//!
+//! The check of FTS3 and FTS4 compares all rows with all entries, so it fails for an index that
+//! leaves rows out. Its failure is reported as damage only if a scan of the index's terms fails, or
+//! if no row is left out. In the other cases FTS4 compares a temporary copy of the index with the
 //! rows that the index holds.
 //!
 //! [`FtsStale`]: super::Finding::FtsStale
@@ -49,13 +52,13 @@ use super::schema::Schema;
 use crate::engine::{Class, Connection, Error, Result};
 use crate::format::number::varint;
 
-/// Where FTS5 has its totals: how many rows there are, and how many tokens in each column.
+/// Row of `%_data` in which FTS5 stores its totals: the number of rows, and of tokens per column.
 const AVERAGES: i64 = 1;
 
-/// How much text is indexed at a time, in bytes.
+/// Bytes of text that are indexed at a time.
 const PORTION: usize = 1 << 20;
 
-/// Looks at each full-text index, and corrects what SQLite's check said of it.
+/// Examines each full-text index, and corrects the findings of SQLite's check about it.
 pub(super) fn check(
     connection: &Connection,
     kind: CheckKind,
@@ -70,7 +73,7 @@ pub(super) fn check(
         };
         let failed = findings.has_full_text_damage(&table.name);
         let is_asked = match &index.content {
-            // SQLite compares no FTS5 index with external content, and neither does a quick check.
+            // SQLite's checks compare no FTS5 index with external content; nor does a quick check.
             Content::External(_) if index.is_five() => kind == CheckKind::Full,
             Content::External(_) | Content::Own | Content::None => failed,
         };
@@ -93,8 +96,8 @@ pub(super) fn check(
                 let rows = index.rows(connection);
                 findings.set_left_out(&table.name, rows.ok().and_then(|rows| rows.left_out));
             }
-            // One that cannot be compared (its tokenizer is unknown to this connection, its table
-            // is gone) is passed over: that is no damage.
+            // An index that cannot be compared is skipped: its tokenizer is unknown to this
+            // connection, or its content table does not exist. That is not damage.
             Err(error) if error.errcode & 0xff == ffi::SQLITE_ERROR => {}
             Err(error) => return Err(error),
         }
@@ -102,7 +105,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Runs `work`, which may make temporary tables, and takes back what it made.
+/// Runs `work`, which may create temporary tables, in a savepoint that is rolled back.
 fn in_savepoint<R>(connection: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
     execute(connection, "SAVEPOINT fusion_sqlite_full_text")?;
     let done = work();
@@ -120,16 +123,16 @@ fn may_write(connection: &Connection) -> bool {
     unsafe { ffi::sqlite3_txn_state(connection.raw(), c"main".as_ptr()) == ffi::SQLITE_TXN_WRITE }
 }
 
-/// What is to be said of an index.
+/// Result for an index.
 #[derive(Debug)]
 enum Said {
-    /// No more than what was said already.
+    /// The findings of SQLite's check stay.
     Nothing,
-    /// It is in order, whatever was said.
+    /// Sound: findings of SQLite's check are removed.
     Sound,
-    /// It is damaged, as was said.
+    /// Damaged, as SQLite's check found.
     Damaged { left_out: Option<u64> },
-    /// It is in order, and not up to date.
+    /// Well-formed, and stale.
     Stale { rows: Rows, lines: Vec<String> },
 }
 
@@ -273,9 +276,9 @@ impl FullText {
         })
     }
 
-    /// The statements that make the index anew of those rows of its external content that
-    /// `fusion_sqlite_held` lists, so that a row that it leaves out stays left out. None where its
-    /// content is not external.
+    /// The statements that rebuild the index from the rows of its external content that
+    /// `fusion_sqlite_held` lists, so that rows which the index left out stay left out. `None` if
+    /// its content is not external.
     ///
     /// # Errors
     /// SQLite's.
@@ -307,7 +310,7 @@ impl FullText {
         identifier(&self.rowid)
     }
 
-    /// Whether the index passes its module's own check, but for rows that it leaves out.
+    /// Whether the index passes its module's own check, apart from rows that it leaves out.
     ///
     /// # Errors
     /// SQLite's.
@@ -417,7 +420,7 @@ impl FullText {
         Ok(if lines.is_empty() { Said::Nothing } else { Said::Stale { rows, lines } })
     }
 
-    /// Looks at an FTS3 or FTS4 index that SQLite's check does not find equal to all its content.
+    /// Examines an FTS3 or FTS4 index that, according to SQLite's check, differs from its content.
     fn examine_four(
         &self,
         connection: &Connection,
@@ -455,7 +458,7 @@ impl FullText {
         Ok(if lines.is_empty() { Said::Sound } else { Said::Stale { rows, lines } })
     }
 
-    /// Has FTS4 compare a copy of the index with the rows that the index holds.
+    /// Lets FTS4 compare a copy of the index with the rows that the index holds.
     fn compare_four(&self, connection: &Connection, content: &str) -> Result<bool> {
         let sql = connection.sql()?;
         let mut arguments = columns(sql, &self.name).map_err(Error::from)?;
@@ -481,7 +484,7 @@ impl FullText {
         agrees(execute(connection, ask))
     }
 
-    /// Has FTS5 compare all rows of its content with all entries.
+    /// Lets FTS5 compare all rows of its content with all entries.
     fn ask(&self, connection: &Connection) -> Result<bool> {
         let name = identifier(&self.name);
         let sql = format!("INSERT INTO main.{name}({name}, rank) VALUES ('integrity-check', 1)");
@@ -555,14 +558,13 @@ impl FullText {
         totals.add(&Totals::of(sql, "temp", "fusion_sqlite_text").map_err(at)?);
         let mut found = Tokens::default();
         found.add(sql, "fusion_sqlite_found").map_err(at)?;
-        let told = Totals::of(sql, "main", &self.name).map_err(at)?;
+        let stored = Totals::of(sql, "main", &self.name).map_err(at)?;
         Ok(found == expected
-            && told.tokens == totals.tokens
-            && (!self.has_sizes || told.rows == self.rows_with_size(sql).map_err(at)?))
+            && stored.tokens == totals.tokens
+            && (!self.has_sizes || stored.rows == self.rows_with_size(sql).map_err(at)?))
     }
 
-    /// Whether the sizes of the rows that are in the temporary index are those that this one
-    /// remembers.
+    /// Whether this index has stored the same sizes for the rows of the temporary index.
     fn has_sizes_of_portion(&self, sql: &rusqlite::Connection) -> rusqlite::Result<bool> {
         if !self.has_sizes {
             return Ok(true);
@@ -604,7 +606,7 @@ fn agrees(said: Result<()>) -> Result<bool> {
     }
 }
 
-/// What FTS5 remembers of an index as a whole.
+/// The totals that FTS5 stores for an index.
 #[derive(Debug, Default)]
 struct Totals {
     rows: u64,
@@ -613,7 +615,7 @@ struct Totals {
 }
 
 impl Totals {
-    /// What the index `name` remembers, once it has written that down; nothing where it has not.
+    /// The stored totals of the index `name`; zero if it has not stored any.
     fn of(sql: &rusqlite::Connection, schema: &str, name: &str) -> rusqlite::Result<Self> {
         let data = identifier(&format!("{name}_data"));
         let record: Option<Vec<u8>> = sql

@@ -1,31 +1,31 @@
-//! One snapshot of a database, looked through by SQLite.
+//! Runs SQLite's checks on one snapshot of a database.
 //!
 //! | step | kind |
 //! |---|---|
 //! | the schema | both |
 //! | `PRAGMA quick_check`, or `integrity_check` | quick, or full |
-//! | the same table by table, where SQLite gave up before the end | both |
-//! | the same with stand-ins for what only the application knows, where a table needs that | both |
-//! | each b-tree alone, of a table whose check failed | both |
-//! | full-text indexes against the tables that they are of | full; FTS3 and FTS4, where SQLite's check fails, both |
-//! | `PRAGMA foreign_key_check`, table by table | full |
+//! | the same check for each table, if SQLite stopped before the end | both |
+//! | the same with stub functions and collations, for tables that need those of the application | both |
+//! | each b-tree alone, for a table whose check failed | both |
+//! | full-text indexes compared with their content | full; FTS3 and FTS4 both, if SQLite's check fails |
+//! | `PRAGMA foreign_key_check`, for each table | full |
 //!
-//! SQLite answers damage in lines, but for what it meets before it can answer at all. What an error
-//! says of the file is decided by where it arises:
+//! SQLite reports damage in lines of text, unless it fails before it can return a row. The meaning
+//! of such an error depends on when it occurs:
 //!
-//! | an error | in reading the schema | later |
+//! | error | while the schema is read | later |
 //! |---|---|---|
-//! | of the system ([`is_of_system`]) | is the check's | is the check's |
-//! | of contention | is a finding, and no damage | likewise |
-//! | that says that there is no memory, twice, though there is | is a finding of the header | is damage of what is read |
-//! | any other | is a finding of the header: the file can be read, and its schema makes no sense | says whose table it is about, or is the check's |
+//! | of the system ([`is_of_system`]) | the check fails | the check fails |
+//! | contention | [`Finding::Locked`], not damage | the same |
+//! | `SQLITE_NOMEM` twice, although memory is left | [`Finding::Header`] | damage of the object that is read |
+//! | any other | [`Finding::Header`]: the file can be read, and its schema is malformed | damage of the table that is checked, or the check fails |
 //!
-//! A read that fails is no finding: the check ends with its error, because SQLite answers failed
-//! reads in lines, too.
+//! A failed read is not a finding. SQLite reports failed reads in its lines as well, so the check
+//! detects them separately and ends with their error.
 //!
-//! Progress is an estimate: pages that SQLite read are counted, against the pages that the file
-//! has. Each is read once for its b-tree ("reading pages"), and again, unless the cache still has
-//! it, for its rows ("comparing rows").
+//! Progress is an estimate: the pages that SQLite has read, compared with the pages of the file.
+//! Each page is read once for its b-tree ("reading pages"), and again for its rows ("comparing
+//! rows") unless it is still in the page cache.
 //!
 //! Called on the thread that owns the connection, which it blocks.
 
@@ -43,22 +43,21 @@ use super::{alone, foreign_keys, full_text, traces};
 use crate::engine::stub_functions::{self, StubResult};
 use crate::engine::{Class, Connection, Error, Progress, Result, is_memory_left, or_failed};
 
-/// How many lines are asked of SQLite. More would tell nothing new, and be slow to tell.
+/// Largest number of lines requested from SQLite. More lines would add no finding, and take long.
 const MOST_LINES: u32 = 10_000;
 
-/// The same where stand-ins compute: SQLite ends a check at the last line that it may write, and
-/// any number of them may be about what was computed in vain.
+/// The same for checks with stub functions. SQLite ends a check at the last line that it may
+/// return, and any number of lines may come from values that the stubs computed.
 const ALL_LINES: u32 = i32::MAX.unsigned_abs();
 
-/// Checks what `connection` sees: one snapshot, the WAL included. Inside a transaction of the
-/// connection it sees that transaction's changes; it leaves the transaction as it was.
+/// Checks one snapshot of the database of `connection`, the WAL included. Inside an open
+/// transaction the check reads that transaction's changes, and leaves the transaction open.
 ///
-/// Damage is a finding, and so is contention ([`Finding::Locked`]). The file is not written to.
+/// Damage and contention ([`Finding::Locked`]) are findings. The file is not written to.
 ///
 /// # Errors
-/// Where the check could not be carried out: `task`'s reason to end, and what is neither damage
-/// nor contention (`SQLITE_IOERR`, `SQLITE_CANTOPEN`, `SQLITE_NOMEM`). If a single read failed, the
-/// answer is `SQLITE_IOERR_READ`, whatever SQLite made of it.
+/// `task`'s; errors that are neither damage nor contention (`SQLITE_IOERR`, `SQLITE_CANTOPEN`,
+/// `SQLITE_NOMEM`). If any read failed, the error is `SQLITE_IOERR_READ`, whatever SQLite reported.
 pub fn inspect(connection: &Connection, kind: CheckKind, task: &dyn Progress) -> Result<Health> {
     or_failed(connection.path(), || inspected(connection, kind, task))
 }
@@ -93,7 +92,7 @@ fn inspected(connection: &Connection, kind: CheckKind, task: &dyn Progress) -> R
         }
     };
     if own_transaction && !connection.is_autocommit() {
-        // It has only read: nothing to lose, and nothing to be told.
+        // The transaction has only read, so a failed ROLLBACK does no harm.
         drop(execute(connection, "ROLLBACK"));
     }
     if let Err(error) = looked {
@@ -113,15 +112,15 @@ fn inspected(connection: &Connection, kind: CheckKind, task: &dyn Progress) -> R
     .judged())
 }
 
-/// Whether an error in reading the schema says that the schema, or the header, makes no sense: it
-/// is SQLite's, and neither of the system nor of contention, nor has it a finding of its own.
+/// Whether an error from reading the schema reports a malformed schema or header: an error of
+/// SQLite, except those of the system, contention, and those with a finding of their own.
 fn says_of_schema(error: &Error) -> bool {
     let other = matches!(error.class(), Class::Transient | Class::Replaced)
         || error.errcode & 0xff == ffi::SQLITE_NOTADB;
     error.errcode != 0 && !is_of_system(error) && !other
 }
 
-/// Whether an error says something of the system, whatever the file holds.
+/// Whether the system caused an error, independently of the file's content.
 fn is_of_system(error: &Error) -> bool {
     matches!(
         error.errcode & 0xff,
@@ -137,9 +136,9 @@ fn is_of_system(error: &Error) -> bool {
     ) && error.class() != Class::Corrupt
 }
 
-/// Carries `read` out, and once more where SQLite says that it is out of memory while there is
-/// some. It says so, too, of sizes in a damaged file that no memory suffices for, and always then:
-/// that is damage.
+/// Runs `read`, and repeats it once if SQLite reports `SQLITE_NOMEM` although memory is left. A
+/// damaged file may hold sizes for which no memory suffices: then SQLite reports the error each
+/// time, and it counts as damage.
 fn again<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let is_out = |outcome: &Result<T>| {
         outcome.as_ref().is_err_and(|error| error.errcode & 0xff == ffi::SQLITE_NOMEM)
@@ -158,7 +157,7 @@ fn again<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// What an error says of the file, as a finding; the error itself where it says nothing of it.
+/// Adds the finding that an error stands for; returns the error if it is not about the file.
 fn take_error(findings: &mut Findings, error: Error) -> Result<()> {
     match error.class() {
         Class::Corrupt if error.errcode & 0xff == ffi::SQLITE_NOTADB => {
@@ -174,10 +173,10 @@ fn take_error(findings: &mut Findings, error: Error) -> Result<()> {
     Ok(())
 }
 
-/// The health of a file of which nothing but `error` is known.
+/// The health of a file whose check failed with `error` at the start.
 ///
 /// # Errors
-/// `error`, where it is neither about damage nor contention.
+/// `error`, if it reports neither damage nor contention.
 pub(super) fn unreadable(path: &Path, kind: CheckKind, error: Error) -> Result<Health> {
     let mut findings = Findings::default();
     take_error(&mut findings, error)?;
@@ -209,7 +208,7 @@ fn look_at(
     if whole.as_ref().is_err_and(is_of_statement) {
         let uncomputed = not_compiled(connection, kind, schema)?;
         if !uncomputed.is_empty() {
-            // Over one name that it does not know SQLite checks nothing.
+            // If one function or collation is unknown, SQLite checks no table at all.
             let statements = schema.statements_of(&uncomputed).collect::<Vec<_>>().join(";\n");
             findings.compute_in_vain(uncomputed);
             return stub_functions::with_stubs(connection, &statements, StubResult::Null, || {
@@ -221,12 +220,12 @@ fn look_at(
     look_on(connection, kind, schema, watch, findings, whole)
 }
 
-/// Says of each damaged index whether it can be rebuilt here: not if its statement calls a function
-/// or names a collation that this connection does not have.
+/// Records for each damaged index whether only its application can rebuild it, because its
+/// statement needs a function or a collation that this connection does not have.
 fn needs_application(connection: &Connection, findings: &mut Findings) -> Result<()> {
     let sql = connection.sql()?;
     findings.each_index(|index, needs_application, lines| {
-        // It is compiled only.
+        // The statement is prepared, not run.
         let reindex = format!("REINDEX main.{}", identifier(index));
         match sql.prepare(&reindex).map(drop).map_err(Error::from) {
             Err(error) if is_of_statement(&error) => {
@@ -239,7 +238,7 @@ fn needs_application(connection: &Connection, findings: &mut Findings) -> Result
     Ok(())
 }
 
-/// SQLite's check of the whole file; answers whether it gave up over damage.
+/// Runs SQLite's check of the whole file. Returns whether SQLite stopped early because of damage.
 fn all_at_once(
     kind: CheckKind,
     lines: u32,
@@ -253,8 +252,8 @@ fn all_at_once(
     Ok(gave_up)
 }
 
-/// The tables whose check SQLite cannot even compile: their statements call functions, or name
-/// collations, that only the application knows.
+/// The tables whose check SQLite cannot prepare, because they need functions or collations of the
+/// application.
 fn not_compiled(
     connection: &Connection,
     kind: CheckKind,
@@ -269,7 +268,7 @@ fn not_compiled(
     Ok(schema.tables().filter(fails).map(|table| table.name.clone()).collect())
 }
 
-/// Goes on after SQLite's check of the whole file, which came to `whole`.
+/// Runs the other steps after SQLite's check of the whole file, whose result is `whole`.
 fn look_on(
     connection: &Connection,
     kind: CheckKind,
@@ -280,8 +279,8 @@ fn look_on(
 ) -> Result<()> {
     let gave_up = match whole {
         Ok(gave_up) => gave_up,
-        // Damage that it fell over, or a virtual table that cannot be opened (its module or
-        // tokenizer is unknown here, its own tables are damaged): the others can still be told.
+        // Damage ended the check, or a virtual table cannot be opened (its module or tokenizer is
+        // unknown here, or its shadow tables are damaged). The other tables can still be checked.
         Err(error) if is_about_one_table(&error) => true,
         Err(error) => return Err(error),
     };
@@ -301,7 +300,7 @@ fn look_on(
     Ok(())
 }
 
-/// Finds the b-trees of pages that SQLite's lines name without them.
+/// Finds the b-trees of pages that SQLite's lines mention without a b-tree.
 fn place_pages(schema: &Schema, watch: &Watch<'_>, findings: &mut Findings) -> Result<()> {
     let lines = findings.take_lines_of_some_tree();
     if lines.is_empty() {
@@ -331,8 +330,8 @@ fn pragma_of(kind: CheckKind) -> &'static str {
     }
 }
 
-/// Checks each table alone, so that one that SQLite cannot get through is known by name. The check
-/// of a table reads its indexes, too: which b-tree is damaged is what reading each of them says.
+/// Checks each table separately, to find those whose check fails. SQLite's check of a table also
+/// reads its indexes, so [`place`] then reads each b-tree alone to find the damaged one.
 fn one_by_one(
     connection: &Connection,
     kind: CheckKind,
@@ -355,7 +354,7 @@ fn one_by_one(
                 anything |= place(connection, kind, schema, watch, findings, (table, line))?;
             }
             Err(error) if table.is_virtual() && is_about_one_table(&error) => {
-                // Only a code that speaks of damage convicts it: nobody else may know its module.
+                // Only a corruption code counts as damage: this connection may lack its module.
                 if matches!(error.class(), Class::Index | Class::Corrupt) {
                     findings.note(Subject::FullText(table.name.clone()), None, &error.message);
                     anything = true;
@@ -370,7 +369,7 @@ fn one_by_one(
         }
     }
     if !anything && !findings.has_damage() && pragma_gave_up_for_damage(watch, pragma)? {
-        // Somewhere in the file, and in no table that the schema names.
+        // The damage is outside of all tables in the schema.
         findings.note(
             Subject::Table(SCHEMA_TABLE.to_owned()),
             None,
@@ -380,11 +379,11 @@ fn one_by_one(
     Ok(())
 }
 
-/// Finds the b-trees that made the check of `table` end with `line`, and notes them. Answers
-/// whether something was noted.
+/// Finds the b-trees that made the check of `table` end with `line`, and adds them as findings.
+/// Returns whether a finding was added.
 ///
-/// The table is damaged only if its own b-tree cannot be read to the end. Where every b-tree can
-/// be, it was a comparison that failed: only a full check compares, and always with an index.
+/// The table is damaged only if its own b-tree cannot be read to the end. If all b-trees can be, a
+/// comparison failed. Only a full check compares, and always with an index.
 fn place(
     connection: &Connection,
     kind: CheckKind,
@@ -425,12 +424,12 @@ fn place(
     Ok(true)
 }
 
-/// Takes back what was said against tables of which SQLite says only that a second b-tree leads to
-/// one of their pages, where that can only be an index: SQLite names the tree that it walked last.
+/// Removes findings about tables whose only fault is that a second b-tree points to one of their
+/// pages, if that can only be an index: SQLite reports the b-tree that it walked last.
 ///
 /// Such a table is sound if its own b-tree, walked first, has no fault and can be read to its end.
-/// The other b-tree is an index's where an index is damaged, which rebuilding it proves; otherwise
-/// the finding stays.
+/// If an index is damaged, the other b-tree is that index, as its rebuild proves. Otherwise the
+/// finding stays.
 fn settle_contests(
     connection: &Connection,
     schema: &Schema,
@@ -445,7 +444,7 @@ fn settle_contests(
     for name in contested {
         watch.check_cancelled()?;
         let Some(table) = schema.tables().find(|table| table.name == name) else { continue };
-        // Of one table alone SQLite walks the table's tree first.
+        // In the check of one table SQLite walks the table's b-tree first.
         let mut own = Findings::default();
         let check = format!("PRAGMA main.quick_check({})", quoted(&name));
         let walked = watch.texts(&check, |row| {
@@ -476,7 +475,7 @@ fn settle_contests(
     Ok(())
 }
 
-/// Whether the whole check ends with SQLite's word for damage, and not over a virtual table.
+/// Whether the check of the whole file ends with `SQLITE_CORRUPT`, not of a virtual table.
 fn pragma_gave_up_for_damage(watch: &Watch<'_>, pragma: &str) -> Result<bool> {
     let mut malformed = false;
     let sql = format!("PRAGMA main.{pragma}");
@@ -488,7 +487,7 @@ fn pragma_gave_up_for_damage(watch: &Watch<'_>, pragma: &str) -> Result<bool> {
     }
 }
 
-/// Whether a check may have failed over one table, so that others can be checked still.
+/// Whether an error may concern one table only, so that the others can still be checked.
 fn is_about_one_table(error: &Error) -> bool {
     matches!(error.class(), Class::Corrupt | Class::Index) || is_of_statement(error)
 }

@@ -1,11 +1,11 @@
-//! What the lines of SQLite's integrity checks are about.
+//! Parser of the output of SQLite's integrity checks.
 //!
-//! SQLite answers `PRAGMA quick_check` and `integrity_check` in English. Its wording is fixed, and
-//! this package carries the SQLite that it was read from: `sqlite3BtreeIntegrityCheck` for the
-//! b-trees and lists of pages, the `PRAGMA`'s own program for rows and indexes, and each virtual
-//! table module's `xIntegrity`. Lines that name a b-tree do so by its root page.
+//! `PRAGMA quick_check` and `integrity_check` return lines of English text. The texts are those of
+//! the SQLite that this package bundles: `sqlite3BtreeIntegrityCheck` for b-trees, the freelist and
+//! the pointer map, the `PRAGMA`'s own program for rows and indexes, and `xIntegrity` of each
+//! virtual table module. A line identifies a b-tree by its root page.
 //!
-//! | SQLite says | it is about |
+//! | line | subject |
 //! |---|---|
 //! | `Tree R page P[ cell C\| right child]: …` | the table or index with root page R |
 //! | `Fragmentation of … on page P`, `Multiple uses for byte … of page P` | the b-tree that has page P, which SQLite does not name |
@@ -24,26 +24,26 @@ use std::collections::HashSet;
 use super::finding::Finding;
 use super::schema::{SCHEMA_TABLE, Schema};
 
-/// What one line is about.
+/// Subject of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Subject {
     /// A table's b-tree.
     Table(String),
     /// An index, and its table.
     Index(String, String),
-    /// The lists of pages: free ones, and the pointer map.
+    /// The freelist, or the pointer map.
     Pages,
-    /// A page of a b-tree that the line does not name.
+    /// A page of a b-tree that the line does not identify.
     SomeTree,
     /// A full-text index.
     FullText(String),
-    /// Rows of a table that its own constraints forbid.
+    /// Rows that violate constraints of their own table.
     Constraint(String),
-    /// SQLite gave up: the file is damaged, at a place it does not tell.
+    /// SQLite stopped the check: the file is damaged at an unreported place.
     Unplaced,
 }
 
-/// A line, what it is about, and the page that it names.
+/// A line, its subject, and the page that it mentions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sorted<'a> {
     pub subject: Subject,
@@ -51,10 +51,10 @@ pub(super) struct Sorted<'a> {
     pub line: &'a str,
 }
 
-/// SQLite's text for `SQLITE_CORRUPT`, which stands for a line where a check had to end early.
+/// SQLite's text for `SQLITE_CORRUPT`, which takes the place of a line if a check ends early.
 const MALFORMED: &str = "database disk image is malformed";
 
-/// Sorts one row of a check's answer, which may hold several lines. Empty for `ok`.
+/// Parses one row of a check's output, which may hold several lines. Empty for `ok`.
 pub(super) fn sort<'a>(row: &'a str, schema: &Schema) -> Vec<Sorted<'a>> {
     if row == "ok" {
         return Vec::new();
@@ -82,7 +82,7 @@ fn one<'a>(line: &'a str, schema: &Schema) -> Sorted<'a> {
 fn subject(line: &str, schema: &Schema) -> (Subject, Option<u32>) {
     let tree = line.strip_prefix("Tree ").map(|rest| (tree(number(rest), schema), rest));
     if line.contains("ptr map entry") || line.contains("Failed to read ptrmap") {
-        // One of the two is wrong. Rebuilding an index writes both.
+        // Either the table or the index is wrong. A rebuild of the index corrects both cases.
         return match tree {
             Some((index @ Subject::Index(..), rest)) => (index, after(rest, " page ")),
             _ => (Subject::Pages, after(line, "key=")),
@@ -116,7 +116,8 @@ fn tree(root: Option<u32>, schema: &Schema) -> Subject {
             Subject::Index(object.name.clone(), object.table.clone())
         }
         Some(object) => Subject::Table(object.name.clone()),
-        // The roots are those of the schema. One that is not in it any more is the schema's fault.
+        // SQLite walks the roots of the schema. If one is not in the schema read here, the schema
+        // is damaged.
         None => Subject::Table(SCHEMA_TABLE.to_owned()),
     }
 }
@@ -188,7 +189,7 @@ fn after(text: &str, lead: &str) -> Option<u32> {
     text.split_once(lead).and_then(|(_, rest)| number(rest))
 }
 
-/// Findings as they are gathered: one for each subject, in the order of their first lines.
+/// Collects findings: one for each subject, in the order of their first lines.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     found: Vec<Finding>,
@@ -201,7 +202,7 @@ pub(super) struct Findings {
 const LINES: usize = 100;
 
 impl Findings {
-    /// Adds what a row of a check's answer says. Answers whether SQLite gave up at it.
+    /// Adds the lines of a row of a check's output. Returns whether SQLite stopped the check there.
     pub fn add(&mut self, row: &str, schema: &Schema) -> bool {
         let mut gave_up = false;
         for sorted in sort(row, schema) {
@@ -211,7 +212,7 @@ impl Findings {
             gave_up |= sorted.subject == Subject::Unplaced && sorted.line == MALFORMED;
             match sorted.subject {
                 Subject::Unplaced if sorted.line == MALFORMED => {}
-                // A line that this SQLite does not write: the worst is assumed.
+                // An unknown line: the worst is assumed.
                 Subject::Unplaced => self.header(sorted.line),
                 Subject::SomeTree => {
                     let line = (sorted.page.unwrap_or(0), sorted.line.to_owned());
@@ -225,15 +226,15 @@ impl Findings {
         gave_up
     }
 
-    /// Of these tables nothing is believed that a check has computed or compared: functions or
-    /// collations that only the application knows have a part in it.
+    /// Tables for which computed values and comparisons are ignored, because functions or
+    /// collations of the application take part in them.
     pub fn compute_in_vain(&mut self, tables: HashSet<String>) {
         self.uncomputed = tables;
     }
 
     fn is_hearsay(&self, sorted: &Sorted<'_>) -> bool {
         match &sorted.subject {
-            // A b-tree, and how many entries it has, are looked at without computing.
+            // Neither the walk of a b-tree nor the count of its entries computes values.
             Subject::Index(_, table) => {
                 !sorted.line.starts_with("Tree ")
                     && !is_count(sorted.line)
@@ -296,12 +297,12 @@ impl Findings {
         }
     }
 
-    /// Adds a line about what cannot be made sense of.
+    /// Adds a line to [`Finding::Header`].
     pub fn header(&mut self, line: &str) {
         self.note(Subject::Unplaced, None, line);
     }
 
-    /// Adds a finding of its own.
+    /// Adds a separate finding.
     pub fn push(&mut self, finding: Finding) {
         self.found.push(finding);
     }
@@ -349,8 +350,8 @@ impl Findings {
         self.found.iter().any(|finding| matches!(finding, Finding::IndexDamage { .. }))
     }
 
-    /// Takes back that nothing leads to some pages, where a damaged page of an index led to them:
-    /// they are the index's. Not where a table is damaged, which may have led to them as well.
+    /// Removes the finding of unreferenced pages if an index is damaged: its damaged page pointed
+    /// to them. Not if a table is damaged, because they may belong to the table.
     pub fn explain_leaks(&mut self) {
         let leads_nowhere = |finding: &Finding| matches!(finding, Finding::IndexDamage { pages, .. } if !pages.is_empty());
         if self.has_table_damage() || !self.found.iter().any(leads_nowhere) {
@@ -362,12 +363,12 @@ impl Findings {
         });
     }
 
-    /// The lines about pages of b-trees that they do not name, which are handed over.
+    /// Removes and returns the lines about pages of b-trees that they do not identify.
     pub fn take_lines_of_some_tree(&mut self) -> Vec<(u32, String)> {
         std::mem::take(&mut self.of_some_tree)
     }
 
-    /// The table or index that has this page, by what was found already.
+    /// The table or index with this page, according to the findings so far.
     pub fn subject_of(&self, page: u32) -> Option<Subject> {
         self.found.iter().find_map(|finding| match finding {
             Finding::TableDamage { table, pages, .. } if pages.contains(&page) => {
@@ -380,8 +381,8 @@ impl Findings {
         })
     }
 
-    /// Takes back what only a count says against an index, where its table has lost rows: that the
-    /// two differ is then the table's fault. Where SQLite compares, its word is kept.
+    /// Removes findings about an index that rest only on its number of entries, if its table has
+    /// lost rows: the table is then the cause. Findings from comparisons are kept.
     pub fn acquit_indexes_of_damaged_tables(&mut self) {
         let damaged: HashSet<String> =
             self.uncomputed.iter().filter(|table| self.blames_table(table)).cloned().collect();
@@ -393,14 +394,14 @@ impl Findings {
         });
     }
 
-    /// Takes back what was found against these tables.
+    /// Removes the findings about these tables.
     pub fn acquit(&mut self, tables: &[String]) {
         self.found.retain(|finding| {
             !matches!(finding, Finding::TableDamage { table, .. } if tables.contains(table))
         });
     }
 
-    /// Whether something was found that is damage.
+    /// Whether a finding is damage.
     pub fn has_damage(&self) -> bool {
         !self.of_some_tree.is_empty() || self.found.iter().any(Finding::is_damage)
     }
@@ -425,7 +426,7 @@ impl Findings {
             .any(|finding| matches!(finding, Finding::FtsDamage { table, .. } if table == name))
     }
 
-    /// Takes back what was found against `table`'s full-text index.
+    /// Removes the findings about `table`'s full-text index.
     pub fn forget_full_text(&mut self, name: &str) {
         self.found.retain(
             |finding| !matches!(finding, Finding::FtsDamage { table, .. } if table == name),
@@ -443,7 +444,7 @@ impl Findings {
         }
     }
 
-    /// All of them; pages in order.
+    /// All findings, with their pages in ascending order.
     pub fn into_vec(mut self) -> Vec<Finding> {
         for finding in &mut self.found {
             if let Finding::TableDamage { pages, .. }

@@ -1,18 +1,18 @@
-//! What each page of a database file is and belongs to, for a picture of it.
+//! The type and the owner of each page of a database file, for a page map.
 //!
-//! Walks every b-tree that the schema names, with overflow chains, the list of free pages and the
-//! pointer map, over whatever is left of them. Nothing of it is trusted: each page is claimed
-//! once, by the first that leads to it, so that loops end and pages that two lead to are found;
-//! the walk reads each page once, roots twice.
+//! Walks every b-tree that the schema lists, overflow chains, the freelist and the pointer map. The
+//! file may be damaged, so no pointer is trusted. The first pointer to a page claims it: so loops
+//! end, and a second pointer to the same page is detected. The walk reads each page once, roots
+//! twice.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`walk`] | the walk |
-//! | [`map_cells`] | what is known of each page, and the runs that they make |
+//! | [`map_cells`] | the state of each page, and the runs of equal pages |
 //! | [`pages`] | the pages of a database, those in its WAL included |
 //!
-//! Memory: 4 bytes a page, 24 bytes a page of the deepest row of siblings, and the WAL's index;
-//! 40 MB or so for 10 GB in pages of 4 KiB. Any thread; blocks it as long as reading takes.
+//! Memory: 4 bytes per page, 24 bytes per page that waits for its visit, and the WAL's page index;
+//! about 40 MB for 10 GB in pages of 4 KiB. Any thread; blocks it while the file is read.
 
 mod map_cells;
 pub(super) mod pages;
@@ -29,32 +29,32 @@ use serde::Serialize;
 use super::info::PATIENCE;
 use crate::engine::{PageSource, Progress, Result, View};
 
-/// Pages whose damage is told one by one.
-const TOLD: usize = 10_000;
+/// Damaged pages that are listed individually.
+const LISTED_PAGES: usize = 10_000;
 
-/// What a page is.
+/// Type of a page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[repr(u8)]
 pub enum Role {
-    /// Nothing leads to it.
+    /// No page points to it.
     #[default]
     Orphan,
-    /// Of a b-tree, with children.
+    /// Interior page of a b-tree.
     Interior,
-    /// Of a b-tree, with rows or index entries only.
+    /// Leaf page of a b-tree: rows or index entries.
     Leaf,
-    /// The continuation of a row or an index entry.
+    /// Overflow page of a row or an index entry.
     Overflow,
-    /// Part of the list of free pages.
+    /// Freelist trunk page.
     FreeTrunk,
-    /// Free.
+    /// Freelist leaf page.
     FreeLeaf,
-    /// Of the pointer map, in files with auto-vacuum.
+    /// Pointer map page, in files with auto-vacuum.
     PointerMap,
-    /// The page at 1 GiB, where SQLite's locks are.
+    /// The lock-byte page, at 1 GiB.
     LockByte,
-    /// The header counts it, and the file ends before it.
+    /// The header counts it, but the file ends before it.
     Missing,
 }
 
@@ -64,51 +64,52 @@ pub enum Role {
 pub struct PageMap {
     /// The path, as SQLite resolved it.
     pub path: String,
-    /// Bytes a page.
+    /// Bytes per page.
     pub page_size: u32,
     /// Pages, missing ones included.
     pub pages: u64,
-    /// Pages that the runs are rounded to: 1 unless there are more pages than the resolution.
+    /// Pages that one cell of the map stands for: 1 unless there are more pages than the
+    /// resolution.
     pub pages_per_cell: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Pages that were read from the WAL.
     pub pages_from_wal: u64,
-    /// What names the b-trees.
+    /// Source of the b-trees' names.
     pub names_from: Names,
     /// Tables and indexes, in the schema's order.
     pub owners: Vec<Owner>,
     /// How many pages have each role.
     pub roles: BTreeMap<Role, u64>,
-    /// The file from its first page to its last.
+    /// Runs of equal pages, from the first page of the file to its last.
     pub runs: Vec<Run>,
-    /// Damaged pages.
+    /// Number of damaged pages.
     pub damaged_pages: u64,
-    /// The first 10,000 of them, and why they are.
+    /// The first 10,000 of them, and the reason of each.
     pub damaged: Vec<DamagedPage>,
 }
 
-/// What the names of b-trees are from.
+/// Source of the names of the b-trees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Names {
     /// The file's own schema table.
     #[default]
     Schema,
-    /// In addition to what is left of the schema table, [`MapOptions::known`].
+    /// The readable rows of the damaged schema table, and [`MapOptions::known`].
     Known,
-    /// Nothing: b-trees are told apart, and called by their root pages.
+    /// No source: each b-tree is named by its root page.
     Nothing,
 }
 
-/// A b-tree that is known of.
+/// A b-tree with a known name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Table or index.
     pub kind: OwnerKind,
-    /// Its table; a table's own name.
+    /// The table of an index; the own name of a table.
     pub table: String,
     /// The root page of its b-tree.
     pub root: u32,
@@ -120,14 +121,14 @@ pub struct Known {
 pub struct Owner {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Table or index.
     #[serde(rename = "type")]
     pub kind: OwnerKind,
-    /// Its table; a table's own name.
+    /// The table of an index; the own name of a table.
     pub table: String,
     /// The root page of its b-tree.
     pub root: u32,
-    /// All of its pages that there are.
+    /// Its pages, without missing ones.
     pub pages: u64,
     /// How many of them are interior pages.
     pub interior_pages: u64,
@@ -135,11 +136,11 @@ pub struct Owner {
     pub overflow_pages: u64,
     /// How many of them are damaged.
     pub damaged_pages: u64,
-    /// Pages that it leads to, and before which the file ends.
+    /// Pages that it points to and that lie beyond the end of the file.
     pub missing_pages: u64,
 }
 
-/// What an owner is.
+/// Kind of an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OwnerKind {
@@ -149,19 +150,19 @@ pub enum OwnerKind {
     Index,
 }
 
-/// Neighbouring pages that are alike.
+/// Consecutive pages with the same owner, role and damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
-    /// The first.
+    /// Number of the first page.
     pub first: u64,
-    /// How many.
+    /// Number of pages.
     pub pages: u64,
-    /// Place in [`PageMap::owners`]; none for pages of no b-tree.
+    /// Index into [`PageMap::owners`]; `None` for pages of no b-tree.
     pub owner: Option<u16>,
-    /// What they are.
+    /// Their type.
     pub role: Role,
-    /// They are damaged; of pages that share a cell, one of them is.
+    /// Whether they are damaged. If several pages share a cell: whether one of them is.
     pub damaged: bool,
 }
 
@@ -171,21 +172,21 @@ pub struct Run {
 pub struct DamagedPage {
     /// Its number.
     pub page: u32,
-    /// Place in [`PageMap::owners`].
+    /// Index into [`PageMap::owners`].
     pub owner: Option<u16>,
-    /// What is wrong with it, for a person.
+    /// The damage, as a message to the user.
     pub reason: &'static str,
 }
 
-/// What a map is to be like.
+/// Options of a page map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MapOptions {
-    /// Cells that the runs are made of, at most, 1 at least; a cell stands for several pages
-    /// where there are more pages, and is as the worst of them.
+    /// Largest number of cells in the map, at least 1. If there are more pages, a cell stands for
+    /// several of them, and has the state of the worst.
     pub resolution: u64,
-    /// Pages that are damaged by somebody else's finding.
+    /// Pages that a check has reported as damaged.
     pub damaged: Vec<u32>,
-    /// B-trees that there were at an earlier time, for a file whose schema table is damaged.
+    /// B-trees of an earlier version of the schema, for a file whose schema table is damaged.
     pub known: Vec<Known>,
 }
 
@@ -195,11 +196,11 @@ impl Default for MapOptions {
     }
 }
 
-/// Maps the database at `path`, which may be in use: readers and writers go on.
+/// Maps the database at `path`. It may be in use: the map blocks neither readers nor writers.
 ///
 /// # Errors
-/// `SQLITE_BUSY` where it is locked for longer than [`PATIENCE`]; SQLite's; `task`'s;
-/// `SQLITE_NOTADB` where not even the size of its pages can be told. Damage is none.
+/// `SQLITE_BUSY` if it is locked for longer than [`PATIENCE`]; SQLite's; `task`'s; `SQLITE_NOTADB`
+/// if its page size cannot be determined. Damage is part of the map, not an error.
 pub fn page_map(path: &Path, options: &MapOptions, task: &dyn Progress) -> Result<PageMap> {
     let view = View::open(path, Instant::now() + PATIENCE, task)?;
     let wal = view.wal().map(|wal| wal as &dyn PageSource);
@@ -208,7 +209,7 @@ pub fn page_map(path: &Path, options: &MapOptions, task: &dyn Progress) -> Resul
     Ok(map)
 }
 
-/// Maps a database that nobody writes to meanwhile. [`PageMap::path`] is left empty.
+/// Maps a database that no connection writes to meanwhile. [`PageMap::path`] is left empty.
 ///
 /// # Errors
 /// As [`page_map`].

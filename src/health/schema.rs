@@ -1,4 +1,4 @@
-//! The schema of a database under examination: which b-tree belongs to what.
+//! The schema of a checked database: the table or index of each b-tree.
 //!
 //! Read from `sqlite_schema` itself, so that it can be had where SQLite refuses the schema as a
 //! whole only late. Called on the thread of the check.
@@ -19,9 +19,9 @@ pub(super) struct Object {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// The table that it belongs to; its own name for a table.
+    /// The table that it belongs to; the own name of a table.
     pub table: String,
-    /// Root page of its b-tree; 0 for what has none.
+    /// Root page of its b-tree; 0 if it has no b-tree.
     pub root: u32,
     /// Its `CREATE` statement; empty for an index that SQLite made.
     pub sql: String,
@@ -56,7 +56,7 @@ impl Schema {
     /// The schema that `connection` sees.
     ///
     /// # Errors
-    /// SQLite's: `SQLITE_CORRUPT` where it cannot make sense of the schema.
+    /// SQLite's: `SQLITE_CORRUPT` if the schema is malformed.
     pub fn read(connection: &Connection) -> Result<Self> {
         let at = |error: rusqlite::Error| Error::from(error).at(connection.path());
         let mut statement = connection

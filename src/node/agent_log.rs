@@ -590,7 +590,7 @@ pub(super) fn report_own_transactions(environment: &Rc<Environment>) -> Outcome<
         let patience = handle.patience(environment).saturating_sub(REPORT_EARLY);
         let waiting =
             handle.log.report_own_transaction(std::thread::current().id(), patience, &error);
-        if waiting.told {
+        if waiting.reported {
             failed_files.push(file.id);
         } else if waiting.lasts && !failed_files.contains(&file.id) && !database.is_reported() {
             mailbox.post(Message::Event(handle.receiver, LogEvent::Failure("error", error)));

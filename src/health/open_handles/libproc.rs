@@ -204,7 +204,7 @@ mod tests {
         fn vnode(&self, pid: i32, descriptor: i32) -> Option<Vec<u8>> {
             let open = self.0[&pid].as_ref().ok()?;
             let (kind, id) = open.get(usize::try_from(descriptor).ok()?.checked_sub(3)?)?;
-            assert_eq!(*kind, VNODE, "a socket is none");
+            assert_eq!(*kind, VNODE, "a socket is no file");
             let mut answer = vec![0xAA; VNODE_INFO];
             answer[DEVICE..DEVICE + 4].copy_from_slice(&(id.device as u32).to_ne_bytes());
             answer[INODE..INODE + 8].copy_from_slice(&id.inode.to_ne_bytes());

@@ -1,14 +1,14 @@
-//! What is known of each page, in 4 bytes, and the runs that the pages make.
+//! The state of each page, in 4 bytes, and the runs of equal pages.
 
 use std::collections::BTreeMap;
 
-use super::{DamagedPage, Owner, Role, Run, TOLD};
+use super::{DamagedPage, LISTED_PAGES, Owner, Role, Run};
 
-/// Stands for no owner.
-const NOBODY: u16 = u16::MAX;
+/// Marks a page without an owner.
+const NO_OWNER: u16 = u16::MAX;
 
-/// Owners that are told apart; pages of further ones belong to nobody.
-pub const OWNERS: usize = NOBODY as usize;
+/// Largest number of owners. Further b-trees are not walked.
+pub const OWNERS: usize = NO_OWNER as usize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct MapCell {
@@ -18,7 +18,7 @@ struct MapCell {
 }
 
 impl MapCell {
-    /// How much it deserves to be seen, among pages that share a cell.
+    /// Rank of the state: of the pages that share a cell, the one with the highest rank is shown.
     fn badness(self) -> u8 {
         match self {
             Self { damaged: true, .. } => 3,
@@ -29,20 +29,20 @@ impl MapCell {
     }
 }
 
-/// What became of a claim.
+/// Result of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageClaim {
-    /// The page is the claimant's.
+    /// The page now belongs to the claimant.
     Granted,
-    /// The page is the claimant's, but the file ends before it.
+    /// The page now belongs to the claimant, but the file ends before it.
     Missing,
-    /// The page is another's.
+    /// The page was claimed before.
     Taken,
-    /// There is no such page.
+    /// The database has no page of that number.
     Nowhere,
 }
 
-/// All pages of a file. Pages that it does not have are ignored.
+/// The states of all pages of a file. Numbers of pages that the file does not have are ignored.
 #[derive(Debug)]
 pub struct MapCells {
     cells: Vec<MapCell>,
@@ -50,13 +50,13 @@ pub struct MapCells {
 }
 
 impl MapCells {
-    /// `pages` pages that nothing leads to yet.
+    /// `pages` pages, none of them claimed.
     pub fn new(pages: u32) -> Self {
-        let cell = MapCell { owner: NOBODY, role: Role::Orphan, damaged: false };
+        let cell = MapCell { owner: NO_OWNER, role: Role::Orphan, damaged: false };
         Self { cells: vec![cell; pages as usize], damaged: BTreeMap::new() }
     }
 
-    /// How many there are.
+    /// Number of pages.
     pub fn pages(&self) -> u32 {
         u32::try_from(self.cells.len()).unwrap_or(u32::MAX)
     }
@@ -65,15 +65,15 @@ impl MapCells {
         self.cells.get_mut((page as usize).checked_sub(1)?)
     }
 
-    /// Takes a page that nobody has taken.
+    /// Claims a page for `owner`, if it is unclaimed.
     pub fn claim(&mut self, page: u32, owner: Option<u16>, role: Role) -> PageClaim {
-        let owner = owner.unwrap_or(NOBODY);
+        let owner = owner.unwrap_or(NO_OWNER);
         match self.cell(page) {
             Some(cell) if cell.role == Role::Orphan => {
                 *cell = MapCell { owner, role, ..*cell };
                 PageClaim::Granted
             }
-            Some(cell) if cell.role == Role::Missing && cell.owner == NOBODY => {
+            Some(cell) if cell.role == Role::Missing && cell.owner == NO_OWNER => {
                 cell.owner = owner;
                 PageClaim::Missing
             }
@@ -82,39 +82,39 @@ impl MapCells {
         }
     }
 
-    /// Whether nothing leads to the page yet.
+    /// Whether the page is unclaimed.
     pub fn is_orphan(&self, page: u32) -> bool {
         let cell = (page as usize).checked_sub(1).and_then(|at| self.cells.get(at));
         cell.is_some_and(|cell| cell.role == Role::Orphan)
     }
 
-    /// Changes what a claimed page is.
+    /// Sets the role of a page.
     pub fn set_role(&mut self, page: u32, role: Role) {
         if let Some(cell) = self.cell(page) {
             cell.role = role;
         }
     }
 
-    /// A page is damaged. The first reason stays.
+    /// Marks a page as damaged. The first reason is kept.
     pub fn damage(&mut self, page: u32, reason: &'static str) {
         let Some(cell) = self.cell(page) else { return };
         cell.damaged = true;
-        let full = self.damaged.len() >= TOLD;
+        let full = self.damaged.len() >= LISTED_PAGES;
         if !full || self.damaged.contains_key(&page) {
             self.damaged.entry(page).or_insert(reason);
         }
     }
 
-    /// How many pages are damaged.
+    /// Number of damaged pages.
     pub fn damaged_pages(&self) -> u64 {
         self.cells.iter().filter(|cell| cell.damaged).count() as u64
     }
 
-    /// The first of them.
+    /// The first damaged pages.
     pub fn damaged(&self) -> Vec<DamagedPage> {
         let owner = |page: u32| {
             let cell = self.cells.get((page as usize).checked_sub(1)?)?;
-            (cell.owner != NOBODY).then_some(cell.owner)
+            (cell.owner != NO_OWNER).then_some(cell.owner)
         };
         self.damaged
             .iter()
@@ -122,7 +122,7 @@ impl MapCells {
             .collect()
     }
 
-    /// How many pages have each role.
+    /// Number of pages of each role.
     pub fn roles(&self) -> BTreeMap<Role, u64> {
         let mut roles = BTreeMap::new();
         for cell in &self.cells {
@@ -131,7 +131,7 @@ impl MapCells {
         roles
     }
 
-    /// Tells the owners what they have.
+    /// Counts the pages of each owner.
     pub fn count(&self, owners: &mut [Owner]) {
         for cell in &self.cells {
             let Some(owner) = owners.get_mut(usize::from(cell.owner)) else { continue };
@@ -146,14 +146,14 @@ impl MapCells {
         }
     }
 
-    /// The runs, of at most `resolution` cells, and how many pages a cell stands for.
+    /// The runs, made of at most `resolution` cells, and the number of pages in a cell.
     pub fn runs(&self, resolution: u64) -> (Vec<Run>, u64) {
         let pages = self.cells.len() as u64;
         let per_cell = pages.div_ceil(resolution.max(1)).max(1);
         let size = usize::try_from(per_cell).unwrap_or(usize::MAX);
         let mut runs: Vec<(MapCell, u64)> = Vec::new();
         for cells in self.cells.chunks(size) {
-            // The first of the worst.
+            // The first page of the highest rank: `max_by_key` returns the last of its maxima.
             let Some(worst) = cells.iter().rev().max_by_key(|cell| cell.badness()) else {
                 continue;
             };
@@ -166,7 +166,7 @@ impl MapCells {
         let runs = runs
             .into_iter()
             .map(|(cell, pages)| {
-                let owner = (cell.owner != NOBODY).then_some(cell.owner);
+                let owner = (cell.owner != NO_OWNER).then_some(cell.owner);
                 let run = Run { first, pages, owner, role: cell.role, damaged: cell.damaged };
                 first += pages;
                 run
@@ -189,10 +189,10 @@ mod tests {
         cells.damage(5, "bad");
         let (runs, per_cell) = cells.runs(5);
         assert_eq!(per_cell, 2);
-        let told: Vec<_> =
+        let shown: Vec<_> =
             runs.iter().map(|it| (it.first, it.pages, it.role, it.damaged)).collect();
         assert_eq!(
-            told,
+            shown,
             [
                 (1, 4, Role::Leaf, false),
                 (5, 2, Role::Leaf, true),

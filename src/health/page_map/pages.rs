@@ -18,10 +18,10 @@ pub struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    /// Reads the headers and the WAL's index.
+    /// Reads the headers, and indexes the frames of the WAL.
     ///
     /// # Errors
-    /// `SQLITE_NOTADB` where nothing tells how large a page is; `task`'s.
+    /// `SQLITE_NOTADB` if the page size cannot be determined; `task`'s.
     pub fn new(
         database: &'a dyn PageSource,
         wal: Option<&'a dyn PageSource>,
@@ -46,14 +46,14 @@ impl<'a> Pages<'a> {
             count: 0,
         };
         let mut first = [0; header::SIZE];
-        // One that cannot be read has no header.
+        // If the first page cannot be read, there is no header.
         let _ = pages.fill(1, 0, &mut first);
         pages.header = Header::parse(&first);
         let known = log.map(|log| log.page_size);
         let (size, reserved) = match pages.header {
             Some(header) => (header.page_size, header.reserved),
             None => guess_format(database, known).ok_or_else(|| {
-                Error::sqlite(ffi::SQLITE_NOTADB, "nothing tells how large its pages are")
+                Error::sqlite(ffi::SQLITE_NOTADB, "the page size cannot be determined")
             })?,
         };
         pages.size = size as usize;
@@ -61,16 +61,16 @@ impl<'a> Pages<'a> {
         pages.in_file =
             u32::try_from(database.size()?.div_ceil(u64::from(size))).unwrap_or(u32::MAX);
         let present = pages.in_file.max(pages.overlay.last());
-        let told = match pages.header.filter(Header::count_is_valid) {
+        let declared = match pages.header.filter(Header::count_is_valid) {
             Some(header) if pages.overlay.pages == 0 => header.pages,
             _ => pages.overlay.pages,
         };
-        // A number in a damaged header is not believed without bounds.
-        pages.count = if told == 0 { present } else { told.min(present.saturating_mul(2)) };
+        // The header may be damaged, so its page count is limited to twice the pages present.
+        pages.count = if declared == 0 { present } else { declared.min(present.saturating_mul(2)) };
         Ok(pages)
     }
 
-    /// The version of the SQLite that wrote to the database last, as it counts them: 3054001.
+    /// `SQLITE_VERSION_NUMBER` of the SQLite that wrote to the database last, for example 3054001.
     pub fn last_writer(&self) -> u32 {
         let mut header = [0; header::SIZE];
         let _ = self.fill(1, 0, &mut header);
@@ -82,12 +82,12 @@ impl<'a> Pages<'a> {
         self.header.is_some()
     }
 
-    /// Bytes a page.
+    /// Bytes per page.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// How many of them are SQLite's.
+    /// Usable bytes per page: the page size without the reserved bytes.
     pub fn usable(&self) -> usize {
         self.usable
     }
@@ -107,12 +107,12 @@ impl<'a> Pages<'a> {
         self.overlay.len() as u64
     }
 
-    /// The first page of the list of free pages; 0 if there is none.
+    /// The first freelist trunk page; 0 if the freelist is empty.
     pub fn first_free(&self) -> u32 {
         self.header.map_or(0, |header| header.freelist)
     }
 
-    /// The page that SQLite's locks are laid on.
+    /// The lock-byte page.
     pub fn lock_byte(&self) -> u32 {
         lock_page(u32::try_from(self.size).unwrap_or(u32::MAX))
     }
@@ -124,7 +124,7 @@ impl<'a> Pages<'a> {
         })
     }
 
-    /// Reads a page. What the file does not have of it is 0.
+    /// Reads a page. Bytes beyond the end of the file are 0.
     ///
     /// # Errors
     /// The system's.
@@ -133,7 +133,7 @@ impl<'a> Pages<'a> {
         self.fill(page, 0, buffer)
     }
 
-    /// The number at the beginning of a page.
+    /// The 4-byte number at the beginning of a page: the next page of an overflow chain.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -154,7 +154,7 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
-    /// A row of the schema table: its type, name, table and root page. None if it is damaged, or
+    /// A row of the schema table: its type, name, table and root page. `None` if it is damaged, or
     /// longer than `most` bytes.
     pub fn schema_row(&self, cell: &Cell<'_>, most: u64) -> Option<(String, String, String, u32)> {
         if cell.length > most {

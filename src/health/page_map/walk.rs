@@ -1,4 +1,4 @@
-//! The walk over everything that leads to pages.
+//! The walk over all pointers to pages: b-trees, overflow chains, the freelist and the pointer map.
 
 use std::collections::HashSet;
 
@@ -9,25 +9,25 @@ use crate::engine::{PageSource, Progress, Result, Stage};
 use crate::format::Page;
 use crate::format::freelist::Trunk;
 
-/// Pages between two looks at whether the task goes on.
-const CANCEL_CHECK_PAGES: u64 = 256;
+/// Pages between two reports of progress, which are also the chances to cancel.
+const REPORT_EVERY: u64 = 256;
 
-/// Bytes of a row of the schema table, at most. Longer statements are not written by hand.
+/// Largest size in bytes of a row of the schema table. A longer row is taken for damage.
 const STATEMENT: u64 = 1024 * 1024;
 
-const MEANINGLESS: &str = "it is no page of a b-tree";
-const UNSOUND: &str = "its cells do not add up to a page";
-const OTHER_KIND: &str = "it is a page of another kind of b-tree";
-const OTHER_DEPTH: &str = "it lies at another depth than its neighbours";
-const UNORDERED: &str = "its keys are not in order";
-const ELSEWHERE: &str = "its rows belong elsewhere in the table";
-const NOWHERE: &str = "it leads to a page that the file cannot have";
-const TWICE: &str = "more than one page leads to it";
-const CHAIN_SHORT: &str = "a row on it continues on pages that end too early";
-const CHAIN_LONG: &str = "a row ends on it, but it leads on";
-const NO_TRUNK: &str = "it is no page of the list of free pages";
+const MEANINGLESS: &str = "it is not a b-tree page";
+const UNSOUND: &str = "its cells and free space do not add up to a page";
+const OTHER_KIND: &str = "it belongs to the other kind of b-tree (table or index)";
+const OTHER_DEPTH: &str = "it is a leaf at another depth than the other leaves of its b-tree";
+const UNORDERED: &str = "its rowids are not in ascending order";
+const ELSEWHERE: &str = "its rowids are outside the range that its parent pages allow";
+const NOWHERE: &str = "it points to a page number that the database does not have";
+const TWICE: &str = "more than one page points to it";
+const CHAIN_SHORT: &str = "an overflow chain ends on it before its row is complete";
+const CHAIN_LONG: &str = "an overflow chain goes on after it although its row is complete";
+const NO_TRUNK: &str = "it is not a freelist trunk page";
 const UNREADABLE: &str = "the system could not read it";
-const FOUND: &str = "the check names it";
+const FOUND: &str = "the integrity check reports it";
 
 pub fn walk(
     database: &dyn PageSource,
@@ -61,7 +61,7 @@ pub fn walk(
         walk.strays()?;
     }
     for page in &options.damaged {
-        // A check names pages that belong to nothing, too. They are told as such.
+        // A check also reports unclaimed pages. The map shows them as orphans, not as damaged.
         if !walk.cells.is_orphan(*page) {
             walk.cells.damage(*page, FOUND);
         }
@@ -89,20 +89,21 @@ struct Walk<'a> {
     cells: MapCells,
     owners: Vec<Owner>,
     pages: Pages<'a>,
-    /// The page that is looked at.
+    /// The current page.
     buffer: Vec<u8>,
     visited: u64,
-    /// What is met may be the remains of a b-tree whose pages are another's by now.
+    /// Set for b-trees found without a schema. They may be dropped ones whose pages were reused in
+    /// part, so their faults do not count as damage.
     lenient: bool,
     task: &'a dyn Progress,
 }
 
-/// A page that is to be looked at, claimed already.
+/// A claimed page to visit.
 #[derive(Debug, Clone, Copy)]
 struct Visit {
     page: u32,
     depth: u16,
-    /// What rowids are above, and what they do not exceed, by the keys of the pages above.
+    /// Exclusive lower and inclusive upper bound of its rowids, by the keys of its parent pages.
     above: Option<i64>,
     upto: Option<i64>,
 }
@@ -110,15 +111,15 @@ struct Visit {
 /// A b-tree that is being walked.
 struct Tree {
     owner: u16,
-    /// With rowids.
+    /// It is a table b-tree, with rowids.
     is_table: bool,
-    /// At which its leaves are, once one was seen.
+    /// Depth of its leaves, once one was visited.
     depth: Option<u16>,
     ahead: Vec<Visit>,
 }
 
 impl Walk<'_> {
-    /// Claims the pages that are what they are by their number.
+    /// Claims the pages whose type follows from their number.
     fn fixed(&mut self) {
         self.cells.claim(self.pages.lock_byte(), None, Role::LockByte);
         for page in 2..=self.pages.count() {
@@ -130,7 +131,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Walks the schema table and makes owners of its rows. False where it is damaged.
+    /// Walks the schema table, and adds an owner for each of its b-trees. `false` if it is damaged.
     fn schema(&mut self) -> Result<bool> {
         let name = "sqlite_schema".to_owned();
         let schema = Known { table: name.clone(), name, kind: OwnerKind::Table, root: 1 };
@@ -160,7 +161,7 @@ impl Walk<'_> {
         Ok(self.pages.has_header() && self.cells.damaged_pages() == 0)
     }
 
-    /// Makes owners of b-trees that have none yet.
+    /// Adds owners for the b-trees whose root has none yet.
     fn own(&mut self, trees: impl IntoIterator<Item = Known>) {
         let mut roots: HashSet<u32> = self.owners.iter().map(|owner| owner.root).collect();
         for Known { name, kind, table, root } in trees {
@@ -182,7 +183,7 @@ impl Walk<'_> {
 
     /// Walks the b-trees of all owners from `first` on.
     fn trees(&mut self, first: usize) -> Result<()> {
-        // All roots first: a page that a damaged page elsewhere leads to is its own tree's root.
+        // All roots are claimed first, so that a wrong pointer of a damaged page cannot claim one.
         let mut planted = Vec::new();
         for owner in first..self.owners.len() {
             planted.push(self.plant(u16::try_from(owner).unwrap_or(u16::MAX))?);
@@ -195,8 +196,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Finds the b-trees among the pages that nothing leads to: their roots are the pages with
-    /// children that are nobody's child. Pages that stand alone are left as they are.
+    /// Finds the b-trees among the unclaimed pages. Their roots are the interior pages that are not
+    /// a child of another one. Single pages stay orphans.
     fn strays(&mut self) -> Result<()> {
         let (mut parents, mut children) = (Vec::new(), HashSet::new());
         for number in 2..=self.pages.count() {
@@ -221,7 +222,7 @@ impl Walk<'_> {
         self.trees(first)
     }
 
-    /// Claims the root of an owner's b-tree. None if there is nothing to walk.
+    /// Claims the root of an owner's b-tree. `None` if the root is claimed or missing.
     fn plant(&mut self, owner: u16) -> Result<Option<Tree>> {
         let Some(it) = self.owners.get(usize::from(owner)) else { return Ok(None) };
         let (page, is_index) = (it.root, it.kind == OwnerKind::Index);
@@ -229,16 +230,16 @@ impl Walk<'_> {
             return Ok(None);
         }
         self.read(page)?;
-        // A table may be either: WITHOUT ROWID ones are stored as indexes are.
+        // A WITHOUT ROWID table is stored in an index b-tree.
         let parsed = Page::parse(&self.buffer, self.pages.usable(), page == 1);
         let is_table = !is_index && parsed.is_none_or(|parsed| parsed.kind.is_table());
         let first = Visit { page, depth: 0, above: None, upto: None };
         Ok(Some(Tree { owner, is_table, depth: None, ahead: vec![first] }))
     }
 
-    /// Reads a page into the buffer. False if the system does not let it.
+    /// Reads a page into the buffer. `false` if the read fails.
     fn read(&mut self, page: u32) -> Result<bool> {
-        self.breathe()?;
+        self.report_progress()?;
         let read = self.pages.read(page, &mut self.buffer).is_ok();
         if !read {
             self.blame(page, UNREADABLE);
@@ -246,16 +247,16 @@ impl Walk<'_> {
         Ok(read)
     }
 
-    /// A page is damaged, as far as that can be told.
+    /// Marks a page as damaged, unless the walk is lenient.
     fn blame(&mut self, page: u32, reason: &'static str) {
         if !self.lenient {
             self.cells.damage(page, reason);
         }
     }
 
-    fn breathe(&mut self) -> Result<()> {
+    fn report_progress(&mut self) -> Result<()> {
         self.visited += 1;
-        if self.visited.is_multiple_of(CANCEL_CHECK_PAGES) {
+        if self.visited.is_multiple_of(REPORT_EVERY) {
             self.task.check_cancelled()?;
             let total = u64::from(self.pages.count());
             self.task.stage(Stage { name: "mapping pages", done: self.visited.min(total), total });
@@ -263,7 +264,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Looks at a page and puts what it leads to ahead.
+    /// Examines a page, and adds its children to the pages to visit.
     fn visit(&mut self, tree: &mut Tree, visit: Visit) -> Result<()> {
         let Visit { page: number, depth, .. } = visit;
         if !self.read(number)? {
@@ -307,7 +308,7 @@ impl Walk<'_> {
             return Ok(());
         }
         self.cells.set_role(visit.page, Role::Interior);
-        // Rowids above and below bind those below only where this page is where it belongs.
+        // If this page is not within its own bounds, they do not apply to its children.
         let (mut above, last) = if within { (visit.above, visit.upto) } else { (None, None) };
         let at = tree.ahead.len();
         for (child, key) in page.children() {
@@ -323,15 +324,15 @@ impl Walk<'_> {
             }
             above = key;
         }
-        // The first child is looked at first.
+        // Reversed, because the last one is popped first.
         if let Some(pushed) = tree.ahead.get_mut(at..) {
             pushed.reverse();
         }
         Ok(())
     }
 
-    /// Rowids of a page must rise, and lie within those of the pages above: else it is damaged,
-    /// and the answer false.
+    /// Verifies that the rowids of a page ascend and lie within its bounds. If not, marks the page
+    /// as damaged and returns `false`.
     fn judge_order(&mut self, page: &Page<'_>, visit: Visit) -> bool {
         let mut rowids = (0..page.cells).filter_map(|index| page.cell(index)).map(|it| it.rowid);
         let Some(first) = rowids.next() else { return true };
@@ -351,7 +352,7 @@ impl Walk<'_> {
         within
     }
 
-    /// Claims the page that `from` leads to. False if there is nothing to look at.
+    /// Claims the page that `from` points to. `false` if there is no page to visit.
     fn follow(&mut self, owner: u16, from: u32, to: u32, role: Role) -> bool {
         match self.cells.claim(to, Some(owner), role) {
             PageClaim::Granted => return true,
@@ -362,7 +363,7 @@ impl Walk<'_> {
         false
     }
 
-    /// Follows the `length` pages on which a row of `page` continues.
+    /// Follows the overflow chain of a row of `page`, which has `length` pages.
     fn chain(&mut self, owner: u16, page: u32, first: u32, length: u64) -> Result<()> {
         let (mut from, mut next) = (page, first);
         for _ in 0..length {
@@ -373,7 +374,7 @@ impl Walk<'_> {
             if !self.follow(owner, from, next, Role::Overflow) {
                 return Ok(());
             }
-            self.breathe()?;
+            self.report_progress()?;
             from = next;
             match self.pages.link(from) {
                 Ok(link) => next = link,
@@ -389,7 +390,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Follows the list of free pages.
+    /// Follows the freelist.
     fn free_list(&mut self) -> Result<()> {
         let (mut from, mut next) = (1, self.pages.first_free());
         while next != 0 {
