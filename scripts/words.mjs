@@ -9,7 +9,7 @@ import { main, root } from './bootstrap.mjs'
 export const WORDS = ['told', 'tell', 'tells', 'anew', 'beside', 'bereft', 'nobody', 'somebody', 'whoever']
 export const PHRASES = ['is none', 'by itself']
 
-/** The words are gone. */
+/** None is left. */
 export const ALLOWED = 0
 
 /** docs/api.md is made from index.d.ts, which is counted. */
