@@ -174,7 +174,7 @@ fn a_wal_index_that_another_process_overwrote_is_built_anew_for_everybody() {
 
     assert_eq!(fixture.append("third", 20).unwrap(), (Some(81), Some(100)));
     fixture.event(&["Healed", "IndexRebuilt"]);
-    assert_eq!(fixture.connection.file().unwrap().members.healed(), 1);
+    assert_eq!(fixture.connection.file().unwrap().recovery.count(), 1);
     assert_eq!(rows(&fixture.connection).unwrap(), 100);
     for name in ["long", "fresh"] {
         assert_eq!(third.sql(name, "SELECT count(*) FROM agentLogEntries").unwrap(), "100");
@@ -192,7 +192,7 @@ fn an_index_is_not_given_up_for_a_wal_that_does_not_hold_what_it_tells_of() {
     other.ask(&["overwrite", &fixture.sidecar_path("shm"), TABLES, "255", "16384"]).unwrap();
     let told = std::fs::read(fixture.sidecar_path("shm")).unwrap();
     let file = Arc::clone(fixture.connection.file().unwrap());
-    let error = file.heal(None, Duration::ZERO).unwrap_err();
+    let error = file.recover_connections(None, Duration::ZERO).unwrap_err();
     assert_eq!(error.code, "ERR_FUSION_WAL_LOST", "{error}");
     let header = |index: &[u8]| index[..96].to_vec();
     assert_eq!(header(&std::fs::read(fixture.sidecar_path("shm")).unwrap()), header(&told));
@@ -205,11 +205,11 @@ fn healing_waits_for_whoever_writes() {
     other.open("writer", &fixture.path);
     other.sql("writer", "BEGIN IMMEDIATE").unwrap();
     let file = Arc::clone(fixture.connection.file().unwrap());
-    let error = file.heal(None, Duration::ZERO).unwrap_err();
+    let error = file.recover_connections(None, Duration::ZERO).unwrap_err();
     assert_eq!(error.errcode, ffi::SQLITE_BUSY);
     other.sql("writer", "INSERT INTO __meta VALUES ('theirs', '1')").unwrap();
     other.sql("writer", "COMMIT").unwrap();
-    assert_eq!(file.heal(None, Duration::ZERO), Ok(Remedy::IndexRebuilt));
+    assert_eq!(file.recover_connections(None, Duration::ZERO), Ok(Remedy::IndexRebuilt));
     assert_eq!(rows(&fixture.connection).unwrap(), 80);
 }
 
@@ -286,7 +286,8 @@ fn a_snapshot_of_another_process_is_waited_for() {
             other.ask(&["unlink", &fixture.sidecar_path(suffix)]).unwrap();
         }
         let file = Arc::clone(fixture.connection.file().unwrap());
-        let heal = |fixture: &Fixture| file.heal(Some(&fixture.connection), Duration::ZERO);
+        let heal =
+            |fixture: &Fixture| file.recover_connections(Some(&fixture.connection), Duration::ZERO);
         let waits = heal(&fixture).unwrap_err();
         assert!(
             waits.errcode == ffi::SQLITE_BUSY && waits.message.contains("still reads"),
@@ -315,7 +316,7 @@ fn the_second_process_finds_every_frame_copied() {
     let connection = &fixture.connection;
     let file = Arc::clone(connection.file().unwrap());
     connection.sql().unwrap().query_row("SELECT 1 FROM __meta", [], |_| Ok(())).ok();
-    assert_eq!(file.heal(Some(connection), Duration::ZERO), Ok(Remedy::Reopened));
+    assert_eq!(file.recover_connections(Some(connection), Duration::ZERO), Ok(Remedy::Reopened));
     // It is of an earlier generation now, and its index is closed.
     assert!(connection.is_stale());
     assert_eq!(rows(connection).unwrap_err().errcode, ffi::SQLITE_CANTOPEN);
@@ -364,7 +365,11 @@ fn files_that_were_left_behind_are_not_taken_for_damage() {
     for healed in [false, true] {
         if healed {
             let connection = &fixture.connection;
-            connection.file().unwrap().heal(Some(connection), Duration::ZERO).unwrap();
+            connection
+                .file()
+                .unwrap()
+                .recover_connections(Some(connection), Duration::ZERO)
+                .unwrap();
         }
         let health = check();
         assert!(health.is_locked(), "{health:?}");
@@ -384,7 +389,8 @@ fn a_replaced_file_is_not_healed_into_another() {
     let copy = fixture.path.with_extension("copy");
     std::fs::write(&copy, b"").unwrap();
     other.ask(&["rename", copy.to_str().unwrap(), fixture.path.to_str().unwrap()]).unwrap();
-    let error = fixture.connection.file().unwrap().heal(None, Duration::ZERO).unwrap_err();
+    let error =
+        fixture.connection.file().unwrap().recover_connections(None, Duration::ZERO).unwrap_err();
     assert_eq!(error.code, "ERR_FUSION_REPLACED");
     let error = fixture.append("third", 1).unwrap_err();
     assert_eq!(error.code, "ERR_FUSION_REPLACED");
@@ -429,7 +435,7 @@ fn recover_after_the_failure(fixture: &Fixture, sql: &'static str) {
     let file = Arc::clone(fixture.connection.file().unwrap());
     fixture.when(move |event| {
         if matches!(event, Event::Error(error) if error.code == engine::SQLITE_ERROR) {
-            assert_eq!(file.heal(None, Duration::ZERO), Ok(Remedy::IndexRebuilt));
+            assert_eq!(file.recover_connections(None, Duration::ZERO), Ok(Remedy::IndexRebuilt));
             let other = open(&file.path, &Profile::default());
             assert_eq!(rows(&other).unwrap(), 100, "the COMMIT took place");
             other.sql().unwrap().execute_batch(sql).unwrap();

@@ -96,7 +96,7 @@ fn attend(shared: &Arc<LogCore>) {
         })),
     );
     let weak = Arc::downgrade(shared);
-    shared.file.members.observe(Some(Arc::new(move |error, remedy| {
+    shared.file.recovery.observe(Some(Arc::new(move |error, remedy| {
         if let Some(shared) = weak.upgrade() {
             if remedy == Remedy::Lost {
                 shared.emit(&Event::Error(engine::commits_lost().at(&shared.file.path)));

@@ -5,7 +5,7 @@
 //! | waiting | a batch or a checkpoint is due, the last handle is released, or 30 s without work |
 //! | committing | the transaction is committed, or failed |
 //! | pausing | this process releases the write lock, or a jittered pause is over |
-//! | healing | a check has found the file sound, or damaged |
+//! | reopening | a check has found the file sound, or damaged |
 //! | repairing (damaged file) | the file is repaired, here or by another process, or cannot be |
 //! | resting (no thread) | a call wakes the writer: a new thread begins at waiting |
 //! | stopped (file replaced, or damaged and not repaired) | the file is repaired or restored |
@@ -26,7 +26,7 @@
 //! | [`connection`] | the connection that all of them use |
 //! | [`verify`] | the check of a file that may be damaged |
 //!
-//! The class of an error (`engine::Class`) decides what follows. The mender handles an error that a
+//! The class of an error (`engine::Class`) decides what follows. The corruption handler takes an error that a
 //! stale connection may have caused, or that reports damage. An error that remains stops the writer
 //! if the file is damaged or replaced. Any other error is retried: a transient one at once, a disk
 //! error slowly and on a fresh connection.
@@ -59,7 +59,7 @@ pub(super) struct Writer<'a> {
     own: OwnConnection<'a>,
     transactions: Transactions<'a>,
     wal: WalCare<'a>,
-    mender: CorruptionHandler<'a>,
+    corruption: CorruptionHandler<'a>,
     failures: RetryState<'a>,
     schema: Schema<'a>,
     look_at_wal: Option<Instant>,
@@ -92,7 +92,7 @@ impl<'a> Writer<'a> {
             own: OwnConnection::new(shared),
             transactions: Transactions::new(shared),
             wal: WalCare::new(shared),
-            mender: CorruptionHandler::new(shared),
+            corruption: CorruptionHandler::new(shared),
             failures: RetryState::new(shared),
             schema: Schema::new(shared),
             // An earlier process may have left a WAL.
@@ -170,7 +170,7 @@ impl<'a> Writer<'a> {
         // Before a reply is delivered: its caller may read the state.
         self.failures.are_over();
         self.wal.committed();
-        self.mender.confirm();
+        self.corruption.confirm();
         self.attentive_until = Some(Instant::now() + LONGEST_TURN);
         self.shared.deliver(settled);
         Ok(())
@@ -188,10 +188,10 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// The error that remains.
     fn mend(&mut self, error: Error) -> Result<()> {
-        let Err(error) = self.mender.heal(&mut self.own, error) else {
+        let Err(error) = self.corruption.reopen_stale(&mut self.own, error) else {
             return Ok(());
         };
-        self.mender.repair(&mut self.own, error)?;
+        self.corruption.repair(&mut self.own, error)?;
         // The repair has written.
         self.look_at_wal = Some(Instant::now());
         Ok(())
@@ -214,7 +214,7 @@ impl<'a> Writer<'a> {
         {
             self.own.close();
         }
-        self.failures.answer(&error, self.mender.next_repair());
+        self.failures.answer(&error, self.corruption.next_repair());
     }
 
     /// Applies the checkpoint policy to the WAL.
@@ -274,7 +274,7 @@ impl<'a> Writer<'a> {
     /// Checks and repairs the file if another connection of this process reported damage. Returns
     /// when to check again, if the last check was too recent.
     fn heed_damage(&mut self, now: Instant) -> Option<Instant> {
-        match self.mender.check_reported_corruption(&mut self.own, now) {
+        match self.corruption.check_reported_corruption(&mut self.own, now) {
             Ok(again) => again,
             Err(error) => {
                 self.failures.count();
@@ -303,7 +303,7 @@ impl<'a> Writer<'a> {
             result = self.mend(error).and_then(|()| wal::checkpoint(shared, &mut self.own, mode));
         }
         if result.is_ok() {
-            self.mender.confirm();
+            self.corruption.confirm();
             // The checkpoint wrote to the file: its recorded state is updated.
             drop(shared.file.check_sidecars());
         }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rusqlite::{OpenFlags, ffi};
 
+use super::generation::{ConnectionSet, ConnectionTicket};
 use super::sqlite_file::Handle;
-use super::wedge::{ConnectionSet, ConnectionTicket};
 use super::{
     Class, DatabaseFile, Error, FileId, PageSource, Result, Wal, file_id, reads, refused_side_file,
 };

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{OpenFlags, ffi};
 
 use super::file_id::Presence;
-use super::wedge::shm_path;
+use super::generation::shm_path;
 use super::{Connection, DatabaseFile, Error, KeptKind, Result, Wal, put_wal_aside, wal_index};
 
 /// The pause between two tries.
@@ -32,7 +32,7 @@ impl DatabaseFile {
         let path = &self.path;
         let presence = self.id.presence(path);
         if presence.as_ref().is_ok_and(|now| *now == Presence::Same)
-            || self.members.has_left(path).is_none_or(|left| left == (false, false))
+            || self.connection_set.has_left(path).is_none_or(|left| left == (false, false))
         {
             return Ok(());
         }
@@ -65,7 +65,7 @@ impl DatabaseFile {
 
     /// Whether a `-wal` or `-shm` at this file's path may be one that its connections have open.
     pub fn may_have_left(&self) -> bool {
-        match self.members.has_left(&self.path) {
+        match self.connection_set.has_left(&self.path) {
             Some(left) => left != (false, false),
             None => Wal::path(&self.path).exists() || shm_path(&self.path).exists(),
         }
@@ -78,7 +78,7 @@ impl DatabaseFile {
             );
             Error::sqlite(ffi::SQLITE_IOERR, message).at(&self.path)
         };
-        let (has_wal, has_shm) = self.members.has_left(&self.path).unwrap_or_default();
+        let (has_wal, has_shm) = self.connection_set.has_left(&self.path).unwrap_or_default();
         if has_wal {
             let wal = Wal::path(&self.path);
             let is_empty = std::fs::metadata(&wal).is_ok_and(|wal| wal.len() == 0);

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use super::file_id::replaced;
+use super::generation::ConnectionSet;
+use super::shm_recovery::Recovery;
 use super::wal::Wal;
-use super::wedge::ConnectionSet;
 use super::{FileId, Result, WriteGate};
 
 /// What the connections of this process to one database file share.
@@ -29,7 +30,9 @@ pub struct DatabaseFile {
     /// What this process's commits have put into the WAL.
     pub wal: Wal,
     /// Its connections, and which of them have to be reopened.
-    pub members: ConnectionSet,
+    pub connection_set: ConnectionSet,
+    /// Recoveries from a stale `-shm` or `-wal`.
+    pub recovery: Recovery,
     /// See [`Self::suspect`].
     suspect: AtomicBool,
     /// See [`Self::corruption_seen`].
@@ -50,7 +53,8 @@ impl DatabaseFile {
             path: PathBuf::from(":memory:"),
             turn: WriteGate::default(),
             wal: Wal::default(),
-            members: ConnectionSet::default(),
+            connection_set: ConnectionSet::default(),
+            recovery: Recovery::default(),
             suspect: AtomicBool::default(),
             corruption_seen: AtomicBool::default(),
             connections: AtomicUsize::default(),
@@ -78,7 +82,8 @@ impl DatabaseFile {
             path: path.to_path_buf(),
             turn: WriteGate::default(),
             wal: Wal::default(),
-            members: ConnectionSet::default(),
+            connection_set: ConnectionSet::default(),
+            recovery: Recovery::default(),
             suspect: AtomicBool::default(),
             corruption_seen: AtomicBool::default(),
             connections: AtomicUsize::default(),

@@ -93,9 +93,9 @@ impl Connection {
         let keeps = !self.is_wal()?;
         if is_kept(file) != keeps {
             keep(file, keeps);
-            file.members.have_changed_mode();
+            file.connection_set.have_changed_mode();
             if !keeps {
-                file.members.have_read(&file.path);
+                file.connection_set.have_read(&file.path);
             }
         }
         Ok(())
@@ -174,7 +174,7 @@ fn enter_wal(connection: &Connection) -> Result<()> {
         Ok(after) if after.eq_ignore_ascii_case("wal") => {
             if let Some(file) = connection.file() {
                 keep(file, false);
-                file.members.have_changed_mode();
+                file.connection_set.have_changed_mode();
             }
             Ok(())
         }

@@ -21,6 +21,7 @@ mod file_lock;
 mod file_mount;
 mod file_registry;
 mod file_system;
+mod generation;
 mod image;
 mod journal_mode;
 mod kept;
@@ -40,6 +41,7 @@ mod regular;
 mod rename;
 mod rolled_back;
 pub mod session_ffi;
+mod shm_recovery;
 mod shown;
 mod sidecar;
 mod snapshot_reader;
@@ -51,7 +53,6 @@ mod sync;
 mod wal;
 mod wal_index;
 mod wal_page_index;
-mod wedge;
 mod write_lock;
 
 use std::sync::OnceLock;
@@ -71,6 +72,7 @@ pub use file_lock::{Owned, remove_left_lock, try_lock_exclusive};
 pub use file_mount::is_mount_root;
 pub use file_registry::DatabaseFile;
 pub use file_system::{FileSystem, describe as describe_file_system, new_network};
+pub use generation::ConnectionSet;
 pub use image::{Image, PageImage};
 pub use journal_mode::JournalMode;
 pub use kept::{
@@ -99,6 +101,7 @@ pub use reads::{failed_reads, or_failed};
 pub use regular::{check_files, not_a_file, open_file};
 pub use rename::rename;
 pub use rolled_back::{HotJournal, RolledBack};
+pub use shm_recovery::{PATIENCE, Recovery, Remedy, commits_lost};
 pub use shown::shown;
 pub use sidecar::{sidecar_path, stamp, utc};
 pub use snapshot_reader::View;
@@ -107,7 +110,6 @@ pub use still_file::{Marks, StillFile, is_read_only};
 pub use sync::{sync, sync_folder_of, sync_piece};
 pub use wal::{Wal, watch as watch_wal};
 pub use wal_page_index::WalPageIndex;
-pub use wedge::{ConnectionSet, PATIENCE, Remedy, commits_lost};
 pub use write_lock::{Waiter, WriteGate, WriteGuard, with_sync_call};
 
 /// Versions of SQLite whose checkpointer can lose committed frames (the WAL-reset bug, fixed in

@@ -41,9 +41,9 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, ffi};
 
 use super::connection::LONGEST_TIMEOUT;
+use super::generation::shm_path;
 use super::wal::Wal;
 use super::wal_index;
-use super::wedge::shm_path;
 use super::{
     Connection, Error, JournalMode, Result, advise, cause, check_files, directory, error_log,
     file_id, file_system, journal_mode,
@@ -258,7 +258,7 @@ impl Connection {
         // Before the first read, which would make a new -wal if the old one was deleted while other
         // connections of this process have it open.
         if let Some(file) = connection.file().filter(|file| file.check_sidecars().is_err()) {
-            file.heal(None, profile.busy_timeout)?;
+            file.recover_connections(None, profile.busy_timeout)?;
         }
         connection.enter_generation(profile.busy_timeout)?;
         wal_index::await_rescue(&connection, &shm_path(connection.path()), profile.busy_timeout)?;
@@ -270,7 +270,7 @@ impl Connection {
         check_content(&connection).map_err(|error| connection.advise(error))?;
         journal_mode::settle(&connection, profile.journal_mode)?;
         if let Some(file) = connection.file() {
-            file.members.have_read(connection.path());
+            file.connection_set.have_read(connection.path());
             directory::remember(path);
             directory::remember(connection.path());
         }

@@ -449,8 +449,8 @@ impl Handle {
     fn patience(&self, environment: &Environment) -> Duration {
         let databases = environment.databases.borrow();
         let database = self.database.and_then(|number| databases.get(number));
-        let healing = database.and_then(|database| database.healing());
-        healing.map_or(self.log.options().profile.busy_timeout, Reopen::patience)
+        let reopening = database.and_then(|database| database.reopening());
+        reopening.map_or(self.log.options().profile.busy_timeout, Reopen::patience)
     }
 
     /// Checks that a blocking wait for the writer can end: no connection of this thread holds the
@@ -536,7 +536,7 @@ fn flush_before_reads(call: &Call<'_>) -> Outcome<sys::napi_value> {
 /// profile's, in one array.
 fn changed_settings(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = find_database(call.environment, call.number(0)?)?;
-    let Some(profile) = database.healing().map(|healing| healing.profile().clone()) else {
+    let Some(profile) = database.reopening().map(|reopening| reopening.profile().clone()) else {
         return new_array(call.env);
     };
     let changed = database.unasked(|connection| {

@@ -84,7 +84,7 @@ pub struct Database {
     functions: Cell<sys::napi_env>,
     profile: Profile,
     /// None for a plain `DatabaseSync`. After the connection, which has its address.
-    healing: Option<Reopen>,
+    reopening: Option<Reopen>,
     /// Since when a transaction is open, and whether it was reported as blocking a log's writer.
     transaction: Cell<Option<(SystemTime, bool)>>,
     /// Comes before every read; none unless the handle asks for it.
@@ -183,7 +183,7 @@ impl Database {
 
     /// As [`Self::asking`], but also lends a connection that is closed until it is reopened.
     fn looking<R>(&self, body: impl FnOnce(&Connection) -> Outcome<R>) -> Outcome<R> {
-        if self.healing.as_ref().is_some_and(Reopen::is_closed_for_reopen)
+        if self.reopening.as_ref().is_some_and(Reopen::is_closed_for_reopen)
             && let Ok(connection) = self.connection.try_borrow()
         {
             return body(&connection);
@@ -210,8 +210,8 @@ impl Database {
 
     /// What reopening the connection needs; `None` unless it is hardened and has a file.
     #[inline]
-    pub fn healing(&self) -> Option<&Reopen> {
-        self.healing.as_ref()
+    pub fn reopening(&self) -> Option<&Reopen> {
+        self.reopening.as_ref()
     }
 
     /// Whether the connection is stale, and whether it is in autocommit mode; `None` while a call
@@ -305,7 +305,7 @@ impl Database {
         if !self.is_writing_to(file) {
             return None;
         }
-        let class = if self.healing.is_some() { "HardenedDatabase" } else { "DatabaseSync" };
+        let class = if self.reopening.is_some() { "HardenedDatabase" } else { "DatabaseSync" };
         let what = match self.transaction.get() {
             Some((since, _)) => {
                 format!("a transaction that this thread has open since {} on a {class}", utc(since))
@@ -378,8 +378,8 @@ impl Database {
     /// A call begins on the connection.
     #[inline]
     pub(super) fn begin(&self, in_transaction: bool) {
-        if let Some(healing) = &self.healing {
-            healing.begin(in_transaction);
+        if let Some(reopening) = &self.reopening {
+            reopening.begin(in_transaction);
         }
     }
 
@@ -395,7 +395,7 @@ impl Database {
         call: impl Fn() -> Outcome<R>,
     ) -> Outcome<R> {
         let result = call();
-        match (result, &self.healing) {
+        match (result, &self.reopening) {
             (Err(thrown), Some(_)) => {
                 self.mend(environment, thrown, false)?;
                 let again = call();
@@ -437,9 +437,9 @@ impl Database {
             self.has_functions(env);
             define(connection)
         })?;
-        if let Some(healing) = &self.healing {
+        if let Some(reopening) = &self.reopening {
             let name = name.into_bytes().to_ascii_lowercase();
-            healing.keep(Definition { name, argc, define: Rc::new(define) });
+            reopening.keep(Definition { name, argc, define: Rc::new(define) });
         }
         Ok(())
     }
@@ -560,8 +560,8 @@ impl Database {
             }
             connection.close()?;
             self.keep_authorizer(None);
-            if let Some(healing) = &self.healing {
-                healing.end();
+            if let Some(reopening) = &self.reopening {
+                reopening.end();
             }
             Ok(())
         })
@@ -603,11 +603,15 @@ pub fn adopt(env: sys::napi_env, connection: Connection) -> Outcome<u32> {
 /// As [`adopt`].
 pub fn adopt_hardened(env: sys::napi_env, connection: Connection, how: OpenParams) -> Outcome<u32> {
     // A database in memory has no sidecar files that could become stale.
-    let healing = connection.file().is_some().then(|| Reopen::new(how, &connection));
-    adopt_with(env, connection, healing)
+    let reopening = connection.file().is_some().then(|| Reopen::new(how, &connection));
+    adopt_with(env, connection, reopening)
 }
 
-fn adopt_with(env: sys::napi_env, connection: Connection, healing: Option<Reopen>) -> Outcome<u32> {
+fn adopt_with(
+    env: sys::napi_env,
+    connection: Connection,
+    reopening: Option<Reopen>,
+) -> Outcome<u32> {
     let environment = Environment::of(env)?;
     let database = Rc::new(Database {
         connection: RefCell::new(connection),
@@ -618,7 +622,7 @@ fn adopt_with(env: sys::napi_env, connection: Connection, healing: Option<Reopen
         aggregates: Cell::new(false),
         functions: Cell::new(ptr::null_mut()),
         profile: Profile::default(),
-        healing,
+        reopening,
         transaction: Cell::default(),
         before_reads: RefCell::default(),
     });
@@ -810,7 +814,7 @@ fn recovery_failed(call: &Call<'_>) -> Outcome<sys::napi_value> {
 fn prepare_reopen(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let database = look_up(call.environment, call.number(0)?)?;
     let file = database.looking(|connection| Ok(connection.file().cloned()))?;
-    let (Some(file), Some(healing)) = (file, &database.healing) else {
+    let (Some(file), Some(reopening)) = (file, &database.reopening) else {
         return Err(Thrown::state("the database has no file"));
     };
     match file.check_identity() {
@@ -819,7 +823,7 @@ fn prepare_reopen(call: &Call<'_>) -> Outcome<sys::napi_value> {
             return Err(error.into());
         }
         Err(error) if error.class() != Class::Replaced => return Err(error.into()),
-        Err(_) => file.clear_path(healing.patience())?,
+        Err(_) => file.clear_path(reopening.patience())?,
     }
     text(call.env, file.path.to_string_lossy().as_bytes())
 }
@@ -960,8 +964,8 @@ fn run_script(
             // SAFETY: the statement is null or was prepared above.
             unsafe { ffi::sqlite3_finalize(statement) };
             result?;
-            if let Some(healing) = database.healing() {
-                healing.has_effect();
+            if let Some(reopening) = database.reopening() {
+                reopening.has_effect();
             }
             let used = (tail.addr()).saturating_sub(rest.as_ptr().addr());
             // As SQLite's own exec: a statement's text is what subscribers to queries see.

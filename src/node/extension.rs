@@ -45,8 +45,8 @@ fn load(call: &Call<'_>) -> Outcome<sys::napi_value> {
     entry.read(call.env, call.rest(2), 1)?;
     let entry = (call.args.len() > 2).then(|| entry.terminated());
     database.using(|connection| load_file(connection, path.terminated(), entry))?;
-    if let Some(healing) = database.healing() {
-        healing.has_extensions();
+    if let Some(reopening) = database.reopening() {
+        reopening.has_extensions();
     }
     call.undefined()
 }

@@ -28,7 +28,7 @@ pub(super) fn stats_value(env: sys::napi_env, log: &Log) -> Outcome<sys::napi_va
         (c"bytes", stats.bytes as f64),
         (c"retries", stats.retries as f64),
         (c"failures", stats.failures as f64),
-        (c"healed", log.file().members.healed() as f64),
+        (c"healed", log.file().recovery.count() as f64),
         (c"refused", stats.refused as f64),
         (c"takenBack", stats.taken_back as f64),
         (c"commitP50", quantile(&stats.commit, 0.5)),

@@ -2,7 +2,7 @@
 //! `StatementSync`; the native connection behind their numbers is replaced.
 //!
 //! - A call outside a transaction fails with an error that a stale `-shm` or `-wal` explains: those
-//!   are recovered ([`DatabaseFile::heal`](crate::engine::DatabaseFile::heal)), and the call is
+//!   are recovered ([`DatabaseFile::recover_connections`](crate::engine::DatabaseFile::recover_connections)), and the call is
 //!   made again if it had no effect.
 //! - A call inside a transaction fails with such an error: the error is thrown as it is. The next
 //!   call outside a transaction recovers first.
@@ -198,7 +198,7 @@ impl Settings {
 impl Reopen {
     /// For a connection that was opened so and has read the file.
     pub fn new(how: OpenParams, connection: &Connection) -> Self {
-        let healing = Self {
+        let reopening = Self {
             how,
             away: Cell::default(),
             definitions: RefCell::default(),
@@ -208,8 +208,8 @@ impl Reopen {
             doubt: RefCell::default(),
             commits: RefCell::new(Commits::of(connection)),
         };
-        healing.watch_commits(connection);
-        healing
+        reopening.watch_commits(connection);
+        reopening
     }
 
     /// How long a call waits for another connection.
@@ -360,7 +360,7 @@ impl Commits {
     /// Checks that a commit goes to the file at the path, and to the WAL next to it.
     fn check(&self) -> Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
-        if place.file().members.generation() != self.generation {
+        if place.file().connection_set.generation() != self.generation {
             return Err(Error::stale());
         }
         place.check_briefly()
@@ -400,8 +400,8 @@ impl Database {
     /// `ERR_FUSION_WEDGED`; those of opening.
     #[inline]
     pub fn refresh(self: &Rc<Self>, environment: &Environment) -> Outcome<()> {
-        match self.healing() {
-            Some(healing) => self.refresh_hardened(environment, healing),
+        match self.reopening() {
+            Some(reopening) => self.refresh_hardened(environment, reopening),
             None => Ok(()),
         }
     }
@@ -409,17 +409,17 @@ impl Database {
     fn refresh_hardened(
         self: &Rc<Self>,
         environment: &Environment,
-        healing: &Reopen,
+        reopening: &Reopen,
     ) -> Outcome<()> {
         let Some((is_stale, is_autocommit)) = self.at_rest() else {
             return Ok(());
         };
-        if healing.is_closed_for_reopen() || (is_stale && is_autocommit) {
-            return self.reopen(environment, healing);
+        if reopening.is_closed_for_reopen() || (is_stale && is_autocommit) {
+            return self.reopen(environment, reopening);
         }
-        if is_autocommit && let Some(error) = healing.doubt.take() {
+        if is_autocommit && let Some(error) = reopening.doubt.take() {
             // If the recovery fails, the call that is about to be made reports why.
-            drop(self.heal(environment, healing, &error));
+            drop(self.recover(environment, reopening, &error));
         }
         Ok(())
     }
@@ -434,13 +434,13 @@ impl Database {
         environment: &Environment,
         given_up: bool,
     ) -> Outcome<()> {
-        let Some(healing) = self.healing() else {
+        let Some(reopening) = self.reopening() else {
             return Ok(());
         };
         if self.at_rest() != Some((true, true)) || (given_up && self.sharing().is_shared()) {
             return Ok(());
         }
-        if !given_up && let Some(reason) = self.blocks_reopen(environment, healing)? {
+        if !given_up && let Some(reason) = self.blocks_reopen(environment, reopening)? {
             return Err(Error::fusion(
                 "ERR_FUSION_WEDGED",
                 format!(
@@ -454,19 +454,19 @@ impl Database {
         if given_up {
             super::session::delete_all(environment, self);
         }
-        self.close_to_reopen(environment, healing)
+        self.close_to_reopen(environment, reopening)
     }
 
     /// Closes the connection and keeps its settings for the next one.
     fn close_to_reopen(
         self: &Rc<Self>,
         environment: &Environment,
-        healing: &Reopen,
+        reopening: &Reopen,
     ) -> Outcome<()> {
         self.put_away(environment, |connection| {
             let settings = Settings::of(connection);
             connection.close()?;
-            healing.away.set(Some(settings));
+            reopening.away.set(Some(settings));
             Ok(())
         })
     }
@@ -474,14 +474,14 @@ impl Database {
     /// Recovers a `-wal` that was deleted while this connection had it open, if the connection is
     /// idle in autocommit mode. It may be the only one of this process that still has that file.
     fn save_what_was_deleted(&self) {
-        if self.healing().is_some() && self.at_rest() == Some((false, true)) {
+        if self.reopening().is_some() && self.at_rest() == Some((false, true)) {
             // A failure is not reported: the writer that requested this requests it again.
             drop(self.asking(|connection| {
                 if let Some(file) = connection.file()
                     && file.check_sidecars().is_err()
                 {
-                    let remedy = file.heal(Some(connection), Duration::ZERO)?;
-                    file.members.recovery_attempted(Error::stale(), remedy);
+                    let remedy = file.recover_connections(Some(connection), Duration::ZERO)?;
+                    file.recovery.attempted(Error::stale(), remedy);
                     file.suspect();
                 }
                 Ok(())
@@ -493,9 +493,9 @@ impl Database {
     fn blocks_reopen(
         self: &Rc<Self>,
         environment: &Environment,
-        healing: &Reopen,
+        reopening: &Reopen,
     ) -> Outcome<Option<&'static str>> {
-        if healing.has_extensions.get() {
+        if reopening.has_extensions.get() {
             return Ok(Some("a loaded extension"));
         }
         if self.sharing().is_shared() {
@@ -525,11 +525,11 @@ impl Database {
         })
     }
 
-    fn reopen(self: &Rc<Self>, environment: &Environment, healing: &Reopen) -> Outcome<()> {
+    fn reopen(self: &Rc<Self>, environment: &Environment, reopening: &Reopen) -> Outcome<()> {
         self.close_if_stale(environment, false)?;
         // The recovery waits for every stale connection of the process, so close this thread's.
         close_all_stale(environment);
-        let connection = healing.open(self.authorizer().as_ref(), None)?;
+        let connection = reopening.open(self.authorizer().as_ref(), None)?;
         self.put_back(connection);
         Ok(())
     }
@@ -546,19 +546,19 @@ impl Database {
         environment: &Environment,
         another: Another,
     ) -> Outcome<()> {
-        let Some(healing) = self.healing() else {
+        let Some(reopening) = self.reopening() else {
             return Err(Thrown::state("the database has no file"));
         };
         if self.sharing().is_shared() {
             return Err(Thrown::state("a backup of the database is under way"));
         }
-        if !healing.is_closed_for_reopen() {
+        if !reopening.is_closed_for_reopen() {
             super::session::delete_all(environment, self);
-            self.close_to_reopen(environment, healing)?;
+            self.close_to_reopen(environment, reopening)?;
         }
-        healing.doubt.take();
-        healing.has_extensions.set(false);
-        let connection = healing.open(self.authorizer().as_ref(), Some(another))?;
+        reopening.doubt.take();
+        reopening.has_extensions.set(false);
+        let connection = reopening.open(self.authorizer().as_ref(), Some(another))?;
         self.put_back(connection);
         Ok(())
     }
@@ -584,7 +584,7 @@ impl Database {
             if ffi::sqlite3_stmt_readonly(statement) != 0 {
                 return Ok(());
             }
-            let Some(healing) = self.healing() else { return Ok(()) };
+            let Some(reopening) = self.reopening() else { return Ok(()) };
             if is_of_rows && connection.is_autocommit() {
                 return Ok(());
             }
@@ -592,21 +592,21 @@ impl Database {
             if state == ffi::SQLITE_TXN_WRITE {
                 return Ok(());
             }
-            healing.check_place()
+            reopening.check_place()
         }
     }
 
     /// Why the last COMMIT was refused, if it was.
     pub(super) fn take_refusal(&self) -> Option<Thrown> {
-        let refusal = self.healing()?.commits.borrow().refusal.take()?;
+        let refusal = self.reopening()?.commits.borrow().refusal.take()?;
         Some(self.refused(refusal))
     }
 
     /// The error for a commit that was refused because of `refusal`.
     fn refused(&self, refusal: Error) -> Thrown {
         let code = refusal.code;
-        if let Some(healing) = self.healing() {
-            healing.stop_log(&refusal);
+        if let Some(reopening) = self.reopening() {
+            reopening.stop_log(&refusal);
         }
         let lead = if refusal.class() == Class::Replaced {
             "The transaction was rolled back."
@@ -617,24 +617,24 @@ impl Database {
     }
 
     /// Recovers the stale `-shm` or `-wal` that `error` may come from.
-    fn heal(
+    fn recover(
         self: &Rc<Self>,
         environment: &Environment,
-        healing: &Reopen,
+        reopening: &Reopen,
         error: &Error,
     ) -> Outcome<()> {
         let (file, remedy) = self.asking(|connection| {
             let Some(file) = connection.file() else {
                 return Err(Thrown::state("the database has no file"));
             };
-            let patience = healing.how.profile.busy_timeout;
-            Ok((Arc::clone(file), file.heal(Some(connection), patience)?))
+            let patience = reopening.how.profile.busy_timeout;
+            Ok((Arc::clone(file), file.recover_connections(Some(connection), patience)?))
         })?;
-        file.members.recovery_attempted(error.clone(), remedy);
+        file.recovery.attempted(error.clone(), remedy);
         // The next write or checkpoint verifies the whole file first.
         file.suspect();
         if remedy != Remedy::IndexRebuilt {
-            self.reopen(environment, healing)?;
+            self.reopen(environment, reopening)?;
         }
         Ok(())
     }
@@ -651,7 +651,7 @@ impl Database {
         thrown: Thrown,
         again: bool,
     ) -> Outcome<()> {
-        let (Some(healing), Thrown::Error(exception)) = (self.healing(), &thrown) else {
+        let (Some(reopening), Thrown::Error(exception)) = (self.reopening(), &thrown) else {
             return Err(thrown);
         };
         let Some((errcode, _)) = &exception.sqlite else {
@@ -669,9 +669,9 @@ impl Database {
         }
         if class == Class::Replaced {
             // SQLite itself reports this with a rollback journal.
-            healing.check_place()?;
+            reopening.check_place()?;
         }
-        let is_unknown = healing.commits.borrow().has_begun.get()
+        let is_unknown = reopening.commits.borrow().has_begun.get()
             && (class == Class::Corrupt || error.errcode & 0xff == ffi::SQLITE_IOERR)
             && self.at_rest().is_some_and(|(_, is_autocommit)| is_autocommit);
         let thrown = if is_unknown {
@@ -687,26 +687,28 @@ impl Database {
             thrown
         };
         let file = self.asking(|connection| Ok(connection.file().cloned())).ok().flatten();
-        if !file.as_ref().map_or_else(|| error.may_be_wedge(), |file| file.may_be_wedge(&error)) {
+        if !file.as_ref().map_or_else(|| error.may_be_stale(), |file| file.may_be_stale(&error)) {
             return Err(thrown);
         }
         if again {
             if let Some(file) = file {
-                file.members.recovery_failed();
+                file.recovery.failed();
             }
             return Err(thrown);
         }
         match self.at_rest() {
             Some((_, true)) => {}
             Some((_, false)) => {
-                healing.doubt.replace(Some(error));
+                reopening.doubt.replace(Some(error));
                 return Err(thrown);
             }
             // A call inside another one.
             None => return Err(thrown),
         }
-        match self.heal(environment, healing, &error) {
-            Ok(()) if is_unknown || healing.in_transaction.get() || healing.has_effect.get() => {
+        match self.recover(environment, reopening, &error) {
+            Ok(())
+                if is_unknown || reopening.in_transaction.get() || reopening.has_effect.get() =>
+            {
                 Err(thrown)
             }
             Ok(()) => Ok(()),
@@ -721,7 +723,7 @@ impl Database {
     #[cold]
     pub fn mended(&self) {
         if let Ok(Some(file)) = self.asking(|connection| Ok(connection.file().cloned())) {
-            file.members.confirm();
+            file.recovery.confirmed();
         }
     }
 }

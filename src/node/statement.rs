@@ -494,8 +494,8 @@ fn all(call: &Call<'_>) -> Outcome<sys::napi_value> {
         while more {
             if values.len() + width > CHUNK && !values.is_empty() {
                 call.environment.report(renamed);
-                if let Some(healing) = running.statement.database.healing() {
-                    healing.has_effect();
+                if let Some(reopening) = running.statement.database.reopening() {
+                    reopening.has_effect();
                 }
                 emit_rows(call.env, rows, &values)?;
                 values.clear();
@@ -568,8 +568,8 @@ fn next(call: &Call<'_>) -> Outcome<sys::napi_value> {
     });
     result.or_else(|thrown| {
         // The rows that were delivered are not delivered again.
-        if let Some(healing) = statement.database.healing() {
-            healing.has_effect();
+        if let Some(reopening) = statement.database.reopening() {
+            reopening.has_effect();
         }
         statement.database.mend(call.environment, thrown, false)?;
         call.undefined()

@@ -1,15 +1,15 @@
 //! Handles errors that report damage of the file.
 //!
 //! If a fresh connection finds the file sound, only the writer's connection was stale
-//! ([`DatabaseFile::heal`]): it is reopened, and the batch, which went back to the queue, is
-//! written on the new connection. Damage is repaired if [`Options::repair`] is set; meanwhile the
+//! ([`DatabaseFile::recover_connections`]): it is reopened, and the batch, which went back to the queue, is
+//! written on the new connection. Damage is repaired if [`LogOptions::repair`] is set; meanwhile the
 //! queue still accepts entries. An error that remains after both stops the writer, with all entries
 //! kept.
 //!
 //! The writer's thread; a repair runs on it until it is done or no longer needed.
 //!
-//! [`DatabaseFile::heal`]: crate::engine::DatabaseFile::heal
-//! [`Options::repair`]: crate::agent_log::LogOptions::repair
+//! [`DatabaseFile::recover_connections`]: crate::engine::DatabaseFile::recover_connections
+//! [`LogOptions::repair`]: crate::agent_log::LogOptions::repair
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ const REPAIR_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct CorruptionHandler<'a> {
     shared: &'a LogCore,
     /// A stale connection was closed, and no write or checkpoint has succeeded since.
-    healing: bool,
+    reopening: bool,
     /// Repairs since the last commit.
     repairs: u32,
     /// The last repair, if it failed for a reason that may pass: when, and its error.
@@ -47,13 +47,13 @@ pub(super) struct CorruptionHandler<'a> {
 
 impl<'a> CorruptionHandler<'a> {
     pub fn new(shared: &'a LogCore) -> Self {
-        Self { shared, healing: false, repairs: 0, failed_repair: None, heeded: None }
+        Self { shared, reopening: false, repairs: 0, failed_repair: None, heeded: None }
     }
 
     /// The writer has committed or checkpointed: the file and the connection work.
     pub fn confirm(&mut self) {
         self.repairs = 0;
-        self.is_healed();
+        self.on_success();
     }
 
     /// When a failed repair may be tried again.
@@ -66,18 +66,18 @@ impl<'a> CorruptionHandler<'a> {
     ///
     /// # Errors
     /// The error that remains: `error`, if the connection was not stale or reopening did not help.
-    pub fn heal(&mut self, own: &mut OwnConnection<'_>, error: Error) -> Result<()> {
+    pub fn reopen_stale(&mut self, own: &mut OwnConnection<'_>, error: Error) -> Result<()> {
         let file = &self.shared.file;
-        if !file.may_be_wedge(&error) {
+        if !file.may_be_stale(&error) {
             return Err(error);
         }
-        if self.healing {
+        if self.reopening {
             // Reopened already, without a commit since.
-            file.members.recovery_failed();
+            file.recovery.failed();
             return Err(error);
         }
         // The writer's prepared statements do not prevent this; `own.close` finalizes them first.
-        match file.heal(own.get(), engine::PATIENCE) {
+        match file.recover_connections(own.get(), engine::PATIENCE) {
             Ok(remedy) => {
                 own.close();
                 // The whole file is checked before the next write.
@@ -85,8 +85,8 @@ impl<'a> CorruptionHandler<'a> {
                 if remedy != Remedy::IndexRebuilt {
                     self.shared.emit(&Event::Reopen);
                 }
-                file.members.recovery_attempted(error, remedy);
-                self.healing = true;
+                file.recovery.attempted(error, remedy);
+                self.reopening = true;
                 Ok(())
             }
             // The file was replaced, or is busy: report that error instead.
@@ -150,10 +150,10 @@ impl<'a> CorruptionHandler<'a> {
                 shared.file.take_corruption_seen();
                 shared.file.take_unverified();
                 if report.outcome == RepairOutcome::Healthy {
-                    self.is_healed();
+                    self.on_success();
                 } else {
-                    self.healing = false;
-                    shared.file.members.recovery_not_needed();
+                    self.reopening = false;
+                    shared.file.recovery.not_needed();
                 }
                 // Without damage the connection was at fault, and the next one is a new one.
                 if reported {
@@ -210,12 +210,12 @@ impl<'a> CorruptionHandler<'a> {
         let met = "a connection of this process found it damaged";
         let error = Error::sqlite(rusqlite::ffi::SQLITE_CORRUPT, met).at(&file.path);
         // A stale connection does not explain the damaged index of a virtual table.
-        let (healed, reason) = if file.is_unverified() {
-            (self.heal(own, error.clone()), Reason::Damage)
+        let (reopened, reason) = if file.is_unverified() {
+            (self.reopen_stale(own, error.clone()), Reason::Damage)
         } else {
             (Ok(()), Reason::VirtualTable)
         };
-        let seen_to = match healed {
+        let seen_to = match reopened {
             Err(error) if error.class() != Class::Corrupt => Err(error),
             Ok(()) | Err(_) => self.repair_for(reason, own, error),
         };
@@ -229,9 +229,9 @@ impl<'a> CorruptionHandler<'a> {
     }
 
     /// The connection works: confirms that reopening helped.
-    fn is_healed(&mut self) {
-        if std::mem::take(&mut self.healing) {
-            self.shared.file.members.confirm();
+    fn on_success(&mut self) {
+        if std::mem::take(&mut self.reopening) {
+            self.shared.file.recovery.confirmed();
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn settle(file: &DatabaseFile) -> Result<()> {
         return Ok(());
     }
     match file.check_identity().and_then(|()| check(&file.path)) {
-        Ok(()) => file.members.confirm(),
+        Ok(()) => file.recovery.confirmed(),
         Err(error) => {
             file.rearm();
             return Err(error);
