@@ -36,7 +36,7 @@ use super::partial::{Partial, system};
 use super::preserve::{Original, preserve};
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
-use super::write_back::{Written, write_back};
+use super::write_back::{SYNCED, Written, write_back};
 use crate::engine::{
     self, Backup, Class, Connection, DatabaseFile, Error, KeptCopy, KeptKind, Likeness, LiveFile,
     PrivateFile, Progress, Reader, Result, Stage, Task, Wal, check_files, find_same,
@@ -215,7 +215,7 @@ fn destination(database: &Path, until: Instant, task: &dyn Task) -> Result<Conne
     patiently(until, task, || {
         sql.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(at)?;
         // FULL is what a connection begins with; the PRAGMA needs a schema that can be read.
-        match sql.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = 1").map_err(at) {
+        match sql.execute_batch(SYNCED).map_err(at) {
             Err(error) if error.class() != Class::Corrupt => Err(error),
             _ => Ok(()),
         }

@@ -202,10 +202,8 @@ unsafe fn any_stat(fd: c_int, to: *mut c_void) -> c_int {
 }
 
 unsafe fn any_fcntl(fd: c_int, command: c_int, argument: *mut c_void) -> c_int {
-    let sets = matches!(
-        command,
-        libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW
-    );
+    let sets =
+        matches!(command, libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW);
     if sets
         && !site::is_idle()
         // SAFETY: the argument of these commands is such a structure.
@@ -234,9 +232,7 @@ unsafe fn any_map(
         return libc::MAP_FAILED;
     }
     // SAFETY: as above.
-    unsafe {
-        libc::syscall(libc::SYS_mmap, at, size, protection, flags, fd, offset) as *mut c_void
-    }
+    unsafe { libc::syscall(libc::SYS_mmap, at, size, protection, flags, fd, offset) as *mut c_void }
 }
 
 unsafe fn any_unlink(folder: c_int, name: *const c_char, flags: c_int) -> c_int {
@@ -260,10 +256,10 @@ unsafe fn any_link(
 ) -> c_int {
     // SAFETY: as above.
     unsafe {
-        let link = || {
-            libc::syscall(libc::SYS_linkat, from_folder, from, to_folder, to, flags) as c_int
-        };
-        let (Some((_, from)), Some((site, to))) = (of_name(from_folder, from), of_name(to_folder, to))
+        let link =
+            || libc::syscall(libc::SYS_linkat, from_folder, from, to_folder, to, flags) as c_int;
+        let (Some((_, from)), Some((site, to))) =
+            (of_name(from_folder, from), of_name(to_folder, to))
         else {
             return link();
         };

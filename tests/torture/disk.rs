@@ -160,8 +160,8 @@ impl<'a> Disk<'a> {
             Event::Sync { file, end } => self.sync(*file, *end),
             Event::SyncFolder { folder, end } => {
                 let mut names = self.pending.iter();
-                let last = names
-                    .rposition(|(number, event)| number < end && touches(event, folder));
+                let last =
+                    names.rposition(|(number, event)| number < end && touches(event, folder));
                 self.sync_names(last);
             }
         }
@@ -309,7 +309,11 @@ impl<'a> Disk<'a> {
                         let moment =
                             *moments.entry(from / sector).or_insert_with(|| moment(random));
                         if place < moment {
-                            put(&mut content, index(from), &bytes[index(from - at)..index(to - at)]);
+                            put(
+                                &mut content,
+                                index(from),
+                                &bytes[index(from - at)..index(to - at)],
+                            );
                         }
                         from = to;
                     }

@@ -33,7 +33,7 @@ pub mod random;
 
 pub mod calls;
 pub mod disk;
-//pub mod matrix;
+pub mod matrix;
 pub mod power;
 pub mod rows;
 pub mod site;

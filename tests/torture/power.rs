@@ -28,7 +28,7 @@ use super::disk::{Disk, STYLES, State, Syncs};
 use super::random::Random;
 use super::rows::{self, Open, Rows, WAIT};
 use super::site::Watch;
-use super::tape::{Mark, Tape, last};
+use super::tape::{Event, Mark, Tape, last};
 
 /// What must hold of a state, in a folder of its own.
 type Check = Box<dyn Fn(&Path, &[Mark]) -> Result<(), String> + Sync>;
@@ -59,7 +59,6 @@ const FULL: Synchronous = Synchronous::Full;
 
 /// Every operation, recorded.
 pub fn all() -> Vec<Recorded> {
-    let t=std::time::Instant::now();
     vec![
         appends("append, FULL", FULL, JournalMode::Wal),
         appends("append, NORMAL", Synchronous::Normal, JournalMode::Wal),
@@ -69,8 +68,10 @@ pub fn all() -> Vec<Recorded> {
         restored("restore", "WAL"),
         restored("restore, rollback journal", "DELETE"),
         restored_to_nothing(),
-        repaired("repair, salvage", Damage::Leaf),
-        repaired("repair, index", Damage::Index),
+        repaired("repair, salvage", "WAL", Damage::Leaf),
+        repaired("repair, index", "WAL", Damage::Index),
+        repaired("repair, salvage, rollback journal", "DELETE", Damage::Leaf),
+        repaired("repair, index, rollback journal", "DELETE", Damage::Index),
     ]
 }
 
@@ -81,7 +82,7 @@ pub fn control() -> Recorded {
 
 fn folder() -> TempDir {
     engine::init().unwrap();
-    TempDir::new().unwrap()
+    TempDir::new_in(place()).unwrap()
 }
 
 /// Transactions and appends in turn, with checkpoints of every mode, to the end of the log.
@@ -158,7 +159,9 @@ fn first_open() -> Recorded {
     let made = Connection::open_hardened(&new, flags, &profile).unwrap();
     let run = |sql: &str| made.sql().unwrap().execute_batch(sql).unwrap();
     for number in 0..3 {
-        run(&format!("BEGIN; CREATE TABLE t{number} (a); INSERT INTO t{number} VALUES (1); COMMIT"));
+        run(&format!(
+            "BEGIN; CREATE TABLE t{number} (a); INSERT INTO t{number} VALUES (1); COMMIT"
+        ));
         site.mark("table", number + 1);
     }
     drop(made);
@@ -226,9 +229,7 @@ fn backups() -> Recorded {
         let is_there = |number: u64| generations.contains(&number);
         // The one before stays until the next is there.
         let lost = (acknowledged >= 5 && !is_there(acknowledged))
-            || (acknowledged >= 6
-                && !is_there(acknowledged - 1)
-                && !is_there(acknowledged + 1));
+            || (acknowledged >= 6 && !is_there(acknowledged - 1) && !is_there(acknowledged + 1));
         if lost {
             return Err(format!("backup {acknowledged} was made, and there are {generations:?}"));
         }
@@ -321,24 +322,23 @@ pub fn damage(path: &Path, damage: Damage) {
 }
 
 /// The rows that count when some are lost.
-fn left(path: &Path) -> Result<(u64, u64), String> {
+pub fn left(path: &Path) -> Result<(u64, u64), String> {
     let sql = rusqlite::Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .map_err(|error| error.to_string())?;
     let number = |query: &str| rows::number(&sql, query).map_err(|error| error.to_string());
     Ok((number("SELECT count(*) FROM parts")?, number("SELECT count(*) FROM agentLogEntries")?))
 }
 
-fn repaired(name: &'static str, how: Damage) -> Recorded {
+fn repaired(name: &'static str, journal: &str, how: Damage) -> Recorded {
     let folder = folder();
     let path = rows::path(folder.path());
-    rows::make(&path, "WAL", OLD);
+    rows::make(&path, journal, OLD);
     damage(&path, how);
     let original = fs::read(&path).unwrap();
     let site = Watch::over(folder.path(), rows::NAME);
     site.record();
-    let run = |path: &Path| {
-        repair::repair(path, &repair::Options::default(), &mut |_| (), &Unwatched)
-    };
+    let run =
+        |path: &Path| repair::repair(path, &repair::Options::default(), &mut |_| (), &Unwatched);
     let report = run(&path).unwrap();
     let expected = if how == Damage::Leaf {
         recovery::Outcome::Salvaged
@@ -411,13 +411,16 @@ fn both(folder: &Path) -> Result<Rows, String> {
 fn package(path: &Path) -> Result<Rows, String> {
     let folder = path.parent().unwrap();
     let before = engine::kept(path).len();
-    let look =
-        health::before_open(path, health::Startup::Auto, snapshot_file::note, &Unwatched)
-            .map_err(|error| format!("the look: {error}"))?;
+    let look = health::before_open(path, health::Startup::Auto, snapshot_file::note, &Unwatched)
+        .map_err(|error| format!("the look: {error}"))?;
     if let Some(health) = look.health.filter(|health| !health.ok) {
         return Err(format!("the look: {}", health.summary()));
     }
-    let profile = Profile { busy_timeout: Duration::ZERO, journal_mode: JournalMode::Keep, ..Profile::default() };
+    let profile = Profile {
+        busy_timeout: Duration::ZERO,
+        journal_mode: JournalMode::Keep,
+        ..Profile::default()
+    };
     let connection = Connection::open_hardened(path, OpenFlags::default(), &profile)
         .map_err(|error| format!("the open: {error}"))?;
     health::opened(connection.file().unwrap());
@@ -431,8 +434,8 @@ fn package(path: &Path) -> Result<Rows, String> {
     Ok(rows)
 }
 
-/// Where states are made: in memory, where there is such a folder.
-fn place() -> PathBuf {
+/// Where files are made: in memory, where there is such a folder. What is recorded is the same.
+pub fn place() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let is_usable = TempDir::new_in(memory).is_ok();
     if is_usable { memory.to_path_buf() } else { std::env::temp_dir() }
@@ -440,22 +443,24 @@ fn place() -> PathBuf {
 
 /// Checks `count` states of a recording, the same for the same seed.
 pub fn check(recorded: &Recorded, count: usize, seed: u64, syncs: Syncs) -> Tally {
-    let points = {
-        let mut disk = Disk::new(&recorded.tape, syncs);
-        let mut points = Vec::new();
-        while disk.step() {
-            // Marks count from the event after them; a cut in between leaves the same.
-            if disk.is_open() || disk.at() == recorded.tape.events.len() {
-                points.push(disk.at());
-            }
+    let end = recorded.tape.events.len();
+    let (mut points, mut marked) = (Vec::new(), Vec::new());
+    let mut disk = Disk::new(&recorded.tape, syncs);
+    while disk.step() {
+        if disk.is_open() || disk.at() == end {
+            points.push(disk.at());
         }
-        points
-    };
-    // Each moment in turn, each time in another style, or a part of the moments.
-    let mut wanted: Vec<(usize, usize)> = Vec::new();
+        if matches!(recorded.tape.events[disk.at() - 1], Event::Mark(_)) {
+            marked.push(disk.at());
+        }
+    }
+    // Nothing of what was not synced when something was acknowledged; what the end leaves in every
+    // style; and each moment in turn, each time in another style, or a part of the moments.
     let mut random = Random::named(recorded.name, seed);
+    let mut wanted: Vec<(usize, usize)> = (0..STYLES.len()).map(|style| (end, style)).collect();
+    wanted.extend(random.sample(&marked, count / 4).iter().map(|at| (*at, 0)));
     for round in 0.. {
-        let left = count - wanted.len();
+        let left = count.saturating_sub(wanted.len());
         let chosen = random.sample(&points, left.min(points.len()));
         wanted.extend(chosen.iter().enumerate().map(|(place, at)| (*at, round + place)));
         if wanted.len() >= count {
@@ -505,7 +510,6 @@ pub fn check(recorded: &Recorded, count: usize, seed: u64, syncs: Syncs) -> Tall
 }
 
 fn told(tape: &Tape, event: usize) -> String {
-    use super::tape::Event;
     match &tape.events[event] {
         Event::Write { file, at, bytes } => {
             format!("write of {} bytes at {at} of file {file}", bytes.len())
@@ -514,12 +518,7 @@ fn told(tape: &Tape, event: usize) -> String {
     }
 }
 
-fn one(
-    recorded: &Recorded,
-    state: &State,
-    marks: &[Mark],
-    place: &Path,
-) -> Result<(), String> {
+fn one(recorded: &Recorded, state: &State, marks: &[Mark], place: &Path) -> Result<(), String> {
     let folder = TempDir::new_in(place).unwrap();
     let inner = folder.path().join("state");
     fs::create_dir(&inner).unwrap();

@@ -54,16 +54,19 @@ pub fn make(path: &Path, journal: &str, rows: Rows) {
     for number in 1..=rows.transactions {
         sql.execute_batch(&transaction(number)).unwrap();
     }
-    for number in 1..=rows.appends {
+    appends(&sql, rows.appends);
+}
+
+/// Writes what the first `count` appends of the log would.
+pub fn appends(sql: &rusqlite::Connection, count: u64) {
+    for number in 1..=count {
+        sql.execute_batch("BEGIN").unwrap();
         for row in 1..=BATCH {
-            let text = text(number, row);
-            sql.execute(
-                "INSERT INTO agentLogEntries (taskId, timestamp, text, type) \
-                 VALUES ('FN-1', '2026', ?1, 'text')",
-                [text],
-            )
-            .unwrap();
+            let insert = "INSERT INTO agentLogEntries (taskId, timestamp, text, type) \
+                          VALUES ('FN-1', '2026', ?1, 'text')";
+            sql.execute(insert, [text(number, row)]).unwrap();
         }
+        sql.execute_batch("COMMIT").unwrap();
     }
 }
 
@@ -89,7 +92,14 @@ pub fn append(number: u64) -> Entries {
     let mut entries = Entries::default();
     for row in 1..=BATCH {
         let text = text(number, row);
-        entries.push([Some(b"FN-1"), Some(b"2026"), Some(text.as_bytes()), Some(b"text"), None, None]);
+        entries.push([
+            Some(b"FN-1"),
+            Some(b"2026"),
+            Some(text.as_bytes()),
+            Some(b"text"),
+            None,
+            None,
+        ]);
     }
     entries
 }

@@ -152,7 +152,6 @@ impl Site {
         let mut state = self.lock();
         state.fault = fault;
         state.calls.clear();
-        state.struck = 0;
         state.old.clear();
     }
 
@@ -161,7 +160,7 @@ impl Site {
         self.lock().calls.clone()
     }
 
-    /// Calls that were struck so far.
+    /// Calls that were struck so far, by whichever plan.
     pub fn struck(&self) -> u64 {
         self.lock().struck
     }
@@ -236,8 +235,7 @@ impl Site {
         {
             let mut old = vec![0_u8; bytes.len()];
             // SAFETY: the buffer has that many bytes.
-            let read =
-                unsafe { system::read(fd, old.as_mut_ptr().cast(), old.len(), Some(first)) };
+            let read = unsafe { system::read(fd, old.as_mut_ptr().cast(), old.len(), Some(first)) };
             old.truncate(usize::try_from(read).unwrap_or(0));
             state.old.entry(id).or_default().push((first as u64, old));
         }
