@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use fusion_sqlite::agent_log::Refusal;
 use fusion_sqlite::checkpoint::{self, Mode};
 use fusion_sqlite::engine::{self, Class, Connection, Error, JournalMode, Synchronous, Unwatched};
 use fusion_sqlite::health::{self, Kind};
@@ -460,12 +461,22 @@ fn reopened(case: &Case) -> Outcome {
     let told = |error: &Error| {
         if error.class() == Class::Replaced { Ok(()) } else { case.designed(error) }
     };
+    let Open { connection, log, .. } = old;
+    checkpoint::run(&connection, Mode::Truncate).map_err(|error| error.to_string())?;
     fs::rename(case.path().with_file_name("new.db"), case.path()).unwrap();
-    // Its WAL is another's.
-    let wal = engine::Wal::path(&case.path());
-    fs::rename(&wal, wal.with_extension("old")).unwrap();
+    drop(connection);
     case.arm();
-    let answer = old.append(NEW.appends + 1);
+    let (sender, answer) = std::sync::mpsc::channel();
+    let reply = Box::new(move |outcome| drop(sender.send(outcome)));
+    let expected = match log.append(rows::append(NEW.appends + 1), reply) {
+        Ok(_) => Rows { appends: NEW.appends + 1, ..NEW },
+        // It has noticed by itself, and has not accepted anything.
+        Err(Refusal::Stopped(error)) => {
+            told(&error)?;
+            NEW
+        }
+        Err(other) => return Err(format!("refused: {other:?}")),
+    };
     if let Ok(outcome) = answer.recv_timeout(LASTS) {
         match outcome {
             Ok(receipt) => return Err(format!("committed to a file that is gone: {receipt:?}")),
@@ -480,12 +491,12 @@ fn reopened(case: &Case) -> Outcome {
             open(case).map_err(|error| format!("the open afterwards: {error}"))?
         }
     };
-    old.log.move_to(&new.log);
+    log.move_to(&new.log);
     case.calm();
     new.log.flush(WAIT).map_err(|error| format!("the flush afterwards: {error}"))?;
-    drop(old.close());
+    drop(log);
     new.close().map_err(|error| error.to_string())?;
-    case.is(Rows { appends: NEW.appends + 1, ..NEW })
+    case.is(expected)
 }
 
 /// The last handle goes while entries wait.
