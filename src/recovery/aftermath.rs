@@ -22,7 +22,8 @@ pub(super) fn watcher(path: &Path) -> Result<Connection> {
 }
 
 /// Checks what was written. The check is one of its own: one that is under way for somebody else
-/// looks at what was there before. `task` is told how far it is, but cannot end it any more.
+/// looks at what was there before. `task` is told how far it is, but cannot end it any more. Where
+/// another connection has the file locked nothing is found, and nothing is known.
 ///
 /// # Errors
 /// `SQLITE_CORRUPT` with the message `failed` unless it `passes`; the file is then suspect.
@@ -34,6 +35,9 @@ pub(super) fn look(
     task: &dyn Task,
 ) -> Result<Health> {
     let health = health::inspect(connection, kind, &Committed(task))?;
+    if health.is_locked() {
+        return Ok(health);
+    }
     let passed = passes(&health);
     if let Some(file) = connection.file() {
         if passed {

@@ -160,9 +160,18 @@ pub(super) fn is_sound(health: &Health) -> bool {
 }
 
 /// Checks the file at `path`, which nobody else knows of.
+///
+/// # Errors
+/// SQLite's; `SQLITE_BUSY` where it is locked all the same, so that nothing was found; `task`'s.
 pub(super) fn verify(path: &Path, kind: Kind, task: &dyn Task) -> Result<Health> {
     let connection = Reader::open(path, Duration::ZERO)?;
-    health::inspect(&connection, kind, task)
+    let health = health::inspect(&connection, kind, task)?;
+    if health.is_locked() {
+        let message = "another program has the file locked, so that it could not be checked. \
+                       Nothing was changed";
+        return Err(Error::sqlite(ffi::SQLITE_BUSY, message).at(path));
+    }
+    Ok(health)
 }
 
 /// The health of a database that cannot be read at all.
