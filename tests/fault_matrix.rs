@@ -44,3 +44,9 @@ fn an_error_of_a_repair_names_the_database() {
     matrix::each("repair", Call::Write, File::Side, Strike::Error(libc::EDQUOT)).unwrap();
     matrix::each("repair", Call::Read, File::Side, Strike::Error(libc::EIO)).unwrap();
 }
+
+/// What is read through a journal is read past SQLite's file system.
+#[test]
+fn a_read_of_a_hot_journal_that_fails_is_not_taken_for_damage() {
+    matrix::each("open, hot journal", Call::Read, File::Journal, Strike::Error(libc::EIO)).unwrap();
+}

@@ -153,7 +153,7 @@ pub fn before_open(
             }
             Ok(_) => look.background = true,
             // The open would meet it, too, or be allowed to write to what nobody has looked at.
-            Err(error) if error.class() == Class::Io => return Err(advise(error, &path)),
+            Err(error) if error.class() == Class::Io => return Err(advise(error.at(&path), &path)),
             Err(error) => {
                 task.go_on()?;
                 // Contention of a kind that has no name, a missing permission: see above.
