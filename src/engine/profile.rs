@@ -14,7 +14,8 @@
 //! 5. The first read: not a database, damaged, held by another process.
 //! 6. Pages that are neither in the file nor in its WAL.
 //! 7. The journal mode ([`journal_mode`]), the one setting that may write to the file.
-//! 8. All others ([`SETTINGS`]), each read back.
+//! 8. Whether the WAL's index can be written to ([`sqlite_file::check_index`]).
+//! 9. All others ([`SETTINGS`]), each read back.
 //!
 //! A connection that fails in one of these steps is closed. It has changed nothing, except that
 //! SQLite may have rolled back a hot journal.
@@ -46,7 +47,7 @@ use super::wal::Wal;
 use super::wal_index;
 use super::{
     Connection, Error, JournalMode, Result, advise, cause, check_files, directory, error_log,
-    file_id, file_system, journal_mode,
+    file_id, file_system, journal_mode, sqlite_file,
 };
 
 /// `PRAGMA synchronous`.
@@ -157,7 +158,7 @@ const UNTIL_LOOKED_AT: &[Setting] = &[
     Setting::pragma("wal_autocheckpoint", |_| 0),
 ];
 
-/// Step 8, and what [`Profile::read_back`] reports.
+/// Step 9, and what [`Profile::read_back`] reports.
 const SETTINGS: &[Setting] = &[
     Setting::pragma("busy_timeout", |it| {
         let millis = it.busy_timeout.min(LONGEST_TIMEOUT).as_millis();
@@ -269,6 +270,9 @@ impl Connection {
         }
         check_content(&connection).map_err(|error| connection.advise(error))?;
         journal_mode::settle(&connection, profile.journal_mode)?;
+        if flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+            sqlite_file::check_index(&connection)?;
+        }
         if let Some(file) = connection.file() {
             file.connection_set.have_read(connection.path());
             directory::remember(path);

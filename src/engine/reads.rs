@@ -109,7 +109,7 @@ unsafe fn original(file: *mut ffi::sqlite3_file) -> &'static ffi::sqlite3_io_met
 }
 
 /// Counts a failure. `rc` is the answer of a method that reads.
-fn note(rc: c_int) {
+pub(super) fn note(rc: c_int) {
     if rc & 0xff == ffi::SQLITE_IOERR && rc != ffi::SQLITE_IOERR_SHORT_READ {
         FAILED.set(FAILED.get().wrapping_add(1));
     }

@@ -80,6 +80,26 @@ impl fmt::Debug for SqliteFile {
     }
 }
 
+/// Checks that `connection`, which has read the file and may write to it, may write to the WAL index, too.
+///
+/// If SQLite cannot open a `-shm` for writing, for whatever reason, it opens it for reading, and refuses
+/// every write until the process closes its last connection to the file.
+///
+/// # Errors
+/// `SQLITE_READONLY`.
+pub(super) fn check_index(connection: &Connection) -> Result<()> {
+    // Without an open WAL there is no index, and xShmMap would make one.
+    let is_wal = Handle::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?.is_some();
+    let file = Handle::of(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+    if !is_wal || !file.is_some_and(|file| file.is_shm_read_only()) {
+        return Ok(());
+    }
+    let message = "its -shm was opened for reading only, because the system failed the open for \
+                   writing, and stays so until this process has closed every connection to the \
+                   file. Close those, and open it again";
+    Err(Error::sqlite(ffi::SQLITE_READONLY, message).at(connection.path()))
+}
+
 /// The state of a database at a moment: two are equal exactly if no commit came in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
@@ -448,6 +468,15 @@ impl Handle {
     pub(super) fn unlock_wal(&self) {
         self.unlock_shm(CHECKPOINT);
         self.unlock_shm(WRITE);
+    }
+
+    /// Whether the mapped WAL index is read-only.
+    fn is_shm_read_only(&self) -> bool {
+        let Some(map) = self.methods().xShmMap else { return false };
+        let mut region: *mut c_void = ptr::null_mut();
+        // SAFETY: as in `shm_header`.
+        let rc = unsafe { map(self.file, 0, SHM_REGION, 0, &raw mut region) };
+        rc & 0xff == ffi::SQLITE_READONLY
     }
 
     /// Maps the WAL's index for a handle whose pager has no WAL open; `false`: another connection

@@ -2,7 +2,8 @@
 //!
 //! A VFS of its own opens the main database as what it is handed, for reading only, and says that
 //! it never changes (`SQLITE_IOCAP_IMMUTABLE`), so that SQLite takes no lock and looks for no
-//! journal and no WAL. Everything else (temporary files) is the default VFS's.
+//! journal and no WAL. A read that fails counts as one of a file does ([`reads`]): SQLite's checks would
+//! take it for damage. Everything else (temporary files) is the default VFS's.
 //!
 //! Thread: the connection's. Source: <https://sqlite.org/vfs.html>.
 
@@ -15,7 +16,7 @@ use std::sync::OnceLock;
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::{Connection, Error, PageSource, Result};
+use super::{Connection, Error, PageSource, Result, reads};
 
 /// What an image is made of. It stays on the thread that opens it, and so does the connection: who
 /// calls [`open`] sees to that.
@@ -164,8 +165,12 @@ unsafe extern "C" fn read(
             }
             ffi::SQLITE_IOERR_SHORT_READ
         }
-        Err(error) if error.errcode & 0xff == ffi::SQLITE_IOERR => error.errcode,
-        Err(_) => ffi::SQLITE_IOERR_READ,
+        Err(error) => {
+            let is_of_disk = error.errcode & 0xff == ffi::SQLITE_IOERR;
+            let rc = if is_of_disk { error.errcode } else { ffi::SQLITE_IOERR_READ };
+            reads::note(rc);
+            rc
+        }
     }
 }
 

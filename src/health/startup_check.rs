@@ -155,7 +155,7 @@ pub fn before_open(
             }
             Ok(_) => look.background = true,
             // A failed read: the open would fail as well, or allow writes to an unchecked file.
-            Err(error) if error.class() == Class::Io => return Err(advise(error, &path)),
+            Err(error) if error.class() == Class::Io => return Err(advise(error.at(&path), &path)),
             Err(error) => {
                 task.check_cancelled()?;
                 // For example a missing permission: the open reports it.

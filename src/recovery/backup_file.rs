@@ -163,9 +163,18 @@ pub(super) fn is_sound(health: &Health) -> bool {
 }
 
 /// Checks the file at `path`, which no other connection has open.
+///
+/// # Errors
+/// SQLite's; `SQLITE_BUSY` if it is locked nevertheless, so that nothing was checked; `task`'s.
 pub(super) fn verify(path: &Path, kind: CheckKind, task: &dyn Progress) -> Result<Health> {
     let connection = Reader::open(path, Duration::ZERO)?;
-    health::inspect(&connection, kind, task)
+    let health = health::inspect(&connection, kind, task)?;
+    if health.is_locked() {
+        let message = "another program has the file locked, so that it could not be checked. \
+                       Nothing was changed";
+        return Err(Error::sqlite(ffi::SQLITE_BUSY, message).at(path));
+    }
+    Ok(health)
 }
 
 /// The health of a database that cannot be read at all.

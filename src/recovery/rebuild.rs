@@ -28,6 +28,7 @@ use rusqlite::{OpenFlags, OptionalExtension, ffi};
 
 use super::reader::patiently;
 use super::report::{OF_AN_INDEX, Step, StepKind, counted};
+use super::write_back::SYNCED;
 use crate::engine::{Class, Connection, Error, Progress, Result, Stage, is_memory_left};
 use crate::health::{self, CheckKind, Finding, FullText, Health};
 
@@ -300,10 +301,8 @@ pub(super) fn rebuild(
     let run = |sql: &str| {
         connection.sql()?.execute_batch(sql).map_err(|error| Error::from(error).at(path))
     };
-    let settings = "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL; \
-                    PRAGMA fullfsync = 1; PRAGMA temp_store = MEMORY";
     // The PRAGMAs read the schema. A connection that closes as the last one blocks reads meanwhile.
-    patiently(until, task, || run(settings))?;
+    patiently(until, task, || run(SYNCED).and_then(|()| run("PRAGMA temp_store = MEMORY")))?;
     patiently(until, task, || run("BEGIN IMMEDIATE"))?;
     let rebuilt = (|| {
         let before = health::inspect(&connection, CheckKind::Full, task)?;

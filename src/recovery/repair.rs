@@ -63,8 +63,8 @@ use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     self, Access, Class, CommitLock, Connection, Error, HotJournal, Likeness, PageSource,
-    PrivateFile, Progress, Result, SqliteFile, Stage, View, Wal, advise, check_length, free_bytes,
-    refused_side_file, sync_folder_of,
+    PrivateFile, Progress, Result, SqliteFile, Stage, View, Wal, advise, check_length, explain,
+    free_bytes, refused_side_file, sync_folder_of,
 };
 use crate::format::{Header, header};
 use crate::health::{self, CheckKind, Finding, Health};
@@ -133,9 +133,16 @@ pub fn repair(
     let started = Instant::now();
     let path = engine::canonicalize(path)
         .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;
+    let at = path.clone();
     let mut repair =
         Repair { path, options, started, steps: Vec::new(), before: None, found, task };
-    repair.run()
+    repair.run().map_err(|error| named(error, &at))
+}
+
+/// The error with its path and, where it is the disk's or the system's, its cause.
+fn named(error: Error, path: &Path) -> Error {
+    let error = error.at(path);
+    if matches!(error.class(), Class::Io | Class::Disk) { explain(error, path) } else { error }
 }
 
 /// Salvages the database at `path` into a new one at `to`, which must not exist. The file at `path`
@@ -599,7 +606,7 @@ impl Repair<'_> {
     /// Verifies the repaired file, and only then checkpoints it.
     fn finish(&self, preserved: Option<&Preserved>) -> Result<Health> {
         let connection = watcher(&self.path)?;
-        let passes = |health: &Health| health.ok || health.is_locked();
+        let passes = |health: &Health| health.ok;
         let failed = || {
             let kept = preserved.map_or_else(String::new, |preserved| {
                 format!(". The damaged original is kept as {}", preserved.database.display())

@@ -35,7 +35,7 @@ use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::verify_written::{self, watcher};
 use super::work_dir::{WorkDir, system};
-use super::write_back::{Written, write_back};
+use super::write_back::{SYNCED, Written, write_back};
 use crate::engine::{
     self, Backup, BackupProgress, Class, Connection, DatabaseFile, Error, KeptCopy, KeptKind,
     Likeness, PrivateFile, Progress, Reader, Result, SqliteFile, Stage, Wal, check_files,
@@ -215,7 +215,7 @@ fn destination(database: &Path, until: Instant, task: &dyn Progress) -> Result<C
     patiently(until, task, || {
         sql.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(at)?;
         // FULL is SQLite's default, so a failure over an unreadable schema does no harm.
-        match sql.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = 1").map_err(at) {
+        match sql.execute_batch(SYNCED).map_err(at) {
             Err(error) if error.class() != Class::Corrupt => Err(error),
             _ => Ok(()),
         }

@@ -23,7 +23,7 @@ pub(super) fn watcher(path: &Path) -> Result<Connection> {
 
 /// Checks what was written. It does not join a check that another caller has started: that one may
 /// have read the content from before the write. `task` gets the progress, but cannot cancel any
-/// more.
+/// more. If another connection has the file locked nothing is checked, and the health says so.
 ///
 /// # Errors
 /// `SQLITE_CORRUPT` with the message `failed` unless the health `passes`. The file is then marked
@@ -36,6 +36,9 @@ pub(super) fn look(
     task: &dyn Progress,
 ) -> Result<Health> {
     let health = health::inspect(connection, kind, &Committed(task))?;
+    if health.is_locked() {
+        return Ok(health);
+    }
     let passed = passes(&health);
     if let Some(file) = connection.file() {
         if passed {
