@@ -1,17 +1,6 @@
 // One run: a folder, a database with Fusion's schema, and the processes that use it.
 
-import {
-  closeSync,
-  copyFileSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  readSync,
-  statSync,
-  writeSync,
-} from 'node:fs'
+import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, readSync, statSync, writeSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { Process } from './process.mjs'
@@ -51,7 +40,9 @@ export class Arena {
   /** @param facts `{ folder, column, random, env, agents }` */
   constructor(facts) {
     Object.assign(this, facts)
-    this.file = path.join(this.folder, 'fusion.db')
+    this.disk = path.join(this.folder, 'disk')
+    this.file = path.join(this.disk, 'fusion.db')
+    mkdirSync(this.disk, { recursive: true })
     this.all = []
     this.old = []
     this.optional = []
@@ -163,18 +154,13 @@ export class Arena {
 
   /** Another database with the same schema, to be put in the place of this one. */
   anotherDatabase(name) {
-    const file = path.join(this.folder, name)
+    const file = path.join(this.disk, name)
     createDatabase(file, 50)
     return file
   }
 
-  copyOf(file, name) {
-    const copy = path.join(this.folder, name)
-    copyFileSync(file, copy)
-    return copy
-  }
-
-  copyFolder(from, to) {
-    cpSync(from, to, { recursive: true })
+  /** Rows that a program without notes has committed. */
+  noteFor(file, agent, rows) {
+    appendFileSync(file, `${agent} 0 ${rows} ${this.epoch}\n`)
   }
 }

@@ -17,6 +17,8 @@ const PATIENCE = 60_000
 
 const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0)
 
+const role = (index) => ['first', 'second'][index] ?? `more${index}`
+
 /**
  * Runs a cell and returns what came of it. `violations` are broken promises; `observations` the same where nothing is
  * promised.
@@ -51,10 +53,10 @@ export async function runCell({
     options: cell.options,
     waitsForReopen: cell.movesFiles === 'replaced',
   })
-  let hung = false
+  const state = { hung: false }
   const watchdog = setTimeout(
     () => {
-      hung = true
+      state.hung = true
       for (const process of arena.all) {
         if (process.end !== null) continue
         arena.remark(
@@ -70,31 +72,30 @@ export async function runCell({
     if (skipped) return { ...result, skipped }
     createDatabase(arena.file, cell.rows ?? 0)
     await cell.before?.(arena)
-    const first = (index) => (index === 0 ? 'first' : index === 1 ? 'second' : `more${index}`)
     if (!cell.startsItself) {
       const processes = cell.processes ?? 2
       await Promise.all(
         Array.from({ length: processes }, (_, index) =>
-          arena.start(first(index), index % 2 === 0 ? column.first : column.second),
+          arena.start(role(index), index % 2 === 0 ? column.first : column.second),
         ),
       )
       await arena.moves(10, 30)
     }
     const until = performance.now() + seconds * 1000
-    const visiting = cell.visited ? visit(arena, () => performance.now() < until && !hung) : null
+    const visiting = cell.visited ? visit(arena, () => performance.now() < until && !state.hung) : null
     do {
       await cell.fault(arena)
       result.faults++
       if (!cell.startsItself) await arena.moves()
-    } while (performance.now() < until && result.faults < most && !hung)
+    } while (performance.now() < until && result.faults < most && !state.hung)
     await visiting
     await cell.after?.(arena)
   } catch (error) {
-    if (!hung) arena.finding(`the run stopped: ${error.message}`)
+    if (!state.hung) arena.finding(`the run stopped: ${error.message}`)
   }
   await end(arena)
   clearTimeout(watchdog)
-  if (hung) arena.finding('hung')
+  if (state.hung) arena.finding('hung')
   try {
     judge(arena, cell, column, result)
   } finally {
