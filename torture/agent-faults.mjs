@@ -196,6 +196,9 @@ export function faults({ job, nodeSqlite, note, send, libraries, epoch }) {
       const db = new DatabaseSync(copy)
       try {
         return { sound: true, rows: db.prepare('SELECT count(*) AS n FROM agentLogEntries').get().n }
+      } catch {
+        // An empty database is sound, and no backup.
+        return { sound: false, rows: 0 }
       } finally {
         db.close()
       }

@@ -20,7 +20,7 @@ import { findShell } from './shell.mjs'
 
 const run = promisify(execFile)
 
-/** Bytes that the WAL may have once nothing holds it: the default of `journalSizeLimit`. */
+/** The default of `journalSizeLimit`: once nothing holds the WAL it has no more than this and a batch. */
 const WAL_LIMIT = 4 * 2 ** 20
 
 const inProcess = (name, title, command) => ({
@@ -97,7 +97,12 @@ export const cells = [
       )
       const checkpoint = arena.random() < 0.5 ? 'PRAGMA wal_checkpoint(TRUNCATE);' : ''
       try {
-        await run(arena.shell, ['-batch', '-bail', arena.file, `PRAGMA busy_timeout=10000; ${sql.join(' ')} ${checkpoint}`])
+        await run(arena.shell, [
+          '-batch',
+          '-bail',
+          arena.file,
+          `PRAGMA busy_timeout=10000; ${sql.join(' ')} ${checkpoint}`,
+        ])
         arena.noteFor(arena.moreNotes[0], name, rows)
       } catch (error) {
         arena.remark(`the shell: ${String(error.stderr).trim().split('\n')[0]}`)
@@ -150,16 +155,16 @@ export const cells = [
   },
   {
     name: 'disk-full',
-    title: 'a full disk (tmpfs of 8 MiB)',
+    title: 'a full disk (tmpfs of 128 MiB)',
     // The command mounts it at the folder of the run.
-    tmpfs: '8m',
+    tmpfs: '128m',
     allows: /ERR_SQLITE_ERROR (13|10|266|778|1034|4874)\b|^event error: ERR_SQLITE_ERROR/,
     async fault(arena) {
       const seen = arena.packaged.map((process) => [process, process.events.length])
       const ballast = path.join(arena.disk, 'ballast')
       const fd = openSync(ballast, 'w')
       try {
-        for (const size of [1 << 16, 1 << 12, 1]) {
+        for (const size of [1 << 20, 1 << 12, 1]) {
           try {
             for (;;) if (writeSync(fd, Buffer.alloc(size)) < size) break
           } catch (error) {
@@ -185,7 +190,9 @@ export const cells = [
       // Their event loops go on: an append waits for no other process. A synchronous INSERT does.
       const quick = arena.packaged.filter(({ job }) => !job.inside)
       for (let ping = 0; ping < 20; ping++) await arena.each(quick, 'ping')
-      const blocked = arena.writing.filter((process) => !quick.includes(process)).map((process) => process.command('ping'))
+      const blocked = arena.writing
+        .filter((process) => !quick.includes(process))
+        .map((process) => process.command('ping'))
       if (blocked.length > 0 && (await Promise.race([Promise.all(blocked), duration])) === undefined) {
         arena.remark('an event loop stood still for as long')
       }
@@ -200,7 +207,7 @@ export const cells = [
     name: 'kill-commit',
     title: 'SIGKILL of a process that commits',
     async fault(arena) {
-      const { writing } = arena
+      const writing = arena.writing.filter(({ spared }) => !spared)
       const victim = writing[arena.between(0, writing.length - 1)]
       await victim.moves(arena.between(1, 40))
       await victim.kill()
@@ -266,7 +273,8 @@ export const cells = [
       const judge = await arena.startOperator('judge')
       const found = []
       for (const end of ['', '.1', '.2']) {
-        if (existsSync(to + end)) found.push({ name: end || 'newest', ...(await judge.command('inspect', { file: to + end })) })
+        if (existsSync(to + end))
+          found.push({ name: end || 'newest', ...(await judge.command('inspect', { file: to + end })) })
       }
       await judge.stop()
       const unsound = found.filter(({ sound }) => !sound).map(({ name }) => name)
@@ -295,7 +303,7 @@ export const cells = [
       const { counter, now } = await first.command('clock')
       if (Math.abs(now - (Date.now() + days * 86_400_000)) > 3_600_000) arena.finding('the clock did not jump')
       // Who writes with node:sqlite does not increase it.
-      if (arena.packaged.length > 0 && counter <= arena.counter) arena.finding(`the change counter fell to ${counter}`)
+      if (arena.packaged.length > 0 && counter < arena.counter) arena.finding(`the change counter fell to ${counter}`)
       arena.counter = counter
     },
   },
@@ -305,12 +313,15 @@ export const cells = [
     bounds: { descriptors: 512 },
     async fault(arena) {
       const [first] = arena.writing
-      const before = first.sample()
       const during = await first.command('connections')
       const after = first.sample()
       arena.peakDescriptors = Math.max(arena.peakDescriptors ?? 0, during)
-      if (before && after && after.descriptors > before.descriptors + 16) {
-        arena.finding(`${before.descriptors} descriptors before, ${after.descriptors} after 62 connections were closed`)
+      // SQLite keeps the descriptors of closed connections for the next ones, as long as one connection has a lock.
+      arena.leftDescriptors ??= after?.descriptors
+      if (after && after.descriptors > arena.leftDescriptors + 16) {
+        arena.finding(
+          `${arena.leftDescriptors} descriptors after 62 connections were closed, later ${after.descriptors}`,
+        )
       }
     },
     after: (arena) => arena.remark(`${arena.peakDescriptors} descriptors at most`),
@@ -332,7 +343,8 @@ export const cells = [
       arena.bigWal = Math.max(arena.bigWal, arena.sizeOf('-wal'))
     },
     async after(arena) {
-      if ((await arena.reader.command('stopReading')) !== arena.readerRows) arena.finding('the reader saw another snapshot')
+      if ((await arena.reader.command('stopReading')) !== arena.readerRows)
+        arena.finding('the reader saw another snapshot')
       await arena.reader.stop()
       const [first] = arena.packaged
       if (!first) return
@@ -341,7 +353,7 @@ export const cells = [
         const { busy } = await first.command('checkpoint', { mode: 'truncate' })
         if (busy) continue
         const bytes = arena.sizeOf('-wal')
-        if (bytes > WAL_LIMIT) arena.finding(`the -wal has ${bytes} bytes after the reader has ended`)
+        if (bytes > 2 * WAL_LIMIT) arena.finding(`the -wal has ${bytes} bytes after the reader has ended`)
         arena.remark(`the -wal had ${(arena.bigWal / 2 ** 20).toFixed(1)} MiB at most`)
         return
       }

@@ -46,7 +46,7 @@ export function nodeLibrary({ file, sqlite }) {
   let db = null
   let insert = null
   const open = () => {
-    db = new sqlite.DatabaseSync(file, { timeout: 5000 })
+    db = new sqlite.DatabaseSync(file, { timeout: 2000 })
     db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL')
     insert = db.prepare(INSERT)
   }

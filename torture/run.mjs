@@ -13,7 +13,7 @@ import { randomNumbers, seedFor } from './random.mjs'
 export const BOUNDS = { rss: 512 * 2 ** 20, descriptors: 128, threads: 48 }
 
 /** How long a run may take beyond its time before it counts as hung. */
-const PATIENCE = 60_000
+const PATIENCE = Number(process.env.TORTURE_PATIENCE ?? 60_000)
 
 const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0)
 
@@ -60,7 +60,7 @@ export async function runCell({
       for (const process of arena.all) {
         if (process.end !== null) continue
         arena.remark(
-          `${process.job.name} was alive: ${process.failures.map(({ key }) => key).join(', ') || 'no failure'}`,
+          `${process.job.name} was alive: ${process.failures.map(({ key, message }) => `${key} ${message}`).join(', ') || 'no failure'}; events ${process.events.map(({ event, message }) => `${event} ${message ?? ''}`).join(', ')}`,
         )
         process.kill()
       }
@@ -160,7 +160,10 @@ function judge(arena, cell, column, result) {
   const old = arena.oldFiles().map(({ copy, epoch }) => ({ epoch, texts: readCopy(copy).texts }))
   const seen = compare(notes, found.texts, { old, optional: arena.optional })
   result.rows = total(seen.acknowledged)
-  result.lost = total(seen.lost)
+  for (const what of ['lost', 'doubled', 'disordered']) result[what] = total(seen[what])
+  result.damaged = found.integrity.join() === 'ok' ? 0 : 1
+  result.crashes = arena.all.map(({ crash }) => crash).filter(Boolean)
+  result.failed = arena.all.reduce((sum, process) => sum + total(process.result?.failures ?? {}), 0)
   if (found.integrity.join() !== 'ok') broken(`integrity: ${found.integrity[0]}`)
   if (seen.torn > 0) broken(`${seen.torn} restores are there in part`)
   for (const [writer, title] of Object.entries(writers)) {

@@ -23,9 +23,19 @@ export async function startRun(cell, job) {
   mkdirSync(disk)
   const node = [process.execPath, '--disable-warning=ExperimentalWarning', script, JSON.stringify({ ...job, folder })]
   const [command, ...args] = cell.tmpfs ? onTmpfs(cell.tmpfs, disk, node) : node
-  const nothing = { cell: job.cell, column: job.column, seed: job.seed, faults: 0, rows: 0, violations: [], observations: [], remarks: [] }
+  const nothing = {
+    cell: job.cell,
+    column: job.column,
+    seed: job.seed,
+    faults: 0,
+    rows: 0,
+    violations: [],
+    observations: [],
+    remarks: [],
+  }
   try {
-    if (cell.tmpfs && process.platform !== 'linux') return { ...nothing, skipped: 'a small disk is mounted on Linux only' }
+    if (cell.tmpfs && process.platform !== 'linux')
+      return { ...nothing, skipped: 'a small disk is mounted on Linux only' }
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
     let errors = ''
     let result = null
@@ -40,7 +50,8 @@ export async function startRun(cell, job) {
       child.on('close', (code, signal) => resolve(signal ?? code))
     })
     if (result !== null) return result
-    if (!mounted) return { ...nothing, skipped: `no small disk can be mounted here: ${errors.trim().split('\n').at(-1) || ended}` }
+    if (!mounted)
+      return { ...nothing, skipped: `no small disk can be mounted here: ${errors.trim().split('\n').at(-1) || ended}` }
     return { ...nothing, violations: [`the run ended with ${ended}: ${errors.trim().split('\n').slice(-3).join(' ')}`] }
   } finally {
     rmSync(folder, { recursive: true, force: true })
