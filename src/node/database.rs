@@ -23,7 +23,7 @@ use super::callback::{Call, Raw, callback, text};
 use super::callee::stepping;
 use super::environment::{Environment, flag};
 use super::errors::{Outcome, Thrown, check, is_schema_neutral};
-use super::healing::{Another, Definition, Healing, How};
+use super::healing::{Another, Definition, Healing, How, let_go_all};
 use super::keyword;
 use super::profile::Profile;
 use super::session;
@@ -686,13 +686,19 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
         };
     let opened = Connection::open(&path, flags, timeout);
-    let connection = if set(setting::EXPLAINS) {
+    let mut connection = if set(setting::EXPLAINS) {
         let mut connection = opened.map_err(|error| explain(error, &path))?;
         connection.explain_errors();
         connection
     } else {
         opened.map_err(opening)?
     };
+    if connection.is_stale() {
+        // As a user of the deleted -wal and -shm it would fail, and keep the others from going on
+        // with new ones: for ever, where a program opens the file again after each failure.
+        let_go_all(call.environment);
+        connection.enter_generation(timeout)?;
+    }
     for (option, enabled) in [
         (ffi::SQLITE_DBCONFIG_DQS_DML, set(setting::DOUBLE_QUOTED_STRINGS)),
         (ffi::SQLITE_DBCONFIG_DQS_DDL, set(setting::DOUBLE_QUOTED_STRINGS)),
