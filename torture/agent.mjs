@@ -12,14 +12,12 @@ import { faults } from './agent-faults.mjs'
 const job = JSON.parse(process.argv[2])
 const notes = openSync(job.notes, 'a')
 
-let going = true
-let paused = null
+const state = { going: true, paused: null }
 /** Counts the marks that the runner has set; a row belongs to the mark at which its call began. */
 let epoch = 0
 /** Calls that have ended, with or without success, and those already reported. */
 let calls = 0
 let reported = 0
-let stopped = 0
 const inFlight = new Set()
 
 const send = (message) => process.connected && process.send(message)
@@ -51,16 +49,16 @@ const tasks = (agent) => `T-${1 + (agent % 20)}`
 /** One agent: appends, waits, notes, until the end. Numbers of calls that failed are not used again. */
 async function work(library, index, name) {
   let next = 0
-  for (let call = 0; going; call++) {
-    if (paused) await paused.promise
-    if (!going) break
+  for (let call = 0; state.going; call++) {
+    if (state.paused) await state.paused.promise
+    if (!state.going) break
     const began = epoch
     const first = next
     const count = library.batch ? 1 + ((call + index) % 4) : 1
     next += count
     const rows = Array.from({ length: count }, (_, at) => `${name} ${first + at}`)
-    let ended
-    inFlight.add((ended = Promise.withResolvers()))
+    const ended = Promise.withResolvers()
+    inFlight.add(ended)
     let final = false
     try {
       await library.append(tasks(index), rows)
@@ -79,7 +77,6 @@ async function work(library, index, name) {
     // A synchronous call leaves no turn for commands.
     if (!library.batch) await turn()
   }
-  stopped++
 }
 
 const libraries = []
@@ -123,21 +120,21 @@ const commands = {
   mark: ({ value }) => void (epoch = value),
   /** Resolves when no call is in flight; agents begin none until `resume`. */
   async pause() {
-    paused ??= Promise.withResolvers()
+    state.paused ??= Promise.withResolvers()
     for (const library of libraries) library.giveUp?.()
     await quiet()
   },
   resume() {
-    paused?.resolve()
-    paused = null
+    state.paused?.resolve()
+    state.paused = null
   },
   /** After a file was replaced: every handle goes on with the file at the path. */
   async reopen() {
     for (const library of libraries) await library.reopen?.()
   },
   async stop() {
-    going = false
-    paused?.resolve()
+    state.going = false
+    state.paused?.resolve()
     for (const library of libraries) library.giveUp?.()
     await working
     const left = []

@@ -17,8 +17,19 @@ export function add(results, run) {
   const key = `${run.cell}/${run.column}`
   if (!results.has(key)) {
     results.set(key, {
-      ...{ runs: 0, faults: 0, rows: 0, lost: 0, doubled: 0, disordered: 0, failed: 0, damaged: 0 },
-      ...{ crashes: new Map(), violations: new Map(), observations: new Map(), remarks: new Set(), skipped: null },
+      runs: 0,
+      faults: 0,
+      rows: 0,
+      lost: 0,
+      doubled: 0,
+      disordered: 0,
+      failed: 0,
+      damaged: 0,
+      crashes: new Map(),
+      violations: new Map(),
+      observations: new Map(),
+      remarks: new Set(),
+      skipped: null,
       peak: {},
     })
   }

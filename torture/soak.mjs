@@ -125,9 +125,14 @@ export async function soak({ minutes, seed, agents = 20, onSample = console.erro
       const now = arena.all.map((process) => process.sample()).filter(Boolean)
       const own = lasting.sample()
       samples.push({
-        ...{ minute: minute(), rss: own?.rss ?? 0, most: Math.max(0, ...now.map(({ rss }) => rss)) },
-        ...{ descriptors: own?.descriptors ?? 0, threads: own?.threads ?? 0 },
-        ...{ database: arena.sizeOf(), wal: arena.sizeOf('-wal'), shm: arena.sizeOf('-shm') },
+        minute: minute(),
+        rss: own?.rss ?? 0,
+        most: Math.max(0, ...now.map(({ rss }) => rss)),
+        descriptors: own?.descriptors ?? 0,
+        threads: own?.threads ?? 0,
+        database: arena.sizeOf(),
+        wal: arena.sizeOf('-wal'),
+        shm: arena.sizeOf('-shm'),
         files: readdirSync(arena.disk).length,
       })
       onSample(JSON.stringify(samples.at(-1)))

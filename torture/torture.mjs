@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { root } from '../scripts/bootstrap.mjs'
+import { root, tool } from '../scripts/bootstrap.mjs'
 import { cells } from './cells.mjs'
 import { columns } from './columns.mjs'
 import { add, machine, matrixReport, soakReport } from './report.mjs'
@@ -127,6 +127,7 @@ function writeInto(name, text) {
   const [from, to] = [page.indexOf(begin), page.indexOf(end)]
   if (from < 0 || to < from) throw new Error(`docs/reliability.md has no markers ${begin} and ${end}`)
   writeFileSync(PAGE, `${page.slice(0, from + begin.length)}\n\n${text.trim()}\n\n${page.slice(to)}`)
+  spawnSync(process.execPath, [tool.prettier, '--write', PAGE])
 }
 
 async function main() {
