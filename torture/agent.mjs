@@ -152,12 +152,15 @@ const commands = {
 }
 
 process.on('message', async ({ id, command, ...args }) => {
+  let answer
   try {
-    send({ id, result: (await commands[command](args)) ?? null })
+    answer = { id, result: (await commands[command](args)) ?? null }
   } catch (error) {
-    send({ id, error: describe(error) })
+    answer = { id, error: describe(error) }
   }
-  if (command === 'stop') process.disconnect()
+  if (!process.connected) return
+  // Not before the answer is on its way.
+  process.send(answer, () => command === 'stop' && process.connected && process.disconnect())
 })
 // The runner is gone, or has what it wanted.
 process.on('disconnect', () => process.exit())

@@ -20,9 +20,6 @@ import { findShell } from './shell.mjs'
 
 const run = promisify(execFile)
 
-/** The default of `journalSizeLimit`: once nothing holds the WAL it has no more than this and a batch. */
-const WAL_LIMIT = 4 * 2 ** 20
-
 const inProcess = (name, title, command) => ({
   name,
   title,
@@ -348,12 +345,14 @@ export const cells = [
       await arena.reader.stop()
       const [first] = arena.packaged
       if (!first) return
-      // One checkpoint may meet a writer of another process, or a read of it.
+      // Agents that go on would write between the checkpoint and the look at the file.
+      await arena.each(arena.writing, 'pause')
+      // One checkpoint may meet the one that another process makes.
       for (let attempt = 0; attempt < 50; attempt++) {
-        const { busy } = await first.command('checkpoint', { mode: 'truncate' })
-        if (busy) continue
+        const result = await first.command('checkpoint', { mode: 'truncate' })
+        if (result.busy) continue
         const bytes = arena.sizeOf('-wal')
-        if (bytes > 2 * WAL_LIMIT) arena.finding(`the -wal has ${bytes} bytes after the reader has ended`)
+        if (bytes > 0) arena.finding(`the -wal has ${bytes} bytes after a checkpoint: ${JSON.stringify(result)}`)
         arena.remark(`the -wal had ${(arena.bigWal / 2 ** 20).toFixed(1)} MiB at most`)
         return
       }
