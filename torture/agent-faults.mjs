@@ -1,9 +1,20 @@
 // What a process of the torture does to its own database, and to itself, on command.
 
-import { closeSync, cpSync, openSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import {
+  closeSync,
+  cpSync,
+  createReadStream,
+  createWriteStream,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { cp } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import path from 'node:path'
+import { pipeline } from 'node:stream/promises'
 import { DatabaseSync, HardenedDatabase, backupFile, check, recover, restore } from '../index.mjs'
 
 const FILES = ['', '-wal', '-shm']
@@ -55,10 +66,12 @@ export function faults({ job, nodeSqlite, note, send, libraries, epoch }) {
     packaged ? new HardenedDatabase(job.file) : new nodeSqlite.DatabaseSync(job.file, { timeout: 5000 })
 
   return {
+    /** The WAL by streams: fs.cp runs without an end while a file is shorter than it was when the copy began (libuv). */
     async copy() {
-      for (const end of FILES) {
-        await cp(job.file + end, `${job.notes}.copy${end}`, { force: true }).catch(ignoreMissing)
-      }
+      const to = (end) => `${job.notes}.copy${end}`
+      await cp(job.file, to(''), { force: true }).catch(ignoreMissing)
+      await pipeline(createReadStream(`${job.file}-wal`), createWriteStream(to('-wal'))).catch(ignoreMissing)
+      await cp(`${job.file}-shm`, to('-shm'), { force: true }).catch(ignoreMissing)
     },
 
     rawOpen() {

@@ -117,6 +117,7 @@ async function quiet() {
 const commands = {
   ...faults({ job, nodeSqlite, note, onEvent, send, libraries, epoch: () => epoch }),
   ping: () => true,
+  collect: () => globalThis.gc?.(),
   mark: ({ value }) => void (epoch = value),
   /** Resolves when no call is in flight; agents begin none until `resume`. */
   async pause() {

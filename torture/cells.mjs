@@ -72,7 +72,7 @@ async function killOperator(arena, command, args, low, high) {
 }
 
 export const cells = [
-  inProcess('copy', 'fs.cp of the database, -wal and -shm in the process', 'copy'),
+  inProcess('copy', 'a copy of the database, -wal and -shm in the process (fs.cp)', 'copy'),
   inProcess('raw-open', 'open and close of the three files in the process', 'rawOpen'),
   inProcess('second-library', 'a second SQLite library in the process', 'second'),
   {

@@ -35,6 +35,7 @@ export class Process {
     this.#child = fork(script, [JSON.stringify(job)], {
       execArgv: [
         '--disable-warning=ExperimentalWarning',
+        '--expose-gc',
         ...(job.registered || job.inside === 'registered' ? ['--import', register] : []),
       ],
       env: { ...process.env, ...env },

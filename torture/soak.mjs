@@ -32,13 +32,13 @@ const LIMITS = {
   rssMore: 32 * 2 ** 20,
   descriptors: 16,
   threads: 6,
-  wal: 8 * 2 ** 20,
+  wal: 16 * 2 ** 20,
   database: 1.5,
   files: 8,
 }
 const bounds =
   'the last quarter of the samples against the first quarter: resident memory at most 1.3 times and 32 MiB more, ' +
-  '16 descriptors more, 6 threads more, a database at most 1.5 times and 4 MiB more, 8 files more; the -wal 8 MiB at a check'
+  '16 descriptors more, 6 threads more, a database at most 1.5 times and 4 MiB more, 8 files more; the -wal 16 MiB at a check'
 
 const most = (samples, what) => Math.max(...samples.map((sample) => sample[what]))
 
@@ -102,12 +102,18 @@ export async function soak({ minutes, seed, agents = 20, onSample = console.erro
     do {
       for (let fault = 0; fault < BETWEEN_CHECKS; fault++) {
         const name = FAULTS[arena.between(0, FAULTS.length - 1)]
+        const began = performance.now()
         await cells.find((cell) => cell.name === name).fault(arena)
+        const seconds = (performance.now() - began) / 1000
+        if (seconds > 10) onSample(`${name} took ${seconds.toFixed(0)} s`)
         faults++
         if (name.startsWith('kill')) kills++
         await arena.moves(5, 30)
       }
       await arena.each(arena.writing, 'pause')
+      // Garbage is no leak. The sizes are those before the rows are deleted, in one large transaction.
+      await arena.each(arena.writing, 'collect')
+      const sizes = { database: arena.sizeOf(), wal: arena.sizeOf('-wal'), shm: arena.sizeOf('-shm') }
       rows += checkRows(arena, violations)
       checks++
       for (const { job, end } of arena.all) {
@@ -130,9 +136,7 @@ export async function soak({ minutes, seed, agents = 20, onSample = console.erro
         most: Math.max(0, ...now.map(({ rss }) => rss)),
         descriptors: own?.descriptors ?? 0,
         threads: own?.threads ?? 0,
-        database: arena.sizeOf(),
-        wal: arena.sizeOf('-wal'),
-        shm: arena.sizeOf('-shm'),
+        ...sizes,
         files: readdirSync(arena.disk).length,
       })
       onSample(JSON.stringify(samples.at(-1)))
