@@ -2,7 +2,7 @@
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, readdirSync } from 'node:fs'
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const script = fileURLToPath(new URL('agent.mjs', import.meta.url))
@@ -150,6 +150,21 @@ export class Process {
     const { code, signal } = this.end
     if (signal !== null) return this.#killed && SENT.has(signal) ? null : signal
     return code === 0 ? null : `exit ${code}`
+  }
+
+  /** Whether it has a deleted `-wal` or `-shm` open; false where the system does not report it. */
+  get usesDeleted() {
+    try {
+      return readdirSync(`/proc/${this.pid}/fd`).some((fd) => {
+        try {
+          return /-(?:wal|shm) \(deleted\)$/.test(readlinkSync(`/proc/${this.pid}/fd/${fd}`))
+        } catch {
+          return false
+        }
+      })
+    } catch {
+      return false
+    }
   }
 
   /** Resident bytes, descriptors and threads of now; null where the system does not report them. */
