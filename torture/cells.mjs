@@ -25,7 +25,17 @@ const inProcess = (name, title, command) => ({
   title,
   closesDescriptors: true,
   visited: true,
-  fault: (arena) => arena.each(arena.faulty, command),
+  async fault(arena) {
+    // At the first fault, and at every other one by chance, someone opens, writes and closes while no agent writes: a
+    // library whose locks are gone lets that one delete the WAL.
+    const quiet = arena.guest === undefined || arena.random() < 0.5
+    arena.guest ??= await arena.start('guest', arena.column.visitor, 0)
+    if (quiet) await arena.each(arena.writing, 'pause')
+    await arena.each(arena.faulty, command)
+    if (!quiet) return
+    await arena.guest.command('visit', { rows: 3 }).catch((error) => arena.remark(`a visit: ${error.message}`))
+    await arena.each(arena.writing, 'resume')
+  },
 })
 
 /** Every process with the package has to report `replaced`; then each of its handles reopens. */
