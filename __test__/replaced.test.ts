@@ -24,7 +24,7 @@ import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { DatabaseSync, HardenedDatabase, appendAgentLogs } from '../index.js'
 import { createDatabase, entriesOf, temporaryFolder } from './children/database.ts'
-import { findings } from './children/start.ts'
+import { Child, findings } from './children/start.ts'
 import { Other } from './support.ts'
 
 const run = promisify(execFile)
@@ -193,6 +193,29 @@ test('a restore that renames a copy over the file stops writing', async (t) => {
   await rename(path.join(folder, 'backup.db'), file)
   await stopsWriting(t, db, 'ERR_FUSION_REPLACED')
   t.deepEqual(await contentOf(file), backup)
+})
+
+test('processes that reopen at the same time all go on with the new file', async (t) => {
+  const folder = await temporaryFolder(t)
+  const file = path.join(folder, 'fusion.db')
+  await createDatabase(file)
+  const another = path.join(folder, 'another.db')
+  const names = ['first', 'second', 'third', 'fourth']
+  const processes = names.map((name) => new Child('reopens.mjs', [file, name]))
+  t.teardown(() => processes.forEach((process) => process.kill()))
+  await Promise.all(processes.map((process) => process.hear('ready')))
+  for (let round = 0; round < 4; round++) {
+    await createDatabase(another)
+    await rename(another, file)
+    for (const process of processes) process.say('reopen')
+    for (const process of processes) t.is((await process.next()).kind, 'reopened', JSON.stringify(process.failures))
+  }
+  for (const process of processes) process.say('stop')
+  for (const process of processes) t.is((await process.ended).code, 0)
+  const found = await findings(file)
+  t.is(found.error, null)
+  t.deepEqual(found.integrity, ['ok'])
+  t.deepEqual(found.texts.toSorted(), names.map((name) => `${name} after`).toSorted())
 })
 
 test('a file with several hard links is refused, unless that is allowed', async (t) => {

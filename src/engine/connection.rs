@@ -260,7 +260,7 @@ impl Connection {
     ///
     /// # Errors
     /// `ERR_FUSION_WEDGED`.
-    pub(super) fn enter_generation(&mut self, patience: Duration) -> Result<()> {
+    pub fn enter_generation(&mut self, patience: Duration) -> Result<()> {
         let Some(mut member) = self.member.take() else {
             return Ok(());
         };

@@ -30,17 +30,19 @@ impl DatabaseFile {
     /// `SQLITE_IOERR`.
     pub fn clear_path(&self, patience: Duration) -> Result<()> {
         let path = &self.path;
-        let presence = self.id.presence(path);
-        if presence.as_ref().is_ok_and(|now| *now == Presence::Same)
-            || self.connection_set.has_left(path).is_none_or(|left| left == (false, false))
-        {
-            return Ok(());
-        }
-        if matches!(presence, Ok(Presence::Unlinked)) {
-            return self.remove_left();
-        }
         let deadline = Instant::now() + patience;
         loop {
+            // Asked again after each pause: another process that had the old file open may have
+            // cleared the path meanwhile, and has the new file open with files of its own.
+            let presence = self.id.presence(path);
+            if presence.as_ref().is_ok_and(|now| *now == Presence::Same)
+                || self.connection_set.has_left(path).is_none_or(|left| left == (false, false))
+            {
+                return Ok(());
+            }
+            if matches!(presence, Ok(Presence::Unlinked)) {
+                return self.remove_left();
+            }
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
             let connection = Connection::open(path, flags, Duration::ZERO)?;
             connection.checkpoint_on_close(false);

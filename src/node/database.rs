@@ -25,7 +25,7 @@ use super::errors::{Outcome, Thrown, check, is_schema_neutral};
 use super::js_callback::stepping;
 use super::profile::Profile;
 use super::raw_call::{Call, Raw, callback, text};
-use super::reopen::{Another, Definition, OpenParams, Reopen};
+use super::reopen::{Another, Definition, OpenParams, Reopen, close_all_stale};
 use super::schema_effect;
 use super::session;
 use super::value::{boolean, null};
@@ -689,13 +689,19 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
         };
     let opened = Connection::open(&path, flags, timeout);
-    let connection = if set(setting::EXPLAINS) {
+    let mut connection = if set(setting::EXPLAINS) {
         let mut connection = opened.map_err(|error| explain(error, &path))?;
         connection.explain_errors();
         connection
     } else {
         opened.map_err(opening)?
     };
+    if connection.is_stale() {
+        // As a user of the deleted -wal and -shm it would fail, and keep the others from going on
+        // with new ones: for ever, where a program opens the file again after each failure.
+        close_all_stale(call.environment);
+        connection.enter_generation(timeout)?;
+    }
     for (option, enabled) in [
         (ffi::SQLITE_DBCONFIG_DQS_DML, set(setting::DOUBLE_QUOTED_STRINGS)),
         (ffi::SQLITE_DBCONFIG_DQS_DDL, set(setting::DOUBLE_QUOTED_STRINGS)),
