@@ -70,20 +70,20 @@ const SAME_TIMESTAMP = 2
 const SAME_AGENT = 4
 const NO_DETAIL = 8
 const NO_AGENT = 16
-const LEARNT_TYPE = 32
-const LEARNT_SHIFT = 8
+const INTERNED_TYPE = 32
+const INTERNED_SHIFT = 8
 
 /** Type to the bits that name it. */
-const learnt = new Map()
+const internedTypes = new Map()
 
 /** The bits that name `type`; 0: it is passed as it is, and checked. */
 function typeBits(type) {
-  const bits = learnt.get(type)
-  if (bits !== undefined || typeof type !== 'string' || learnt.size === 256) return bits ?? 0
-  const number = binding.logLearn(type)
+  const bits = internedTypes.get(type)
+  if (bits !== undefined || typeof type !== 'string' || internedTypes.size === 256) return bits ?? 0
+  const number = binding.logInternType(type)
   if (number === undefined) return 0
-  learnt.set(type, LEARNT_TYPE | (number << LEARNT_SHIFT))
-  return learnt.get(type)
+  internedTypes.set(type, INTERNED_TYPE | (number << INTERNED_SHIFT))
+  return internedTypes.get(type)
 }
 
 /** Calls `callback` once the turn of the event loop is over, its microtasks included. */
@@ -145,12 +145,12 @@ class AgentLog {
   #columns
 
   /** @param {number | null} database number of the open database; null: the file at `path` */
-  constructor(database, path, options, insists, takeEvent) {
+  constructor(database, path, options, explicitOptions, takeEvent) {
     const receiver = (name, first, second) => {
       if (name === 'recovering' || name === 'recovered') first = JSON.parse(first)
       takeEvent(name, own(first), second)
     }
-    this.#number = binding.logOpen(receiver, database, path, insists, ...logArguments(options))
+    this.#number = binding.logOpen(receiver, database, path, explicitOptions, ...logArguments(options))
     this.#columns = binding.logColumns(this.#number)
   }
 

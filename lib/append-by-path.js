@@ -20,13 +20,13 @@ const open = new Map()
 
 class Shared {
   constructor(path, given) {
-    const { options, insists } = logOptions(given, false)
+    const { options, explicitOptions } = logOptions(given, false)
     this.path = path
     this.options = options
     this.pending = 0
     this.timer = undefined
     // The promises report rejected rows; what has no promise has a warning.
-    this.log = new AgentLog(null, path, options, insists, (name, ...event) => {
+    this.log = new AgentLog(null, path, options, explicitOptions, (name, ...event) => {
       if (name !== 'rejected') warn(name, ...event)
     })
     open.set(path, this)
@@ -34,9 +34,9 @@ class Shared {
 
   /** The first call decides; a later one may ask for the same only. */
   check(given) {
-    const { options, insists } = logOptions(given, false)
+    const { options, explicitOptions } = logOptions(given, false)
     options.needsCounter = this.options.needsCounter
-    if (insists && !isDeepStrictEqual(options, this.options)) throw optionsConflict(this.path)
+    if (explicitOptions && !isDeepStrictEqual(options, this.options)) throw optionsConflict(this.path)
   }
 
   async append(entries) {

@@ -90,7 +90,7 @@ class Database {
     } finally {
       flags = ints[0]
       if (connection.traced) publish(connection)
-      if (flags !== 0) connection.attend(flags, kept)
+      if (flags !== 0) connection.applyReport(flags, kept)
     }
   }
 
@@ -121,7 +121,7 @@ class Database {
       try {
         return binding.applyChangeset(connection.number, changeset, onConflict, filter)
       } finally {
-        if (ints[0] !== 0) connection.attend(ints[0])
+        if (ints[0] !== 0) connection.applyReport(ints[0])
       }
     })
   }

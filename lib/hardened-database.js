@@ -38,7 +38,7 @@ function becomeEmitter(database) {
 
 class HardenedDatabase extends DatabaseSync {
   #options
-  #insists
+  #explicitOptions
   /** Null while the database is closed, and for a read-only database. */
   #log = null
   #inMemory = false
@@ -56,7 +56,7 @@ class HardenedDatabase extends DatabaseSync {
   constructor(path, options) {
     // First, as in node:sqlite.
     databasePath(path)
-    const { options: checked, base, insists } = logOptions(options)
+    const { options: checked, base, explicitOptions } = logOptions(options)
     const open = base.open
     let ahead = options?.[kStartup]
     super(
@@ -75,7 +75,7 @@ class HardenedDatabase extends DatabaseSync {
     )
     becomeEmitter(this)
     this.#options = checked
-    this.#insists = insists
+    this.#explicitOptions = explicitOptions
     if (open) this.open()
   }
 
@@ -111,7 +111,7 @@ class HardenedDatabase extends DatabaseSync {
   #newLog() {
     // A listener that captured `this` would keep a forgotten database alive.
     const self = new WeakRef(this)
-    return new AgentLog(this[kNumber](), null, this.#options, this.#insists, (...event) => {
+    return new AgentLog(this[kNumber](), null, this.#options, this.#explicitOptions, (...event) => {
       const database = self.deref()
       if (database !== undefined) HardenedDatabase.#report(database, ...event)
     })

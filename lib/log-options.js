@@ -141,7 +141,7 @@ function logOptions(given, hasHandle = true) {
   const { open, settings, timeout } = databaseOptions(given, true)
   const options = {}
   const base = {}
-  let insists = false
+  let explicitOptions = false
   for (const name of Object.keys(given)) {
     if (!hasHandle && OF_A_HANDLE.has(name)) {
       throw invalidArgType(`"options.${name}" is no option of appendAgentLogs(): it is one of a HardenedDatabase.`)
@@ -151,7 +151,7 @@ function logOptions(given, hasHandle = true) {
         `"options.${name}" is no option of HardenedDatabase: the options are ${[...ALL].join(', ')}.`,
       )
     }
-    if (OF_THE_WRITER.has(name) && given[name] !== undefined) insists = true
+    if (OF_THE_WRITER.has(name) && given[name] !== undefined) explicitOptions = true
   }
   for (const [name, ...range] of NUMBERS) options[name] = integer(given, name, ...range)
   for (const [name, otherwise] of BOOLEANS) options[name] = flag(given, name, otherwise)
@@ -187,7 +187,7 @@ function logOptions(given, hasHandle = true) {
   options.needsCounter = typeof given.changeCounter === 'string'
   options.columns = furtherColumns(given.columns)
   options.backups = scheduleOptions(given.backups)
-  return { options, base, insists }
+  return { options, base, explicitOptions }
 }
 
 /** The profile's part, in the order in which src/node/agent_log.rs reads it. */

@@ -205,7 +205,7 @@ class Connection {
     try {
       number = binding.prepare(this.number, sql)
     } catch (error) {
-      this.attend(ints[0])
+      this.applyReport(ints[0])
       throw error
     }
     const flags = ints[0]
@@ -247,21 +247,21 @@ class Connection {
     }
     const other = this.kept.get(prepared.sql)
     this.kept.set(prepared.sql, prepared)
-    if (other !== undefined) this.retire(other)
+    if (other !== undefined) this.evict(other)
   }
 
   /** Gives `prepared` to an iterator. Until `takeBack` no other StatementSync can borrow it. */
-  lend(prepared) {
+  checkOut(prepared) {
     prepared.inUse = true
     prepared.lease++
     if (this.kept.get(prepared.sql) === prepared) this.kept.delete(prepared.sql)
   }
 
   /** Takes back what was lent. */
-  takeBack(prepared) {
+  checkIn(prepared) {
     prepared.inUse = false
     if (prepared.loose || !this.isOpen) return
-    if (prepared.epoch !== this.epoch || this.kept.has(prepared.sql)) this.retire(prepared)
+    if (prepared.epoch !== this.epoch || this.kept.has(prepared.sql)) this.evict(prepared)
     else this.keep(prepared)
   }
 
@@ -270,7 +270,7 @@ class Connection {
    * refer to it: SQLite re-prepares a statement only when it is next run, and until then the
    * statement describes its columns as they were.
    */
-  retire(prepared) {
+  evict(prepared) {
     if (prepared.retired) return
     prepared.retired = true
     this.retired.push(prepared)
@@ -281,7 +281,7 @@ class Connection {
   }
 
   /** Sees to what a call reported. */
-  attend(flags, prepared) {
+  applyReport(flags, prepared) {
     if ((flags & RENAMED) !== 0) prepared.names = null
     if ((flags & SCHEMA_UNSURE) !== 0) this.forget()
     if ((flags & TRANSACTION_ENDED) !== 0) this.database[kTransactionEnded]?.()
@@ -311,7 +311,7 @@ class Connection {
     this.epoch++
     const kept = [...this.kept.values()]
     this.kept.clear()
-    for (const prepared of kept) this.retire(prepared)
+    for (const prepared of kept) this.evict(prepared)
   }
 }
 

@@ -35,7 +35,7 @@ const abandoned = new FinalizationRegistry(({ prepared, lease }) => {
   // A loose statement may have been collected, and finalised, with its iteration.
   if (prepared.number !== NONE && prepared.inUse && prepared.lease === lease && prepared.connection.isOpen) {
     binding.reset(prepared.number)
-    prepared.connection.takeBack(prepared)
+    prepared.connection.checkIn(prepared)
   }
 })
 
@@ -221,11 +221,11 @@ class Statement {
     requireStatement(this)
     const prepared = this.#borrow(values)
     const connection = this.#connection
-    connection.lend(prepared)
+    connection.checkOut(prepared)
     try {
       binding.start(prepared.number, ...this.#values)
     } catch (error) {
-      connection.takeBack(prepared)
+      connection.checkIn(prepared)
       throw error
     } finally {
       this.#state = IDLE
@@ -443,7 +443,7 @@ class Statement {
     prepared.inUse = false
     if (this.#connection.traced) publish(this.#connection)
     this.#state = IDLE
-    if (flags !== 0) this.#connection.attend(flags, prepared)
+    if (flags !== 0) this.#connection.applyReport(flags, prepared)
   }
 }
 
@@ -479,7 +479,7 @@ class Iteration {
       endStep(statement)
       // What a user function throws may be anything, null too.
       setFailure(statement, error?.errcode === undefined ? null : error)
-      if (flags !== 0) connection.attend(flags, prepared)
+      if (flags !== 0) connection.applyReport(flags, prepared)
       throw error
     }
     endStep(statement)
@@ -491,7 +491,7 @@ class Iteration {
       this.registered = true
       abandoned.register(this, { prepared, lease: prepared.lease })
     }
-    if (flags !== 0) connection.attend(flags, prepared)
+    if (flags !== 0) connection.applyReport(flags, prepared)
     // A literal of constants, which V8 copies as it is: see row-makers.js.
     const result = { __proto__: null, done: false, value: null }
     if ((flags & DONE) !== 0) result.done = true
@@ -533,14 +533,14 @@ class Iteration {
     binding.reset(this.prepared.number)
     const flags = ints[0]
     this.release(state)
-    if (flags !== 0) this.prepared.connection.attend(flags, this.prepared)
+    if (flags !== 0) this.prepared.connection.applyReport(flags, this.prepared)
   }
 
   /** The statement of SQLite has been reset. */
   release(state) {
     this.state = state
     forgetIteration(this.statement)
-    this.prepared.connection.takeBack(this.prepared)
+    this.prepared.connection.checkIn(this.prepared)
   }
 }
 

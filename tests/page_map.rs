@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fusion_sqlite::engine::{self, NoProgress, PageSource, PrivateFile, Result, View};
+use fusion_sqlite::engine::{self, NoProgress, PageSnapshot, PageSource, PrivateFile, Result};
 use fusion_sqlite::health::page_map::{
     self, Known, MapOptions, Names, OwnerKind, PageMap, Role, map,
 };
@@ -144,7 +144,7 @@ fn pages_in_the_wal_are_seen_and_a_reader_sees_one_moment_while_others_write() {
     agrees_with_sqlite(&map, &sql);
 
     // Another process rewrites everything and checkpoints as far as the view lets it.
-    let view = View::open(&path, std::time::Instant::now(), &NoProgress).unwrap();
+    let view = PageSnapshot::open(&path, std::time::Instant::now(), &NoProgress).unwrap();
     assert!(view.is_consistent());
     let mut other = SecondProcess::start();
     other.open("w", &path);

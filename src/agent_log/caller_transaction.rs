@@ -147,7 +147,7 @@ fn write_alone(shared: &LogCore, connection: &Connection) -> Result<()> {
             if !outcomes.is_empty() {
                 shared.queue.lock().stats.batches += 1;
             }
-            shared.deliver(shared.queue.settle(batch, complete(outcomes), &shared.options));
+            shared.deliver(shared.queue.complete(batch, complete(outcomes), &shared.options));
             Ok(())
         }
         Err(error) => {
@@ -176,7 +176,7 @@ impl Watch {
         }
         for UncertainRows { batch, outcomes, .. } in lent {
             let queue = &self.shared.queue;
-            self.shared.deliver(queue.settle(batch, outcomes, &self.shared.options));
+            self.shared.deliver(queue.complete(batch, outcomes, &self.shared.options));
         }
     }
 

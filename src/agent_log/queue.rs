@@ -334,7 +334,7 @@ impl Queue {
     /// Accepts one entry that no call waits for: `entry` is copied into the queue's own arena.
     pub fn push_one(&self, entry: &Entries, options: &LogOptions) -> Result<(), Refusal> {
         let mut state = self.lock();
-        state.admit(entry.byte_len(), options)?;
+        state.check_capacity(entry.byte_len(), options)?;
         let first = state.chunks.is_empty();
         let shared = match state.chunks.back_mut() {
             Some(tail) if tail.ticket.is_none() && tail.entries.byte_len() < SHARED_ARENA => tail,
@@ -377,7 +377,7 @@ impl Queue {
         if let Some(error) = &state.stopped {
             return Err(Refusal::Stopped(Box::new(error.clone())));
         }
-        state.admit(entries.byte_len(), options)?;
+        state.check_capacity(entries.byte_len(), options)?;
         if entries.is_empty() {
             // An empty batch never wakes the writer, so the reply is given here.
             drop(state);
@@ -579,7 +579,7 @@ impl Queue {
 
     /// Settles a batch whose transaction has committed: each row by its outcome. Rows without an
     /// outcome go back to the front of the queue.
-    pub fn settle(
+    pub fn complete(
         &self,
         batch: Batch,
         outcomes: Vec<RowOutcome>,
@@ -666,7 +666,7 @@ impl Queue {
     }
 
     /// Discards a batch that was returned to the caller; calls that wait for it get an error.
-    pub fn forget(&self, batch: Batch, options: &LogOptions) -> Completions {
+    pub fn discard(&self, batch: Batch, options: &LogOptions) -> Completions {
         let mut completions = Completions::default();
         let mut state = self.lock();
         let mut unknown = batch.unknown.as_ref().map_or(0, |unknown| unknown.outcomes.len());
@@ -810,7 +810,7 @@ pub(super) fn commit_unknown(cause: &Error) -> Error {
 
 impl State {
     /// Refuses entries that exceed the limit, or that come after the log was closed.
-    fn admit(&mut self, bytes: usize, options: &LogOptions) -> Result<(), Refusal> {
+    fn check_capacity(&mut self, bytes: usize, options: &LogOptions) -> Result<(), Refusal> {
         let limit = options.queue_bytes;
         if self.closing {
             return Err(Refusal::Closed);
@@ -1009,7 +1009,7 @@ mod tests {
         meanwhile();
         let rows = batch.chunks.iter().map(PendingAppend::rows_left).sum();
         let outcomes = (0..rows).map(|id| RowOutcome::Inserted(id as i64)).collect();
-        queue.settle(batch, outcomes, options).reply();
+        queue.complete(batch, outcomes, options).reply();
         rows
     }
 

@@ -293,7 +293,7 @@ impl Log {
     pub fn take_pending(&self) -> Vec<Entries> {
         let batch = self.shared.queue.take_all();
         let pending = copies(&batch);
-        self.shared.deliver(self.shared.queue.forget(batch, &self.shared.options));
+        self.shared.deliver(self.shared.queue.discard(batch, &self.shared.options));
         pending
     }
 

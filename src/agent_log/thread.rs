@@ -25,7 +25,7 @@ type AtEnd = fn(&Arc<LogCore>);
 /// # Errors
 /// `ERR_FUSION_THREAD` if the system refuses to start a thread.
 pub(super) fn start(shared: &Arc<LogCore>, at_end: AtEnd) -> Result<()> {
-    attend(shared);
+    subscribe(shared);
     let weak = Arc::downgrade(shared);
     let refused = AtomicBool::new(false);
     shared.queue.start_with(move || {
@@ -85,7 +85,7 @@ fn not_started(shared: &Arc<LogCore>, at_end: AtEnd, error: &Error, again: bool)
 
 /// Subscribes the log to events of the file's WAL and connections, until the log is dropped or
 /// another log of the same file replaces the subscription.
-fn attend(shared: &Arc<LogCore>) {
+fn subscribe(shared: &Arc<LogCore>) {
     let weak = Arc::downgrade(shared);
     shared.file.wal.set_wake(
         shared.options.checkpoints.due_frames,

@@ -230,7 +230,7 @@ impl<'a> Writer<'a> {
         if self.shared.is_stopped() {
             return;
         }
-        if let Err(error) = verify::settle(file) {
+        if let Err(error) = verify::verify_if_unverified(file) {
             // The file is not checkpointed until it has passed the check.
             self.look_at_wal = Some(now + self.failures.pause_before_check());
             return self.doubted(error);

@@ -5,7 +5,7 @@
 //! rollback-journal locking. Those locks do not keep connections from committing that have the WAL
 //! open, and cannot be taken while there are such connections.
 //!
-//! [`reveal`] writes one zero byte to such a `-wal`. The byte does not count as content: SQLite
+//! [`materialize`] writes one zero byte to such a `-wal`. The byte does not count as content: SQLite
 //! ignores a WAL whose header is not whole, connections that have it open read the number of its
 //! frames from the WAL index, and the next commit overwrites the WAL from its beginning
 //! (<https://sqlite.org/walformat.html>). The next checkpoint that truncates the WAL removes the
@@ -25,10 +25,10 @@ use super::{Connection, Error, PageSource, Result, Wal, errstr};
 
 /// The `-wal` of a database, if the connection has no WAL open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unseen {
+pub(super) enum HiddenWal {
     /// No WAL has to be opened.
     None,
-    /// It is empty, so that SQLite does not look for it: see [`reveal`].
+    /// It is empty, so that SQLite does not look for it: see [`materialize`].
     Empty,
     /// It is no longer empty: another connection has revealed it, or has committed since this
     /// connection read the file. The next read opens it. Until then this connection's locks exclude
@@ -37,28 +37,28 @@ pub(super) enum Unseen {
 }
 
 /// The state of the WAL that `connection`, which has read the file or tried to, did not open.
-pub(super) fn unseen(connection: &Connection) -> Result<Unseen> {
+pub(super) fn unseen(connection: &Connection) -> Result<HiddenWal> {
     if Handle::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?.is_some() {
-        return Ok(Unseen::None);
+        return Ok(HiddenWal::None);
     }
     let size = |path: &Path| {
         std::fs::metadata(path).ok().filter(|file| file.is_file()).map(|file| file.len())
     };
     Ok(match size(&Wal::path(connection.path())) {
-        None => Unseen::None,
-        Some(0) => Unseen::Empty,
+        None => HiddenWal::None,
+        Some(0) => HiddenWal::Empty,
         // SQLite does not open the WAL of an empty file: it deletes it.
-        Some(_) if size(connection.path()) == Some(0) => Unseen::None,
-        Some(_) => Unseen::Filled,
+        Some(_) if size(connection.path()) == Some(0) => HiddenWal::None,
+        Some(_) => HiddenWal::Filled,
     })
 }
 
-/// Makes the next read of `connection`, whose WAL is [`Unseen::Empty`], open it. `false`: another
+/// Makes the next read of `connection`, whose WAL is [`HiddenWal::Empty`], open it. `false`: another
 /// connection has a lock.
 ///
 /// # Errors
 /// SQLite's: `SQLITE_READONLY` where WAL or index cannot be written to.
-pub(super) fn reveal(connection: &Connection, database: &Handle) -> Result<bool> {
+pub(super) fn materialize(connection: &Connection, database: &Handle) -> Result<bool> {
     // SQLite deletes a WAL only under an EXCLUSIVE lock on the file, which SHARED prevents.
     if !database.lock(ffi::SQLITE_LOCK_SHARED)? {
         return Ok(false);
@@ -214,18 +214,18 @@ mod tests {
         std::fs::write(&path, vec![0; first.len()]).unwrap();
 
         let (one, other) = (blind(&path), blind(&path));
-        assert_eq!([unseen(&one).unwrap(), unseen(&other).unwrap()], [Unseen::Empty; 2]);
+        assert_eq!([unseen(&one).unwrap(), unseen(&other).unwrap()], [HiddenWal::Empty; 2]);
         let handle = |connection: &Connection| {
             Handle::of(connection, ffi::SQLITE_FCNTL_FILE_POINTER).unwrap().unwrap()
         };
-        assert!(reveal(&one, &handle(&one)).unwrap());
-        assert_eq!(unseen(&other).unwrap(), Unseen::Filled);
+        assert!(materialize(&one, &handle(&one)).unwrap());
+        assert_eq!(unseen(&other).unwrap(), HiddenWal::Filled);
         // It has been written to since it was found to be empty, which is no loss.
         run("INSERT INTO t VALUES (1)");
-        assert!(reveal(&other, &handle(&other)).unwrap());
+        assert!(materialize(&other, &handle(&other)).unwrap());
         for connection in [&one, &other] {
             drop(read(connection));
-            assert_eq!(unseen(connection).unwrap(), Unseen::None);
+            assert_eq!(unseen(connection).unwrap(), HiddenWal::None);
         }
     }
 }

@@ -128,7 +128,7 @@ impl Connection {
 ///
 /// # Errors
 /// `ERR_FUSION_NOT_WAL`; SQLite's.
-pub(super) fn settle(connection: &Connection, wanted: JournalMode) -> Result<()> {
+pub(super) fn apply(connection: &Connection, wanted: JournalMode) -> Result<()> {
     let Some(file) = connection.file() else { return Ok(()) };
     if connection.is_wal()? {
         keep(file, false);

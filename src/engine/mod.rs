@@ -104,7 +104,7 @@ pub use rolled_back::{HotJournal, RolledBack};
 pub use shm_recovery::{PATIENCE, Recovery, Remedy, commits_lost};
 pub use shown::shown;
 pub use sidecar::{sidecar_path, stamp, utc};
-pub use snapshot_reader::View;
+pub use snapshot_reader::PageSnapshot;
 pub use sqlite_file::{CommitLock, Generation, PageSizePatch, SqliteFile, WAITING};
 pub use still_file::{Marks, StillFile, is_read_only};
 pub use sync::{sync, sync_folder_of, sync_piece};

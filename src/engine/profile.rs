@@ -269,7 +269,7 @@ impl Connection {
             check_place(&connection, flags, profile)?;
         }
         check_content(&connection).map_err(|error| connection.advise(error))?;
-        journal_mode::settle(&connection, profile.journal_mode)?;
+        journal_mode::apply(&connection, profile.journal_mode)?;
         if flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
             sqlite_file::check_index(&connection)?;
         }

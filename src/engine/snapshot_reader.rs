@@ -1,6 +1,6 @@
 //! What one read transaction sees of a database, as bytes.
 //!
-//! A [`super::SqliteFile`] excludes writers while its bytes are read. A [`View`] lets them go on: it
+//! A [`super::SqliteFile`] excludes writers while its bytes are read. A [`PageSnapshot`] lets them go on: it
 //! has a read-only connection with an open read transaction, and reads the files through that
 //! connection's handles. With a rollback journal the transaction's SHARED lock keeps the file
 //! unchanged. In WAL mode the transaction has a read mark, and then:
@@ -33,7 +33,7 @@ const WAL_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 
 /// A database as a read transaction sees it. Ends with its drop; changes nothing.
-pub struct View {
+pub struct PageSnapshot {
     // Owns what the handles point to.
     reader: Reader,
     database: Database,
@@ -48,13 +48,13 @@ enum Database {
     Bytes(Rc<dyn PageSource>),
 }
 
-impl std::fmt::Debug for View {
+impl std::fmt::Debug for PageSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("View").field("reader", &self.reader).finish_non_exhaustive()
     }
 }
 
-impl View {
+impl PageSnapshot {
     /// Views the database at `path`, whatever it holds.
     ///
     /// # Errors

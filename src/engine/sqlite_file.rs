@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
 
-use super::empty_wal::{self, Unseen};
+use super::empty_wal::{self, HiddenWal};
 use super::{
     Class, Connection, DatabaseFile, Error, PageSource, Progress, Result, Stage, check_files,
     errstr, refused_side_file,
@@ -155,10 +155,10 @@ impl SqliteFile {
                 Err(error) if error.class() == Class::Transient => Ok(None),
                 Err(error) if error.class() != Class::Corrupt => Err(error),
                 Err(_) => match empty_wal::unseen(&connection)? {
-                    Unseen::None => Ok(Some(true)),
-                    Unseen::Filled => Ok(None),
-                    Unseen::Empty => {
-                        empty_wal::reveal(&connection, &database)
+                    HiddenWal::None => Ok(Some(true)),
+                    HiddenWal::Filled => Ok(None),
+                    HiddenWal::Empty => {
+                        empty_wal::materialize(&connection, &database)
                             .map_err(|error| error.at(path))?;
                         Ok(None)
                     }
@@ -362,7 +362,7 @@ pub(super) fn patiently<T>(
 /// handle is open as long as the connection. The connection is closed only when the [`SqliteFile`] is
 /// dropped, after every lock that borrows it. The connection is `!Sync`, so one thread uses the
 /// handle at a time. The methods require no more: they have their own mutexes for data that they
-/// share with other handles of the file. The same holds in a [`super::View`], which reads and does
+/// share with other handles of the file. The same holds in a [`super::PageSnapshot`], which reads and does
 /// not lock.
 pub(super) struct Handle {
     file: *mut ffi::sqlite3_file,

@@ -51,7 +51,7 @@ struct State {
     /// Releases so far, of whatever connection.
     releases: u64,
     /// Synchronous calls that waited for the writer's turn to end and have not retried yet.
-    owed: u32,
+    waiting_calls: u32,
 }
 
 /// The writer's turn; it ends when this is dropped.
@@ -61,9 +61,9 @@ pub struct WriteGuard<'a>(&'a WriteGate);
 /// One synchronous call under way on this thread.
 struct Call {
     turn: *const WriteGate,
-    owed: Cell<bool>,
+    waiting_calls: Cell<bool>,
     /// It has once tried again at once, with the writer standing back.
-    hurried: Cell<bool>,
+    retried: Cell<bool>,
     outer: *const Call,
 }
 
@@ -81,7 +81,7 @@ impl WriteGate {
     pub fn take(&self) -> WriteGuard<'_> {
         let deadline = Instant::now() + PRECEDENCE;
         let mut state = self.lock();
-        while state.owed > 0 {
+        while state.waiting_calls > 0 {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break;
             };
@@ -109,22 +109,22 @@ impl WriteGate {
         let deadline = Instant::now() + time;
         let expectation = self.expect_release();
         let mut state = self.lock();
-        if call.owed.replace(false) {
+        if call.waiting_calls.replace(false) {
             // It has retried, and another connection has the lock: the writer need not wait for it.
-            state.owed = state.owed.saturating_sub(1);
+            state.waiting_calls = state.waiting_calls.saturating_sub(1);
             self.changed.notify_all();
-        } else if !state.held && !call.hurried.replace(true) {
+        } else if !state.held && !call.retried.replace(true) {
             // The writer has committed since this call looked: the lock is free again, or the
             // call's snapshot was old (SQLITE_BUSY_SNAPSHOT) and never needed the lock. Asleep it
             // would let batch after batch pass.
-            state.owed += 1;
-            call.owed.set(true);
+            state.waiting_calls += 1;
+            call.waiting_calls.set(true);
             return;
         }
         let behind_writer = state.held;
         if behind_writer {
-            state.owed += 1;
-            call.owed.set(true);
+            state.waiting_calls += 1;
+            call.waiting_calls.set(true);
         }
         while state.releases == expectation.seen && (state.held || !behind_writer) {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
@@ -197,17 +197,21 @@ impl Drop for Waiter<'_> {
 /// synchronous call on a file whose turns are `turn`. A file-less database has none.
 pub fn with_sync_call<R>(turn: Option<&WriteGate>, call: impl FnOnce() -> R) -> R {
     let Some(turn) = turn else { return call() };
-    let entry =
-        Call { turn, owed: Cell::default(), hurried: Cell::default(), outer: CURRENT.get() };
+    let entry = Call {
+        turn,
+        waiting_calls: Cell::default(),
+        retried: Cell::default(),
+        outer: CURRENT.get(),
+    };
     CURRENT.set(&entry);
     /// Restores the outer call even if `call` unwinds.
     struct End<'a>(&'a Call, &'a WriteGate);
     impl Drop for End<'_> {
         fn drop(&mut self) {
             CURRENT.set(self.0.outer);
-            if self.0.owed.get() {
+            if self.0.waiting_calls.get() {
                 let mut state = self.1.lock();
-                state.owed = state.owed.saturating_sub(1);
+                state.waiting_calls = state.waiting_calls.saturating_sub(1);
             } else if self.1.sleepers.load(Ordering::SeqCst) == 0 {
                 return;
             }
@@ -278,7 +282,7 @@ mod tests {
         let turn = Arc::new(WriteGate::default());
         let held = turn.take();
         let ended = sleeper(&turn, Duration::from_secs(1000));
-        until(|| turn.lock().owed == 1);
+        until(|| turn.lock().waiting_calls == 1);
         drop(held);
         ended.recv().unwrap();
     }
@@ -299,7 +303,7 @@ mod tests {
                 call_sender.send("call").unwrap();
             });
         });
-        until(|| turn.lock().owed == 1);
+        until(|| turn.lock().waiting_calls == 1);
         drop(held);
         let writer_turn = Arc::clone(&turn);
         let writer = std::thread::spawn(move || {
@@ -319,12 +323,12 @@ mod tests {
         with_sync_call(Some(&turn), || {
             // SAFETY: the VFS pointer is not used.
             unsafe { sleep(ptr::null_mut(), c_int::MAX) };
-            assert_eq!(turn.lock().owed, 1);
+            assert_eq!(turn.lock().waiting_calls, 1);
             // SAFETY: as above. Another connection has the lock, so this call waits.
             unsafe { sleep(ptr::null_mut(), 1) };
-            assert_eq!(turn.lock().owed, 0);
+            assert_eq!(turn.lock().waiting_calls, 0);
         });
-        assert_eq!(turn.lock().owed, 0);
+        assert_eq!(turn.lock().waiting_calls, 0);
     }
 
     #[test]

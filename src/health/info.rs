@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::open_handles::{Holders, holders};
 use super::page_map::Pages;
 use crate::engine::{
-    self, Error, FileId, FileSystem, LockKind, NoProgress, PageSource, Reader, Result, View, Wal,
-    canonicalize, hard_links, is_mount_root, lock_kind, sidecar_path,
+    self, Error, FileId, FileSystem, LockKind, NoProgress, PageSnapshot, PageSource, Reader,
+    Result, Wal, canonicalize, hard_links, is_mount_root, lock_kind, sidecar_path,
 };
 
 /// How long to wait for a locked file.
@@ -250,7 +250,7 @@ fn read(path: &Path) -> Result<(DatabaseInfo, Option<Frames>)> {
 /// The version number that SQLite stores in the header of each file that it writes to
 /// (<https://sqlite.org/fileformat2.html>, 1.3.17).
 fn last_writer(path: &Path) -> Result<Option<String>> {
-    let view = View::open(path, Instant::now() + PATIENCE, &NoProgress)?;
+    let view = PageSnapshot::open(path, Instant::now() + PATIENCE, &NoProgress)?;
     let wal = view.wal().map(|wal| wal as &dyn PageSource);
     let number = Pages::new(view.database(), wal, &NoProgress)?.last_writer();
     let version = format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000);

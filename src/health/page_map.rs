@@ -27,7 +27,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::info::PATIENCE;
-use crate::engine::{PageSource, Progress, Result, View};
+use crate::engine::{PageSnapshot, PageSource, Progress, Result};
 
 /// Damaged pages that are listed individually.
 const LISTED_PAGES: usize = 10_000;
@@ -202,7 +202,7 @@ impl Default for MapOptions {
 /// `SQLITE_BUSY` if it is locked for longer than [`PATIENCE`]; SQLite's; `task`'s; `SQLITE_NOTADB`
 /// if its page size cannot be determined. Damage is part of the map, not an error.
 pub fn page_map(path: &Path, options: &MapOptions, task: &dyn Progress) -> Result<PageMap> {
-    let view = View::open(path, Instant::now() + PATIENCE, task)?;
+    let view = PageSnapshot::open(path, Instant::now() + PATIENCE, task)?;
     let wal = view.wal().map(|wal| wal as &dyn PageSource);
     let mut map = map(view.database(), wal, options, task).map_err(|error| error.at(path))?;
     map.path = view.path().to_string_lossy().into_owned();

@@ -14,7 +14,9 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::engine::{NoProgress, PageSource, View, Wal, guess_format, open_file, sidecar_path};
+use crate::engine::{
+    NoProgress, PageSnapshot, PageSource, Wal, guess_format, open_file, sidecar_path,
+};
 use crate::format::{journal, wal};
 
 /// Offsets and bytes that all database headers share (<https://sqlite.org/fileformat2.html>, 1.3).
@@ -27,7 +29,7 @@ const SNAPSHOT: &[u8] = b"fusion-sqlite schema ";
 /// file that cannot be read.
 pub fn are_there(path: &Path) -> bool {
     has_neighbour(path)
-        || View::open(path, Instant::now(), &NoProgress).is_ok_and(|view| {
+        || PageSnapshot::open(path, Instant::now(), &NoProgress).is_ok_and(|view| {
             let database = view.database();
             has_header(database) || guess_format(database, None).is_some()
         })

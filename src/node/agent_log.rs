@@ -53,7 +53,7 @@ pub const FUNCTIONS: &[(&CStr, Raw)] = &[
     (c"logColumns", callback!(columns)),
     (c"logBegin", callback!(begin)),
     (c"logStage", callback!(stage)),
-    (c"logLearn", callback!(learn)),
+    (c"logInternType", callback!(intern_type)),
     (c"logAbort", callback!(abort)),
     (c"logSubmit", callback!(submit)),
     (c"logTurnEnded", callback!(turn_ended)),
@@ -98,7 +98,7 @@ pub struct Logs {
     /// Size of the arena that was handed over last.
     last_bytes: Cell<usize>,
     /// Types that entries may name by number.
-    learnt: RefCell<Vec<Box<[u8]>>>,
+    interned: RefCell<Vec<Box<[u8]>>>,
 }
 
 impl std::fmt::Debug for Logs {
@@ -139,20 +139,20 @@ fn find(call: &Call<'_>) -> Outcome<Rc<Handle>> {
     handle.ok_or_else(|| Thrown::state("database is not open"))
 }
 
-/// `logLearn(type)`: the number under which a type is known in this thread; undefined if it is too
+/// `logInternType(type)`: the number under which a type is known in this thread; undefined if it is too
 /// long, or too many are.
-fn learn(call: &Call<'_>) -> Outcome<sys::napi_value> {
+fn intern_type(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let mut bytes = Vec::new();
     if !read_string(call.env, call.arg(0)?, &mut bytes)? || bytes.is_empty() || bytes.len() > 64 {
         return call.undefined();
     }
-    let mut learnt = call.environment.logs.learnt.borrow_mut();
-    let number = match learnt.iter().position(|known| **known == *bytes) {
+    let mut interned = call.environment.logs.interned.borrow_mut();
+    let number = match interned.iter().position(|known| **known == *bytes) {
         Some(number) => number,
-        None if learnt.len() == 256 => return call.undefined(),
+        None if interned.len() == 256 => return call.undefined(),
         None => {
-            learnt.push(bytes.into_boxed_slice());
-            learnt.len() - 1
+            interned.push(bytes.into_boxed_slice());
+            interned.len() - 1
         }
     };
     number_value(call.env, number as f64)
@@ -201,7 +201,7 @@ pub fn end_all(environment: &Environment) {
     for number in receivers {
         logs.ignore(environment.env, number);
     }
-    drop((logs.stages.take(), logs.spare.take(), logs.learnt.take()));
+    drop((logs.stages.take(), logs.spare.take(), logs.interned.take()));
 }
 
 /// How [`open_hardened`] opens a file, as bits.
@@ -263,14 +263,14 @@ fn checkpoint_on_close(call: &Call<'_>) -> Outcome<sys::napi_value> {
     call.undefined()
 }
 
-/// `logOpen(receiver, database, path, insists, batch, queue, checkpoint, counter, profile…)`: the
+/// `logOpen(receiver, database, path, explicit_options, batch, queue, checkpoint, counter, profile…)`: the
 /// number of a handle on the log of an open database, or of the file at `path`. Its events go to
 /// `receiver(name, …)` until it is released.
 fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let logs = &call.environment.logs;
     let database = if is_absent(call.env, call.arg(1)?) { None } else { Some(call.number(1)?) };
     let options = options(call)?;
-    let insists = call.flag(3);
+    let explicit_options = call.flag(3);
     let mailbox = call.environment.mailbox()?;
     let mut reference = ptr::null_mut();
     // SAFETY: the argument is a handle of the running callback.
@@ -283,14 +283,14 @@ fn open(call: &Call<'_>) -> Outcome<sys::napi_value> {
             let Some(file) = connection.file() else {
                 return Ok((agent_log::open_in_memory(options, listener), true));
             };
-            let log = agent_log::open(file, options, insists, listener)?;
+            let log = agent_log::open(file, options, explicit_options, listener)?;
             log.look_for_table(connection);
             Ok((log, false))
         }),
         None => string(call, 2).and_then(|path| {
             let path = PathBuf::from(path.unwrap_or_default());
             let (file, _made) = file_at(&path, &options.profile)?;
-            Ok((agent_log::open(&file, options, insists, listener)?, false))
+            Ok((agent_log::open(&file, options, explicit_options, listener)?, false))
         }),
     };
     let (log, in_memory) = opened.inspect_err(|_| logs.ignore(call.env, receiver))?;
@@ -362,7 +362,7 @@ fn stage(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let logs = &call.environment.logs;
     let mut stages = logs.stages.borrow_mut();
     let entries = stages.last_mut().ok_or_else(|| Thrown::state("no batch was begun"))?;
-    read_entry(call, 0, &logs.learnt.borrow(), entries)?;
+    read_entry(call, 0, &logs.interned.borrow(), entries)?;
     call.undefined()
 }
 
@@ -406,7 +406,7 @@ fn append_one(call: &Call<'_>) -> Outcome<sys::napi_value> {
     let handle = find(call)?;
     let logs = &call.environment.logs;
     let mut entry = logs.spare.take();
-    let read = read_entry(call, 1, &logs.learnt.borrow(), &mut entry);
+    let read = read_entry(call, 1, &logs.interned.borrow(), &mut entry);
     let taken = read.and_then(|()| match handle.log.append_one(&entry) {
         Ok(()) => Ok(true),
         Err(Refusal::Full { .. }) => Ok(false),

@@ -17,9 +17,9 @@ mod shape {
     /// `detail` and `agent` are NULL.
     pub const NO_DETAIL: u32 = 8;
     pub const NO_AGENT: u32 = 16;
-    /// `type` is one that was learnt: its number is in the bits from `LEARNT_SHIFT` on.
-    pub const LEARNT_TYPE: u32 = 32;
-    pub const LEARNT_SHIFT: u32 = 8;
+    /// `type` is one that was interned: its number is in the bits from `INTERNED_SHIFT` on.
+    pub const INTERNED_TYPE: u32 = 32;
+    pub const INTERNED_SHIFT: u32 = 8;
 }
 
 /// Reads an entry to the end of `entries`: its shape, its six values, and those of further columns,
@@ -29,7 +29,7 @@ mod shape {
 pub(super) fn read_entry(
     call: &Call<'_>,
     first: usize,
-    learnt: &[Box<[u8]>],
+    interned: &[Box<[u8]>],
     entries: &mut Entries,
 ) -> Outcome<()> {
     let shape = call.number(first)?;
@@ -52,8 +52,8 @@ pub(super) fn read_entry(
             continue;
         }
         let read = entries.value(field, |bytes| {
-            if field == Field::Type && is(shape::LEARNT_TYPE) {
-                let known = learnt.get((shape >> shape::LEARNT_SHIFT) as usize);
+            if field == Field::Type && is(shape::INTERNED_TYPE) {
+                let known = interned.get((shape >> shape::INTERNED_SHIFT) as usize);
                 bytes.extend_from_slice(known.map_or(&[][..], |known| known));
                 return Ok(());
             }

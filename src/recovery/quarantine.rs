@@ -10,8 +10,8 @@ use rusqlite::ffi;
 use super::report::Preserved;
 use super::work_dir::WorkDir;
 use crate::engine::{
-    CommitLock, DatabaseWithWal, Error, KeptCopy, KeptKind, Likeness, PageSource, Progress, Result,
-    Stage, View, find_same, is_in, sync, sync_folder_of,
+    CommitLock, DatabaseWithWal, Error, KeptCopy, KeptKind, Likeness, PageSnapshot, PageSource,
+    Progress, Result, Stage, find_same, is_in, sync, sync_folder_of,
 };
 use crate::format::wal::HEADER;
 
@@ -102,7 +102,7 @@ impl KeptOriginal {
     /// # Errors
     /// SQLite's; `task`'s.
     pub(super) fn is_spare_if_same(&mut self, path: &Path, task: &dyn Progress) -> Result<()> {
-        let view = View::open(path, Instant::now(), task)?;
+        let view = PageSnapshot::open(path, Instant::now(), task)?;
         let now = DatabaseWithWal::new(view.database(), view.wal(), task)?;
         if view.is_consistent() && is_in(&self.copy, &now, task)? {
             self.is_spare();

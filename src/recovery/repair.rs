@@ -62,9 +62,9 @@ use super::work_dir::{WorkDir, directory, system};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
-    self, Access, Class, CommitLock, Connection, Error, HotJournal, Likeness, PageSource,
-    PrivateFile, Progress, Result, SqliteFile, Stage, View, Wal, advise, check_length, explain,
-    free_bytes, refused_side_file, sync_folder_of,
+    self, Access, Class, CommitLock, Connection, Error, HotJournal, Likeness, PageSnapshot,
+    PageSource, PrivateFile, Progress, Result, SqliteFile, Stage, Wal, advise, check_length,
+    explain, free_bytes, refused_side_file, sync_folder_of,
 };
 use crate::format::{Header, header};
 use crate::health::{self, CheckKind, Finding, Health};
@@ -193,7 +193,7 @@ pub fn recover_to(
         // A hold needs a writable file, and makes a -wal that stays. A read transaction keeps one
         // snapshot, too, if SQLite can begin it.
         let marks = engine::Marks::of(path);
-        let view = View::open(path, until(), task)?;
+        let view = PageSnapshot::open(path, until(), task)?;
         let wal = view.wal().map(|wal| -> &dyn PageSource { wal });
         let made = make(Source { database: view.database(), wal })?;
         check_current(view.is_consistent() || marks.are_current())?;
@@ -616,7 +616,13 @@ impl Repair<'_> {
                  the disk does not keep what is written to it{kept}"
             )
         };
-        let health = verify_written::look(&connection, CheckKind::Full, passes, failed, self.task)?;
+        let health = verify_written::verify_written(
+            &connection,
+            CheckKind::Full,
+            passes,
+            failed,
+            self.task,
+        )?;
         if let Ok(snapshot) = snapshot_file::take(&connection) {
             // Only the next repair uses the snapshot: this one does not depend on it.
             drop(snapshot_file::write(&self.path, &snapshot));

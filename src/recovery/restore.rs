@@ -498,6 +498,6 @@ fn check_result(database: &Path, preserved: Option<&Preserved>, task: &dyn Progr
              does not keep what is written to it{kept}"
         )
     };
-    verify_written::look(&connection, CheckKind::Quick, is_sound, failed, task)?;
+    verify_written::verify_written(&connection, CheckKind::Quick, is_sound, failed, task)?;
     verify_written::checkpoint(&connection)
 }

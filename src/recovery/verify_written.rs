@@ -28,7 +28,7 @@ pub(super) fn watcher(path: &Path) -> Result<Connection> {
 /// # Errors
 /// `SQLITE_CORRUPT` with the message `failed` unless the health `passes`. The file is then marked
 /// as suspect, so that the next checkpoint verifies it first.
-pub(super) fn look(
+pub(super) fn verify_written(
     connection: &Connection,
     kind: CheckKind,
     passes: impl Fn(&Health) -> bool,

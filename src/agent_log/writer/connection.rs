@@ -78,7 +78,7 @@ impl<'a> OwnConnection<'a> {
         let connection = self.opened()?;
         connection.check_identity()?;
         file.check_sidecars()?;
-        verify::settle(file)?;
+        verify::verify_if_unverified(file)?;
         Ok(connection)
     }
 

@@ -74,7 +74,7 @@ impl<'a> Transactions<'a> {
                     state.stats.batches += 1;
                     state.stats.commit.record(started.elapsed(), 1);
                 }
-                Ok(shared.queue.settle(batch, outcomes, &shared.options))
+                Ok(shared.queue.complete(batch, outcomes, &shared.options))
             }
             Err(error) => {
                 if error.code == "ERR_FUSION_SCHEMA" {

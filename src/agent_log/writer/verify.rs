@@ -11,7 +11,7 @@ use crate::health;
 ///
 /// # Errors
 /// The damage that the check found, or why it could not run. In both cases the flag stays set.
-pub(super) fn settle(file: &DatabaseFile) -> Result<()> {
+pub(super) fn verify_if_unverified(file: &DatabaseFile) -> Result<()> {
     if !file.take_unverified() {
         return Ok(());
     }

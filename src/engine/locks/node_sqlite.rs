@@ -9,8 +9,8 @@
 //! Node's SQLite may be at work on other threads and have files open. Files that were open before
 //! may be locked with POSIX locks, which a copy must not mix with the others on one inode: they
 //! stay on POSIX locks, and only files that are opened later are protected. The order shuts out
-//! every gap: requests are hooked first, and while the space is learning they pass through and
-//! exclude their file; then every file that is open is excluded; then learning ends.
+//! every gap: requests are hooked first, and while the table passes requests through they
+//! exclude their file; then every file that is open is excluded; then that ends.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
@@ -130,14 +130,14 @@ unsafe fn install(api: *const *const c_void) -> Result<(), String> {
     let unlisted = |error| format!("the process's open files cannot be listed: {error}");
     // Asked before anything is changed, to know that it can be answered.
     other_sqlite::unknown_descriptors().map_err(unlisted)?;
-    NODES.space.learning(true);
+    NODES.space.passthrough(true);
     // SAFETY: it is another copy's VFS, as was just made sure.
     unsafe { hooks::install_nodes(vfs) }?;
-    // If it fails now, learning does not end: every file stays on POSIX locks.
+    // If it fails now, requests pass through for good: every file stays on POSIX locks.
     for file in other_sqlite::unknown_descriptors().map_err(unlisted)? {
         NODES.space.exclude(file);
     }
-    NODES.space.learning(false);
+    NODES.space.passthrough(false);
     Ok(())
 }
 

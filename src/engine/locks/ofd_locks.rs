@@ -35,7 +35,7 @@
 //! 8. A file that was open before the space got its copy of SQLite's requests may be locked with
 //!    POSIX locks already, and a copy that holds both kinds on one inode conflicts with itself.
 //!    Such a file is [excluded](LockTable::exclude): it stays on POSIX locks for good. So does
-//!    every file that is locked while the space is still [learning](LockTable::learning).
+//!    every file that is locked while the space is still [passing requests through](LockTable::passthrough).
 //!
 //! # Locking
 //!
@@ -144,7 +144,7 @@ pub(super) struct LockTable {
     table: Mutex<Table>,
     posix_files: AtomicU64,
     /// Whether requests pass through as POSIX locks, and exclude their files.
-    learning: AtomicBool,
+    passthrough: AtomicBool,
     /// Descriptors that SQLite closed and the space keeps.
     kept: Mutex<Descriptors>,
 }
@@ -230,14 +230,14 @@ impl LockTable {
                 excluded: BTreeSet::new(),
             }),
             posix_files: AtomicU64::new(0),
-            learning: AtomicBool::new(false),
+            passthrough: AtomicBool::new(false),
             kept: Mutex::new(Descriptors::new()),
         }
     }
 
-    /// Begins or ends learning.
-    pub(super) fn learning(&self, yes: bool) {
-        self.learning.store(yes, Ordering::SeqCst);
+    /// Begins or ends passing requests through.
+    pub(super) fn passthrough(&self, yes: bool) {
+        self.passthrough.store(yes, Ordering::SeqCst);
     }
 
     /// Leaves `file` to POSIX locks for good.
@@ -365,7 +365,7 @@ impl LockTable {
             return Err(libc::EINVAL);
         }
         let request = if cmd == libc::F_GETLK { Request::Get } else { Request::Set };
-        if self.learning.load(Ordering::SeqCst) {
+        if self.passthrough.load(Ordering::SeqCst) {
             // SQLite makes one request for an inode at a time, so the next one finds it excluded.
             self.exclude((self.commands.inode)(fd)?);
             return posix(fd, request, lock);
@@ -1022,10 +1022,10 @@ mod tests {
         let (_third, after) = file();
         let space = LockTable::new(Commands::OFD);
         let (a, b, c) = (writable(&before), writable(&meanwhile), writable(&after));
-        space.learning(true);
+        space.passthrough(true);
         set(&space, &b, WRITE, 0, 1).unwrap();
         space.exclude(inode(a.as_raw_fd()).unwrap());
-        space.learning(false);
+        space.passthrough(false);
         for file in [&a, &b, &c] {
             set(&space, file, WRITE, 0, 1).unwrap();
         }
