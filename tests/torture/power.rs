@@ -80,6 +80,11 @@ pub fn control() -> Recorded {
     appends("append, FULL", FULL, JournalMode::Wal)
 }
 
+/// The same with a rollback journal, and `synchronous` FULL.
+pub fn rollback_journal_full() -> Recorded {
+    appends("append, rollback journal, FULL", FULL, JournalMode::Keep)
+}
+
 fn folder() -> TempDir {
     engine::init().unwrap();
     TempDir::new_in(place()).unwrap()
