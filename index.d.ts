@@ -971,7 +971,7 @@ export interface HardenedDatabaseOptions extends Omit<
   timeout?: number | undefined
   /**
    * `NORMAL`: commits survive any crash of the process. `FULL`: loss of power, too. `EXTRA`: as
-   * `FULL`. Default `NORMAL`.
+   * `FULL`, and with a rollback journal the last commit survives, too. Default `NORMAL`.
    */
   synchronous?: 'NORMAL' | 'FULL' | 'EXTRA' | undefined
   /** Size above which the WAL is cut. Default 4 MiB. */

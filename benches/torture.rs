@@ -66,6 +66,7 @@ mod run {
         for (name, (cases, struck)) in &tally.cases {
             println!("{name:<28} {cases:>8} {struck:>8}");
         }
+        println!("slowest: {:.1?}, {}", tally.slowest.0, tally.slowest.1);
         let sum = |of: fn(&(usize, usize)) -> usize| tally.cases.values().map(of).sum::<usize>();
         let totals = json!({
             "cases": sum(|it| it.0),

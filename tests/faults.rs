@@ -68,7 +68,13 @@ fn left_behind(folder: &Path) -> BTreeMap<&'static str, Vec<u8>> {
     }
     let wal = fs::read(folder.join("made.db-wal")).unwrap();
     assert!(!wal.is_empty());
-    BTreeMap::from([("fusion.db", fs::read(&path).unwrap()), ("fusion.db-wal", wal)])
+    // With its -shm, so that SQLite reads the files, through the VFS that fails.
+    let shm = fs::read(folder.join("made.db-shm")).unwrap();
+    BTreeMap::from([
+        ("fusion.db", fs::read(&path).unwrap()),
+        ("fusion.db-wal", wal),
+        ("fusion.db-shm", shm),
+    ])
 }
 
 /// A folder with what was left behind, and the faults of its files.

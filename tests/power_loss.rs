@@ -31,3 +31,11 @@ fn without_the_syncs_what_was_acknowledged_is_lost() {
     let lost = tally.violations.iter().filter(|it| it.contains("lost: ")).count();
     assert!(lost > 10, "{tally:?}");
 }
+
+/// As docs/log.md says: the journal's deletion is the commit, and FULL does not sync it.
+#[test]
+fn with_a_rollback_journal_full_may_lose_the_last_commit_and_nothing_else() {
+    let tally = power::check(&power::rollback_journal_full(), 200, 1, Syncs::Kept);
+    assert!(!tally.violations.is_empty(), "{tally:?}");
+    assert!(tally.violations.iter().all(|it| it.contains("lost: ")), "{tally:?}");
+}

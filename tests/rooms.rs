@@ -110,7 +110,7 @@ fn files_are_opened_to_be_read_in_one_place() {
             "parent",
             "/proc/",
             "PrivateFile::open(",
-            "LiveFile::open(",
+            "SqliteFile::open(",
             "StillFile::open(",
         ]
         .iter()

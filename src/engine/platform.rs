@@ -302,7 +302,7 @@ impl Asked {
         let question = "an empty file keeps its inode number with its first byte";
         self.yes("firstByte", question, FileId::of(&path)? == empty);
         let moved = folder.path("moved");
-        fs::rename(&path, &moved)?;
+        super::rename(&path, &moved)?;
         self.yes("moved", "and when it is renamed", FileId::of(&moved)? == empty);
         #[cfg(unix)]
         {
@@ -380,7 +380,7 @@ impl Asked {
         let id = FileId::of(&path)?;
         let (mut new, from) = folder.file("new")?;
         new.write_all(b"newer")?;
-        let renamed = fs::rename(&from, &path);
+        let renamed = super::rename(&from, &path);
         self.done("renameOver", "a rename over a file that is open", &renamed);
         if renamed.is_ok() {
             let changed = FileId::of(&path)? != id;

@@ -55,7 +55,7 @@ use super::{
 pub enum Synchronous {
     /// Commits survive a crash of the process.
     Normal,
-    /// Commits survive loss of power, too.
+    /// Commits survive loss of power, too; with a rollback journal all but the last one.
     Full,
     /// As `Full`, with the directory synced after a rollback journal is deleted. In WAL mode the
     /// same as `Full`.

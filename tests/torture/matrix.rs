@@ -630,7 +630,7 @@ files! {
 const FOR_GOOD: u64 = u64::MAX;
 
 /// What may happen to a call, and how often at most.
-fn strikes(call: Call) -> Vec<(Strike, u64)> {
+fn strikes(call: Call, file: File) -> Vec<(Strike, u64)> {
     use Strike::{Error, Half, Old, Slow, Torn};
     let slow = (Slow(Duration::from_millis(20)), 3);
     let error = |errno| (Error(errno), FOR_GOOD);
@@ -656,6 +656,10 @@ fn strikes(call: Call) -> Vec<(Strike, u64)> {
             slow,
         ],
         Call::Sync => vec![error(libc::EIO), error(libc::ENOSPC), error(libc::EDQUOT), slow],
+        // SQLite tries for such a lock for ten seconds, whatever the timeout, and each time again.
+        Call::Lock if file == File::Shm => {
+            vec![error(libc::EIO), (Error(libc::EAGAIN), 20), error(libc::ENOLCK), slow]
+        }
         Call::Lock => vec![error(libc::EIO), error(libc::EAGAIN), error(libc::ENOLCK), slow],
         Call::Map => vec![error(libc::ENOMEM), error(libc::EIO)],
         Call::Open | Call::Rename | Call::Link | Call::MakeFolder => {
@@ -687,7 +691,7 @@ fn of(seed: u64) -> (usize, Fault) {
     let number = random.below(OPERATIONS.len());
     let calls: Vec<_> = calls(number).iter().map(|(call, count)| (*call, *count)).collect();
     let ((call, file), count) = *random.pick(&calls);
-    let (strike, most) = *random.pick(&strikes(call));
+    let (strike, most) = *random.pick(&strikes(call, file));
     let nth = random.next() % count + 1;
     let times = (*random.pick(&[1, 1, 3, FOR_GOOD])).min(most);
     (number, Fault { call, file, nth, times, strike })
@@ -717,6 +721,8 @@ pub struct Tally {
     /// Cases, and those among them in which a call was struck, by operation.
     pub cases: BTreeMap<&'static str, (usize, usize)>,
     pub struck_calls: u64,
+    /// The case that took the longest.
+    pub slowest: (Duration, String),
     pub violations: Vec<String>,
 }
 
@@ -737,6 +743,7 @@ pub fn check(seeds: std::ops::Range<u64>, threads: usize) -> Tally {
                     let (number, fault) = of(*seed);
                     let operation = &OPERATIONS[number];
                     let case = Case::new((operation.files)(), Some(fault));
+                    let started = Instant::now();
                     let done = catch_unwind(AssertUnwindSafe(|| (operation.run)(&case)));
                     let outcome = done.unwrap_or_else(|panic| {
                         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
@@ -748,6 +755,11 @@ pub fn check(seeds: std::ops::Range<u64>, threads: usize) -> Tally {
                     count.0 += 1;
                     count.1 += usize::from(struck > 0);
                     tally.struck_calls += struck;
+                    if started.elapsed() > tally.slowest.0 {
+                        let name = operation.name;
+                        tally.slowest =
+                            (started.elapsed(), format!("{name}, seed {seed}, {fault:?}"));
+                    }
                     if let Err(error) = outcome {
                         let name = operation.name;
                         tally.violations.push(format!("{name}, seed {seed}, {fault:?}: {error}"));

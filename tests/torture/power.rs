@@ -6,7 +6,7 @@
 //! | a commit or a receipt, `synchronous` FULL in WAL mode, EXTRA with a rollback journal | it is there |
 //! | the same with NORMAL | it is there once a checkpoint has put it into the file |
 //! | a backup | a generation has it, and so does the one before until the next is there |
-//! | a restore, a repair | the content is the new one, and the old one is kept beside it |
+//! | a restore, a repair | the content is the new one, and a copy of the old one is kept |
 //!
 //! Of every state, whatever is acknowledged: integrity, whole transactions, whole appends, in order;
 //! for plain SQLite, and for the package, which finds nothing to repair and puts nothing aside.
@@ -49,7 +49,7 @@ pub struct Tally {
     /// Events of the recording.
     pub events: usize,
     pub states: usize,
-    /// Those that differ from each other.
+    /// Those that differ from each other, or in what was acknowledged before them.
     pub distinct: usize,
     /// What does not hold, with what leads there.
     pub violations: Vec<String>,
@@ -78,6 +78,11 @@ pub fn all() -> Vec<Recorded> {
 /// The appends alone: what the control is made with.
 pub fn control() -> Recorded {
     appends("append, FULL", FULL, JournalMode::Wal)
+}
+
+/// The same with a rollback journal, and `synchronous` FULL.
+pub fn rollback_journal_full() -> Recorded {
+    appends("append, rollback journal, FULL", FULL, JournalMode::Keep)
 }
 
 fn folder() -> TempDir {
@@ -483,12 +488,21 @@ pub fn check(recorded: &Recorded, count: usize, seed: u64, syncs: Syncs) -> Tall
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some((at, style)) = wanted.get(number) else { break };
                     while disk.at() < *at && disk.step() {}
-                    let style = STYLES[style % STYLES.len()];
                     let name = format!("{} {number}", recorded.name);
-                    let state = disk.state(style, &mut Random::named(&name, seed));
+                    let mut random = Random::named(&name, seed);
+                    // Where such a state was looked at after the same marks, another style.
+                    let mut style = *style;
+                    let (style, state) = loop {
+                        let this = STYLES[style % STYLES.len()];
+                        let state = disk.state(this, &mut random);
+                        let key = (state.number(), disk.marks.len());
+                        style += 1;
+                        if found.lock().unwrap().1.insert(key) || style % STYLES.len() == 0 {
+                            break (this, state);
+                        }
+                    };
                     let result = one(recorded, &state, &disk.marks, &place);
                     let mut found = found.lock().unwrap();
-                    found.1.insert(state.number());
                     if let Err(error) = result {
                         let after = at - 1;
                         found.0.push(format!(

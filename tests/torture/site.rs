@@ -72,6 +72,9 @@ pub struct Fault {
     pub strike: Strike,
 }
 
+/// Bytes, and where they were.
+type Piece = (u64, Vec<u8>);
+
 #[derive(Default)]
 struct State {
     fault: Option<Fault>,
@@ -79,7 +82,7 @@ struct State {
     struck: u64,
     recording: Option<Recording>,
     /// What was overwritten, by file; kept while [`Strike::Old`] is planned.
-    old: HashMap<(u64, u64), Vec<(u64, Vec<u8>)>>,
+    old: HashMap<(u64, u64), Vec<Piece>>,
 }
 
 #[derive(Default)]
