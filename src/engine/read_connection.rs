@@ -6,7 +6,8 @@
 //! - A `-wal`, or the journal of a transaction under way: read-only. The close of a read-write
 //!   connection would checkpoint the WAL.
 //! - A file or a folder without write permission, in which SQLite would have to make a `-wal` or a
-//!   `-shm`: not by SQLite, but as bytes, overlaid with the WAL's frames ([`StillFile`]).
+//!   `-shm`, and a `-wal` without a `-shm`: as bytes, overlaid with the WAL's frames
+//!   ([`StillFile`]).
 //! - A hot journal, of an interrupted transaction: read-only, through the journal ([`RolledBack`]).
 //!   A read-write connection would roll it back.
 //!

@@ -76,7 +76,7 @@ pub struct SqliteFile {
 
 impl fmt::Debug for SqliteFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveFile").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("SqliteFile").field("connection", &self.connection).finish_non_exhaustive()
     }
 }
 
