@@ -18,8 +18,9 @@
 //!
 //! Runs on the thread that owns the connection.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rusqlite::ffi;
 
@@ -166,7 +167,7 @@ fn execute(connection: &Connection, sql: &str) -> Result<()> {
 
 impl Watch {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn committed(&self) {

@@ -4,8 +4,9 @@
 //! Any thread. Listeners and replies are called with no lock held. This module stops writing for
 //! good and resumes it; the writer decides when that is necessary.
 
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::event::{Event, Listener};
@@ -65,7 +66,7 @@ impl LogCore {
     }
 
     pub fn wal(&self) -> MutexGuard<'_, WalStatus> {
-        self.wal.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wal.lock()
     }
 
     /// Notes that the schema has the table.
@@ -80,7 +81,7 @@ impl LogCore {
     }
 
     fn listeners(&self) -> MutexGuard<'_, Vec<(u64, Arc<dyn Listener>)>> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listeners.lock()
     }
 
     pub fn listen(&self, id: u64, listener: Arc<dyn Listener>) {

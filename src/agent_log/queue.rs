@@ -17,8 +17,9 @@
 //! and the entries appended during a commit are the next batch. The writer is woken only if it
 //! would sleep past the moment at which a batch is due.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -316,19 +317,16 @@ impl Queue {
         until: Option<Instant>,
     ) -> MutexGuard<'a, State> {
         state.thread = Thread::Asleep(until);
-        let mut state = match until {
-            Some(until) => {
-                let time = until.saturating_duration_since(Instant::now());
-                self.work.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-        };
+        match until {
+            Some(until) => _ = self.work.wait_until(&mut state, until),
+            None => self.work.wait(&mut state),
+        }
         state.thread = Thread::Awake;
         state
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Accepts one entry that no call waits for: `entry` is copied into the queue's own arena.
@@ -496,14 +494,12 @@ impl Queue {
     /// [`SLICE`].
     pub fn await_progress<'a>(
         &'a self,
-        state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State>,
         left: Duration,
         meanwhile: &dyn Fn(),
     ) -> MutexGuard<'a, State> {
         let slice = left.min(SLICE);
-        let (state, waited) =
-            self.progress.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
-        if !waited.timed_out() {
+        if !self.progress.wait_for(&mut state, slice).timed_out() {
             return state;
         }
         drop(state);
@@ -544,7 +540,7 @@ impl Queue {
     pub fn take_all(&self) -> Batch {
         let mut state = self.lock();
         while state.batch_open {
-            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.progress.wait(&mut state);
         }
         state.take(usize::MAX, usize::MAX)
     }
@@ -701,7 +697,7 @@ impl Queue {
     pub fn leave(&self) -> Left {
         let mut state = self.lock();
         while state.batch_open {
-            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.progress.wait(&mut state);
         }
         let mut batch = state.take(usize::MAX, usize::MAX);
         // Rows that the failed COMMIT may have stored are not in the other file.

@@ -4,8 +4,9 @@
 //! Any thread. A log lives until its last handle is released and every accepted entry is written.
 //! An open of the same file in between starts a new log.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use crate::engine::{Class, Connection, DatabaseFile, Error, FileId, Result, file
 static RUNNING: Mutex<Vec<(Arc<LogCore>, usize)>> = Mutex::new(Vec::new());
 
 fn running() -> MutexGuard<'static, Vec<(Arc<LogCore>, usize)>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+    RUNNING.lock()
 }
 
 /// A handle on a file's log. Dropping it does not wait; accepted entries are still written.

@@ -3,10 +3,10 @@
 //! It is made where this process has never opened a file of that path: a directory that was there
 //! and is gone was deleted, and a file that was in it must not come back empty. Any thread.
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use rusqlite::ffi;
 
@@ -18,7 +18,7 @@ static OPENED: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
 fn opened<R>(path: &Path, body: impl FnOnce(&mut HashSet<u64>, u64) -> R) -> R {
     let mut hasher = DefaultHasher::new();
     absolute(path).hash(&mut hasher);
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut opened = OPENED.lock();
     body(opened.get_or_insert_with(HashSet::new), hasher.finish())
 }
 

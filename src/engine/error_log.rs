@@ -7,10 +7,10 @@
 //! Only here does SQLite report that it recovered a WAL that an earlier process left, and the path
 //! of that WAL: see [`recovered`].
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::ffi;
@@ -45,7 +45,7 @@ static RECOVERED: Mutex<VecDeque<PathBuf>> = Mutex::new(VecDeque::new());
 /// earlier process ended without closing the database, or the database was replaced and the WAL
 /// is not its own.
 pub(super) fn recovered(wal: &Path) -> bool {
-    let mut recovered = RECOVERED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut recovered = RECOVERED.lock();
     let before = recovered.len();
     recovered.retain(|other| other != wal);
     recovered.len() < before
@@ -58,7 +58,7 @@ fn recovered_file(message: &str) -> Option<PathBuf> {
 
 /// The newest messages, oldest first.
 pub fn recent() -> Vec<Logged> {
-    RING.lock().unwrap_or_else(PoisonError::into_inner).messages.iter().cloned().collect()
+    RING.lock().messages.iter().cloned().collect()
 }
 
 /// Sets the hook. Must be called before SQLite is initialised.
@@ -87,13 +87,13 @@ unsafe extern "C" fn record(_: *mut c_void, errcode: c_int, message: *const c_ch
     if errcode == ffi::SQLITE_NOTICE_RECOVER_WAL
         && let Some(wal) = recovered_file(&message)
     {
-        let mut recovered = RECOVERED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recovered = RECOVERED.lock();
         if recovered.len() == CAPACITY {
             recovered.pop_front();
         }
         recovered.push_back(wal);
     }
-    let mut ring = RING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ring = RING.lock();
     ring.count += 1;
     let sequence = ring.count;
     if ring.messages.len() == CAPACITY {

@@ -3,10 +3,11 @@
 //!
 //! Any thread. The registry holds weak references: a file is forgotten with its last connection.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use super::file_id::replaced;
@@ -63,7 +64,7 @@ impl DatabaseFile {
 
     /// The shared state of the file `id`, made if no connection of this process has it open.
     pub fn shared(id: FileId, path: &Path) -> Arc<Self> {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = OPEN.lock();
         let files = open.get_or_insert_with(HashMap::new);
         // The map may still have the state of a closed and deleted file whose inode this file now
         // has.
@@ -94,7 +95,7 @@ impl DatabaseFile {
 
     /// The file `id`, if this process has it open, or a log of it.
     pub fn opened(id: FileId) -> Option<Arc<Self>> {
-        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = OPEN.lock();
         open.as_ref()?.get(&id)?.upgrade().filter(|file| file.has_its_inode())
     }
 
@@ -109,19 +110,19 @@ impl DatabaseFile {
     /// not record it. A later file that reuses the inode, even under the same name, has a later
     /// creation time.
     pub(super) fn made(&self) -> Option<SystemTime> {
-        *self.made.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.made.lock()
     }
 
     /// A connection has opened the file, at its path.
     pub(super) fn is_opened(&self) {
-        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = made(&self.path);
+        *self.made.lock() = made(&self.path);
         self.connections.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The files that connections of this process opened by `path`, as SQLite resolved it, and
     /// have open: several if the path led elsewhere in between.
     pub fn open_by(path: &Path) -> Vec<Arc<Self>> {
-        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = OPEN.lock();
         let files = open.iter().flat_map(HashMap::values).filter_map(Weak::upgrade);
         files.filter(|file| file.path == path).collect()
     }

@@ -5,11 +5,11 @@
 //! (<https://sqlite.org/wal.html>, "all processes using a database must be on the same host
 //! computer"). `statfs` reports it; only `/proc`'s list of mounts is opened. Any thread.
 
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use super::{Error, Result};
 
@@ -78,7 +78,7 @@ impl Devices {
         device: u64,
         look: impl FnOnce() -> io::Result<FileSystem>,
     ) -> Option<FileSystem> {
-        let mut devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut devices = self.0.lock();
         if devices.contains(&device) {
             return None;
         }

@@ -11,11 +11,12 @@
 //! `stat` shows whether `-wal` and `-shm` are those that SQLite opened: it compares them with the
 //! files at these paths when the first connection had read the database. Any thread.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::LONGEST_TIMEOUT;
@@ -86,7 +87,7 @@ impl Error {
 
 impl ConnectionSet {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The current generation.
@@ -235,11 +236,7 @@ impl ConnectionTicket {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break Err(not_closed(others).at(&self.file.path));
             };
-            state = connections
-                .left
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            connections.left.wait_for(&mut state, left);
         };
         state.entering -= 1;
         entered

@@ -11,11 +11,12 @@
 //! Memory: the pages that SQLite writes. Thread: the one that made the image, which is also that
 //! of the connection.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::ffi;
 
@@ -78,7 +79,7 @@ unsafe impl Send for Inner {}
 static IMAGES: Mutex<Option<HashMap<u64, Arc<Shared>>>> = Mutex::new(None);
 
 fn images<R>(body: impl FnOnce(&mut HashMap<u64, Arc<Shared>>) -> R) -> R {
-    let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut images = IMAGES.lock();
     body(images.get_or_insert_with(HashMap::new))
 }
 
@@ -132,8 +133,8 @@ impl Drop for Image<'_> {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Inner> {
+        self.inner.lock()
     }
 
     fn write(&self, page: u32, bytes: &[u8]) {

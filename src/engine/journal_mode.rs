@@ -14,10 +14,10 @@
 //! Any thread. Sources: <https://sqlite.org/pragma.html#pragma_journal_mode>,
 //! <https://sqlite.org/wal.html#activating_and_configuring_wal_mode>.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rusqlite::ffi;
@@ -45,7 +45,7 @@ static KEPT: Mutex<Option<HashMap<FileId, Place>>> = Mutex::new(None);
 const MANY: usize = 1024;
 
 fn kept<R>(body: impl FnOnce(&mut HashMap<FileId, Place>) -> R) -> R {
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = KEPT.lock();
     body(kept.get_or_insert_with(HashMap::new))
 }
 

@@ -113,6 +113,7 @@ mod platform {
 
 #[cfg(unix)]
 mod platform {
+    use parking_lot::{Mutex, MutexGuard};
     use std::ffi::{CStr, OsStr, c_char, c_int};
     use std::mem::MaybeUninit;
     use std::os::fd::{AsRawFd, IntoRawFd};
@@ -121,7 +122,6 @@ mod platform {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::time::Instant;
 
     use super::super::descriptors::{self, Descriptors};
@@ -152,7 +152,7 @@ mod platform {
     static CLEAR: Mutex<Option<Instant>> = Mutex::new(None);
 
     fn parked() -> MutexGuard<'static, Vec<Parked>> {
-        PARKED.lock().unwrap_or_else(PoisonError::into_inner)
+        PARKED.lock()
     }
 
     /// One descriptor of this process on a regular file.
@@ -220,7 +220,7 @@ mod platform {
         let mut found = look()?;
         if found.iter().any(|inode| wanted(*inode)) {
             // Another thread may just be opening or closing one of our own.
-            let _still = CHANGING.write().unwrap_or_else(PoisonError::into_inner);
+            let _still = CHANGING.write();
             found = look()?;
         }
         *clear() = found.is_empty().then_some(began);
@@ -239,7 +239,7 @@ mod platform {
     }
 
     fn clear() -> MutexGuard<'static, Option<Instant>> {
-        CLEAR.lock().unwrap_or_else(PoisonError::into_inner)
+        CLEAR.lock()
     }
 
     pub(super) fn find(files: &[(PathBuf, FileId)]) -> io::Result<Option<OtherSqlite>> {
@@ -320,7 +320,7 @@ mod platform {
     /// Closes what is kept of `inode`.
     fn release(inode: Inode) {
         BUNDLED.release(inode);
-        let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+        let _changing = CHANGING.read();
         let gone: Vec<Parked> = parked().extract_if(.., |it| it.opened.inode == inode).collect();
         drop(gone);
     }

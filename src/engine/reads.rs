@@ -22,12 +22,12 @@
 //! The objects of open files belong to the VFS below, so that its methods are called without a
 //! detour, apart from those. Any thread.
 
+use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
 
 use rusqlite::ffi;
 
@@ -84,7 +84,7 @@ struct Table {
 static TABLES: Mutex<BTreeMap<usize, &'static Table>> = Mutex::new(BTreeMap::new());
 
 fn table_for(original: &'static ffi::sqlite3_io_methods) -> &'static ffi::sqlite3_io_methods {
-    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tables = TABLES.lock();
     let table = tables.entry(ptr::from_ref(original).addr()).or_insert_with(|| {
         let mut methods = *original;
         methods.xRead = original.xRead.map(|_| read as _);

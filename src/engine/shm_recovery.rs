@@ -38,9 +38,10 @@
 //!
 //! Any thread; one recovery of a file at a time.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{OpenFlags, ffi};
@@ -95,7 +96,7 @@ impl fmt::Debug for Recovery {
 
 impl Recovery {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// How often a recovery of this file has helped.
@@ -105,7 +106,7 @@ impl Recovery {
 
     /// Sets the observer, which [`Self::confirmed`] calls on its own thread.
     pub fn observe(&self, observer: Option<Observer>) {
-        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
+        *self.observer.lock() = observer;
     }
 
     /// Records that a recovery from `error` was attempted.
@@ -120,7 +121,7 @@ impl Recovery {
             return;
         };
         self.count.fetch_add(1, Ordering::Relaxed);
-        let observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let observer = self.observer.lock().clone();
         if let Some(observer) = observer {
             observer(error, remedy);
         }
@@ -173,7 +174,7 @@ impl DatabaseFile {
         connection: Option<&Connection>,
         patience: Duration,
     ) -> Result<Remedy> {
-        let _one_at_a_time = self.recovery.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.recovery.running.lock();
         self.check_identity()?;
         match self.connection_set.changed(&self.path) {
             Some(change) => {

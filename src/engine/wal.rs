@@ -5,11 +5,12 @@
 //! costs two atomic operations on the committing thread; the checkpointer is woken only when the
 //! WAL ceases to be empty and when a checkpoint falls due.
 
+use parking_lot::Mutex;
 use std::ffi::{c_char, c_int, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::ffi;
 
@@ -52,7 +53,7 @@ impl Wal {
     /// Sets `wake` to be called, on the committing thread, when the WAL reaches `due` frames.
     pub fn set_wake(&self, due: u32, wake: Option<Wake>) {
         self.due.store(due, Ordering::Relaxed);
-        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = wake;
+        *self.wake.lock() = wake;
     }
 
     /// Whether the next commit shall wake the checkpointer, however short the WAL.
@@ -76,7 +77,7 @@ impl Wal {
 
     /// Wakes the checkpointer, if one runs, for whatever reason.
     pub(super) fn wake(&self) {
-        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let wake = self.wake.lock().clone();
         if let Some(wake) = wake {
             wake();
         }

@@ -21,11 +21,12 @@
 //! Threads: the writer calls [`WriteGate::take`] and [`Waiter::wait`]; JavaScript threads
 //! run their SQLite calls inside [`with_sync_call`].
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::ffi;
@@ -74,7 +75,7 @@ thread_local! {
 
 impl WriteGate {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Takes the writer's turn, after the synchronous calls that are owed one.
@@ -85,8 +86,7 @@ impl WriteGate {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break;
             };
-            state =
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
         state.held = true;
         WriteGuard(self)
@@ -130,8 +130,7 @@ impl WriteGate {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break;
             };
-            state =
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
     }
 }
@@ -176,12 +175,7 @@ impl Waiter<'_> {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return false;
             };
-            state = self
-                .turn
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.turn.changed.wait_for(&mut state, left);
         }
         true
     }

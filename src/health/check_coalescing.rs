@@ -4,10 +4,11 @@
 //! same or a more thorough kind. A cancelled caller ends only its own wait; a check without callers
 //! is cancelled.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::ffi;
@@ -42,7 +43,7 @@ struct State {
 
 impl Check {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -108,15 +109,14 @@ pub fn check_within(
         }
         state = check.lock();
         if state.answer.is_none() {
-            let waited = check.changed.wait_timeout(state, ASK_EVERY);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            check.changed.wait_for(&mut state, ASK_EVERY);
         }
     }
 }
 
 /// Joins or starts a check, and counts the caller as waiting for it.
 fn join(id: FileId, kind: CheckKind, patience: Duration, path: &Path) -> Result<Arc<Check>> {
-    let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut under_way = UNDER_WAY.lock();
     let checks = under_way.get_or_insert_with(HashMap::new).entry(id).or_default();
     for check in checks.iter().filter(|check| check.kind >= kind) {
         let mut state = check.lock();
@@ -160,7 +160,7 @@ fn join(id: FileId, kind: CheckKind, patience: Duration, path: &Path) -> Result<
 }
 
 fn forget(id: FileId, check: &Arc<Check>) {
-    let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut under_way = UNDER_WAY.lock();
     if let Some(files) = under_way.as_mut()
         && let Some(checks) = files.get_mut(&id)
     {
@@ -183,7 +183,7 @@ pub fn wait_until_none(path: &Path, timeout: Duration) {
 
 /// How many checks of the file at `path` are running, and how many callers wait for them.
 pub fn under_way(path: &Path) -> (usize, u32) {
-    let under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+    let under_way = UNDER_WAY.lock();
     let checks = FileId::of(path).ok().and_then(|id| under_way.as_ref()?.get(&id));
     let checks = || checks.into_iter().flatten();
     (checks().count(), checks().map(|check| check.lock().waiting).sum())

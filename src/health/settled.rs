@@ -21,9 +21,9 @@
 //!
 //! `stat` and `/proc` only. Any thread.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ pub struct Note {
 static NOTES: Mutex<Option<HashMap<FileId, Note>>> = Mutex::new(None);
 
 fn notes<R>(body: impl FnOnce(&mut HashMap<FileId, Note>) -> R) -> R {
-    let mut notes = NOTES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut notes = NOTES.lock();
     body(notes.get_or_insert_with(HashMap::new))
 }
 

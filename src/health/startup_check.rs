@@ -14,9 +14,10 @@
 //!
 //! Any thread; blocks it during a check that is made at once.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -78,7 +79,7 @@ struct PendingStartup {
 static PENDING: Mutex<Option<HashMap<FileId, PendingStartup>>> = Mutex::new(None);
 
 fn pending<R>(body: impl FnOnce(&mut HashMap<FileId, PendingStartup>) -> R) -> R {
-    let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pending = PENDING.lock();
     body(pending.get_or_insert_with(HashMap::new))
 }
 

@@ -10,13 +10,14 @@
 //! Closing the source during a backup closes it for JavaScript; the connection stays open until the
 //! backup is done. When the environment ends, its backups end, and their copies are rolled back.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use napi::sys;
@@ -74,7 +75,7 @@ struct Plan {
 }
 
 fn lock(task: &Mutex<Task>) -> MutexGuard<'_, Task> {
-    task.lock().unwrap_or_else(PoisonError::into_inner)
+    task.lock()
 }
 
 impl Backing {

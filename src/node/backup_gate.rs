@@ -8,8 +8,9 @@
 //!
 //! Invariant: while `backups` and `depth` are both above 0, the JavaScript thread has the gate.
 
+use parking_lot::{Condvar, Mutex};
 use std::cell::{Cell, OnceCell, RefCell};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::engine::Connection;
 
@@ -32,15 +33,15 @@ impl BackupGate {
     }
 
     fn take(&self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         while *taken {
-            taken = self.freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
+            self.freed.wait(&mut taken);
         }
         *taken = true;
     }
 
     fn free(&self) {
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.taken.lock() = false;
         self.freed.notify_one();
     }
 }
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     fn is_taken(sharing: &Sharing) -> bool {
-        *sharing.gate().taken.lock().unwrap()
+        *sharing.gate().taken.lock()
     }
 
     #[test]

@@ -7,9 +7,10 @@
 //! not closed, and it is closed, under the same mutex, by an environment cleanup hook that runs
 //! before Node frees the function. Messages of a writer that outlives a worker are dropped.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use napi::sys;
 
@@ -101,7 +102,7 @@ impl State {
 
 impl JsQueue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A mailbox whose messages `deliver` gets, all that are there in one call. It does not keep

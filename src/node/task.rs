@@ -5,11 +5,12 @@
 //! objects of its realm: a process makes only a few such reports, for people. A task ends early
 //! when it is cancelled, when its deadline has passed, or when its JavaScript thread has ended.
 
+use parking_lot::Mutex;
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use napi::sys;
@@ -64,7 +65,7 @@ struct Running {
 
 impl Progress for Running {
     fn stage(&self, stage: Stage) {
-        let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut posted = self.posted.lock();
         let now = Instant::now();
         let recent = posted.is_some_and(|(at, last)| {
             last.name == stage.name && stage.done != stage.total && now - at < REPORT_EVERY

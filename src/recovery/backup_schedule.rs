@@ -7,9 +7,10 @@
 //!
 //! Any thread. The state of a file is dropped with its last connection.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::{DatabaseFile, FileId, Progress, Result, SqliteFile, Wal};
@@ -27,7 +28,7 @@ struct BackupMemory {
 static MEMORIES: Mutex<Vec<BackupMemory>> = Mutex::new(Vec::new());
 
 fn memories() -> MutexGuard<'static, Vec<BackupMemory>> {
-    let mut memories = MEMORIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut memories = MEMORIES.lock();
     memories.retain(|memory| memory.file.strong_count() > 0);
     memories
 }

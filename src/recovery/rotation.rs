@@ -269,14 +269,14 @@ mod tests {
 
     #[test]
     fn a_rotation_waits_for_the_one_that_is_under_way_and_can_be_cancelled() {
-        use std::sync::Mutex;
+        use parking_lot::Mutex;
 
         /// Ends the first rotation, or the second one's wait for it.
         struct Other(Mutex<Option<Owned>>, bool);
         impl Progress for Other {
             fn stage(&self, _: crate::engine::Stage) {}
             fn check_cancelled(&self) -> Result<()> {
-                let ended = self.0.lock().unwrap().take();
+                let ended = self.0.lock().take();
                 if self.1 || ended.is_none() {
                     return Err(Error::fusion("ABORT_ERR", "it is cancelled"));
                 }

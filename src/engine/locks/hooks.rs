@@ -12,11 +12,11 @@
 //! ([`super::node_sqlite`]). A replacement gets no context argument, so each copy has functions of
 //! its own, made from [`Hooked`].
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_short, c_void};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use rusqlite::ffi;
 
@@ -102,7 +102,7 @@ impl SqliteCopy {
     }
 
     fn opened(&self) -> MutexGuard<'_, OpenedFiles> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opened.lock()
     }
 
     /// Carries out a lock request.
@@ -179,7 +179,7 @@ impl SqliteCopy {
 
     /// Closes what is left of `file` if it is idle.
     pub(crate) fn release(&self, file: Inode) {
-        let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+        let _changing = CHANGING.read();
         self.space.release(file);
     }
 }
@@ -240,7 +240,7 @@ unsafe extern "C" fn request<H: Hooked>(fd: c_int, cmd: c_int, lock: *mut libc::
 
 /// `open(2)` for a copy. SQLite calls it with exactly three arguments.
 unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
-    let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+    let _changing = CHANGING.read();
     if H::CONSIDERATE
         && let Ok(Some(fd)) = catch_unwind(|| {
             // SAFETY: SQLite passes a path that ends with NUL and is valid during the call.
@@ -332,16 +332,16 @@ unsafe extern "C" fn mmap<H: Hooked>(
 unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
     let copy = H::copy();
     let harmful = H::CONSIDERATE
-        && catch_unwind(|| {
+        && catch_unwind(AssertUnwindSafe(|| {
             let opened = copy.opened().files.get(&fd).copied();
             opened.is_some_and(|it| it.lockable && other_sqlite::would_lose_locks(fd, it.inode))
-        })
+        }))
         .unwrap_or(false);
-    let _changing = CHANGING.read().unwrap_or_else(PoisonError::into_inner);
+    let _changing = CHANGING.read();
     // Forgotten first: once it is closed or parked, another thread may be given the same number.
     // A panic leaves the descriptor remembered, which is a leak; it stays open, since the space
     // may have kept it.
-    let stays = catch_unwind(|| {
+    let stays = catch_unwind(AssertUnwindSafe(|| {
         let closing = copy.space.forget(fd);
         let opened = copy.opened().remove(fd);
         copy.indexes.closed(fd);
@@ -354,7 +354,7 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
             copy.space.release(inode);
         }
         false
-    });
+    }));
     if stays.unwrap_or(true) {
         return 0;
     }

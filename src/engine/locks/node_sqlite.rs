@@ -12,9 +12,9 @@
 //! every gap: requests are hooked first, and while the table passes requests through they
 //! exclude their file; then every file that is open is excluded; then that ends.
 
+use parking_lot::Mutex;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use rusqlite::ffi;
 
@@ -37,12 +37,12 @@ static OUTCOME: Mutex<Option<Result<(), String>>> = Mutex::new(None);
 
 /// What came of the last attempt; none if there was none.
 pub fn outcome() -> Option<Result<(), String>> {
-    OUTCOME.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    OUTCOME.lock().clone()
 }
 
 /// Writes down why Node's SQLite did not even load this addon.
 pub fn not_loaded(reason: String) {
-    let mut outcome = OUTCOME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut outcome = OUTCOME.lock();
     if outcome.is_none() {
         *outcome = Some(Err(reason));
     }
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn sqlite3_fusionsqlite_init(
     api: *const *const c_void,
 ) -> c_int {
     std::panic::catch_unwind(|| {
-        let mut outcome = OUTCOME.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = OUTCOME.lock();
         if !matches!(*outcome, Some(Ok(()))) {
             // SAFETY: the caller's promise. The mutex keeps a second thread out.
             *outcome = Some(unsafe { install(api) });

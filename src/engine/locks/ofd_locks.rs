@@ -45,12 +45,13 @@
 //! (`F_SETLKW`, which the bundled SQLite does not make) polls, because waiting with the mutex
 //! held would keep other threads from dropping the lock that another process waits for.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_int, c_short};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::engine::descriptors::Descriptors;
@@ -252,7 +253,7 @@ impl LockTable {
 
     /// Descriptors that SQLite closed and the space keeps.
     pub(super) fn kept(&self) -> MutexGuard<'_, Descriptors> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 
     /// Whether this process has POSIX locks on `file` that are not this space's: those of another
@@ -426,7 +427,7 @@ impl LockTable {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     /// The membership of `fd`, made at its first request.
@@ -503,7 +504,7 @@ impl LockTable {
 
 impl File {
     fn locks(&self) -> MutexGuard<'_, Locks> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.locks.lock()
     }
 
     /// Drops every lock; the last member is about to be closed. Answers whether a descriptor is

@@ -31,11 +31,11 @@
 //! The `mmap` and `close` hooks report the addresses that SQLite maps. Layout:
 //! <https://sqlite.org/walformat.html#the_wal_index_file_format>.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ofd_locks::{Errno, UNLOCK, WRITE};
 
@@ -87,7 +87,7 @@ impl ShmMaps {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RawFd, Index>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// `fd` was opened on an index.
