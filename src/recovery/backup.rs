@@ -22,7 +22,7 @@ use rusqlite::{OpenFlags, ffi};
 use serde::Serialize;
 
 use super::copy::copy;
-use super::partial::{Partial, directory, system};
+use super::partial::{Partial, directory, named, system};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     Class, Connection, DatabaseFile, Error, FileId, Reader, Result, Task, is_read_only,
@@ -97,6 +97,10 @@ pub fn backup(
     options: &Options,
     task: &dyn Task,
 ) -> Result<Outcome> {
+    make(database, target, options, task).map_err(|error| named(error, database))
+}
+
+fn make(database: &Path, target: &Path, options: &Options, task: &dyn Task) -> Result<Outcome> {
     let started = Instant::now();
     let target = &resolved(target)?;
     check_target(database, target)?;

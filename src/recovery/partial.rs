@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use crate::engine::{Error, Likeness, Result, try_own};
+use crate::engine::{Class, Error, Likeness, Result, explain, try_own};
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.
 #[derive(Debug)]
@@ -32,6 +32,14 @@ pub(super) fn directory(path: &Path) -> &Path {
 /// The system's `error` about `path`, as SQLite's `errcode`.
 pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
     Error::system(errcode, path, error)
+}
+
+/// An operation's error with its database's path, unless it has one, and, where it is the disk's or the
+/// system's, with its cause.
+pub(super) fn named(error: Error, database: &Path) -> Error {
+    let error = error.at(database);
+    let is_explained = matches!(error.class(), Class::Io | Class::Disk);
+    if is_explained { explain(error, database) } else { error }
 }
 
 impl Partial {

@@ -47,7 +47,7 @@ use super::comparison::Comparison;
 use super::copy::copy;
 use super::gate::{self, Missing};
 use super::merge::{has_gaps, merge};
-use super::partial::{Partial, directory, system};
+use super::partial::{Partial, directory, named, system};
 use super::preserve::{Original, preserve_from};
 use super::rebuild::{Plan, Reason, Rebuilt, Way, rebuild};
 use super::reindex::{Reindexed, reindex};
@@ -61,8 +61,8 @@ use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     self, Access, Class, Connection, Error, Hold, HotJournal, Likeness, LiveFile, PrivateFile,
-    Result, Stage, Storage, Task, View, Wal, advise, check_length, explain, free_bytes,
-    refused_side_file, sync_folder_of,
+    Result, Stage, Storage, Task, View, Wal, advise, check_length, free_bytes, refused_side_file,
+    sync_folder_of,
 };
 use crate::format::{Header, header};
 use crate::health::{self, Finding, Health, Kind};
@@ -132,12 +132,6 @@ pub fn repair(path: &Path, options: &Options, found: Found<'_>, task: &dyn Task)
     repair.run().map_err(|error| named(error, &at))
 }
 
-/// The error with its path and, where it is the disk's or the system's, its cause.
-fn named(error: Error, path: &Path) -> Error {
-    let error = error.at(path);
-    if matches!(error.class(), Class::Io | Class::Disk) { explain(error, path) } else { error }
-}
-
 /// Salvages the database at `path` into a new one at `to`, which must not exist. Nothing is
 /// changed at `path`. Where no table is known any more, and there is no backup, all rows are in
 /// `lost_and_found`.
@@ -146,6 +140,10 @@ fn named(error: Error, path: &Path) -> Error {
 /// As [`repair`], but `ERR_FUSION_UNRECOVERABLE` only where there is not even a row;
 /// `SQLITE_CANTOPEN` where there is something at `to`.
 pub fn recover_to(path: &Path, to: &Path, options: &Options, task: &dyn Task) -> Result<Report> {
+    recover(path, to, options, task).map_err(|error| named(error, path))
+}
+
+fn recover(path: &Path, to: &Path, options: &Options, task: &dyn Task) -> Result<Report> {
     let started = Instant::now();
     let path = &fs::canonicalize(path)
         .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;

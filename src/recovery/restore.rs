@@ -32,7 +32,7 @@ use serde::Serialize;
 use super::aftermath::{self, watcher};
 use super::backup::{check_distinct, is_sound, resolved, unreadable};
 use super::copy::copy;
-use super::partial::{Partial, system};
+use super::partial::{Partial, named, system};
 use super::preserve::{Original, preserve};
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
@@ -110,6 +110,10 @@ pub fn restore(
     options: &Options,
     task: &dyn Task,
 ) -> Result<Outcome> {
+    put(database, from, options, task).map_err(|error| named(error, database))
+}
+
+fn put(database: &Path, from: &Path, options: &Options, task: &dyn Task) -> Result<Outcome> {
     let started = Instant::now();
     let until = |from: Instant| from + options.patience;
     let database = &resolved(database)?;
