@@ -40,7 +40,9 @@ fn a_lock_during_a_restore_is_not_taken_for_damage() {
 }
 
 #[test]
-fn an_error_of_a_repair_names_the_database() {
+fn an_error_of_a_repair_or_a_restore_names_the_database() {
+    let name = "restore, rollback journal";
+    matrix::each(name, Call::Stat, File::Database, Strike::Error(libc::EIO)).unwrap();
     matrix::each("repair", Call::Write, File::Side, Strike::Error(libc::EDQUOT)).unwrap();
     matrix::each("repair", Call::Read, File::Side, Strike::Error(libc::EIO)).unwrap();
 }

@@ -23,7 +23,7 @@ use rusqlite::{OpenFlags, ffi};
 use serde::Serialize;
 
 use super::copy::copy;
-use super::work_dir::{WorkDir, directory, system};
+use super::work_dir::{WorkDir, directory, named, system};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     Class, Connection, DatabaseFile, Error, FileId, Progress, Reader, Result, canonicalize,
@@ -95,6 +95,15 @@ pub enum BackupOutcome {
 /// * SQLite's: `SQLITE_FULL`, `SQLITE_CANTOPEN`, `SQLITE_BUSY` where the database is held
 ///   exclusively; `task`'s. The older generations are then as they were.
 pub fn backup(
+    database: &Path,
+    target: &Path,
+    options: &BackupOptions,
+    task: &dyn Progress,
+) -> Result<BackupOutcome> {
+    make(database, target, options, task).map_err(|error| named(error, database))
+}
+
+fn make(
     database: &Path,
     target: &Path,
     options: &BackupOptions,

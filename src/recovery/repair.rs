@@ -58,13 +58,13 @@ use super::report::{
 use super::salvage::{self, Salvage, SchemaSource, Snapshot, Source, salvage};
 use super::tried::{PAUSE, TRIES, Tried};
 use super::verify_written::{self, watcher};
-use super::work_dir::{WorkDir, directory, system};
+use super::work_dir::{WorkDir, directory, named, system};
 use super::write_back::{Written, write_back};
 use super::{reader, rotation, snapshot_file};
 use crate::engine::{
     self, Access, Class, CommitLock, Connection, Error, HotJournal, Likeness, PageSnapshot,
     PageSource, PrivateFile, Progress, Result, SqliteFile, Stage, Wal, advise, check_length,
-    explain, free_bytes, refused_side_file, sync_folder_of,
+    free_bytes, refused_side_file, sync_folder_of,
 };
 use crate::format::{Header, header};
 use crate::health::{self, CheckKind, Finding, Health};
@@ -139,12 +139,6 @@ pub fn repair(
     repair.run().map_err(|error| named(error, &at))
 }
 
-/// The error with its path and, where it is the disk's or the system's, its cause.
-fn named(error: Error, path: &Path) -> Error {
-    let error = error.at(path);
-    if matches!(error.class(), Class::Io | Class::Disk) { explain(error, path) } else { error }
-}
-
 /// Salvages the database at `path` into a new one at `to`, which must not exist. The file at `path`
 /// is not changed. If the schema is lost and there is no backup, all rows go to `lost_and_found`.
 ///
@@ -157,6 +151,10 @@ pub fn recover_to(
     options: &RepairOptions,
     task: &dyn Progress,
 ) -> Result<Report> {
+    recover(path, to, options, task).map_err(|error| named(error, path))
+}
+
+fn recover(path: &Path, to: &Path, options: &RepairOptions, task: &dyn Progress) -> Result<Report> {
     let started = Instant::now();
     let path = &engine::canonicalize(path)
         .map_err(|error| Error::system(ffi::SQLITE_CANTOPEN, path, &error))?;

@@ -34,7 +34,7 @@ use super::quarantine::{KeptOriginal, preserve};
 use super::reader::{self, Header, patiently};
 use super::report::Preserved;
 use super::verify_written::{self, watcher};
-use super::work_dir::{WorkDir, system};
+use super::work_dir::{WorkDir, named, system};
 use super::write_back::{SYNCED, Written, write_back};
 use crate::engine::{
     self, Backup, BackupProgress, Class, Connection, DatabaseFile, Error, KeptCopy, KeptKind,
@@ -104,6 +104,15 @@ const SLICE: u32 = 1000;
 ///
 /// After an error nothing was changed, unless the message says otherwise.
 pub fn restore(
+    database: &Path,
+    from: &Path,
+    options: &RestoreOptions,
+    task: &dyn Progress,
+) -> Result<RestoreOutcome> {
+    put(database, from, options, task).map_err(|error| named(error, database))
+}
+
+fn put(
     database: &Path,
     from: &Path,
     options: &RestoreOptions,

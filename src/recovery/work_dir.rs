@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rusqlite::ffi;
 
 use crate::engine::{
-    Error, Likeness, Owned, Result, remove_left_lock, sidecar_path, try_lock_exclusive,
+    Class, Error, Likeness, Owned, Result, explain, remove_left_lock, sidecar_path,
+    try_lock_exclusive,
 };
 
 /// A folder to work in. Removed, with what is in it, when this is dropped.
@@ -35,6 +36,14 @@ pub(super) fn directory(path: &Path) -> &Path {
 /// The operating system's `error` about `path`, as an error with SQLite's `errcode`.
 pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
     Error::system(errcode, path, error)
+}
+
+/// The error of an operation, with its database's path unless it has one, and with its cause if it is
+/// the disk's or the system's.
+pub(super) fn named(error: Error, database: &Path) -> Error {
+    let error = error.at(database);
+    let is_explained = matches!(error.class(), Class::Io | Class::Disk);
+    if is_explained { explain(error, database) } else { error }
 }
 
 impl WorkDir {
