@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use fusion_sqlite::engine::{Result, PageSource, NoProgress};
+use fusion_sqlite::engine::{NoProgress, PageSource, Result};
 use fusion_sqlite::format::wal::{self, Checksum, FRAME_HEADER, Frame};
 use fusion_sqlite::recovery::salvage::{SalvageOptions, SchemaEntry, Snapshot, Source, salvage};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
