@@ -4,7 +4,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { statSync, truncateSync } from 'node:fs'
+import { rmSync, statSync, truncateSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
@@ -289,4 +289,38 @@ unix('damage is reported to a handle that cannot be opened any more, and it has 
   t.is(db.stats().state, 'stopped')
   db.takePending()
   t.notThrows(() => db.close())
+})
+
+unix('files that are deleted again and again cost no row of a DatabaseSync next to the log', async (t) => {
+  const file = path.join(await temporaryFolder(t), 'fusion.db')
+  await createDatabase(file)
+  const db = new HardenedDatabase(file, options)
+  t.teardown(() => db.close())
+  db.exec('CREATE TABLE plain (n INTEGER)')
+  await db.appendAgentLogs(entriesOf('first', 1, 'd'))
+  const reopened = () => new DatabaseSync(file, { timeout: 10_000 })
+  let plain = reopened()
+  t.teardown(() => plain.close())
+  let rows = 0
+  // A program that opens the database again after each failure, and reads only with its next call.
+  const insert = () => {
+    try {
+      plain.exec(`INSERT INTO plain VALUES (${rows})`)
+      rows++
+    } catch {
+      plain.close()
+      plain = reopened()
+    }
+  }
+  insert()
+  for (let round = 0; round < 6; round++) {
+    for (const ending of ['-wal', '-shm']) rmSync(file + ending, { force: true })
+    const append = db.appendAgentLogs(entriesOf(`round ${round}`, 1, 'd')).then(() => 'appended')
+    const turn = () => new Promise((resolve) => setImmediate(resolve))
+    do insert()
+    while ((await Promise.race([append, turn()])) !== 'appended')
+  }
+  t.is(db.prepare(COUNT).get()?.rows, 7)
+  t.is(db.prepare('SELECT count(*) AS rows FROM plain').get()?.rows, rows)
+  t.true(rows > 0)
 })

@@ -52,9 +52,13 @@ for (const [cell, column] of [
 }
 
 linux('a rename over the file loses acknowledged rows of node:sqlite, which the oracle counts', async (t) => {
-  const { lost, violations } = await run('rename-over', 'node')
-  t.true(lost > 0)
-  t.deepEqual(violations, [], 'nothing is promised for node:sqlite')
+  // What was committed between the rename and the next open is lost: that it is anything depends on who writes when.
+  for (let seed = SEED; seed < SEED + 5; seed++) {
+    const { lost, violations } = await run('rename-over', 'node', seed)
+    t.deepEqual(violations, [], 'nothing is promised for node:sqlite')
+    if (lost > 0) return t.pass()
+  }
+  return t.fail('node:sqlite kept everything')
 })
 
 linux('a close of the files loses or damages what node:sqlite writes, which the oracle reports', async (t) => {

@@ -18,10 +18,10 @@
 //!
 //! Runs on the thread that owns the connection.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::ffi;
 
 use super::batch::{Outcomes, Statements, Written, complete};

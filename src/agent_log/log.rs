@@ -4,10 +4,11 @@
 //! Any thread. Listeners and replies are called with no lock held. This module stops writing for
 //! good and resumes it; the writer decides when that is necessary.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::event::{Event, Listener};
 use super::options::LogOptions;

@@ -17,11 +17,12 @@
 //! and the entries appended during a commit are the next batch. The writer is woken only if it
 //! would sleep past the moment at which a batch is due.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::entry::{Entries, Position};
 use super::options::LogOptions;

@@ -4,11 +4,12 @@
 //! Any thread. A log lives until its last handle is released and every accepted entry is written.
 //! An open of the same file in between starts a new log.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::caller_transaction::CallerTransaction;
 use super::entry::{Entries, Position};

@@ -3,11 +3,11 @@
 //! It is made where this process has never opened a file of that path: a directory that was there
 //! and is gone was deleted, and a file that was in it must not come back empty. Any thread.
 
-use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rusqlite::ffi;
 
 use super::{Error, Result, shown};

@@ -7,12 +7,12 @@
 //! Only here does SQLite report that it recovered a WAL that an earlier process left, and the path
 //! of that WAL: see [`recovered`].
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use rusqlite::ffi;
 
 /// How many messages are kept.

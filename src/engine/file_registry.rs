@@ -3,12 +3,13 @@
 //!
 //! Any thread. The registry holds weak references: a file is forgotten with its last connection.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use super::file_id::replaced;
 use super::generation::ConnectionSet;

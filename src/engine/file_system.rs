@@ -5,11 +5,12 @@
 //! (<https://sqlite.org/wal.html>, "all processes using a database must be on the same host
 //! computer"). `statfs` reports it; only `/proc`'s list of mounts is opened. Any thread.
 
-use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
+
+use parking_lot::Mutex;
 
 use super::{Error, Result};
 

@@ -6,21 +6,24 @@
 //! connection belongs to the generation in which it was opened; a recovery
 //! ([`super::shm_recovery`]) begins the next one. A connection of an earlier generation is *stale*:
 //! its owner closes it as soon as it is in no transaction, and opens it again. The reopened
-//! connection waits until all stale connections are closed ([`ConnectionTicket::enter`]).
+//! connection waits until no stale connection has the old `-shm` open: the others have read nothing, or
+//! with the new files, and enter with it ([`ConnectionTicket::enter`]). Where it is not known which
+//! `-shm` is open, it waits until all stale connections are closed.
 //!
 //! `stat` shows whether `-wal` and `-shm` are those that SQLite opened: it compares them with the
 //! files at these paths when the first connection had read the database. Any thread.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
 use super::connection::LONGEST_TIMEOUT;
-use super::{DatabaseFile, Error, FileId, Result, Wal};
+use super::{DatabaseFile, Error, FileId, Result, Wal, locks};
 
 /// The connections of this process to one file, by generation.
 #[derive(Default)]
@@ -37,8 +40,21 @@ struct State {
     /// The open connections that wait in [`ConnectionTicket::enter`]: they have read nothing, so they
     /// have no mapping that other connections would have to wait for.
     entering: usize,
+    /// The generations of the tickets, and of some that are dropped.
+    tickets: Vec<Weak<AtomicU32>>,
     /// What `-wal` and `-shm` were when the current generation first read them.
     sidecars: Option<SidecarIds>,
+}
+
+impl State {
+    /// Moves every open connection to the generation `current`.
+    fn all_enter(&mut self, current: u32) {
+        let open = self.open.values().sum();
+        self.open = BTreeMap::from([(current, open)]);
+        for ticket in self.tickets.iter().filter_map(Weak::upgrade) {
+            ticket.store(current, Ordering::Release);
+        }
+    }
 }
 
 impl fmt::Debug for ConnectionSet {
@@ -67,7 +83,7 @@ impl SidecarIds {
 #[derive(Debug)]
 pub(super) struct ConnectionTicket {
     file: Arc<DatabaseFile>,
-    generation: u32,
+    generation: Arc<AtomicU32>,
 }
 
 pub(super) fn shm_path(database: &Path) -> PathBuf {
@@ -124,6 +140,12 @@ impl ConnectionSet {
             state.sidecars = None;
         }
         *state.open.entry(generation).or_default() += 1;
+        let generation = Arc::new(AtomicU32::new(generation));
+        // Only when the list is full, so that not every open scans it.
+        if state.tickets.len() == state.tickets.capacity() {
+            state.tickets.retain(|ticket| ticket.strong_count() > 0);
+        }
+        state.tickets.push(Arc::downgrade(&generation));
         drop(state);
         ConnectionTicket { file: Arc::clone(file), generation }
     }
@@ -198,13 +220,13 @@ pub(super) enum SidecarChange {
 
 impl ConnectionTicket {
     pub(super) fn generation(&self) -> u32 {
-        self.generation
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether the connection belongs to an earlier generation.
     #[inline]
     pub(super) fn is_stale(&self) -> bool {
-        self.generation != self.file.connection_set.generation.load(Ordering::Acquire)
+        self.generation() != self.file.connection_set.generation.load(Ordering::Acquire)
     }
 
     /// Moves a connection that has read nothing to the current generation, once the connections of
@@ -221,16 +243,21 @@ impl ConnectionTicket {
         connections.left.notify_all();
         let entered = loop {
             let current = connections.generation.load(Ordering::Acquire);
-            if self.generation == current {
+            if self.generation() == current {
                 break Ok(());
+            }
+            if locks::has_stale_index((self.file.id.device, self.file.id.inode)) == Some(false) {
+                // The others have read nothing, or have read with the files at the paths.
+                state.all_enter(current);
+                continue;
             }
             let stale = state.open.iter().filter(|(generation, _)| **generation != current);
             let stale: usize = stale.map(|(_, count)| count).sum();
             let others = stale.saturating_sub(state.entering);
             if others == 0 {
-                leave(&mut state, self.generation);
+                leave(&mut state, self.generation());
                 *state.open.entry(current).or_default() += 1;
-                self.generation = current;
+                self.generation.store(current, Ordering::Release);
                 break Ok(());
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
@@ -267,7 +294,9 @@ fn leave(state: &mut State, generation: u32) {
 impl Drop for ConnectionTicket {
     fn drop(&mut self) {
         let connections = &self.file.connection_set;
-        leave(&mut connections.lock(), self.generation);
+        let mut state = connections.lock();
+        leave(&mut state, self.generation());
+        drop(state);
         connections.left.notify_all();
     }
 }

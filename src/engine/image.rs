@@ -11,13 +11,13 @@
 //! Memory: the pages that SQLite writes. Thread: the one that made the image, which is also that
 //! of the connection.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rusqlite::ffi;
 
 use super::{Connection, Error, Result};

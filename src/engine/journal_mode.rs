@@ -14,12 +14,12 @@
 //! Any thread. Sources: <https://sqlite.org/pragma.html#pragma_journal_mode>,
 //! <https://sqlite.org/wal.html#activating_and_configuring_wal_mode>.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rusqlite::ffi;
 
 use super::profile::is_readonly;

@@ -25,6 +25,8 @@ pub mod node_sqlite;
 #[cfg(unix)]
 pub(super) mod ofd_locks;
 #[cfg(unix)]
+mod open_sidecars;
+#[cfg(unix)]
 mod shm_validation;
 
 use std::sync::OnceLock;
@@ -124,6 +126,18 @@ pub(super) fn is_locked_by_others(file: (u64, u64), start: i64, length: i64) -> 
     {
         let _ = (file, start, length);
         false
+    }
+}
+
+/// Whether this process's SQLite has a `-shm` of the database with this device and inode open that is
+/// not at its path; `None` where that is not known: without open-file-description locks.
+pub(super) fn has_stale_index(database: (u64, u64)) -> Option<bool> {
+    #[cfg(unix)]
+    return (kind() == LockKind::Ofd).then(|| hooks::BUNDLED.has_stale_index(database));
+    #[cfg(not(unix))]
+    {
+        let _ = database;
+        None
     }
 }
 

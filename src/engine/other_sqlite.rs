@@ -113,7 +113,6 @@ mod platform {
 
 #[cfg(unix)]
 mod platform {
-    use parking_lot::{Mutex, MutexGuard};
     use std::ffi::{CStr, OsStr, c_char, c_int};
     use std::mem::MaybeUninit;
     use std::os::fd::{AsRawFd, IntoRawFd};
@@ -123,6 +122,8 @@ mod platform {
     use std::path::Path;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Instant;
+
+    use parking_lot::{Mutex, MutexGuard};
 
     use super::super::descriptors::{self, Descriptors};
     use super::super::locks::hooks::{BUNDLED, CHANGING, NODES, Opened};

@@ -22,13 +22,13 @@
 //! The objects of open files belong to the VFS below, so that its methods are called without a
 //! detour, apart from those. Any thread.
 
-use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr;
 
+use parking_lot::Mutex;
 use rusqlite::ffi;
 
 use super::{Class, Error, Result, advise, cause, commit_frame};

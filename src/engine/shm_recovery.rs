@@ -38,12 +38,12 @@
 //!
 //! Any thread; one recovery of a file at a time.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{OpenFlags, ffi};
 
 use super::generation::{SidecarChange, shm_path};

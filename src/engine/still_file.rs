@@ -93,6 +93,10 @@ impl StillFile {
     /// # Errors
     /// SQLite's; those of reading.
     pub fn open(path: &Path) -> Result<Option<Self>> {
+        Self::read(path).map_err(|error| error.at(path))
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>> {
         let (wal, shm) = (Wal::path(path), sidecar_path(path, "-shm"));
         let may_write = !is_read_only(path);
         // Windows notes the time of a write when the writer closes the file.

@@ -5,13 +5,13 @@
 //! costs two atomic operations on the committing thread; the checkpointer is woken only when the
 //! WAL ceases to be empty and when a checkpoint falls due.
 
-use parking_lot::Mutex;
 use std::ffi::{c_char, c_int, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use parking_lot::Mutex;
 use rusqlite::ffi;
 
 use super::{Connection, DatabaseFile};

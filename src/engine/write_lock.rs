@@ -21,7 +21,6 @@
 //! Threads: the writer calls [`WriteGate::take`] and [`Waiter::wait`]; JavaScript threads
 //! run their SQLite calls inside [`with_sync_call`].
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
@@ -29,6 +28,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::ffi;
 
 /// How long the writer lets one synchronous call have precedence. A call that was woken retries

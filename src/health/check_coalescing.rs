@@ -4,13 +4,13 @@
 //! same or a more thorough kind. A cancelled caller ends only its own wait; a check without callers
 //! is cancelled.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::ffi;
 
 use super::file_check;

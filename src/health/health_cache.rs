@@ -3,9 +3,10 @@
 //! A file is checked once, at its first open; later handles use that result. The result is dropped
 //! with the file's last connection. Any thread.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::finding::Health;
 use crate::engine::{DatabaseFile, FileId};

@@ -14,12 +14,12 @@
 //!
 //! Any thread; blocks it during a check that is made at once.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::check_coalescing::check_within;

@@ -10,7 +10,6 @@
 //! Closing the source during a backup closes it for JavaScript; the connection stays open until the
 //! backup is done. When the environment ends, its backups end, and their copies are rolled back.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use napi::sys;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{OpenFlags, ffi};
 
 use super::backup_gate::BackupGate;

@@ -8,9 +8,10 @@
 //!
 //! Invariant: while `backups` and `depth` are both above 0, the JavaScript thread has the gate.
 
-use parking_lot::{Condvar, Mutex};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::engine::Connection;
 

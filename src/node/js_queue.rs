@@ -7,12 +7,12 @@
 //! not closed, and it is closed, under the same mutex, by an environment cleanup hook that runs
 //! before Node frees the function. Messages of a writer that outlives a worker are dropped.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
 use napi::sys;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::errors::{Outcome, check};
 use crate::agent_log::{Answer, Entries};

@@ -5,7 +5,6 @@
 //! objects of its realm: a process makes only a few such reports, for people. A task ends early
 //! when it is cancelled, when its deadline has passed, or when its JavaScript thread has ended.
 
-use parking_lot::Mutex;
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -14,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use napi::sys;
+use parking_lot::Mutex;
 
 use super::argument::{double, is_absent, string};
 use super::errors::{ErrorKind, Outcome, Thrown, check};

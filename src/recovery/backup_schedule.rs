@@ -7,11 +7,12 @@
 //!
 //! Any thread. The state of a file is dropped with its last connection.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::{DatabaseFile, FileId, Progress, Result, SqliteFile, Wal};
 

@@ -12,15 +12,16 @@
 //! ([`super::node_sqlite`]). A replacement gets no context argument, so each copy has functions of
 //! its own, made from [`Hooked`].
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int, c_short, c_void};
+use std::ffi::{CStr, c_char, c_int, c_short, c_void};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rusqlite::ffi;
 
 use super::ofd_locks::{self, Closing, Commands, Errno, Inode, LockTable};
+use super::open_sidecars::OpenSidecars;
 use super::shm_validation::ShmMaps;
 use crate::engine::cause;
 use crate::engine::descriptors::Descriptors;
@@ -45,6 +46,7 @@ pub(crate) struct SqliteCopy {
     pub(super) space: LockTable,
     opened: Mutex<OpenedFiles>,
     indexes: ShmMaps,
+    sidecars: Mutex<OpenSidecars>,
 }
 
 /// The descriptors that a copy opened.
@@ -98,11 +100,33 @@ impl SqliteCopy {
                 descriptors: Descriptors::new(),
             }),
             indexes: ShmMaps::new(),
+            sidecars: Mutex::new(OpenSidecars::new()),
         }
     }
 
     fn opened(&self) -> MutexGuard<'_, OpenedFiles> {
         self.opened.lock()
+    }
+
+    /// Records a descriptor that SQLite has opened.
+    ///
+    /// # Safety
+    /// `path` is null, or ends with NUL and is valid during the call.
+    unsafe fn record(&self, path: *const c_char, fd: RawFd, opened: Opened) {
+        self.opened().insert(fd, opened);
+        // SAFETY: the caller's promise.
+        if unsafe { is_index(path) } {
+            self.indexes.opened(fd);
+        }
+        if !path.is_null() {
+            // SAFETY: the caller's promise.
+            self.sidecars.lock().opened(unsafe { CStr::from_ptr(path) }, fd);
+        }
+    }
+
+    /// Whether this copy has a `-shm` of the database file `database` open that is not at its path.
+    pub(crate) fn has_stale_index(&self, database: Inode) -> bool {
+        self.sidecars.lock().has_stale_index(database)
     }
 
     /// Carries out a lock request.
@@ -241,15 +265,22 @@ unsafe extern "C" fn request<H: Hooked>(fd: c_int, cmd: c_int, lock: *mut libc::
 /// `open(2)` for a copy. SQLite calls it with exactly three arguments.
 unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
     let _changing = CHANGING.read();
+    if H::CONSIDERATE && !path.is_null() {
+        // SAFETY: SQLite passes a path that ends with NUL and is valid during the call.
+        let path = unsafe { CStr::from_ptr(path) };
+        let allowed = catch_unwind(AssertUnwindSafe(|| H::copy().sidecars.lock().allows(path)));
+        if !allowed.unwrap_or(true) {
+            cause::note_open(libc::ESTALE);
+            set_errno(libc::ESTALE);
+            return -1;
+        }
+    }
     if H::CONSIDERATE
         && let Ok(Some(fd)) = catch_unwind(|| {
             // SAFETY: SQLite passes a path that ends with NUL and is valid during the call.
             let (fd, opened) = unsafe { other_sqlite::unpark(path, flags) }?;
-            H::copy().opened().insert(fd, opened);
             // SAFETY: as above.
-            if unsafe { is_index(path) } {
-                H::copy().indexes.opened(fd);
-            }
+            unsafe { H::copy().record(path, fd, opened) };
             Some(fd)
         })
     {
@@ -257,7 +288,7 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
     }
     let fd = if H::CONSIDERATE && !path.is_null() {
         // SAFETY: SQLite passes a path that ends with NUL and is valid during the call.
-        regular::open_descriptor(unsafe { std::ffi::CStr::from_ptr(path) }, flags, mode)
+        regular::open_descriptor(unsafe { CStr::from_ptr(path) }, flags, mode)
     } else {
         // SAFETY: SQLite's own arguments.
         unsafe { libc::open(path, flags, mode) }
@@ -270,16 +301,27 @@ unsafe extern "C" fn open<H: Hooked>(path: *const c_char, flags: c_int, mode: c_
             if let Ok(inode) = ofd_locks::inode(fd) {
                 // SAFETY: as above.
                 let lockable = unsafe { is_lockable(path) };
-                H::copy().opened().insert(fd, Opened { inode, flags, lockable });
                 // SAFETY: as above.
-                if unsafe { is_index(path) } {
-                    H::copy().indexes.opened(fd);
-                }
+                unsafe { H::copy().record(path, fd, Opened { inode, flags, lockable }) };
             }
         });
     }
     // errno is open's: nothing was called after it failed.
     fd
+}
+
+/// Sets the error number of the call that fails.
+fn set_errno(errno: c_int) {
+    #[cfg(target_vendor = "apple")]
+    // SAFETY: the pointer is to this thread's error number.
+    unsafe {
+        *libc::__error() = errno;
+    }
+    #[cfg(not(target_vendor = "apple"))]
+    // SAFETY: as above.
+    unsafe {
+        *libc::__errno_location() = errno;
+    }
 }
 
 /// Whether SQLite takes locks on the file that it opens by this name.
@@ -304,7 +346,7 @@ unsafe fn is_index(path: *const c_char) -> bool {
 /// `path` ends with NUL and is valid during the call.
 unsafe fn ends_with(path: *const c_char, end: &[u8]) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { std::ffi::CStr::from_ptr(path) }.to_bytes().ends_with(end)
+    unsafe { CStr::from_ptr(path) }.to_bytes().ends_with(end)
 }
 
 /// `mmap(2)` for a copy.
@@ -345,6 +387,7 @@ unsafe extern "C" fn close<H: Hooked>(fd: c_int) -> c_int {
         let closing = copy.space.forget(fd);
         let opened = copy.opened().remove(fd);
         copy.indexes.closed(fd);
+        copy.sidecars.lock().closed(fd);
         if closing == Closing::Kept
             || harmful && opened.is_some_and(|opened| other_sqlite::park(fd, opened))
         {

@@ -12,10 +12,10 @@
 //! every gap: requests are hooked first, and while the table passes requests through they
 //! exclude their file; then every file that is open is excluded; then that ends.
 
-use parking_lot::Mutex;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 
+use parking_lot::Mutex;
 use rusqlite::ffi;
 
 use super::hooks::{self, NODES};

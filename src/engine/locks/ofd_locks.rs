@@ -45,7 +45,6 @@
 //! (`F_SETLKW`, which the bundled SQLite does not make) polls, because waiting with the mutex
 //! held would keep other threads from dropping the lock that another process waits for.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_int, c_short};
 use std::io;
@@ -53,6 +52,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::descriptors::Descriptors;
 

@@ -31,11 +31,12 @@
 //! The `mmap` and `close` hooks report the addresses that SQLite maps. Layout:
 //! <https://sqlite.org/walformat.html#the_wal_index_file_format>.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::ofd_locks::{Errno, UNLOCK, WRITE};
 
