@@ -41,9 +41,10 @@ pub(super) fn system(errcode: i32, path: &Path, error: &io::Error) -> Error {
 /// The error of an operation, with its database's path unless it has one, and with the cause, at that
 /// path, if it is the disk's or the system's.
 pub(super) fn named(error: Error, database: &Path) -> Error {
+    let error = error.at(database);
     let path = error.path.clone().unwrap_or_else(|| database.to_path_buf());
     let is_explained = matches!(error.class(), Class::Io | Class::Disk);
-    if is_explained { explain(error, &path) } else { error.at(&path) }
+    if is_explained { explain(error, &path) } else { error }
 }
 
 impl WorkDir {
