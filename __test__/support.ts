@@ -119,8 +119,8 @@ export class Other {
   async says(text: string): Promise<void> {
     while (!this.#output.includes(text)) {
       if (this.process.exitCode !== null || this.process.signalCode !== null) {
-        await this.ended
-        if (!this.#output.includes(text)) throw new Error(`ended without "${text}": ${this.#output}`)
+        const { code, signal } = await this.ended
+        if (!this.#output.includes(text)) throw new Error(`ended (${signal ?? code}) without "${text}": ${this.#output}`)
         return
       }
       const woken = Promise.withResolvers<void>()
