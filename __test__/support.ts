@@ -120,7 +120,8 @@ export class Other {
     while (!this.#output.includes(text)) {
       if (this.process.exitCode !== null || this.process.signalCode !== null) {
         const { code, signal } = await this.ended
-        if (!this.#output.includes(text)) throw new Error(`ended (${signal ?? code}) without "${text}": ${this.#output}`)
+        if (!this.#output.includes(text))
+          throw new Error(`ended (${signal ?? code}) without "${text}": ${this.#output}`)
         return
       }
       const woken = Promise.withResolvers<void>()
