@@ -49,10 +49,14 @@ static OPEN: Mutex<Option<HashMap<FileId, Weak<DatabaseFile>>>> = Mutex::new(Non
 impl DatabaseFile {
     /// Stands in for the file of a database that has none. Not registered.
     pub fn in_memory() -> Arc<Self> {
+        Self::new(FileId { device: 0, inode: 0, upper: 0 }, Path::new(":memory:"))
+    }
+
+    fn new(id: FileId, path: &Path) -> Arc<Self> {
         Arc::new(Self {
-            id: FileId { device: 0, inode: 0, upper: 0 },
+            id,
             made: Mutex::default(),
-            path: PathBuf::from(":memory:"),
+            path: path.to_path_buf(),
             turn: WriteGate::default(),
             wal: Wal::default(),
             connection_set: ConnectionSet::default(),
@@ -78,18 +82,7 @@ impl DatabaseFile {
         if files.len() == files.capacity() {
             files.retain(|_, file| file.strong_count() > 0);
         }
-        let file = Arc::new(Self {
-            id,
-            made: Mutex::default(),
-            path: path.to_path_buf(),
-            turn: WriteGate::default(),
-            wal: Wal::default(),
-            connection_set: ConnectionSet::default(),
-            recovery: Recovery::default(),
-            suspect: AtomicBool::default(),
-            corruption_seen: AtomicBool::default(),
-            connections: AtomicUsize::default(),
-        });
+        let file = Self::new(id, path);
         files.insert(id, Arc::downgrade(&file));
         file
     }
