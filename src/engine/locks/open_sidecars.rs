@@ -139,7 +139,7 @@ mod tests {
         }
 
         // Another database at the path has files of its own.
-        let _old = fs::rename(path(""), path(".old"));
+        fs::rename(path(""), path(".old")).unwrap();
         make("");
         fs::remove_file(path("-wal")).unwrap();
         assert!(sidecars.allows(&name("-wal")));
