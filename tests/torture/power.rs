@@ -247,19 +247,24 @@ fn backups() -> Recorded {
 const OLD: Rows = Rows { transactions: 9, appends: 3, version: 1 };
 const NEW: Rows = Rows { transactions: 5, appends: 4, version: 2 };
 
+/// Restores `from` to `path`, both of them in `folder`, and returns the recorded calls.
+fn recorded_restore(folder: &Path, path: &Path, from: &Path) -> Tape {
+    let site = Watch::over(folder, rows::NAME);
+    site.record();
+    let outcome =
+        restore::restore(path, from, &restore::RestoreOptions::default(), &NoProgress).unwrap();
+    assert!(matches!(outcome, restore::RestoreOutcome::Restored(_)), "{outcome:?}");
+    site.mark("restored", 1);
+    site.recorded()
+}
+
 fn restored(name: &'static str, journal: &'static str) -> Recorded {
     let folder = folder();
     let path = rows::path(folder.path());
     let from = path.with_file_name("from.db");
     rows::make(&path, journal, OLD);
     rows::make(&from, "DELETE", NEW);
-    let site = Watch::over(folder.path(), rows::NAME);
-    site.record();
-    let outcome =
-        restore::restore(&path, &from, &restore::RestoreOptions::default(), &NoProgress).unwrap();
-    assert!(matches!(outcome, restore::RestoreOutcome::Restored(_)), "{outcome:?}");
-    site.mark("restored", 1);
-    let tape = site.recorded();
+    let tape = recorded_restore(folder.path(), &path, &from);
     let check: Check = Box::new(move |folder, marks| {
         let found = both(folder)?;
         if found != NEW && (found != OLD || last(marks, "restored") > 0) {
@@ -280,13 +285,7 @@ fn restored_to_nothing() -> Recorded {
     let path = rows::path(folder.path());
     let from = path.with_file_name("from.db");
     rows::make(&from, "DELETE", NEW);
-    let site = Watch::over(folder.path(), rows::NAME);
-    site.record();
-    let outcome =
-        restore::restore(&path, &from, &restore::RestoreOptions::default(), &NoProgress).unwrap();
-    assert!(matches!(outcome, restore::RestoreOutcome::Restored(_)), "{outcome:?}");
-    site.mark("restored", 1);
-    let tape = site.recorded();
+    let tape = recorded_restore(folder.path(), &path, &from);
     let check: Check = Box::new(move |folder, marks| {
         if !rows::path(folder).exists() {
             let is_lost = last(marks, "restored") > 0;
