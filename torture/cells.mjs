@@ -152,9 +152,8 @@ export const cells = [
     name: 'rm-wal',
     title: 'rm of -wal and -shm under the processes',
     movesFiles: 'deleted',
-    // A process whose COMMIT failed half way, one that waits for the others to close, and commits that are saved at a
-    // later try; that they are is what the rows show.
-    allows: /ERR_FUSION_(WEDGED|COMMIT_UNKNOWN|WAL_LOST)/,
+    // A process whose COMMIT failed half way, and one that waits for the others to close.
+    allows: /ERR_FUSION_(WEDGED|COMMIT_UNKNOWN)/,
     async fault(arena) {
       const seen = arena.packaged.map((process) => [process, process.events.length])
       for (const end of ['-wal', '-shm']) rmSync(arena.file + end, { force: true })
