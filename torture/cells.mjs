@@ -7,6 +7,7 @@
 // | `closesDescriptors` | a descriptor of the file is closed in the process, which drops POSIX locks               |
 // | `movesFiles`        | what is at the path is `replaced`, or `-wal` and `-shm` are `deleted`                    |
 // | `allows`            | failures and events that the documents announce for it                                   |
+// | `announces`         | the same, by the messages of events, where a code has several                            |
 // | `visited`           | a process opens, writes and closes all the while, which may take itself for the last one |
 // | `startsItself`      | `fault` starts and ends the processes that write                                         |
 
@@ -154,6 +155,8 @@ export const cells = [
     movesFiles: 'deleted',
     // A process whose COMMIT failed half way, and one that waits for the others to close.
     allows: /ERR_FUSION_(WEDGED|COMMIT_UNKNOWN)/,
+    // That commits are lost is another message of ERR_FUSION_WAL_LOST.
+    announces: /could not be saved so far/,
     async fault(arena) {
       const seen = arena.packaged.map((process) => [process, process.events.length])
       for (const end of ['-wal', '-shm']) rmSync(arena.file + end, { force: true })

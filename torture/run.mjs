@@ -148,7 +148,7 @@ function judge(arena, cell, column, result) {
       for (const { event, code, errcode, message } of process.events) {
         const key = `event ${event}: ${code ?? ''} ${errcode ?? ''}`.trim()
         if (!['error', 'corrupt', 'replaced'].includes(event)) continue
-        if (cell.allows?.test(key)) result.remarks.push(key)
+        if (cell.allows?.test(key) || cell.announces?.test(message)) result.remarks.push(key)
         else broken(`${key}: ${message.slice(0, 200)}`)
       }
     }
